@@ -1,0 +1,1 @@
+"""PyTorch models with shift, TaylorShift and SwitchHead mixers; knows nothing of ONNX."""
