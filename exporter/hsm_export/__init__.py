@@ -1,1 +1,62 @@
-"""Export PyTorch models with HSM, TaylorShift and SwitchHead mixers, and prove that every runtime keeps their numbers."""
+"""Export PyTorch models with HSM, TaylorShift and SwitchHead mixers, and prove that every runtime keeps their numbers.
+
+Every CLI command is a function of the same name here; each returns a typed result:
+
+    import hsm_export
+    hsm_export.export("zoo:hsm-lm", output="hsm-lm.onnx")
+    assert hsm_export.validate("hsm-lm.onnx", against="zoo:hsm-lm").passed
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hsm_models.training import train
+
+    from .building import build
+    from .demonstration import demo
+    from .diagnosis import doctor
+    from .exporting import export
+    from .importing import import_checkpoint
+    from .inspection import inspect
+    from .validation import validate
+
+_HOMES = {
+    "build": ".building",
+    "demo": ".demonstration",
+    "doctor": ".diagnosis",
+    "export": ".exporting",
+    "import_checkpoint": ".importing",
+    "inspect": ".inspection",
+    "train": "hsm_models.training",
+    "validate": ".validation",
+}
+
+__all__ = [
+    "__version__",
+    "build",
+    "demo",
+    "doctor",
+    "export",
+    "import_checkpoint",
+    "inspect",
+    "train",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module behind a public name at its first use, so that importing the package stays quick."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("hsm-export")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,58 @@
+"""What every command shares on the terminal: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from ..results import Result
+
+ResultT = TypeVar("ResultT", bound="Result")
+Progress = Callable[[str], None]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+
+
+def stderr() -> Console:
+    """Return a console that writes to stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def emit(result: ResultT, as_json: bool, render: Callable[[ResultT], RenderableType]) -> None:
+    """Print a result on stdout: as JSON, or as what `render` makes of it."""
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=2, allow_nan=False))
+        return
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 120
+    Console(highlight=False, width=width).print(render(result))
+
+
+@contextlib.contextmanager
+def phases(title: str) -> Iterator[Progress]:
+    """Show a spinner with the current phase and the elapsed time on stderr while the block runs.
+
+    Off a terminal each phase is printed once, as a line. The block receives the function that sets the phase.
+    """
+    from rich.progress import Progress as Bar
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = stderr()
+    if not console.is_terminal:
+        yield lambda phase: console.print(f"{title}: {phase}", soft_wrap=True)
+        return
+    columns: tuple[Any, ...] = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda phase: bar.update(task, description=f"{title}: {phase}")
