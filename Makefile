@@ -1,0 +1,49 @@
+# make demo | test | check-all | lint | zoo | bench | wheel | clean        (`make setup` is implied by each)
+#
+# PYTHON   interpreter that .venv is made with          (default: python3)
+# JOBS     parallel test processes                      (default: 2)
+
+PYTHON ?= python3
+JOBS ?= 2
+BIN := .venv/bin
+# One thread a process: the tests run $(JOBS) processes side by side.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
+
+.PHONY: demo test check-all lint zoo bench gpu-test wheel setup clean
+.DEFAULT_GOAL := test
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt tools/setup.sh
+	PYTHON=$(PYTHON) bash tools/setup.sh
+	@touch $@
+
+demo: setup
+	$(BIN)/hsm-export demo
+
+test: setup lint
+	$(PYTEST) -n $(JOBS) --dist loadgroup -m "not slow" --cov --cov-report=term
+
+check-all: setup lint
+	$(BIN)/python tools/check_all.py
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+zoo: setup
+	$(BIN)/python -m hsm_models.zoo.recipes --all
+
+bench: setup
+	$(BIN)/python benchmarks/export_cost.py
+
+gpu-test: setup
+	$(PYTEST) -m gpu
+
+wheel: setup
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf build dist demo-output .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Make the environment in .venv; safe to repeat, quick when nothing changed. Needs python3 (3.11 or newer) and pip.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+
+fail() {
+    printf 'error: %s\nhint: %s\n' "$1" "$2" >&2
+    exit 3
+}
+
+command -v "$python" >/dev/null || fail "$python is not installed" "install Python 3.11 or newer (Debian: apt-get install python3 python3-pip)"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "$("$python" --version) is too old" "install Python 3.11 or newer and run: make PYTHON=python3.11"
+
+make_environment() {
+    # Debian splits ensurepip into python3-venv; the package virtualenv, kept inside the checkout, does without it.
+    if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        "$python" -m venv .venv
+    else
+        "$python" -m pip --version >/dev/null 2>&1 ||
+            fail "neither the module venv nor pip is there" "Debian: apt-get install python3-venv (or python3-pip)"
+        "$python" -m pip install --quiet --target .cache/virtualenv "virtualenv==21.14.5"
+        PYTHONPATH=.cache/virtualenv "$python" -m virtualenv --quiet .venv
+    fi
+}
+
+[ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null || { rm -rf .venv; make_environment; }
+# torch first and alone: some registries offer its CPU build only by exact version.
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[cpu,rtx,train,dev]"
