@@ -20,7 +20,7 @@ make_environment() {
     else
         "$python" -m pip --version >/dev/null 2>&1 ||
             fail "neither the module venv nor pip is there" "Debian: apt-get install python3-venv (or python3-pip)"
-        "$python" -m pip install --quiet --target .cache/virtualenv "virtualenv==21.14.5"
+        "$python" -m pip install --quiet --target .cache/virtualenv "virtualenv==21.15.8"
         PYTHONPATH=.cache/virtualenv "$python" -m virtualenv --quiet .venv
     fi
 }

@@ -1,0 +1,48 @@
+"""The public face of the package."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import hsm_export
+from hsm_export.results import Result
+
+
+def test_every_public_name_is_importable() -> None:
+    for name in hsm_export.__all__:
+        assert getattr(hsm_export, name) is not None
+    assert set(dir(hsm_export)) == set(hsm_export.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = hsm_export.nothing
+
+
+def test_importing_the_packages_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, hsm_export, hsm_models, hsm_export.cli\n"
+        "print([m for m in ('torch', 'onnx', 'onnxruntime', 'numpy', 'polygraphy', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_results_become_strict_json() -> None:
+    @dataclass(frozen=True)
+    class Inner(Result):
+        path: Path
+        values: tuple[float, ...]
+
+    @dataclass(frozen=True)
+    class Outer(Result):
+        inner: Inner
+        table: dict[str, Inner]
+
+    inner = Inner(Path("a"), (1.0, math.nan, math.inf))
+    text = json.dumps(Outer(inner, {"x": inner}).to_dict(), allow_nan=False)
+    assert json.loads(text)["table"]["x"] == {"path": "a", "values": [1.0, "nan", "inf"]}
