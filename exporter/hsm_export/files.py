@@ -83,7 +83,9 @@ def _explained(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise BadInputError(f"cannot write {target}: the disk is full", "free space or choose another disk") from error
+            raise BadInputError(
+                f"cannot write {target}: the disk is full", "free space or choose another disk"
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise BadInputError(f"cannot write {target}: permission denied", "choose a writable directory") from error
         if error.errno in (errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG):
