@@ -1,0 +1,92 @@
+"""Let ONNX Runtime's CPU provider run bfloat16 models: it has almost no kernels of that type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+# These have kernels for every type, or only read a shape.
+_RUNS_ANYWAY = frozenset({"Cast", "CastLike", "Constant", "ConstantOfShape", "Identity", "Shape", "Size"})
+
+
+def widen_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return an equal model whose standard operators compute in float32 and round each result to bfloat16.
+
+    Casts are put around every standard node that reads or writes bfloat16. Nodes of other domains stay as they are:
+    the bodies of domain `hsm` cast to float32 themselves. A model without bfloat16 is returned unchanged.
+
+    Args:
+        model: the model; large weights may be external data, which is not read.
+    """
+    import onnx
+    import onnx_ir as ir
+
+    inferred = ir.from_proto(onnx.shape_inference.infer_shapes(model))
+    changed = False
+    for graph in [inferred.graph, *inferred.graph.subgraphs()]:
+        casts: dict[ir.Value, ir.Value] = {}
+        for node in list(graph):
+            if node.domain == "" and node.op_type not in _RUNS_ANYWAY:
+                changed |= _widen_inputs(node, casts) | _narrow_outputs(node)
+    return ir.to_proto(inferred) if changed else model
+
+
+def _widen_inputs(node: ir.Node, casts: dict[ir.Value, ir.Value]) -> bool:
+    """Feed the node float32 copies of its bfloat16 inputs; one Cast serves all readers in the same graph."""
+    import onnx_ir as ir
+
+    changed = False
+    for index, value in enumerate(node.inputs):
+        if value is None or value.dtype != ir.DataType.BFLOAT16:
+            continue
+        if value not in casts:
+            casts[value] = _cast(value, ir.DataType.FLOAT, f"{value.name}.wide", node, before=True)
+        node.replace_input_with(index, casts[value])
+        changed = True
+    return changed
+
+
+def _narrow_outputs(node: ir.Node) -> bool:
+    """Round the node's bfloat16 outputs after it has computed them in float32."""
+    import onnx_ir as ir
+
+    changed = False
+    for value in node.outputs:
+        if value.dtype != ir.DataType.BFLOAT16:
+            continue
+        readers = tuple(value.uses())
+        graph = node.graph
+        assert graph is not None
+        name = value.name
+        value.dtype = ir.DataType.FLOAT
+        value.name = f"{name}.unrounded"
+        rounded = _cast(value, ir.DataType.BFLOAT16, name or "", node, before=False)
+        for reader, index in readers:
+            reader.replace_input_with(index, rounded)
+        for index, output in enumerate(graph.outputs):
+            if output is value:
+                graph.outputs[index] = rounded
+        changed = True
+    if changed and "dtype" in node.attributes and node.attributes["dtype"].as_int() == ir.DataType.BFLOAT16:
+        node.attributes["dtype"] = ir.AttrInt64("dtype", ir.DataType.FLOAT)
+    return changed
+
+
+def _cast(value: ir.Value, dtype: ir.DataType, name: str, node: ir.Node, *, before: bool) -> ir.Value:
+    """Insert a Cast of `value` beside `node` and return its output."""
+    import onnx_ir as ir
+
+    cast = ir.node("Cast", [value], attributes={"to": dtype}, name=name)
+    cast.outputs[0].name = name
+    cast.outputs[0].dtype = dtype
+    cast.outputs[0].shape = value.shape
+    graph = node.graph
+    assert graph is not None
+    if before:
+        graph.insert_before(node, cast)
+    else:
+        graph.insert_after(node, cast)
+    return cast.outputs[0]
