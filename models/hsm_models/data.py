@@ -1,0 +1,247 @@
+"""Training data: byte- or character-level text for language models, labelled sequences for classifiers.
+
+Both kinds offer the same three things to the training loop: random batches from the training part, fixed batches
+from the held-out part, and a metric that turns the loss and the hits over the held-out part into one number.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import DataError
+
+HELD_OUT_FRACTION = 0.05
+DIGITS = "digits"
+DIGITS_TEST_FRACTION = 0.2
+DIGITS_SPLIT_SEED = 2026
+
+Batch = tuple[tuple[Tensor, ...], Tensor]
+Level = Literal["byte", "char"]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Sums over the held-out part.
+
+    Attributes:
+        loss: summed cross-entropy in nats.
+        hits: targets that have the largest logit.
+        count: number of targets.
+    """
+
+    loss: float
+    hits: int
+    count: int
+
+
+class TrainingData(Protocol):
+    """What the training loop asks of data; a batch is (model inputs, targets), all int64."""
+
+    metric: str
+
+    def batch(self, size: int, generator: torch.Generator) -> Batch:
+        """Return `size` random examples of the training part."""
+        ...
+
+    def held_out(self, size: int, limit: int | None = None) -> Iterator[Batch]:
+        """Yield the held-out examples in order, `size` at a time, at most `limit` of them."""
+        ...
+
+    def measure(self, tally: Tally) -> float:
+        """Turn sums over the held-out part into the metric."""
+        ...
+
+    def metadata(self) -> dict[str, str]:
+        """Return what a checkpoint must remember of the data, for its file's metadata."""
+        ...
+
+
+class TextData:
+    """Windows of one text whose last part is held out.
+
+    A training example is a random window of `length` symbols and the same window one symbol later. Held-out windows
+    do not overlap and each starts without context, so the metric is a little pessimistic.
+
+    Args:
+        symbols: the text as ids, (N,) integers.
+        length: symbols per window, >= 1.
+        level: "byte" or "char"; names the metric.
+        vocabulary: the characters by id, for level "char".
+        held_out_fraction: part of the text, from its end, that is never trained on.
+
+    Raises:
+        DataError: the text is too short for one window in each part.
+    """
+
+    def __init__(
+        self,
+        symbols: Tensor,
+        length: int,
+        level: Level = "byte",
+        vocabulary: str = "",
+        held_out_fraction: float = HELD_OUT_FRACTION,
+    ) -> None:
+        held_out = int(len(symbols) * held_out_fraction)
+        if held_out <= length:
+            need = math.ceil((length + 1) / held_out_fraction)
+            raise DataError(
+                f"the text has {len(symbols)} symbols, too few for windows of {length}: "
+                f"give at least {need}, or a smaller length"
+            )
+        self.train_symbols = symbols[:-held_out]
+        self.held_out_symbols = symbols[-held_out:]
+        self.length = length
+        self.level = level
+        self.vocabulary = vocabulary
+        self.metric = "bits_per_byte" if level == "byte" else "bits_per_character"
+
+    def batch(self, size: int, generator: torch.Generator) -> Batch:
+        starts = torch.randint(len(self.train_symbols) - self.length, (size,), generator=generator)
+        return self._windows(self.train_symbols, starts)
+
+    def held_out(self, size: int, limit: int | None = None) -> Iterator[Batch]:
+        starts = torch.arange(0, len(self.held_out_symbols) - self.length, self.length)[:limit]
+        for part in starts.split(size):
+            yield self._windows(self.held_out_symbols, part)
+
+    def measure(self, tally: Tally) -> float:
+        return tally.loss / tally.count / math.log(2.0)
+
+    def metadata(self) -> dict[str, str]:
+        return {"level": self.level} | ({"vocabulary": json.dumps(self.vocabulary)} if self.vocabulary else {})
+
+    def _windows(self, symbols: Tensor, starts: Tensor) -> Batch:
+        """Cut windows out at `starts` (B,): inputs (B,length) and the symbols that follow them (B,length)."""
+        rows = symbols[starts[:, None] + torch.arange(self.length + 1)].long()
+        return (rows[:, :-1],), rows[:, 1:]
+
+
+class SequenceData:
+    """Labelled sequences of equal length: pixels as grey levels, or tokens.
+
+    Args:
+        sequences: (N,T) integers, training examples first.
+        labels: (N,) integers.
+        held_out: how many examples at the end are held out.
+        masked: also give the model `lengths`: training rows then end at random, after at least half of their
+            symbols; held-out rows are whole.
+
+    Raises:
+        DataError: shapes that do not fit, or a part without examples.
+    """
+
+    metric = "accuracy"
+
+    def __init__(self, sequences: Tensor, labels: Tensor, held_out: int, masked: bool = False) -> None:
+        if sequences.ndim != 2 or labels.shape != sequences.shape[:1]:
+            raise DataError(
+                f"sequences must be (N,T) with labels (N,), got {tuple(sequences.shape)} and {tuple(labels.shape)}"
+            )
+        if not 0 < held_out < len(labels):
+            raise DataError(f"{len(labels)} labelled sequences are too few: some to train on and some to hold out")
+        self.sequences, self.labels = sequences.long(), labels.long()
+        self.train_count = len(labels) - held_out
+        self.masked = masked
+
+    def batch(self, size: int, generator: torch.Generator) -> Batch:
+        rows = torch.randint(self.train_count, (size,), generator=generator)
+        length = self.sequences.shape[1]
+        shortest = (length + 1) // 2
+        lengths = torch.randint(shortest, length + 1, (size,), generator=generator)
+        return self._inputs(self._vary(self.sequences[rows], generator), lengths), self.labels[rows]
+
+    def held_out(self, size: int, limit: int | None = None) -> Iterator[Batch]:
+        for rows in torch.arange(self.train_count, len(self.labels))[:limit].split(size):
+            sequences = self.sequences[rows]
+            yield self._inputs(sequences, torch.full((len(rows),), sequences.shape[1])), self.labels[rows]
+
+    def measure(self, tally: Tally) -> float:
+        return tally.hits / tally.count
+
+    def metadata(self) -> dict[str, str]:
+        return {}
+
+    def _vary(self, sequences: Tensor, generator: torch.Generator) -> Tensor:
+        """Hook for data augmentation of training rows (B,T); plain sequences stay as they are."""
+        return sequences
+
+    def _inputs(self, sequences: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        return (sequences, lengths) if self.masked else (sequences,)
+
+
+class ImageData(SequenceData):
+    """Square images read row by row; training images are moved by up to one pixel in each direction."""
+
+    def _vary(self, sequences: Tensor, generator: torch.Generator) -> Tensor:
+        side = math.isqrt(sequences.shape[1])
+        padded = torch.nn.functional.pad(sequences.view(-1, side, side), (1, 1, 1, 1))
+        corners = torch.randint(3, (2, len(sequences), 1), generator=generator) + torch.arange(side)
+        rows = torch.arange(len(sequences))[:, None, None]
+        return padded[rows, corners[0][:, :, None], corners[1][:, None, :]].flatten(1)
+
+
+def load_text(path: str | Path, length: int, level: Level = "byte") -> TextData:
+    """Read a text file as bytes (ids 0..255), or as characters (ids in code-point order).
+
+    Raises:
+        DataError: the file is missing or unreadable, too short, or not UTF-8 at level "char".
+    """
+    content = _read(Path(path))
+    if level == "byte":
+        return TextData(torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy()), length)
+    try:
+        points = np.array([ord(character) for character in content.decode("utf-8")], dtype=np.int64)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}); use byte level") from error
+    alphabet, symbols = np.unique(points, return_inverse=True)
+    return TextData(torch.from_numpy(symbols), length, "char", "".join(map(chr, alphabet)))
+
+
+def load_digits(masked: bool = False) -> SequenceData:
+    """Read scikit-learn's handwritten digits: 1 797 images of 8x8 pixels as (64,) grey levels 0..16, 20 % held out.
+
+    The images are shuffled once, always the same way, because neighbours in the file share their writer.
+
+    Raises:
+        DataError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits as load
+    except ModuleNotFoundError as error:
+        raise DataError("the digits ship with scikit-learn: pip install scikit-learn") from error
+    digits = load()
+    order = np.random.default_rng(DIGITS_SPLIT_SEED).permutation(len(digits.target))
+    sequences = torch.from_numpy(digits.data[order].astype(np.int64))
+    held_out = int(len(order) * DIGITS_TEST_FRACTION)
+    return ImageData(sequences, torch.from_numpy(digits.target[order].astype(np.int64)), held_out, masked)
+
+
+def load_sequences(path: str | Path, name: str, masked: bool = False) -> SequenceData:
+    """Read labelled sequences from an .npz file: array `name` (N,T) and array `labels` (N,), the last 5 % held out.
+
+    Raises:
+        DataError: the file is missing, no .npz, lacks an array, or an array does not hold integers.
+    """
+    _read(Path(path))
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            sequences, labels = (torch.from_numpy(np.asarray(file[key], dtype=np.int64)) for key in (name, "labels"))
+    except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} must be an .npz file with integer arrays {name!r} and 'labels': {error}") from error
+    return SequenceData(sequences, labels, math.ceil(len(labels) * HELD_OUT_FRACTION), masked)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read the training data {path}: {error.strerror}") from error
