@@ -139,8 +139,8 @@ class MoEConfig:
     kind: Literal["moe"] = "moe"
 
 
-MixerConfig = Union[HSMConfig, TaylorShiftConfig, SwitchHeadConfig, SoftmaxConfig]
-FeedForwardConfig = Union[MLPConfig, MoEConfig]
+MixerConfig = HSMConfig | TaylorShiftConfig | SwitchHeadConfig | SoftmaxConfig
+FeedForwardConfig = MLPConfig | MoEConfig
 
 
 @dataclass(frozen=True)
@@ -183,10 +183,13 @@ class ModelConfig:
         layers: the layers, first to last.
         vocab_size: number of token ids or grey levels; 0 for image input.
         input: what the model reads: "tokens" (B,T) int64, "pixels" (B,T) int64 grey levels, or "image" (B,C,H,W) float.
-        positions: absolute positions added to the embedding.
+        positions: absolute positions added to the embedding. Sinusoidal ones are added before the CLS token is put
+            in front; learned ones have a row for the CLS token too and are added after it (as in timm's ViT).
         max_length: longest sequence that the absolute positions allow, in tokens without the CLS token; 0 = no limit.
+            Image input needs none: the image's geometry gives it.
         norm_eps: epsilon of every LayerNorm.
         embedding_bias: bias after the token embedding (the linear map over one-hots of TaylorShift's code).
+        embedding_scale: factor on the token embedding (SwitchHead's training code uses sqrt(width)).
         tie_embeddings: language model whose output weight is its embedding weight.
         output_bias: bias of the output projection.
         classes: number of classes (sequence classifier).
@@ -204,6 +207,7 @@ class ModelConfig:
     max_length: int = 0
     norm_eps: float = 1e-5
     embedding_bias: bool = False
+    embedding_scale: float = 1.0
     tie_embeddings: bool = False
     output_bias: bool = True
     classes: int = 0

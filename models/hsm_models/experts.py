@@ -1,0 +1,69 @@
+"""Routed linear maps: sigmoid-gated top-k experts without renormalisation (arXiv:2312.07987, section 2)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .ops import expert_matmul, expert_matmul_sum
+from .precision import compute_dtype
+
+
+class Router(nn.Module):
+    """Logits of each head's experts, in float32 at least: half-precision logits would tie and flip selections.
+
+    Args:
+        width: model width D.
+        heads: number of heads H.
+        experts: experts E per head.
+    """
+
+    def __init__(self, width: int, heads: int, experts: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.weight = nn.Parameter(torch.empty(heads * experts, width))
+        nn.init.normal_(self.weight, std=width**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B,T,D) to logits (B,T,H,E), float32 or, in double models, float64."""
+        dtype = compute_dtype(x.dtype)
+        return F.linear(x.to(dtype), self.weight.to(dtype)).unflatten(-1, (self.heads, -1))
+
+
+class ExpertMatMul(nn.Module):
+    """y[h] = sum over the k best experts e of head h of sigmoid(logit[h,e]) * x W[h,e].
+
+    Args:
+        heads, experts, width, head_dim: H, E, D and f of the weight (H,E,D,f).
+        active: experts k used per token and head.
+    """
+
+    def __init__(self, heads: int, experts: int, width: int, head_dim: int, active: int) -> None:
+        super().__init__()
+        self.active = active
+        self.weight = nn.Parameter(torch.empty(heads, experts, width, head_dim))
+        nn.init.normal_(self.weight, std=width**-0.5)
+
+    def forward(self, x: Tensor, logits: Tensor) -> Tensor:
+        """Map x (B,T,D) with logits (B,T,H,E) to (B,T,H,f)."""
+        return expert_matmul(x, logits, self.weight, self.active)
+
+
+class ExpertMatMulSum(nn.Module):
+    """y = sum over heads h and their k best experts e of sigmoid(logit[h,e]) * x[h] W[h,e].
+
+    Args:
+        heads, experts, head_dim, width: H, E, f and D of the weight (H,E,f,D).
+        active: experts k used per token and head.
+    """
+
+    def __init__(self, heads: int, experts: int, head_dim: int, width: int, active: int) -> None:
+        super().__init__()
+        self.active = active
+        self.weight = nn.Parameter(torch.empty(heads, experts, head_dim, width))
+        nn.init.normal_(self.weight, std=(heads * head_dim) ** -0.5)
+
+    def forward(self, x: Tensor, logits: Tensor) -> Tensor:
+        """Map x (B,T,H,f) with logits (B,T,H,E) to (B,T,D)."""
+        return expert_matmul_sum(x, logits, self.weight, self.active)

@@ -1,0 +1,69 @@
+"""Plain causal softmax attention: the baseline, and the other half of hybrids."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..positions import absolute_positions, rotary_tables, rotate
+from .attention import attend, cached_positions, causal_mask, empty_cache, write_cache
+from .mixer import Mixer, State, resolve_head_dim
+
+
+class SoftmaxAttention(Mixer):
+    """Causal multi-head softmax attention with rotary positions.
+
+    Args:
+        width: model width D.
+        heads: number of heads H.
+        head_dim: width f of a head; None means D / H.
+        positions: "rope" or "none".
+        rope_base: base of RoPE's wavelengths.
+        bias: biases in both projections.
+
+    Raises:
+        ValueError: heads that do not split the width, or unknown positions.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int = 4,
+        head_dim: int | None = None,
+        positions: str = "rope",
+        rope_base: float = 10000.0,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if positions not in ("rope", "none"):
+            raise ValueError(f"positions must be 'rope' or 'none', got {positions!r}")
+        self.heads = heads
+        self.head_dim = resolve_head_dim(width, heads, head_dim)
+        self.positions = positions
+        self.rope_base = rope_base
+        self.qkv = nn.Linear(width, 3 * heads * self.head_dim, bias=bias)
+        self.proj = nn.Linear(heads * self.head_dim, width, bias=bias)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        positions = absolute_positions(x)
+        q, k, v = self._project(x, positions)
+        return self.proj(attend(q, k, v, causal_mask(positions, x.shape[1])).flatten(2))
+
+    def initial_state(self, batch: int, capacity: int) -> State:
+        """Return {"key", "value"}: zeros (B, capacity, H, f); keys are stored rotated."""
+        return empty_cache(batch, capacity, self.heads, self.head_dim, self.qkv.weight)
+
+    def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
+        positions, visible = cached_positions(x, state, position)
+        q, k, v = self._project(x, positions)
+        state = write_cache(state, k, v, position, lengths)
+        return self.proj(attend(q, state["key"], state["value"], visible).flatten(2)), state
+
+    def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q, k and v (B,T,H,f), with q and k each scaled by f^-1/4 and rotated."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).unbind(2)
+        scale = self.head_dim**-0.25
+        q, k = q * scale, k * scale
+        if self.positions == "rope":
+            tables = rotary_tables(positions, self.head_dim // 2 * 2, self.rope_base, x.dtype)
+            q, k = rotate(q, tables), rotate(k, tables)
+        return q, k, v
