@@ -159,6 +159,6 @@ def _bound(tensors: tuple[Tensor, ...], types: dict[str, str]) -> tuple[Tensor, 
 
 
 def _version() -> str:
-    from .. import __version__
+    from importlib.metadata import version
 
-    return __version__
+    return version("hsm-export")

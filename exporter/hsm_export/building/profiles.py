@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Union
 
 from ..errors import UsageError
 from .source import Source
@@ -25,7 +24,7 @@ class Range:
         return str(self.min) if self.min == self.max else f"{self.min}:{self.opt}:{self.max}"
 
 
-Size = Union[int, str, Sequence[int], Range]
+Size = int | str | Sequence[int] | Range
 Profile = dict[str, Range]
 
 

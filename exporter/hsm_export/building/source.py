@@ -93,7 +93,7 @@ def load_graph(path: Path) -> onnx.ModelProto:
         BadInputError: it is not an ONNX model.
     """
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         model = onnx.load(str(path), load_external_data=False)

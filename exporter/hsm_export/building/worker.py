@@ -18,7 +18,7 @@ from typing import Any
 Trt = Any
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The builder or its parser refused the network; `kind` names the project's error class."""
 
     def __init__(self, message: str, kind: str = "refused", hint: str | None = None) -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     threading.Thread(target=_watch, args=(Path(job["engine"]),), daemon=True).start()
     try:
         channel.send(done=build_engine(job, channel))
-    except Refused as error:
+    except RefusedError as error:
         channel.send(error={"kind": error.kind, "message": str(error), "hint": error.hint})
     except MemoryError:
         channel.send(error={"kind": "memory", "message": "memory ran out", "hint": None})
@@ -88,7 +88,7 @@ def build_engine(job: dict[str, Any], channel: Channel) -> dict[str, Any]:
             (builder, network, parser), PostprocessConfig(config, lambda _b, _n, c: _set_architectures(job, c))
         )()
     except PolygraphyException as error:
-        raise Refused(f"{job['product']} could not build the network: {log.first_error or error}") from error
+        raise RefusedError(f"{job['product']} could not build the network: {log.first_error or error}") from error
     channel.send(phase="writing the engine")
     Path(job["engine"]).write_bytes(memoryview(engine))
     return {"version": _trt().__version__, "peak_memory_bytes": _peak_memory(), **_tensors(network)}
@@ -159,7 +159,7 @@ def _parse(job: dict[str, Any]) -> tuple[Trt, Trt, Trt]:
     parser = trt.OnnxParser(network, get_trt_logger())
     parsed = parser.parse(model.SerializeToString(), job["model"])
     if not parsed or parser.num_errors:
-        raise Refused(_explain(job, [parser.get_error(index) for index in range(parser.num_errors)]))
+        raise RefusedError(_explain(job, [parser.get_error(index) for index in range(parser.num_errors)]))
     return builder, network, parser
 
 
@@ -193,7 +193,7 @@ def _set_architectures(job: dict[str, Any], config: Trt) -> None:
     config.num_compute_capabilities = len(job["architectures"])
     for index, name in enumerate(job["architectures"]):
         if name.upper() not in known:
-            raise Refused(
+            raise RefusedError(
                 f"{job['product']} {_trt().__version__} does not build for {name}", hint="install a newer one"
             )
         config.set_compute_capability(known[name.upper()], index)
