@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
-import typing
+import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal
 
+from .dataclass_json import LIMIT, build_dataclass
 from .errors import ConfigError
+
+_NUMBER_OF_SHIFT_DOUBLINGS = 31  # layers for which the default shift 2**layer_index stays below LIMIT
 
 MIXINGS = ("scalar", "vector", "matrix", "gated", "gated2", "fusion")
 
@@ -231,73 +233,14 @@ class ModelConfig:
         """
         try:
             data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"the model configuration is not valid JSON: {error}") from error
         return ModelConfig.from_dict(data)
 
     @staticmethod
     def from_dict(data: Any) -> ModelConfig:
         """Build a configuration from JSON data; raises ConfigError as `from_json` does."""
-        return _build(ModelConfig, data, "config")
-
-
-_T = TypeVar("_T")
-
-
-def _build(cls: type[_T], data: Any, where: str) -> _T:
-    """Make a dataclass from JSON data, checking names and types field by field."""
-    if not isinstance(data, dict):
-        raise ConfigError(f"{where} must be an object with fields, got {type(data).__name__}")
-    hints = typing.get_type_hints(cls)
-    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = sorted(set(data) - set(known))
-    if unknown:
-        raise ConfigError(f"{where} has unknown fields {', '.join(unknown)}; known are {', '.join(known)}")
-    values = {name: _value(hints[name], item, f"{where}.{name}") for name, item in data.items()}
-    missing = [
-        name
-        for name, f in known.items()
-        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ConfigError(f"{where} lacks the fields {', '.join(missing)}")
-    return cls(**values)
-
-
-def _value(hint: Any, item: Any, where: str) -> Any:
-    """Check one JSON value against a type hint and convert lists to tuples and objects to dataclasses."""
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        if item not in typing.get_args(hint) or isinstance(item, bool):
-            raise ConfigError(f"{where} must be one of {', '.join(map(str, typing.get_args(hint)))}, got {item!r}")
-        return item
-    if origin in (Union, types.UnionType):
-        return _union_value(typing.get_args(hint), item, where)
-    if origin is tuple:
-        if not isinstance(item, (list, tuple)):
-            raise ConfigError(f"{where} must be a list, got {item!r}")
-        return tuple(_value(typing.get_args(hint)[0], x, f"{where}[{i}]") for i, x in enumerate(item))
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, item, where)  # type: ignore[arg-type]
-    if hint is float and isinstance(item, (int, float)) and not isinstance(item, bool):
-        return float(item)
-    if not isinstance(item, hint) or (hint is int and isinstance(item, bool)):
-        raise ConfigError(f"{where} must be of type {hint.__name__}, got {item!r}")
-    return item
-
-
-def _union_value(options: tuple[Any, ...], item: Any, where: str) -> Any:
-    """Check a value against `X | None`, or against dataclasses told apart by their field `kind`."""
-    if item is None and type(None) in options:
-        return None
-    options = tuple(option for option in options if option is not type(None))
-    if len(options) == 1:
-        return _value(options[0], item, where)
-    kinds = {typing.get_args(typing.get_type_hints(option)["kind"])[0]: option for option in options}
-    kind = item.get("kind") if isinstance(item, dict) else None
-    if kind not in kinds:
-        raise ConfigError(f"{where}.kind must be one of {', '.join(kinds)}, got {kind!r}")
-    return _build(kinds[kind], item, where)
+        return build_dataclass(ModelConfig, data, "config")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -308,28 +251,57 @@ def _require(condition: bool, message: str) -> None:
 def _check(config: ModelConfig) -> None:
     """Refuse values that contradict each other, before a module trips over them."""
     _require(config.width > 0, f"config.width must be positive, got {config.width}")
-    _require(config.norm_eps > 0, f"config.norm_eps must be positive, got {config.norm_eps}")
-    if config.input == "image":
-        _require(config.image is not None, "config.input is 'image' but config.image is not given")
-        assert config.image is not None
-        _require(
-            config.image.patch > 0 and config.image.size % config.image.patch == 0,
-            f"config.image.size {config.image.size} is not a multiple of config.image.patch {config.image.patch}",
-        )
-    else:
-        _require(config.vocab_size > 0, f"config.vocab_size must be positive, got {config.vocab_size}")
-    if config.positions != "none" and config.input != "image":
-        _require(config.max_length > 0, f"config.positions is {config.positions!r}, which needs config.max_length > 0")
+    _require(0 < config.norm_eps < 1, f"config.norm_eps must lie between 0 and 1, got {config.norm_eps}")
+    _require(
+        math.isfinite(config.embedding_scale) and config.embedding_scale > 0,
+        f"config.embedding_scale must be positive, got {config.embedding_scale}",
+    )
+    _check_input(config)
     if config.task == "sequence_classifier":
-        _require(config.classes > 0, f"config.classes must be positive, got {config.classes}")
+        _check_classifier(config)
+    else:
+        _require(not config.masked, "config.masked is for classifiers; a language model needs no mask")
     for index, layer in enumerate(config.layers):
-        _check_layer(config, layer, f"config.layers[{index}]")
+        _check_layer(config, layer, index)
 
 
-def _check_layer(config: ModelConfig, layer: LayerConfig, where: str) -> None:
+def _check_input(config: ModelConfig) -> None:
+    if config.input == "image":
+        _require(config.task == "sequence_classifier", "config.input 'image' needs the task 'sequence_classifier'")
+        _check_image(config.image)
+        return
+    _require(config.image is None, f"config.image is given, but config.input is {config.input!r}")
+    _require(config.vocab_size > 0, f"config.vocab_size must be positive, got {config.vocab_size}")
+    if config.positions != "none":
+        _require(config.max_length > 0, f"config.positions is {config.positions!r}, which needs config.max_length > 0")
+
+
+def _check_image(image: ImageConfig | None) -> None:
+    if image is None:
+        raise ConfigError("config.input is 'image' but config.image is not given")
+    _require(
+        0 < image.patch <= image.size and image.size % image.patch == 0,
+        f"config.image.size {image.size} is not a multiple of config.image.patch {image.patch}",
+    )
+    _require(image.channels > 0, f"config.image.channels must be positive, got {image.channels}")
+
+
+def _check_classifier(config: ModelConfig) -> None:
+    _require(config.classes > 0, f"config.classes must be positive, got {config.classes}")
+    _require(not config.tie_embeddings, "config.tie_embeddings is for language models")
+    _require(not (config.masked and config.input == "image"), "config.masked is for sequences, not for images")
+    sees_all = any(isinstance(layer.mixer, TaylorShiftConfig) and not layer.mixer.causal for layer in config.layers)
+    _require(
+        config.pooling == "mean" or sees_all,
+        "config.pooling 'cls' needs a layer that is not causal, because the CLS token stands first; use 'mean'",
+    )
+
+
+def _check_layer(config: ModelConfig, layer: LayerConfig, index: int) -> None:
+    where = f"config.layers[{index}]"
     mixer = layer.mixer
     if isinstance(mixer, HSMConfig):
-        _check_hsm(config, mixer, where)
+        _check_hsm(config, mixer, index)
     else:
         _require(mixer.heads > 0, f"{where}.mixer.heads must be positive, got {mixer.heads}")
         _require(
@@ -354,6 +326,8 @@ def _check_layer(config: ModelConfig, layer: LayerConfig, where: str) -> None:
             f"{where}.mixer: active {mixer.active} must lie between 1 and experts {mixer.experts}",
         )
         _require(0 <= mixer.rope_fraction <= 1, f"{where}.mixer.rope_fraction must lie in [0, 1]")
+    if isinstance(mixer, (SwitchHeadConfig, SoftmaxConfig)):
+        _require(mixer.rope_base > 0, f"{where}.mixer.rope_base must be positive, got {mixer.rope_base}")
     if isinstance(layer.feed_forward, MoEConfig):
         _require(
             1 <= layer.feed_forward.active <= layer.feed_forward.experts,
@@ -364,7 +338,12 @@ def _check_layer(config: ModelConfig, layer: LayerConfig, where: str) -> None:
         _require(layer.feed_forward.hidden > 0, f"{where}.feed_forward.hidden must be positive")
 
 
-def _check_hsm(config: ModelConfig, mixer: HSMConfig, where: str) -> None:
+def _check_hsm(config: ModelConfig, mixer: HSMConfig, index: int) -> None:
+    where = f"config.layers[{index}]"
+    _require(
+        mixer.shifts is not None or index < _NUMBER_OF_SHIFT_DOUBLINGS,
+        f"{where}.mixer: the default shift 2**{index} is too long; give shifts",
+    )
     _require(
         mixer.mixing in (*MIXINGS, "custom"),
         f"{where}.mixer.mixing must be one of {', '.join(MIXINGS)}, got {mixer.mixing!r}",
@@ -372,7 +351,7 @@ def _check_hsm(config: ModelConfig, mixer: HSMConfig, where: str) -> None:
     if mixer.shifts is not None:
         _require(len(mixer.shifts) > 0, f"{where}.mixer.shifts must not be empty")
         _require(
-            all(1 <= shift < 2**31 for shift in mixer.shifts), f"{where}.mixer.shifts must be >= 1, got {mixer.shifts}"
+            all(1 <= shift < LIMIT for shift in mixer.shifts), f"{where}.mixer.shifts must be >= 1, got {mixer.shifts}"
         )
         _require(
             config.width % len(mixer.shifts) == 0,

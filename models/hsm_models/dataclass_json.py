@@ -1,0 +1,92 @@
+"""Dataclasses from untrusted JSON: every name and type is checked before anything is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import reprlib
+import types
+import typing
+from typing import Any, Literal, TypeVar, Union
+
+from .errors import ConfigError
+
+LIMIT = 2**31  # sizes and shifts beyond it have no meaning in any runtime
+
+_T = TypeVar("_T")
+
+
+def build_dataclass(cls: type[_T], data: Any, where: str) -> _T:
+    """Make a dataclass from JSON data, checking names and types field by field.
+
+    Args:
+        cls: the dataclass; its fields are ints, floats, strings, Literals, tuples, dataclasses, None, or unions of
+            them. Dataclasses in a union are told apart by their Literal field `kind`.
+        data: what `json.loads` gave.
+        where: name of the data in error messages.
+
+    Raises:
+        ConfigError: unknown or missing fields, or values of the wrong type.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where} must be an object with fields, got {type(data).__name__}")
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        raise ConfigError(f"{where} has unknown fields {', '.join(unknown)}; known are {', '.join(known)}")
+    values = {name: _value(hints[name], item, f"{where}.{name}") for name, item in data.items()}
+    missing = [
+        name
+        for name, f in known.items()
+        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{where} lacks the fields {', '.join(missing)}")
+    return cls(**values)
+
+
+def _value(hint: Any, item: Any, where: str) -> Any:
+    """Check one JSON value against a type hint and convert lists to tuples and objects to dataclasses."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        if item not in typing.get_args(hint) or isinstance(item, bool):
+            raise ConfigError(
+                f"{where} must be one of {', '.join(map(str, typing.get_args(hint)))}, got {reprlib.repr(item)}"
+            )
+        return item
+    if origin in (Union, types.UnionType):
+        return _union_value(typing.get_args(hint), item, where)
+    if origin is tuple:
+        if not isinstance(item, (list, tuple)):
+            raise ConfigError(f"{where} must be a list, got {reprlib.repr(item)}")
+        return tuple(_value(typing.get_args(hint)[0], x, f"{where}[{i}]") for i, x in enumerate(item))
+    if dataclasses.is_dataclass(hint):
+        return build_dataclass(hint, item, where)  # type: ignore[arg-type]
+    if hint in (int, float) and isinstance(item, (int, float)) and not isinstance(item, bool):
+        return _number(hint, item, where)
+    if not isinstance(item, hint) or (hint is int and isinstance(item, bool)):
+        raise ConfigError(f"{where} must be of type {hint.__name__}, got {reprlib.repr(item)}")
+    return item
+
+
+def _number(hint: type[int] | type[float], item: int | float, where: str) -> int | float:
+    """Check a JSON number: finite, below 2**31 where it is an integer, and no fraction where one is wanted."""
+    if not -LIMIT < item < LIMIT:
+        raise ConfigError(f"{where} must be finite and below 2**31")
+    if hint is int and not isinstance(item, int):
+        raise ConfigError(f"{where} must be of type int, got {reprlib.repr(item)}")
+    return hint(item)
+
+
+def _union_value(options: tuple[Any, ...], item: Any, where: str) -> Any:
+    """Check a value against `X | None`, or against dataclasses told apart by their field `kind`."""
+    if item is None and type(None) in options:
+        return None
+    options = tuple(option for option in options if option is not type(None))
+    if len(options) == 1:
+        return _value(options[0], item, where)
+    kinds = {typing.get_args(typing.get_type_hints(option)["kind"])[0]: option for option in options}
+    kind = item.get("kind") if isinstance(item, dict) else None
+    if kind not in kinds:
+        raise ConfigError(f"{where}.kind must be one of {', '.join(kinds)}, got {reprlib.repr(kind)}")
+    return build_dataclass(kinds[kind], item, where)
