@@ -2,8 +2,8 @@
 """Fetch what downloads.lock names: verify the SHA-256, unpack into .cache/, print the folder.
 
 Wheels come through pip and Debian packages through apt-get, so mirrors and proxies are configured where they always
-are. Nothing that was downloaded is executed: wheels and Debian packages are only unpacked (which is why source
-archives, whose build scripts pip would run, are not a kind here).
+are. An entry may name a Debian suite other than the system's: it is asked for with an apt configuration of our own in
+the cache, and the system's is left alone. Nothing that was downloaded is executed here: archives are only unpacked.
 
 Examples:
     python tools/fetch.py kjv-text
@@ -17,6 +17,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import tomllib
 import zipfile
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = ("wheel", "debian")
+KINDS = ("wheel", "debian", "debian-source")
 
 
 class FetchError(Exception):
@@ -41,13 +42,14 @@ class Download:
 
     Attributes:
         name: the entry's name, what the command line takes.
-        kind: "wheel" (PyPI) or "debian".
+        kind: "wheel" (PyPI), "debian" (a binary package) or "debian-source" (a source package's original archive).
         package: name in the package registry.
         version: exact version.
         file: name of the file that the registry serves.
         sha256: of that file, hexadecimal.
         licence: under which terms it may be used.
         purpose: what the project needs it for.
+        suite: the Debian suite to take it from; empty means the system's own.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Download:
     sha256: str
     licence: str
     purpose: str
+    suite: str = ""
 
 
 def read_lock(path: Path) -> dict[str, Download]:
@@ -89,7 +92,7 @@ def fetch(download: Download, cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch.", dir=cache) as name:
         scratch = Path(name)
-        archive = _download(download, scratch)
+        archive = _download(download, scratch, cache)
         _verify(download, archive)
         contents = scratch / "contents"
         _unpack(download, archive, contents)
@@ -97,14 +100,20 @@ def fetch(download: Download, cache: Path) -> Path:
     return folder
 
 
-def _download(download: Download, folder: Path) -> Path:
+def _download(download: Download, folder: Path, cache: Path) -> Path:
     """Let the registry's own client put the file into `folder`."""
+    pinned = f"{download.package}={download.version}"
     if download.kind == "wheel":
         options = ["--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--quiet", "--dest", "."]
-        command = [sys.executable, "-m", "pip", "download", *options, f"{download.package}=={download.version}"]
+        _run(download, [sys.executable, "-m", "pip", "download", *options, pinned.replace("=", "==")], folder)
+    elif download.kind == "debian":
+        _run(download, ["apt-get", *_suite_options(download, cache), "--quiet", "download", pinned], folder)
     else:
-        command = ["apt-get", "--quiet", "download", f"{download.package}={download.version}"]
-    _run(download, command, folder)
+        _run(
+            download,
+            ["apt-get", *_suite_options(download, cache), "--quiet", "source", "--download-only", pinned],
+            folder,
+        )
     archive = folder / download.file
     if not archive.is_file():
         found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
@@ -113,6 +122,39 @@ def _download(download: Download, folder: Path) -> Path:
             "this machine's platform or distribution is not the one that downloads.lock pins",
         )
     return archive
+
+
+def _suite_options(download: Download, cache: Path) -> list[str]:
+    """Return apt-get's options for the entry's suite, making its package lists in the cache when they are missing."""
+    if not download.suite:
+        return []
+    root = cache / f"apt-{download.suite}"
+    options = [
+        *("-o", f"Dir::Etc::sourcelist={root}/sources.list", "-o", "Dir::Etc::sourceparts=/nonexistent"),
+        *("-o", f"Dir::State::lists={root}/lists", "-o", f"Dir::Cache={root}/cache"),
+    ]
+    if not (root / "ready").exists():
+        for name in ("lists/partial", "cache/archives/partial"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        repository = _debian_repository(download)
+        lines = [f"{kind} {repository} {download.suite} main\n" for kind in ("deb", "deb-src")]
+        (root / "sources.list").write_text("".join(lines), encoding="utf-8")
+        _run(download, ["apt-get", *options, "--quiet", "update"], root)
+        (root / "ready").touch()
+    return options
+
+
+def _debian_repository(download: Download) -> str:
+    """Return the address that this system takes its main Debian packages from."""
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"]
+    for line in _run(download, command, Path.cwd()).splitlines():
+        repository, release = line.rsplit(" ", 1)
+        if "-" not in release and "debian" in repository:
+            return repository
+    raise FetchError(
+        f"apt-get has no Debian repository to take {download.package} from",
+        "run `apt-get update` once, on a Debian system",
+    )
 
 
 def _verify(download: Download, archive: Path) -> None:
@@ -130,11 +172,15 @@ def _unpack(download: Download, archive: Path, target: Path) -> None:
     if download.kind == "wheel":
         with zipfile.ZipFile(archive) as file:
             file.extractall(target)
+    elif download.kind == "debian-source":
+        with tarfile.open(archive) as source:
+            source.extractall(target, filter="data")
     else:
         _run(download, ["dpkg-deb", "-x", str(archive), str(target)], target.parent)
 
 
-def _run(download: Download, command: list[str], folder: Path) -> None:
+def _run(download: Download, command: list[str], folder: Path) -> str:
+    """Run a tool in `folder` and return what it printed."""
     tool = command[0]
     if shutil.which(tool) is None:
         raise FetchError(f"{tool} is not installed, and {download.name} needs it", "use a Debian-like system")
@@ -145,6 +191,7 @@ def _run(download: Download, command: list[str], folder: Path) -> None:
             f"cannot fetch {download.package} {download.version} ({download.kind}): {reason}",
             "check the network and the package index that pip or apt is configured for, then run it again",
         )
+    return done.stdout
 
 
 def main(arguments: list[str] | None = None) -> int:
