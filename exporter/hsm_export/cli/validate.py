@@ -1,0 +1,143 @@
+"""`hsm-export validate`: prove that every runtime keeps the numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .console import emit, json_option, phases
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from ..validation import Comparison, Flips, RuntimeReport, ValidationResult
+
+_COLOURS = {"passed": "green", "failed": "bold red", "baseline": "blue", "skipped": "yellow"}
+
+
+def _names(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Split a comma-separated list."""
+    if value is None:
+        return None
+    return tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+def _shapes(
+    _ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[int, int], ...] | None:
+    """Parse BATCHxLENGTH options."""
+    shapes = []
+    for value in values:
+        batch, cross, length = value.lower().partition("x")
+        if not (cross and batch.isdecimal() and length.isdecimal()):
+            raise click.BadParameter(f"{value!r} is not BATCHxLENGTH, for example 2x300")
+        shapes.append((int(batch), int(length)))
+    return tuple(shapes) or None
+
+
+@click.command("validate")
+@click.argument("model", type=click.Path())
+@click.option("--against", metavar="CHECKPOINT", help="Checkpoint or zoo:NAME that the file was exported from.")
+@click.option("--runtimes", callback=_names, metavar="A,B", help="Runtimes to judge [default: all that work here].")
+@click.option("--inputs", type=click.Path(), metavar="DATA.npz", help="Your own inputs instead of the built-in cases.")
+@click.option(
+    "--shape", "shapes", multiple=True, callback=_shapes, metavar="BATCHxLENGTH", help="Shape to try; repeatable."
+)
+@json_option
+def command(
+    model: str,
+    against: str | None,
+    runtimes: tuple[str, ...] | None,
+    inputs: str | None,
+    shapes: tuple[tuple[int, int], ...] | None,
+    as_json: bool,
+) -> None:
+    """Run MODEL in several runtimes and hold each to tolerances derived from float64 and native precision.
+
+    Exit code 5 when numbers differ; the last line then names the runtime, output, input shape and worst element.
+
+    \b
+    Examples:
+      hsm-export validate hsm-lm.onnx --against zoo:hsm-lm
+      hsm-export validate model.onnx --runtimes ort,onnx-reference
+      hsm-export validate model.onnx --against model.safetensors --inputs data.npz --json
+      hsm-export validate model.onnx --against zoo:switch-head-lm --shape 1x512 --shape 8x33
+    """
+    from ..errors import NumbersDifferError
+    from ..validation import validate
+
+    with phases("validate") as progress:
+        result = validate(model, against, runtimes=runtimes, inputs=inputs, shapes=shapes, progress=progress)
+    emit(result, as_json, render)
+    if not result.passed:
+        raise NumbersDifferError(result.summary, "docs/validation.md says how tolerances are derived")
+
+
+def render(result: ValidationResult) -> RenderableType:
+    """Return a validation as a table with the runtimes' worst cases, warnings and notes."""
+    from rich.console import Group
+    from rich.text import Text
+
+    lines: list[Any] = [_table(result)]
+    lines += [Text(f"warning: {warning}", style="bold yellow") for warning in result.warnings]
+    lines += [Text(f"{report.runtime}: {report.reason}", style="red") for report in result.runtimes if _failed(report)]
+    lines += [Text(f"note: {note}", style="dim") for note in result.notes]
+    verdict = Text("PASSED", style="bold green") if result.passed else Text("FAILED", style="bold red")
+    count = (
+        f" {len(result.cases)} cases, tolerance: twice the error of {result.baseline}, at least 4 eps max|reference|"
+    )
+    lines.append(verdict.append(count, style="default not bold"))
+    return Group(*lines)
+
+
+def _failed(report: RuntimeReport) -> bool:
+    return report.verdict == "failed" and not report.worst
+
+
+def _table(result: ValidationResult) -> Table:
+    """Return one row per runtime and output: its worst case."""
+    from rich.table import Table
+
+    against = f" against {result.against}" if result.against else ""
+    table = Table(title=f"{result.model} ({result.precision}){against}, arbiter {result.arbiter}", title_justify="left")
+    for heading in ("runtime", "output", "worst case"):
+        table.add_column(heading)
+    extra = _extra_columns(result)
+    for heading in ("max error", "tolerance", "cosine", *extra):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    for report in result.runtimes:
+        verdict = f"[{_COLOURS[report.verdict]}]{report.verdict}[/]"
+        if not report.worst:
+            table.add_row(report.runtime, "–", report.reason or "–", *["–"] * (3 + len(extra)), verdict)
+        for item in _shown(report):
+            table.add_row(*_row(item, report.flips, extra), verdict if item.passed else "[bold red]failed[/]")
+    return table
+
+
+def _shown(report: RuntimeReport) -> list[Comparison]:
+    """Return the model's outputs and, of the expert operators' logits, the worst."""
+    routing = [item for item in report.worst if item.output.endswith(".routing_logits")]
+    outputs = [item for item in report.worst if item not in routing]
+    return outputs + sorted(routing, key=lambda item: item.severity)[-1:]
+
+
+def _extra_columns(result: ValidationResult) -> list[str]:
+    columns = []
+    if any(item.kl is not None for report in result.runtimes for item in report.worst):
+        columns += ["top-1", "KL"]
+    if any(report.flips for report in result.runtimes):
+        columns.append("flips")
+    return columns
+
+
+def _row(item: Comparison, flips: Flips | None, extra: list[str]) -> list[str]:
+    values = {
+        "top-1": "–" if item.top1_agreement is None else f"{item.top1_agreement:.1%}",
+        "KL": "–" if item.kl is None else f"{item.kl:.1e}",
+        "flips": "–" if flips is None else f"{flips.excused + flips.consequent + flips.unexcused}/{flips.choices}",
+    }
+    numbers = [f"{item.max_abs_error:.2e}", f"{item.tolerance:.2e}", f"{item.cosine:.8f}"]
+    return [item.runtime, item.output, item.case, *numbers, *[values[name] for name in extra]]

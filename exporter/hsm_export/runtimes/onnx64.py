@@ -1,0 +1,76 @@
+"""Runtime `onnx64`: the file's own maths in float64, the arbiter when there is no checkpoint."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import onnx
+from polygraphy.backend.base import BaseRunner
+from polygraphy.common import TensorMetadata
+
+from .double_precision import promote
+from .onnx_reference import ReferenceRunner
+from .runtime import RunContext, Runtime, missing_package
+from .torch_module import graph_metadata
+
+
+class DoubleRunner(BaseRunner):  # type: ignore[misc]
+    """Runs a file with its bodies inlined and everything promoted to double.
+
+    ONNX Runtime evaluates the graph; where it is not installed or lacks an operator in double (convolutions), onnx's
+    reference evaluator does.
+
+    Args:
+        context: the run context whose graph inputs are fed.
+        name: the runner's name in Polygraphy's results.
+    """
+
+    def __init__(self, context: RunContext, name: str) -> None:
+        super().__init__(name=name)
+        self._context = context
+
+    def activate_impl(self) -> None:
+        from ..opset import inline
+
+        model, weights = promote(inline(self._context.model), self._context.folder)
+        self._inner: Any = self._onnx_runtime(model, weights)
+        if self._inner is None:
+            self._inner = ReferenceRunner(self._context, model, self.name, weights)
+            self._inner.activate()
+
+    def _onnx_runtime(self, model: onnx.ModelProto, weights: dict[str, Any]) -> Any:
+        """Return an active ONNX Runtime runner, or None when it is not installed or lacks an operator in double."""
+        if missing_package("onnxruntime", "onnxruntime"):
+            return None
+        from .onnx_runtime import ContextRunner, session
+
+        runner = ContextRunner(self._context, lambda: session(model, self._context), self.name, weights)
+        try:
+            runner.activate()
+        except Exception as error:
+            # ONNX Runtime's exceptions share no base class but Exception.
+            if "NOT_IMPLEMENTED" not in str(error):
+                raise
+            return None
+        return runner
+
+    def deactivate_impl(self) -> None:
+        self._inner.deactivate()
+        del self._inner
+
+    def get_input_metadata_impl(self) -> TensorMetadata:
+        return graph_metadata(self._context)
+
+    def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
+        outputs: OrderedDict[str, Any] = self._inner.infer(feed_dict, check_inputs=False)
+        self.inference_time = self._inner.inference_time
+        return outputs
+
+
+ONNX64 = Runtime(
+    name="onnx64",
+    description="the ONNX file's own maths in float64, the arbiter when there is no checkpoint",
+    available=lambda: None,
+    runner=lambda context: DoubleRunner(context, "onnx64"),
+)

@@ -1,0 +1,91 @@
+"""Runtime `onnx-reference`: onnx's own Python evaluator, from the function bodies."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+from polygraphy.backend.base import BaseRunner
+from polygraphy.common import TensorMetadata
+
+from .runtime import RunContext, Runtime
+from .torch_module import graph_metadata
+
+
+class MatMul(OpRun):
+    """Matrix product that accumulates low-precision products in float32, as every processor does."""
+
+    def _run(self, a: Any, b: Any) -> tuple[Any]:
+        if a.dtype.itemsize >= 4:
+            return (np.matmul(a, b),)
+        return (np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype),)
+
+
+class ReferenceRunner(BaseRunner):  # type: ignore[misc]
+    """Runs a graph in `onnx.reference.ReferenceEvaluator`.
+
+    Args:
+        context: the run context whose graph inputs are fed.
+        model: what to evaluate: the context's graph, or a rewritten copy of it.
+        name: the runner's name in Polygraphy's results.
+        weights: further inputs, the same in every call.
+    """
+
+    def __init__(
+        self, context: RunContext, model: onnx.ModelProto, name: str, weights: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(name=name)
+        self._context = context
+        self._model = model
+        self._weights = weights or {}
+
+    def activate_impl(self) -> None:
+        self._evaluator = ReferenceEvaluator(_with_data(self._model, self._context), new_ops=[MatMul])
+
+    def deactivate_impl(self) -> None:
+        del self._evaluator
+
+    def get_input_metadata_impl(self) -> TensorMetadata:
+        return graph_metadata(self._context)
+
+    def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
+        types = {value.name: value.type.tensor_type.elem_type for value in self._model.graph.input}
+        feed = {
+            name: np.asarray(array).astype(onnx.helper.tensor_dtype_to_np_dtype(types[name]), copy=False)
+            for name, array in feed_dict.items()
+        }
+        start = time.perf_counter()
+        with np.errstate(all="ignore"):
+            results = self._evaluator.run(None, {**feed, **self._weights})
+        self.inference_time = time.perf_counter() - start
+        names = [output.name for output in self._model.graph.output]
+        return OrderedDict((name, _plain(array)) for name, array in zip(names, results, strict=True))
+
+
+def _with_data(model: onnx.ModelProto, context: RunContext) -> onnx.ModelProto:
+    """Return the model with its external data loaded; a copy when there is any."""
+    if not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        return model
+    loaded = onnx.ModelProto()
+    loaded.CopyFrom(model)
+    onnx.load_external_data_for_model(loaded, str(context.folder))
+    return loaded
+
+
+def _plain(array: Any) -> Any:
+    """Return the array in a type of NumPy's own: float32 holds every bfloat16 exactly."""
+    return array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
+
+
+ONNX_REFERENCE = Runtime(
+    name="onnx-reference",
+    description="onnx's own Python evaluator, from the function bodies",
+    available=lambda: None,
+    runner=lambda context: ReferenceRunner(context, context.model, "onnx-reference"),
+)

@@ -1,0 +1,62 @@
+"""What a runtime is, and what it is given to make a runner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
+    from .routing import RoutedNode
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a runner runs.
+
+    Attributes:
+        model: the ONNX file, its external data not loaded; expert operators are instrumented (see `routing`).
+        folder: directory of the ONNX file, where its external data lies.
+        precision: "fp32", "fp16" or "bf16", the type of the file's weights and activations.
+        source: returns a fresh float32 copy of the PyTorch model in eval mode; None when there is no checkpoint.
+        routed: the file's expert operators in graph order, which is PyTorch's call order.
+    """
+
+    model: onnx.ModelProto
+    folder: Path
+    precision: str
+    source: Callable[[], nn.Module] | None = None
+    routed: tuple[RoutedNode, ...] = ()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A way to run a model.
+
+    Attributes:
+        name: the name on the command line and in reports.
+        description: one line for `hsm-export doctor`.
+        available: returns None when the runtime works on this machine, else the reason why not.
+        runner: makes a Polygraphy runner. Its inputs are the graph inputs of `context.model`, its outputs are named
+            as the graph outputs.
+        needs_source: it runs the PyTorch model instead of the ONNX file.
+    """
+
+    name: str
+    description: str
+    available: Callable[[], str | None]
+    runner: Callable[[RunContext], Any]
+    needs_source: bool = False
+
+
+def missing_package(package: str, install: str) -> str | None:
+    """Return None when a package can be imported, else a sentence that says what to install."""
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        return f"the Python package {package!r} is not installed; `pip install {install}`"
+    return None

@@ -1,0 +1,124 @@
+"""Runtimes `torch` and `torch64`: the PyTorch model itself."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from polygraphy.backend.base import BaseRunner
+from polygraphy.common import TensorMetadata
+
+from .runtime import RunContext, Runtime
+
+if TYPE_CHECKING:
+    from .routing import RoutedNode
+
+_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
+
+
+class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
+    """Runs the PyTorch model in one precision; floating-point inputs are cast to it.
+
+    Args:
+        context: the model's source and the ONNX file that names the inputs and outputs.
+        precision: "fp32", "fp16", "bf16" or "fp64".
+        name: the runner's name in Polygraphy's results.
+    """
+
+    def __init__(self, context: RunContext, precision: str, name: str) -> None:
+        super().__init__(name=name)
+        self._context = context
+        self._dtype = _TYPES[precision]
+
+    def activate_impl(self) -> None:
+        assert self._context.source is not None
+        self._module = self._context.source().to(self._dtype).eval()
+
+    def deactivate_impl(self) -> None:
+        del self._module
+
+    def get_input_metadata_impl(self) -> TensorMetadata:
+        return graph_metadata(self._context)
+
+    def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
+        routed = self._context.routed
+        masks = {node.mask for node in routed}
+        inputs = [self._tensor(array) for name, array in feed_dict.items() if name not in masks]
+        forced = [torch.from_numpy(np.asarray(feed_dict[node.mask])) for node in routed]
+        start = time.perf_counter()
+        with torch.inference_mode():
+            result, calls = _call(self._module, inputs, forced)
+        self.inference_time = time.perf_counter() - start
+        tensors = [result] if isinstance(result, torch.Tensor) else list(result)
+        exposed = {node.logits for node in routed}
+        names = [output.name for output in self._context.model.graph.output if output.name not in exposed]
+        outputs = OrderedDict((name, _array(tensor)) for name, tensor in zip(names, tensors, strict=True))
+        outputs.update(_routing_outputs(routed, calls))
+        return outputs
+
+    def _tensor(self, array: Any) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+
+def graph_metadata(context: RunContext) -> TensorMetadata:
+    """Return the graph inputs' names, types and shapes (None where dynamic) as Polygraphy's metadata."""
+    import onnx
+
+    metadata = TensorMetadata()
+    for value in context.model.graph.input:
+        tensor = value.type.tensor_type
+        shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+        metadata.add(value.name, dtype=onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape=shape)
+    return metadata
+
+
+def _call(
+    module: torch.nn.Module, inputs: list[torch.Tensor], masks: list[torch.Tensor]
+) -> tuple[Any, list[torch.Tensor]]:
+    """Run the module; with masks, record the routing and restrict it where a mask restricts anything."""
+    if not masks:
+        return module(*inputs), []
+    from hsm_models.ops.routing import force_routing, record_routing
+
+    with record_routing() as calls:
+        if all(mask.all() for mask in masks):
+            result = module(*inputs)
+        else:
+            with force_routing(masks):
+                result = module(*inputs)
+    return result, list(calls)
+
+
+def _routing_outputs(routed: tuple[RoutedNode, ...], calls: list[torch.Tensor]) -> dict[str, Any]:
+    if len(calls) != len(routed):
+        raise ValueError(
+            f"the PyTorch model chose experts {len(calls)} times, the ONNX file does so {len(routed)} times: "
+            "they are not the same model"
+        )
+    return {node.logits: _array(logits) for node, logits in zip(routed, calls, strict=True)}
+
+
+def _array(tensor: torch.Tensor) -> Any:
+    tensor = tensor.detach().cpu()
+    # NumPy has no bfloat16 of its own; float32 holds every bfloat16 exactly.
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+TORCH = Runtime(
+    name="torch",
+    description="the PyTorch model in the file's precision",
+    available=lambda: None,
+    runner=lambda context: TorchModuleRunner(context, context.precision, "torch"),
+    needs_source=True,
+)
+TORCH64 = Runtime(
+    name="torch64",
+    description="the PyTorch model in float64, the arbiter",
+    available=lambda: None,
+    runner=lambda context: TorchModuleRunner(context, "fp64", "torch64"),
+    needs_source=True,
+)

@@ -1,0 +1,314 @@
+"""The function `validate`: choose arbiter, baseline and cases, run the runtimes one at a time, judge each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadInputError, HsmExportError, MissingDependencyError, UsageError
+from .results import Comparison, RuntimeReport, ValidationResult, describe_shapes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..runtimes.runtime import RunContext, Runtime
+    from .cases import Case
+    from .model_file import ModelFile
+    from .reference import Bar
+    from .sources import Source
+
+Progress = Callable[[str], None]
+_CANDIDATES = ("torch", "onnx-reference", "ort")
+# The Python evaluator takes minutes for models beyond this.
+_REFERENCE_LIMIT = 100_000_000
+
+
+def validate(
+    model: str | Path,
+    against: str | Path | nn.Module | None = None,
+    *,
+    runtimes: Sequence[str] | None = None,
+    inputs: str | Path | Mapping[str, Any] | None = None,
+    shapes: Sequence[tuple[int, int]] | None = None,
+    progress: Progress | None = None,
+) -> ValidationResult:
+    """Run a file in several runtimes and hold each to tolerances derived from float64 and native precision.
+
+    The arbiter is the PyTorch model in float64 or, without one, the file's own maths in float64. A runtime's error may
+    be at most twice that of the baseline (PyTorch in the file's precision or, without it, onnx's own evaluator), with
+    a floor of 4 eps(T) max|reference|.
+
+    Args:
+        model: the ONNX file.
+        against: a checkpoint, `zoo:NAME`, or the module that was exported; None compares runtimes with each other.
+        runtimes: names of the runtimes to judge; None means every one that works here and takes seconds.
+        inputs: an .npz file or a mapping of input names to arrays, instead of the built-in cases.
+        shapes: (batch, length) pairs of the built-in cases, instead of the awkward ones.
+        progress: receives the name of each phase.
+
+    Raises:
+        BadInputError: the file, the inputs or the pair of file and checkpoint cannot be used.
+        CheckpointError: the checkpoint cannot be used.
+        UsageError: an unknown runtime, a runtime that needs a checkpoint without one, or impossible shapes.
+        MissingDependencyError: a runtime that was asked for does not work on this machine.
+    """
+    from ..runtimes.routing import instrument
+    from ..runtimes.runtime import RunContext
+    from .model_file import open_model
+    from .sources import open_source
+
+    progress = progress or (lambda phase: None)
+    names = _requested(runtimes, against is not None)
+    progress("opening the model")
+    file = open_model(model)
+    source = open_source(against) if against is not None else None
+    cases, notes = _cases(file, inputs, shapes)
+    instrumented, routed = instrument(file.model)
+    context = RunContext(
+        instrumented, file.path.parent, file.precision, source.load if source is not None else None, routed
+    )
+    plan = _plan(names, file, source)
+    return _Validation(file, source, context, cases, plan, progress).result(notes)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which runtimes play which part; `skipped` holds those that are left out, with the reason."""
+
+    arbiter: Runtime
+    baseline: Runtime
+    candidates: tuple[Runtime, ...]
+    skipped: tuple[RuntimeReport, ...]
+
+
+class _Validation:
+    """One validation: everything that its steps share."""
+
+    def __init__(
+        self,
+        file: ModelFile,
+        source: Source | None,
+        context: RunContext,
+        cases: list[Case],
+        plan: _Plan,
+        progress: Progress,
+    ) -> None:
+        from .running import iterations
+
+        self._file = file
+        self._source = source
+        self._context = context
+        self._cases = cases
+        self._plan = plan
+        self._progress = progress
+        self._iterations = iterations(cases, context.routed)
+        self._problems: list[str] = []
+        self._failures: list[Comparison] = []
+
+    def result(self, notes: list[str]) -> ValidationResult:
+        """Run everything and return the outcome."""
+        arbiter, feeds = self._run_arbiter()
+        native = self._run_baseline(feeds)
+        bars = self._bars(arbiter, native)
+        reports = [self._judge(self._plan.baseline, native, arbiter, bars, "baseline"), *self._plan.skipped]
+        del native
+        for runtime in self._plan.candidates:
+            reports.append(self._report(runtime, feeds, arbiter, bars))
+        if not self._plan.candidates:
+            self._problems.append("no runtime was judged: none of those asked for works here")
+        return ValidationResult(
+            model=str(self._file.path),
+            against=self._source.name if self._source else None,
+            precision=self._file.precision,
+            arbiter=self._plan.arbiter.name,
+            baseline=self._plan.baseline.name,
+            passed=not self._problems and not self._failures,
+            runtimes=tuple(reports),
+            failures=tuple(self._failures),
+            problems=tuple(self._problems),
+            warnings=tuple(self._warnings()),
+            notes=tuple(notes),
+            cases=tuple(case.name for case in self._cases),
+        )
+
+    def _run_arbiter(self) -> tuple[Any, list[dict[str, Any]]]:
+        """Return the arbiter's results per iteration, and the inputs of every runtime's iterations."""
+        from polygraphy.comparator import RunResults
+
+        from .running import FREE, forced_feed, free_feed, run
+
+        routed = self._context.routed
+        self._progress(f"running {self._plan.arbiter.name}, the arbiter")
+        free = [free_feed(case, routed) for case in self._cases]
+        try:
+            outputs = run(self._plan.arbiter, self._context, free)[0][1]
+        except Exception as error:
+            raise _unusable(self._plan.arbiter, error) from error
+        choices = [[node.selection(output[node.logits]) for node in routed] for output in outputs]
+        forced = [forced_feed(case, routed, choice) for case, choice in zip(self._cases, choices, strict=True)]
+        feeds = [(free if item.mode == FREE else forced)[item.case] for item in self._iterations]
+        repeated = RunResults()
+        repeated.append((self._plan.arbiter.name, [outputs[item.case] for item in self._iterations]))
+        return repeated, feeds
+
+    def _run_baseline(self, feeds: list[dict[str, Any]]) -> Any:
+        from .running import run
+
+        self._progress(f"running {self._plan.baseline.name}, the baseline")
+        try:
+            return run(self._plan.baseline, self._context, feeds)
+        except Exception as error:
+            raise _unusable(self._plan.baseline, error) from error
+
+    def _bars(self, arbiter: Any, native: Any) -> list[dict[str, Bar]]:
+        """Derive the tolerances; the first iterations are those with the arbiter's experts, where there are any."""
+        from .reference import bars
+
+        count = len(self._cases)
+        outputs = [[dict(item.items()) for item in results[0][1][:count]] for results in (arbiter, native)]
+        try:
+            derived = bars(self._file, self._cases, outputs[0], outputs[1])
+        except ValueError as error:
+            raise _unusable(self._plan.arbiter, error) from error
+        for case, of_case in zip(self._cases, derived, strict=True):
+            for name, bar in of_case.items():
+                if bar.problem:
+                    shapes = describe_shapes(case.shapes)
+                    self._problems.append(
+                        f"{self._plan.baseline.name}: output {name} {bar.problem} (input {shapes}; case {case.name!r})"
+                    )
+        return derived
+
+    def _report(
+        self, runtime: Runtime, feeds: list[dict[str, Any]], arbiter: Any, bars: list[dict[str, Bar]]
+    ) -> RuntimeReport:
+        from .running import run
+
+        self._progress(f"running {runtime.name}")
+        try:
+            results = run(runtime, self._context, feeds)
+        except Exception as error:
+            reason = f"{runtime.name} cannot run the file: {_first_line(error)}"
+            self._problems.append(reason)
+            return RuntimeReport(runtime.name, "failed", 0, reason=reason)
+        return self._judge(runtime, results, arbiter, bars, "passed")
+
+    def _judge(
+        self, runtime: Runtime, results: Any, arbiter: Any, bars: list[dict[str, Bar]], verdict: str
+    ) -> RuntimeReport:
+        from polygraphy.comparator import Comparator
+
+        from .judging import Judge
+        from .running import quiet
+
+        language_model = self._file.task == "language_model"
+        judge = Judge(runtime.name, self._cases, self._iterations, bars, self._context.routed, language_model)
+        with quiet():
+            Comparator.compare_accuracy([arbiter, results], compare_func=judge, comparisons=[(0, 1)])
+        failures = [comparison for comparison in judge.comparisons if not comparison.passed]
+        flips = judge.flips.result() if self._context.routed else None
+        self._failures += failures
+        reason = max(failures, key=lambda item: item.severity).line() if failures else None
+        if flips and flips.unexcused:
+            reason = (
+                f"{runtime.name}: {flips.unexcused} of {flips.choices} expert choices differ from the arbiter's by "
+                f"more than the router's error {flips.router_error:.3g}"
+            )
+            self._problems.append(reason)
+        return RuntimeReport(
+            runtime=runtime.name,
+            verdict="failed" if reason else verdict,
+            cases=len(self._cases),
+            worst=_worst(judge.comparisons),
+            flips=flips,
+            reason=reason,
+            seconds=judge.seconds,
+        )
+
+    def _warnings(self) -> list[str]:
+        if self._source is None:
+            return [
+                "no checkpoint given: the arbiter is the file's own maths in float64, and native error is that of "
+                "onnx's reference evaluator; this compares runtimes, it does not prove the export"
+            ]
+        recorded = self._file.metadata.get("source_sha256")
+        if self._source.fingerprint and recorded and recorded != self._source.fingerprint:
+            return [
+                f"{self._source.name} is NOT the checkpoint that {self._file.path} was exported from: its SHA-256 is "
+                f"{self._source.fingerprint[:12]}…, the file names {recorded[:12]}…"
+            ]
+        return []
+
+
+def _requested(runtimes: Sequence[str] | None, has_source: bool) -> tuple[str, ...] | None:
+    """Check the names of the runtimes that were asked for."""
+    from ..runtimes import get
+
+    if runtimes is None:
+        return None
+    for name in runtimes:
+        runtime = get(name)
+        if runtime.needs_source and not has_source:
+            raise UsageError(f"runtime {name!r} needs the PyTorch model", "name it with --against CHECKPOINT")
+        reason = runtime.available()
+        if reason:
+            raise MissingDependencyError(f"runtime {name!r} does not work here: {reason}")
+    return tuple(dict.fromkeys(runtimes))
+
+
+def _plan(names: tuple[str, ...] | None, file: ModelFile, source: Source | None) -> _Plan:
+    """Give every runtime its part."""
+    from ..runtimes import get
+
+    arbiter = get("torch64" if source else "onnx64")
+    baseline = get("torch" if source else "onnx-reference")
+    wanted = [get(name) for name in names or _CANDIDATES]
+    candidates, skipped = [], []
+    for runtime in wanted:
+        if runtime.name in (arbiter.name, baseline.name) or (runtime.needs_source and source is None):
+            continue
+        reason = runtime.available()
+        if names is None and runtime.name == "onnx-reference" and file.weight_bytes() > _REFERENCE_LIMIT:
+            reason = "slow for a model of this size; ask for it with --runtimes"
+        if reason:
+            skipped.append(RuntimeReport(runtime.name, "skipped", 0, reason=reason))
+        else:
+            candidates.append(runtime)
+    return _Plan(arbiter, baseline, tuple(candidates), tuple(skipped))
+
+
+def _cases(
+    file: ModelFile, inputs: str | Path | Mapping[str, Any] | None, shapes: Sequence[tuple[int, int]] | None
+) -> tuple[list[Case], list[str]]:
+    from .cases import default_cases, shaped_cases, user_case
+
+    if inputs is not None:
+        if shapes:
+            raise UsageError("inputs and shapes contradict each other", "give one of them")
+        return [user_case(file, inputs)], []
+    if shapes:
+        return shaped_cases(file, shapes), []
+    return default_cases(file)
+
+
+def _worst(comparisons: list[Comparison]) -> tuple[Comparison, ...]:
+    """Return the severest comparison of each output, in the order of the outputs."""
+    worst: dict[str, Comparison] = {}
+    for item in comparisons:
+        if item.output not in worst or item.severity > worst[item.output].severity:
+            worst[item.output] = item
+    return tuple(worst.values())
+
+
+def _unusable(runtime: Runtime, error: Exception) -> HsmExportError:
+    return BadInputError(
+        f"{runtime.name} cannot run these inputs: {_first_line(error)}",
+        "is this the checkpoint that the file was exported from, and are the inputs what the model takes?",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,125 @@
+"""The bar that every runtime has to meet: the arbiter's numbers and the tolerance around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cases import Case
+from .measures import largest, measure, tolerance
+from .model_file import ModelFile
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What one output must be in one case.
+
+    Attributes:
+        reference: the arbiter's numbers.
+        comparable: the elements that are specified, and finite both in the arbiter and in native precision.
+        native_error: largest absolute error of the baseline.
+        tolerance: largest absolute error allowed.
+        problem: why the case proves nothing, None when it does: the arbiter or native precision is not finite where
+            it ought to be.
+    """
+
+    reference: Array
+    comparable: NDArray[np.bool_]
+    native_error: float
+    tolerance: float
+    problem: str | None = None
+
+
+def bars(
+    file: ModelFile,
+    cases: Sequence[Case],
+    arbiter: Sequence[Mapping[str, Array]],
+    native: Sequence[Mapping[str, Array]],
+) -> list[dict[str, Bar]]:
+    """Return, per case, the bar of every output.
+
+    Native precision's error varies by luck between cases, most of all where an output has few elements. So an
+    output's native error is its own in that case or, if larger, the worst relative one of all ordinary cases.
+
+    Args:
+        file: the model, for the names of dynamic dimensions.
+        cases: the inputs.
+        arbiter: the arbiter's outputs per case.
+        native: the baseline's outputs per case, with the arbiter's experts prescribed.
+    """
+    raw = [_measured(file, case, arbiter[i], native[i]) for i, case in enumerate(cases)]
+    typical: dict[str, float] = {}
+    for case, outputs in zip(cases, raw, strict=True):
+        for name, (reference, comparable, error) in outputs.items():
+            scale = largest(reference, comparable)
+            if case.ordinary and scale > 0:
+                typical[name] = max(typical.get(name, 0.0), error / scale)
+    return [
+        {
+            name: _bar(file, case, reference, comparable, error, typical.get(name, 0.0), native[i][name])
+            for name, (reference, comparable, error) in outputs.items()
+        }
+        for i, (case, outputs) in enumerate(zip(cases, raw, strict=True))
+    ]
+
+
+def _measured(
+    file: ModelFile, case: Case, arbiter: Mapping[str, Array], native: Mapping[str, Array]
+) -> dict[str, tuple[Array, NDArray[np.bool_], float]]:
+    """Return reference, comparable elements and native error per output."""
+    result = {}
+    for name, reference in arbiter.items():
+        reference = np.asarray(reference, np.float64)
+        value = np.asarray(native[name])
+        if value.shape != reference.shape:
+            raise ValueError(
+                f"output {name} has shape {value.shape} in one evaluator, {reference.shape} in the arbiter"
+            )
+        comparable = np.isfinite(reference) & np.isfinite(value) & _specified(file, case, name, reference.shape)
+        result[name] = (reference, comparable, measure(value, reference, comparable).max_abs)
+    return result
+
+
+def _bar(
+    file: ModelFile,
+    case: Case,
+    reference: Array,
+    comparable: NDArray[np.bool_],
+    error: float,
+    typical: float,
+    native: Array,
+) -> Bar:
+    native_error = max(error, typical * largest(reference, comparable))
+    allowed = tolerance(native_error, reference, comparable, file.precision)
+    problem = None
+    if case.ordinary and not np.isfinite(reference).all():
+        problem = "is NaN or infinite even in float64: the weights or the inputs are broken"
+    elif case.ordinary and not np.isfinite(np.asarray(native)).all():
+        problem = f"is NaN or infinite in {file.precision} by itself: the model's numbers overflow that type"
+    return Bar(reference, comparable, native_error, allowed, problem)
+
+
+def _specified(file: ModelFile, case: Case, output: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return which elements of an output mean something: not those of tokens beyond a row's length."""
+    specified = np.ones(shape, dtype=bool)
+    lengths = case.feed.get("lengths")
+    if lengths is None or len(shape) < 2 or not _per_token(file, output):
+        return specified
+    valid = np.arange(shape[1])[None, :] < lengths[:, None]
+    return specified & valid.reshape(valid.shape + (1,) * (len(shape) - 2))
+
+
+def _per_token(file: ModelFile, output: str) -> bool:
+    """Say whether an output's second dimension is the sequence that the lengths input counts."""
+    tokens = {spec.shape[1] for spec in file.inputs if len(spec.shape) > 1 and isinstance(spec.shape[1], str)}
+    for value in file.model.graph.output:
+        dims = value.type.tensor_type.shape.dim
+        if value.name == output and len(dims) > 1:
+            return dims[1].dim_param in tokens
+    return False

@@ -1,0 +1,63 @@
+"""Run a runtime over all cases with Polygraphy, free and with the arbiter's experts prescribed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtimes.routing import RoutedNode, free_mask
+from ..runtimes.runtime import RunContext, Runtime
+from .cases import Case
+
+FREE, FORCED = "free", "forced"
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One run: a case, and whether the runtime chose the experts itself."""
+
+    case: int
+    mode: str
+
+
+def iterations(cases: Sequence[Case], routed: Sequence[RoutedNode]) -> list[Iteration]:
+    """Return the runs of a runtime; the forced ones come first, because they measure the router's error."""
+    modes = (FORCED, FREE) if routed else (FREE,)
+    return [Iteration(case, mode) for mode in modes for case in range(len(cases))]
+
+
+def free_feed(case: Case, routed: Sequence[RoutedNode]) -> dict[str, NDArray[Any]]:
+    """Return the inputs of a run in which the runtime chooses the experts."""
+    return {**case.feed, **{node.mask: free_mask() for node in routed}}
+
+
+def forced_feed(
+    case: Case, routed: Sequence[RoutedNode], selections: Sequence[NDArray[np.bool_]]
+) -> dict[str, NDArray[Any]]:
+    """Return the inputs of a run with prescribed experts, one mask (B,T,H,E) per expert operator."""
+    return {**case.feed, **{node.mask: mask for node, mask in zip(routed, selections, strict=True)}}
+
+
+def run(runtime: Runtime, context: RunContext, feeds: Sequence[dict[str, NDArray[Any]]]) -> Any:
+    """Run a runtime over feeds and return Polygraphy's RunResults.
+
+    Whatever the runtime raises comes through; its memory is released before this returns.
+    """
+    from polygraphy.comparator import Comparator
+
+    with quiet():
+        return Comparator.run([runtime.runner(context)], data_loader=list(feeds))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Polygraphy's log, which goes to stdout, off the results."""
+    from polygraphy.logger import G_LOGGER
+
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):
+        yield

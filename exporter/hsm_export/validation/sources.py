@@ -1,0 +1,42 @@
+"""The PyTorch model that a file is held against."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Source:
+    """A PyTorch model.
+
+    Attributes:
+        name: how reports call it.
+        load: returns a fresh copy in eval mode.
+        fingerprint: SHA-256 of a checkpoint; None for a module.
+    """
+
+    name: str
+    load: Callable[[], nn.Module]
+    fingerprint: str | None = None
+
+
+def open_source(against: str | Path | nn.Module) -> Source:
+    """Return the source that `against` names: a checkpoint, `zoo:NAME`, or a module.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged or hostile.
+    """
+    if not isinstance(against, (str, Path)):
+        module = against
+        return Source(type(module).__name__, lambda: copy.deepcopy(module).eval())
+    from hsm_models.checkpoint import fingerprint, load_checkpoint, resolve
+
+    path = resolve(str(against))
+    return Source(str(against), lambda: load_checkpoint(path), fingerprint(path))
