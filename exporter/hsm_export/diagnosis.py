@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from . import runtimes
 from .building.cuda_driver import probe
 from .results import Result
 
@@ -142,22 +144,15 @@ def doctor() -> DoctorResult:
     Returns:
         What is installed, what works, and what to install for the rest.
     """
-    asked = _start("from hsm_export.diagnosis import _print_runtime_states as ask; ask()")
-    trials = {
-        known.module: _start(f"import {known.module}")
-        for known in _PACKAGES
-        if known.tried and _installed(known.module)
-    }
+    trial = _try_everything([known.module for known in _PACKAGES if known.tried and _installed(known.module)])
     driver = probe()
     tools = _tools()
     libraries = _libraries()
-    problems = {module: _finish(process)[1] for module, process in trials.items()}
-    runtimes = _runtimes(asked)
-    packages = tuple(_package(known, problems.get(known.module)) for known in _PACKAGES)
+    packages = tuple(_package(known, trial.problems.get(known.module)) for known in _PACKAGES)
     findings = sorted(
         (
             *_package_findings(packages),
-            *_runtime_findings(runtimes),
+            *_runtime_findings(trial.runtimes),
             *_gpu_findings(packages, driver.devices),
             *_native_findings(tools),
         ),
@@ -168,13 +163,57 @@ def doctor() -> DoctorResult:
         hsm_export=_version(("hsm-export",)) or "not installed (run from its source tree)",
         python=f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         packages=packages,
-        runtimes=runtimes,
+        runtimes=trial.runtimes,
         gpus=driver.devices,
         driver=f"CUDA {driver.version}" if driver.version else driver.reason or "none",
         libraries=libraries,
         tools=tools,
         findings=tuple(findings),
     )
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What another process found out by importing things: why each module fails, and the runtimes' states."""
+
+    problems: dict[str, str]
+    runtimes: tuple[RuntimeState, ...]
+
+
+def _try_everything(modules: Sequence[str]) -> _Trial:
+    """Import all modules in one process; where that dies, each in its own, to learn which one is to blame."""
+    output, problem = _finish(_start(f"from hsm_export.diagnosis import _report as r; r({list(modules)!r})"))
+    if problem is None:
+        answer = json.loads(output.splitlines()[-1])
+        return _Trial(answer["problems"], tuple(RuntimeState(*fields) for fields in answer["runtimes"]))
+    started = {module: _start(f"import {module}") for module in modules}
+    ended = {module: _finish(process)[1] for module, process in started.items()}
+    problems = {module: reason for module, reason in ended.items() if reason is not None}
+    culprits = ", ".join(problems) or "one of the packages"
+    return _Trial(problems, tuple(RuntimeState(name, "", f"{culprits} is broken") for name in runtimes.names()))
+
+
+def _report(modules: Sequence[str]) -> None:
+    """Import modules, ask every runtime whether it works, and print what was found; runs in a process of its own."""
+    problems = {module: reason for module in modules if (reason := _import_problem(module))}
+    states = [dataclasses.astuple(_runtime_state(name)) for name in runtimes.names()]
+    print(json.dumps({"problems": problems, "runtimes": states}))
+
+
+def _import_problem(module: str) -> str | None:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a damaged package may raise anything
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _runtime_state(name: str) -> RuntimeState:
+    try:
+        runtime = runtimes.get(name)
+        return RuntimeState(name, runtime.description, runtime.available())
+    except Exception as error:  # as above: its module imports such packages
+        return RuntimeState(name, "", f"{type(error).__name__}: {error}")
 
 
 def _start(code: str) -> subprocess.Popen[str]:
@@ -231,37 +270,6 @@ def _package(known: _Known, problem: str | None) -> Package:
         problem=problem if installed else "not installed",
         install=known.install,
     )
-
-
-def runtime_states() -> tuple[RuntimeState, ...]:
-    """Ask every runtime of the registry whether it works; imports PyTorch."""
-    from . import runtimes
-
-    return tuple(_runtime_state(name) for name in runtimes.names())
-
-
-def _runtime_state(name: str) -> RuntimeState:
-    from . import runtimes
-
-    try:
-        runtime = runtimes.get(name)
-        return RuntimeState(name, runtime.description, runtime.available())
-    except Exception as error:  # a runtime's module may fail in any way when its libraries are damaged
-        return RuntimeState(name, "", f"{type(error).__name__}: {error}")
-
-
-def _print_runtime_states() -> None:
-    print(json.dumps([dataclasses.astuple(state) for state in runtime_states()]))
-
-
-def _runtimes(process: subprocess.Popen[str]) -> tuple[RuntimeState, ...]:
-    """Read the answer of a process that ran `_print_runtime_states`."""
-    from . import runtimes
-
-    output, problem = _finish(process)
-    if problem is not None:
-        return tuple(RuntimeState(name, "", problem) for name in runtimes.names())
-    return tuple(RuntimeState(*fields) for fields in json.loads(output.splitlines()[-1]))
 
 
 def _libraries() -> tuple[Tool, ...]:
@@ -335,9 +343,9 @@ def _package_findings(packages: Sequence[Package]) -> Iterator[Finding]:
         )
 
 
-def _runtime_findings(runtimes: Sequence[RuntimeState]) -> Iterator[Finding]:
+def _runtime_findings(states: Sequence[RuntimeState]) -> Iterator[Finding]:
     """Without PyTorch or ONNX Runtime there is nothing to compare; the other runtimes are welcome but optional."""
-    for state in runtimes:
+    for state in states:
         if state.problem is not None:
             needed = state.name in ("torch", "torch64", "ort")
             yield Finding("error" if needed else "note", f"the runtime {state.name} does not work: {state.problem}")
