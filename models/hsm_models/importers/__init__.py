@@ -1,0 +1,184 @@
+"""Importers: checkpoints in the layouts of TaylorShift's and SwitchHead's authors become ours.
+
+    imported = read_authors_model("checkpoint.tar", "taylor-shift")
+    model = build_model(imported.config)
+    model.load_state_dict(imported.weights)
+
+Nothing in a file is executed, and every name in it is used or the import fails.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..config import ModelConfig
+from ..errors import ConfigError
+from . import switch_head, taylor_shift
+from .mapping import Entry, to_ours, to_theirs
+from .options import LAYOUTS, PRESETS, ImportOptions, Layout, OptionError, QueryScale, check_preset, combine
+from .state_file import StateFile, read_state_file
+
+if TYPE_CHECKING:
+    from ..mixers import SwitchHead
+
+__all__ = [
+    "LAYOUTS",
+    "PRESETS",
+    "ImportOptions",
+    "ImportedModel",
+    "Layout",
+    "OptionError",
+    "convert",
+    "load_attention",
+    "read_authors_model",
+    "read_state_file",
+    "to_authors_layout",
+]
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """A model in our layout.
+
+    Attributes:
+        config: what the weights belong to.
+        weights: the state dict, float32, or float64 where the file's is.
+        names: our name of each weight, and the authors' name that it came from.
+        ignored: names in the file that carry no weights of their own (counters, a tied output).
+    """
+
+    config: ModelConfig
+    weights: dict[str, torch.Tensor]
+    names: dict[str, str]
+    ignored: tuple[str, ...] = ()
+
+
+def read_authors_model(
+    path: str | Path, layout: Layout, options: ImportOptions | None = None, preset: str | None = None
+) -> ImportedModel:
+    """Read a whole model from an authors' file.
+
+    Args:
+        path: a training file, a plain state dict or a safetensors file.
+        layout: "taylor-shift" or "switch-head".
+        options: what the file does not show.
+        preset: a published configuration that the file must have; see `PRESETS`.
+
+    Raises:
+        CheckpointError: an unreadable or hostile file, or one whose names or shapes do not fit the layout.
+        OptionError: an option is missing, unknown, or contradicts the file or the preset.
+    """
+    return convert(read_state_file(path), layout, options, preset)
+
+
+def convert(
+    file: StateFile, layout: Layout, options: ImportOptions | None = None, preset: str | None = None
+) -> ImportedModel:
+    """Translate what was read from an authors' file; arguments and errors as in `read_authors_model`."""
+    options = _resolve(file, layout, options or ImportOptions(), preset)
+    imported = _convert_taylor_shift(file, options) if layout == "taylor-shift" else _convert_switch_head(file, options)
+    if preset is not None:
+        check_preset(preset, imported.config)
+    return imported
+
+
+def to_authors_layout(
+    weights: Mapping[str, torch.Tensor],
+    config: ModelConfig,
+    layout: Layout,
+    naming: switch_head.Naming | None = None,
+    query_scale: QueryScale | None = None,
+) -> dict[str, torch.Tensor]:
+    """Translate our weights into the authors' names and shapes, the inverse of `convert`.
+
+    Args:
+        weights: the state dict of a model with this configuration.
+        config: a configuration that an import returned, or one of its form.
+        layout: "taylor-shift" or "switch-head".
+        naming: which of SwitchHead's names to use; the newest training code's by default.
+        query_scale: the factor that un-normalised TaylorShift's queries will meet in the authors' code.
+
+    Raises:
+        CheckpointError: names missing from `weights` or left over in it.
+        OptionError: un-normalised TaylorShift without query_scale.
+    """
+    if layout == "taylor-shift":
+        table = taylor_shift.entries(config, query_scale)
+        return to_theirs(table, taylor_shift.without_position_row(weights))
+    theirs = to_theirs(switch_head.entries(config, naming), weights)
+    if config.tie_embeddings:
+        theirs["output.weight"] = theirs["embedding.weight"]
+    return theirs
+
+
+def load_attention(
+    source: str | Path | Mapping[str, torch.Tensor], options: ImportOptions | None = None, prefix: str = ""
+) -> SwitchHead:
+    """Make a SwitchHead module from a single attention layer of the authors' package.
+
+    Args:
+        source: a file, or a state dict that is already in memory.
+        options: what the weights do not show; `active` is needed with more than one expert.
+        prefix: what stands before the layer's names, such as "blocks.3.attention."; other names are not looked at.
+
+    Returns:
+        The module in evaluation mode, mapping (B,T,D) to (B,T,D).
+
+    Raises:
+        CheckpointError, OptionError: as `read_authors_model`.
+    """
+    from ..mixers import SwitchHead
+
+    weights = dict(source) if isinstance(source, Mapping) else read_state_file(source).weights
+    own = {name: tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    names = switch_head.TRAINING if prefix + switch_head.TRAINING.query in own else switch_head.PACKAGE
+    config = switch_head.read_attention_config(own, prefix, names, options or ImportOptions())
+    width = own[prefix + names.query].shape[1]
+    translated = to_ours(switch_head.attention_entries(config, width, names, theirs=prefix), own)
+    arguments = {name: value for name, value in dataclasses.asdict(config).items() if name != "kind"}
+    try:
+        attention = SwitchHead(width, **arguments)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    attention.load_state_dict(translated, assign=True)
+    return attention.eval()
+
+
+def _resolve(file: StateFile, layout: Layout, options: ImportOptions, preset: str | None) -> ImportOptions:
+    if layout not in LAYOUTS:
+        raise OptionError(f"the layout {layout!r} is unknown; known are {', '.join(LAYOUTS)}")
+    sources = [("the options", options)]
+    if preset is not None:
+        if preset not in PRESETS or PRESETS[preset].layout != layout:
+            known = ", ".join(name for name, item in PRESETS.items() if item.layout == layout)
+            raise OptionError(f"the preset {preset!r} is unknown for the layout {layout}; known are {known}")
+        sources.append((f"the preset {preset}", PRESETS[preset].options))
+    if layout == "switch-head":
+        sources.append(("the file", switch_head.options_from(file.arguments)))
+    return combine(*sources)
+
+
+def _convert_taylor_shift(file: StateFile, options: ImportOptions) -> ImportedModel:
+    weights = taylor_shift.normalise(file.weights)
+    config = taylor_shift.read_config(weights, options)
+    return _translate(taylor_shift.entries(config, options.query_scale), weights, config, set())
+
+
+def _convert_switch_head(file: StateFile, options: ImportOptions) -> ImportedModel:
+    naming = switch_head.find_naming(file.weights)
+    config = switch_head.read_config(file.weights, naming, options)
+    table = switch_head.entries(config, naming)
+    return _translate(table, file.weights, config, switch_head.ignored_names(config, naming))
+
+
+def _translate(
+    table: list[Entry], weights: Mapping[str, torch.Tensor], config: ModelConfig, ignored: set[str]
+) -> ImportedModel:
+    names = {entry.ours: entry.theirs for entry in table}
+    return ImportedModel(config, to_ours(table, weights, ignored), names, tuple(sorted(ignored & set(weights))))

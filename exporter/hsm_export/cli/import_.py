@@ -1,0 +1,82 @@
+"""`hsm-export import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .console import emit, json_option, phases
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ..importing import ImportResult
+
+
+@click.command("import")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Checkpoint to write: a .safetensors file, or a folder.",
+)
+@click.option("--layout", required=True, type=click.Choice(["taylor-shift", "switch-head"]), help="Whose layout it is.")
+@click.option("--preset", help="Published configuration that the file must have: listops, vit-s, wikitext103-47m, …")
+@click.option("--heads", type=click.IntRange(min=1), help="Heads, where the weights do not show them.")
+@click.option("--active", type=click.IntRange(min=1), help="SwitchHead: experts used per token and head.")
+@click.option(
+    "--feed-forward-active", type=click.IntRange(min=1), help="SwitchAll: experts of the feed-forward network."
+)
+@click.option("--positions", type=click.Choice(["rope", "none"]), help="SwitchHead without pos_to_pk. [default: rope]")
+@click.option("--rope-fraction", type=click.FloatRange(0, 1), help="Fraction of a head that RoPE turns. [default: 0.5]")
+@click.option("--rope-base", type=click.FloatRange(min=1), help="Base of RoPE's wavelengths. [default: 10000]")
+@click.option("--activation", type=click.Choice(["relu", "gelu"]), help="Of the dense feed-forward network.")
+@click.option("--output-norm/--no-output-norm", default=None, help="TaylorShift: scale by sqrt(N/d). [default: on]")
+@click.option(
+    "--query-scale",
+    type=click.Choice(["package", "training"]),
+    help="TaylorShift without temperatures: which of the authors' codes trained it.",
+)
+@click.option("--input", type=click.Choice(["tokens", "pixels"]), help="TaylorShift: what ids are. [default: tokens]")
+@json_option
+def command(source: Path, output: Path, layout: Any, preset: str | None, as_json: bool, **options: Any) -> None:
+    """Turn a checkpoint of TaylorShift's or SwitchHead's authors into ours.
+
+    Sizes are read off the weights; what shapes do not show comes from a preset, from the training options in the
+    file, or from the options below. Pickles are read without executing anything in them.
+
+    \b
+    Examples:
+      hsm-export import listops.tar -o listops.safetensors --layout taylor-shift --preset listops
+      hsm-export import model-100000.pth -o wt103.safetensors --layout switch-head --active 2
+      hsm-export import vit.pth -o vit.safetensors --layout taylor-shift --no-output-norm
+    """
+    from ..importing import import_checkpoint
+
+    with phases("import") as progress:
+        result = import_checkpoint(source, output, layout=layout, preset=preset, progress=progress, **options)
+    emit(result, as_json, _render)
+
+
+def _render(result: ImportResult) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+
+    config = result.config
+    table = Table("authors' name", "our name", title=f"{result.source.name} → {result.output} (layer 0 stands for all)")
+    for ours, theirs in result.names.items():
+        if not ours.startswith("layers.") or ours.startswith("layers.0."):
+            table.add_row(theirs, ours)
+    kinds = ", ".join(dict.fromkeys(layer["mixer"]["kind"] for layer in config["layers"]))
+    lines = [
+        f"{config['task'].replace('_', ' ')}, {len(config['layers'])} layers of {kinds}, width {config['width']}, "
+        f"{result.parameters:,} parameters",
+        f"fingerprint {result.fingerprint}",
+    ]
+    if result.ignored:
+        lines.append(f"not weights, left out: {', '.join(result.ignored)}")
+    return Group(table, *lines)

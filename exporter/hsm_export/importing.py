@@ -1,0 +1,134 @@
+"""`hsm-export import`: checkpoints in the authors' layouts become ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import BadInputError, UsageError
+from .files import require_file, sha256
+from .results import Result
+
+if TYPE_CHECKING:
+    from hsm_models.importers import Layout
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ImportResult(Result):
+    """What `import_checkpoint` wrote.
+
+    Attributes:
+        source: the authors' file.
+        source_sha256: SHA-256 of its bytes.
+        output: the checkpoint that was written.
+        fingerprint: SHA-256 of the checkpoint's configuration and weights, as exported files carry it.
+        layout: the layout that the source was read as.
+        preset: the published configuration that the source was checked against, or None.
+        config: the model's configuration, as JSON data.
+        parameters: number of weights.
+        names: our name of each weight, and the authors' name that it came from.
+        ignored: names in the source that carry no weights of their own (counters, a tied output).
+    """
+
+    source: Path
+    source_sha256: str
+    output: Path
+    fingerprint: str
+    layout: str
+    preset: str | None
+    config: dict[str, Any]
+    parameters: int
+    names: dict[str, str]
+    ignored: tuple[str, ...]
+
+
+def import_checkpoint(
+    source: str | Path,
+    output: str | Path,
+    *,
+    layout: Layout,
+    preset: str | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> ImportResult:
+    """Turn a checkpoint of TaylorShift's or SwitchHead's authors into ours.
+
+    Sizes are read off the weights' shapes. What shapes do not show comes from a preset, from the training options in
+    the file, or from `options`, the fields of `hsm_models.importers.ImportOptions` (heads, active,
+    feed_forward_active, positions, …); sources that contradict each other are refused.
+
+    Args:
+        source: a `.tar`, `.pth` or `.pt` training file, a plain state dict, or a safetensors file. Pickles are read
+            without executing anything in them.
+        output: the checkpoint to write: one file if it ends in .safetensors, else a folder.
+        layout: "taylor-shift" or "switch-head".
+        preset: a published configuration that the file must have, such as "listops" or "wikitext103-47m".
+        progress: is called with the name of each phase.
+        **options: facts that the file does not show.
+
+    Returns:
+        What was written, with the name of every weight on both sides.
+
+    Raises:
+        BadInputError: the source is missing, or the output cannot be written.
+        UsageError: an option is missing, unknown, or contradicts the file or the preset.
+        hsm_models.errors.CheckpointError: the source is damaged or hostile, or has names left over or missing.
+        hsm_models.errors.ConfigError: the sizes in the source contradict each other.
+    """
+    from dataclasses import asdict
+
+    from hsm_models.checkpoint import build_model, fingerprint, save_checkpoint
+    from hsm_models.importers import OptionError, read_authors_model
+
+    report = progress or (lambda phase: None)
+    source, output = require_file(source, "checkpoint"), Path(output)
+    _check_output(output)
+    report("reading the source")
+    try:
+        imported = read_authors_model(source, layout, _options(options), preset)
+    except OptionError as error:
+        raise UsageError(f"{source}: {error}", "`hsm-export import --help` lists the options") from error
+    digest = sha256(source)
+    report("building the model")
+    model = build_model(imported.config).float()
+    model.load_state_dict({name: tensor.float() for name, tensor in imported.weights.items()})
+    report("writing the checkpoint")
+    save_checkpoint(model.eval(), output, {"source_sha256": digest, "source_layout": layout})
+    return ImportResult(
+        source=source,
+        source_sha256=digest,
+        output=output,
+        fingerprint=fingerprint(output),
+        layout=layout,
+        preset=preset,
+        config=asdict(imported.config),
+        parameters=sum(tensor.numel() for tensor in imported.weights.values()),
+        names=imported.names,
+        ignored=imported.ignored,
+    )
+
+
+def _options(values: dict[str, Any]) -> Any:
+    from dataclasses import fields
+
+    from hsm_models.importers import ImportOptions
+
+    known = [item.name for item in fields(ImportOptions)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise UsageError(f"import_checkpoint has no option {', '.join(unknown)}", f"options are {', '.join(known)}")
+    return ImportOptions(**values)
+
+
+def _check_output(output: Path) -> None:
+    """Refuse an output that cannot be written before the source is read."""
+    if not output.parent.is_dir():
+        raise BadInputError(f"cannot write {output}: the directory {output.parent} does not exist", "create it first")
+    if output.suffix == ".safetensors" and output.is_dir():
+        raise BadInputError(f"cannot write {output}: it is a directory", "name a file inside it")
+    if output.suffix != ".safetensors" and output.is_file():
+        raise BadInputError(f"cannot write {output}: it is a file", "a checkpoint file's name ends in .safetensors")

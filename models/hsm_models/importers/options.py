@@ -1,0 +1,158 @@
+"""What a state dict does not say about its model: options, and the authors' published configurations as presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..config import MLPConfig, ModelConfig, MoEConfig, SwitchHeadConfig, TaylorShiftConfig
+from ..errors import ConfigError
+
+Layout = Literal["taylor-shift", "switch-head"]
+QueryScale = Literal["package", "training"]
+LAYOUTS: tuple[Layout, ...] = ("taylor-shift", "switch-head")
+
+
+class OptionError(ConfigError):
+    """An option is missing, unknown, or contradicts the file, a preset or another option."""
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Facts about a model that its weights' shapes do not show; None leaves a fact to the file or the default.
+
+    Attributes:
+        heads: number of heads; needed only where neither the temperature nor the experts show it.
+        active: SwitchHead: experts k used per token and head; always needed when there is more than one.
+        feed_forward_active: SwitchAll: experts k of the feed-forward network; always needed there.
+        positions: SwitchHead without `pos_to_pk`: "rope" (the default) or "none".
+        rope_fraction: fraction of the head's channels that RoPE turns; 0.5 by default.
+        rope_base: base of RoPE's wavelengths; 10000 by default.
+        activation: of the dense feed-forward network: SwitchHead's is "relu" by default, TaylorShift's is "gelu".
+        output_norm: TaylorShift: the output is multiplied by sqrt(N / d); true by default, as in all of the authors'
+            registered models.
+        query_scale: TaylorShift without temperature: which of the authors' codes trained it. Their package multiplies
+            the queries by width**-0.5, their training code by d**0.25; normalised models do not feel it.
+        input: whether ids are "tokens" (the default) or "pixels".
+    """
+
+    heads: int | None = None
+    active: int | None = None
+    feed_forward_active: int | None = None
+    positions: Literal["rope", "none"] | None = None
+    rope_fraction: float | None = None
+    rope_base: float | None = None
+    activation: Literal["relu", "gelu"] | None = None
+    output_norm: bool | None = None
+    query_scale: QueryScale | None = None
+    input: Literal["tokens", "pixels"] | None = None
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A configuration that the authors published.
+
+    Attributes:
+        layout: the layout of its files.
+        description: one line on what it is.
+        options: what its files' shapes do not show.
+        sizes: sizes that its files must have, by name as in `sizes_of`.
+    """
+
+    layout: Layout
+    description: str
+    options: ImportOptions
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+
+def _taylor(description: str, width: int, layers: int, heads: int, ratio: int, **options: Any) -> Preset:
+    return Preset(
+        "taylor-shift",
+        description,
+        ImportOptions(heads=heads, output_norm=True, **options),
+        {"width": width, "layers": layers, "heads": heads, "hidden": ratio * width},
+    )
+
+
+def _switch(
+    description: str, width: int, layers: int, heads: int, experts: int, active: int, head_dim: int, hidden: int = 0
+) -> Preset:
+    """`hidden` 0 stands for SwitchAll, whose feed-forward network always uses 4 experts of 128 units."""
+    sizes = {"width": width, "layers": layers, "heads": heads, "experts": experts, "head_dim": head_dim}
+    dense = {"hidden": hidden} if hidden else {"expert_width": 128}
+    options = ImportOptions(heads=heads, active=active, feed_forward_active=None if hidden else 4)
+    return Preset("switch-head", description, options, sizes | dense)
+
+
+PRESETS: dict[str, Preset] = {
+    "listops": _taylor("TaylorShift on ListOps", 512, 4, 8, 2),
+    "imdb": _taylor("TaylorShift on IMDB bytes", 256, 4, 4, 4),
+    "cifar": _taylor("TaylorShift on CIFAR-10 grey pixels", 256, 1, 4, 1, input="pixels"),
+    "pathfinder": _taylor("TaylorShift on Pathfinder pixels", 64, 4, 4, 1, input="pixels"),
+    "vit-ti": _taylor("TaylorShift ViT-Ti", 192, 12, 3, 4),
+    "vit-s": _taylor("TaylorShift ViT-S", 384, 12, 6, 4),
+    "vit-b": _taylor("TaylorShift ViT-B", 768, 12, 12, 4),
+    "wikitext103-47m": _switch("SwitchHead 47M on WikiText-103", 412, 16, 2, 5, 2, 76, 2080),
+    "wikitext103-262m": _switch("SwitchHead 262M on WikiText-103", 1024, 18, 2, 8, 4, 132, 4147),
+    "wikitext103-rope-45m": _switch("SwitchHead 45M with RoPE on WikiText-103", 412, 16, 2, 5, 3, 64, 2092),
+    "c4-47m": _switch("SwitchHead 47M on C4", 412, 16, 2, 5, 3, 76, 2080),
+    "c4-262m": _switch("SwitchHead 262M on C4", 1024, 18, 4, 4, 2, 112, 4188),
+    "enwik8": _switch("SwitchHead on Enwik8", 512, 12, 2, 4, 2, 112, 2088),
+    "switch-all-47m": _switch("SwitchAll 47M on WikiText-103", 412, 16, 2, 5, 2, 76),
+}
+
+
+def combine(*sources: tuple[str, ImportOptions]) -> ImportOptions:
+    """Merge options from several sources, each named for the error message.
+
+    Raises:
+        OptionError: two sources contradict each other.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, options in sources:
+        for item in dataclasses.fields(options):
+            value = getattr(options, item.name)
+            if value is None:
+                continue
+            if item.name in values and values[item.name] != value:
+                raise OptionError(
+                    f"{item.name} is {values[item.name]} according to {origins[item.name]} "
+                    f"and {value} according to {origin}"
+                )
+            values[item.name], origins[item.name] = value, origin
+    return ImportOptions(**values)
+
+
+def sizes_of(config: ModelConfig) -> dict[str, int]:
+    """Return the sizes of a model whose layers are all alike, as presets name them."""
+    layer = config.layers[0]
+    sizes = {"width": config.width, "layers": len(config.layers)}
+    if isinstance(layer.mixer, TaylorShiftConfig | SwitchHeadConfig):
+        sizes["heads"] = layer.mixer.heads
+        sizes["head_dim"] = layer.mixer.head_dim or config.width // layer.mixer.heads
+    if isinstance(layer.mixer, SwitchHeadConfig):
+        sizes["experts"] = layer.mixer.experts
+    if isinstance(layer.feed_forward, MLPConfig):
+        sizes["hidden"] = layer.feed_forward.hidden
+    if isinstance(layer.feed_forward, MoEConfig):
+        sizes["expert_width"] = layer.feed_forward.expert_width
+    return sizes
+
+
+def check_preset(name: str, config: ModelConfig) -> None:
+    """Refuse a file whose sizes are not the preset's.
+
+    Raises:
+        OptionError: some sizes differ; all are listed.
+    """
+    sizes = sizes_of(config)
+    wrong = [
+        f"{size} {sizes.get(size, 'absent')} instead of {value}"
+        for size, value in PRESETS[name].sizes.items()
+        if sizes.get(size) != value
+    ]
+    if wrong:
+        raise OptionError(f"the file is not the preset {name}: it has {', '.join(wrong)}")

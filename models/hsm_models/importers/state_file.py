@@ -1,0 +1,161 @@
+"""Reading the authors' weight files without running anything that they contain."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import CheckpointError
+
+WEIGHT_KEYS = ("model_state", "model")
+PREFIXES = ("_orig_mod.", "module.")
+# Both training codes keep their options in a dictionary subclass with attribute access; a plain dict holds the same.
+_DICTIONARY_CLASSES = ("framework.data_structures.dotdict.DotDict", "utils.DotDict")
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """What an authors' file holds.
+
+    Attributes:
+        weights: the model's state dict, without the prefixes that torch.compile and DataParallel add.
+        arguments: the training options stored beside the weights; empty in a plain state dict.
+    """
+
+    weights: dict[str, torch.Tensor]
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def read_state_file(path: str | Path) -> StateFile:
+    """Read a `.tar`, `.pth` or `.pt` training file, a plain state dict, or a `.safetensors` file.
+
+    Args:
+        path: the file. Training files hold the weights under the key `model_state` (TaylorShift) or `model`
+            (SwitchHead).
+
+    Returns:
+        The weights on the CPU and the training options.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, a pickle that needs more than tensors and plain containers,
+            or holds no state dict, or weights that are not dense, finite tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"the checkpoint {path} is not a file")
+    content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
+    weights = _find_weights(content, path)
+    for name, tensor in weights.items():
+        _check_tensor(name, tensor, path)
+    return StateFile(_strip_prefixes(weights, path), _find_arguments(content))
+
+
+def _load_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {_first_line(error)}") from error
+
+
+def _load_pickle(path: Path) -> Any:
+    """Load with torch's restricted unpickler, which builds tensors and plain containers and calls nothing else."""
+    _check_archive(path)
+    try:
+        with (
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals([(dict, name) for name in _DICTIONARY_CLASSES]),
+        ):
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_refusal(path, error)) from error
+    except Exception as error:
+        # A damaged pickle can raise nearly anything (EOFError, KeyError, struct.error, UnicodeDecodeError, …).
+        raise CheckpointError(f"{path} is not a readable PyTorch file: {_first_line(error)}") from error
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse compressed archives: torch.save never writes one, and a small one can fill the memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            compressed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise CheckpointError(f"{path} is a damaged archive: {_first_line(error)}") from error
+    if compressed:
+        raise CheckpointError(f"{path} has compressed records, which torch.save does not write; it was not loaded")
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    text = str(error)
+    match = re.search(r"GLOBAL ([\w.]+)", text) or re.search(r"type <class '([\w.]+)'>", text)
+    if match:
+        return (
+            f"{path} was not loaded: its pickle asks for {match.group(1)}, and only tensors and plain containers are "
+            "allowed, because anything else could run code"
+        )
+    return f"{path} was not loaded: it is not a pickle of tensors and plain containers"
+
+
+def _find_weights(content: Any, path: Path) -> dict[str, torch.Tensor]:
+    for key in WEIGHT_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(
+            f"{path} holds no state dict: neither a mapping of names to tensors nor one under the key "
+            + " or ".join(f"`{key}`" for key in WEIGHT_KEYS)
+        )
+    strangers = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    if strangers:
+        raise CheckpointError(f"{path} is not a state dict: {', '.join(strangers[:5])} are not tensors")
+    return {str(name): value.detach() for name, value in content.items()}
+
+
+def _find_arguments(content: Any) -> dict[str, Any]:
+    """Return the training options: `args` in TaylorShift's files, `run_invariants.args` in SwitchHead's."""
+    if not isinstance(content, Mapping):
+        return {}
+    invariants = content.get("run_invariants")
+    found = invariants.get("args") if isinstance(invariants, Mapping) else content.get("args")
+    return {str(name): value for name, value in found.items()} if isinstance(found, Mapping) else {}
+
+
+def _strip_prefixes(weights: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """Remove torch.compile's prefix, then DataParallel's, from each name that has it."""
+    stripped: dict[str, torch.Tensor] = {}
+    for name, tensor in weights.items():
+        short = name
+        for prefix in PREFIXES:
+            short = short.removeprefix(prefix)
+        if short in stripped:
+            raise CheckpointError(f"{path} holds {short} twice, with and without a prefix")
+        stripped[short] = tensor
+    return stripped
+
+
+def _check_tensor(name: str, tensor: torch.Tensor, path: Path) -> None:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise CheckpointError(f"{path}: {name} is not a dense tensor")
+    # A tiny file can claim a huge tensor by strides of zero.
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise CheckpointError(f"{path}: {name} claims shape {tuple(tensor.shape)}, more than the data behind it")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise CheckpointError(f"{path}: {name} has NaN or infinite values")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,191 @@
+"""The layout of TaylorShift's authors (tobna/TaylorShift): their transformers and vision transformers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+
+from ..config import ImageConfig, LayerConfig, MLPConfig, ModelConfig, TaylorShiftConfig
+from ..errors import CheckpointError
+from .mapping import Entry, at_least_single, count_layers, shape_of, transposed, weight_and_bias
+from .options import ImportOptions, OptionError, QueryScale
+
+Weights = Mapping[str, torch.Tensor]
+NORM_EPS = 1e-6
+
+
+def normalise(weights: Weights) -> dict[str, torch.Tensor]:
+    """Reduce the variants of the layout to one form.
+
+    The variants: a classifier inside a Sequential (`head.0.*`), image positions with a row for the CLS token (it is
+    added to the token itself), and qkv projections without bias (a bias of zeros does the same).
+
+    Args:
+        weights: the authors' state dict, without prefixes.
+    """
+    renamed = {re.sub(r"^head\.0\.", "head.", name): tensor for name, tensor in weights.items()}
+    positions, cls_token = renamed.get("pos_embed"), renamed.get("cls_token")
+    if positions is not None and cls_token is not None and positions.dim() == 3:
+        rows = positions.shape[1]
+        if math.isqrt(rows) ** 2 != rows and positions.shape[2:] == cls_token.shape[2:]:
+            renamed["cls_token"] = cls_token + positions[:, :1]
+            renamed["pos_embed"] = positions[:, 1:]
+    if not any(name.endswith(".attn.qkv.bias") for name in renamed):
+        projections = [name for name in renamed if name.endswith(".attn.qkv.weight")]
+        renamed |= {
+            f"{name.removesuffix('weight')}bias": renamed[name].new_zeros(renamed[name].shape[:1])
+            for name in projections
+        }
+    return renamed
+
+
+def read_config(weights: Weights, options: ImportOptions) -> ModelConfig:
+    """Read the configuration off normalised weights.
+
+    Raises:
+        CheckpointError: a weight that the shapes are read from is missing, or shapes contradict each other.
+        OptionError: an option is missing or contradicts the file.
+    """
+    width = shape_of(weights, "norm.weight", 1)[0]
+    is_image = "patch_embed.proj.weight" in weights
+    hidden = shape_of(weights, "blocks.0.mlp.fc1.weight", 2)[0]
+    layer = LayerConfig(
+        mixer=_read_attention(weights, options),
+        feed_forward=MLPConfig(hidden=hidden, activation=options.activation or "gelu"),
+        layer_scale="blocks.0.ls1.gamma" in weights,
+    )
+    return ModelConfig(
+        task="sequence_classifier",
+        width=width,
+        layers=(layer,) * count_layers(weights, r"blocks\.(\d+)\."),
+        vocab_size=0 if is_image else shape_of(weights, "patch_embed.weight", 2)[1],
+        input="image" if is_image else options.input or "tokens",
+        positions="learned",
+        max_length=0 if is_image else shape_of(weights, "pe", 3)[1],
+        norm_eps=NORM_EPS,
+        embedding_bias=not is_image,
+        classes=shape_of(weights, "head.weight", 2)[0],
+        image=_read_image(weights) if is_image else None,
+    )
+
+
+def entries(config: ModelConfig, query_scale: QueryScale | None = None) -> list[Entry]:
+    """Return the table between our names and the authors' for a model of this configuration.
+
+    Args:
+        config: the model's configuration.
+        query_scale: the authors' factor on the queries of un-normalised attention, which we keep in their projection.
+    """
+    width = config.width
+    table = _embedding_entries(config)
+    for index, layer in enumerate(config.layers):
+        table += _layer_entries(index, layer, width, query_scale)
+    return [
+        *table,
+        *weight_and_bias("norm", "norm", (width,)),
+        *weight_and_bias("output", "head", (config.classes, width)),
+    ]
+
+
+def without_position_row(weights: Weights) -> dict[str, torch.Tensor]:
+    """Add the CLS token's position to the token itself, in our names: the authors' positions have no row for it."""
+    positions, cls_token = weights["position_embedding"], weights["cls_token"]
+    moved = torch.cat((torch.zeros_like(positions[:1]), positions[1:]))
+    return {**weights, "cls_token": cls_token + positions[0], "position_embedding": moved}
+
+
+def _read_attention(weights: Weights, options: ImportOptions) -> TaylorShiftConfig:
+    normalize = "blocks.0.attn.temperature" in weights
+    heads = shape_of(weights, "blocks.0.attn.temperature", 4)[1] if normalize else options.heads
+    if heads is None:
+        raise OptionError("the file has no temperatures, so the number of heads cannot be read off it: give heads")
+    if options.heads is not None and options.heads != heads:
+        raise OptionError(f"heads is {options.heads}, but the file's temperatures are those of {heads} heads")
+    output_norm = True if options.output_norm is None else options.output_norm
+    return TaylorShiftConfig(heads=heads, normalize=normalize, output_norm=output_norm)
+
+
+def _read_image(weights: Weights) -> ImageConfig:
+    _, channels, height, patch = shape_of(weights, "patch_embed.proj.weight", 4)
+    rows = shape_of(weights, "pos_embed", 3)[1]
+    side = math.isqrt(rows)
+    if height != patch or side * side != rows:
+        raise CheckpointError(f"pos_embed has {rows} rows and patches are {height}x{patch}: that is no square image")
+    return ImageConfig(size=side * patch, patch=patch, channels=channels)
+
+
+def _query_factor(mixer: TaylorShiftConfig, width: int, query_scale: QueryScale | None) -> float:
+    if mixer.normalize:
+        return 1.0
+    if query_scale is None:
+        raise OptionError(
+            "the attention is not normalised, so the authors' factor on the queries matters: give query_scale, "
+            "`package` for width**-0.5 or `training` for d**0.25"
+        )
+    return width**-0.5 if query_scale == "package" else (mixer.head_dim or width // mixer.heads) ** 0.25
+
+
+def _embedding_entries(config: ModelConfig) -> list[Entry]:
+    width, image = config.width, config.image
+    if image is not None:
+        shape = (width, image.channels, image.patch, image.patch)
+        embedding = weight_and_bias("embedding.proj", "patch_embed.proj", shape)
+        rows, positions = (image.size // image.patch) ** 2, "pos_embed"
+    else:
+        embedding = [
+            transposed("embedding.weight", "patch_embed.weight", (width, config.vocab_size)),
+            Entry("embedding.bias", "patch_embed.bias", (width,)),
+        ]
+        rows, positions = config.max_length, "pe"
+    return [
+        *embedding,
+        Entry("cls_token", "cls_token", (1, 1, width)),
+        Entry("position_embedding", positions, (1, rows, width), _add_row, _drop_row),
+    ]
+
+
+def _add_row(positions: torch.Tensor) -> torch.Tensor:
+    """Turn (1,N,D) into (1+N,D), with zeros for the CLS token."""
+    return torch.cat((torch.zeros_like(positions[0, :1]), positions[0]))
+
+
+def _drop_row(positions: torch.Tensor) -> torch.Tensor:
+    return positions[1:].unsqueeze(0)
+
+
+def _layer_entries(index: int, layer: LayerConfig, width: int, query_scale: QueryScale | None) -> list[Entry]:
+    ours, theirs = f"layers.{index}", f"blocks.{index}"
+    mixer, feed_forward = layer.mixer, layer.feed_forward
+    assert isinstance(mixer, TaylorShiftConfig) and isinstance(feed_forward, MLPConfig)
+    table = weight_and_bias(f"{ours}.norm1", f"{theirs}.norm1", (width,))
+    factor = _query_factor(mixer, width, query_scale)
+    qkv = weight_and_bias(f"{ours}.mixer.qkv", f"{theirs}.attn.qkv", (3 * width, width))
+    table += qkv if factor == 1.0 else [_with_scaled_queries(entry, factor) for entry in qkv]
+    table += weight_and_bias(f"{ours}.mixer.proj", f"{theirs}.attn.proj", (width, width))
+    table += weight_and_bias(f"{ours}.norm2", f"{theirs}.norm2", (width,))
+    table += weight_and_bias(f"{ours}.feed_forward.up", f"{theirs}.mlp.fc1", (feed_forward.hidden, width))
+    table += weight_and_bias(f"{ours}.feed_forward.down", f"{theirs}.mlp.fc2", (width, feed_forward.hidden))
+    if mixer.normalize:
+        name = "attn.temperature"
+        table.append(Entry(f"{ours}.mixer.temperature", f"{theirs}.{name}", (1, mixer.heads, 1, 1)))
+    if layer.layer_scale:
+        table += [Entry(f"{ours}.scale{branch}", f"{theirs}.ls{branch}.gamma", (width,)) for branch in (1, 2)]
+    return table
+
+
+def _with_scaled_queries(entry: Entry, factor: float) -> Entry:
+    return dataclasses.replace(
+        entry,
+        to_ours=lambda tensor: _scale_queries(tensor, factor),
+        to_theirs=lambda tensor: _scale_queries(tensor, 1 / factor),
+    )
+
+
+def _scale_queries(tensor: torch.Tensor, factor: float) -> torch.Tensor:
+    """Multiply the first third of the rows, which make the queries."""
+    rows = tensor.shape[0] // 3
+    return torch.cat((at_least_single(tensor[:rows]) * factor, at_least_single(tensor[rows:])))
