@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
     def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
         routed = self._context.routed
         masks = {node.mask for node in routed}
-        inputs = [self._tensor(array) for name, array in feed_dict.items() if name not in masks]
+        inputs = {name: self._tensor(array) for name, array in feed_dict.items() if name not in masks}
         forced = [torch.from_numpy(np.asarray(feed_dict[node.mask])) for node in routed]
         start = time.perf_counter()
         with torch.inference_mode():
@@ -77,20 +78,27 @@ def graph_metadata(context: RunContext) -> TensorMetadata:
 
 
 def _call(
-    module: torch.nn.Module, inputs: list[torch.Tensor], masks: list[torch.Tensor]
+    module: torch.nn.Module, inputs: dict[str, torch.Tensor], masks: list[torch.Tensor]
 ) -> tuple[Any, list[torch.Tensor]]:
     """Run the module; with masks, record the routing and restrict it where a mask restricts anything."""
     if not masks:
-        return module(*inputs), []
+        return _forward(module, inputs), []
     from hsm_models.ops.routing import force_routing, record_routing
 
     with record_routing() as calls:
         if all(mask.all() for mask in masks):
-            result = module(*inputs)
+            result = _forward(module, inputs)
         else:
             with force_routing(masks):
-                result = module(*inputs)
+                result = _forward(module, inputs)
     return result, list(calls)
+
+
+def _forward(module: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
+    """Call the module by parameter names where the graph's inputs are named after them, else by position."""
+    if set(inputs) <= set(inspect.signature(module.forward).parameters):
+        return module(**inputs)
+    return module(*inputs.values())
 
 
 def _routing_outputs(routed: tuple[RoutedNode, ...], calls: list[torch.Tensor]) -> dict[str, Any]:

@@ -56,8 +56,8 @@ def run(runtime: Runtime, context: RunContext, feeds: Sequence[dict[str, NDArray
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Polygraphy's log, which goes to stdout, off the results."""
+    """Keep Polygraphy's log, which goes to stdout, and its statistics' complaints about NaN off the results."""
     from polygraphy.logger import G_LOGGER
 
-    with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):
+    with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1), np.errstate(all="ignore"):
         yield
