@@ -165,17 +165,25 @@ def _weights_file(checkpoint: Path) -> Path:
         pickles = sorted(p.name for p in checkpoint.glob("*") if p.suffix in _PICKLE_SUFFIXES)
         hint = f"; import {pickles[0]} with `hsm-export import`" if pickles else ""
         raise CheckpointError(f"the checkpoint folder {checkpoint} has no {WEIGHTS_FILE}{hint}")
-    try:
-        with weights.open("rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {weights}: {error}") from error
-    if weights.suffix in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
+    if _is_pickle(weights):
         raise CheckpointError(
             f"{weights} is a pickle or an archive, which could run code when loaded; "
             "convert it with `hsm-export import`, which reads tensors only"
         )
     return weights
+
+
+def _is_pickle(weights: Path) -> bool:
+    """Tell pickles and archives from safetensors files, which start with the size of their JSON header."""
+    try:
+        with weights.open("rb") as file:
+            start = file.read(9)
+        size = weights.stat().st_size
+    except OSError as error:
+        raise CheckpointError(f"cannot read {weights}: {error}") from error
+    if start[8:] == b"{" and int.from_bytes(start[:8], "little") < size:
+        return False
+    return weights.suffix in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS)
 
 
 @contextlib.contextmanager
