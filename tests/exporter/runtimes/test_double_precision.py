@@ -44,7 +44,7 @@ def test_erf_is_accurate_to_double_precision(kind: int) -> None:
 
 
 def test_gelu_is_accurate_to_double_precision() -> None:
-    x = np.random.default_rng().standard_normal(500).astype(np.float32) * 4
+    x = np.random.default_rng(11).standard_normal(500).astype(np.float32) * 4
     expected = [value * 0.5 * (1 + math.erf(value / math.sqrt(2))) for value in x.astype(float)]
     np.testing.assert_allclose(_run(_unary("Gelu"), {"x": x}), expected, rtol=1e-13, atol=1e-15)
 
@@ -75,7 +75,7 @@ def test_casts_and_constants_and_scan_bodies_are_promoted() -> None:
           y = Cast <to = 10> (e2)
         }""")
     model.graph.initializer.append(numpy_helper.from_array(np.float16([0.1]), "w"))
-    x = np.random.default_rng().standard_normal(9).astype(np.float16)
+    x = np.random.default_rng(11).standard_normal(9).astype(np.float16)
     single = lambda value: float(np.float32(value))  # noqa: E731
     sums = np.cumsum(x.astype(float) + single(0.01))
     expected = (sums * single(0.3) + single(0.7) + 1.5) * float(np.float16(0.1))
@@ -99,7 +99,7 @@ def _types(graph: onnx.GraphProto) -> Iterator[int]:
 
 
 def test_large_weights_and_external_data(tmp_path: Path) -> None:
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(11)
     weight = rng.standard_normal((64, 40)).astype(np.float16)
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
@@ -118,7 +118,7 @@ def test_large_weights_and_external_data(tmp_path: Path) -> None:
 
 
 def test_operator_that_onnx_runtime_lacks_in_double() -> None:
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(11)
     weight = rng.standard_normal((4, 3, 2, 2)).astype(np.float32)
     graph = helper.make_graph(
         [helper.make_node("Conv", ["x", "w"], ["y"], strides=[2, 2])],

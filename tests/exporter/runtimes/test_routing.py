@@ -44,7 +44,7 @@ def expected(x: np.ndarray, logits: np.ndarray, weight: np.ndarray, mask: np.nda
 
 @pytest.mark.parametrize("name", ["ort", "onnx-reference", "onnx64"])
 def test_logits_come_out_and_a_mask_decides(name: str) -> None:
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(11)
     x = rng.standard_normal((B, T, D)).astype(np.float32)
     logits = rng.standard_normal((B, T, H, E)).astype(np.float32)
     weight = rng.standard_normal((H, E, D, F)).astype(np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
+from tests.exporter.validation.tiny import change_weight, flip_largest, plant_nan
 
 from hsm_export.errors import BadInputError, UsageError
 from hsm_export.validation import validate
@@ -52,31 +52,13 @@ def test_language_models_get_top1_and_kl(tiny: torch.nn.Module, to_onnx: Writer)
     assert item.kl < 1e-9
 
 
-def _edit(path: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    model = onnx.load(str(path))
-    tensor = next(item for item in model.graph.initializer if item.name == name)
-    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), name))
-    onnx.save(model, str(path))
-
-
-def _flip_sign(array: np.ndarray) -> np.ndarray:
-    """One wrong sign, in the largest weight."""
-    array[np.unravel_index(np.abs(array.astype(np.float32)).argmax(), array.shape)] *= -1
-    return array
-
-
-def _nan(array: np.ndarray) -> np.ndarray:
-    array[1, 1] = np.nan
-    return array
-
-
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-@pytest.mark.parametrize("change", [_flip_sign, _nan, lambda a: a[:, ::-1].copy(), lambda a: a * 1.25])
+@pytest.mark.parametrize("change", [flip_largest, plant_nan, lambda a: a[:, ::-1].copy(), lambda a: a * 1.25])
 def test_changed_weight_is_caught(
     tiny: torch.nn.Module, to_onnx: Writer, precision: str, change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     path = to_onnx(tiny, precision)
-    _edit(path, "up", change)
+    change_weight(path, "up", change)
     result = validate(path, tiny)
     assert not result.passed
     assert {failure.runtime for failure in result.failures} == {"ort", "onnx-reference"}
@@ -85,7 +67,7 @@ def test_changed_weight_is_caught(
 
 def test_failure_names_output_shape_index_and_values(tiny: torch.nn.Module, to_onnx: Writer) -> None:
     path = to_onnx(tiny)
-    _edit(path, "down", _flip_sign)
+    change_weight(path, "down", flip_largest)
     result = validate(path, tiny, runtimes=["ort"], shapes=[(2, 5)])
     worst = max(result.failures, key=lambda failure: failure.severity)
     column = int(np.abs(tiny.down.weight.detach().numpy()).max(1).argmax())
@@ -96,7 +78,7 @@ def test_failure_names_output_shape_index_and_values(tiny: torch.nn.Module, to_o
 
 def test_nan_weights_fail_without_a_checkpoint_too(tiny: torch.nn.Module, to_onnx: Writer) -> None:
     path = to_onnx(tiny)
-    _edit(path, "up", _nan)
+    change_weight(path, "up", plant_nan)
     result = validate(path)
     assert not result.passed
     assert "even in float64" in result.summary
@@ -114,7 +96,7 @@ def test_overflow_of_the_precision_itself_is_a_failure(tiny: torch.nn.Module, to
 def test_overflow_that_native_precision_does_not_have_is_a_failure(tiny: torch.nn.Module, to_onnx: Writer) -> None:
     """A file that sums in fp16 what PyTorch sums in fp32: planted by scaling up and down again."""
     path = to_onnx(tiny, "fp16")
-    _edit(path, "up", lambda a: (a.astype(np.float32) * 60000).clip(-65504, 65504).astype(a.dtype))
+    change_weight(path, "up", lambda a: (a.astype(np.float32) * 60000).clip(-65504, 65504).astype(a.dtype))
     result = validate(path, tiny)
     assert not result.passed
     assert any("NaN or infinity" in (failure.reason or "") for failure in result.failures)
@@ -162,7 +144,7 @@ def test_bad_inputs_are_refused(
 def test_damaged_inputs_file_is_refused(tiny: torch.nn.Module, to_onnx: Writer, tmp_path: Path, content: bytes) -> None:
     data = tmp_path / "data.npz"
     data.write_bytes(content)
-    with pytest.raises(BadInputError, match="not a readable .npz"):
+    with pytest.raises(BadInputError, match=r"not a readable \.npz"):
         validate(to_onnx(tiny), tiny, inputs=data)
 
 
@@ -225,7 +207,7 @@ def test_torch_needs_a_checkpoint(tiny: torch.nn.Module, to_onnx: Writer) -> Non
 
 def test_result_is_json(tiny: torch.nn.Module, to_onnx: Writer) -> None:
     path = to_onnx(tiny)
-    _edit(path, "up", _nan)
+    change_weight(path, "up", plant_nan)
     data = json.loads(json.dumps(validate(path, tiny).to_dict(), allow_nan=False))
     assert data["passed"] is False
     assert data["failures"][0]["value"] == "nan"
