@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def build(
         if log:
             log(severity, message)
 
-    with atomic_path(side_file_path(engine)) as side_scratch, atomic_path(engine) as scratch:
+    with atomic_path(engine) as scratch:
         built = run_builder({**job, "engine": str(scratch)}, report, record)
         result = BuildResult(
             engine=engine,
@@ -98,9 +99,10 @@ def build(
             peak_memory_bytes=built["peak_memory_bytes"],
             warnings=tuple(BuilderWarning(message, count) for message, count in warnings.items()),
             model=source.metadata,
-            hsm_export_version=_version(),
+            hsm_export_version=version("hsm-export"),
         )
-        side_scratch.write_text(side_file_text(result), encoding="utf-8")
+        with atomic_path(result.side_file) as side_scratch:
+            side_scratch.write_text(side_file_text(result), encoding="utf-8")
     return result
 
 
@@ -156,9 +158,3 @@ def _bound(tensors: tuple[Tensor, ...], types: dict[str, str]) -> tuple[Tensor, 
         for tensor in tensors
         if tensor.name in types
     )
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("hsm-export")
