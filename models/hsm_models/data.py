@@ -237,7 +237,7 @@ def load_sequences(path: str | Path, name: str, masked: bool = False) -> Sequenc
     try:
         with np.load(path, allow_pickle=False) as file:
             sequences, labels = (_integers(file[key]) for key in (name, "labels"))
-    except (ValueError, KeyError, OSError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, OSError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} must be an .npz file with integer arrays {name!r} and 'labels': {error}") from error
     return SequenceData(sequences, labels, math.ceil(len(labels) * HELD_OUT_FRACTION), masked)
 
