@@ -1,0 +1,95 @@
+"""Every operator of the opset, alone with its function body, builds for every architecture from sm80 on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from tests.exporter.building.hand_made import ELEMENT_TYPES
+
+import hsm_export
+from hsm_export import opset
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+
+AMPERE_AND_LATER = ("sm80", "sm86", "sm89", "sm120", "sm121")
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+HEADS, HEAD_DIM, EXPERTS, WIDTH, RING = 2, 8, 4, 12, 5
+FEATURES = 1 + HEAD_DIM + HEAD_DIM * (HEAD_DIM + 1) // 2
+
+X = ("batch", "length", WIDTH)
+QKV = ("batch", "length", HEADS, HEAD_DIM)
+STATE = ("batch", HEADS, FEATURES, HEAD_DIM)
+NORM = ("batch", HEADS, FEATURES)
+LOGITS = ("batch", "length", HEADS, EXPERTS)
+ROWS = ("batch",)
+
+# For each operator its inputs and outputs as (shape, element type; None is the precision under test), and attributes.
+_CACHE = {"ring": (("batch", RING, WIDTH), None), "position": (ROWS, INT64), "lengths": (ROWS, INT64)}
+_CACHED = {"y": (X, None), "ring_out": (("batch", RING, WIDTH), None)}
+_MIX = {"x": (X, None), "alpha": ((WIDTH,), None), "beta": ((WIDTH,), None)}
+_ATTENTION = {"q": (QKV, None), "k": (QKV, None), "v": (QKV, None), "temperature": ((HEADS,), None)}
+_TAYLOR = {"normalize": 1, "output_norm": 1}
+SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "TokenShift": ({"x": (X, None)}, {"y": (X, None)}, {"shifts": [1, 2, 5]}),
+    "ShiftMix": (_MIX, {"y": (X, None)}, {"shifts": [4]}),
+    "TokenShiftCached": ({"x": (X, None), **_CACHE}, _CACHED, {"shifts": [1, 5]}),
+    "ShiftMixCached": ({**_MIX, **_CACHE}, _CACHED, {"shifts": [1, 5]}),
+    "TaylorShift": (_ATTENTION, {"y": (QKV, None)}, _TAYLOR),
+    "TaylorShiftMasked": ({**_ATTENTION, "lengths": (ROWS, INT64)}, {"y": (QKV, None)}, _TAYLOR),
+    "CausalTaylorShift": (
+        {**_ATTENTION, "state": (STATE, FLOAT), "norm": (NORM, FLOAT), "lengths": (ROWS, INT64)},
+        {"y": (QKV, None), "state_out": (STATE, FLOAT), "norm_out": (NORM, FLOAT)},
+        {"normalize": 1},
+    ),
+    "ExpertMatMul": (
+        {"x": (X, None), "logits": (LOGITS, FLOAT), "weight": ((HEADS, EXPERTS, WIDTH, HEAD_DIM), None)},
+        {"y": (QKV, None)},
+        {"k": 2},
+    ),
+    "ExpertMatMulSum": (
+        {"x": (QKV, None), "logits": (LOGITS, FLOAT), "weight": ((HEADS, EXPERTS, HEAD_DIM, WIDTH), None)},
+        {"y": (X, None)},
+        {"k": 2},
+    ),
+}
+
+
+def one_node_model(path: Path, name: str, precision: str) -> Path:
+    """Write a model that is one operator with its function body; its weights are inputs too."""
+    inputs, outputs, attributes = SIGNATURES[name]
+
+    def values(tensors: dict[str, Any]) -> list[onnx.ValueInfoProto]:
+        return [
+            helper.make_tensor_value_info(tensor, dtype or ELEMENT_TYPES[precision], shape)
+            for tensor, (shape, dtype) in tensors.items()
+        ]
+
+    node = opset.make_node(name, list(inputs), list(outputs), "layers.0.mixer", **attributes)
+    graph = helper.make_graph([node], name, values(inputs), values(outputs))
+    imports = [helper.make_opsetid("", 21), helper.make_opsetid(opset.DOMAIN, opset.VERSION)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=10)
+    model.functions.extend(opset.functions_for(model))
+    onnx.save(model, path)
+    return path
+
+
+def test_every_operator_is_covered() -> None:
+    assert set(SIGNATURES) == set(opset.OPERATORS)
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+@pytest.mark.parametrize(
+    "precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow), pytest.param("bf16", marks=pytest.mark.slow)]
+)
+def test_an_operator_builds_from_its_body(tmp_path: Path, name: str, precision: str) -> None:
+    model = one_node_model(tmp_path / "m.onnx", name, precision)
+    result = hsm_export.build(
+        model, architectures=AMPERE_AND_LATER, profiles=[{"batch": "1:2:4", "length": "1:16:300"}]
+    )
+    assert result.architectures == AMPERE_AND_LATER
+    assert [tensor.name for tensor in result.outputs] == list(SIGNATURES[name][1])
+    assert result.profiles[0]["length"].min == 1
