@@ -1,0 +1,57 @@
+"""Watch and steer the routing of expert products, for validation.
+
+Which experts a token takes is a discontinuous choice: a tiny error may flip it. To compare two computations beyond such
+flips, one is run with the other's selection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+_recorded: ContextVar[list[Tensor] | None] = ContextVar("recorded", default=None)
+_forced: ContextVar[Iterator[Tensor] | None] = ContextVar("forced", default=None)
+
+
+@contextlib.contextmanager
+def record_routing() -> Iterator[list[Tensor]]:
+    """Collect the logits (B,T,H,E) of every expert product inside the block, in the order of the calls."""
+    calls: list[Tensor] = []
+    token = _recorded.set(calls)
+    try:
+        yield calls
+    finally:
+        _recorded.reset(token)
+
+
+@contextlib.contextmanager
+def force_routing(masks: Sequence[Tensor]) -> Iterator[None]:
+    """Give each expert product inside the block, in the order of the calls, the experts that it must take.
+
+    Args:
+        masks: bool (B,T,H,E) per call, with exactly k experts true for each token and head.
+    """
+    token = _forced.set(iter(masks))
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def observe(logits: Tensor) -> Tensor:
+    """Record the logits of one call and return those that its selection is made of."""
+    calls = _recorded.get()
+    if calls is not None:
+        calls.append(logits.detach().clone())
+    masks = _forced.get()
+    if masks is None:
+        return logits
+    mask = next(masks, None)
+    if mask is None or mask.shape != logits.shape:
+        found = "no mask is left" if mask is None else f"the next mask is {tuple(mask.shape)}"
+        raise ValueError(f"forced routing: a call has logits {tuple(logits.shape)}, but {found}")
+    return torch.where(mask, logits, -torch.inf)

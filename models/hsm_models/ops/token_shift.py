@@ -1,0 +1,140 @@
+"""Token shift: every group of channels reads the token a fixed number of steps back.
+
+y[b,t,c] = x[b,t-s(c),c], zero before the first token (the building block of arXiv:2601.22852, our reading).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .registration import register, require
+
+
+def token_shift(x: Tensor, shifts: Sequence[int]) -> Tensor:
+    """Return x shifted along time, one shift per equal group of channels.
+
+    Args:
+        x: (B,T,D), any float dtype.
+        shifts: shifts >= 1 in tokens, first group of channels first; their number divides D.
+
+    Returns:
+        (B,T,D) of x's dtype.
+
+    Raises:
+        ValueError: wrong rank, or shifts that are empty, below 1 or do not divide D.
+    """
+    return _token_shift(x, list(shifts))
+
+
+def token_shift_cached(
+    x: Tensor, ring: Tensor, position: Tensor, lengths: Tensor, shifts: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return x shifted along time, continuing rows whose last tokens are in a ring buffer.
+
+    Args:
+        x: (B,T,D), the new tokens.
+        ring: (B,R,D) of x's dtype, R >= max shift; the token at absolute position p is in slot p mod R.
+        position: (B,) int64, tokens of each row that came before.
+        lengths: (B,) int64, valid new tokens of each row, 0..T.
+        shifts: as for `token_shift`.
+
+    Returns:
+        y (B,T,D), unspecified beyond `lengths`, and the ring after the valid new tokens.
+
+    Raises:
+        ValueError: shapes, dtypes or shifts that contradict each other.
+    """
+    y, ring_out = _token_shift_cached(x, ring, position, lengths, list(shifts))
+    return y, ring_out
+
+
+def check_shifts(x: Tensor, shifts: Sequence[int]) -> None:
+    """Refuse inputs that are not (B,T,D) with one valid shift per equal group of channels."""
+    require(x.dim() == 3, f"x must be (B,T,D), got shape {tuple(x.shape)}")
+    require(len(shifts) > 0 and min(shifts) >= 1, f"shifts must be at least 1, got {list(shifts)}")
+    require(
+        x.shape[2] % len(shifts) == 0,
+        f"width {x.shape[2]} does not split into {len(shifts)} equal groups, one per shift",
+    )
+
+
+def check_ring(x: Tensor, ring: Tensor, position: Tensor, lengths: Tensor, shifts: Sequence[int]) -> None:
+    """Refuse a ring, positions or lengths that do not fit x and the shifts."""
+    check_shifts(x, shifts)
+    batch, _, width = x.shape
+    require(
+        ring.dim() == 3 and ring.shape[0] == batch and ring.shape[2] == width,
+        f"ring must be (B,R,D) with B = {batch}, D = {width}, got shape {tuple(ring.shape)}",
+    )
+    require(ring.shape[1] >= max(shifts), f"ring has {ring.shape[1]} rows, fewer than the largest shift {max(shifts)}")
+    require(ring.dtype == x.dtype, f"ring must be {x.dtype} like x, got {ring.dtype}")
+    for name, value in (("position", position), ("lengths", lengths)):
+        require(
+            value.dtype == torch.int64 and tuple(value.shape) == (batch,),
+            f"{name} must be int64 of shape ({batch},), got {value.dtype} of shape {tuple(value.shape)}",
+        )
+
+
+def shift_groups(x: Tensor, shifts: Sequence[int]) -> Tensor:
+    """The maths of `token_shift`."""
+    length = x.shape[1]
+    groups = x.split(x.shape[2] // len(shifts), dim=2)
+    return torch.cat([F.pad(g, (0, 0, s, 0))[:, :length] for g, s in zip(groups, shifts, strict=True)], dim=2)
+
+
+def shift_groups_cached(
+    x: Tensor, ring: Tensor, position: Tensor, lengths: Tensor, shifts: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """The maths of `token_shift_cached`: lay the ring's rows before x in the order of time, then shift."""
+    rows, length = ring.shape[1], x.shape[1]
+    absolute = position.unsqueeze(1) + torch.arange(-rows, 0, device=x.device)
+    history = ring.gather(1, (absolute % rows).unsqueeze(2).expand(ring.shape))
+    # Positions before the first token read zero, whatever the ring holds there (it may be NaN).
+    visible = torch.where((absolute >= 0).unsqueeze(2), history, 0)
+    timeline = torch.cat((visible, x), dim=1)
+    width = x.shape[2] // len(shifts)
+    y = torch.cat(
+        [timeline[:, rows - s : rows - s + length, g * width : (g + 1) * width] for g, s in enumerate(shifts)],
+        dim=2,
+    )
+    # Slot r keeps the newest position p = r (mod R) below the row's end; row p - position + R of the timeline holds it.
+    end = (position + lengths).unsqueeze(1)
+    newest = end - 1 - (end - 1 - torch.arange(rows, device=x.device)) % rows
+    source = newest - position.unsqueeze(1) + rows
+    kept = torch.cat((history, x), dim=1)
+    return y, kept.gather(1, source.unsqueeze(2).expand(ring.shape))
+
+
+def _reference(x: Tensor, shifts: list[int]) -> Tensor:
+    check_shifts(x, shifts)
+    return shift_groups(x, shifts)
+
+
+def _cached_reference(
+    x: Tensor, ring: Tensor, position: Tensor, lengths: Tensor, shifts: list[int]
+) -> tuple[Tensor, Tensor]:
+    check_ring(x, ring, position, lengths, shifts)
+    return shift_groups_cached(x, ring, position, lengths, shifts)
+
+
+def _fake(x: Tensor, shifts: list[int]) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _cached_fake(
+    x: Tensor, ring: Tensor, position: Tensor, lengths: Tensor, shifts: list[int]
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), ring.new_empty(ring.shape)
+
+
+_token_shift = register("token_shift", "(Tensor x, int[] shifts) -> Tensor", _reference, _fake)
+_token_shift_cached = register(
+    "token_shift_cached",
+    "(Tensor x, Tensor ring, Tensor position, Tensor lengths, int[] shifts) -> (Tensor, Tensor)",
+    _cached_reference,
+    _cached_fake,
+)
