@@ -83,6 +83,7 @@ def render(result: ValidationResult) -> RenderableType:
     lines: list[Any] = [_table(result)]
     lines += [Text(f"warning: {warning}", style="bold yellow") for warning in result.warnings]
     lines += [Text(f"{report.runtime}: {report.reason}", style="red") for report in result.runtimes if _failed(report)]
+    lines += [Text(f"{report.runtime}: {report.departs}", style="red") for report in result.runtimes if report.departs]
     lines += [Text(f"note: {note}", style="dim") for note in result.notes]
     verdict = Text("PASSED", style="bold green") if result.passed else Text("FAILED", style="bold red")
     count = (

@@ -63,7 +63,8 @@ def _narrow_outputs(node: ir.Node) -> bool:
         name = value.name
         value.dtype = ir.DataType.FLOAT
         value.name = f"{name}.unrounded"
-        rounded = _cast(value, ir.DataType.BFLOAT16, name or "", node, before=False)
+        rounded = _cast(value, ir.DataType.BFLOAT16, f"{name}.rounded", node, before=False)
+        rounded.name = name
         for reader, index in readers:
             reader.replace_input_with(index, rounded)
         for index, output in enumerate(graph.outputs):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .routing import RoutedNode
+    from .tracing import TracedNode
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class RunContext:
         precision: "fp32", "fp16" or "bf16", the type of the file's weights and activations.
         source: returns a fresh float32 copy of the PyTorch model in eval mode; None when there is no checkpoint.
         routed: the file's expert operators in graph order, which is PyTorch's call order.
+        traced: the operators whose results the graph outputs too (see `tracing`).
     """
 
     model: onnx.ModelProto
@@ -31,6 +33,7 @@ class RunContext:
     precision: str
     source: Callable[[], nn.Module] | None = None
     routed: tuple[RoutedNode, ...] = ()
+    traced: tuple[TracedNode, ...] = ()
 
 
 @dataclass(frozen=True)

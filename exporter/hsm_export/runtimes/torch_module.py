@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections import OrderedDict
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
 from .runtime import RunContext, Runtime
+from .tracing import record_operators
 
 if TYPE_CHECKING:
     from .routing import RoutedNode
@@ -45,20 +47,26 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
         return graph_metadata(self._context)
 
     def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
-        routed = self._context.routed
+        routed, traced = self._context.routed, self._context.traced
         masks = {node.mask for node in routed}
         inputs = {name: self._tensor(array) for name, array in feed_dict.items() if name not in masks}
         forced = [torch.from_numpy(np.asarray(feed_dict[node.mask])) for node in routed]
         start = time.perf_counter()
-        with torch.inference_mode():
+        with torch.inference_mode(), record_operators() if traced else nullcontext([]) as operators:
             result, calls = _call(self._module, inputs, forced)
         self.inference_time = time.perf_counter() - start
         tensors = [result] if isinstance(result, torch.Tensor) else list(result)
-        exposed = {node.logits for node in routed}
-        names = [output.name for output in self._context.model.graph.output if output.name not in exposed]
-        outputs = OrderedDict((name, _array(tensor)) for name, tensor in zip(names, tensors, strict=True))
+        outputs = OrderedDict((name, _array(tensor)) for name, tensor in zip(self._names(), tensors, strict=True))
         outputs.update(_routing_outputs(routed, calls))
+        for node, results in zip(traced, operators, strict=True):
+            outputs.update(zip(node.outputs, map(_array, results), strict=True))
         return outputs
+
+    def _names(self) -> list[str]:
+        """Return the names of the outputs that are the module's own."""
+        exposed = {node.logits for node in self._context.routed}
+        exposed |= {name for node in self._context.traced for name in node.outputs}
+        return [output.name for output in self._context.model.graph.output if output.name not in exposed]
 
     def _tensor(self, array: Any) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))

@@ -210,7 +210,8 @@ class _Validation:
         failures = [comparison for comparison in judge.comparisons if not comparison.passed]
         flips = judge.flips.result() if self._context.routed else None
         self._failures += failures
-        reason = max(failures, key=lambda item: item.severity).line() if failures else None
+        worst = max(failures, key=lambda item: item.severity) if failures else None
+        reason = worst.line() if worst else None
         if flips and flips.unexcused:
             reason = (
                 f"{runtime.name}: {flips.unexcused} of {flips.choices} expert choices differ from the arbiter's by "
@@ -224,8 +225,22 @@ class _Validation:
             worst=_worst(judge.comparisons),
             flips=flips,
             reason=reason,
+            departs=self._localise(runtime, worst) if worst else None,
             seconds=judge.seconds,
         )
+
+    def _localise(self, runtime: Runtime, worst: Comparison) -> str | None:
+        """Say at which operator a failed runtime first departs; None where that cannot be found out."""
+        from .localising import first_departure
+
+        self._progress(f"looking for the operator at which {runtime.name} departs")
+        case = next(case for case in self._cases if case.name == worst.case)
+        runtimes = (self._plan.arbiter, self._plan.baseline, runtime)
+        try:
+            return first_departure(self._file, self._context, runtimes, case)
+        except Exception:
+            # The verdict stands without it: a checkpoint of another architecture has other operators.
+            return None
 
     def _warnings(self) -> list[str]:
         if self._source is None:

@@ -115,6 +115,7 @@ class RuntimeReport(Result):
         worst: for each output the comparison nearest to (or furthest beyond) its tolerance.
         flips: expert choices that differ; None for models without experts.
         reason: why it was skipped or failed.
+        departs: after a failure, at which operator the numbers first leave the tolerance.
         seconds: time that the runs took.
     """
 
@@ -124,6 +125,7 @@ class RuntimeReport(Result):
     worst: tuple[Comparison, ...] = ()
     flips: Flips | None = None
     reason: str | None = None
+    departs: str | None = None
     seconds: float = 0.0
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from tests.exporter.validation.tiny import change_weight, plant_nan, tiny_model, write_tiny
 
+from hsm_export import cli
+
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "hsm_export", "validate", *arguments], capture_output=True, text=True)
@@ -60,20 +62,21 @@ def test_different_numbers_end_with_5_and_one_line(model: Path) -> None:
         (("--against", "zoo:no-such-model"), 4, "no-such-model"),
     ],
 )
-def test_bad_usage_gets_one_line(model: Path, arguments: tuple[str, ...], code: int, words: str) -> None:
-    done = run(model, *arguments)
-    assert done.returncode == code, done.stderr
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+def test_bad_usage_gets_one_line(
+    model: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    assert cli.run(["validate", str(model), *arguments]) == code
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert "Traceback" not in printed.err
+    assert printed.out == ""
 
 
-def test_bad_files_end_with_4(model: Path, tmp_path: Path) -> None:
+def test_bad_files_end_with_4(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "data.npz"
     np.savez(data, wrong=np.zeros(3))
-    assert run(model, "--inputs", data).returncode == 4
+    assert cli.run(["validate", str(model), "--inputs", str(data)]) == 4
     model.write_bytes(model.read_bytes()[:300])
-    done = run(model)
-    assert done.returncode == 4
-    assert "not a whole ONNX file" in done.stderr
-    assert run(tmp_path / "nothing.onnx").returncode == 4
+    assert cli.run(["validate", str(model)]) == 4
+    assert "not a whole ONNX file" in capsys.readouterr().err
+    assert cli.run(["validate", str(tmp_path / "nothing.onnx")]) == 4

@@ -1,0 +1,28 @@
+"""ONNX Runtime sessions on the CPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def cpu_session(model: onnx.ModelProto, folder: Path) -> Any:
+    """Make an ONNX Runtime session on the CPU.
+
+    Args:
+        model: the model; its external data is not loaded.
+        folder: the directory that its external data is relative to.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "64")))
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
+    )

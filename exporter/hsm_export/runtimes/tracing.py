@@ -1,0 +1,67 @@
+"""Make the results of every operator of domain `hsm` visible, to find the first one that departs.
+
+The n-th node of domain `hsm` in the graph is the n-th call of an `hsm::` operator in PyTorch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnx import TensorProto, helper
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class TracedNode:
+    """An operator of domain `hsm` in a graph.
+
+    Attributes:
+        name: the node's name.
+        operator: its type.
+        outputs: names of the graph outputs that hold its results in float32.
+    """
+
+    name: str
+    operator: str
+    outputs: tuple[str, ...]
+
+
+def trace(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[TracedNode, ...]]:
+    """Return a copy of a model that also outputs the results of its `hsm` operators, and those in graph order."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    traced = []
+    for index, node in enumerate(model.graph.node):
+        if node.domain != "hsm":
+            continue
+        name = node.name or f"{node.op_type}_{index}"
+        outputs = tuple(f"{name}.traced_{position}" for position in range(len(node.output)))
+        traced.append(TracedNode(name, node.op_type, outputs))
+        for result, exposed in zip(node.output, outputs, strict=True):
+            changed.graph.node.append(helper.make_node("Cast", [result], [exposed], name=exposed, to=TensorProto.FLOAT))
+            changed.graph.output.append(helper.make_tensor_value_info(exposed, TensorProto.FLOAT, None))
+    return changed, tuple(traced)
+
+
+@contextlib.contextmanager
+def record_operators() -> Iterator[list[list[torch.Tensor]]]:
+    """Collect the results of every `hsm::` operator that PyTorch calls inside the block, in call order."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    calls: list[list[torch.Tensor]] = []
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if func.namespace == "hsm":
+                calls.append([result] if not isinstance(result, (tuple, list)) else list(result))
+            return result
+
+    with Recorder():
+        yield calls
