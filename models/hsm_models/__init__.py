@@ -97,6 +97,10 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_HOMES[name], __name__), name)
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
