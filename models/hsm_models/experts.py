@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .ops import expert_matmul, expert_matmul_sum
-from .precision import compute_dtype
+from .precision import accumulator
 
 
 class Router(nn.Module):
@@ -27,7 +27,7 @@ class Router(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B,T,D) to logits (B,T,H,E), float32 or, in double models, float64."""
-        dtype = compute_dtype(x.dtype)
+        dtype = accumulator(x.dtype)
         return F.linear(x.to(dtype), self.weight.to(dtype)).unflatten(-1, (self.heads, -1))
 
 

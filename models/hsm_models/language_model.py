@@ -14,7 +14,7 @@ from .errors import ConfigError
 from .layers import Layer, Output, TokenEmbedding
 from .mixers import State
 from .positions import absolute_positions, sinusoids
-from .precision import compute_dtype
+from .precision import accumulator
 
 
 class LanguageModel(nn.Module):
@@ -134,4 +134,4 @@ class TiedOutput(nn.Module):
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         logits = F.linear(x, table, self.bias)
-        return logits.to(compute_dtype(logits.dtype))
+        return logits.to(accumulator(logits.dtype))

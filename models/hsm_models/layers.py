@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .config import ImageConfig, LayerConfig
 from .feed_forward import build_feed_forward
 from .mixers import State, build_mixer
-from .precision import compute_dtype
+from .precision import accumulator
 
 
 class Layer(nn.Module):
@@ -91,7 +91,7 @@ class Output(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         logits = super().forward(x)
-        return logits.to(compute_dtype(logits.dtype))
+        return logits.to(accumulator(logits.dtype))
 
 
 def _scaled(x: Tensor, scale: Tensor | None) -> Tensor:

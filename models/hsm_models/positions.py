@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .precision import compute_dtype
+from .precision import accumulator
 
 
 def absolute_positions(x: Tensor, position: Tensor | None = None) -> Tensor:
@@ -44,12 +44,13 @@ def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
     """Turn the first channels of x (B,T,H,f), paired half against half (RoPE); the rest stays as it is."""
     cos, sin = tables
     half = cos.shape[-1]
-    first, second, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
+    unturned = x.shape[-1] - 2 * half
+    first, second, *rest = x.split([half, half, unturned] if unturned else [half, half], dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, *rest), dim=-1)
 
 
 def _angles(positions: Tensor, channels: int, base: float, dtype: torch.dtype) -> Tensor:
     """Return p * base^(-2i/channels), (..., ceil(channels / 2))."""
-    precise = compute_dtype(dtype)
+    precise = accumulator(dtype)
     exponents = torch.arange(0, channels, 2, device=positions.device, dtype=precise) / channels
     return positions.to(precise).unsqueeze(-1) * torch.pow(base, -exponents)

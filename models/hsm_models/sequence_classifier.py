@@ -10,7 +10,7 @@ from .config import ModelConfig
 from .errors import ConfigError
 from .layers import Layer, Output, PatchEmbedding, TokenEmbedding
 from .positions import absolute_positions, sinusoids
-from .precision import compute_dtype
+from .precision import accumulator
 
 
 class SequenceClassifier(nn.Module):
@@ -92,7 +92,7 @@ class SequenceClassifier(nn.Module):
 
 def _mean(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Return the mean over the valid tokens of x (B,T,D), summed in float32 at least: (B,D)."""
-    precise = x.to(compute_dtype(x.dtype))
+    precise = x.to(accumulator(x.dtype))
     if lengths is None:
         return precise.mean(dim=1).to(x.dtype)
     valid = (absolute_positions(x) < lengths.unsqueeze(1)).unsqueeze(-1)

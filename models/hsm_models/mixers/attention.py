@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..positions import absolute_positions
-from ..precision import compute_dtype
+from ..precision import accumulator
 from .mixer import State
 
 
@@ -37,7 +37,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, extra: Tensor | Non
     scores = q.transpose(1, 2) @ k.permute(0, 2, 3, 1)
     if extra is not None:
         scores = scores + extra
-    scores = scores.to(compute_dtype(q.dtype))
+    scores = scores.to(accumulator(q.dtype))
     scores = torch.where(visible, scores, torch.finfo(scores.dtype).min)
     weights = torch.softmax(scores, dim=-1).to(v.dtype)
     return (weights @ v.transpose(1, 2)).transpose(1, 2)

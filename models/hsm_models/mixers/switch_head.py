@@ -106,7 +106,7 @@ class SwitchHead(Mixer):
         q = self._split_heads(self.query(x)) * scale
         k = self._split_heads(self.key(x)) * scale
         v = self._split_heads(self.value(x)) if source is None else self.value(x, source)
-        if self.positions == "rope":
+        if self.positions == "rope" and self.rotary_channels:
             tables = rotary_tables(positions, self.rotary_channels, self.rope_base, x.dtype)
             q, k = rotate(q, tables), rotate(k, tables)
         return q, k, v

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import causal_taylor_shift, taylor_shift, taylor_shift_masked
-from ..precision import compute_dtype
+from ..precision import accumulator
 from .mixer import Mixer, State, resolve_head_dim
 
 
@@ -73,7 +73,7 @@ class TaylorShift(Mixer):
         d = self.head_dim
         features = 1 + d + d * (d + 1) // 2
         like = self.qkv.weight
-        norm = torch.zeros(batch, self.heads, features, dtype=compute_dtype(like.dtype), device=like.device)
+        norm = torch.zeros(batch, self.heads, features, dtype=accumulator(like.dtype), device=like.device)
         return {"state": norm.new_zeros(batch, self.heads, features, d), "norm": norm}
 
     def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .registration import accumulator, register, require
+from ..precision import accumulator
+from .registration import register, require
 from .taylor_shift import check_heads, check_lengths, features, normalize_rows, weighted_features
 
 _CHUNK = 128

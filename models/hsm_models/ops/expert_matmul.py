@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .registration import accumulator, register, require
+from ..precision import accumulator
+from .registration import register, require
 from .routing import observe
 
 

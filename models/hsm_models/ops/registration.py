@@ -9,11 +9,6 @@ import torch
 from torch import Tensor
 
 
-def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype that sums are kept in: float64 for float64 tensors, else float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def require(condition: bool, message: str) -> None:
     """Raise ValueError with `message` unless the condition holds."""
     if not condition:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .registration import accumulator, register, require
+from ..precision import accumulator
+from .registration import register, require
 from .token_shift import check_ring, check_shifts, shift_groups, shift_groups_cached
 
 

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .registration import accumulator, register, require
+from ..precision import accumulator
+from .registration import register, require
 
 FORMS = ("auto", "direct", "efficient")
 _EPS = 1e-12
