@@ -24,7 +24,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         BadInputError: the directory is missing or not writable, `target` is a directory, or the disk is full.
     """
     target = Path(target)
-    _check_target(target)
+    check_target(target)
     with _explained(target):
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
         os.close(handle)
@@ -42,7 +42,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
 def atomic_directory(parent: str | Path) -> Iterator[Path]:
     """Yield a hidden scratch directory inside `parent` that is removed at the end, whatever happens."""
     parent = Path(parent)
-    _check_target(parent / "x")
+    check_target(parent / "x")
     with _explained(parent), tempfile.TemporaryDirectory(prefix=".hsm-export.", dir=parent) as name:
         yield Path(name)
 
@@ -69,7 +69,8 @@ def require_file(path: str | Path, what: str) -> Path:
     return path
 
 
-def _check_target(target: Path) -> None:
+def check_target(target: Path) -> None:
+    """Raise BadInputError when a file cannot be made at `target`: a directory is there, or its directory is not."""
     if target.is_dir():
         raise BadInputError(f"cannot write {target}: it is a directory", "name a file inside it")
     if not target.parent.is_dir():

@@ -1,0 +1,205 @@
+"""Export a trained model to one ONNX file that is checked before it appears."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MissingDependencyError, UsageError
+from .inputs import InputSpec
+from .result import CheckedOutput, ExportResult
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from torch import nn
+
+    from .source import Source
+
+__all__ = ["PRECISIONS", "CheckedOutput", "ExportResult", "InputSpec", "export"]
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+def export(
+    source: str | Path | nn.Module,
+    example_inputs: Any = None,
+    output: str | Path | None = None,
+    *,
+    precision: str = "fp32",
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    dynamic: Mapping[str, Mapping[int, str]] | None = None,
+    external_data: bool | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> ExportResult:
+    """Export a checkpoint or a module to ONNX; nothing is written unless every check passes.
+
+    Each mixer becomes one node of domain `hsm` whose function body is in the same file. The file is checked by the
+    ONNX checker and strict shape inference, and run in ONNX Runtime against the module in float64.
+
+    Args:
+        source: a checkpoint's path, `zoo:NAME`, or an nn.Module in float32.
+        example_inputs: for a module of your own: a tensor, a tuple of the arguments of `forward`, or a dict of
+            keyword arguments.
+        output: the ONNX file to write.
+        precision: type of the weights and activations: "fp32", "fp16" or "bf16". Norms, softmax, reductions and
+            routing stay in float32, and so do all floating-point inputs and outputs.
+        input_names: names of the tensors in the file; default: the parameters of `forward`.
+        output_names: names of the results; default: "logits" for our models, else "output" or "output_0", ...
+        dynamic: input name -> {dimension: name}, replacing the default for that input: dimension 0 is `batch`,
+            dimension 1 of integer inputs and of (B,T,D) inputs is `length`. `{}` fixes all of them.
+        external_data: put the weights into `<output>.data`; None does so above 256 MB.
+        progress: is called with the name of each phase.
+
+    Raises:
+        UsageError: arguments that contradict each other.
+        BadInputError: a model that cannot be exported, a file that fails its checks, or an output that cannot be
+            written.
+        NumbersDifferError: the file's numbers depart from PyTorch's.
+        MissingDependencyError: ONNX Runtime is not installed.
+        CheckpointError, ConfigError: a damaged or hostile checkpoint.
+    """
+    from ..files import atomic_directory, check_target
+    from .source import resolve
+
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if output is None:
+        raise UsageError("export needs an output path", 'call export(source, output="model.onnx")')
+    _require_onnxruntime()
+    target = Path(output)
+    check_target(target)
+    progress = progress or (lambda phase: None)
+    with atomic_directory(target.parent) as scratch:
+        progress("loading")
+        resolved = resolve(source, example_inputs, input_names, output_names, dynamic)
+        return _export(resolved, target, scratch, precision, external_data, progress)
+
+
+def _export(
+    source: Source,
+    target: Path,
+    scratch: Path,
+    precision: str,
+    external_data: bool | None,
+    progress: Callable[[str], None],
+) -> ExportResult:
+    from .checking import check_in_subprocess
+    from .comparing import compare, references
+    from .finishing import write
+
+    progress("tracing")
+    model, inputs = _graph(source, precision)
+    progress("running PyTorch")
+    expected = references(source, precision, [node.attributes["k"].as_int() for node in _expert_nodes(model)])
+    progress("writing")
+    path = scratch / target.name
+    data = write(model, path, external_data)
+    progress("checking")
+    feeds = [_feed(model, reference.feeds, reference.masks) for reference in expected]
+    results = check_in_subprocess(path, feeds, scratch)
+    checks = compare(results, expected, precision)
+    result = _result(model, source, target, path, data, precision, inputs, checks)
+    (scratch / result.report.name).write_text(json.dumps(_side_file(result), indent=2) + "\n")
+    for written in (data, path, scratch / result.report.name):
+        if written is not None:
+            written.replace(target.with_name(written.name))
+    return result
+
+
+def _graph(source: Source, precision: str) -> tuple[ir.Model, tuple[InputSpec, ...]]:
+    """Return the finished graph of a module; its initialisers still refer to the module's tensors."""
+    from .cleaning import clean
+    from .finishing import add_bodies, describe, refuse_quantised
+    from .precision import convert
+    from .tracing import trace
+
+    model = trace(source.module, source.arguments)
+    refuse_quantised(model)
+    parameters = {name for name, _ in source.module.named_parameters(remove_duplicate=False)}
+    buffers = {name for name, _ in source.module.named_buffers(remove_duplicate=False)}
+    inputs = clean(model, source.arguments.inputs, source.output_names, parameters | buffers)
+    if precision != "fp32":
+        convert(model, precision, parameters)
+    add_bodies(model)
+    describe(model, source, inputs, precision)
+    return model, inputs
+
+
+def _expert_nodes(model: ir.Model) -> list[ir.Node]:
+    from ..runtimes.routing import EXPERT_OPERATORS
+
+    return [node for node in model.graph if node.domain == "hsm" and node.op_type in EXPERT_OPERATORS]
+
+
+def _feed(model: ir.Model, feeds: Mapping[str, Any], masks: Sequence[Any]) -> dict[str, Any]:
+    """Add the choice of experts to a run's inputs, under the names that instrumenting the file gives them."""
+    from ..runtimes.routing import RoutedNode
+
+    feed = dict(feeds)
+    for node, mask in zip(_expert_nodes(model), masks, strict=True):
+        feed[RoutedNode(node.name or "", node.attributes["k"].as_int()).mask] = mask
+    return feed
+
+
+def _result(
+    model: ir.Model,
+    source: Source,
+    target: Path,
+    path: Path,
+    data: Path | None,
+    precision: str,
+    inputs: tuple[InputSpec, ...],
+    checks: tuple[CheckedOutput, ...],
+) -> ExportResult:
+    from ..files import sha256
+
+    return ExportResult(
+        path=target,
+        external_data=None if data is None else target.with_name(data.name),
+        report=target.with_name(f"{target.name}.json"),
+        precision=precision,
+        task=source.task,
+        source_sha256=source.sha256,
+        sha256=sha256(path),
+        bytes=path.stat().st_size + (0 if data is None else data.stat().st_size),
+        parameters=sum(parameter.numel() for parameter in source.module.parameters()),
+        nodes=len(model.graph),
+        mixers={node.name or "": node.op_type for node in model.graph if node.domain == "hsm"},
+        inputs=inputs,
+        outputs=tuple(value.name or "" for value in model.graph.outputs),
+        checks=checks,
+        versions=_versions(),
+    )
+
+
+def _side_file(result: ExportResult) -> dict[str, Any]:
+    """Return what is written beside the file: the result, with file names instead of paths."""
+    data = result.to_dict()
+    for key in ("path", "external_data", "report"):
+        data[key] = data[key] and Path(data[key]).name
+    return data
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in ("hsm-export", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _require_onnxruntime() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("onnxruntime") is None:
+        raise MissingDependencyError(
+            "exporting needs ONNX Runtime, to run the file before it is handed over",
+            "pip install 'hsm-export[cpu]', or 'hsm-export[gpu]'",
+        )

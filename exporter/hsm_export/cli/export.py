@@ -1,0 +1,81 @@
+"""`hsm-export export`: write a checkpoint as one checked ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .console import emit, json_option, phases
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..exporting import ExportResult
+
+# The same as hsm_export.exporting.PRECISIONS, which is not imported to keep `--help` quick.
+_PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+@click.command("export")
+@click.argument("checkpoint")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The ONNX file to write.")
+@click.option(
+    "--precision",
+    type=click.Choice(_PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Type of weights and activations; norms, softmax and routing stay in float32.",
+)
+@click.option(
+    "--external-data/--no-external-data",
+    default=None,
+    help="Put the weights into OUTPUT.data [default: above 256 MB].",
+)
+@json_option
+def command(checkpoint: str, output: Path, precision: str, external_data: bool | None, as_json: bool) -> None:
+    """Export CHECKPOINT (a folder, a .safetensors file or zoo:NAME) to ONNX.
+
+    The file is checked, and its numbers are compared with PyTorch's, before it replaces OUTPUT. The measured errors
+    are written to OUTPUT.json.
+
+    \b
+    Examples:
+      hsm-export export zoo:hsm-lm -o hsm-lm.onnx
+      hsm-export export my-checkpoint/ -o model.onnx --precision fp16
+      hsm-export export model.safetensors -o model.onnx --external-data --json
+    """
+    from ..exporting import export
+
+    with phases("export") as progress:
+        result = export(checkpoint, output=output, precision=precision, external_data=external_data, progress=progress)
+    emit(result, as_json, _table)
+
+
+def _table(result: ExportResult) -> Table:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    files = [result.path, *([result.external_data] if result.external_data else []), result.report]
+    worst = max(result.checks, key=lambda check: check.max_abs_error / check.allowed if check.allowed else 0.0)
+    rows = {
+        "files": "\n".join(map(str, files)),
+        "size": f"{result.bytes / 1e6:.2f} MB, {result.parameters:,} parameters in {result.precision}",
+        "inputs": "\n".join(f"{spec.name} {spec.dtype} ({', '.join(map(str, spec.shape))})" for spec in result.inputs),
+        "outputs": ", ".join(result.outputs),
+        "mixers": _mixers(result),
+        "checked": f"{len(result.checks)} runs in ONNX Runtime against PyTorch float64",
+        "largest error": f"{worst.max_abs_error:.2e} (allowed: {worst.allowed:.2e})",
+    }
+    for label, text in rows.items():
+        table.add_row(label, text)
+    return table
+
+
+def _mixers(result: ExportResult) -> str:
+    """Count the operators of domain `hsm`."""
+    from collections import Counter
+
+    counts = Counter(result.mixers.values())
+    return ", ".join(f"{count} x {name}" for name, count in counts.items()) or "none"

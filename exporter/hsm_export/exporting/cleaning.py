@@ -1,0 +1,216 @@
+"""Turn the tracer's graph into one that people can read and that is the same in every run."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from .inputs import InputSpec, TraceInput
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_HSM = "hsm"
+
+
+def clean(
+    model: ir.Model, inputs: Sequence[TraceInput], output_names: Sequence[str] | None, weights: set[str]
+) -> tuple[InputSpec, ...]:
+    """Fold constants, give everything its final name, and drop what the tracer wrote about itself; in place.
+
+    Args:
+        model: a traced model.
+        inputs: what it was traced with, in the order of the graph's inputs.
+        output_names: names of the outputs; None means "output", or "output_0", "output_1", ...
+        weights: names of parameters and buffers; they stay initialisers under these names.
+
+    Raises:
+        UsageError: the number of output names is not the number of outputs.
+    """
+    _simplify(model, weights)
+    _rename_borders(model, inputs, output_names)
+    specs = _name_dimensions(model, inputs)
+    _name_nodes(model)
+    _name_constants(model, weights)
+    _strip(model)
+    return specs
+
+
+def _simplify(model: ir.Model, weights: set[str]) -> None:
+    """Fold shapes and constants, never weights, and compute what is equal once."""
+    import onnx_ir.passes.common as common
+    from onnxscript import optimizer, rewriter
+
+    def should_fold(node: ir.Node) -> bool | None:
+        return False if any(value is not None and value.name in weights for value in node.inputs) else None
+
+    for _ in range(2):
+        optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=should_fold)
+        rewriter.rewrite(model)
+    for simplify in (
+        common.RemoveUnusedNodesPass(),
+        common.IdentityEliminationPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.RemoveUnusedNodesPass(),
+        common.OutputFixPass(),
+        common.NameFixPass(),
+    ):
+        simplify(model)
+    _merge_constants(model.graph, weights)
+
+
+def _merge_constants(graph: ir.Graph, weights: set[str]) -> None:
+    """Keep one of equal small constants; weights are never merged, they keep their names."""
+    seen: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+    for value in list(graph.initializers.values()):
+        tensor = value.const_value
+        if value.name in weights or tensor is None or tensor.size > 64:
+            continue
+        key = (tensor.dtype.name, tuple(tensor.shape.numpy()), tensor.tobytes())
+        first = seen.setdefault(key, value)
+        if first is not value:
+            value.replace_all_uses_with(first)
+            del graph.initializers[value.name]
+
+
+def _rename_borders(model: ir.Model, inputs: Sequence[TraceInput], output_names: Sequence[str] | None) -> None:
+    graph = model.graph
+    assert len(graph.inputs) == len(inputs)
+    if output_names is None:
+        count = len(graph.outputs)
+        output_names = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+    if len(output_names) != len(graph.outputs):
+        raise UsageError(
+            f"output_names has {len(output_names)} names but the module returns {len(graph.outputs)} tensors"
+        )
+    taken = {spec.name for spec in inputs} | set(output_names)
+    for node in graph.all_nodes():
+        for value in node.outputs:
+            if value.name in taken:
+                value.name = f"{value.name}.inner"
+    for value, spec in zip(graph.inputs, inputs, strict=True):
+        value.name = spec.name
+    for value, name in zip(graph.outputs, output_names, strict=True):
+        value.name = name
+
+
+def _name_dimensions(model: ir.Model, inputs: Sequence[TraceInput]) -> tuple[InputSpec, ...]:
+    """Replace the tracer's symbols (s27, also inside expressions) by `batch`, `length` and so on."""
+    import onnx_ir as ir
+
+    names: dict[str, str] = {}
+    for value, spec in zip(model.graph.inputs, inputs, strict=True):
+        assert value.shape is not None
+        for dim, size in enumerate(value.shape):
+            symbol = None if isinstance(size, int) else size.value
+            if symbol is not None and symbol not in names:
+                wished = {**spec.dynamic, **spec.free}.get(dim, f"{spec.name}_{dim}")
+                names[symbol] = wished if wished not in names.values() else f"{spec.name}_{wished}"
+    for value in _values(model.graph):
+        if value.shape is not None:
+            value.shape = ir.Shape([_renamed(dim, names) for dim in value.shape])
+    specs = []
+    for value, spec in zip(model.graph.inputs, inputs, strict=True):
+        assert value.shape is not None and value.dtype is not None
+        shape = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
+        dtype = str(value.dtype.numpy())
+        specs.append(InputSpec(spec.name, dtype, shape, tuple(spec.example.shape), spec.low, spec.high))
+    return tuple(specs)
+
+
+def _renamed(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | str | None:
+    if isinstance(dim, int) or dim.value is None:
+        return dim if isinstance(dim, int) else None
+    return re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dim.value)
+
+
+def _values(graph: ir.Graph) -> list[ir.Value]:
+    values = [*graph.inputs, *graph.initializers.values()]
+    for node in graph.all_nodes():
+        values += node.outputs
+    return values
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Name nodes after the module that they come from, and what they compute after them.
+
+    The only `hsm` node of a module has the module's own path (`layers.3.mixer`); all others add their operator's name
+    (`layers.3.mixer.qkv.MatMul`), and a number from the second on.
+    """
+    nodes = list(model.graph.all_nodes())
+    scopes = _scopes(nodes)
+    mixers = Counter(scope for node, scope in zip(nodes, scopes, strict=True) if node.domain == _HSM)
+    borders = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+    used: Counter[str] = Counter()
+    for node, scope in zip(nodes, scopes, strict=True):
+        alone = node.domain == _HSM and mixers[scope] == 1 and scope
+        base = scope if alone else ".".join(filter(None, (scope, node.op_type)))
+        used[base] += 1
+        node.name = base if used[base] == 1 else f"{base}_{used[base]}"
+        for index, value in enumerate(node.outputs):
+            if value.name not in borders:
+                value.name = node.name if len(node.outputs) == 1 else f"{node.name}.{index}"
+
+
+def _scopes(nodes: Sequence[ir.Node]) -> list[str]:
+    """Return the path of the module that each node comes from, "" for the model itself.
+
+    A node that a simplification made has no path of its own: it belongs where its first input comes from.
+    """
+    found: dict[ir.Node, str] = {}
+    for node in nodes:
+        written = node.metadata_props.get(_SCOPES)
+        if written is None:
+            producers = (value.producer() for value in node.inputs if value is not None)
+            found[node] = next((found[producer] for producer in producers if producer in found), "")
+        else:
+            path = reversed(ast.literal_eval(written)[:-1])
+            found[node] = next((scope for scope in path if not scope.startswith("_empty_nn_module")), "")
+    return list(found.values())
+
+
+def _name_constants(model: ir.Model, weights: set[str]) -> None:
+    """Number the initialisers that are not weights, in the order of their first use."""
+    initializers = model.graph.initializers
+    order: dict[str, ir.Value] = {}
+    for node in model.graph.all_nodes():
+        for value in node.inputs:
+            if value is not None and value.name in initializers and value.name not in weights:
+                order.setdefault(value.name, value)
+    for value in order.values():
+        value.name = f"{value.name}.unnamed"
+    for index, value in enumerate(order.values()):
+        value.name = f"constant_{index}"
+    kept = sorted(initializers.values(), key=lambda value: (value.name not in weights, _natural(value.name or "")))
+    initializers.clear()
+    for value in kept:
+        initializers.add(value)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key that puts layers.2 before layers.10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _strip(model: ir.Model) -> None:
+    """Drop stack traces, file paths and scopes: they differ between machines and say nothing to a runtime."""
+    model.metadata_props.clear()
+    model.doc_string = None
+    for graph in (model.graph, *model.graph.subgraphs()):
+        graph.metadata_props.clear()
+        graph.doc_string = None
+        for value in _values(graph):
+            value.metadata_props.clear()
+            value.doc_string = None
+            if value.const_value is not None:
+                value.const_value.metadata_props.clear()
+                value.const_value.doc_string = None
+        for node in graph:
+            node.metadata_props.clear()
+            node.doc_string = None

@@ -1,0 +1,219 @@
+"""Compare a written file's numbers with those of the PyTorch module that it was made from.
+
+The arbiter is the module in float64. The file's error against it may be twice the error of PyTorch itself in the
+file's precision, plus 4 eps(T) max|reference|. Where experts are routed, all sides use the arbiter's choice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import NumbersDifferError
+from .result import CheckedOutput
+from .source import Source, evaluating, resized
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+# Allowed error in units of eps(T) max|reference| where PyTorch cannot show its own error in this precision.
+_WITHOUT_NATIVE = 64.0
+_FLOOR = 4.0
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What one run of the file must reproduce.
+
+    Attributes:
+        feeds: input name -> array.
+        masks: for each expert operator, in call order, the arbiter's choice of experts.
+        expected: each output in float64.
+        native_errors: for each output PyTorch's own error in the file's precision, or None.
+    """
+
+    feeds: dict[str, NDArray[Any]]
+    masks: list[NDArray[np.bool_]]
+    expected: list[NDArray[np.float64]]
+    native_errors: list[float | None]
+
+
+def references(source: Source, precision: str, active: Sequence[int]) -> list[Reference]:
+    """Run the module in float64 and in the file's precision, at the example shapes and at others.
+
+    The second run has other sizes in all dynamic dimensions; it is left out where the module refuses them.
+
+    Args:
+        source: the module and its example inputs.
+        precision: "fp32", "fp16" or "bf16".
+        active: the experts k that each expert operator of the file uses, in call order.
+    """
+    import torch
+
+    examples = [[spec.example for spec in source.arguments.inputs]]
+    other = resized(source.arguments, batch=1, length=-1)
+    if any(a.shape != b.shape for a, b in zip(examples[0], other, strict=True)):
+        examples.append(other)
+    arbiter = _run_all(source, torch.float64, examples, active)
+    native = _run_all(source, getattr(torch, TYPES[precision]), examples, active, arbiter)
+    if arbiter[0] is None:
+        arbiter = _run_all(source, torch.float32, examples, active)
+        native = [None] * len(examples)
+    found = []
+    for index, tensors in enumerate(examples):
+        exact, own = arbiter[index], native[index]
+        if exact is None:
+            continue
+        feeds = {spec.name: t.numpy() for spec, t in zip(source.arguments.inputs, tensors, strict=True)}
+        expected = [output.double().numpy() for output in exact.outputs]
+        errors = [
+            None if own is None else _max_error(own.outputs[i].double().numpy(), reference)
+            for i, reference in enumerate(expected)
+        ]
+        found.append(Reference(feeds, [mask.numpy() for mask in exact.masks], expected, errors))
+    return found
+
+
+@dataclass(frozen=True)
+class _Run:
+    outputs: list[Tensor]
+    masks: list[Tensor]
+
+
+def _run_all(
+    source: Source,
+    dtype: torch.dtype,
+    examples: Sequence[Sequence[Tensor]],
+    active: Sequence[int],
+    choices: Sequence[_Run | None] | None = None,
+) -> list[_Run | None]:
+    """Run the module in a type; None for a run that PyTorch refuses.
+
+    Args:
+        choices: runs whose choice of experts to take; None lets the module choose.
+    """
+    import torch
+
+    runs: list[_Run | None] = []
+    module = source.module if dtype is torch.float32 else _converted(source.module, dtype)
+    with evaluating(module):
+        for index, tensors in enumerate(examples):
+            chosen = None if choices is None else choices[index]
+            if choices is not None and chosen is None:
+                runs.append(None)
+                continue
+            cast = [t.to(dtype) if t.is_floating_point() else t for t in tensors]
+            args, kwargs = source.arguments.with_examples(cast)
+            try:
+                with torch.inference_mode(), _routed(chosen) as calls:
+                    outputs = _tensors(module(*args, **kwargs))
+            except (RuntimeError, TypeError, ValueError, IndexError):
+                # A user's module may mix types or refuse sizes; ours never do.
+                runs.append(None)
+                continue
+            masks = [_choice(logits, k) for logits, k in zip(calls, active, strict=True)]
+            runs.append(_Run(outputs, masks))
+    return runs
+
+
+def _converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Copy a module with its floating-point parameters and buffers in another type, one tensor at a time."""
+    import torch
+
+    converted: dict[int, Any] = {}
+    for parameter in module.parameters():
+        value = parameter.detach().to(dtype) if parameter.is_floating_point() else parameter.detach()
+        converted[id(parameter)] = torch.nn.Parameter(value, requires_grad=False)
+    for buffer in module.buffers():
+        converted[id(buffer)] = buffer.to(dtype) if buffer.is_floating_point() else buffer
+    return copy.deepcopy(module, converted)
+
+
+@contextlib.contextmanager
+def _routed(chosen: _Run | None) -> Iterator[list[Tensor]]:
+    """Collect the routing logits of a run, and force the experts that another run chose."""
+    from hsm_models.ops.routing import force_routing, record_routing
+
+    with record_routing() as calls:
+        if chosen is None or not chosen.masks:
+            yield calls
+        else:
+            with force_routing(chosen.masks):
+                yield calls
+
+
+def _choice(logits: Tensor, k: int) -> Tensor:
+    """Return the mask of the k largest logits, ties to the lower index."""
+    import torch
+
+    order = torch.sort(logits, dim=-1, descending=True, stable=True).indices[..., :k]
+    return torch.zeros(logits.shape, dtype=torch.bool).scatter(-1, order, True)
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    import torch
+
+    if isinstance(result, torch.Tensor):
+        return [result]
+    values = result.values() if isinstance(result, dict) else result
+    return [value for item in values for value in _tensors(item)]
+
+
+def _max_error(actual: NDArray[Any], reference: NDArray[np.float64]) -> float:
+    import numpy as np
+
+    return float(np.max(np.abs(actual.astype(np.float64) - reference), initial=0.0))
+
+
+def compare(
+    results: Sequence[dict[str, NDArray[Any]]], expected: Sequence[Reference], precision: str
+) -> tuple[CheckedOutput, ...]:
+    """Compare each run's outputs with the reference.
+
+    Raises:
+        NumbersDifferError: an error beyond what is allowed, a NaN or infinity of the file's own, or a wrong shape.
+    """
+    checks = []
+    for outputs, reference in zip(results, expected, strict=True):
+        shapes = {name: array.shape for name, array in reference.feeds.items()}
+        pairs = zip(outputs.items(), reference.expected, reference.native_errors, strict=True)
+        checks += [_compare_output(name, array, exact, own, precision, shapes) for (name, array), exact, own in pairs]
+    return tuple(checks)
+
+
+def _compare_output(
+    name: str,
+    actual: NDArray[Any],
+    reference: NDArray[np.float64],
+    native_error: float | None,
+    precision: str,
+    shapes: dict[str, tuple[int, ...]],
+) -> CheckedOutput:
+    import numpy as np
+    import torch
+
+    where = f"output {name!r} for {', '.join(f'{key} {list(shape)}' for key, shape in shapes.items())}"
+    if actual.shape != reference.shape:
+        raise NumbersDifferError(f"{where} has shape {list(actual.shape)}, PyTorch's has {list(reference.shape)}")
+    finite = np.isfinite(reference)
+    if not np.array_equal(finite, np.isfinite(actual)):
+        raise NumbersDifferError(f"{where} has a NaN or an infinity that PyTorch's does not have")
+    reference, actual = np.where(finite, reference, 0), np.where(finite, actual, 0)
+    scale = float(np.max(np.abs(reference), initial=0.0))
+    eps = float(torch.finfo(getattr(torch, TYPES[precision])).eps)
+    error = _max_error(actual, reference)
+    has_native = native_error is not None and np.isfinite(native_error)
+    allowed = 2 * native_error + _FLOOR * eps * scale if has_native else _WITHOUT_NATIVE * eps * scale  # type: ignore[operator]
+    if error > allowed:
+        raise NumbersDifferError(
+            f"{where} is off by {error:.3g} in ONNX Runtime, more than the {allowed:.3g} that {precision} explains",
+            "try --precision fp32; if that fails too, please report it",
+        )
+    return CheckedOutput(name, shapes, error, error / scale if scale else 0.0, native_error, allowed)

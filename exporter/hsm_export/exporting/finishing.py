@@ -1,0 +1,97 @@
+"""Complete a graph into a file: function bodies, metadata, weights inside or beside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import BadInputError
+from .inputs import InputSpec
+from .source import Source
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+EXTERNAL_ABOVE = 256 * 1024 * 1024
+_IR_VERSION = 10  # the first with functions and opset 21
+_QUANTISED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearMatMul", "MatMulInteger"}
+
+
+def add_bodies(model: ir.Model) -> None:
+    """Append the function body of every `hsm` operator that the graph uses."""
+    import onnx_ir as ir
+
+    from ..opset import DOMAIN, OPERATORS, VERSION
+
+    model.functions.clear()
+    used = sorted({node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN})
+    for name in used:
+        function = ir.from_proto(OPERATORS[name].function(model.opset_imports[""]))
+        model.functions[function.identifier()] = function
+    model.opset_imports.pop(DOMAIN, None)
+    if used:
+        model.opset_imports[DOMAIN] = VERSION
+
+
+def refuse_quantised(model: ir.Model) -> None:
+    """Raise BadInputError when the graph has quantised operators."""
+    for node in model.graph.all_nodes():
+        if node.op_type in _QUANTISED:
+            raise BadInputError(
+                f"the model is quantised ({node.op_type} at {node.name}), which is not supported",
+                "export the float32 model",
+            )
+
+
+def describe(model: ir.Model, source: Source, inputs: Sequence[InputSpec], precision: str) -> None:
+    """Write who made the file from what into it; nothing that differs from run to run."""
+    from .. import __version__
+    from ..opset import VERSION
+
+    model.ir_version = _IR_VERSION
+    model.producer_name = "hsm-export"
+    model.producer_version = __version__
+    model.graph.name = source.task or type(source.module).__name__
+    values = {
+        "version": __version__,
+        "opset": str(VERSION),
+        "precision": precision,
+        "config": source.config,
+        "source_sha256": source.sha256,
+        "inputs": json.dumps([asdict(spec) for spec in inputs]),
+        "task": source.task,
+    }
+    model.metadata_props.update({f"hsm_export.{key}": value for key, value in values.items()})
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Return the size of all initialisers in bytes."""
+    return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+
+
+def write(model: ir.Model, path: Path, external_data: bool | None) -> Path | None:
+    """Write the model; its weights go into `<path>.data` when asked, or above 256 MB.
+
+    Returns:
+        The file of external data, if there is one.
+
+    Raises:
+        BadInputError: weights above 2 GB cannot stay inside the file.
+    """
+    import onnx_ir as ir
+
+    size = weight_bytes(model)
+    beside = size > EXTERNAL_ABOVE if external_data is None else external_data
+    if not beside:
+        if size >= 2**31 - 2**20:
+            raise BadInputError(
+                f"{size / 2**30:.1f} GB of weights do not fit into one ONNX file", "leave out --no-external-data"
+            )
+        ir.save(model, path)
+        return None
+    data = path.with_name(f"{path.name}.data")
+    ir.save(model, path, external_data=data.name)
+    return data

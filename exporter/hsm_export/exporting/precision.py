@@ -1,0 +1,192 @@
+"""Rewrite a float32 graph so that weights and activations are float16 or bfloat16, with islands of float32.
+
+The rules, for every float32 value:
+
+* Weights and activations become T.
+* Islands: softmax, norms, reductions, powers, roots, exponentials, sines and whatever the operators of domain `hsm`
+  want in float32 by their schema (routing logits, running sums) are computed in float32.
+* What only feeds an island, such as the scores and the mask before a softmax, is computed in float32 too; before
+  routing logits even the matrix product is, from the weight in float32.
+* What follows an island stays float32 until it meets a value of type T; that operation is computed in float32 and
+  rounded to T. Matrix products and convolutions always take T. What follows a norm is T.
+* A constant beyond the range of T becomes T's largest number; an operation with a constant that T would round to zero
+  is computed in float32.
+* Inputs and outputs of the graph keep their types.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import BadInputError
+from .classification import Classifier, small_constant
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_SUFFIXES = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
+
+
+def convert(model: ir.Model, precision: str, parameters: set[str]) -> None:
+    """Rewrite a model in place.
+
+    Args:
+        model: a float32 model without function bodies.
+        precision: "fp16" or "bf16".
+        parameters: names of the initialisers that are trained weights; they must be finite in T.
+
+    Raises:
+        BadInputError: a weight is too large for float16.
+    """
+    import onnx_ir as ir
+
+    low = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}[precision]
+    classifier = Classifier(model, low)
+    classifier.run()
+    rewrite = _Rewrite(model.graph, low)
+    for value in list(model.graph.initializers.values()):
+        if value.dtype == ir.DataType.FLOAT and value not in classifier.wide_constants:
+            rewrite.lower_constant(value, parameters)
+    nodes = list(model.graph)
+    for node in nodes:
+        plan = classifier.plans.get(node)
+        if plan is not None:
+            rewrite.set_outputs(node, plan.outputs)
+    for node in nodes:
+        plan = classifier.plans.get(node)
+        if plan is not None:
+            rewrite.cast_inputs(node, plan.inputs)
+        rewrite.cast_captures(node)
+    rewrite.restore_outputs()
+
+
+class _Rewrite:
+    """Applies a plan to a graph.
+
+    Args:
+        graph: the graph to change.
+        low: T.
+    """
+
+    def __init__(self, graph: ir.Graph, low: ir.DataType) -> None:
+        self._graph = graph
+        self._low = low
+        self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+        self._lowered: set[ir.Value] = set()
+
+    def lower_constant(self, value: ir.Value, parameters: set[str]) -> None:
+        """Store a weight in T; of another constant keep the float32 original for the readers that want it."""
+        import onnx_ir as ir
+
+        tensor = value.const_value
+        assert tensor is not None and value.name is not None
+        is_weight = value.name in parameters
+        if is_weight:
+            _require_in_range(tensor, value.name, self._low)
+        lowered = _lowered(tensor, self._low, clamp=not is_weight)
+        if is_weight or small_constant(value) is None:
+            value.const_value = lowered
+            value.dtype = self._low
+            self._lowered.add(value)
+            return
+        name = f"{value.name}.{_SUFFIXES[self._low.name]}"
+        copy = ir.Value(name=name, type=ir.TensorType(self._low), shape=value.shape, const_value=lowered)
+        lowered.name = name
+        self._graph.initializers.add(copy)
+        self._casts[value, self._low] = copy
+
+    def set_outputs(self, node: ir.Node, outputs: dict[int, bool]) -> None:
+        """Give a node's results their new type."""
+        for index, wide in outputs.items():
+            if not wide:
+                node.outputs[index].dtype = self._low
+                self._lowered.add(node.outputs[index])
+
+    def cast_inputs(self, node: ir.Node, inputs: dict[int, bool]) -> None:
+        """Feed a node with the types that it wants."""
+        import onnx_ir as ir
+
+        for index, wide in inputs.items():
+            value = node.inputs[index]
+            assert value is not None
+            wanted = ir.DataType.FLOAT if wide else self._low
+            if value.dtype != wanted:
+                node.replace_input_with(index, self._cast(value, wanted))
+
+    def cast_captures(self, node: ir.Node) -> None:
+        """Feed the subgraphs of a node, which stay float32, with float32 copies of what they capture."""
+        import onnx_ir as ir
+
+        for attribute in node.attributes.values():
+            if attribute.type != ir.AttributeType.GRAPH:
+                continue
+            graph = attribute.as_graph()
+            for inner in graph.all_nodes():
+                for index, value in enumerate(inner.inputs):
+                    if value in self._lowered:
+                        assert value is not None
+                        inner.replace_input_with(index, self._cast(value, ir.DataType.FLOAT))
+            for index, value in enumerate(graph.outputs):
+                if value in self._lowered:
+                    graph.outputs[index] = self._cast(value, ir.DataType.FLOAT)
+
+    def restore_outputs(self) -> None:
+        """Give the graph's outputs their float32 type back, under their own names."""
+        import onnx_ir as ir
+
+        for index, value in enumerate(self._graph.outputs):
+            if value in self._lowered:
+                name = value.name
+                value.name = f"{name}.{_SUFFIXES[self._low.name]}"
+                cast = self._cast(value, ir.DataType.FLOAT)
+                cast.name = name
+                self._graph.outputs[index] = cast
+
+    def _cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """Return a value in another type; there is one Cast for all readers, right after the producer."""
+        import onnx_ir as ir
+
+        key = (value, dtype)
+        if key not in self._casts:
+            name = f"{value.name}.{_SUFFIXES[dtype.name]}"
+            node = ir.node("Cast", [value], attributes={"to": dtype}, name=name)
+            output = node.outputs[0]
+            output.name, output.dtype, output.shape = name, dtype, value.shape
+            producer = value.producer()
+            if producer is None:
+                self._graph.insert_before(self._graph[0], node)
+            else:
+                self._graph.insert_after(producer, node)
+            self._casts[key] = output
+        return self._casts[key]
+
+
+def _require_in_range(tensor: ir.TensorProtocol, name: str, low: ir.DataType) -> None:
+    """Refuse a weight that overflows in T; bfloat16 has float32's range."""
+    import numpy as np
+
+    if low.name != "FLOAT16" or tensor.size == 0:
+        return
+    array = tensor.numpy()
+    largest = float(max(array.max(), -array.min()))
+    if largest > float(np.finfo(np.float16).max):
+        raise BadInputError(
+            f"weight {name} holds {largest:.6g}, beyond float16's largest number, 65504",
+            "use --precision bf16, which has the range of float32",
+        )
+
+
+def _lowered(tensor: ir.TensorProtocol, low: ir.DataType, clamp: bool) -> ir.LazyTensor:
+    """Return a tensor in T that is converted when it is written; finite numbers stay finite with `clamp`."""
+    import ml_dtypes
+    import numpy as np
+    import onnx_ir as ir
+
+    def make() -> ir.Tensor:
+        array = tensor.numpy()
+        if clamp:
+            limit = float(ml_dtypes.finfo(low.numpy()).max)
+            array = np.where(np.isfinite(array), np.clip(array, -limit, limit), array)
+        return ir.Tensor(np.asarray(array).astype(low.numpy()), dtype=low, name=tensor.name)
+
+    return ir.LazyTensor(make, dtype=low, shape=tensor.shape, name=tensor.name)
