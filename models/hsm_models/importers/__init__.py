@@ -110,7 +110,7 @@ def to_authors_layout(
     """
     if layout == "taylor-shift":
         table = taylor_shift.entries(config, query_scale)
-        return to_theirs(table, taylor_shift.without_position_row(weights))
+        return to_theirs(table, taylor_shift.without_position_row(weights) if config.image is None else weights)
     theirs = to_theirs(switch_head.entries(config, naming), weights)
     if config.tie_embeddings:
         theirs["output.weight"] = theirs["embedding.weight"]

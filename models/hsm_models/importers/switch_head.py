@@ -144,7 +144,7 @@ def read_attention_config(
         experts=experts,
         active=_active(options.active, experts, "active"),
         positions=_positions(weights, prefix + names.position, options),
-        rope_fraction=0.5 if options.rope_fraction is None else options.rope_fraction,
+        rope_fraction=_rope_fraction(options, head_dim),
         rope_base=10000.0 if options.rope_base is None else options.rope_base,
         same_selection=experts > 1 and prefix + names.source not in weights,
     )
@@ -248,6 +248,14 @@ def _active(active: int | None, experts: int, name: str) -> int:
             f"how many of the {experts} experts are used per token cannot be read off the weights: give {name}"
         )
     return active
+
+
+def _rope_fraction(options: ImportOptions, head_dim: int) -> float:
+    fraction = 0.5 if options.rope_fraction is None else options.rope_fraction
+    channels = int(fraction * head_dim)
+    if channels % 2 and options.positions != "none":
+        raise OptionError(f"RoPE turns pairs of channels, but {fraction} of {head_dim} are {channels}")
+    return fraction
 
 
 def _positions(weights: Weights, name: str, options: ImportOptions) -> Any:

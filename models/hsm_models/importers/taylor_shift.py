@@ -11,7 +11,7 @@ import torch
 
 from ..config import ImageConfig, LayerConfig, MLPConfig, ModelConfig, TaylorShiftConfig
 from ..errors import CheckpointError
-from .mapping import Entry, at_least_single, count_layers, shape_of, transposed, weight_and_bias
+from .mapping import Entry, at_least_single, count_layers, reshaped, shape_of, transposed, weight_and_bias
 from .options import ImportOptions, OptionError, QueryScale
 
 Weights = Mapping[str, torch.Tensor]
@@ -21,19 +21,16 @@ NORM_EPS = 1e-6
 def normalise(weights: Weights) -> dict[str, torch.Tensor]:
     """Reduce the variants of the layout to one form.
 
-    The variants: a classifier inside a Sequential (`head.0.*`), image positions with a row for the CLS token (it is
-    added to the token itself), and qkv projections without bias (a bias of zeros does the same).
+    The variants: a classifier inside a Sequential (`head.0.*`), image positions without a row for the CLS token (zeros
+    do the same), and qkv projections without bias (again zeros).
 
     Args:
         weights: the authors' state dict, without prefixes.
     """
     renamed = {re.sub(r"^head\.0\.", "head.", name): tensor for name, tensor in weights.items()}
-    positions, cls_token = renamed.get("pos_embed"), renamed.get("cls_token")
-    if positions is not None and cls_token is not None and positions.dim() == 3:
-        rows = positions.shape[1]
-        if math.isqrt(rows) ** 2 != rows and positions.shape[2:] == cls_token.shape[2:]:
-            renamed["cls_token"] = cls_token + positions[:, :1]
-            renamed["pos_embed"] = positions[:, 1:]
+    positions = renamed.get("pos_embed")
+    if positions is not None and positions.dim() == 3 and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
+        renamed["pos_embed"] = torch.cat((torch.zeros_like(positions[:, :1]), positions), dim=1)
     if not any(name.endswith(".attn.qkv.bias") for name in renamed):
         projections = [name for name in renamed if name.endswith(".attn.qkv.weight")]
         renamed |= {
@@ -92,7 +89,7 @@ def entries(config: ModelConfig, query_scale: QueryScale | None = None) -> list[
 
 
 def without_position_row(weights: Weights) -> dict[str, torch.Tensor]:
-    """Add the CLS token's position to the token itself, in our names: the authors' positions have no row for it."""
+    """Add the CLS token's position to the token itself, in our names: a transformer's `pe` has no row for it."""
     positions, cls_token = weights["position_embedding"], weights["cls_token"]
     moved = torch.cat((torch.zeros_like(positions[:1]), positions[1:]))
     return {**weights, "cls_token": cls_token + positions[0], "position_embedding": moved}
@@ -111,10 +108,10 @@ def _read_attention(weights: Weights, options: ImportOptions) -> TaylorShiftConf
 
 def _read_image(weights: Weights) -> ImageConfig:
     _, channels, height, patch = shape_of(weights, "patch_embed.proj.weight", 4)
-    rows = shape_of(weights, "pos_embed", 3)[1]
-    side = math.isqrt(rows)
-    if height != patch or side * side != rows:
-        raise CheckpointError(f"pos_embed has {rows} rows and patches are {height}x{patch}: that is no square image")
+    patches = shape_of(weights, "pos_embed", 3)[1] - 1
+    side = math.isqrt(patches)
+    if height != patch or side * side != patches:
+        raise CheckpointError(f"pos_embed is for {patches} patches of {height}x{patch}: that is no square image")
     return ImageConfig(size=side * patch, patch=patch, channels=channels)
 
 
@@ -131,20 +128,19 @@ def _query_factor(mixer: TaylorShiftConfig, width: int, query_scale: QueryScale 
 
 def _embedding_entries(config: ModelConfig) -> list[Entry]:
     width, image = config.width, config.image
+    cls_token = Entry("cls_token", "cls_token", (1, 1, width))
     if image is not None:
-        shape = (width, image.channels, image.patch, image.patch)
-        embedding = weight_and_bias("embedding.proj", "patch_embed.proj", shape)
-        rows, positions = (image.size // image.patch) ** 2, "pos_embed"
-    else:
-        embedding = [
-            transposed("embedding.weight", "patch_embed.weight", (width, config.vocab_size)),
-            Entry("embedding.bias", "patch_embed.bias", (width,)),
+        rows = (image.size // image.patch) ** 2 + 1
+        return [
+            *weight_and_bias("embedding.proj", "patch_embed.proj", (width, image.channels, image.patch, image.patch)),
+            cls_token,
+            reshaped("position_embedding", "pos_embed", (1, rows, width), (rows, width)),
         ]
-        rows, positions = config.max_length, "pe"
     return [
-        *embedding,
-        Entry("cls_token", "cls_token", (1, 1, width)),
-        Entry("position_embedding", positions, (1, rows, width), _add_row, _drop_row),
+        transposed("embedding.weight", "patch_embed.weight", (width, config.vocab_size)),
+        Entry("embedding.bias", "patch_embed.bias", (width,)),
+        cls_token,
+        Entry("position_embedding", "pe", (1, config.max_length, width), _add_row, _drop_row),
     ]
 
 

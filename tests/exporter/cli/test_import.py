@@ -1,4 +1,4 @@
-"""`hsm-export import` through real processes."""
+"""`hsm-export import`: through real processes where the process matters, else inside this one."""
 
 from __future__ import annotations
 
@@ -9,22 +9,31 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from tests.models.importers import authors
 
+import hsm_export
+from hsm_export import cli
+from hsm_export.errors import UsageError
 from hsm_models.checkpoint import load_checkpoint
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "hsm_export", "import", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+def run(*arguments: str | Path) -> int:
+    """Run the command line in this process and return its exit code."""
+    return cli.run(["import", *map(str, arguments)])
+
+
 def test_a_training_file_becomes_a_checkpoint_with_the_same_numbers(tmp_path: Path, generator: torch.Generator) -> None:
     state = authors.taylor_shift_state(generator, layer_scale=True)
     torch.save({"model_state": {f"_orig_mod.{name}": x for name, x in state.items()}, "epoch": 1}, tmp_path / "a.tar")
-    done = run(tmp_path / "a.tar", "-o", tmp_path / "a.safetensors", "--layout", "taylor-shift", "--json")
+    done = run_process(tmp_path / "a.tar", "-o", tmp_path / "a.safetensors", "--layout", "taylor-shift", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["config"]["width"] == 16 and result["names"]["output.weight"] == "head.weight"
@@ -35,15 +44,13 @@ def test_a_training_file_becomes_a_checkpoint_with_the_same_numbers(tmp_path: Pa
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
-def test_a_folder_and_the_table(tmp_path: Path, generator: torch.Generator) -> None:
+def test_a_folder_and_the_table(tmp_path: Path, generator: torch.Generator, capsys: pytest.CaptureFixture[str]) -> None:
     state = authors.switch_head_state(generator, relative=True, feed_forward_experts=4)
     torch.save({"model": state, "state": {"iter": 1}}, tmp_path / "model-1.pth")
-    done = run(
-        tmp_path / "model-1.pth", "-o", tmp_path / "folder", "--layout", "switch-head",
-        "--active", "2", "--feed-forward-active", "2",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "unique_layers.0.self_attn.projections.q" in done.stdout and "kv_sel_counts_100" in done.stdout
+    options = ("--layout", "switch-head", "--active", "2", "--feed-forward-active", "2")
+    assert run(tmp_path / "model-1.pth", "-o", tmp_path / "folder", *options) == 0
+    table = capsys.readouterr().out
+    assert "unique_layers.0.self_attn.projections.q" in table and "kv_sel_counts_100" in table
     tokens = torch.randint(13, (2, 9), generator=generator)
     expected = authors.switch_head_logits(state, tokens.numpy(), heads=2, active=2, feed_forward_active=2)
     with torch.no_grad():
@@ -51,32 +58,56 @@ def test_a_folder_and_the_table(tmp_path: Path, generator: torch.Generator) -> N
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
-def test_refusals_leave_nothing_behind(tmp_path: Path, generator: torch.Generator) -> None:
+def test_a_hostile_pickle_ends_with_one_line_and_exit_code_4(tmp_path: Path) -> None:
+    (tmp_path / "hostile.pth").write_bytes(pickle.dumps(print))
+    done = run_process(tmp_path / "hostile.pth", "-o", tmp_path / "out.safetensors", "--layout", "taylor-shift")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "was not loaded" in done.stderr and "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["hostile.pth"]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "code", "message"),
+    [
+        ("good.pth", (), 2, "give active"),
+        ("good.pth", ("--active", "9"), 4, "active 9"),
+        ("good.pth", ("--active", "2", "--heads", "3"), 2, "heads is 3"),
+        ("good.pth", ("--active", "2", "--preset", "listops"), 2, "preset 'listops' is unknown"),
+        ("good.pth", ("--active", "zwei"), 2, "zwei"),
+        ("extra.pth", ("--active", "2"), 4, "left over: extra"),
+        ("nothing.pth", (), 4, "does not exist"),
+    ],
+)
+def test_refusals_leave_nothing_behind(
+    source: str,
+    options: tuple[str, ...],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    generator: torch.Generator,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     good = authors.switch_head_state(generator)
     torch.save(good, tmp_path / "good.pth")
     torch.save(good | {"extra": torch.ones(1)}, tmp_path / "extra.pth")
-    (tmp_path / "hostile.pth").write_bytes(pickle.dumps(print))
-    cases = [
-        (("good.pth",), 2, "give active"),
-        (("good.pth", "--active", "9"), 4, "active 9"),
-        (("good.pth", "--active", "2", "--heads", "3"), 2, "heads is 3"),
-        (("good.pth", "--active", "2", "--preset", "listops"), 2, "preset 'listops' is unknown"),
-        (("extra.pth", "--active", "2"), 4, "left over: extra"),
-        (("hostile.pth", "--active", "2"), 4, "was not loaded"),
-        (("nothing.pth",), 4, "does not exist"),
-    ]
     before = sorted(tmp_path.iterdir())
-    for (source, *options), code, message in cases:
-        done = run(tmp_path / source, "-o", tmp_path / "out.safetensors", "--layout", "switch-head", *options)
-        assert (done.returncode, done.stdout) == (code, ""), done.stderr
-        assert message in done.stderr and "Traceback" not in done.stderr
+    assert run(tmp_path / source, "-o", tmp_path / "out.safetensors", "--layout", "switch-head", *options) == code
+    printed = capsys.readouterr()
+    assert printed.out == "" and message in printed.err
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_unwritable_outputs_are_refused_before_the_source_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("output", "message"), [("no/out.safetensors", "does not exist"), ("file", "it is a file")])
+def test_unwritable_outputs_are_refused_before_the_source_is_read(
+    output: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "source.pth").write_bytes(b"never read")
-    done = run(tmp_path / "source.pth", "-o", tmp_path / "no" / "out.safetensors", "--layout", "switch-head")
-    assert done.returncode == 4 and "does not exist" in done.stderr
     (tmp_path / "file").touch()
-    done = run(tmp_path / "source.pth", "-o", tmp_path / "file", "--layout", "switch-head")
-    assert done.returncode == 4 and "it is a file" in done.stderr
+    assert run(tmp_path / "source.pth", "-o", tmp_path / output, "--layout", "switch-head") == 4
+    assert message in capsys.readouterr().err
+
+
+def test_the_python_function_names_its_options(tmp_path: Path) -> None:
+    (tmp_path / "source.pth").write_bytes(b"never read")
+    with pytest.raises(UsageError, match="has no option experts"):
+        hsm_export.import_checkpoint(tmp_path / "source.pth", tmp_path / "out", layout="switch-head", experts=3)

@@ -30,7 +30,7 @@ def taylor_shift_state(
 ) -> State:
     """Return random weights under the names of TaylorShift's authors; `image` is (size, patch, channels)."""
 
-    def normal(*shape: int, scale: float = 0.3) -> torch.Tensor:
+    def normal(*shape: int, scale: float = 0.2) -> torch.Tensor:
         return scale * torch.randn(*shape, generator=generator)
 
     state = {"cls_token": normal(1, 1, width)}
@@ -106,7 +106,7 @@ def switch_head_state(
     width: int = 16,
     layers: int = 2,
     heads: int = 2,
-    head_dim: int = 6,
+    head_dim: int = 8,
     experts: int = 3,
     hidden: int = 20,
     vocabulary: int = 13,
@@ -119,7 +119,7 @@ def switch_head_state(
 ) -> State:
     """Return random weights of a language model under the names of SwitchHead's authors."""
 
-    def normal(*shape: int, scale: float = 0.3) -> torch.Tensor:
+    def normal(*shape: int, scale: float = 0.2) -> torch.Tensor:
         return scale * torch.randn(*shape, generator=generator)
 
     state = {"embedding.weight": normal(vocabulary, width)}
@@ -160,7 +160,7 @@ def attention_state(
 ) -> State:
     """Return random weights of one attention layer under the names of the authors' package."""
 
-    def normal(*shape: int, scale: float = 0.3) -> torch.Tensor:
+    def normal(*shape: int, scale: float = 0.2) -> torch.Tensor:
         return scale * torch.randn(*shape, generator=generator)
 
     state = {"q.weight": normal(heads * head_dim, width), "k.weight": normal(heads * head_dim, width)}

@@ -114,7 +114,7 @@ def test_sizes_are_read_off_the_shapes(generator: torch.Generator) -> None:
     state = authors.switch_head_state(generator, heads=3, experts=5, layers=4, feed_forward_experts=6, relative=True)
     config = convert(StateFile(state), "switch-head", ImportOptions(active=2, feed_forward_active=3)).config
     mixer, feed_forward = config.layers[3].mixer, config.layers[3].feed_forward
-    assert mixer == SwitchHeadConfig(heads=3, head_dim=6, experts=5, active=2, positions="xl")
+    assert mixer == SwitchHeadConfig(heads=3, head_dim=8, experts=5, active=2, positions="xl")
     assert feed_forward == MoEConfig(experts=6, active=3, expert_width=8)
     assert (config.width, config.vocab_size, len(config.layers), config.norm_eps) == (16, 13, 4, 1e-5)
 
@@ -157,7 +157,7 @@ def test_missing_names_are_listed(name: str, generator: torch.Generator) -> None
 
 def test_left_over_names_are_listed(generator: torch.Generator) -> None:
     state = authors.switch_head_state(generator)
-    state |= {"embedding_adapter.weight": torch.ones(2), "unique_layers.1.self_attn.norm_ret.weight": torch.ones(6)}
+    state |= {"embedding_adapter.weight": torch.ones(2), "unique_layers.1.self_attn.norm_ret.weight": torch.ones(8)}
     with pytest.raises(
         CheckpointError,
         match=r"left over: embedding_adapter.weight, unique_layers.1.self_attn.norm_ret.weight",
@@ -182,6 +182,7 @@ def test_one_routed_expert_per_head_is_refused(generator: torch.Generator) -> No
         ({"feed_forward_experts": 4}, ImportOptions(active=1), "give feed_forward_active"),
         ({}, ImportOptions(active=2, heads=3), "heads is 3, but the file's weights are those of 2 heads"),
         ({"relative": True}, ImportOptions(active=2, positions="rope"), "its positions are relative"),
+        ({}, ImportOptions(active=2, rope_fraction=0.4), "RoPE turns pairs of channels, but 0.4 of 8 are 3"),
         (
             {"feed_forward_experts": 4},
             ImportOptions(active=1, feed_forward_active=1, activation="gelu"),
@@ -196,31 +197,20 @@ def test_options_that_are_missing_or_contradict_the_file(
         convert(StateFile(authors.switch_head_state(generator, **geometry)), "switch-head", options)
 
 
-@pytest.mark.parametrize(
-    ("preset", "geometry"),
-    [
-        (
-            "wikitext103-47m",
-            {"width": 412, "layers": 16, "heads": 2, "experts": 5, "head_dim": 76, "hidden": 2080, "relative": True},
-        ),
-        (
-            "switch-all-47m",
-            {"width": 412, "layers": 16, "heads": 2, "experts": 5, "head_dim": 76, "relative": True},
-        ),
-    ],
-)
-def test_presets_give_what_shapes_do_not_show(
-    preset: str, geometry: dict[str, Any], generator: torch.Generator
-) -> None:
-    small = convert(StateFile(authors.switch_head_state(generator)), "switch-head", ImportOptions(active=2))
-    with pytest.raises(OptionError, match=f"not the preset {preset}"):
-        convert(StateFile(authors.switch_head_state(generator, feed_forward_experts=5)), "switch-head", preset=preset)
-    assert small.config.layers[0].mixer.kind == "switch_head"
-    if preset == "switch-all-47m":
-        return  # its experts of 128 units make this a large state
-    config = convert(StateFile(authors.switch_head_state(generator, **geometry)), "switch-head", preset=preset).config
-    mixer = config.layers[0].mixer
+def test_presets_give_what_shapes_do_not_show(generator: torch.Generator) -> None:
+    sizes = {"width": 412, "layers": 16, "heads": 2, "experts": 5, "head_dim": 76, "hidden": 2080, "vocabulary": 5}
+    state = authors.switch_head_state(generator, **sizes, relative=True)
+    mixer = convert(StateFile(state), "switch-head", preset="wikitext103-47m").config.layers[0].mixer
     assert isinstance(mixer, SwitchHeadConfig) and (mixer.active, mixer.positions) == (2, "xl")
+    mixer = convert(StateFile(state), "switch-head", preset="c4-47m").config.layers[15].mixer
+    assert isinstance(mixer, SwitchHeadConfig) and mixer.active == 3
+
+
+@pytest.mark.parametrize(("preset", "experts"), [("wikitext103-47m", 0), ("enwik8", 0), ("switch-all-47m", 5)])
+def test_presets_refuse_files_of_other_sizes(preset: str, experts: int, generator: torch.Generator) -> None:
+    state = authors.switch_head_state(generator, feed_forward_experts=experts)
+    with pytest.raises(OptionError, match=f"not the preset {preset}: it has width 16 instead of"):
+        convert(StateFile(state), "switch-head", preset=preset)
 
 
 def test_unknown_presets_and_layouts_are_refused(generator: torch.Generator) -> None:
