@@ -8,6 +8,7 @@ import torch
 from tests.oracles.switch_head import sigma_moe
 
 from hsm_models.feed_forward import MLP, SigmaMoE
+from hsm_models.ops import force_routing, record_routing
 
 
 @pytest.mark.parametrize(("experts", "active"), [(6, 2), (4, 4), (3, 1), (1, 1)])
@@ -47,3 +48,19 @@ def test_the_mlp_uses_exact_gelu_or_relu(generator: torch.Generator) -> None:
 def test_refuses_more_active_experts_than_there_are() -> None:
     with pytest.raises(ValueError, match="active 3"):
         SigmaMoE(8, 2, 3)
+
+
+def test_forced_routing_reaches_the_sigma_moe(generator: torch.Generator) -> None:
+    network = SigmaMoE(10, 4, 2, expert_width=8).double()
+    x = torch.randn(1, 6, 10, generator=generator, dtype=torch.float64)
+    with record_routing() as calls:
+        plain = network(x)
+    chosen = calls[0] >= calls[0].topk(2, dim=-1).values[..., -1:]
+    alone = [torch.ones_like(logits, dtype=torch.bool) for logits in calls[1:]]
+    with force_routing([chosen, *alone]):
+        torch.testing.assert_close(network(x), plain, rtol=0, atol=0)
+    with force_routing([~chosen, *alone]):
+        other = network(x)
+    router, up, down = (part.weight.detach().numpy() for part in (network.router, network.up, network.down))
+    everything = sigma_moe(x[0].numpy(), router, up[:, 0], down[:, 0], 4)
+    np.testing.assert_allclose((plain + other)[0].detach().numpy(), everything, rtol=1e-12, atol=1e-13)
