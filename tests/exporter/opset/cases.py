@@ -1,0 +1,117 @@
+"""Inputs for each operator, and the comparison of its three implementations with the float64 definition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+from tests.exporter.opset import oracles
+from tests.exporter.opset.harness import (
+    NUMPY_TYPES,
+    Attributes,
+    float32_border,
+    one_node_model,
+    rounded,
+    run_onnx_runtime,
+    run_reference,
+    run_torch,
+)
+
+from hsm_export.opset import OPERATORS
+from hsm_export.opset.translation import TORCH_NAMES
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator with sizes of its dimensions, attributes and per-row integers.
+
+    Attributes:
+        name: the operator.
+        sizes: size of every dimension but F, by the names of the signature.
+        attributes: its attributes.
+        rows: `position` and `lengths`, B integers each, where the operator has them.
+        fill: for inputs of this name, a constant in place of random numbers.
+    """
+
+    name: str
+    sizes: Mapping[str, int]
+    attributes: Attributes
+    rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    fill: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [*self.sizes.items(), *self.attributes.items(), *self.rows.items(), *self.fill.items()]
+        return " ".join(f"{key}={str(value).replace(' ', '')}" for key, value in parts)
+
+    def inputs(self, rng: np.random.Generator) -> dict[str, Array]:
+        """Return fresh float64 inputs; a carried state is the state of some earlier tokens."""
+        sizes = dict(self.sizes)
+        if "d" in sizes:
+            sizes["F"] = 1 + sizes["d"] + sizes["d"] * (sizes["d"] + 1) // 2
+        result: dict[str, Array] = {}
+        for value in OPERATORS[self.name].inputs:
+            shape = [sizes[dim] for dim in value.shape]
+            if value.type == "tensor(int64)":
+                result[value.name] = np.asarray(self.rows[value.name])
+            elif value.name in self.fill:
+                result[value.name] = np.full(shape, self.fill[value.name])
+            else:
+                result[value.name] = rng.standard_normal(shape)
+        if "state" in result:
+            result.update(self._past(result, rng))
+        return result
+
+    def _past(self, inputs: Mapping[str, Array], rng: np.random.Generator) -> dict[str, Array]:
+        """State and norm after five tokens."""
+        q, k, v = (rng.standard_normal((*inputs["q"].shape[:1], 5, *inputs["q"].shape[2:])) for _ in range(3))
+        zero = [np.zeros_like(inputs[name]) for name in ("state", "norm")]
+        lengths = np.full(q.shape[0], 5)
+        _, state, norm = oracles.causal_taylor_shift(q, k, v, inputs["temperature"], *zero, lengths, 1)
+        return {"state": state, "norm": norm}
+
+
+def expected(case: Case, inputs: Mapping[str, Array]) -> list[Array]:
+    """The float64 results; NaN where the operator promises nothing."""
+    result = getattr(oracles, TORCH_NAMES[case.name])(**inputs, **case.attributes)
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+def check(case: Case, dtype: str, rng: np.random.Generator) -> None:
+    """Compare torch, ONNX Runtime and onnx's reference evaluator with the definition.
+
+    A body may be off by twice what native torch of the same type is, or by 4 units in the last place of the largest
+    number; torch itself by 16 such units, since it sums in float32 and rounds at the end.
+    """
+    inputs = rounded(case.name, case.inputs(rng), dtype)
+    truth = expected(case, inputs)
+    model = float32_border(one_node_model(case.name, case.attributes, dtype))
+    native = run_torch(case.name, case.attributes, inputs, dtype)
+    bodies = {
+        "ONNX Runtime": run_onnx_runtime(model, inputs),
+        "reference evaluator": run_reference(model, inputs),
+    }
+    for index, value in enumerate(OPERATORS[case.name].outputs):
+        reference = truth[index]
+        unit = _epsilon(dtype if value.type == "T" else "fp32") * float(np.nanmax(np.abs(reference), initial=0))
+        torch_error = _error(native[index], reference)
+        assert torch_error <= 16 * unit, f"torch {value.name}: {torch_error} > 16 * {unit}"
+        for runtime, outputs in bodies.items():
+            error, allowed = _error(outputs[index], reference), max(2 * torch_error, 4 * unit)
+            assert error <= allowed, f"{runtime} {value.name}: {error} > {allowed}"
+
+
+def _epsilon(dtype: str) -> float:
+    return float(ml_dtypes.finfo(NUMPY_TYPES[dtype]).eps)
+
+
+def _error(actual: Array, reference: Array) -> float:
+    """Largest absolute error where the definition says anything; a NaN there is infinitely wrong."""
+    assert actual.shape == reference.shape
+    difference = np.abs(actual.astype(np.float64) - reference)[~np.isnan(reference)]
+    return float(np.nan_to_num(difference, nan=np.inf).max(initial=0))

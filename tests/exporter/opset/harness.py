@@ -1,0 +1,139 @@
+"""Runs one operator at a time: as a model of one node with its body, and as the PyTorch operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper
+
+import hsm_models.ops
+from hsm_export.opset import DOMAIN, OPERATORS, OPSET_VERSION, VERSION, Value, make_node
+from hsm_export.opset.translation import TORCH_NAMES
+
+Array = npt.NDArray[Any]
+Attributes = Mapping[str, int | list[int]]
+
+DTYPES = ("fp32", "fp16", "bf16")
+ONNX_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+TORCH_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+NUMPY_TYPES: dict[str, Any] = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
+
+# Attributes for tests that are not about the values of attributes; D = 12 splits into their three shifts.
+ANY_ATTRIBUTES: dict[str, dict[str, int | list[int]]] = {
+    name: {
+        attribute.name: {"shifts": [1, 9, 3], "normalize": 1, "output_norm": 1, "k": 2}[attribute.name]
+        for attribute in operator.attributes
+    }
+    for name, operator in OPERATORS.items()
+}
+
+
+def element_type(value: Value, dtype: str) -> int:
+    """ONNX element type of an input or output when T is `dtype`."""
+    fixed = {"tensor(float)": TensorProto.FLOAT, "tensor(int64)": TensorProto.INT64}
+    return ONNX_TYPES[dtype] if value.type == "T" else fixed[value.type]
+
+
+def one_node_model(
+    name: str, attributes: Attributes, dtype: str = "fp32", sizes: Mapping[str, int] | None = None
+) -> onnx.ModelProto:
+    """Return a model of one node with its body; dimensions are dynamic unless `sizes` has them."""
+    operator, sizes = OPERATORS[name], sizes or {}
+    border = {
+        value.name: helper.make_tensor_value_info(
+            value.name, element_type(value, dtype), [sizes.get(dim, dim) for dim in value.shape]
+        )
+        for value in (*operator.inputs, *operator.outputs)
+    }
+    inputs, outputs = [v.name for v in operator.inputs], [v.name for v in operator.outputs]
+    node = make_node(name, inputs, outputs, "node", **attributes)
+    graph = helper.make_graph([node], "graph", [border[n] for n in inputs], [border[n] for n in outputs])
+    return as_model(graph, name)
+
+
+def as_model(graph: onnx.GraphProto, *names: str) -> onnx.ModelProto:
+    """Return a model with the bodies of the named operators."""
+    return helper.make_model(
+        graph,
+        functions=[OPERATORS[name].function() for name in names],
+        opset_imports=[helper.make_opsetid("", OPSET_VERSION), helper.make_opsetid(DOMAIN, VERSION)],
+        ir_version=10,
+    )
+
+
+def float32_border(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Put Casts around a copy of a one-node model, because NumPy and ONNX Runtime do not exchange bfloat16."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    graph = model.graph
+    node = graph.node[0]
+    before, after = [], []
+    for index, value in enumerate(graph.input):
+        if value.type.tensor_type.elem_type != TensorProto.INT64:
+            cast_to = value.type.tensor_type.elem_type
+            before.append(helper.make_node("Cast", [value.name], [f"{value.name}_typed"], to=cast_to))
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+            node.input[index] = f"{value.name}_typed"
+    for index, value in enumerate(graph.output):
+        after.append(helper.make_node("Cast", [f"{value.name}_typed"], [value.name], to=TensorProto.FLOAT))
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+        node.output[index] = f"{value.name}_typed"
+    nodes = [*before, node, *after]
+    kept = [onnx.NodeProto.FromString(item.SerializeToString()) for item in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+    return model
+
+
+def rounded(name: str, inputs: Mapping[str, Array], dtype: str) -> dict[str, Array]:
+    """Round the inputs of type T to `dtype`, and other floats to float32; all floats come back as float64."""
+    result: dict[str, Array] = {}
+    for value in OPERATORS[name].inputs:
+        array = np.asarray(inputs[value.name])
+        if value.type == "tensor(int64)":
+            result[value.name] = array.astype(np.int64)
+        else:
+            kind = NUMPY_TYPES[dtype] if value.type == "T" else np.float32
+            result[value.name] = array.astype(kind).astype(np.float64)
+    return result
+
+
+def run_onnx_runtime(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    result: list[Array] = session.run(None, _float32(inputs))
+    return result
+
+
+def run_reference(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
+    from onnx.reference import ReferenceEvaluator
+
+    with np.errstate(all="ignore"):
+        result: list[Array] = ReferenceEvaluator(model).run(None, _float32(inputs))
+    return result
+
+
+def _float32(inputs: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: array if array.dtype == np.int64 else array.astype(np.float32) for name, array in inputs.items()}
+
+
+def run_torch(name: str, attributes: Attributes, inputs: Mapping[str, Array], dtype: str) -> list[Array]:
+    """Run the PyTorch operator natively in `dtype`."""
+    arguments: dict[str, Any] = {}
+    for value in OPERATORS[name].inputs:
+        tensor = torch.from_numpy(inputs[value.name].copy())
+        if value.type != "tensor(int64)":
+            tensor = tensor.to(TORCH_TYPES[dtype] if value.type == "T" else torch.float32)
+        arguments[value.name] = tensor
+    flags = {key: bool(flag) if key in ("normalize", "output_norm") else flag for key, flag in attributes.items()}
+    result = getattr(hsm_models.ops, TORCH_NAMES[name])(**arguments, **flags)
+    outputs = result if isinstance(result, tuple) else (result,)
+    return [output.to(torch.float64).numpy() for output in outputs]
