@@ -78,6 +78,9 @@ def _promote_graph(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         for attribute in node.attribute:
             _promote_attribute(node, attribute)
+        if node.op_type == "ConstantOfShape" and not node.attribute:
+            # Zeros of type float32 are the default.
+            node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.zeros(1))))
 
 
 def _promote_attribute(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections import OrderedDict
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,8 +51,9 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
         masks = {node.mask for node in routed}
         inputs = {name: self._tensor(array) for name, array in feed_dict.items() if name not in masks}
         forced = [torch.from_numpy(np.asarray(feed_dict[node.mask])) for node in routed]
+        recording: AbstractContextManager[list[list[torch.Tensor]]] = record_operators() if traced else nullcontext([])
         start = time.perf_counter()
-        with torch.inference_mode(), record_operators() if traced else nullcontext([]) as operators:
+        with torch.inference_mode(), recording as operators:
             result, calls = _call(self._module, inputs, forced)
         self.inference_time = time.perf_counter() - start
         tensors = [result] if isinstance(result, torch.Tensor) else list(result)

@@ -56,12 +56,12 @@ def record_operators() -> Iterator[list[list[torch.Tensor]]]:
 
     calls: list[list[torch.Tensor]] = []
 
-    class Recorder(TorchDispatchMode):
+    class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
             if func.namespace == "hsm":
                 calls.append([result] if not isinstance(result, (tuple, list)) else list(result))
             return result
 
-    with Recorder():
+    with Recorder():  # type: ignore[no-untyped-call]
         yield calls
