@@ -151,10 +151,10 @@ def _parse(job: dict[str, Any]) -> tuple[Trt, Trt, Trt]:
     from polygraphy.backend.trt import CreateNetwork
     from polygraphy.backend.trt.util import get_trt_logger
 
-    from ..opset import inline
+    from .inlining import inline_named
 
     trt = _trt()
-    model = inline(onnx.load(job["model"], load_external_data=False))
+    model = inline_named(onnx.load(job["model"], load_external_data=False))
     builder, network = CreateNetwork(strongly_typed=hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"))()
     parser = trt.OnnxParser(network, get_trt_logger())
     parsed = parser.parse(model.SerializeToString(), job["model"])

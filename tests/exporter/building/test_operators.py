@@ -12,6 +12,8 @@ from tests.exporter.building.hand_made import ELEMENT_TYPES
 
 import hsm_export
 from hsm_export import opset
+from hsm_export.building.inlining import inline_named
+from hsm_export.errors import BuildRefusedError
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
@@ -93,3 +95,20 @@ def test_an_operator_builds_from_its_body(tmp_path: Path, name: str, precision: 
     assert result.architectures == AMPERE_AND_LATER
     assert [tensor.name for tensor in result.outputs] == list(SIGNATURES[name][1])
     assert result.profiles[0]["length"].min == 1
+
+
+def test_inlined_nodes_are_named_after_their_call(tmp_path: Path) -> None:
+    model = inline_named(onnx.load(one_node_model(tmp_path / "m.onnx", "ShiftMixCached", "fp32")))
+    assert not model.functions
+    assert all(node.name.startswith("layers.0.mixer.") for node in model.graph.node)
+
+
+def test_a_refusal_inside_a_body_names_the_mixer(tmp_path: Path) -> None:
+    path = one_node_model(tmp_path / "m.onnx", "TokenShift", "fp32")
+    model = onnx.load(path)
+    (body,) = model.functions
+    body.node.append(helper.make_node("NoSuchOperator", [body.node[-1].input[0]], ["unused"]))
+    body.node.insert(len(body.node) - 2, body.node.pop())
+    onnx.save(model, path)
+    with pytest.raises(BuildRefusedError, match=r"layers\.0\.mixer\.unused, operator NoSuchOperator"):
+        hsm_export.build(path)
