@@ -81,6 +81,8 @@ def import_checkpoint(
     """
     from dataclasses import asdict
 
+    import torch
+
     from hsm_models.checkpoint import build_model, fingerprint, save_checkpoint
     from hsm_models.importers import OptionError, read_authors_model
 
@@ -94,8 +96,9 @@ def import_checkpoint(
         raise UsageError(f"{source}: {error}", "`hsm-export import --help` lists the options") from error
     digest = sha256(source)
     report("building the model")
-    model = build_model(imported.config).float()
-    model.load_state_dict({name: tensor.float() for name, tensor in imported.weights.items()})
+    with torch.device("meta"):  # its own weights are not needed
+        model = build_model(imported.config)
+    model.load_state_dict({name: tensor.float() for name, tensor in imported.weights.items()}, assign=True)
     report("writing the checkpoint")
     save_checkpoint(model.eval(), output, {"source_sha256": digest, "source_layout": layout})
     return ImportResult(

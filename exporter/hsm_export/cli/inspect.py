@@ -1,0 +1,231 @@
+"""`hsm-export inspect`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .console import emit, json_option
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from ..inspection import Border, CheckpointResult, Cost, EngineResult, InspectResult, MixerRow, OnnxResult
+
+_HIDDEN = {"bias", "form", "rope_base", "rope_fraction", "activation", "width"}
+
+
+@click.command("inspect")
+@click.argument("file")
+@json_option
+def command(file: str, as_json: bool) -> None:
+    """Show what an ONNX file, an engine or a checkpoint holds.
+
+    FILE is an .onnx file, an .engine or .plan file with the .json file that `build` wrote beside it, a checkpoint
+    (.safetensors or folder), or zoo:NAME. Work is counted for one sequence: a multiply-add is two operations, an hsm
+    node counts as its fused kernel, and bytes are what the nodes read and write one by one.
+
+    \b
+    Examples:
+      hsm-export inspect hsm-lm.onnx
+      hsm-export inspect hsm-lm.engine
+      hsm-export inspect zoo:hsm-lm --json
+    """
+    from ..inspection import inspect
+
+    emit(inspect(file), as_json, _render)
+
+
+def _render(result: InspectResult) -> RenderableType:
+    from rich.console import Group
+
+    from ..inspection import CheckpointResult, EngineResult, OnnxResult
+
+    if isinstance(result, OnnxResult):
+        return Group(*_render_onnx(result))
+    if isinstance(result, EngineResult):
+        return Group(*_render_engine(result))
+    assert isinstance(result, CheckpointResult)
+    return Group(*_render_checkpoint(result))
+
+
+def _render_onnx(result: OnnxResult) -> Iterable[RenderableType]:
+    facts = {
+        "file": f"{result.path} ({_bytes(result.bytes)})",
+        "producer": f"{result.producer}, ONNX IR {result.ir_version}",
+        "opsets": ", ".join(f"{domain} {version}" for domain, version in result.opsets.items()),
+        "precision": result.precision,
+        "parameters": f"{result.parameters:,}",
+        "weights": _sizes(result.weight_bytes),
+        "external data": ", ".join(result.external_data),
+        "task": result.metadata.get("task", ""),
+        "checkpoint SHA-256": result.metadata.get("source_sha256", ""),
+        "file SHA-256": result.sha256,
+    }
+    yield _facts("ONNX model", facts)
+    yield _borders(result.inputs, result.outputs)
+    if result.mixers:
+        yield _mixers(result.mixers)
+    yield _work(result)
+    yield _operators(result)
+
+
+def _render_engine(result: EngineResult) -> Iterable[RenderableType]:
+    facts = {
+        "file": f"{result.path} ({_bytes(result.bytes)})",
+        "state": "intact" if result.intact else "NOT the file that its side file describes: build it again",
+        "target": f"{result.target} {result.target_version}",
+        "architectures": ", ".join(result.architectures) or "the GPU that it was built on",
+        "precision": result.precision,
+        "flags": ", ".join(result.flags),
+        "layers before fusion": str(result.layers),
+        "built from": f"{result.source['file']} ({result.source['sha256']})",
+        "task": result.model.get("task", ""),
+        "warnings": "\n".join(result.warnings),
+    }
+    yield _facts("engine", facts)
+    yield _borders(result.inputs, result.outputs)
+    if result.profiles:
+        yield _profiles(result.profiles)
+    if result.onnx is not None:
+        yield from _render_onnx(result.onnx)
+
+
+def _render_checkpoint(result: CheckpointResult) -> Iterable[RenderableType]:
+    facts = {
+        "path": f"{result.path} ({_bytes(result.bytes)})",
+        "task": str(result.config["task"]).replace("_", " "),
+        "width": str(result.config["width"]),
+        "parameters": f"{result.parameters:,}",
+        "weights": _sizes(result.weight_bytes),
+        "fingerprint": result.fingerprint,
+        **{name.replace("_", " "): value for name, value in result.metadata.items()},
+    }
+    yield _facts("checkpoint", facts)
+    if result.mixers:
+        yield _mixers(result.mixers)
+
+
+def _facts(title: str, facts: Mapping[str, str]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in facts.items():
+        if value:
+            table.add_row(name, value)
+    return table
+
+
+def _borders(inputs: Iterable[Border], outputs: Iterable[Border]) -> Table:
+    from rich.table import Table
+
+    table = Table("", "name", "type", "shape")
+    for role, borders in (("input", inputs), ("output", outputs)):
+        for border in borders:
+            table.add_row(role, border.name, border.dtype, ", ".join(map(str, border.shape)))
+    return table
+
+
+def _profiles(profiles: Iterable[Mapping[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table("profile", "dimension", "min", "opt", "max")
+    for index, profile in enumerate(profiles):
+        for name, sizes in profile.items():
+            table.add_row(str(index), name, *map(str, sizes))
+    return table
+
+
+def _mixers(mixers: Iterable[MixerRow]) -> Table:
+    from rich.table import Table
+
+    rows = list(mixers)
+    shown = _first_and_last(rows[0].costs)
+    lengths = ["flops" if cost.length is None else f"flops/token, T={cost.length}" for cost in shown]
+    table = Table(title="mixers and feed-forward networks", title_justify="left")
+    for heading in ("module", "kind"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("operators", "details"):
+        table.add_column(heading)
+    for heading in ("parameters", *lengths):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        flops = [_count(cost.flops_per_token) for cost in _first_and_last(row.costs)]
+        table.add_row(row.name, row.kind, _counted(row.operators), _details(row), f"{row.parameters:,}", *flops)
+    return table
+
+
+def _first_and_last(costs: tuple[Cost, ...]) -> tuple[Cost, ...]:
+    return costs if len(costs) < 2 else (costs[0], costs[-1])
+
+
+def _counted(names: Iterable[str]) -> str:
+    counts = Counter(names)
+    return ", ".join(name if count == 1 else f"{name} x{count}" for name, count in counts.items())
+
+
+def _details(row: MixerRow) -> str:
+    """The details that tell one layer from another: switched-off options and numerical constants stay in the JSON."""
+    shown = []
+    for name, value in row.details.items():
+        if name in _HIDDEN or value is False:
+            continue
+        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        shown.append(name.replace("_", " ") if value is True else f"{name.replace('_', ' ')} {text}")
+    return ", ".join(shown)
+
+
+def _work(result: OnnxResult) -> Table:
+    from rich.table import Table
+
+    table = Table("tokens T", "flops", "flops/token", "bytes", "bytes/token", title="one run of one sequence")
+    table.title_justify = "left"
+    for cost in result.costs:
+        table.add_row(
+            "fixed" if cost.length is None else str(cost.length),
+            _count(cost.flops),
+            _count(cost.flops_per_token),
+            _bytes(cost.bytes),
+            _bytes(cost.bytes_per_token),
+        )
+    if result.uncounted:
+        missing = ", ".join(f"{count} {operator}" for operator, count in result.uncounted.items())
+        table.caption = f"not counted: {missing}"
+    return table
+
+
+def _operators(result: OnnxResult) -> Table:
+    from rich.table import Table
+
+    bodies = {f"{body.domain}::{body.name}": body.nodes for body in result.functions}
+    table = Table("operator", "nodes", "portable body", "flops per token")
+    for operator, count in result.operators.items():
+        body = f"{bodies[operator]} nodes" if operator in bodies else ""
+        table.add_row(operator, str(count), body, result.formulas.get(operator.removeprefix("hsm::"), ""))
+    if result.formulas:
+        table.caption = "D width, H heads, d and f head width, k active experts, T tokens"
+    return table
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{_bytes(size)} {dtype}" for dtype, size in sizes.items())
+
+
+def _count(number: float) -> str:
+    return _scaled(number, 1000, ("", " k", " M", " G", " T", " P"))
+
+
+def _bytes(number: float) -> str:
+    return _scaled(number, 1024, (" B", " KiB", " MiB", " GiB", " TiB", " PiB"))
+
+
+def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
+    for unit in units[:-1]:
+        if abs(number) < base:
+            return f"{number:.0f}{unit}" if unit == units[0] or number >= 100 else f"{number:.1f}{unit}"
+        number /= base
+    return f"{number:.1f}{units[-1]}"

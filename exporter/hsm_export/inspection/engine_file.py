@@ -1,0 +1,105 @@
+"""Engines, by their side files: deserialising an engine needs the driver of a GPU that it runs on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..building.result import SCHEMA, SCHEMA_VERSION, side_file_path
+from ..errors import BadInputError
+from ..files import sha256
+from .onnx_file import inspect_onnx
+from .result import Border, EngineResult, OnnxResult
+
+_FLAGS = ("strip_weights", "weight_streaming", "refit")
+_MAX_BYTES = 16 * 1024 * 1024
+
+
+def inspect_engine(path: Path) -> EngineResult:
+    """Describe an engine.
+
+    Raises:
+        BadInputError: the side file is missing, damaged, or from a newer version.
+    """
+    side_file = side_file_path(path)
+    data = _read(side_file, path)
+    try:
+        return _describe(path, side_file, data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadInputError(
+            f"{side_file} is not the side file of an engine: {type(error).__name__} {error}", "build the engine again"
+        ) from error
+
+
+def _read(side_file: Path, engine: Path) -> dict[str, Any]:
+    if not side_file.is_file():
+        raise BadInputError(
+            f"{engine} has no side file {side_file.name}, and an engine itself can only be read with a GPU",
+            "keep the JSON file that `hsm-export build` writes beside the engine",
+        )
+    if side_file.stat().st_size > _MAX_BYTES:
+        raise BadInputError(f"{side_file} is too large for the side file of an engine")
+    try:
+        data = json.loads(side_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInputError(f"{side_file} is not valid JSON: {error}", "build the engine again") from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise BadInputError(f"{side_file} is not the side file of an engine", "build the engine again")
+    if data.get("schema_version") != SCHEMA_VERSION:
+        raise BadInputError(
+            f"{side_file} has schema version {data.get('schema_version')!r}; this version reads {SCHEMA_VERSION}",
+            "use the version of hsm-export that built the engine",
+        )
+    return data
+
+
+def _describe(path: Path, side_file: Path, data: Mapping[str, Any]) -> EngineResult:
+    size = path.stat().st_size
+    return EngineResult(
+        kind="engine",
+        path=path,
+        bytes=size,
+        side_file=side_file,
+        intact=size == data["engine_bytes"] and sha256(path) == data["engine_sha256"],
+        target=str(data["target"]),
+        target_version=str(data["target_version"]),
+        architectures=tuple(map(str, data["architectures"])),
+        precision=str(data["precision"]),
+        inputs=_borders(data["inputs"]),
+        outputs=_borders(data["outputs"]),
+        profiles=tuple(_profile(profile) for profile in data["profiles"]),
+        flags=tuple(flag for flag in _FLAGS if data[flag]),
+        source={"file": str(data["source"]["file"]), "sha256": str(data["source"]["sha256"])},
+        layers=int(data["layers"]),
+        warnings=tuple(f"{warning['message']} ({warning['count']}x)" for warning in data["warnings"]),
+        model={str(name): str(value) for name, value in data["model"].items()},
+        onnx=_source_beside(path, data["source"]),
+    )
+
+
+def _borders(tensors: Iterable[Mapping[str, Any]]) -> tuple[Border, ...]:
+    return tuple(
+        Border(
+            str(tensor["name"]),
+            str(tensor["dtype"]),
+            tuple(size if isinstance(size, int) else str(size) for size in tensor["shape"]),
+        )
+        for tensor in tensors
+    )
+
+
+def _profile(profile: Mapping[str, Mapping[str, int]]) -> dict[str, tuple[int, int, int]]:
+    return {str(name): (int(size["min"]), int(size["opt"]), int(size["max"])) for name, size in profile.items()}
+
+
+def _source_beside(engine: Path, source: Mapping[str, Any]) -> OnnxResult | None:
+    """Describe the ONNX file that the engine was built from, if it still lies beside the engine unchanged."""
+    file = engine.parent / Path(str(source["file"])).name
+    if not file.is_file() or sha256(file) != source["sha256"]:
+        return None
+    try:
+        return inspect_onnx(file)
+    except BadInputError:
+        return None  # its external data is gone: the engine does not need it

@@ -1,0 +1,230 @@
+"""ONNX files: operators, mixers, weights, and the work of one run."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..building.source import Source, Tensor, load_graph, read_source
+from ..errors import BadInputError
+from ..opset import DOMAIN, OPERATORS
+from .configuration import layer_details
+from .costs import FORMULAS, hsm_details, node_cost, operands_of
+from .result import Border, Cost, FunctionBody, MixerRow, OnnxResult
+from .shapes import TensorInfo, constant_nodes, infer, item_size, nodes_of, skeleton
+
+if TYPE_CHECKING:
+    import onnx
+
+    from hsm_models.config import ModelConfig
+
+LENGTHS = (1, 128, 1024, 4096)
+MAX_BYTES = 2**31  # the format's own limit
+_MODULE = re.compile(r"^(.*?\b(?:mixer|feed_forward))(?:\.|$)")
+_CONSTANT = re.compile(r"^constant_\d+$")
+_LAYER = re.compile(r"^layers\.(\d+)\.(mixer|feed_forward)$")
+
+
+@dataclass
+class _Group:
+    """Nodes of one module."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    costs: list[Cost] = field(default_factory=list)
+
+
+def inspect_onnx(path: Path) -> OnnxResult:
+    """Describe an ONNX file; function bodies are not entered, an `hsm` node counts as its fused kernel.
+
+    Raises:
+        BadInputError: it is not an ONNX file, is damaged or quantised, or lacks its external data.
+    """
+    if path.stat().st_size >= MAX_BYTES:
+        raise BadInputError(f"{path} is not an ONNX model: it has more than 2 GB, which the format does not allow")
+    try:
+        return _describe(path, read_source(path), load_graph(path))
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
+        # Names that are not text, tensors that contradict their types: a damaged file can break off anywhere.
+        raise BadInputError(f"{path} is a damaged ONNX model: {error}", "export it again") from error
+
+
+def _describe(path: Path, source: Source, model: onnx.ModelProto) -> OnnxResult:
+    config = _config(source.metadata)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    groups = _group(model.graph.node)
+    costs, uncounted, tensors = _costs(model, source, groups)
+    operators = dict(Counter(map(_operator, nodes_of(model.graph))).most_common())
+    return OnnxResult(
+        kind="onnx",
+        path=path,
+        bytes=path.stat().st_size + sum((path.parent / name).stat().st_size for name in source.external_data),
+        sha256=source.sha256,
+        producer=f"{model.producer_name} {model.producer_version}".strip() or "unknown",
+        ir_version=model.ir_version,
+        opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        precision=source.precision,
+        inputs=_borders(source.inputs),
+        outputs=_borders(source.outputs),
+        operators=operators,
+        functions=tuple(FunctionBody(body.domain, body.name, len(body.node)) for body in model.functions),
+        parameters=_parameters(weights.values()),
+        weight_bytes=_weight_bytes(weights.values()),
+        external_data=tuple(source.external_data),
+        mixers=tuple(_row(name, group, tensors, weights, config) for name, group in groups.items() if name),
+        costs=costs,
+        formulas={name: formula for name, formula in FORMULAS.items() if f"{DOMAIN}::{name}" in operators},
+        uncounted=uncounted,
+        metadata=dict(source.metadata),
+    )
+
+
+def _borders(tensors: Iterable[Tensor]) -> tuple[Border, ...]:
+    return tuple(Border(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors)
+
+
+def _operator(node: onnx.NodeProto) -> str:
+    return f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+
+
+def _group(nodes: Iterable[onnx.NodeProto]) -> dict[str, _Group]:
+    """Sort nodes by the mixer or feed-forward network that their names say they come from; the rest is under ""."""
+    groups: dict[str, _Group] = {}
+    for node in nodes:
+        module = _MODULE.match(node.name)
+        name = module.group(1) if module else node.name or node.op_type if node.domain == DOMAIN else ""
+        groups.setdefault(name, _Group()).nodes.append(node)
+    return groups
+
+
+def _costs(
+    model: onnx.ModelProto, source: Source, groups: Mapping[str, _Group]
+) -> tuple[tuple[Cost, ...], dict[str, int], dict[str, TensorInfo]]:
+    """Return the work at each length, what it leaves out, and the tensors at the last length; fills the groups'."""
+    light, folded = skeleton(model), constant_nodes(model.graph)
+    totals, uncounted, tensors = [], Counter[str](), dict[str, TensorInfo]()
+    for length in _lengths(source):
+        tensors = infer(light, _sizes(source, length))
+        uncounted.clear()
+        total = (0, 0)
+        for group in groups.values():
+            work = (0, 0)
+            for node in group.nodes:
+                cost = (0, 0) if node.output and node.output[0] in folded else node_cost(node, tensors)
+                uncounted.update([_operator(node)] if cost is None else [])
+                work = _sum(work, cost or (0, 0))
+            group.costs.append(Cost.of(length, *work))
+            total = _sum(total, work)
+        totals.append(Cost.of(length, *total))
+    return tuple(totals), dict(uncounted), tensors
+
+
+def _sum(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def _lengths(source: Source) -> tuple[int | None, ...]:
+    if _length_name(source) is None:
+        return (None,)
+    limit = source.max_length or max(LENGTHS)
+    return tuple(dict.fromkeys(min(length, limit) for length in LENGTHS))
+
+
+def _length_name(source: Source) -> str | None:
+    """The dynamic dimension that counts tokens: `length`, else the second of the first input that has one."""
+    names = source.dynamic_dimensions
+    if "length" in names:
+        return "length"
+    seconds = [tensor.shape[1] for tensor in source.inputs if len(tensor.shape) > 1]
+    return next((size for size in seconds if isinstance(size, str)), None)
+
+
+def _sizes(source: Source, length: int | None) -> dict[str, int]:
+    """One sequence of this length; other dimensions as in the exporter's example, else 1."""
+    sizes = dict.fromkeys(source.dynamic_dimensions, 1)
+    try:
+        recorded = json.loads(source.metadata.get("inputs") or "[]")
+        for entry in recorded:
+            sizes |= {
+                name: size
+                for name, size in zip(entry["shape"], entry["example_shape"], strict=True)
+                if isinstance(name, str) and isinstance(size, int) and 0 < size < 2**31
+            }
+    except (ValueError, KeyError, TypeError):
+        pass
+    sizes["batch"] = 1
+    name = _length_name(source)
+    return sizes if name is None or length is None else sizes | {name: length}
+
+
+def _config(metadata: Mapping[str, str]) -> ModelConfig | None:
+    from hsm_models.config import ModelConfig
+    from hsm_models.errors import ConfigError
+
+    try:
+        return ModelConfig.from_json(metadata["config"]) if metadata.get("config") else None
+    except ConfigError:
+        return None
+
+
+def _row(
+    name: str,
+    group: _Group,
+    tensors: Mapping[str, TensorInfo],
+    weights: Mapping[str, onnx.TensorProto],
+    config: ModelConfig | None,
+) -> MixerRow:
+    fused = [node for node in group.nodes if node.domain == DOMAIN]
+    operators = tuple(node.op_type for node in fused)
+    details: dict[str, Any] = {}
+    for node in fused:
+        if node.op_type in OPERATORS:
+            details |= hsm_details(node.op_type, operands_of(node, tensors))
+    kind, configured = _configured(name, config)
+    return MixerRow(
+        name=name,
+        kind=kind or ", ".join(dict.fromkeys(operators)) or "dense",
+        operators=operators,
+        details=configured or details,
+        parameters=_parameters(tensor for key, tensor in weights.items() if key.startswith(f"{name}.")),
+        costs=tuple(group.costs),
+    )
+
+
+def _configured(name: str, config: ModelConfig | None) -> tuple[str, dict[str, Any]]:
+    """Return what the recorded configuration says of a module: its kind and details."""
+    match = _LAYER.match(name)
+    if config is None or match is None or int(match.group(1)) >= len(config.layers):
+        return "", {}
+    layer = config.layers[int(match.group(1))]
+    part = layer.mixer if match.group(2) == "mixer" else layer.feed_forward
+    return ("", {}) if part is None else (part.kind, layer_details(part, config.width, int(match.group(1))))
+
+
+def _parameters(tensors: Iterable[onnx.TensorProto]) -> int:
+    """Count the weights: floating-point tensors other than scalars and the constants that the exporter named."""
+    import onnx
+
+    floats = {
+        onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE
+    }  # fmt: skip
+    return sum(
+        math.prod(tensor.dims)
+        for tensor in tensors
+        if tensor.data_type in floats and tensor.dims and not _CONSTANT.match(tensor.name)
+    )
+
+
+def _weight_bytes(tensors: Iterable[onnx.TensorProto]) -> dict[str, int]:
+    import onnx
+
+    sizes: Counter[str] = Counter()
+    for tensor in tensors:
+        name = onnx.TensorProto.DataType.Name(tensor.data_type).lower() if tensor.data_type else "undefined"
+        sizes[name] += math.ceil(math.prod(tensor.dims) * item_size(tensor.data_type))
+    return dict(sizes.most_common())

@@ -1,0 +1,200 @@
+"""What `inspect` returns: one kind of result for each kind of file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..results import Result
+
+
+@dataclass(frozen=True)
+class InspectResult(Result):
+    """What every kind of file has.
+
+    Attributes:
+        kind: "onnx", "engine" or "checkpoint".
+        path: the file or folder.
+        bytes: its size on disk, with external data.
+    """
+
+    kind: str
+    path: Path
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Border:
+    """An input or output.
+
+    Attributes:
+        name: its name.
+        dtype: its element type, as NumPy names it.
+        shape: sizes, and names of dynamic dimensions.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work of one run for one sequence.
+
+    Attributes:
+        length: tokens T of the sequence; None where the file fixes all sizes.
+        flops: floating-point operations, a multiply-add as two.
+        bytes: bytes that the nodes read and write one by one, weights included, nothing fused.
+        flops_per_token, bytes_per_token: the same divided by T.
+    """
+
+    length: int | None
+    flops: int
+    bytes: int
+    flops_per_token: float
+    bytes_per_token: float
+
+    @staticmethod
+    def of(length: int | None, flops: int, bytes: int) -> Cost:
+        """Return the work of a run, with the figures per token."""
+        return Cost(length, flops, bytes, flops / (length or 1), bytes / (length or 1))
+
+
+@dataclass(frozen=True)
+class MixerRow:
+    """One mixer or feed-forward network, or an `hsm` node outside of any.
+
+    Attributes:
+        name: the path of the module (`layers.3.mixer`), or the node's name.
+        kind: what it is: the configuration's word where the file carries one, else the operators' names.
+        operators: `hsm` operators in it, in order.
+        details: shifts, heads H, head width d, experts E, active experts k and so on.
+        parameters: number of weights of the module.
+        costs: work of its nodes at each length.
+    """
+
+    name: str
+    kind: str
+    operators: tuple[str, ...]
+    details: Mapping[str, Any]
+    parameters: int
+    costs: tuple[Cost, ...] = ()
+
+
+@dataclass(frozen=True)
+class FunctionBody:
+    """The portable body of an operator.
+
+    Attributes:
+        domain, name: the operator.
+        nodes: number of nodes in its body.
+    """
+
+    domain: str
+    name: str
+    nodes: int
+
+
+@dataclass(frozen=True)
+class OnnxResult(InspectResult):
+    """An ONNX file.
+
+    Attributes:
+        sha256: SHA-256 of the file's bytes.
+        producer: name and version of what wrote it.
+        ir_version: ONNX file format version.
+        opsets: version of each operator domain.
+        precision: "fp32", "fp16", "bf16" or "fp64".
+        inputs, outputs: the graph's.
+        operators: how often each operator occurs in the graph, most frequent first, as "domain::Name" outside of ONNX.
+        functions: bodies that the file carries.
+        parameters: number of weights.
+        weight_bytes: their size, by element type.
+        external_data: files that hold weights.
+        mixers: the mixers, feed-forward networks and other `hsm` nodes.
+        costs: work of one run for one sequence at several lengths.
+        formulas: floating-point operations per token of each `hsm` operator in the file: D width, H heads, d and f head
+            width, k active experts, T tokens.
+        uncounted: operators whose work is not in `costs`, and how many of each.
+        metadata: what the exporter recorded, without the prefix `hsm_export.`.
+    """
+
+    sha256: str
+    producer: str
+    ir_version: int
+    opsets: Mapping[str, int]
+    precision: str
+    inputs: tuple[Border, ...]
+    outputs: tuple[Border, ...]
+    operators: Mapping[str, int]
+    functions: tuple[FunctionBody, ...]
+    parameters: int
+    weight_bytes: Mapping[str, int]
+    external_data: tuple[str, ...]
+    mixers: tuple[MixerRow, ...]
+    costs: tuple[Cost, ...]
+    formulas: Mapping[str, str]
+    uncounted: Mapping[str, int]
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class EngineResult(InspectResult):
+    """An engine, as its side file describes it; deserialising the engine itself needs a GPU's driver.
+
+    Attributes:
+        side_file: the JSON file beside the engine.
+        intact: the engine's size and SHA-256 are those that the side file recorded.
+        target: library that the engine is for.
+        target_version: its version; the same one is needed at run time.
+        architectures: GPU architectures that the engine runs on; empty: the GPU it was built on.
+        precision: "fp32", "fp16" or "bf16".
+        inputs, outputs: names, element types and shapes.
+        profiles: sizes (minimum, optimum, maximum) of the dynamic dimensions.
+        flags: which of strip_weights, weight_streaming and refit it was built with.
+        source: the ONNX file that it was built from: name, SHA-256.
+        layers: layers of the network before fusion.
+        warnings: the builder's warnings.
+        model: what the exporter recorded in the ONNX file.
+        onnx: the ONNX file that it was built from, where that still lies beside the engine.
+    """
+
+    side_file: Path
+    intact: bool
+    target: str
+    target_version: str
+    architectures: tuple[str, ...]
+    precision: str
+    inputs: tuple[Border, ...]
+    outputs: tuple[Border, ...]
+    profiles: tuple[Mapping[str, Any], ...]
+    flags: tuple[str, ...]
+    source: Mapping[str, Any]
+    layers: int
+    warnings: tuple[str, ...]
+    model: Mapping[str, str]
+    onnx: OnnxResult | None
+
+
+@dataclass(frozen=True)
+class CheckpointResult(InspectResult):
+    """A PyTorch checkpoint.
+
+    Attributes:
+        fingerprint: SHA-256 of configuration and weights, as exported files carry it.
+        config: the model's configuration, as JSON data.
+        parameters: number of weights.
+        weight_bytes: their size, by element type.
+        mixers: mixers and feed-forward networks.
+        metadata: what was recorded beside the configuration.
+    """
+
+    fingerprint: str
+    config: Mapping[str, Any]
+    parameters: int
+    weight_bytes: Mapping[str, int]
+    mixers: tuple[MixerRow, ...]
+    metadata: Mapping[str, str]
