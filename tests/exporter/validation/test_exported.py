@@ -174,7 +174,12 @@ def test_shift_off_by_one_is_caught_and_located(exported: Exported, tmp_path: Pa
 
 def test_overflow_is_caught(exported: Exported, tmp_path: Path) -> None:
     """Weights that fp16 holds but whose products it does not."""
-    path = _change(exported.file("switch_head", "fp16"), tmp_path / "bad.onnx", "up.weight", lambda a: a * 0 + 60000)
+    path = _change(
+        exported.file("switch_head", "fp16"),
+        tmp_path / "bad.onnx",
+        "up.weight",
+        lambda a: np.sign(a) * a.dtype.type(60000),
+    )
     result = hsm_export.validate(path, exported.checkpoint("switch_head"))
     _assert_caught(result)
     assert "NaN or infinity" in result.summary
