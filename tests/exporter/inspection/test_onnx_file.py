@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from tests.exporter.inspection.hand_made import save, weights
 
 from hsm_export.errors import BadInputError
 from hsm_export.inspection import OnnxResult, inspect
