@@ -149,7 +149,13 @@ class Classifier:
         self.plans[node] = plan
 
     def _plan_product(self, node: ir.Node, floats: list[int], results: list[int]) -> None:
-        """A product takes T, except before routing logits and among exact values such as positions."""
+        """A product takes T, except before routing logits, among exact values such as positions, or if ONNX forbids.
+
+        What ONNX does not define in T (bfloat16 convolutions before opset 22) computes in float32 and rounds.
+        """
+        if any(not self._allows_low(node, index) for index in floats):
+            self._set(node, floats, results, True, True, Kind.LOW)
+            return
         operands = [node.inputs[index] for index in floats if self._kind(node, index) is not Kind.CONSTANT]
         exact = bool(operands) and all(
             self._kinds[value] is Kind.WIDE and value not in self._varies for value in operands if value is not None
