@@ -125,8 +125,10 @@ def _float32(inputs: Mapping[str, Array]) -> dict[str, Array]:
     return {name: array if array.dtype == np.int64 else array.astype(np.float32) for name, array in inputs.items()}
 
 
-def run_torch(name: str, attributes: Attributes, inputs: Mapping[str, Array], dtype: str) -> list[Array]:
-    """Run the PyTorch operator natively in `dtype`."""
+def run_torch(
+    name: str, attributes: Attributes, inputs: Mapping[str, Array], dtype: str, **options: str
+) -> list[Array]:
+    """Run the PyTorch operator natively in `dtype`; `options` are arguments that the opset does not have."""
     arguments: dict[str, Any] = {}
     for value in OPERATORS[name].inputs:
         tensor = torch.from_numpy(inputs[value.name].copy())
@@ -134,6 +136,6 @@ def run_torch(name: str, attributes: Attributes, inputs: Mapping[str, Array], dt
             tensor = tensor.to(TORCH_TYPES[dtype] if value.type == "T" else torch.float32)
         arguments[value.name] = tensor
     flags = {key: bool(flag) if key in ("normalize", "output_norm") else flag for key, flag in attributes.items()}
-    result = getattr(hsm_models.ops, TORCH_NAMES[name])(**arguments, **flags)
+    result = getattr(hsm_models.ops, TORCH_NAMES[name])(**arguments, **flags, **options)
     outputs = result if isinstance(result, tuple) else (result,)
     return [output.to(torch.float64).numpy() for output in outputs]
