@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadInputError, HsmExportError
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
     from numpy.typing import NDArray
 
@@ -41,13 +40,8 @@ def check_in_subprocess(path: Path, feeds: Sequence[Arrays], scratch: Path) -> l
         BadInputError: the file breaks a rule of the format or of this project, or ONNX Runtime refuses it.
         HsmExportError: the checking process died.
     """
-    import numpy as np
-
     (scratch / "job.json").write_text(json.dumps({"path": str(path), "runs": len(feeds)}))
-    np.savez(
-        scratch / "feeds.npz",
-        **{f"{run}/{name}": array for run, feed in enumerate(feeds) for name, array in feed.items()},  # type: ignore[arg-type]
-    )
+    _save(scratch / "feeds.npz", feeds)
     environment = dict(os.environ)
     package_root = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
@@ -62,11 +56,27 @@ def check_in_subprocess(path: Path, feeds: Sequence[Arrays], scratch: Path) -> l
         raise HsmExportError(f"the check of the exported file failed: {lines[-1] if lines else 'no reason'}") from error
     if answer["error"] is not None:
         raise BadInputError(f"the exported file does not pass its checks: {answer['error']}", answer["hint"])
-    with np.load(scratch / "results.npz") as results:
-        return [
-            {key.split("/", 1)[1]: results[key] for key in results.files if key.startswith(f"{run}/")}
-            for run in range(len(feeds))
-        ]
+    return _load(scratch / "results.npz", len(feeds))
+
+
+def _save(path: Path, runs: Sequence[Arrays]) -> None:
+    """Write the arrays of several runs into one file."""
+    import numpy as np
+
+    arrays: dict[str, Any] = {f"{run}/{name}": array for run, found in enumerate(runs) for name, array in found.items()}
+    np.savez(path, **arrays)
+
+
+def _load(path: Path, count: int) -> list[dict[str, NDArray[Any]]]:
+    """Read what `_save` wrote."""
+    import numpy as np
+
+    runs: list[dict[str, NDArray[Any]]] = [{} for _ in range(count)]
+    with np.load(path) as arrays:
+        for key in arrays.files:
+            run, name = key.split("/", 1)
+            runs[int(run)][name] = arrays[key]
+    return runs
 
 
 def _run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -145,24 +155,14 @@ def _short(error: Exception) -> str:
 
 
 def _main(scratch: Path) -> None:
-    import numpy as np
-
     job = json.loads((scratch / "job.json").read_text())
     path = Path(job["path"])
-    with np.load(scratch / "feeds.npz") as arrays:
-        feeds: list[dict[str, np.ndarray[Any, Any]]] = [{} for _ in range(job["runs"])]
-        for key in arrays.files:
-            run, name = key.split("/", 1)
-            feeds[int(run)][name] = arrays[key]
     try:
-        results = run_file(check_file(path), path.parent, feeds)
+        results = run_file(check_file(path), path.parent, _load(scratch / "feeds.npz", job["runs"]))
     except HsmExportError as error:
         print(json.dumps({"error": error.message, "hint": error.hint}))
         return
-    named: dict[str, Any] = {
-        f"{run}/{name}": value for run, found in enumerate(results) for name, value in found.items()
-    }
-    np.savez(scratch / "results.npz", **named)
+    _save(scratch / "results.npz", results)
     print(json.dumps({"error": None, "hint": None}))
 
 

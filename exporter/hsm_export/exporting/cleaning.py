@@ -76,7 +76,7 @@ def _merge_constants(graph: ir.Graph, weights: set[str]) -> None:
         first = seen.setdefault(key, value)
         if first is not value:
             value.replace_all_uses_with(first)
-            del graph.initializers[value.name]
+            del graph.initializers[value.name or ""]
 
 
 def _rename_borders(model: ir.Model, inputs: Sequence[TraceInput], output_names: Sequence[str] | None) -> None:
@@ -182,7 +182,7 @@ def _name_constants(model: ir.Model, weights: set[str]) -> None:
     for node in model.graph.all_nodes():
         for value in node.inputs:
             if value is not None and value.name in initializers and value.name not in weights:
-                order.setdefault(value.name, value)
+                order.setdefault(value.name or "", value)
     for value in order.values():
         value.name = f"{value.name}.unnamed"
     for index, value in enumerate(order.values()):

@@ -29,7 +29,7 @@ def add_bodies(model: ir.Model) -> None:
     model.functions.clear()
     used = sorted({node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN})
     for name in used:
-        function = ir.from_proto(OPERATORS[name].function(model.opset_imports[""]))
+        function = ir.serde.deserialize_function(OPERATORS[name].function(model.opset_imports[""]))
         model.functions[function.identifier()] = function
     model.opset_imports.pop(DOMAIN, None)
     if used:

@@ -167,6 +167,8 @@ def _trace_input(argument: tuple[str, int | None], name: str, example: Tensor) -
     Dimension 0 is the batch. Dimension 1 is the length of integer (B,T,...) and of float (B,T,D) inputs; of a float
     matrix it may be either a length or features, so the module decides; images (B,C,H,W) keep their size.
     """
+    import torch
+
     if not _is_tensor(example):
         raise UsageError(f"the example for argument {name!r} is a {type(example).__name__}, not a tensor")
     dims = example.dim()
@@ -181,7 +183,7 @@ def _trace_input(argument: tuple[str, int | None], name: str, example: Tensor) -
         elif dims == 2:
             free = {1: LENGTH}
     low = high = None
-    if not example.is_floating_point() and not example.dtype.is_complex and example.dtype.itemsize > 1:
+    if example.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
         low, high = (int(example.min()), int(example.max())) if example.numel() else (0, 0)
     return TraceInput(argument, name, example.detach(), dynamic, free, low, high)
 

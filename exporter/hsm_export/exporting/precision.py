@@ -24,6 +24,7 @@ from .classification import Classifier, small_constant
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_LARGEST = {"FLOAT16": 65504.0, "BFLOAT16": float.fromhex("0x1.fep127")}
 _SUFFIXES = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
 
 
@@ -162,31 +163,28 @@ class _Rewrite:
 
 
 def _require_in_range(tensor: ir.TensorProtocol, name: str, low: ir.DataType) -> None:
-    """Refuse a weight that overflows in T; bfloat16 has float32's range."""
-    import numpy as np
-
-    if low.name != "FLOAT16" or tensor.size == 0:
+    """Refuse a weight that overflows in T."""
+    if tensor.size == 0:
         return
     array = tensor.numpy()
-    largest = float(max(array.max(), -array.min()))
-    if largest > float(np.finfo(np.float16).max):
+    largest, limit = float(max(array.max(), -array.min())), _LARGEST[low.name]
+    if largest > limit:
         raise BadInputError(
-            f"weight {name} holds {largest:.6g}, beyond float16's largest number, 65504",
+            f"weight {name} holds {largest:.6g}, but the largest {low.name.lower()} is {limit:g}",
             "use --precision bf16, which has the range of float32",
         )
 
 
 def _lowered(tensor: ir.TensorProtocol, low: ir.DataType, clamp: bool) -> ir.LazyTensor:
     """Return a tensor in T that is converted when it is written; finite numbers stay finite with `clamp`."""
-    import ml_dtypes
     import numpy as np
     import onnx_ir as ir
 
-    def make() -> ir.Tensor:
+    def make() -> ir.TensorProtocol:
         array = tensor.numpy()
         if clamp:
-            limit = float(ml_dtypes.finfo(low.numpy()).max)
+            limit = _LARGEST[low.name]
             array = np.where(np.isfinite(array), np.clip(array, -limit, limit), array)
         return ir.Tensor(np.asarray(array).astype(low.numpy()), dtype=low, name=tensor.name)
 
-    return ir.LazyTensor(make, dtype=low, shape=tensor.shape, name=tensor.name)
+    return ir.LazyTensor(make, dtype=low, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)

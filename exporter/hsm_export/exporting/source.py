@@ -55,77 +55,64 @@ def resolve(
 
     Raises:
         CheckpointError, ConfigError: a damaged or hostile checkpoint.
-        BadInputError: a quantised module, or one that is not float32.
+        BadInputError: a quantised module, or one that is not float32 on the CPU.
         UsageError: a user's module without example inputs, or examples that do not fit it.
     """
     import torch
 
-    names = None if output_names is None else tuple(output_names)
-    if isinstance(source, torch.nn.Module):
-        resolved = _from_module(source, example_inputs, input_names, names, dynamic)
-    elif isinstance(source, (str, Path)):
+    from hsm_models.config import ModelConfig
+
+    if isinstance(source, (str, Path)):
         if example_inputs is not None:
             raise UsageError("example inputs are for a module; a checkpoint brings its own")
-        resolved = _from_checkpoint(source, input_names, names, dynamic)
+        module, name, sha256 = _load(source)
+    elif isinstance(source, torch.nn.Module):
+        module = getattr(source, "_orig_mod", source)  # what torch.compile wraps
+        name, sha256 = type(module).__name__, ""
     else:
         raise UsageError(f"cannot export a {type(source).__name__}", "pass a checkpoint's path or an nn.Module")
-    _require_float32(resolved.module, resolved.name)
-    return resolved
+    _require_float32_on_cpu(module, name)
+    names = None if output_names is None else tuple(output_names)
+    config = getattr(module, "config", None)
+    task: str
+    if isinstance(config, ModelConfig):
+        arguments = _our_arguments(module, config, example_inputs, input_names, dynamic)
+        text, task, names = config.to_json(indent=None), config.task, names or ("logits",)
+    elif example_inputs is None:
+        raise UsageError(
+            f"exporting a {name} needs example inputs",
+            "call export(module, (x,), path) with tensors that forward takes",
+        )
+    else:
+        arguments = bind(module, example_inputs, input_names, dynamic)
+        text, task = "", ""
+    return Source(name, module, arguments, names, task, text, sha256 or _module_sha256(module, text))
 
 
-def _from_checkpoint(
-    source: str | Path,
-    input_names: Sequence[str] | None,
-    output_names: tuple[str, ...] | None,
-    dynamic: Mapping[str, Mapping[int, str]] | None,
-) -> Source:
+def _load(source: str | Path) -> tuple[nn.Module, str, str]:
+    """Load a checkpoint; return it, its name and its fingerprint."""
     from hsm_models.checkpoint import fingerprint, load_checkpoint
     from hsm_models.checkpoint import resolve as locate
 
     path = locate(source)
-    module = load_checkpoint(path)
-    described = _described(module, input_names, output_names, dynamic)
-    return replace(described, name=str(source), sha256=fingerprint(path))
+    return load_checkpoint(path), str(source), fingerprint(path)
 
 
-def _from_module(
+def _our_arguments(
     module: nn.Module,
+    config: ModelConfig,
     example_inputs: Any,
     input_names: Sequence[str] | None,
-    output_names: tuple[str, ...] | None,
     dynamic: Mapping[str, Mapping[int, str]] | None,
-) -> Source:
-    from hsm_models.config import ModelConfig
-
-    if example_inputs is None:
-        if isinstance(getattr(module, "config", None), ModelConfig):
-            return _described(module, input_names, output_names, dynamic)
-        raise UsageError(
-            f"exporting a {type(module).__name__} needs example inputs",
-            "call export(module, (x,), path) with tensors that forward accepts",
-        )
-    arguments = bind(module, example_inputs, input_names, dynamic)
-    name = type(module).__name__
-    return Source(name, module, arguments, output_names, "", "", _module_sha256(module, ""))
-
-
-def _described(
-    module: nn.Module,
-    input_names: Sequence[str] | None,
-    output_names: tuple[str, ...] | None,
-    dynamic: Mapping[str, Mapping[int, str]] | None,
-) -> Source:
-    """Describe one of our own models, whose configuration says how to call it."""
-    config: ModelConfig = module.config  # type: ignore[assignment]
-    text = config.to_json(indent=None)
+) -> Arguments:
+    """Describe the arguments of one of our own models, whose configuration says how to call it."""
     examples = _examples(config)
     if config.max_length == 1 and dynamic is None:
         dynamic = {config.input: {0: BATCH}}  # a length that can only be 1 is not dynamic
-    arguments = bind(module, tuple(examples.values()), tuple(input_names or examples), dynamic)
+    given = tuple(examples.values()) if example_inputs is None else example_inputs
+    arguments = bind(module, given, tuple(input_names or examples), dynamic)
     inputs = tuple(_bounded(spec, name, config) for spec, name in zip(arguments.inputs, examples, strict=True))
-    arguments = Arguments(arguments.values, inputs)
-    names = output_names or ("logits",)
-    return Source(type(module).__name__, module, arguments, names, config.task, text, _module_sha256(module, text))
+    return Arguments(arguments.values, inputs)
 
 
 def _examples(config: ModelConfig) -> dict[str, Tensor]:
@@ -139,7 +126,7 @@ def _examples(config: ModelConfig) -> dict[str, Tensor]:
         size = (_EXAMPLE_BATCH, config.image.channels, config.image.size, config.image.size)
         return {"image": torch.randn(size, generator=generator)}
     shape = (_EXAMPLE_BATCH, length)
-    examples = {config.input: torch.randint(0, config.vocab_size, shape, generator=generator)}
+    examples: dict[str, Tensor] = {config.input: torch.randint(0, config.vocab_size, shape, generator=generator)}
     if config.masked:
         examples["lengths"] = torch.tensor([length, max(1, length - 2)])
     return examples
@@ -202,12 +189,12 @@ def _module_sha256(module: nn.Module, config: str) -> str:
         if not isinstance(tensor, torch.Tensor) or tensor.is_quantized:
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _require_float32(module: nn.Module, name: str) -> None:
-    """Refuse quantised modules, and those whose parameters already have another type."""
+def _require_float32_on_cpu(module: nn.Module, name: str) -> None:
+    """Refuse quantised modules, and those whose parameters have another type or live on another device."""
     import torch
 
     for path, part in module.named_modules():
@@ -217,11 +204,14 @@ def _require_float32(module: nn.Module, name: str) -> None:
         if isinstance(value, torch.Tensor) and value.is_quantized:
             raise _quantised(name, path)
     for path, parameter in module.named_parameters():
-        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+        dtype = str(parameter.dtype).removeprefix("torch.")
+        if parameter.is_floating_point() and dtype != "float32":
             raise BadInputError(
-                f"parameter {path} of {name} is {str(parameter.dtype).removeprefix('torch.')}, not float32",
+                f"parameter {path} of {name} is {dtype}, not float32",
                 "call module.float() first and choose the precision of the file with `precision`",
             )
+        if parameter.device.type != "cpu":
+            raise BadInputError(f"parameter {path} of {name} is on {parameter.device}", "call module.cpu() first")
 
 
 def _quantised(name: str, where: str) -> BadInputError:

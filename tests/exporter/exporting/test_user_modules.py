@@ -1,0 +1,158 @@
+"""Modules that the exporter has never seen: a user's own, with our mixers and with a mixing function of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.exporter.exporting.harness import assert_agrees
+from tests.exporter.exporting.models import randomised
+from torch import Tensor, nn
+
+import hsm_export
+from hsm_export.errors import BadInputError, UsageError
+from hsm_models.mixers import HSM, TaylorShift
+
+
+class OddMixing(nn.Module):
+    """A mixing function that nobody registered: y = tanh(a * current) + b * |shifted|."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.ones(width))
+        self.b = nn.Linear(width, width)
+
+    def forward(self, current: Tensor, shifted: Tensor) -> Tensor:
+        return torch.tanh(self.a * current) + self.b(shifted.abs())
+
+
+class Encoder(nn.Module):
+    """A user's own network around two of our mixers."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.first = HSM(width, shifts=(1, 2), mixing=OddMixing(width))
+        self.second = TaylorShift(width, heads=2)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, frames: Tensor, scale: Tensor | None = None) -> Tensor:
+        x = frames + self.second(self.first(frames))
+        x = self.head(x).mean(dim=1)
+        return x if scale is None else x * scale.unsqueeze(1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_users_module_and_mixing_function(precision: str, tmp_path: Path) -> None:
+    module = randomised(Encoder())
+    result = hsm_export.export(module, (torch.randn(1, 6, 16),), tmp_path / "m.onnx", precision=precision)
+    assert result.mixers == {"first": "TokenShift", "second": "TaylorShift"}
+    (spec,) = result.inputs
+    assert (spec.name, spec.shape, spec.dtype) == ("frames", ("batch", "length", 16), "float32")
+    assert result.outputs == ("output",)
+    runs = [(torch.randn(batch, length, 16),) for batch, length in ((1, 1), (3, 2), (2, 40))]
+    assert_agrees(result.path, module, precision, *runs)
+
+
+def test_keyword_arguments_names_and_outputs(tmp_path: Path) -> None:
+    module = randomised(Encoder())
+    examples = {"frames": torch.randn(2, 6, 16), "scale": torch.rand(2)}
+    result = hsm_export.export(
+        module, examples, tmp_path / "m.onnx", input_names=["x", "gain"], output_names=["classes"]
+    )
+    assert [(spec.name, spec.shape) for spec in result.inputs] == [("x", ("batch", "length", 16)), ("gain", ("batch",))]
+    assert result.outputs == ("classes",)
+    assert_agrees(result.path, module, "fp32", (torch.randn(4, 3, 16), torch.rand(4)))
+
+
+def test_dimensions_can_be_fixed(tmp_path: Path) -> None:
+    module = randomised(Encoder())
+    result = hsm_export.export(module, (torch.randn(2, 6, 16),), tmp_path / "m.onnx", dynamic={"frames": {1: "time"}})
+    assert result.inputs[0].shape == (2, "time", 16)
+
+
+class FixedLength(nn.Module):
+    """Works for 6 tokens only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(x.transpose(1, 2)).transpose(1, 2)
+
+
+def test_a_dimension_that_the_code_fixes_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError) as caught:
+        hsm_export.export(FixedLength(), (torch.randn(2, 6, 4),), tmp_path / "m.onnx")
+    assert "dimension 1 of input 'x' cannot be dynamic" in caught.value.message
+    assert "size 6" in caught.value.message
+    assert caught.value.hint is not None and "dynamic={'x': {0: 'batch'}}" in caught.value.hint
+    assert not list(tmp_path.iterdir())
+    result = hsm_export.export(FixedLength(), (torch.randn(2, 6, 4),), tmp_path / "m.onnx", dynamic={"x": {0: "batch"}})
+    assert result.inputs[0].shape == ("batch", 6, 4)
+
+
+class Undecided(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class Untranslatable(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linalg.svd(x)[1]
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Undecided(), ("depends on the values of a tensor", "x.sum() > 0")),
+        (Untranslatable(), ("aten._linalg_svd", "no ONNX counterpart")),
+    ],
+)
+def test_what_cannot_be_exported_is_named_in_one_line(
+    module: nn.Module, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    with pytest.raises(BadInputError) as caught:
+        hsm_export.export(module, (torch.randn(2, 6, 4),), tmp_path / "m.onnx")
+    assert all(word in caught.value.message for word in words)
+    assert "\n" not in caught.value.message
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_mode_and_weights_are_left_alone(tmp_path: Path) -> None:
+    module = randomised(Encoder()).train()
+    module.second.eval()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    hsm_export.export(module, (torch.randn(2, 6, 16),), tmp_path / "m.onnx", precision="fp16")
+    assert module.training and module.first.training and not module.second.training
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    assert all(value.dtype is torch.float32 for value in module.state_dict().values())
+
+
+def test_refusals_before_any_work(tmp_path: Path) -> None:
+    x = torch.randn(2, 6, 16)
+    target = tmp_path / "m.onnx"
+    with pytest.raises(UsageError, match="needs example inputs"):
+        hsm_export.export(Encoder(), None, target)
+    with pytest.raises(UsageError, match="output path"):
+        hsm_export.export(Encoder(), (x,))
+    with pytest.raises(UsageError, match="precision must be"):
+        hsm_export.export(Encoder(), (x,), target, precision="int8")
+    with pytest.raises(UsageError, match="do not fit"):
+        hsm_export.export(Encoder(), (x, x, x), target)
+    with pytest.raises(BadInputError, match="not float32"):
+        hsm_export.export(Encoder().half(), (x,), target)
+    with pytest.raises(UsageError, match="cannot export a dict"):
+        hsm_export.export({"a": 1}, (x,), target)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_quantised_modules_are_refused(tmp_path: Path) -> None:
+    quantised = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(16, 16)), {nn.Linear})
+    with pytest.raises(BadInputError, match="quantised"):
+        hsm_export.export(quantised, (torch.randn(2, 6, 16),), tmp_path / "m.onnx")
+    fake = nn.Sequential(nn.Linear(16, 16), torch.ao.quantization.FakeQuantize())
+    with pytest.raises(BadInputError, match="quantised"):
+        hsm_export.export(fake, (torch.randn(2, 6, 16),), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
