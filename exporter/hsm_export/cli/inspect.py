@@ -145,12 +145,11 @@ def _mixers(mixers: Iterable[MixerRow]) -> Table:
 
     rows = list(mixers)
     shown = _first_and_last(rows[0].costs)
-    lengths = ["flops" if cost.length is None else f"flops/token, T={cost.length}" for cost in shown]
+    lengths = ["flops" if cost.length is None else f"flops/token\nT={cost.length}" for cost in shown]
     table = Table(title="mixers and feed-forward networks", title_justify="left")
-    for heading in ("module", "kind"):
+    for heading in ("module", "kind", "operators"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("operators", "details"):
-        table.add_column(heading)
+    table.add_column("details")
     for heading in ("parameters", *lengths):
         table.add_column(heading, justify="right")
     for row in rows:
@@ -165,7 +164,7 @@ def _first_and_last(costs: tuple[Cost, ...]) -> tuple[Cost, ...]:
 
 def _counted(names: Iterable[str]) -> str:
     counts = Counter(names)
-    return ", ".join(name if count == 1 else f"{name} x{count}" for name, count in counts.items())
+    return "\n".join(name if count == 1 else f"{name} x{count}" for name, count in counts.items())
 
 
 def _details(row: MixerRow) -> str:
