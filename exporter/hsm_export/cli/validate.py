@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -101,14 +102,16 @@ def _table(result: ValidationResult) -> Table:
     """Return one row per runtime and output: its worst case."""
     from rich.table import Table
 
-    against = f" against {result.against}" if result.against else ""
-    table = Table(title=f"{result.model} ({result.precision}){against}, arbiter {result.arbiter}", title_justify="left")
-    for heading in ("runtime", "output", "worst case"):
-        table.add_column(heading)
+    against = f" against {Path(result.against).name}" if result.against else ""
+    title = f"{Path(result.model).name} ({result.precision}){against}, arbiter {result.arbiter}"
+    table = Table(title=title, title_justify="left")
+    for heading in ("runtime", "output"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("worst case")
     extra = _extra_columns(result)
     for heading in ("max error", "tolerance", "cosine", *extra):
-        table.add_column(heading, justify="right")
-    table.add_column("verdict")
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     for report in result.runtimes:
         verdict = f"[{_COLOURS[report.verdict]}]{report.verdict}[/]"
         if not report.worst:
@@ -119,10 +122,11 @@ def _table(result: ValidationResult) -> Table:
 
 
 def _shown(report: RuntimeReport) -> list[Comparison]:
-    """Return the model's outputs and, of the expert operators' logits, the worst."""
+    """Return the model's outputs and, where an expert operator's logits fail, the worst of those."""
     routing = [item for item in report.worst if item.output.endswith(".routing_logits")]
     outputs = [item for item in report.worst if item not in routing]
-    return outputs + sorted(routing, key=lambda item: item.severity)[-1:]
+    failed = [item for item in routing if not item.passed]
+    return outputs + sorted(failed, key=lambda item: item.severity)[-1:]
 
 
 def _extra_columns(result: ValidationResult) -> list[str]:
@@ -140,5 +144,5 @@ def _row(item: Comparison, flips: Flips | None, extra: list[str]) -> list[str]:
         "KL": "–" if item.kl is None else f"{item.kl:.1e}",
         "flips": "–" if flips is None else f"{flips.excused + flips.consequent + flips.unexcused}/{flips.choices}",
     }
-    numbers = [f"{item.max_abs_error:.2e}", f"{item.tolerance:.2e}", f"{item.cosine:.8f}"]
+    numbers = [f"{item.max_abs_error:.2e}", f"{item.tolerance:.2e}", f"{item.cosine:.6f}"]
     return [item.runtime, item.output, item.case, *numbers, *[values[name] for name in extra]]

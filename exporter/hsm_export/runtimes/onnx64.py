@@ -43,9 +43,10 @@ class DoubleRunner(BaseRunner):  # type: ignore[misc]
         """Return an active ONNX Runtime runner, or None when it is not installed or lacks an operator in double."""
         if missing_package("onnxruntime", "onnxruntime"):
             return None
-        from .onnx_runtime import ContextRunner, session
+        from .onnx_runtime import ContextRunner
+        from .session import cpu_session
 
-        runner = ContextRunner(self._context, lambda: session(model, self._context), self.name, weights)
+        runner = ContextRunner(self._context, lambda: cpu_session(model, self._context.folder), self.name, weights)
         try:
             runner.activate()
         except Exception as error:

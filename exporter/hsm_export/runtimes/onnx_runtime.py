@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from typing import Any
 
 import numpy as np
-import onnx
 from polygraphy.backend.onnxrt import OnnxrtRunner
 from polygraphy.common import TensorMetadata
 
 from .bfloat16 import widen_bfloat16
 from .runtime import RunContext, Runtime, missing_package
+from .session import cpu_session
 from .torch_module import graph_metadata
 
 
@@ -44,22 +43,9 @@ class ContextRunner(OnnxrtRunner):  # type: ignore[misc]
         return outputs
 
 
-def session(model: onnx.ModelProto, context: RunContext) -> Any:
-    """Make an ONNX Runtime session on the CPU; external data is read from the context's folder."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "64")))
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(context.folder))
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
-    )
-
-
 def _runner(context: RunContext) -> ContextRunner:
     model = widen_bfloat16(context.model) if context.precision == "bf16" else context.model
-    return ContextRunner(context, lambda: session(model, context), "ort")
+    return ContextRunner(context, lambda: cpu_session(model, context.folder), "ort")
 
 
 ORT = Runtime(

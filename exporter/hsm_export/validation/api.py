@@ -210,6 +210,7 @@ class _Validation:
         failures = [comparison for comparison in judge.comparisons if not comparison.passed]
         flips = judge.flips.result() if self._context.routed else None
         self._failures += failures
+        exposed = {node.logits for node in self._context.routed}
         worst = max(failures, key=lambda item: item.severity) if failures else None
         reason = worst.line() if worst else None
         if flips and flips.unexcused:
@@ -222,6 +223,7 @@ class _Validation:
             runtime=runtime.name,
             verdict="failed" if reason else verdict,
             cases=len(self._cases),
+            max_abs_error=max(item.max_abs_error for item in judge.comparisons if item.output not in exposed),
             worst=_worst(judge.comparisons),
             flips=flips,
             reason=reason,

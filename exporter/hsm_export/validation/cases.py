@@ -26,9 +26,9 @@ _HUGE = {"fp16": 1e3, "fp32": 1e15, "bf16": 1e15}
 _TINY = {"fp16": 1e-6, "fp32": 1e-36, "bf16": 1e-36}
 # What an adversarial case does to floating-point and to integer inputs.
 _ADVERSARIAL = {
-    "zero": ("every value zero", "every token the first"),
-    "huge": ("huge values", "every token the last"),
-    "tiny": ("tiny values", "one token repeated"),
+    "zero": ("all zero", "first token repeated"),
+    "huge": ("huge values", "last token repeated"),
+    "tiny": ("tiny values", "random token repeated"),
 }
 
 Shape = tuple[int, int]
@@ -108,7 +108,7 @@ def user_case(file: ModelFile, inputs: str | Path | Mapping[str, Any]) -> Case:
 def _awkward_lengths(file: ModelFile) -> tuple[list[int], list[str]]:
     limit = _AFFORDABLE_TOKENS_LARGE if file.weight_bytes() > _LARGE_WEIGHTS else _AFFORDABLE_TOKENS
     longest = _longest(file)
-    if not any(isinstance(dim, str) for spec in file.inputs for dim in spec.shape[1:]):
+    if not _has_length(file):
         return [1], ["the model's inputs have a fixed length: only the batch size varies"]
     wanted = {1, 17} | _lengths_around_shifts(file)
     if file.attribute("normalize", "CausalTaylorShift"):
@@ -122,6 +122,10 @@ def _awkward_lengths(file: ModelFile) -> tuple[list[int], list[str]]:
         why = f"the model's longest sequence is {longest}" if longest and longest <= limit else f"capped at {limit}"
         notes.append(f"lengths {', '.join(map(str, left_out))} were left out ({why} tokens)")
     return sorted(length for length in wanted if length <= bound), notes
+
+
+def _has_length(file: ModelFile) -> bool:
+    return any(isinstance(dim, str) for spec in file.inputs for dim in spec.shape[1:])
 
 
 def _lengths_around_shifts(file: ModelFile) -> set[int]:
@@ -169,7 +173,7 @@ def _case(file: ModelFile, rng: np.random.Generator, batch: int, length: int, ki
 
 def _name(file: ModelFile, batch: int, length: int, kind: str) -> str:
     if kind == "random":
-        return f"random, batch {batch}, length {length}"
+        return f"random {batch}×{length}" if _has_length(file) else f"random, batch {batch}"
     of_floats, of_integers = _ADVERSARIAL[kind]
     integers = [spec.is_integer for spec in file.inputs if not spec.is_lengths]
     return ", ".join(([of_floats] if not all(integers) else []) + ([of_integers] if any(integers) else []))

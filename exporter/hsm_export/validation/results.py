@@ -112,6 +112,7 @@ class RuntimeReport(Result):
         runtime: name of the runtime.
         verdict: "passed", "failed", "baseline" (its own error sets the tolerances) or "skipped".
         cases: how many cases it ran.
+        max_abs_error: largest absolute error of the model's own outputs, over all cases.
         worst: for each output the comparison nearest to (or furthest beyond) its tolerance.
         flips: expert choices that differ; None for models without experts.
         reason: why it was skipped or failed.
@@ -122,6 +123,7 @@ class RuntimeReport(Result):
     runtime: str
     verdict: str
     cases: int
+    max_abs_error: float = 0.0
     worst: tuple[Comparison, ...] = ()
     flips: Flips | None = None
     reason: str | None = None
@@ -160,6 +162,16 @@ class ValidationResult(Result):
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     cases: tuple[str, ...]
+
+    @property
+    def worst_error(self) -> float:
+        """Largest absolute error of any runtime but the baseline."""
+        return max((r.max_abs_error for r in self.runtimes if r.runtime != self.baseline), default=0.0)
+
+    @property
+    def native_error(self) -> float:
+        """Largest absolute error of the baseline."""
+        return max((r.max_abs_error for r in self.runtimes if r.runtime == self.baseline), default=0.0)
 
     @property
     def summary(self) -> str:

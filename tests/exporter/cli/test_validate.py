@@ -37,7 +37,7 @@ def test_json_is_all_there_is_on_stdout(model: Path) -> None:
     result = json.loads(done.stdout)
     assert result["passed"] is True
     assert [report["runtime"] for report in result["runtimes"]] == ["onnx-reference", "ort"]
-    assert result["cases"][0] == "random, batch 2, length 7"
+    assert result["cases"][0] == "random 2×7"
 
 
 def test_different_numbers_end_with_5_and_one_line(model: Path) -> None:

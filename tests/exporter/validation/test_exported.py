@@ -92,9 +92,9 @@ def test_awkward_cases_are_there(exported: Exported) -> None:
     )
     assert result.passed, result.summary
     for length in (1, 19, 20, 21):
-        assert any(case.endswith(f"length {length}") for case in result.cases)
-    assert any("batch 3" in case for case in result.cases)
-    assert any(case.startswith("every token the last") for case in result.cases)
+        assert any(case.endswith(f"×{length}") for case in result.cases)
+    assert any("random 3×" in case for case in result.cases)
+    assert any(case == "last token repeated" for case in result.cases)
 
 
 def _change(path: Path, target: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> Path:
