@@ -59,7 +59,7 @@ MODELS = {
     "switch-all": language_model(SWITCH_HEAD, feed_forward=MoEConfig(4, 2, 8)),
     "softmax": language_model(SoftmaxConfig(heads=2), SoftmaxConfig(heads=2, positions="none")),
 }
-REPRESENTATIVES = ("hsm", "taylor-shift-causal", "taylor-shift-masked", "switch-head-rope")
+REPRESENTATIVES = ("hsm", "taylor-shift-causal", "switch-head-rope")
 
 
 def exported(tmp_path: Path, config: ModelConfig, precision: str) -> Path:
