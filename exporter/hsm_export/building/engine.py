@@ -42,7 +42,7 @@ def build(
         model: the ONNX file.
         output: the engine; the model's name with the suffix `.engine` when None.
         target: "tensorrt-rtx" or "tensorrt".
-        architectures: GPU architectures such as "sm86", for TensorRT-RTX only; all from sm80 on by default.
+        architectures: GPU architectures such as "sm86", for TensorRT-RTX only; sm80, sm86, sm89 and sm120 by default.
         profiles: sizes of the dynamic dimensions by name, each a number, "min:opt:max" or (min, opt, max); one mapping
             a profile. Dimensions left out take batch 1:1:8 and length 1:512:4096, or the model's own limit.
         strip_weights: leave the weights out of the engine; needs a GPU.

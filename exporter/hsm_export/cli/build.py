@@ -26,7 +26,7 @@ _SHOWN_WARNINGS = 3
     "-o", "--output", type=click.Path(path_type=Path), help="The engine [default: MODEL with suffix .engine]."
 )
 @click.option("--target", type=click.Choice(_TARGETS), default="tensorrt-rtx", show_default=True, help="The builder.")
-@click.option("--arch", metavar="LIST", help="GPU architectures, such as sm86,sm89 [default: all from sm80 on].")
+@click.option("--arch", metavar="LIST", help="GPU architectures, such as sm86,sm89 [default: sm80,sm86,sm89,sm120].")
 @click.option("--batch", metavar="MIN:OPT:MAX", help="Batch sizes, or one number [default: 1:1:8].")
 @click.option("--length", metavar="MIN:OPT:MAX", help="Sequence lengths, or one number [default: up to 4096].")
 @click.option("--profile", "profiles", metavar="SIZES", multiple=True, help="One profile; may be given several times.")
