@@ -210,7 +210,6 @@ class _Validation:
         failures = [comparison for comparison in judge.comparisons if not comparison.passed]
         flips = judge.flips.result() if self._context.routed else None
         self._failures += failures
-        exposed = {node.logits for node in self._context.routed}
         worst = max(failures, key=lambda item: item.severity) if failures else None
         reason = worst.line() if worst else None
         if flips and flips.unexcused:
@@ -223,13 +222,20 @@ class _Validation:
             runtime=runtime.name,
             verdict="failed" if reason else verdict,
             cases=len(self._cases),
-            max_abs_error=max(item.max_abs_error for item in judge.comparisons if item.output not in exposed),
+            max_abs_error=self._largest_error(judge.comparisons),
             worst=_worst(judge.comparisons),
             flips=flips,
             reason=reason,
             departs=self._localise(runtime, worst) if worst else None,
             seconds=judge.seconds,
         )
+
+    def _largest_error(self, comparisons: list[Comparison]) -> float:
+        """Return the largest error of the model's own outputs on ordinary inputs."""
+        ordinary = {case.name for case in self._cases if case.ordinary}
+        exposed = {node.logits for node in self._context.routed}
+        own = [item for item in comparisons if item.case in ordinary and item.output not in exposed]
+        return max((item.max_abs_error for item in own), default=0.0)
 
     def _localise(self, runtime: Runtime, worst: Comparison) -> str | None:
         """Say at which operator a failed runtime first departs; None where that cannot be found out."""

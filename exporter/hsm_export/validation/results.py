@@ -112,7 +112,7 @@ class RuntimeReport(Result):
         runtime: name of the runtime.
         verdict: "passed", "failed", "baseline" (its own error sets the tolerances) or "skipped".
         cases: how many cases it ran.
-        max_abs_error: largest absolute error of the model's own outputs, over all cases.
+        max_abs_error: largest absolute error of the model's own outputs over all cases but huge and tiny floats.
         worst: for each output the comparison nearest to (or furthest beyond) its tolerance.
         flips: expert choices that differ; None for models without experts.
         reason: why it was skipped or failed.
