@@ -58,12 +58,16 @@ class TraceInput:
     high: int | None = None
 
 
+class Variadic(list[Any]):
+    """The tensors that were passed as `*args`; a plain list is not allowed as an argument."""
+
+
 @dataclass(frozen=True)
 class Arguments:
     """Everything that `forward` is called with.
 
     Attributes:
-        values: parameter of `forward` -> tensor, constant, or list of tensors for `*args`.
+        values: parameter of `forward` -> tensor, constant, or `Variadic` for `*args`.
         inputs: the tensors among them, in order.
     """
 
@@ -72,7 +76,9 @@ class Arguments:
 
     def with_examples(self, examples: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return (args, kwargs) of a call of `forward` with other tensors in place of the examples."""
-        values = {name: list(value) if isinstance(value, list) else value for name, value in self.values.items()}
+        values = {
+            name: Variadic(value) if isinstance(value, Variadic) else value for name, value in self.values.items()
+        }
         for spec, example in zip(self.inputs, examples, strict=True):
             name, index = spec.argument
             if index is None:
@@ -80,11 +86,11 @@ class Arguments:
             else:
                 values[name][index] = example
         args: tuple[Any, ...] = ()
-        if any(isinstance(value, list) for value in values.values()):
+        if any(isinstance(value, Variadic) for value in values.values()):
             # What stands before *args must be passed by position.
             for name in list(values):
                 value = values.pop(name)
-                if isinstance(value, list):
+                if isinstance(value, Variadic):
                     args += tuple(value)
                     break
                 args += (value,)
@@ -115,7 +121,7 @@ def bind(
     values = _match(module, example_inputs)
     found: list[TraceInput] = []
     for parameter, value in values.items():
-        if isinstance(value, list):
+        if isinstance(value, Variadic):
             found += [_trace_input((parameter, i), f"{parameter}_{i}", item) for i, item in enumerate(value)]
         elif _is_tensor(value):
             found.append(_trace_input((parameter, None), parameter, value))
@@ -151,7 +157,7 @@ def _match(module: nn.Module, example_inputs: Any) -> dict[str, Any]:
         if kind is inspect.Parameter.VAR_KEYWORD:
             values.update(value)
         else:
-            values[name] = list(value) if kind is inspect.Parameter.VAR_POSITIONAL else value
+            values[name] = Variadic(value) if kind is inspect.Parameter.VAR_POSITIONAL else value
     return values
 
 

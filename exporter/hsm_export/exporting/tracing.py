@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInputError
-from .inputs import Arguments
+from .inputs import Arguments, Variadic
 from .source import evaluating
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _dynamic_shapes(arguments: Arguments) -> dict[str, Any]:
     from torch.export import Dim
 
     shapes: dict[str, Any] = {
-        name: tuple(None for _ in value) if isinstance(value, list) else None
+        name: tuple(None for _ in value) if isinstance(value, Variadic) else None
         for name, value in arguments.values.items()
     }
     for spec in arguments.inputs:

@@ -1,0 +1,90 @@
+"""The comparison with PyTorch: what is allowed, and what never is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hsm_export.errors import NumbersDifferError
+from hsm_export.exporting.comparing import Reference, compare, references
+from hsm_export.exporting.inputs import bind
+from hsm_export.exporting.source import resolve
+from hsm_models.ops import expert_matmul
+
+
+def reference(expected: list[float], native_error: float | None = 1e-6) -> Reference:
+    return Reference({"x": np.zeros((1, 2))}, [], [np.array(expected)], [native_error])
+
+
+def check(actual: NDArray[np.float32], wanted: Reference, precision: str = "fp32") -> float:
+    (checked,) = compare([{"y": actual}], [wanted], precision)
+    return checked.allowed
+
+
+def test_twice_the_native_error_is_allowed_and_no_more() -> None:
+    wanted = reference([1.0, -2.0], native_error=1e-3)
+    floor = 4 * 2.0 * torch.finfo(torch.float32).eps
+    assert check(np.array([1.0019, -2.0], np.float32), wanted) == pytest.approx(2e-3 + floor)
+    with pytest.raises(NumbersDifferError, match=r"output 'y' for x \[1, 2\] is off by 0.0021"):
+        check(np.array([1.0021, -2.0], np.float32), wanted)
+
+
+def test_without_a_native_run_the_bound_comes_from_the_type() -> None:
+    wanted = reference([1.0, -2.0], native_error=None)
+    assert check(np.array([1.0, -2.0], np.float32), wanted, "bf16") == 64 * 2.0 * torch.finfo(torch.bfloat16).eps
+    with pytest.raises(NumbersDifferError):
+        check(np.array([1.0, -1.8], np.float32), wanted, "fp16")
+
+
+def test_nan_infinity_and_shape() -> None:
+    with pytest.raises(NumbersDifferError, match="NaN or an infinity"):
+        check(np.array([1.0, np.nan], np.float32), reference([1.0, -2.0]))
+    with pytest.raises(NumbersDifferError, match="NaN or an infinity"):
+        check(np.array([1.0, 2.0], np.float32), reference([1.0, np.inf]))
+    with pytest.raises(NumbersDifferError, match=r"has shape \[1\], PyTorch's has \[2\]"):
+        check(np.array([1.0], np.float32), reference([1.0, -2.0]))
+    check(np.array([1.0, -np.inf], np.float32), reference([1.0, -np.inf]))
+
+
+class Routed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = nn.Linear(4, 3)
+        self.experts = nn.Parameter(torch.randn(1, 3, 4, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.router(x.float()).unsqueeze(2) if x.dtype != torch.float64 else self.router(x).unsqueeze(2)
+        return expert_matmul(x, logits, self.experts, 2)
+
+
+def test_all_runs_take_the_experts_of_the_arbiter() -> None:
+    torch.manual_seed(5)
+    source = resolve(Routed(), (torch.randn(2, 6, 4),))
+    found = references(source, "fp32", [2])
+    assert [item.feeds["x"].shape for item in found] == [(2, 6, 4), (3, 5, 4)]
+    for item in found:
+        (mask,) = item.masks
+        assert mask.shape == (*item.feeds["x"].shape[:2], 1, 3)
+        assert (mask.sum(-1) == 2).all()
+        assert item.expected[0].dtype == np.float64
+        assert item.native_errors[0] is not None and item.native_errors[0] < 1e-5
+
+
+class OnlyFloat32(nn.Module):
+    """A user's module that mixes types as soon as it is not float32, and refuses other lengths."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != 4:
+            raise ValueError("length")
+        return torch.matmul(x, torch.eye(3, dtype=torch.float32))
+
+
+def test_modules_that_run_in_float32_only_are_compared_in_float32() -> None:
+    source = resolve(OnlyFloat32(), (torch.randn(2, 4, 3),))
+    (item,) = references(source, "bf16", [])
+    assert item.native_errors == [None]
+    assert item.expected[0].shape == (2, 4, 3)
+    assert bind(OnlyFloat32(), (torch.randn(2, 4, 3),)).inputs[0].name == "x"

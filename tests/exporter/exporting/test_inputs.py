@@ -1,0 +1,117 @@
+"""Example inputs: matched with forward, enlarged where a trace needs it, dynamic where a user expects it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hsm_export.errors import UsageError
+from hsm_export.exporting.inputs import bind
+from hsm_export.exporting.source import Source, resized
+
+
+class Plain(nn.Module):
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, steps: int = 1) -> Tensor:
+        return x
+
+
+class Variadic(nn.Module):
+    def forward(self, first: Tensor, *rest: Tensor) -> Tensor:
+        return first
+
+
+def test_defaults_for_the_usual_inputs() -> None:
+    cases = {
+        "tokens": (torch.zeros(2, 9, dtype=torch.int64), {0: "batch", 1: "length"}, {}),
+        "mask": (torch.ones(2, 9, dtype=torch.bool), {0: "batch", 1: "length"}, {}),
+        "frames": (torch.zeros(2, 9, 4), {0: "batch", 1: "length"}, {}),
+        "image": (torch.zeros(2, 3, 8, 8), {0: "batch"}, {}),
+        "features or weights": (torch.zeros(2, 9), {0: "batch"}, {1: "length"}),
+        "lengths": (torch.ones(2, dtype=torch.int64), {}, {0: "batch"}),
+        "scalar": (torch.tensor(1.0), {}, {}),
+    }
+    for name, (example, dynamic, free) in cases.items():
+        (spec,) = bind(Plain(), (example,)).inputs
+        assert (spec.dynamic, spec.free) == (dynamic, free), name
+
+
+def test_values_bound_integers_only() -> None:
+    (spec,) = bind(Plain(), torch.tensor([[3, 7], [5, 4]])).inputs
+    assert (spec.low, spec.high) == (3, 7)
+    (spec,) = bind(Plain(), torch.tensor([[3, 7]], dtype=torch.uint8)).inputs
+    assert (spec.low, spec.high) == (3, 7)
+    (spec,) = bind(Plain(), torch.rand(2, 3)).inputs
+    assert (spec.low, spec.high) == (None, None)
+    (spec,) = bind(Plain(), torch.tensor([[True, False]])).inputs
+    assert (spec.low, spec.high) == (None, None)
+
+
+def test_dynamic_dimensions_of_size_one_are_doubled() -> None:
+    x, mask = bind(Plain(), (torch.rand(1, 5, 4), torch.rand(1, 5))).inputs
+    assert x.example.shape == (2, 5, 4)
+    assert mask.example.shape == (2, 5)
+    assert torch.equal(x.example[0], x.example[1])
+
+
+def test_a_broadcast_dimension_stays_one() -> None:
+    x, table = bind(Plain(), (torch.rand(3, 5, 4), torch.rand(1, 5, 4))).inputs
+    assert table.example.shape == (1, 5, 4)
+    assert table.dynamic == {1: "length"}
+    assert x.dynamic == {0: "batch", 1: "length"}
+
+
+def test_constants_and_keywords_are_passed_on() -> None:
+    x = torch.rand(2, 5, 4)
+    arguments = bind(Plain(), {"steps": 3, "x": x})
+    assert [spec.name for spec in arguments.inputs] == ["x"]
+    args, kwargs = arguments.call()
+    assert args == () and kwargs["steps"] == 3 and kwargs["x"] is not None
+
+
+def test_variable_arguments_are_numbered() -> None:
+    arguments = bind(Variadic(), (torch.rand(2, 3, 4), torch.rand(2, 3, 5), torch.rand(2, 3, 6)))
+    assert [spec.name for spec in arguments.inputs] == ["first", "rest_0", "rest_1"]
+    args, kwargs = arguments.call()
+    assert [value.shape[-1] for value in args] == [4, 5, 6] and kwargs == {}
+
+
+def test_names_and_dimensions_of_the_users_choice() -> None:
+    arguments = bind(
+        Plain(), (torch.rand(2, 5, 4), torch.rand(2, 5)), ["frames", "keep"], {"frames": {0: "rows"}, "keep": {}}
+    )
+    assert [(spec.name, spec.dynamic, spec.free) for spec in arguments.inputs] == [
+        ("frames", {0: "rows"}, {}),
+        ("keep", {}, {}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("examples", "names", "dynamic", "words"),
+    [
+        ((torch.rand(2, 3, 4), torch.rand(2, 3), 1), None, None, "do not fit"),
+        ({"y": torch.rand(2, 3, 4)}, None, None, "do not fit"),
+        (([torch.rand(2, 3)],), None, None, "is a list"),
+        ((3,), None, None, "no tensor"),
+        ((torch.rand(0, 3, 4),), None, None, "empty"),
+        ((torch.rand(2, 3, 4),), ["a", "b"], None, "takes 1 tensors"),
+        ((torch.rand(2, 3, 4), torch.rand(2, 3)), ["a", "a"], None, "2 names"),
+        ((torch.rand(2, 3, 4),), None, {"y": {0: "batch"}}, "the module has x"),
+        ((torch.rand(2, 3, 4),), None, {"x": {3: "batch"}}, "lacks"),
+    ],
+)
+def test_refusals(examples: object, names: list[str] | None, dynamic: dict | None, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        bind(Plain(), examples, names, dynamic)
+
+
+def test_other_sizes_come_from_repetition_and_truncation() -> None:
+    tokens = torch.arange(6).reshape(2, 3)
+    arguments = bind(Plain(), (tokens, torch.tensor([3, 1])), ["tokens", "lengths"])
+    source = Source("", Plain(), arguments, None, "", "", "")
+    longer, lengths = resized(source.arguments, batch=1, length=2)
+    assert longer.tolist() == [[0, 1, 2, 0, 1], [3, 4, 5, 3, 4], [0, 1, 2, 0, 1]]
+    assert lengths.tolist() == [3, 1, 3]
+    shorter, lengths = resized(source.arguments, batch=-1, length=-2)
+    assert shorter.tolist() == [[0]]
+    assert lengths.tolist() == [1]
