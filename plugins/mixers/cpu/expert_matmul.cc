@@ -10,10 +10,12 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 
 #include "hwy/aligned_allocator.h"
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "mixers/cpu/element.h"
 #include "mixers/cpu/expert_routing.h"
 #include "mixers/cpu/gemm-inl.h"
+#include "mixers/cpu/scratch.h"
 #include "mixers/cpu/stream-inl.h"
 
 #ifndef HSM_EXPERT_MATMUL_CC_
@@ -63,6 +65,7 @@ struct Panels {
   std::size_t begin(std::size_t panel) const { return vectors * panel / count * lanes; }
   std::size_t width(std::size_t panel) const { return begin(panel + 1) - begin(panel); }
   std::size_t padded() const { return vectors * lanes; }
+  std::size_t widest() const { return std::min(vectors, kMaxColumnVectors) * lanes; }
 
   std::size_t lanes;
   std::size_t vectors;
@@ -77,6 +80,11 @@ struct Matrix {
   std::size_t outputs;
 };
 
+// Rows that are asked for ahead of their use: a panel is a narrow strip of the matrix, which no hardware prefetcher follows.
+inline constexpr std::size_t kAhead = 12;
+template <typename T>
+inline constexpr std::size_t kLineElements = 64 / sizeof(T);
+
 // Converts rows begin..begin+depth-1 of one panel to floats: (depth, width). What a padding column holds is not specified.
 template <typename T>
 void pack_panel(const Matrix<T>& matrix, const Panels& panels, std::size_t panel, std::size_t begin, std::size_t depth,
@@ -87,6 +95,9 @@ void pack_panel(const Matrix<T>& matrix, const Panels& panels, std::size_t panel
   const T* end = matrix.data + matrix.inputs * matrix.outputs;
   for (std::size_t k = 0; k < depth; ++k, to += width) {
     const T* from = matrix.data + (begin + k) * matrix.outputs + column;
+    if (static_cast<std::size_t>(end - from) >= kAhead * matrix.outputs + width) {
+      for (std::size_t i = 0; i < width; i += kLineElements<T>) hwy::Prefetch(from + kAhead * matrix.outputs + i);
+    }
     if (static_cast<std::size_t>(end - from) >= width) {
       // Padding is read from the next row: quicker than a remainder loop.
       for (std::size_t i = 0; i < width; i += panels.lanes) hn::Store(load_floats(tag, from + i), tag, to + i);
@@ -110,8 +121,9 @@ class ExpertSum {
         stride_(panels_.begin(task.panel + task.panels) - begin_),
         columns_(std::min(stride_, outputs() - begin_)) {
     const auto tokens = static_cast<std::size_t>(task.tokens);
-    sums_ = hwy::AllocateAligned<float>(tokens * stride_);
-    product_ = hwy::AllocateAligned<float>(std::max(tokens * panels_.lanes * kMaxColumnVectors, kFewRows * stride_));
+    sums_ = cpu::lend_scratch(tokens * stride_);
+    product_ = cpu::lend_scratch(std::max(tokens * panels_.widest(), kFewRows * stride_));
+    if (!kIsFloat) converted_ = cpu::lend_scratch(std::max(tokens * std::min(kDepth, inputs()), kFewRows * inputs()));
     rows_.resize(tokens);
   }
 
@@ -124,6 +136,8 @@ class ExpertSum {
   }
 
  private:
+  static constexpr bool kIsFloat = std::is_same_v<T, float>;
+
   std::size_t inputs() const { return static_cast<std::size_t>(args_.inputs); }
   std::size_t outputs() const { return static_cast<std::size_t>(args_.outputs); }
 
@@ -169,7 +183,7 @@ class ExpertSum {
   }
 
   const float* pack_slice(const Matrix<T>& matrix, std::size_t panel, std::size_t begin, std::size_t depth) {
-    if (slice_ == nullptr) slice_ = hwy::AllocateAligned<float>(kDepth * panels_.lanes * kMaxColumnVectors);
+    if (slice_ == nullptr) slice_ = cpu::lend_scratch(kDepth * panels_.widest());
     pack_panel(matrix, panels_, panel, begin, depth, slice_.get());
     return slice_.get();
   }
@@ -177,19 +191,14 @@ class ExpertSum {
   // Points rows_ to elements begin..begin+depth-1 of each of the group's rows of x, as floats.
   void gather(std::int64_t head, const cpu::Group& group, std::size_t begin, std::size_t depth) {
     const T* x = static_cast<const T*>(args_.x) + task_.first * strides_.x_token + head * strides_.x_head;
-    float* to = nullptr;
-    if constexpr (!std::is_same_v<T, float>) {
-      converted_.resize(std::max(converted_.size(), group.tokens.size() * depth));
-      to = converted_.data();
-    }
     for (std::size_t r = 0; r < group.tokens.size(); ++r) {
       const T* from = x + group.tokens[r] * strides_.x_token + begin;
-      if constexpr (std::is_same_v<T, float>) {
+      if constexpr (kIsFloat) {
         rows_[r] = from;
       } else {
+        float* to = converted_.get() + r * depth;
         to_floats(from, depth, to);
         rows_[r] = to;
-        to += depth;
       }
     }
   }
@@ -222,11 +231,11 @@ class ExpertSum {
   std::size_t begin_;    // first column of the task
   std::size_t stride_;   // its columns, padded
   std::size_t columns_;  // its columns
-  hwy::AlignedFreeUniquePtr<float[]> sums_;     // (tokens, stride_)
-  hwy::AlignedFreeUniquePtr<float[]> product_;  // of one expert, before its gates
-  hwy::AlignedFreeUniquePtr<float[]> slice_;    // packed weights (kDepth, panel width)
-  std::vector<const float*> rows_;              // of x, one for each token of the expert
-  std::vector<float> converted_;                // those rows, when x is not float32
+  cpu::Scratch sums_;               // (tokens, stride_)
+  cpu::Scratch product_;            // of one expert, before its gates
+  cpu::Scratch slice_;              // packed weights (kDepth, panel width)
+  cpu::Scratch converted_;          // rows of x when it is not float32
+  std::vector<const float*> rows_;  // rows of x, one for each token of the expert
 };
 
 void sum_experts(const ExpertMatMulArgs& args, const ExpertStrides& strides, const ExpertTask& task) {

@@ -13,6 +13,16 @@ struct Choice {
 
 bool is_larger(float a, float b) { return a > b || (std::isnan(a) && !std::isnan(b)); }
 
+// Beyond these logits 1 / (1 + exp(-logit)) is 0 or 1 in float32. Switched experts are common, and exp is slow there.
+constexpr float kZero = -89.0f;
+constexpr float kOne = 18.0f;
+
+float sigmoid(float logit) {
+  if (logit < kZero) return 0.0f;
+  if (logit > kOne) return 1.0f;
+  return 1.0f / (1.0f + std::exp(-logit));
+}
+
 // Writes the indices of the `k` largest of `experts` logits, larger first, equal ones by index.
 void select(const float* logits, std::int64_t experts, std::int64_t k, Choice* chosen) {
   std::int64_t count = 0;
@@ -42,7 +52,7 @@ Routes::Routes(const ExpertMatMulArgs& args, std::int64_t first, std::int64_t co
     const float* logits = args.logits + ((first + t) * args.heads + h) * experts_;
     select(logits, experts_, k, chosen);
     for (std::int64_t i = 0; i < k; ++i) {
-      chosen[i].gate = 1.0f / (1.0f + std::exp(-logits[chosen[i].expert]));
+      chosen[i].gate = sigmoid(logits[chosen[i].expert]);
       if (chosen[i].gate != 0.0f) ++ends_[static_cast<std::size_t>(h * experts_ + chosen[i].expert)];
     }
   });

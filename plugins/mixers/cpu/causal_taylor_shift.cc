@@ -1,0 +1,148 @@
+#include "mixers/causal_taylor_shift.h"
+
+#include <algorithm>
+#include <cstddef>
+
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "mixers/cpu/causal_taylor_shift.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+
+#include "hwy/aligned_allocator.h"
+#include "hwy/highway.h"
+#include "mixers/cpu/element.h"
+#include "mixers/cpu/taylor-inl.h"
+
+#ifndef HSM_CAUSAL_TAYLOR_SHIFT_CC_
+#define HSM_CAUSAL_TAYLOR_SHIFT_CC_
+namespace hsm {
+namespace {
+
+// Tokens of a chunk: inside it scores, across chunks the state. A multiple of every vector length.
+constexpr std::size_t kChunk = 128;
+
+}  // namespace
+}  // namespace hsm
+#endif  // HSM_CAUSAL_TAYLOR_SHIFT_CC_
+
+HWY_BEFORE_NAMESPACE();
+namespace hsm::HWY_NAMESPACE {
+
+// Tiles of one head; `columns` is d padded to whole vectors.
+struct CausalScratch {
+  CausalScratch(std::size_t dim, std::size_t columns, std::size_t features)
+      : queries(hwy::AllocateAligned<float>(dim * kChunk)),
+        keys(hwy::AllocateAligned<float>(dim * kChunk)),
+        values(hwy::AllocateAligned<float>(columns * kChunk)),
+        work(hwy::AllocateAligned<float>(kChunk * kChunk)),
+        y(hwy::AllocateAligned<float>(columns * kChunk)),
+        den(hwy::AllocateAligned<float>(kChunk)),
+        row(hwy::AllocateAligned<float>(dim)),
+        sums(hwy::AllocateAligned<float>(features * columns)),
+        norm(hwy::AllocateAligned<float>(features)) {}
+
+  hwy::AlignedFreeUniquePtr<float[]> queries;  // (d, kChunk)
+  hwy::AlignedFreeUniquePtr<float[]> keys;     // (d, kChunk)
+  hwy::AlignedFreeUniquePtr<float[]> values;   // (kChunk, columns)
+  hwy::AlignedFreeUniquePtr<float[]> work;     // scores or features
+  hwy::AlignedFreeUniquePtr<float[]> y;        // (kChunk, columns)
+  hwy::AlignedFreeUniquePtr<float[]> den;      // (kChunk)
+  hwy::AlignedFreeUniquePtr<float[]> row;      // (d)
+  hwy::AlignedFreeUniquePtr<float[]> sums;     // (F, columns), the state
+  hwy::AlignedFreeUniquePtr<float[]> norm;     // (F)
+};
+
+// Gives the squares' sums (delta = 0) the query side's weight 1/2, or takes it back.
+inline void scale_squares(float factor, std::size_t dim, std::size_t columns, float* sums, float* norm) {
+  for (std::size_t i = (1 + dim) * columns; i < (1 + 2 * dim) * columns; ++i) sums[i] *= factor;
+  for (std::size_t i = 1 + dim; i < 1 + 2 * dim; ++i) norm[i] *= factor;
+}
+
+// Adds the attention of each token to itself and the earlier ones of its chunk.
+inline void attend_inside(std::size_t tokens, std::size_t dim, std::size_t columns, CausalScratch& s) {
+  const std::size_t lanes = hn::Lanes(FloatTag());
+  const std::size_t padded = round_up(tokens, lanes);
+  gemm(ColumnMajor{s.queries.get(), kChunk}, tokens, s.keys.get(), kChunk, padded, dim, s.work.get(), kChunk, false);
+  for (std::size_t n = 0; n < tokens; ++n) {
+    taylor_weights(s.work.get() + n * kChunk, kChunk, 1, n + 1, padded, s.den.get() + n);
+  }
+  gemm(RowMajor{s.work.get(), kChunk}, tokens, s.values.get(), columns, columns, tokens, s.y.get(), columns, true);
+}
+
+// Adds a chunk of keys and values to the state.
+inline void update_state(std::size_t tokens, std::size_t dim, std::size_t columns, std::size_t features,
+                         CausalScratch& s) {
+  s.norm[0] += static_cast<float>(tokens);
+  for (std::size_t t = 0; t < tokens; ++t) {
+    for (std::size_t i = 0; i < columns; ++i) s.sums[i] += s.values[t * columns + i];
+  }
+  accumulate_features(s.keys.get(), kChunk, tokens, dim, s.values.get(), columns, features, s.work.get(), s.sums.get(),
+                      s.norm.get());
+}
+
+// Adds the attention to everything before the chunk, through the state.
+inline void attend_state(std::size_t tokens, std::size_t dim, std::size_t columns, std::size_t features,
+                         CausalScratch& s) {
+  scale_squares(0.5f, dim, columns, s.sums.get(), s.norm.get());
+  for (std::size_t n = 0; n < tokens; ++n) std::copy_n(s.sums.get(), columns, s.y.get() + n * columns);
+  std::fill_n(s.den.get(), kChunk, s.norm[0]);
+  apply_features(s.queries.get(), kChunk, tokens, dim, s.sums.get(), s.norm.get(), columns, features, s.work.get(),
+                 s.y.get(), s.den.get());
+  scale_squares(2.0f, dim, columns, s.sums.get(), s.norm.get());
+}
+
+template <typename T>
+void scan_head(const CausalTaylorShiftArgs& args, std::int64_t head) {
+  const auto dim = static_cast<std::size_t>(args.dim);
+  const auto features = static_cast<std::size_t>(taylor_features(args.dim));
+  const std::size_t columns = round_up(dim, hn::Lanes(FloatTag()));
+  const auto stride = static_cast<std::size_t>(args.heads * args.dim);
+  const std::int64_t b = head / args.heads;
+  const std::int64_t h = head % args.heads;
+  const std::int64_t start = (b * args.length * args.heads + h) * args.dim;
+  const float temperature = args.normalize ? to_float(static_cast<const T*>(args.temperature)[h]) : 1.0f;
+  const auto index = static_cast<std::size_t>(head);
+  CausalScratch s(dim, columns, features);
+
+  pack_rows(args.state + index * features * dim, dim, features, dim, columns, s.sums.get());
+  std::copy_n(args.norm + index * features, features, s.norm.get());
+  const auto length = static_cast<std::size_t>(args.lengths[b]);
+  for (std::size_t first = 0; first < length; first += kChunk) {
+    const std::size_t tokens = std::min(kChunk, length - first);
+    const std::size_t offset = static_cast<std::size_t>(start) + first * stride;
+    pack_transposed(static_cast<const T*>(args.q) + offset, stride, tokens, kChunk, dim, args.normalize, temperature,
+                    s.row.get(), s.queries.get(), kChunk);
+    pack_transposed(static_cast<const T*>(args.k) + offset, stride, tokens, kChunk, dim, args.normalize, 1.0f,
+                    s.row.get(), s.keys.get(), kChunk);
+    pack_rows(static_cast<const T*>(args.v) + offset, stride, tokens, dim, columns, s.values.get());
+    attend_state(tokens, dim, columns, features, s);
+    attend_inside(tokens, dim, columns, s);
+    update_state(tokens, dim, columns, features, s);
+    write_rows(s.y.get(), columns, s.den.get(), tokens, dim, 1.0f, static_cast<T*>(args.y) + offset, stride);
+  }
+  for (std::size_t r = 0; r < features; ++r) {
+    std::copy_n(s.sums.get() + r * columns, dim, args.state_out + (index * features + r) * dim);
+  }
+  std::copy_n(s.norm.get(), features, args.norm_out + index * features);
+}
+
+void scan(const CausalTaylorShiftArgs& args, std::int64_t head) {
+  cpu::with_element(args.type, [&](auto element) { scan_head<decltype(element)>(args, head); });
+}
+
+}  // namespace hsm::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace hsm {
+
+HWY_EXPORT(scan);
+
+void causal_taylor_shift(const CausalTaylorShiftArgs& args, const ParallelFor& parallel_for) {
+  if (args.dim == 0) return;
+  parallel_for(static_cast<std::size_t>(args.batch * args.heads),
+               [&](std::size_t head) { HWY_DYNAMIC_DISPATCH(scan)(args, static_cast<std::int64_t>(head)); });
+}
+
+}  // namespace hsm
+#endif  // HWY_ONCE

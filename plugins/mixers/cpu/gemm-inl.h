@@ -1,0 +1,120 @@
+// Small matrix products on float tiles that are in cache: C (M,N) += A (M,K) B (K,N).
+//
+// B and C are row-major with N a multiple of the vector length (the caller pads its tiles). One register block of A's rows
+// by N columns stays in registers over the whole of K; every element of A is broadcast, every row of B is read as vectors.
+#if defined(HSM_GEMM_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef HSM_GEMM_INL_H_
+#undef HSM_GEMM_INL_H_
+#else
+#define HSM_GEMM_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstddef>
+
+#include "hwy/highway.h"
+#include "mixers/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace hsm::HWY_NAMESPACE {
+
+// Accumulators that leave room for B's row and a broadcast: 24 of 32 registers, or 12 of 16.
+#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
+inline constexpr std::size_t kAccumulators = 24;
+#else
+inline constexpr std::size_t kAccumulators = 12;
+#endif
+inline constexpr std::size_t kMaxColumnVectors = 4;
+
+// A row-major: element (m,k) at rows[m][k].
+struct RowPointers {
+  const float* const* rows;
+  HWY_INLINE float at(std::size_t m, std::size_t k) const { return rows[m][k]; }
+  HWY_INLINE RowPointers from(std::size_t m) const { return {rows + m}; }
+};
+
+// A row-major in one buffer: element (m,k) at data[m*stride + k].
+struct RowMajor {
+  const float* data;
+  std::size_t stride;
+  HWY_INLINE float at(std::size_t m, std::size_t k) const { return data[m * stride + k]; }
+  HWY_INLINE RowMajor from(std::size_t m) const { return {data + m * stride, stride}; }
+};
+
+// A transposed: element (m,k) at data[k*stride + m].
+struct ColumnMajor {
+  const float* data;
+  std::size_t stride;
+  HWY_INLINE float at(std::size_t m, std::size_t k) const { return data[k * stride + m]; }
+  HWY_INLINE ColumnMajor from(std::size_t m) const { return {data + m, stride}; }
+};
+
+// C[0..kRows, 0..kVectors*lanes) (+)= A B, in registers.
+template <std::size_t kRows, std::size_t kVectors, typename A>
+HWY_NOINLINE void gemm_block(A a, const float* HWY_RESTRICT b, std::size_t b_stride, std::size_t depth,
+                             float* HWY_RESTRICT c, std::size_t c_stride, bool accumulate) {
+  const FloatTag tag;
+  const std::size_t lanes = hn::Lanes(tag);
+  FloatVec sum[kRows][kVectors];
+  for (std::size_t m = 0; m < kRows; ++m) {
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      sum[m][v] = accumulate ? hn::LoadU(tag, c + m * c_stride + v * lanes) : hn::Zero(tag);
+    }
+  }
+  for (std::size_t k = 0; k < depth; ++k) {
+    FloatVec row[kVectors];
+    for (std::size_t v = 0; v < kVectors; ++v) row[v] = hn::LoadU(tag, b + k * b_stride + v * lanes);
+    for (std::size_t m = 0; m < kRows; ++m) {
+      const FloatVec factor = hn::Set(tag, a.at(m, k));
+      for (std::size_t v = 0; v < kVectors; ++v) sum[m][v] = hn::MulAdd(factor, row[v], sum[m][v]);
+    }
+  }
+  for (std::size_t m = 0; m < kRows; ++m) {
+    for (std::size_t v = 0; v < kVectors; ++v) hn::StoreU(sum[m][v], tag, c + m * c_stride + v * lanes);
+  }
+}
+
+// All rows of one panel of kVectors columns of vectors: full register blocks, then halves of them for the rest.
+template <std::size_t kRows, std::size_t kVectors, typename A>
+void gemm_panel(A a, std::size_t rows, const float* b, std::size_t b_stride, std::size_t depth, float* c,
+                std::size_t c_stride, bool accumulate) {
+  std::size_t m = 0;
+  for (; m + kRows <= rows; m += kRows) {
+    gemm_block<kRows, kVectors>(a.from(m), b, b_stride, depth, c + m * c_stride, c_stride, accumulate);
+  }
+  if constexpr (kRows > 1) {
+    if (m < rows) {
+      gemm_panel<kRows / 2, kVectors>(a.from(m), rows - m, b, b_stride, depth, c + m * c_stride, c_stride, accumulate);
+    }
+  }
+}
+
+// C (rows,columns) = A B, or += when `accumulate`; `columns` is a multiple of the vector length.
+template <typename A>
+void gemm(A a, std::size_t rows, const float* b, std::size_t b_stride, std::size_t columns, std::size_t depth, float* c,
+          std::size_t c_stride, bool accumulate) {
+  const std::size_t lanes = hn::Lanes(FloatTag());
+  for (std::size_t n = 0; n < columns;) {
+    const std::size_t vectors = std::min((columns - n) / lanes, kMaxColumnVectors);
+    switch (vectors) {
+      case 1:
+        gemm_panel<kAccumulators / 2, 1>(a, rows, b + n, b_stride, depth, c + n, c_stride, accumulate);
+        break;
+      case 2:
+        gemm_panel<kAccumulators / 2, 2>(a, rows, b + n, b_stride, depth, c + n, c_stride, accumulate);
+        break;
+      case 3:
+        gemm_panel<kAccumulators / 3, 3>(a, rows, b + n, b_stride, depth, c + n, c_stride, accumulate);
+        break;
+      default:
+        gemm_panel<kAccumulators / 4, 4>(a, rows, b + n, b_stride, depth, c + n, c_stride, accumulate);
+        break;
+    }
+    n += vectors * lanes;
+  }
+}
+
+}  // namespace hsm::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // HSM_GEMM_INL_H_

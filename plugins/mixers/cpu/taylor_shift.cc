@@ -1,0 +1,343 @@
+#include "mixers/taylor_shift.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "mixers/cpu/taylor_shift.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+
+#include "hwy/aligned_allocator.h"
+#include "hwy/highway.h"
+#include "mixers/causal_taylor_shift.h"
+#include "mixers/cpu/element.h"
+#include "mixers/cpu/taylor-inl.h"
+
+#ifndef HSM_TAYLOR_SHIFT_CC_
+#define HSM_TAYLOR_SHIFT_CC_
+namespace hsm {
+namespace {
+
+// Tokens of a tile of queries and of keys. Multiples of every vector length.
+constexpr std::size_t kQueryTile = 192;
+constexpr std::size_t kKeyTile = 128;
+// Query rows whose scores against one tile of keys are in the first-level cache at once.
+constexpr std::size_t kScoreRows = 48;
+
+// A range of tokens of one head.
+struct Range {
+  std::int64_t head;  // b * H + h
+  std::size_t begin;
+  std::size_t end;
+};
+
+// Sums over keys of one head: `sums` (F,columns) and `norm` (F).
+struct Sums {
+  float* sums;
+  float* norm;
+};
+
+}  // namespace
+}  // namespace hsm
+#endif  // HSM_TAYLOR_SHIFT_CC_
+
+HWY_BEFORE_NAMESPACE();
+namespace hsm::HWY_NAMESPACE {
+
+// One head of a call, typed.
+template <typename T>
+struct Head {
+  Head(const TaylorShiftArgs& args, std::int64_t head)
+      : dim(static_cast<std::size_t>(args.dim)),
+        stride(static_cast<std::size_t>(args.heads * args.dim)),
+        columns(round_up(dim, hn::Lanes(FloatTag()))),
+        normalize(args.normalize) {
+    const std::int64_t b = head / args.heads;
+    const std::int64_t h = head % args.heads;
+    const std::int64_t start = (b * args.length * args.heads + h) * args.dim;
+    q = static_cast<const T*>(args.q) + start;
+    k = static_cast<const T*>(args.k) + start;
+    v = static_cast<const T*>(args.v) + start;
+    y = static_cast<T*>(args.y) + start;
+    keys = static_cast<std::size_t>(args.lengths == nullptr ? args.length : args.lengths[b]);
+    temperature = normalize ? to_float(static_cast<const T*>(args.temperature)[h]) : 1.0f;
+    scale = args.output_norm ? std::sqrt(static_cast<float>(keys) / static_cast<float>(dim)) : 1.0f;
+  }
+
+  std::size_t dim;
+  std::size_t stride;   // elements between tokens
+  std::size_t columns;  // dim, padded to whole vectors
+  bool normalize;
+  const T* q;
+  const T* k;
+  const T* v;
+  T* y;
+  std::size_t keys;
+  float temperature;
+  float scale;
+};
+
+// Tiles that a task works on; nothing in here grows with the number of tokens.
+struct Scratch {
+  explicit Scratch(std::size_t dim, std::size_t columns)
+      : queries(hwy::AllocateAligned<float>(dim * kQueryTile)),
+        keys(hwy::AllocateAligned<float>(dim * kKeyTile)),
+        values(hwy::AllocateAligned<float>(columns * kKeyTile)),
+        work(hwy::AllocateAligned<float>(kScoreRows * kQueryTile)),
+        y(hwy::AllocateAligned<float>(columns * kQueryTile)),
+        den(hwy::AllocateAligned<float>(kQueryTile)),
+        row(hwy::AllocateAligned<float>(dim)) {}
+
+  hwy::AlignedFreeUniquePtr<float[]> queries;  // (d, kQueryTile)
+  hwy::AlignedFreeUniquePtr<float[]> keys;     // (d, kKeyTile)
+  hwy::AlignedFreeUniquePtr<float[]> values;   // (kKeyTile, columns)
+  hwy::AlignedFreeUniquePtr<float[]> work;     // features or scores
+  hwy::AlignedFreeUniquePtr<float[]> y;        // (kQueryTile, columns)
+  hwy::AlignedFreeUniquePtr<float[]> den;      // (kQueryTile)
+  hwy::AlignedFreeUniquePtr<float[]> row;      // (d)
+};
+
+template <typename T>
+void pack_queries(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
+  pack_transposed(head.q + begin * head.stride, head.stride, tokens, kQueryTile, head.dim, head.normalize,
+                  head.temperature, scratch.row.get(), scratch.queries.get(), kQueryTile);
+}
+
+template <typename T>
+void pack_keys(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
+  pack_transposed(head.k + begin * head.stride, head.stride, tokens, kKeyTile, head.dim, head.normalize, 1.0f,
+                  scratch.row.get(), scratch.keys.get(), kKeyTile);
+  pack_rows(head.v + begin * head.stride, head.stride, tokens, head.dim, head.columns, scratch.values.get());
+}
+
+template <typename T>
+void direct_tile(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
+  const std::size_t lanes = hn::Lanes(FloatTag());
+  pack_queries(head, begin, tokens, scratch);
+  std::fill_n(scratch.y.get(), tokens * head.columns, 0.0f);
+  std::fill_n(scratch.den.get(), tokens, 0.0f);
+  for (std::size_t first = 0; first < head.keys; first += kKeyTile) {
+    const std::size_t keys = std::min(kKeyTile, head.keys - first);
+    const std::size_t padded = round_up(keys, lanes);
+    pack_keys(head, first, keys, scratch);
+    for (std::size_t n = 0; n < tokens; n += kScoreRows) {
+      const std::size_t rows = std::min(kScoreRows, tokens - n);
+      float* scores = scratch.work.get();
+      gemm(ColumnMajor{scratch.queries.get() + n, kQueryTile}, rows, scratch.keys.get(), kKeyTile, padded, head.dim,
+           scores, kKeyTile, false);
+      taylor_weights(scores, kKeyTile, rows, keys, padded, scratch.den.get() + n);
+      gemm(RowMajor{scores, kKeyTile}, rows, scratch.values.get(), head.columns, head.columns, keys,
+           scratch.y.get() + n * head.columns, head.columns, true);
+    }
+  }
+}
+
+// Sums phi(k) [v | 1] over a range of keys.
+template <typename T>
+void sum_keys(const Head<T>& head, const Range& range, const Sums& out, Scratch& scratch) {
+  const auto features = static_cast<std::size_t>(taylor_features(static_cast<std::int64_t>(head.dim)));
+  std::fill_n(out.sums, features * head.columns, 0.0f);
+  std::fill_n(out.norm, features, 0.0f);
+  for (std::size_t first = range.begin; first < range.end; first += kKeyTile) {
+    const std::size_t keys = std::min(kKeyTile, range.end - first);
+    pack_keys(head, first, keys, scratch);
+    out.norm[0] += static_cast<float>(keys);
+    for (std::size_t t = 0; t < keys; ++t) {
+      for (std::size_t i = 0; i < head.columns; ++i) out.sums[i] += scratch.values[t * head.columns + i];
+    }
+    accumulate_features(scratch.keys.get(), kKeyTile, keys, head.dim, scratch.values.get(), head.columns, features,
+                        scratch.work.get(), out.sums, out.norm);
+  }
+}
+
+// Halves the squares' sums (delta = 0), which the query side counts with the weight 1/2.
+inline void weight_sums(std::size_t dim, std::size_t columns, const Sums& total) {
+  for (std::size_t i = (1 + dim) * columns; i < (1 + 2 * dim) * columns; ++i) total.sums[i] *= 0.5f;
+  for (std::size_t i = 1 + dim; i < 1 + 2 * dim; ++i) total.norm[i] *= 0.5f;
+}
+
+template <typename T>
+void efficient_tile(const Head<T>& head, std::size_t begin, std::size_t tokens, const Sums& total, Scratch& scratch) {
+  const auto features = static_cast<std::size_t>(taylor_features(static_cast<std::int64_t>(head.dim)));
+  pack_queries(head, begin, tokens, scratch);
+  for (std::size_t n = 0; n < tokens; ++n) std::copy_n(total.sums, head.columns, scratch.y.get() + n * head.columns);
+  std::fill_n(scratch.den.get(), kQueryTile, total.norm[0]);
+  apply_features(scratch.queries.get(), kQueryTile, tokens, head.dim, total.sums, total.norm, head.columns, features,
+                 scratch.work.get(), scratch.y.get(), scratch.den.get());
+}
+
+template <typename T>
+void write_tile(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
+  write_rows(scratch.y.get(), head.columns, scratch.den.get(), tokens, head.dim, head.scale,
+             head.y + begin * head.stride, head.stride);
+}
+
+// Queries of one range, by the direct form.
+void attend_direct(const TaylorShiftArgs& args, const Range& range) {
+  cpu::with_element(args.type, [&](auto element) {
+    const Head<decltype(element)> head(args, range.head);
+    Scratch scratch(head.dim, head.columns);
+    for (std::size_t begin = range.begin; begin < range.end; begin += kQueryTile) {
+      const std::size_t tokens = std::min(kQueryTile, range.end - begin);
+      direct_tile(head, begin, tokens, scratch);
+      write_tile(head, begin, tokens, scratch);
+    }
+  });
+}
+
+// Keys of one range, into sums.
+void sum_range(const TaylorShiftArgs& args, const Range& range, const Sums& out) {
+  cpu::with_element(args.type, [&](auto element) {
+    const Head<decltype(element)> head(args, range.head);
+    Scratch scratch(head.dim, head.columns);
+    sum_keys(head, Range{range.head, range.begin, std::min(range.end, head.keys)}, out, scratch);
+  });
+}
+
+// Queries of one range, from the sums of all keys.
+void apply_range(const TaylorShiftArgs& args, const Range& range, const Sums& total) {
+  cpu::with_element(args.type, [&](auto element) {
+    const Head<decltype(element)> head(args, range.head);
+    Scratch scratch(head.dim, head.columns);
+    for (std::size_t begin = range.begin; begin < range.end; begin += kQueryTile) {
+      const std::size_t tokens = std::min(kQueryTile, range.end - begin);
+      efficient_tile(head, begin, tokens, total, scratch);
+      write_tile(head, begin, tokens, scratch);
+    }
+  });
+}
+
+void apply_weights(std::size_t dim, std::size_t columns, const Sums& total) { weight_sums(dim, columns, total); }
+
+std::size_t padded_columns(std::size_t dim) { return round_up(dim, hn::Lanes(FloatTag())); }
+
+}  // namespace hsm::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace hsm {
+
+HWY_EXPORT(attend_direct);
+HWY_EXPORT(sum_range);
+HWY_EXPORT(apply_range);
+HWY_EXPORT(apply_weights);
+HWY_EXPORT(padded_columns);
+
+namespace {
+
+// Heads are independent. Few of them are split further, into ranges of tokens, so that about this many tasks exist.
+constexpr std::int64_t kTasks = 32;
+// Keys that a range must have before splitting pays for summing the partial sums.
+constexpr std::int64_t kMinimumRange = 512;
+
+std::int64_t split_count(std::int64_t heads, std::int64_t length, std::int64_t minimum) {
+  return std::clamp<std::int64_t>(kTasks / std::max<std::int64_t>(heads, 1), 1, std::max<std::int64_t>(length / minimum, 1));
+}
+
+Range range_of(std::int64_t task, std::int64_t splits, std::int64_t length, std::int64_t unit) {
+  const std::int64_t size = ((length + splits - 1) / splits + unit - 1) / unit * unit;
+  const std::int64_t part = task % splits;
+  return {task / splits, static_cast<std::size_t>(std::min(part * size, length)),
+          static_cast<std::size_t>(std::min((part + 1) * size, length))};
+}
+
+// True when the direct form is expected to be quicker; constants measured, see docs/performance.md.
+bool prefers_direct(const TaylorShiftArgs& args) {
+  const auto n = static_cast<double>(args.length);
+  const auto d = static_cast<double>(args.dim);
+  const auto features = static_cast<double>(taylor_features(args.dim));
+  const double direct = n * n * (2 * d + 6);
+  const double efficient = n * features * (2 * d + 4) + 2 * features * d;
+  return direct <= efficient;
+}
+
+void direct(const TaylorShiftArgs& args, const ParallelFor& parallel_for) {
+  const std::int64_t heads = args.batch * args.heads;
+  const auto tile = static_cast<std::int64_t>(kScoreRows);
+  const std::int64_t splits = split_count(heads, args.length, tile);
+  parallel_for(static_cast<std::size_t>(heads * splits), [&](std::size_t task) {
+    HWY_DYNAMIC_DISPATCH(attend_direct)(args, range_of(static_cast<std::int64_t>(task), splits, args.length, tile));
+  });
+}
+
+// Sums of one head and of the parts that it is split into.
+class HeadSums {
+ public:
+  HeadSums(std::size_t dim, std::size_t parts)
+      : columns_(HWY_DYNAMIC_DISPATCH(padded_columns)(dim)),
+        features_(static_cast<std::size_t>(taylor_features(static_cast<std::int64_t>(dim)))),
+        size_(features_ * (columns_ + 1)),
+        data_(hwy::AllocateAligned<float>(size_ * parts)) {}
+
+  std::size_t columns() const { return columns_; }
+
+  Sums part(std::size_t index) const {
+    float* start = data_.get() + index * size_;
+    return {start, start + features_ * columns_};
+  }
+
+  // Adds parts begin+1..begin+count-1 to part `begin`, in their order: the same bits for any number of threads.
+  void reduce(std::size_t begin, std::size_t count) const {
+    float* total = data_.get() + begin * size_;
+    for (std::size_t p = 1; p < count; ++p) {
+      const float* part = total + p * size_;
+      for (std::size_t i = 0; i < size_; ++i) total[i] += part[i];
+    }
+  }
+
+ private:
+  std::size_t columns_;
+  std::size_t features_;
+  std::size_t size_;
+  hwy::AlignedFreeUniquePtr<float[]> data_;
+};
+
+// Many heads: each is one task that needs the sums of one head only.
+void efficient_by_head(const TaylorShiftArgs& args, const ParallelFor& parallel_for) {
+  const auto dim = static_cast<std::size_t>(args.dim);
+  parallel_for(static_cast<std::size_t>(args.batch * args.heads), [&](std::size_t task) {
+    const HeadSums sums(dim, 1);
+    const Range all{static_cast<std::int64_t>(task), 0, static_cast<std::size_t>(args.length)};
+    HWY_DYNAMIC_DISPATCH(sum_range)(args, all, sums.part(0));
+    HWY_DYNAMIC_DISPATCH(apply_weights)(dim, sums.columns(), sums.part(0));
+    HWY_DYNAMIC_DISPATCH(apply_range)(args, all, sums.part(0));
+  });
+}
+
+// Few heads: keys are summed in parts, the parts are added, then queries are handled in parts.
+void efficient_by_part(const TaylorShiftArgs& args, std::int64_t splits, const ParallelFor& parallel_for) {
+  const auto dim = static_cast<std::size_t>(args.dim);
+  const auto heads = static_cast<std::size_t>(args.batch * args.heads);
+  const auto parts = static_cast<std::size_t>(splits);
+  const auto unit = static_cast<std::int64_t>(kQueryTile);
+  const HeadSums sums(dim, heads * parts);
+  const auto range = [&](std::size_t task) {
+    return range_of(static_cast<std::int64_t>(task), splits, args.length, unit);
+  };
+  parallel_for(heads * parts,
+               [&](std::size_t task) { HWY_DYNAMIC_DISPATCH(sum_range)(args, range(task), sums.part(task)); });
+  parallel_for(heads, [&](std::size_t head) {
+    sums.reduce(head * parts, parts);
+    HWY_DYNAMIC_DISPATCH(apply_weights)(dim, sums.columns(), sums.part(head * parts));
+  });
+  parallel_for(heads * parts, [&](std::size_t task) {
+    HWY_DYNAMIC_DISPATCH(apply_range)(args, range(task), sums.part(task / parts * parts));
+  });
+}
+
+}  // namespace
+
+void taylor_shift(const TaylorShiftArgs& args, const ParallelFor& parallel_for, TaylorForm form) {
+  if (args.batch == 0 || args.heads == 0 || args.length == 0 || args.dim == 0) return;
+  if (form == TaylorForm::kDirect || (form == TaylorForm::kAuto && prefers_direct(args))) {
+    return direct(args, parallel_for);
+  }
+  const std::int64_t splits = split_count(args.batch * args.heads, args.length, kMinimumRange);
+  if (splits == 1) return efficient_by_head(args, parallel_for);
+  efficient_by_part(args, splits, parallel_for);
+}
+
+}  // namespace hsm
+#endif  // HWY_ONCE

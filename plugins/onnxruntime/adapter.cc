@@ -1,0 +1,305 @@
+#include "onnxruntime/adapter.h"
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "onnxruntime/kernels.h"
+#include "onnxruntime/status.h"
+
+namespace hsm::onnxruntime {
+namespace {
+
+// One node of a session.
+struct Kernel {
+  const OrtApi& api;
+  const opset::Operator& op;
+  DType type;
+  std::vector<opset::AttributeValue> attributes;
+  Compute compute;
+};
+
+const CustomOp& self(const OrtCustomOp* op) { return *static_cast<const CustomOp*>(op); }
+
+ONNXTensorElementDataType element_type(DType type) {
+  switch (type) {
+    case DType::kFloat32:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    case DType::kFloat16:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+    case DType::kBFloat16:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+    case DType::kInt64:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+  }
+  return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+}
+
+DType port_type(const opset::Port& port, DType type) {
+  switch (port.type) {
+    case opset::ElementType::kFloat32:
+      return DType::kFloat32;
+    case opset::ElementType::kInt64:
+      return DType::kInt64;
+    case opset::ElementType::kT:
+      break;
+  }
+  return type;
+}
+
+[[noreturn]] void refuse(const OrtApi& api, const std::string& text) {
+  throw StatusError(make_status(api, ORT_INVALID_ARGUMENT, text));
+}
+
+// ---------------------------------------------------------------- attributes
+
+std::vector<std::int64_t> kernel_ints(const OrtApi& api, const OrtKernelInfo* info, const opset::Attribute& attribute) {
+  const std::string name(attribute.name);
+  if (attribute.type == opset::AttributeType::kInt) {
+    std::int64_t value = 0;
+    require(api.KernelInfoGetAttribute_int64(info, name.c_str(), &value));
+    return {value};
+  }
+  std::size_t count = 0;
+  require(api.KernelInfoGetAttributeArray_int64(info, name.c_str(), nullptr, &count));
+  std::vector<std::int64_t> values(count);
+  if (count > 0) require(api.KernelInfoGetAttributeArray_int64(info, name.c_str(), values.data(), &count));
+  return values;
+}
+
+std::vector<std::int64_t> inferred_ints(const OrtApi& api, const OrtShapeInferContext* context,
+                                        const opset::Attribute& attribute) {
+  const OrtOpAttr* found = nullptr;
+  require(api.ShapeInferContext_GetAttribute(context, std::string(attribute.name).c_str(), &found));
+  const OrtOpAttrType kind = attribute.type == opset::AttributeType::kInt ? ORT_OP_ATTR_INT : ORT_OP_ATTR_INTS;
+  std::size_t bytes = 0;
+  // The first call only asks for the size; it reports the small buffer as an error.
+  if (OrtStatus* status = api.ReadOpAttr(found, kind, nullptr, 0, &bytes)) api.ReleaseStatus(status);
+  std::vector<std::int64_t> values(bytes / sizeof(std::int64_t));
+  if (!values.empty()) require(api.ReadOpAttr(found, kind, values.data(), bytes, &bytes));
+  return values;
+}
+
+template <typename Read>
+std::vector<opset::AttributeValue> read_attributes(const OrtApi& api, const opset::Operator& op, Read read) {
+  std::vector<opset::AttributeValue> values;
+  for (const opset::Attribute& attribute : op.attributes) values.push_back({attribute.name, read(attribute)});
+  if (const auto problem = opset::check_attributes(op, values)) refuse(api, *problem);
+  return values;
+}
+
+// ---------------------------------------------------------------- shape inference
+
+// Sizes and names of the dimensions that a port has; -1 and "" where unknown.
+struct Dims {
+  opset::Shape sizes;
+  std::vector<std::string> symbols;
+};
+
+Dims input_dims(const OrtApi& api, const OrtShapeInferContext* context, std::size_t index) {
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  require(api.ShapeInferContext_GetInputTypeShape(context, index, &info));
+  std::size_t rank = 0;
+  require(api.GetDimensionsCount(info, &rank));
+  Dims dims{opset::Shape(rank), std::vector<std::string>(rank)};
+  std::vector<const char*> symbols(rank, "");
+  require(api.GetDimensions(info, dims.sizes.data(), rank));
+  require(api.GetSymbolicDimensions(info, symbols.data(), rank));
+  for (std::size_t axis = 0; axis < rank; ++axis) {
+    if (symbols[axis] != nullptr) dims.symbols[axis] = symbols[axis];
+    if (!dims.symbols[axis].empty()) dims.sizes[axis] = -1;
+  }
+  return dims;
+}
+
+// Returns the name of the dimension `letter`, from the first input that has one.
+std::string symbol_of(const opset::Operator& op, std::span<const Dims> inputs, char letter) {
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    for (std::size_t axis = 0; axis < op.inputs[i].dims.size(); ++axis) {
+      if (op.inputs[i].dims[axis] == letter && !inputs[i].symbols[axis].empty()) return inputs[i].symbols[axis];
+    }
+  }
+  return "";
+}
+
+void set_output(const CustomOp& custom, OrtShapeInferContext* context, std::size_t index, const opset::Shape& shape,
+                std::span<const Dims> inputs) {
+  const OrtApi& api = custom.api;
+  OrtTensorTypeAndShapeInfo* created = nullptr;
+  require(api.CreateTensorTypeAndShapeInfo(&created));
+  const std::unique_ptr<OrtTensorTypeAndShapeInfo, decltype(api.ReleaseTensorTypeAndShapeInfo)> info(
+      created, api.ReleaseTensorTypeAndShapeInfo);
+  const opset::Port& port = custom.op.outputs[index];
+  std::vector<std::string> names;
+  for (std::size_t axis = 0; axis < shape.size(); ++axis) {
+    names.push_back(shape[axis] < 0 ? symbol_of(custom.op, inputs, port.dims[axis]) : "");
+  }
+  std::vector<const char*> symbols;
+  for (const std::string& name : names) symbols.push_back(name.c_str());
+  require(api.SetTensorElementType(info.get(), element_type(port_type(port, custom.type))));
+  require(api.SetDimensions(info.get(), shape.data(), shape.size()));
+  require(api.SetSymbolicDimensions(info.get(), symbols.data(), symbols.size()));
+  require(api.ShapeInferContext_SetOutputTypeShape(context, index, info.get()));
+}
+
+OrtStatusPtr infer(const OrtCustomOp* op, OrtShapeInferContext* context) {
+  const CustomOp& custom = self(op);
+  const OrtApi& api = custom.api;
+  return guarded(api, [&]() -> OrtStatus* {
+    std::vector<Dims> inputs;
+    std::vector<opset::Shape> shapes;
+    for (std::size_t i = 0; i < custom.op.inputs.size(); ++i) {
+      inputs.push_back(input_dims(api, context, i));
+      // An input of unknown rank says nothing about the outputs; the kernel will check it.
+      if (inputs.back().sizes.empty()) return nullptr;
+      shapes.push_back(inputs.back().sizes);
+    }
+    const auto attributes = read_attributes(
+        api, custom.op, [&](const opset::Attribute& attribute) { return inferred_ints(api, context, attribute); });
+    std::vector<opset::Shape> outputs;
+    if (const auto problem = opset::infer_shapes(custom.op, attributes, shapes, outputs)) refuse(api, *problem);
+    for (std::size_t i = 0; i < outputs.size(); ++i) set_output(custom, context, i, outputs[i], inputs);
+    return nullptr;
+  });
+}
+
+// ---------------------------------------------------------------- kernels
+
+OrtStatusPtr create_kernel(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
+  const CustomOp& custom = self(op);
+  return guarded(*api, [&]() -> OrtStatus* {
+    auto attributes = read_attributes(
+        *api, custom.op, [&](const opset::Attribute& attribute) { return kernel_ints(*api, info, attribute); });
+    *kernel = std::make_unique<Kernel>(
+                  Kernel{custom.api, custom.op, custom.type, std::move(attributes), compute_of(custom.op)})
+                  .release();
+    return nullptr;
+  });
+}
+
+void destroy_kernel(void* kernel) { std::unique_ptr<Kernel>(static_cast<Kernel*>(kernel)); }
+
+opset::Shape shape_of(const OrtApi& api, const OrtValue* value) {
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  require(api.GetTensorTypeAndShape(value, &info));
+  const std::unique_ptr<OrtTensorTypeAndShapeInfo, decltype(api.ReleaseTensorTypeAndShapeInfo)> owned(
+      info, api.ReleaseTensorTypeAndShapeInfo);
+  std::size_t rank = 0;
+  require(api.GetDimensionsCount(info, &rank));
+  opset::Shape shape(rank);
+  require(api.GetDimensions(info, shape.data(), rank));
+  return shape;
+}
+
+// ParallelFor on the session's own pool. ONNX Runtime's C API wants its own pair of function and user data.
+void run_on_pool(void* pool, std::size_t count, ParallelFor::Task task, void* context) {
+  struct Job {
+    ParallelFor::Task task;
+    void* context;
+  } job{task, context};
+  const auto& [api, kernel_context] = *static_cast<std::pair<const OrtApi*, const OrtKernelContext*>*>(pool);
+  require(api->KernelContext_ParallelFor(
+      kernel_context,
+      [](void* data, std::size_t index) {
+        const Job& own = *static_cast<const Job*>(data);
+        own.task(own.context, index);
+      },
+      count, 0, &job));
+}
+
+OrtStatusPtr compute(void* data, OrtKernelContext* context) {
+  const Kernel& kernel = *static_cast<const Kernel*>(data);
+  const OrtApi& api = kernel.api;
+  return guarded(api, [&]() -> OrtStatus* {
+    std::vector<opset::Shape> shapes;
+    std::vector<const void*> inputs;
+    for (std::size_t i = 0; i < kernel.op.inputs.size(); ++i) {
+      const OrtValue* value = nullptr;
+      require(api.KernelContext_GetInput(context, i, &value));
+      shapes.push_back(shape_of(api, value));
+      void* tensor = nullptr;
+      require(api.GetTensorMutableData(const_cast<OrtValue*>(value), &tensor));
+      inputs.push_back(tensor);
+    }
+    std::vector<opset::Shape> output_shapes;
+    if (const auto problem = opset::infer_shapes(kernel.op, kernel.attributes, shapes, output_shapes)) {
+      refuse(api, *problem);
+    }
+    std::vector<void*> outputs;
+    for (std::size_t i = 0; i < output_shapes.size(); ++i) {
+      OrtValue* value = nullptr;
+      require(api.KernelContext_GetOutput(context, i, output_shapes[i].data(), output_shapes[i].size(), &value));
+      void* tensor = nullptr;
+      require(api.GetTensorMutableData(value, &tensor));
+      outputs.push_back(tensor);
+    }
+    std::pair<const OrtApi*, const OrtKernelContext*> pool{&api, context};
+    kernel.compute({kernel.type, kernel.attributes, shapes, inputs, outputs}, ParallelFor(run_on_pool, &pool));
+    return nullptr;
+  });
+}
+
+// ---------------------------------------------------------------- buffers that input and output may share
+
+// ONNX Runtime's callback gets no context, so there is one function for each list of pairs.
+template <int... Indices>
+std::size_t may_in_place(int** input, int** output) {
+  constexpr std::array<int, sizeof...(Indices)> pairs{Indices...};
+  constexpr std::size_t count = pairs.size() / 2;
+  *input = new int[count];
+  *output = new int[count];
+  for (std::size_t i = 0; i < count; ++i) {
+    (*input)[i] = pairs[2 * i];
+    (*output)[i] = pairs[2 * i + 1];
+  }
+  return count;
+}
+
+void release_in_place(int* input, int* output) {
+  delete[] input;
+  delete[] output;
+}
+
+using MayInPlace = std::size_t (*)(int**, int**);
+
+MayInPlace in_place_of(std::string_view name) {
+  if (name == "TokenShiftCached") return may_in_place<1, 1>;
+  if (name == "ShiftMixCached") return may_in_place<3, 1>;
+  if (name == "CausalTaylorShift") return may_in_place<4, 1, 5, 2>;
+  return nullptr;
+}
+
+}  // namespace
+
+CustomOp::CustomOp(const OrtApi& own_api, const opset::Operator& own_op, DType own_type)
+    : OrtCustomOp{}, api(own_api), op(own_op), type(own_type) {
+  version = ORT_API_VERSION;
+  GetName = [](const OrtCustomOp* o) { return self(o).op.name.data(); };
+  GetExecutionProviderType = [](const OrtCustomOp*) { return static_cast<const char*>(nullptr); };
+  GetInputType = [](const OrtCustomOp* o, std::size_t i) {
+    return element_type(port_type(self(o).op.inputs[i], self(o).type));
+  };
+  GetInputTypeCount = [](const OrtCustomOp* o) { return self(o).op.inputs.size(); };
+  GetOutputType = [](const OrtCustomOp* o, std::size_t i) {
+    return element_type(port_type(self(o).op.outputs[i], self(o).type));
+  };
+  GetOutputTypeCount = [](const OrtCustomOp* o) { return self(o).op.outputs.size(); };
+  GetInputCharacteristic = [](const OrtCustomOp*, std::size_t) { return INPUT_OUTPUT_REQUIRED; };
+  GetOutputCharacteristic = [](const OrtCustomOp*, std::size_t) { return INPUT_OUTPUT_REQUIRED; };
+  GetInputMemoryType = [](const OrtCustomOp*, std::size_t) { return OrtMemTypeDefault; };
+  GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
+  GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
+  GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
+  GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
+  GetStartVersion = [](const OrtCustomOp*) { return opset::kVersion; };
+  GetEndVersion = [](const OrtCustomOp*) { return opset::kVersion; };
+  InferOutputShapeFn = infer;
+  CreateKernelV2 = create_kernel;
+  KernelComputeV2 = compute;
+  KernelDestroy = destroy_kernel;
+  GetMayInplace = in_place_of(own_op.name);
+  if (GetMayInplace != nullptr) ReleaseMayInplace = release_in_place;
+}
+
+}  // namespace hsm::onnxruntime

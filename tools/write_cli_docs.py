@@ -1,0 +1,54 @@
+"""Write docs/cli.md from the commands' own help texts, so that the two never differ."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from hsm_export.cli import COMMANDS, cli
+
+TARGET = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
+
+INTRODUCTION = """# Command line
+
+Written from the commands' help texts by `python tools/write_cli_docs.py`; do not edit.
+
+Results go to stdout, everything else to stderr; `--json` makes the result machine-readable. Every command is a Python
+function of the same name in `hsm_export` (`import` is `import_checkpoint`) that returns a typed result.
+
+| exit code | meaning |
+| ---: | --- |
+| 0 | good |
+| 1 | internal error; run again with `hsm-export --traceback …` and report it |
+| 2 | usage: options that do not fit each other or the file |
+| 3 | environment: a library, tool or device is missing |
+| 4 | bad input file, or an output that cannot be written |
+| 5 | numbers differ beyond the derived tolerance |
+| 6 | build refused by the target |
+| 130 | interrupted with Ctrl-C |
+
+Shell completion is click's: put one of these lines into the shell's start-up file.
+
+    eval "$(_HSM_EXPORT_COMPLETE=bash_source hsm-export)"     # bash
+    eval "$(_HSM_EXPORT_COMPLETE=zsh_source hsm-export)"      # zsh
+    _HSM_EXPORT_COMPLETE=fish_source hsm-export | source      # fish
+"""
+
+
+def text() -> str:
+    """Return the whole document."""
+    parts = [INTRODUCTION]
+    root = click.Context(cli, info_name="hsm-export", max_content_width=100, terminal_width=100)
+    for name in COMMANDS:
+        command = cli.get_command(root, name)
+        assert command is not None
+        context = click.Context(command, info_name=name, parent=root, max_content_width=100, terminal_width=100)
+        parts.append(f"\n## {name}\n\n```text\n{command.get_help(context)}\n```\n")
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    TARGET.write_text(text())
+    print(f"wrote {TARGET.name}", file=sys.stderr)
