@@ -1,7 +1,7 @@
 """Causal TaylorShift with a carried state: token t attends to tokens <= t (our extension of arXiv:2403.02920).
 
-The state of a head is sum_m phi(k_m) v_m (F,d) and sum_m phi(k_m) (F,), with the features phi of `taylor_shift`. Inside a
-chunk of tokens the direct form is used, across chunks the state: prefill, chunks and single steps are one operator.
+The state of a head is sum_m phi(k_m) v_m (F,d) and sum_m phi(k_m) (F,), with the features phi of `taylor_shift`. Inside
+a chunk of tokens the direct form is used, across chunks the state: prefill, chunks and single steps are one operator.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ from torch import Tensor
 
 from ..precision import accumulator
 from .registration import register, require
-from .taylor_shift import check_heads, check_lengths, features, normalize_rows, weighted_features
+from .taylor_shift import (
+    check_heads,
+    check_lengths,
+    feature_count,
+    features,
+    normalize_rows,
+    polynomial,
+    weighted_features,
+)
 
 _CHUNK = 128
 
@@ -50,7 +58,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor, state: Tensor, 
     check_heads(q, k, v, temperature)
     check_lengths(q, lengths)
     batch, _, heads, width = q.shape
-    rows = 1 + width + width * (width + 1) // 2
+    rows = feature_count(width)
     wide = accumulator(q.dtype)
     for name, tensor, shape in (("state", state, (batch, heads, rows, width)), ("norm", norm, (batch, heads, rows))):
         require(
@@ -88,8 +96,7 @@ def _reference(
 
 def _advance(q: Tensor, k: Tensor, v: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
     """Return y (B,H,C,d) of one chunk and the sums (B,H,F,d+1) after it."""
-    scores = q @ k.transpose(-1, -2)
-    inside = (1 + scores + scores.square() / 2).tril() @ v
+    inside = polynomial(q @ k.transpose(-1, -2)).tril() @ v
     total = inside + weighted_features(q) @ sums
     return total[..., 1:] / total[..., :1], sums + features(k).transpose(-1, -2) @ v
 

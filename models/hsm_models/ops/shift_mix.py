@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..precision import accumulator
 from .registration import register, require
-from .token_shift import check_ring, check_shifts, shift_groups, shift_groups_cached
+from .token_shift import channel_groups, check_ring, check_shifts, shift_groups_cached
 
 
 def shift_mix(x: Tensor, alpha: Tensor, beta: Tensor, shifts: Sequence[int]) -> Tensor:
@@ -50,15 +51,34 @@ def _check_weights(x: Tensor, alpha: Tensor, beta: Tensor) -> None:
         )
 
 
-def _mix(x: Tensor, shifted: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    wide = accumulator(x.dtype)
-    return (x.to(wide) * alpha.to(wide) + shifted.to(wide) * beta.to(wide)).to(x.dtype)
-
-
 def _reference(x: Tensor, alpha: Tensor, beta: Tensor, shifts: list[int]) -> Tensor:
     check_shifts(x, shifts)
     _check_weights(x, alpha, beta)
-    return _mix(x, shift_groups(x, shifts), alpha, beta)
+    wide = accumulator(x.dtype)
+    values, weight = x.contiguous().to(wide), beta.to(wide)
+    y = values * alpha.to(wide)
+    for channels, shift in channel_groups(x.shape[2], shifts):
+        y[:, shift:, channels].addcmul_(values[:, :-shift, channels], weight[channels])
+    return y.to(x.dtype)
+
+
+def _gradient(
+    output_gradient: Tensor, needed: list[int], x: Tensor, alpha: Tensor, beta: Tensor, shifts: list[int]
+) -> dict[int, Tensor]:
+    wide = accumulator(x.dtype)
+    grad, values = output_gradient.to(wide), x.to(wide)
+    found: dict[int, Tensor] = {}
+    if 0 in needed:
+        found[0] = grad * alpha.to(wide)
+        for channels, shift in channel_groups(x.shape[2], shifts):
+            found[0][:, :-shift, channels].addcmul_(grad[:, shift:, channels], beta.to(wide)[channels])
+    if 1 in needed:
+        found[1] = (grad * values).sum((0, 1))
+    if 2 in needed:
+        found[2] = grad.new_empty(x.shape[2])
+        for channels, shift in channel_groups(x.shape[2], shifts):
+            found[2][channels] = (grad[:, shift:, channels] * values[:, :-shift, channels]).sum((0, 1))
+    return found
 
 
 def _cached_reference(
@@ -67,7 +87,9 @@ def _cached_reference(
     check_ring(x, ring, position, lengths, shifts)
     _check_weights(x, alpha, beta)
     shifted, ring_out = shift_groups_cached(x, ring, position, lengths, shifts)
-    return _mix(x, shifted, alpha, beta), ring_out
+    wide = accumulator(x.dtype)
+    y = torch.addcmul(x.contiguous().to(wide) * alpha.to(wide), shifted.to(wide), beta.to(wide))
+    return y.to(x.dtype), ring_out
 
 
 def _fake(x: Tensor, alpha: Tensor, beta: Tensor, shifts: list[int]) -> Tensor:
@@ -80,7 +102,9 @@ def _cached_fake(
     return x.new_empty(x.shape), ring.new_empty(ring.shape)
 
 
-_shift_mix = register("shift_mix", "(Tensor x, Tensor alpha, Tensor beta, int[] shifts) -> Tensor", _reference, _fake)
+_shift_mix = register(
+    "shift_mix", "(Tensor x, Tensor alpha, Tensor beta, int[] shifts) -> Tensor", _reference, _fake, _gradient
+)
 _shift_mix_cached = register(
     "shift_mix_cached",
     "(Tensor x, Tensor alpha, Tensor beta, Tensor ring, Tensor position, Tensor lengths, int[] shifts)"

@@ -81,8 +81,7 @@ def taylor_shift_direct(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         (B,H,N,d).
     """
-    scores = q @ k.transpose(-1, -2)
-    return _divide((1 + scores + scores.square() / 2) @ v)
+    return _divide(polynomial(q @ k.transpose(-1, -2)) @ v)
 
 
 def taylor_shift_efficient(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -91,31 +90,40 @@ def taylor_shift_efficient(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return _divide(weighted_features(q) @ sums)
 
 
+def polynomial(t: Tensor) -> Tensor:
+    """Return p(t) = 1 + t + t²/2."""
+    return torch.addcmul(t + 1, t, t, value=0.5)
+
+
+def feature_count(width: int) -> int:
+    """Return F = 1 + d + d(d+1)/2, the rows of the causal operator's state for heads of width d."""
+    return 1 + width + width * (width + 1) // 2
+
+
 def features(x: Tensor) -> Tensor:
     """Return phi(x), (…,d) -> (…,F), with the rows of the causal operator's state: 1, x, packed products."""
-    i, j = packed_pairs(x.shape[-1], x.device)
-    return torch.cat((torch.ones_like(x[..., :1]), x, x[..., i] * x[..., j]), dim=-1)
+    return torch.cat((torch.ones_like(x[..., :1]), x, _packed_products(x)), dim=-1)
 
 
 def weighted_features(x: Tensor) -> Tensor:
     """Return W phi(x), the query's side: (…,d) -> (…,F)."""
     width = x.shape[-1]
-    i, j = packed_pairs(width, x.device)
-    weight = torch.where(i == j, 0.5, 1.0).to(x.dtype)
-    return torch.cat((torch.ones_like(x[..., :1]), x, x[..., i] * x[..., j] * weight), dim=-1)
+    weight = x.new_ones(width * (width + 1) // 2)
+    weight[:width] = 0.5
+    return torch.cat((torch.ones_like(x[..., :1]), x, _packed_products(x) * weight), dim=-1)
 
 
-def packed_pairs(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return i and j = (i + delta) mod d of the packed products, delta outermost, each (d(d+1)/2,)."""
-    packed = torch.arange(width * (width + 1) // 2, device=device)
-    i = packed % width
-    return i, (i + packed // width) % width
+def _packed_products(x: Tensor) -> Tensor:
+    """Return x_i x_((i+delta) mod d) with delta outermost, (…,d) -> (…,d(d+1)/2)."""
+    width = x.shape[-1]
+    turned = torch.cat((x, x[..., : width // 2]), dim=-1).unfold(-1, width, 1)
+    return (x.unsqueeze(-2) * turned).flatten(-2)[..., : width * (width + 1) // 2]
 
 
 def normalize_rows(q: Tensor, k: Tensor, temperature: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
     """Return q and k (B,H,T,d) in the accumulator's dtype, scaled to lengths tau and 1 when `normalize`."""
     wide = accumulator(q.dtype)
-    q, k = q.to(wide).transpose(1, 2), k.to(wide).transpose(1, 2)
+    q, k = q.transpose(1, 2).to(wide).contiguous(), k.transpose(1, 2).to(wide).contiguous()
     if not normalize:
         return q, k
     tau = temperature.to(wide).reshape(1, -1, 1, 1)

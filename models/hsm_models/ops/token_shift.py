@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .registration import register, require
@@ -79,11 +78,10 @@ def check_ring(x: Tensor, ring: Tensor, position: Tensor, lengths: Tensor, shift
         )
 
 
-def shift_groups(x: Tensor, shifts: Sequence[int]) -> Tensor:
-    """The maths of `token_shift`."""
-    length = x.shape[1]
-    groups = x.split(x.shape[2] // len(shifts), dim=2)
-    return torch.cat([F.pad(g, (0, 0, s, 0))[:, :length] for g, s in zip(groups, shifts, strict=True)], dim=2)
+def channel_groups(width: int, shifts: Sequence[int]) -> list[tuple[slice, int]]:
+    """Return the channels of each equal group, with the group's shift."""
+    size = width // len(shifts)
+    return [(slice(group * size, (group + 1) * size), shift) for group, shift in enumerate(shifts)]
 
 
 def shift_groups_cached(
@@ -96,11 +94,8 @@ def shift_groups_cached(
     # Positions before the first token read zero, whatever the ring holds there (it may be NaN).
     visible = torch.where((absolute >= 0).unsqueeze(2), history, 0)
     timeline = torch.cat((visible, x), dim=1)
-    width = x.shape[2] // len(shifts)
-    y = torch.cat(
-        [timeline[:, rows - s : rows - s + length, g * width : (g + 1) * width] for g, s in enumerate(shifts)],
-        dim=2,
-    )
+    groups = channel_groups(x.shape[2], shifts)
+    y = torch.cat([timeline[:, rows - s : rows - s + length, channels] for channels, s in groups], dim=2)
     # Slot r keeps the newest position p = r (mod R) below the row's end; row p - position + R of the timeline holds it.
     end = (position + lengths).unsqueeze(1)
     newest = end - 1 - (end - 1 - torch.arange(rows, device=x.device)) % rows
@@ -111,7 +106,19 @@ def shift_groups_cached(
 
 def _reference(x: Tensor, shifts: list[int]) -> Tensor:
     check_shifts(x, shifts)
-    return shift_groups(x, shifts)
+    y = x.new_empty(x.shape)
+    for channels, shift in channel_groups(x.shape[2], shifts):
+        y[:, :shift, channels] = 0
+        y[:, shift:, channels] = x[:, :-shift, channels]
+    return y
+
+
+def _gradient(output_gradient: Tensor, needed: list[int], x: Tensor, shifts: list[int]) -> dict[int, Tensor]:
+    found = x.new_empty(x.shape)
+    for channels, shift in channel_groups(x.shape[2], shifts):
+        found[:, -shift:, channels] = 0
+        found[:, :-shift, channels] = output_gradient[:, shift:, channels]
+    return {0: found}
 
 
 def _cached_reference(
@@ -131,7 +138,7 @@ def _cached_fake(
     return x.new_empty(x.shape), ring.new_empty(ring.shape)
 
 
-_token_shift = register("token_shift", "(Tensor x, int[] shifts) -> Tensor", _reference, _fake)
+_token_shift = register("token_shift", "(Tensor x, int[] shifts) -> Tensor", _reference, _fake, _gradient)
 _token_shift_cached = register(
     "token_shift_cached",
     "(Tensor x, Tensor ring, Tensor position, Tensor lengths, int[] shifts) -> (Tensor, Tensor)",
