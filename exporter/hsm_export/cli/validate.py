@@ -100,13 +100,14 @@ def _failed(report: RuntimeReport) -> bool:
 
 def _table(result: ValidationResult) -> Table:
     """Return one row per runtime and output: its worst case."""
+    from rich import box
     from rich.table import Table
 
     against = f" against {Path(result.against).name}" if result.against else ""
     title = f"{Path(result.model).name} ({result.precision}){against}, arbiter {result.arbiter}"
-    table = Table(title=title, title_justify="left")
-    for heading in ("runtime", "output"):
-        table.add_column(heading, no_wrap=True)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    table.add_column("runtime", no_wrap=True)
+    table.add_column("output", no_wrap=True, max_width=20)
     table.add_column("worst case")
     extra = _extra_columns(result)
     for heading in ("max error", "tolerance", "cosine", *extra):
@@ -123,7 +124,9 @@ def _table(result: ValidationResult) -> Table:
 
 def _shown(report: RuntimeReport) -> list[Comparison]:
     """Return the model's outputs and, where an expert operator's logits fail, the worst of those."""
-    routing = [item for item in report.worst if item.output.endswith(".routing_logits")]
+    from ..runtimes.routing import LOGITS_SUFFIX
+
+    routing = [item for item in report.worst if item.output.endswith(LOGITS_SUFFIX)]
     outputs = [item for item in report.worst if item not in routing]
     failed = [item for item in routing if not item.passed]
     return outputs + sorted(failed, key=lambda item: item.severity)[-1:]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 EXPERT_OPERATORS = ("ExpertMatMul", "ExpertMatMulSum")
+LOGITS_SUFFIX = ".routing_logits"
 _NO_CHOICE = "hsm_export.minus_infinity"
 
 
@@ -34,7 +35,7 @@ class RoutedNode:
     @property
     def logits(self) -> str:
         """Name of the graph output that holds its logits (B,T,H,E)."""
-        return f"{self.name}.routing_logits"
+        return f"{self.name}{LOGITS_SUFFIX}"
 
     @property
     def mask(self) -> str:

@@ -20,6 +20,9 @@ from .model_file import ModelFile
 _AFFORDABLE_TOKENS = 320
 _AFFORDABLE_TOKENS_LARGE = 48
 _LARGE_WEIGHTS = 200_000_000
+_TYPICAL_LENGTH = 17
+# A classifier gives few numbers for a row: only many rows show what errors are typical.
+_WIDE_BATCH = 16
 _CHUNK = 128  # the causal TaylorShift body works in chunks of this many tokens
 # Large enough to overflow a careless square or exponential, small enough for a projection of a few hundred terms.
 _HUGE = {"fp16": 1e3, "fp32": 1e15, "bf16": 1e15}
@@ -58,13 +61,16 @@ def default_cases(file: ModelFile) -> tuple[list[Case], list[str]]:
     """Return the cases that any file is validated with, and notes on what was left out.
 
     Lengths: 1; below, at and above the model's shifts; around TaylorShift's crossover N0 = d² + d + 1 and around the
-    chunk length of its causal form; several batch sizes; unequal lengths where the model takes lengths.
+    chunk length of its causal form; several batch sizes, a large one unless the model gives many numbers for a row;
+    unequal lengths where the model takes lengths.
     """
     lengths, notes = _awkward_lengths(file)
-    batches = [1 + index % 3 for index in range(len(lengths))]
-    if len(lengths) == 1:
-        lengths, batches = lengths * 2, [1, 3]
-    return shaped_cases(file, list(zip(batches, lengths, strict=True))), notes
+    shapes = [(1 + index % 3, length) for index, length in enumerate(lengths)]
+    if len(shapes) == 1:
+        shapes.append((3, lengths[0]))
+    if file.task != "language_model" and file.weight_bytes() <= _LARGE_WEIGHTS:
+        shapes.append((_WIDE_BATCH, min(_TYPICAL_LENGTH, max(lengths))))
+    return shaped_cases(file, shapes), notes
 
 
 def shaped_cases(file: ModelFile, shapes: Sequence[Shape]) -> list[Case]:
@@ -110,7 +116,7 @@ def _awkward_lengths(file: ModelFile) -> tuple[list[int], list[str]]:
     longest = _longest(file)
     if not _has_length(file):
         return [1], ["the model's inputs have a fixed length: only the batch size varies"]
-    wanted = {1, 17} | _lengths_around_shifts(file)
+    wanted = {1, _TYPICAL_LENGTH} | _lengths_around_shifts(file)
     if file.attribute("normalize", "CausalTaylorShift"):
         wanted |= {_CHUNK, _CHUNK + 1}
     for crossover in _crossovers(file):

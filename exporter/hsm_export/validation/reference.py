@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtimes.routing import LOGITS_SUFFIX
 from .cases import Case
 from .measures import largest, measure, tolerance
 from .model_file import ModelFile
@@ -45,7 +46,8 @@ def bars(
     """Return, per case, the bar of every output.
 
     Native precision's error varies by luck between cases, most of all where an output has few elements. So an
-    output's native error is its own in that case or, if larger, the worst relative one of all ordinary cases.
+    output's native error is its own in that case or, if larger, the worst relative one of all ordinary cases. The
+    logits of the expert operators share theirs: there may be dozens, each with few numbers.
 
     Args:
         file: the model, for the names of dynamic dimensions.
@@ -59,14 +61,19 @@ def bars(
         for name, (reference, comparable, error) in outputs.items():
             scale = largest(reference, comparable)
             if case.ordinary and scale > 0:
-                typical[name] = max(typical.get(name, 0.0), error / scale)
+                typical[_kind(name)] = max(typical.get(_kind(name), 0.0), error / scale)
     return [
         {
-            name: _bar(file, case, reference, comparable, error, typical.get(name, 0.0), native[i][name])
+            name: _bar(file, case, reference, comparable, error, typical.get(_kind(name), 0.0), native[i][name])
             for name, (reference, comparable, error) in outputs.items()
         }
         for i, (case, outputs) in enumerate(zip(cases, raw, strict=True))
     ]
+
+
+def _kind(output: str) -> str:
+    """Return what an output shares its typical native error with."""
+    return LOGITS_SUFFIX if output.endswith(LOGITS_SUFFIX) else output
 
 
 def _measured(
