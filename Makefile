@@ -10,25 +10,32 @@ BIN := .venv/bin
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: demo test check-all lint zoo bench gpu-test wheel setup clean
+NATIVE := $(shell find plugins -type f)
+
+.PHONY: demo test cpp-test check-all lint zoo bench gpu-test wheel setup clean
 .DEFAULT_GOAL := test
 
 setup: .venv/.ready
 
-.venv/.ready: pyproject.toml constraints.txt tools/setup.sh
+.venv/.ready: pyproject.toml constraints.txt tools/setup.sh downloads.lock $(NATIVE)
 	PYTHON=$(PYTHON) bash tools/setup.sh
 	@touch $@
 
 demo: setup
 	$(BIN)/hsm-export demo
 
-test: setup lint
+test: setup lint cpp-test
 	$(PYTEST) -n $(JOBS) --dist loadgroup -m "not slow" --cov --cov-report=term
 
-check-all: setup lint
+# PATH: the environment brings cmake and ninja where the system has none.
+cpp-test: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/cpp_test.sh release
+
+check-all: setup lint cpp-test
 	$(BIN)/python tools/check_all.py
 
 lint: setup
+	$(BIN)/clang-format --dry-run --Werror $(filter %.h %.cc,$(NATIVE))
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -69,7 +69,9 @@ std::string joined(std::string_view dims) {
   return text;
 }
 
-std::string of(const Operator& op, const Port& port) { return std::string(op.name) + ": input " + std::string(port.name); }
+std::string of(const Operator& op, const Port& port) {
+  return std::string(op.name) + ": input " + std::string(port.name);
+}
 
 std::optional<std::string> bind(const Operator& op, const Port& port, const Shape& shape, Sizes& sizes) {
   if (shape.size() != port.dims.size()) {
@@ -115,11 +117,13 @@ std::optional<std::string> check_sizes(const Operator& op, std::span<const Attri
     }
   }
   if (const std::int64_t d = size('d'); size('F') >= 0 && d >= 0 && size('F') != 1 + d + d * (d + 1) / 2) {
-    return name + ": state has F = " + std::to_string(size('F')) + " features, but head width d = " +
-           std::to_string(d) + " needs 1 + d + d(d+1)/2 = " + std::to_string(1 + d + d * (d + 1) / 2);
+    return name + ": state has F = " + std::to_string(size('F')) +
+           " features, but head width d = " + std::to_string(d) +
+           " needs 1 + d + d(d+1)/2 = " + std::to_string(1 + d + d * (d + 1) / 2);
   }
   if (const auto k = value_of(values, "k"); !k.empty() && size('E') >= 0 && k.front() > size('E')) {
-    return name + ": k = " + std::to_string(k.front()) + " exceeds the number of experts E = " + std::to_string(size('E'));
+    return name + ": k = " + std::to_string(k.front()) +
+           " exceeds the number of experts E = " + std::to_string(size('E'));
   }
   return std::nullopt;
 }

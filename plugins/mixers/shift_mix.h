@@ -1,7 +1,7 @@
 // TokenShift and ShiftMix, with and without a ring: y[b,t,c] = alpha[c] x[b,t,c] + beta[c] x[b,t-s(c),c].
 //
-// Hierarchical Shift Mixing (arXiv:2601.22852, our reading). Reads and writes each element once: 2·B·T·D elements moved,
-// 3·B·T·D flops, so memory bandwidth is the bound.
+// Hierarchical Shift Mixing (arXiv:2601.22852, our reading). Reads and writes each element once: 2·B·T·D elements
+// moved, 3·B·T·D flops, so memory bandwidth is the bound.
 #pragma once
 
 #include <cstdint>

@@ -110,7 +110,9 @@ class ParallelFor {
 
   template <typename F>
   void operator()(std::size_t count, F&& task) const {
-    const Task call = [](void* context, std::size_t index) { (*static_cast<std::remove_reference_t<F>*>(context))(index); };
+    const Task call = [](void* context, std::size_t index) {
+      (*static_cast<std::remove_reference_t<F>*>(context))(index);
+    };
     if (run_ == nullptr || count <= 1) {
       for (std::size_t index = 0; index < count; ++index) task(index);
       return;

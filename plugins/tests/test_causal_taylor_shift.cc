@@ -33,7 +33,8 @@ class CausalTaylorShift {
     k_.randomize(random, scale);
     v_.randomize(random);
     for (std::size_t h = 0; h < temperature_.size(); ++h) temperature_.set(h, 0.5f + 0.25f * static_cast<float>(h % 7));
-    for (std::int64_t b = 0; b < own.batch; ++b) lengths_.push_back(testing::uniform(random, 0, static_cast<int>(own.length)));
+    for (std::int64_t b = 0; b < own.batch; ++b)
+      lengths_.push_back(testing::uniform(random, 0, static_cast<int>(own.length)));
     carry_earlier_tokens(random);
   }
 
@@ -71,9 +72,21 @@ class CausalTaylorShift {
                                   const Buffer& v, Result& result) const {
     auto* state = static_cast<float*>(result.state.data());
     auto* norm = static_cast<float*>(result.norm.data());
-    return {.batch = case_.batch, .length = length, .heads = case_.heads, .dim = case_.dim, .type = case_.type,
-            .q = q.data(), .k = k.data(), .v = v.data(), .temperature = temperature_.data(), .state = state,
-            .norm = norm, .lengths = lengths, .normalize = case_.normalize, .y = result.y.data(), .state_out = state,
+    return {.batch = case_.batch,
+            .length = length,
+            .heads = case_.heads,
+            .dim = case_.dim,
+            .type = case_.type,
+            .q = q.data(),
+            .k = k.data(),
+            .v = v.data(),
+            .temperature = temperature_.data(),
+            .state = state,
+            .norm = norm,
+            .lengths = lengths,
+            .normalize = case_.normalize,
+            .y = result.y.data(),
+            .state_out = state,
             .norm_out = norm};
   }
 
@@ -87,7 +100,9 @@ class CausalTaylorShift {
   }
 
   std::size_t tokens() const { return static_cast<std::size_t>(case_.batch * case_.length * case_.heads * case_.dim); }
-  std::size_t features() const { return static_cast<std::size_t>(case_.batch * case_.heads * taylor_features(case_.dim)); }
+  std::size_t features() const {
+    return static_cast<std::size_t>(case_.batch * case_.heads * taylor_features(case_.dim));
+  }
 
   Case case_;
   Buffer q_, k_, v_, temperature_, state_, norm_;
@@ -97,9 +112,13 @@ class CausalTaylorShift {
 Case random_case(std::mt19937& random) {
   constexpr std::int64_t dims[] = {1, 2, 3, 5, 8, 15, 16, 17, 32, 33};
   constexpr std::int64_t lengths[] = {1, 2, 7, 31, 64, 127, 128, 129, 257};
-  return {testing::uniform(random, 0, 2), lengths[testing::uniform(random, 0, 8)], testing::uniform(random, 1, 3),
-          dims[testing::uniform(random, 0, 9)], testing::kTypes[testing::uniform(random, 0, 2)],
-          testing::uniform(random, 0, 3) > 0, testing::uniform(random, 0, 1) == 1};
+  return {testing::uniform(random, 0, 2),
+          lengths[testing::uniform(random, 0, 8)],
+          testing::uniform(random, 1, 3),
+          dims[testing::uniform(random, 0, 9)],
+          testing::kTypes[testing::uniform(random, 0, 2)],
+          testing::uniform(random, 0, 3) > 0,
+          testing::uniform(random, 0, 1) == 1};
 }
 
 void expect_equal(int cases, std::mt19937& random) {
@@ -137,7 +156,8 @@ TEST(CausalTaylorShift, ThreadsDoNotChangeTheBits) {
   CausalTaylorShift op({2, 300, 4, 16, DType::kFloat32, true, false}, random);
   testing::Pool pool(4);
   const Result one = op.run([](const CausalTaylorShiftArgs& args) { causal_taylor_shift(args, {}); });
-  const Result many = op.run([&](const CausalTaylorShiftArgs& args) { causal_taylor_shift(args, pool.parallel_for()); });
+  const Result many =
+      op.run([&](const CausalTaylorShiftArgs& args) { causal_taylor_shift(args, pool.parallel_for()); });
   EXPECT_TRUE(one.y.same_bits(many.y) && one.state.same_bits(many.state) && one.norm.same_bits(many.norm));
 }
 

@@ -49,8 +49,13 @@ class ShiftMix {
     result.ring.poison();
     Buffer shared = ring_;  // the ring of a call that updates it in place
     const bool aliases = case_.in_place;
-    ShiftMixArgs args{.batch = case_.batch, .length = case_.length, .width = case_.width(), .shifts = case_.shifts,
-                      .type = case_.type, .x = x_.data(), .y = result.y.data()};
+    ShiftMixArgs args{.batch = case_.batch,
+                      .length = case_.length,
+                      .width = case_.width(),
+                      .shifts = case_.shifts,
+                      .type = case_.type,
+                      .x = x_.data(),
+                      .y = result.y.data()};
     if (case_.mixes) {
       args.alpha = alpha_.data();
       args.beta = beta_.data();
@@ -75,7 +80,8 @@ class ShiftMix {
       for (std::int64_t i = 0; i < valid * row; ++i) {
         const auto at = static_cast<std::size_t>(b * case_.length * row + i);
         const double want = expected.y.at(at);
-        ASSERT_NEAR(actual.y.at(at), want, 4 * testing::epsilon(case_.type) * (std::fabs(want) + 4)) << what << " at " << i;
+        ASSERT_NEAR(actual.y.at(at), want, 4 * testing::epsilon(case_.type) * (std::fabs(want) + 4))
+            << what << " at " << i;
       }
     }
     if (case_.cached) {
@@ -92,17 +98,24 @@ class ShiftMix {
 };
 
 Case random_case(std::mt19937& random) {
-  Case c{testing::uniform(random, 0, 3), testing::uniform(random, 1, 40), testing::uniform(random, 1, 70), {},
-         testing::kTypes[testing::uniform(random, 0, 2)], testing::uniform(random, 0, 1) == 1,
-         testing::uniform(random, 0, 1) == 1, testing::uniform(random, 0, 1) == 1, testing::uniform(random, 0, 5), 0};
+  Case c{testing::uniform(random, 0, 3),
+         testing::uniform(random, 1, 40),
+         testing::uniform(random, 1, 70),
+         {},
+         testing::kTypes[testing::uniform(random, 0, 2)],
+         testing::uniform(random, 0, 1) == 1,
+         testing::uniform(random, 0, 1) == 1,
+         testing::uniform(random, 0, 1) == 1,
+         testing::uniform(random, 0, 5),
+         0};
   for (int g = testing::uniform(random, 1, 4); g > 0; --g) c.shifts.push_back(testing::uniform(random, 1, 50));
   c.misalignment = size_of(c.type) * static_cast<std::size_t>(testing::uniform(random, 0, 3));
   return c;
 }
 
 std::string describe(const Case& c) {
-  std::string text = "B=" + std::to_string(c.batch) + " T=" + std::to_string(c.length) + " D=" +
-                     std::to_string(c.width()) + " " + name_of(c.type) + (c.mixes ? " mix" : "") +
+  std::string text = "B=" + std::to_string(c.batch) + " T=" + std::to_string(c.length) +
+                     " D=" + std::to_string(c.width()) + " " + name_of(c.type) + (c.mixes ? " mix" : "") +
                      (c.cached ? " cached" : "") + (c.in_place ? " in place" : "") + " shifts";
   for (const std::int64_t shift : c.shifts) text += " " + std::to_string(shift);
   return text;

@@ -49,10 +49,19 @@ class TaylorShift {
 
  private:
   TaylorShiftArgs args(Buffer& y) {
-    return {.batch = case_.batch, .length = case_.length, .heads = case_.heads, .dim = case_.dim, .type = case_.type,
-            .q = q_.data(), .k = k_.data(), .v = v_.data(), .temperature = temperature_.data(),
-            .lengths = case_.masked ? lengths_.data() : nullptr, .normalize = case_.normalize,
-            .output_norm = case_.output_norm, .y = y.data()};
+    return {.batch = case_.batch,
+            .length = case_.length,
+            .heads = case_.heads,
+            .dim = case_.dim,
+            .type = case_.type,
+            .q = q_.data(),
+            .k = k_.data(),
+            .v = v_.data(),
+            .temperature = temperature_.data(),
+            .lengths = case_.masked ? lengths_.data() : nullptr,
+            .normalize = case_.normalize,
+            .output_norm = case_.output_norm,
+            .y = y.data()};
   }
 
   // Outputs beyond the length are unspecified; zero in the comparison.
@@ -76,9 +85,14 @@ Case random_case(std::mt19937& random) {
   constexpr std::int64_t dims[] = {1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 32, 33};
   constexpr std::int64_t lengths[] = {1, 2, 3, 7, 16, 31, 64, 127, 128, 129, 193, 257};
   const DType type = testing::kTypes[testing::uniform(random, 0, 2)];
-  return {testing::uniform(random, 1, 2), lengths[testing::uniform(random, 0, 11)], testing::uniform(random, 1, 3),
-          dims[testing::uniform(random, 0, 11)], type, testing::uniform(random, 0, 3) > 0,
-          testing::uniform(random, 0, 1) == 1, testing::uniform(random, 0, 1) == 1,
+  return {testing::uniform(random, 1, 2),
+          lengths[testing::uniform(random, 0, 11)],
+          testing::uniform(random, 1, 3),
+          dims[testing::uniform(random, 0, 11)],
+          type,
+          testing::uniform(random, 0, 3) > 0,
+          testing::uniform(random, 0, 1) == 1,
+          testing::uniform(random, 0, 1) == 1,
           size_of(type) * static_cast<std::size_t>(testing::uniform(random, 0, 3))};
 }
 

@@ -19,7 +19,8 @@
 
 namespace hsm::testing {
 
-// A buffer of one element type that starts `misalignment` bytes off a 64-byte boundary (a multiple of the element size).
+// A buffer of one element type that starts `misalignment` bytes off a 64-byte boundary (a multiple of the element
+// size).
 class Buffer {
  public:
   Buffer(DType type, std::size_t count, std::size_t misalignment = 0)

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstddef>
 
-
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "mixers/cpu/causal_taylor_shift.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep

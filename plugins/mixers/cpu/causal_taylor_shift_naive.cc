@@ -23,7 +23,8 @@ std::vector<double> features(const CausalTaylorShiftArgs& args, const void* data
     squares += value * value;
   }
   if (args.normalize) {
-    for (std::int64_t i = 1; i <= d; ++i) phi[static_cast<std::size_t>(i)] *= scale / std::max(std::sqrt(squares), 1e-12);
+    for (std::int64_t i = 1; i <= d; ++i)
+      phi[static_cast<std::size_t>(i)] *= scale / std::max(std::sqrt(squares), 1e-12);
   }
   for (std::int64_t p = 0; p < d * (d + 1) / 2; ++p) {
     const std::int64_t i = p % d;

@@ -1,7 +1,8 @@
 // Small matrix products on float tiles that are in cache: C (M,N) += A (M,K) B (K,N).
 //
-// B and C are row-major with N a multiple of the vector length (the caller pads its tiles). One register block of A's rows
-// by N columns stays in registers over the whole of K; every element of A is broadcast, every row of B is read as vectors.
+// B and C are row-major with N a multiple of the vector length (the caller pads its tiles). One register block of A's
+// rows by N columns stays in registers over the whole of K; every element of A is broadcast, every row of B is read as
+// vectors.
 #if defined(HSM_GEMM_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef HSM_GEMM_INL_H_
 #undef HSM_GEMM_INL_H_

@@ -140,9 +140,8 @@ void shift_mix(const ShiftMixArgs& args, const ParallelFor& parallel_for) {
   });
   if (args.ring == nullptr) return;
   // Read before write: the ring may be updated in place, so nobody may still be reading it.
-  parallel_for(static_cast<std::size_t>(args.batch), [&](std::size_t b) {
-    update_ring(args, rows, static_cast<std::int64_t>(b));
-  });
+  parallel_for(static_cast<std::size_t>(args.batch),
+               [&](std::size_t b) { update_ring(args, rows, static_cast<std::int64_t>(b)); });
 }
 
 }  // namespace hsm

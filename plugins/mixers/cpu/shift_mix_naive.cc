@@ -9,7 +9,8 @@ namespace {
 using cpu::load;
 using cpu::store;
 
-// Returns x of row b, channel c, `back` tokens before token t of this call: from the call, the ring, or before the start.
+// Returns x of row b, channel c, `back` tokens before token t of this call: from the call, the ring, or before the
+// start.
 template <typename T>
 double before(const ShiftMixArgs& args, const std::vector<T>& ring, std::int64_t b, std::int64_t t, std::int64_t c) {
   if (t >= 0) return load<T>(args.x, (b * args.length + t) * args.width + c);
@@ -27,7 +28,8 @@ void mix(const ShiftMixArgs& args, const std::vector<T>& ring) {
         const std::int64_t at = (b * args.length + t) * args.width + c;
         const double shifted = before<T>(args, ring, b, t - args.shifts[static_cast<std::size_t>(c / group)], c);
         const bool mixes = args.alpha != nullptr;
-        store<T>(args.y, at, mixes ? load<T>(args.alpha, c) * load<T>(args.x, at) + load<T>(args.beta, c) * shifted : shifted);
+        store<T>(args.y, at,
+                 mixes ? load<T>(args.alpha, c) * load<T>(args.x, at) + load<T>(args.beta, c) * shifted : shifted);
       }
     }
   }

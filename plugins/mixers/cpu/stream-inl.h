@@ -1,4 +1,5 @@
-// Products of a few rows with a matrix that is read once, in place: memory bandwidth is the bound, so nothing is packed.
+// Products of a few rows with a matrix that is read once, in place: memory bandwidth is the bound, so nothing is
+// packed.
 #if defined(HSM_STREAM_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef HSM_STREAM_INL_H_
 #undef HSM_STREAM_INL_H_

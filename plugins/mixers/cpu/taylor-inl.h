@@ -1,7 +1,8 @@
 // What the bidirectional and the causal TaylorShift kernels share: packing, features, and the two forms on tiles.
 //
-// A tile of tokens is kept transposed, (d, tokens), so that features are products of whole rows of vectors. Feature rows are
-// in the order of the causal state: 1, x, then x_i x_((i+delta) mod d); the weight 1/2 of delta = 0 is on the sums.
+// A tile of tokens is kept transposed, (d, tokens), so that features are products of whole rows of vectors. Feature
+// rows are in the order of the causal state: 1, x, then x_i x_((i+delta) mod d); the weight 1/2 of delta = 0 is on the
+// sums.
 #if defined(HSM_TAYLOR_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef HSM_TAYLOR_INL_H_
 #undef HSM_TAYLOR_INL_H_
@@ -50,7 +51,8 @@ void pack_transposed(const T* from, std::size_t stride, std::size_t tokens, std:
 
 // Reads `tokens` rows of values into the tile (tokens, columns), zero beyond `dim`.
 template <typename T>
-void pack_rows(const T* from, std::size_t stride, std::size_t tokens, std::size_t dim, std::size_t columns, float* tile) {
+void pack_rows(const T* from, std::size_t stride, std::size_t tokens, std::size_t dim, std::size_t columns,
+               float* tile) {
   for (std::size_t t = 0; t < tokens; ++t) {
     to_floats(from + t * stride, dim, tile + t * columns);
     std::fill(tile + t * columns + dim, tile + (t + 1) * columns, 0.0f);
@@ -70,7 +72,8 @@ HWY_INLINE FeatureRow feature_row(const float* tile, std::size_t tile_stride, st
   return {tile + i * tile_stride, tile + (i + packed / dim) % dim * tile_stride};
 }
 
-// Writes feature row `feature` of `columns` tokens (a multiple of the vector length) and calls visit(tag, offset, vector).
+// Writes feature row `feature` of `columns` tokens (a multiple of the vector length) and calls visit(tag, offset,
+// vector).
 template <typename Visit>
 HWY_INLINE void make_feature(const FeatureRow& rows, std::size_t columns, float* to, Visit visit) {
   const FloatTag tag;
@@ -122,8 +125,8 @@ inline void apply_features(const float* queries, std::size_t stride, std::size_t
   }
 }
 
-// Turns scores t (tokens,stride) into weights 1 + t + t²/2 for the first `keys` columns of each row, zero for the others
-// up to `padded`, and adds each row's sum to den.
+// Turns scores t (tokens,stride) into weights 1 + t + t²/2 for the first `keys` columns of each row, zero for the
+// others up to `padded`, and adds each row's sum to den.
 inline void taylor_weights(float* scores, std::size_t stride, std::size_t tokens, std::size_t keys, std::size_t padded,
                            float* den) {
   const FloatTag tag;
@@ -146,8 +149,8 @@ inline void taylor_weights(float* scores, std::size_t stride, std::size_t tokens
 
 // Divides y (tokens,columns) by den, multiplies it by `scale` and writes rows of `dim` elements, `stride` apart.
 template <typename T>
-void write_rows(float* y, std::size_t columns, const float* den, std::size_t tokens, std::size_t dim, float scale, T* to,
-                std::size_t stride) {
+void write_rows(float* y, std::size_t columns, const float* den, std::size_t tokens, std::size_t dim, float scale,
+                T* to, std::size_t stride) {
   const FloatTag tag;
   const std::size_t lanes = hn::Lanes(tag);
   for (std::size_t n = 0; n < tokens; ++n) {

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstddef>
 
-
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "mixers/cpu/taylor_shift.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
@@ -233,7 +232,8 @@ constexpr std::int64_t kTasks = 32;
 constexpr std::int64_t kMinimumRange = 512;
 
 std::int64_t split_count(std::int64_t heads, std::int64_t length, std::int64_t minimum) {
-  return std::clamp<std::int64_t>(kTasks / std::max<std::int64_t>(heads, 1), 1, std::max<std::int64_t>(length / minimum, 1));
+  return std::clamp<std::int64_t>(kTasks / std::max<std::int64_t>(heads, 1), 1,
+                                  std::max<std::int64_t>(length / minimum, 1));
 }
 
 Range range_of(std::int64_t task, std::int64_t splits, std::int64_t length, std::int64_t unit) {

@@ -43,7 +43,8 @@ void attend(const TaylorShiftArgs& args, std::int64_t b, std::int64_t h) {
       for (std::size_t i = 0; i < q.size(); ++i) dot += q[i] * k[i];
       const double weight = 1 + dot + dot * dot / 2;
       weights += weight;
-      for (std::int64_t i = 0; i < args.dim; ++i) sum[static_cast<std::size_t>(i)] += weight * load<T>(args.v, at(m) + i);
+      for (std::int64_t i = 0; i < args.dim; ++i)
+        sum[static_cast<std::size_t>(i)] += weight * load<T>(args.v, at(m) + i);
     }
     for (std::int64_t i = 0; i < args.dim; ++i) {
       store<T>(args.y, at(t) + i, sum[static_cast<std::size_t>(i)] / weights * scale);
