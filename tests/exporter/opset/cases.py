@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-from tests.exporter.opset import oracles
+from tests import oracles
 from tests.exporter.opset.harness import (
     NUMPY_TYPES,
     Attributes,

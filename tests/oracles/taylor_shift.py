@@ -1,50 +1,13 @@
-"""The operators in float64 NumPy, straight from their definitions: no packing, no chunks, no rings of gathered rows."""
+"""The TaylorShift operators in float64 NumPy: the quadratic formula, and the causal one token by token."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-
-
-def token_shift(x: Array, shifts: Sequence[int]) -> Array:
-    y = np.zeros_like(x)
-    width = x.shape[2] // len(shifts)
-    for group, shift in enumerate(shifts):
-        channels = slice(group * width, (group + 1) * width)
-        y[:, shift:, channels] = x[:, : max(x.shape[1] - shift, 0), channels]
-    return y
-
-
-def shift_mix(x: Array, alpha: Array, beta: Array, shifts: Sequence[int]) -> Array:
-    return alpha * x + beta * token_shift(x, shifts)
-
-
-def token_shift_cached(
-    x: Array, ring: Array, position: Array, lengths: Array, shifts: Sequence[int]
-) -> tuple[Array, Array]:
-    """Token by token: read the ring, then write it."""
-    y, ring_out = np.full_like(x, np.nan), ring.copy()
-    width, slots = x.shape[2] // len(shifts), ring.shape[1]
-    for row in range(x.shape[0]):
-        for token in range(lengths[row]):
-            now = position[row] + token
-            for group, shift in enumerate(shifts):
-                channels = slice(group * width, (group + 1) * width)
-                y[row, token, channels] = ring_out[row, (now - shift) % slots, channels] if now >= shift else 0
-            ring_out[row, now % slots] = x[row, token]
-    return y, ring_out
-
-
-def shift_mix_cached(
-    x: Array, alpha: Array, beta: Array, ring: Array, position: Array, lengths: Array, shifts: Sequence[int]
-) -> tuple[Array, Array]:
-    shifted, ring_out = token_shift_cached(x, ring, position, lengths, shifts)
-    return alpha * x + beta * shifted, ring_out
 
 
 def _normalised(q: Array, k: Array, temperature: Array, normalize: int) -> tuple[Array, Array]:
@@ -103,20 +66,3 @@ def causal_taylor_shift(
             numerator = np.einsum("hf,hfd->hd", query, state_out[row])
             y[row, token] = numerator / np.einsum("hf,hf->h", query, norm_out[row])[:, None]
     return y, state_out, norm_out
-
-
-def gates(logits: Array, k: int) -> Array:
-    """Sigmoid of the k largest logits, 0 elsewhere; of equal ones the lower index is chosen."""
-    chosen = np.argsort(-logits, axis=-1, kind="stable")[..., :k]
-    result = np.zeros_like(logits)
-    with np.errstate(over="ignore"):
-        np.put_along_axis(result, chosen, 1 / (1 + np.exp(-np.take_along_axis(logits, chosen, -1))), -1)
-    return result
-
-
-def expert_matmul(x: Array, logits: Array, weight: Array, k: int) -> Array:
-    return np.einsum("btd,bthe,hedf->bthf", x, gates(logits, k), weight, optimize=True)
-
-
-def expert_matmul_sum(x: Array, logits: Array, weight: Array, k: int) -> Array:
-    return np.einsum("bthf,bthe,hefd->btd", x, gates(logits, k), weight, optimize=True)
