@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,7 @@ class _Validation:
         self._progress = progress
         self._iterations = iterations(cases, context.routed)
         self._problems: list[str] = []
+        self._no_native: str | None = None
         self._failures: list[Comparison] = []
 
     def result(self, notes: list[str]) -> ValidationResult:
@@ -154,13 +155,25 @@ class _Validation:
         return repeated, feeds
 
     def _run_baseline(self, feeds: list[dict[str, Any]]) -> Any:
+        """Run the baseline; onnx's evaluator takes its part where PyTorch cannot run the model in this precision."""
+        from ..runtimes import get
         from .running import run
 
-        self._progress(f"running {self._plan.baseline.name}, the baseline")
+        baseline = self._plan.baseline
+        self._progress(f"running {baseline.name}, the baseline")
         try:
-            return run(self._plan.baseline, self._context, feeds)
+            return run(baseline, self._context, feeds)
         except Exception as error:
-            raise _unusable(self._plan.baseline, error) from error
+            if not baseline.needs_source or self._file.precision == "fp32":
+                raise _unusable(baseline, error) from error
+            self._no_native = (
+                f"PyTorch cannot run the model in {self._file.precision} ({_first_line(error)}): native error is that "
+                "of onnx's reference evaluator"
+            )
+        substitute = get("onnx-reference")
+        others = tuple(runtime for runtime in self._plan.candidates if runtime.name != substitute.name)
+        self._plan = replace(self._plan, baseline=substitute, candidates=others)
+        return self._run_baseline(feeds)
 
     def _bars(self, arbiter: Any, native: Any) -> list[dict[str, Bar]]:
         """Derive the tolerances; the first iterations are those with the arbiter's experts, where there are any."""
@@ -251,18 +264,21 @@ class _Validation:
             return None
 
     def _warnings(self) -> list[str]:
+        return [warning for warning in (self._doubt_about_source(), self._no_native) if warning]
+
+    def _doubt_about_source(self) -> str | None:
         if self._source is None:
-            return [
+            return (
                 "no checkpoint given: the arbiter is the file's own maths in float64, and native error is that of "
                 "onnx's reference evaluator; this compares runtimes, it does not prove the export"
-            ]
+            )
         recorded = self._file.metadata.get("source_sha256")
         if self._source.fingerprint and recorded and recorded != self._source.fingerprint:
-            return [
+            return (
                 f"{self._source.name} is NOT the checkpoint that {self._file.path} was exported from: its SHA-256 is "
                 f"{self._source.fingerprint[:12]}…, the file names {recorded[:12]}…"
-            ]
-        return []
+            )
+        return None
 
 
 def _requested(runtimes: Sequence[str] | None, has_source: bool) -> tuple[str, ...] | None:
@@ -328,7 +344,8 @@ def _worst(comparisons: list[Comparison]) -> tuple[Comparison, ...]:
 def _unusable(runtime: Runtime, error: Exception) -> HsmExportError:
     return BadInputError(
         f"{runtime.name} cannot run these inputs: {_first_line(error)}",
-        "is this the checkpoint that the file was exported from, and are the inputs what the model takes?",
+        "is this the checkpoint that the file was exported from, and are the inputs what the model takes? "
+        "A module of your own must run in float64 too",
     )
 
 

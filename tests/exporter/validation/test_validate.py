@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tests.exporter.validation.tiny import change_weight, flip_largest, plant_nan
+from tests.exporter.validation.tiny import TinyModel, change_weight, flip_largest, plant_nan
 
 from hsm_export.errors import BadInputError, UsageError
 from hsm_export.validation import validate
@@ -211,3 +211,21 @@ def test_result_is_json(tiny: torch.nn.Module, to_onnx: Writer) -> None:
     data = json.loads(json.dumps(validate(path, tiny).to_dict(), allow_nan=False))
     assert data["passed"] is False
     assert data["failures"][0]["value"] == "nan"
+
+
+class OnlyFullPrecision(TinyModel):
+    """A module of a user's own that mixes types when its weights are float16."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        if self.up.weight.dtype == torch.float16:
+            raise RuntimeError("not implemented for 'Half'")
+        return super().forward(tokens)
+
+
+def test_module_that_cannot_run_in_the_files_precision(tiny: TinyModel, to_onnx: Writer) -> None:
+    module = OnlyFullPrecision().eval()
+    module.load_state_dict(tiny.state_dict())
+    result = validate(to_onnx(tiny, "fp16"), module)
+    assert result.passed, result.summary
+    assert result.baseline == "onnx-reference"
+    assert any("PyTorch cannot run the model in fp16" in warning for warning in result.warnings)
