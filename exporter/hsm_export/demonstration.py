@@ -105,8 +105,9 @@ def _row(
     engines: bool,
     progress: Callable[[str], None],
 ) -> DemoRow:
+    from collections import Counter
+
     from .exporting import export
-    from .inspection import inspect
     from .validation import validate
 
     def phase(text: str) -> None:
@@ -119,13 +120,12 @@ def _row(
     engine, note = None, ""
     if engines:
         engine, note = _engine(path, architectures, phase)
-    summary = inspect(path)
     return DemoRow(
         model=name,
-        operators=summary.hsm_operators,
-        parameters=summary.parameters,
-        onnx=exported.path,
-        onnx_bytes=path.stat().st_size,
+        operators=dict(Counter(exported.mixers.values())),
+        parameters=exported.parameters,
+        onnx=path,
+        onnx_bytes=exported.bytes,
         runtimes=tuple(report.runtime for report in checked.runtimes if report.verdict in ("passed", "failed")),
         cases=len(checked.cases),
         error=checked.worst_error,
@@ -146,4 +146,4 @@ def _engine(path: Path, architectures: tuple[str, ...], phase: Callable[[str], N
         built = build(path, path.with_suffix(".engine"), architectures=architectures, progress=phase)
     except HsmExportError as error:
         return None, error.message
-    return built.path, ""
+    return built.engine, ""

@@ -61,7 +61,7 @@ def test_atomic_directory_is_gone_afterwards(tmp_path: Path) -> None:
 
 
 def test_require_file_says_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="the model .* does not exist"):
+    with pytest.raises(BadInputError, match=r"the model .* does not exist"):
         require_file(tmp_path / "none.onnx", "the model")
     with pytest.raises(BadInputError, match="is a directory"):
         require_file(tmp_path, "the model")

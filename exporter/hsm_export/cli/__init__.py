@@ -39,8 +39,7 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            error.message += f" Commands are {', '.join(COMMANDS)}."
-            raise
+            raise click.UsageError(f"{error.message} Commands are {', '.join(COMMANDS)}.", ctx) from error
 
 
 def _version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:

@@ -78,7 +78,8 @@ def _render(result: DemoResult) -> RenderableType:
     return Group(
         table,
         "error: largest absolute error of the logits against PyTorch in float64, over every runtime and input case",
-        f"runtimes compared: {runtimes}; engines built for {', '.join(result.architectures)} (not run: that needs a GPU)",
+        f"runtimes compared: {runtimes}",
+        f"engines: TensorRT-RTX for {', '.join(result.architectures)}, built but not run (that needs a GPU)",
         f"files: {result.directory}/",
         *notes,
     )
