@@ -1,4 +1,4 @@
-"""What every operator and mixer should compute, in float64 NumPy straight from the definitions; imports nothing of ours.
+"""What every operator and mixer computes, in float64 NumPy straight from the definitions; imports nothing of ours.
 
 Operators, with the arguments of `hsm_models.ops` as float64 (and int64) arrays; outputs beyond `lengths` are NaN:
 
@@ -12,7 +12,7 @@ Operators, with the arguments of `hsm_models.ops` as float64 (and int64) arrays;
     expert_matmul(x, logits, weight, k) -> y
     expert_matmul_sum(x, logits, weight, k) -> y
 
-Whole mixers are in `switch_head`: `switch_head`, `switch_head_dense` (one expert) and `sigma_moe`, for one sequence (T,D).
+Whole mixers are in `switch_head`, for one sequence (T,D): `switch_head`, `switch_head_dense` (one expert), `sigma_moe`.
 """
 
 from .experts import expert_matmul, expert_matmul_sum
