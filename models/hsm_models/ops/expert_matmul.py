@@ -33,7 +33,7 @@ def expert_matmul(x: Tensor, logits: Tensor, weight: Tensor, k: int) -> Tensor:
         ValueError: shapes or dtypes that contradict each other, or k outside 1..E.
     """
     _check(x, logits, weight, k, summed=False)
-    return _expert_matmul(x, observe(logits), weight, k)
+    return _expert_matmul(x, observe(logits, k), weight, k)
 
 
 def expert_matmul_sum(x: Tensor, logits: Tensor, weight: Tensor, k: int) -> Tensor:
@@ -52,7 +52,7 @@ def expert_matmul_sum(x: Tensor, logits: Tensor, weight: Tensor, k: int) -> Tens
         ValueError: shapes or dtypes that contradict each other, or k outside 1..E.
     """
     _check(x, logits, weight, k, summed=True)
-    return _expert_matmul_sum(x, observe(logits), weight, k)
+    return _expert_matmul_sum(x, observe(logits, k), weight, k)
 
 
 def _check(x: Tensor, logits: Tensor, weight: Tensor, k: int, summed: bool) -> None:
@@ -71,6 +71,10 @@ def _check(x: Tensor, logits: Tensor, weight: Tensor, k: int, summed: bool) -> N
         f"weight {tuple(weight.shape)} does not have the logits' {heads} heads and {experts} experts",
     )
     require(weight.shape[2] == x.shape[-1], f"weight {tuple(weight.shape)} does not fit x of width {x.shape[-1]}")
+    require(
+        tuple(logits.shape[:2]) == tuple(x.shape[:2]),
+        f"logits {tuple(logits.shape)} do not have the {x.shape[0]} rows of {x.shape[1]} tokens of x {tuple(x.shape)}",
+    )
     require(not summed or x.shape[2] == heads, f"x {tuple(x.shape)} does not have the logits' {heads} heads")
     require(1 <= k <= experts, f"k = {k} must lie between 1 and the number of experts {experts}")
 

@@ -34,6 +34,9 @@ def force_routing(masks: Sequence[Tensor]) -> Iterator[None]:
 
     Args:
         masks: bool (B,T,H,E) per call, with exactly k experts true for each token and head.
+
+    Raises:
+        ValueError: in a call for which no mask is left, or whose mask has another shape or number of experts.
     """
     token = _forced.set(iter(masks))
     try:
@@ -42,8 +45,8 @@ def force_routing(masks: Sequence[Tensor]) -> Iterator[None]:
         _forced.reset(token)
 
 
-def observe(logits: Tensor) -> Tensor:
-    """Record the logits of one call and return those that its selection is made of."""
+def observe(logits: Tensor, k: int) -> Tensor:
+    """Record the logits of one call that takes k experts, and return those that its selection is made of."""
     calls = _recorded.get()
     if calls is not None:
         calls.append(logits.detach().clone())
@@ -54,4 +57,6 @@ def observe(logits: Tensor) -> Tensor:
     if mask is None or mask.shape != logits.shape:
         found = "no mask is left" if mask is None else f"the next mask is {tuple(mask.shape)}"
         raise ValueError(f"forced routing: a call has logits {tuple(logits.shape)}, but {found}")
+    if not bool((mask.sum(-1) == k).all()):
+        raise ValueError(f"forced routing: a mask must choose exactly {k} experts for each token and head")
     return torch.where(mask, logits, -torch.inf)

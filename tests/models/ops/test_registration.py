@@ -77,7 +77,7 @@ def test_half_precision_gradients_are_close_to_double(
 
 
 @EVERY
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_passes_the_checks_of_torch(name: str, dtype: torch.dtype, generator: torch.Generator) -> None:
     found = arguments(name, generator, dtype)

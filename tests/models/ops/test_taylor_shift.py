@@ -1,0 +1,197 @@
+"""TaylorShift: equal forms, output norms, masks, and the causal operator in any pieces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests import oracles
+from torch import Tensor
+
+from hsm_models.ops import causal_taylor_shift, feature_count, taylor_shift, taylor_shift_masked
+from hsm_models.ops.taylor_shift import features, weighted_features
+
+
+def _attention(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+    """Return q, k, v (B,T,H,d) and temperatures (H,) away from 1."""
+    q, k, v = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3))
+    return q, k, v, (0.5 + 2 * torch.rand(shape[2], generator=generator, dtype=torch.float64)).to(dtype)
+
+
+def _causal_by_definition(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor, normalize: bool) -> Tensor:
+    """The direct form under a causal mask."""
+    if normalize:
+        q = q / q.norm(dim=-1, keepdim=True) * temperature[:, None]
+        k = k / k.norm(dim=-1, keepdim=True)
+    t = torch.einsum("bthd,bshd->bhts", q, k)
+    weights = (1 + t + t**2 / 2).tril()
+    return torch.einsum("bhts,bshd->bthd", weights / weights.sum(-1, keepdim=True), v)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)], ids=str)
+@pytest.mark.parametrize("output_norm", [False, True])
+@pytest.mark.parametrize("extra", [0, 1])
+@pytest.mark.parametrize("width", [4, 7, 8])
+def test_the_forms_are_equal_at_the_crossover(
+    width: int, extra: int, output_norm: bool, dtype: torch.dtype, tolerance: float, generator: torch.Generator
+) -> None:
+    """Acceptance of the paper's two forms, at N0 = d² + d + 1 tokens and one more."""
+    length = width * width + width + 1 + extra
+    arguments = _attention(generator, 2, length, 3, width, dtype=dtype)
+    direct, efficient, auto = (
+        taylor_shift(*arguments, True, output_norm, form) for form in ("direct", "efficient", "auto")
+    )
+    scale = float(direct.abs().max())
+    assert (direct - efficient).abs().max() <= tolerance * max(scale, 1)
+    assert torch.equal(auto, efficient if extra else direct)
+    truth = oracles.taylor_shift(*(a.double().numpy() for a in arguments), 1, int(output_norm))
+    assert np.abs(direct.double().numpy() - truth).max() <= tolerance * max(scale, 1)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 24), st.integers(1, 3), st.integers(1, 6)),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["auto", "direct", "efficient"]),
+    st.integers(0, 2**31),
+)
+def test_any_shape(shape: tuple[int, ...], normalize: bool, output_norm: bool, form: str, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    arguments = _attention(generator, *shape)
+    lengths = torch.randint(1, shape[1] + 1, (shape[0],), generator=generator)
+    arrays = [a.numpy() for a in arguments]
+    y = taylor_shift(*arguments, normalize, output_norm, form)
+    np.testing.assert_allclose(y, oracles.taylor_shift(*arrays, normalize, output_norm), rtol=1e-9, atol=1e-9)
+    masked = taylor_shift_masked(*arguments, lengths, normalize, output_norm, form)
+    truth = oracles.taylor_shift_masked(*arrays, lengths.numpy(), normalize, output_norm)
+    specified = ~np.isnan(truth)
+    np.testing.assert_allclose(masked.numpy()[specified], truth[specified], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 8])
+def test_features_multiply_to_the_polynomial(width: int, generator: torch.Generator) -> None:
+    q, k = torch.randn((2, 10, width), generator=generator, dtype=torch.float64)
+    t = (q * k).sum(-1)
+    assert features(k).shape == (10, feature_count(width))
+    torch.testing.assert_close((weighted_features(q) * features(k)).sum(-1), 1 + t + t**2 / 2)
+
+
+def test_the_packed_order_is_the_documented_one() -> None:
+    k = torch.tensor([2.0, 3.0, 5.0, 7.0])
+    assert features(k).tolist() == [1, 2, 3, 5, 7, 4, 9, 25, 49, 6, 15, 35, 14, 10, 21]
+
+
+@pytest.mark.parametrize("form", ["direct", "efficient"])
+@pytest.mark.parametrize("magnitude", [0.0, 6e-8, 1e-4, 1e4, 6e4])
+def test_tiny_and_huge_half_precision_vectors(magnitude: float, form: str, generator: torch.Generator) -> None:
+    q, k, v, temperature = _attention(generator, 1, 20, 2, 4, dtype=torch.float16)
+    q, k = q.sign() * magnitude, k.sign() * magnitude
+    truth = oracles.taylor_shift(*(a.double().numpy() for a in (q, k, v, temperature)), 1, 0)
+    y = taylor_shift(q, k, v, temperature, True, False, form).double().numpy()
+    assert np.abs(y - truth).max() <= 4 * torch.finfo(torch.float16).eps * np.abs(truth).max()
+
+
+def test_the_gradient_of_a_zero_vector_is_finite() -> None:
+    q = torch.zeros((1, 3, 1, 2), requires_grad=True)
+    taylor_shift(q, q, torch.ones(1, 3, 1, 2), torch.ones(1), True, False).sum().backward()
+    assert q.grad is not None and bool(q.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("form", ["direct", "efficient"])
+def test_padding_is_never_read(form: str, generator: torch.Generator) -> None:
+    arguments = _attention(generator, 2, 6, 2, 3)
+    lengths = torch.tensor([2, 6])
+    clean = taylor_shift_masked(*arguments, lengths, True, True, form)
+    for tensor in arguments[:3]:
+        tensor[0, 2:] = torch.nan
+    poisoned = taylor_shift_masked(*arguments, lengths, True, True, form)
+    assert torch.equal(poisoned[0, :2], clean[0, :2])
+    assert torch.equal(poisoned[1], clean[1])
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("length", [1, 127, 128, 129, 300])
+def test_recurrent_chunkwise_and_masked_direct_are_equal(
+    length: int, normalize: bool, generator: torch.Generator
+) -> None:
+    arguments = _attention(generator, 2, length, 2, 3)
+    whole = _causal_by_definition(*arguments, normalize)
+    start = _no_past(2, 2, 3)
+    chunkwise, state, norm = causal_taylor_shift(*arguments, *start, torch.tensor([length] * 2), normalize)
+    torch.testing.assert_close(chunkwise, whole, rtol=1e-11, atol=1e-12)
+    steps, past = [], start
+    for t in range(length):
+        step = (*(a[:, t : t + 1] for a in arguments[:3]), arguments[3])
+        y, *past = causal_taylor_shift(*step, *past, torch.tensor([1, 1]), normalize)
+        steps.append(y)
+    torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(past, [state, norm], rtol=1e-11, atol=1e-12)
+
+
+def _no_past(batch: int, heads: int, width: int) -> tuple[Tensor, Tensor]:
+    rows = feature_count(width)
+    return torch.zeros((batch, heads, rows, width)).double(), torch.zeros((batch, heads, rows)).double()
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.lists(st.integers(1, 9) | st.just(140), min_size=1, max_size=5), st.integers(1, 5), st.integers(0, 2**31))
+def test_any_pieces_give_the_whole(pieces: list[int], width: int, seed: int) -> None:
+    """Rows advance by random numbers of tokens, 0 among them; padding is NaN."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = 3
+    *attention, temperature = _attention(generator, rows, sum(pieces), 2, width)
+    whole = _causal_by_definition(*attention, temperature, True)
+    state, norm = _no_past(rows, 2, width)
+    position = [0] * rows
+    for piece in pieces:
+        lengths = torch.randint(0, piece + 1, (rows,), generator=generator)
+        chunk = [torch.full((rows, piece, 2, width), torch.nan, dtype=torch.float64) for _ in range(3)]
+        for part, source in zip(chunk, attention, strict=True):
+            for row, count in enumerate(lengths):
+                part[row, :count] = source[row, position[row] : position[row] + count]
+        before = state, norm
+        y, state, norm = causal_taylor_shift(*chunk, temperature, state, norm, lengths, True)
+        for row, count in enumerate(lengths.tolist()):
+            torch.testing.assert_close(y[row, :count], whole[row, position[row] : position[row] + count])
+            if count == 0:
+                assert torch.equal(state[row], before[0][row]) and torch.equal(norm[row], before[1][row])
+            position[row] += count
+
+
+Q, TAU = torch.zeros(2, 5, 3, 4), torch.ones(3)
+STATE, NORM, ROW = torch.zeros(2, 3, 15, 4), torch.zeros(2, 3, 15), torch.ones(2, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"q": Q[0]}, "q must be"),
+        ({"k": Q[:, :4]}, "k must be"),
+        ({"v": Q.half()}, "v must be"),
+        ({"temperature": torch.ones(4)}, "temperature"),
+        ({"lengths": ROW.int()}, "lengths"),
+        ({"lengths": ROW[:1]}, "lengths"),
+        ({"state": STATE[:, :, :14]}, "state"),
+        ({"state": STATE.half()}, "state"),
+        ({"norm": NORM.double()}, "norm"),
+    ],
+)
+def test_refuses(changes: dict[str, Any], message: str) -> None:
+    good: dict[str, Any] = {"q": Q, "k": Q, "v": Q, "temperature": TAU, "lengths": ROW, "normalize": True}
+    carried = {"state": STATE, "norm": NORM}
+    causal_taylor_shift(**good, **carried)
+    with pytest.raises(ValueError, match=message):
+        causal_taylor_shift(**good | carried | changes)
+    if not carried.keys() & changes.keys():
+        with pytest.raises(ValueError, match=message):
+            taylor_shift_masked(**good | changes, output_norm=True)
+
+
+def test_refuses_an_unknown_form() -> None:
+    with pytest.raises(ValueError, match="form must be one of auto, direct, efficient"):
+        taylor_shift(Q, Q, Q, TAU, True, True, "fast")
