@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .sources import Source
 
 Progress = Callable[[str], None]
-_CANDIDATES = ("torch", "onnx-reference", "ort")
+_CANDIDATES = ("torch", "onnx-reference", "ort", "ort-fused")
 # The Python evaluator takes minutes for models beyond this.
 _REFERENCE_LIMIT = 100_000_000
 

@@ -45,9 +45,9 @@ def bars(
 ) -> list[dict[str, Bar]]:
     """Return, per case, the bar of every output.
 
-    Native precision's error varies by luck between cases, most of all where an output has few elements. So an
-    output's native error is its own in that case or, if larger, the worst relative one of all ordinary cases. The
-    logits of the expert operators share theirs: there may be dozens, each with few numbers.
+    Native precision's error varies by luck between cases, most of all where an output has few elements. So what
+    counts is the largest error of all ordinary cases, absolute or relative to the largest number, whichever is more.
+    The logits of the expert operators share their relative one: there may be dozens, each with few numbers.
 
     Args:
         file: the model, for the names of dynamic dimensions.
@@ -56,19 +56,25 @@ def bars(
         native: the baseline's outputs per case, with the arbiter's experts prescribed.
     """
     raw = [_measured(file, case, arbiter[i], native[i]) for i, case in enumerate(cases)]
-    typical: dict[str, float] = {}
+    absolute: dict[str, float] = {}
+    relative: dict[str, float] = {}
     for case, outputs in zip(cases, raw, strict=True):
         for name, (reference, comparable, error) in outputs.items():
             scale = largest(reference, comparable)
             if case.ordinary and scale > 0:
-                typical[_kind(name)] = max(typical.get(_kind(name), 0.0), error / scale)
-    return [
-        {
-            name: _bar(file, case, reference, comparable, error, typical.get(_kind(name), 0.0), native[i][name])
-            for name, (reference, comparable, error) in outputs.items()
-        }
-        for i, (case, outputs) in enumerate(zip(cases, raw, strict=True))
-    ]
+                absolute[name] = max(absolute.get(name, 0.0), error)
+                relative[_kind(name)] = max(relative.get(_kind(name), 0.0), error / scale)
+
+    def bar(index: int, name: str) -> Bar:
+        reference, comparable, error = raw[index][name]
+        error = max(error, relative.get(_kind(name), 0.0) * largest(reference, comparable))
+        if cases[index].ordinary:
+            error = max(error, absolute.get(name, 0.0))
+        allowed = tolerance(error, reference, comparable, file.precision)
+        problem = _problem(file, cases[index], reference, native[index][name])
+        return Bar(reference, comparable, error, allowed, problem)
+
+    return [{name: bar(index, name) for name in outputs} for index, outputs in enumerate(raw)]
 
 
 def _kind(output: str) -> str:
@@ -93,23 +99,13 @@ def _measured(
     return result
 
 
-def _bar(
-    file: ModelFile,
-    case: Case,
-    reference: Array,
-    comparable: NDArray[np.bool_],
-    error: float,
-    typical: float,
-    native: Array,
-) -> Bar:
-    native_error = max(error, typical * largest(reference, comparable))
-    allowed = tolerance(native_error, reference, comparable, file.precision)
-    problem = None
+def _problem(file: ModelFile, case: Case, reference: Array, native: Array) -> str | None:
+    """Say why a case proves nothing about an output, None when it does."""
     if case.ordinary and not np.isfinite(reference).all():
-        problem = "is NaN or infinite even in float64: the weights or the inputs are broken"
-    elif case.ordinary and not np.isfinite(np.asarray(native)).all():
-        problem = f"is NaN or infinite in {file.precision} by itself: the model's numbers overflow that type"
-    return Bar(reference, comparable, native_error, allowed, problem)
+        return "is NaN or infinite even in float64: the weights or the inputs are broken"
+    if case.ordinary and not np.isfinite(np.asarray(native)).all():
+        return f"is NaN or infinite in {file.precision} by itself: the model's numbers overflow that type"
+    return None
 
 
 def _specified(file: ModelFile, case: Case, output: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
