@@ -101,17 +101,24 @@ def _rename_borders(model: ir.Model, inputs: Sequence[TraceInput], output_names:
 
 
 def _name_dimensions(model: ir.Model, inputs: Sequence[TraceInput]) -> tuple[InputSpec, ...]:
-    """Replace the tracer's symbols (s27, also inside expressions) by `batch`, `length` and so on."""
+    """Replace the tracer's symbols (s27, also inside expressions) by `batch`, `length` and so on.
+
+    Dimensions of equal wished names are one dimension if their examples have the same size, whether or not anything in
+    the graph needs them to be equal; otherwise the later one gets its input's name in front.
+    """
     import onnx_ir as ir
 
     names: dict[str, str] = {}
+    sizes: dict[str, int] = {}
     for value, spec in zip(model.graph.inputs, inputs, strict=True):
         assert value.shape is not None
         for dim, size in enumerate(value.shape):
             symbol = None if isinstance(size, int) else size.value
             if symbol is not None and symbol not in names:
                 wished = {**spec.dynamic, **spec.free}.get(dim, f"{spec.name}_{dim}")
-                names[symbol] = wished if wished not in names.values() else f"{spec.name}_{wished}"
+                example = spec.example.shape[dim]
+                shared = sizes.setdefault(wished, example) == example
+                names[symbol] = wished if shared else f"{spec.name}_{wished}"
     for value in _values(model.graph):
         if value.shape is not None:
             value.shape = ir.Shape([_renamed(dim, names) for dim in value.shape])
