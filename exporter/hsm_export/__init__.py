@@ -1,6 +1,7 @@
 """Export PyTorch models with HSM, TaylorShift and SwitchHead mixers, and prove that every runtime keeps their numbers.
 
-Every CLI command is a function of the same name here; each returns a typed result:
+Every CLI command is a function of the same name here; each returns a typed result. `session` runs a file with the fused
+CPU kernels, and `custom_ops_path` and `cmake_prefix_path` say where they are:
 
     import hsm_export
     hsm_export.export("zoo:hsm-lm", output="hsm-lm.onnx")
@@ -21,15 +22,19 @@ if TYPE_CHECKING:
     from .exporting import export
     from .importing import import_checkpoint
     from .inspection import inspect
+    from .native import cmake_prefix_path, custom_ops_path, session
     from .validation import validate
 
 _HOMES = {
     "build": ".building",
+    "cmake_prefix_path": ".native",
+    "custom_ops_path": ".native",
     "demo": ".demonstration",
     "doctor": ".diagnosis",
     "export": ".exporting",
     "import_checkpoint": ".importing",
     "inspect": ".inspection",
+    "session": ".native",
     "train": "hsm_models.training",
     "validate": ".validation",
 }
@@ -37,11 +42,14 @@ _HOMES = {
 __all__ = [
     "__version__",
     "build",
+    "cmake_prefix_path",
+    "custom_ops_path",
     "demo",
     "doctor",
     "export",
     "import_checkpoint",
     "inspect",
+    "session",
     "train",
     "validate",
 ]

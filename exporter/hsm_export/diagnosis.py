@@ -19,6 +19,7 @@ from typing import Literal
 
 from . import runtimes
 from .building.cuda_driver import probe
+from .native import build_record, find_library
 from .results import Result
 
 # How long the import of one package, or a compiler's `--version`, may take before it counts as broken.
@@ -286,20 +287,11 @@ def _library(package: str, pattern: str) -> str | None:
     return next((str(path) for folder in folders for path in sorted(Path(folder).glob(pattern))), None)
 
 
-def _native() -> dict[str, object] | None:
-    """Return what the wheel's native build recorded, or None when there was none."""
-    try:
-        data = json.loads((Path(__file__).parent / "native.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return data if isinstance(data, dict) else None
-
-
 def _native_libraries() -> Iterator[Tool]:
-    listed = (_native() or {}).get("libraries")
+    listed = (build_record() or {}).get("libraries")
     for name in listed if isinstance(listed, list) else ():
-        path = Path(__file__).parent / str(name)
-        yield Tool(str(name), str(path) if path.is_file() else None)
+        path = find_library(str(name))
+        yield Tool(str(name), str(path) if path else None)
 
 
 def _tools() -> tuple[Tool, ...]:
@@ -360,7 +352,7 @@ def _gpu_findings(packages: Sequence[Package], devices: Sequence[str]) -> Iterat
 
 
 def _native_findings(tools: Sequence[Tool]) -> Iterator[Finding]:
-    if _native() is not None:
+    if build_record() is not None:
         return
     compiler = any(tool.name == "C++ compiler" and tool.found for tool in tools)
     yield Finding(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
-from .errors import MissingDependencyError
+from .errors import BadInputError, MissingDependencyError
 
 if TYPE_CHECKING:
     import onnxruntime
 
 CUSTOM_OPS = "libhsm_onnxruntime.so"
+
+# ONNX Runtime refuses a second registration with the same options, and cannot be asked about the first.
+_registered: WeakSet[Any] = WeakSet()
 
 
 def build_record() -> dict[str, object] | None:
@@ -63,8 +67,29 @@ def cmake_prefix_path() -> Path:
     )
 
 
+def register(options: onnxruntime.SessionOptions) -> None:
+    """Add the fused kernels to the options of a session; harmless when they were added here before.
+
+    Raises:
+        MissingDependencyError: the library is missing, or this ONNX Runtime does not take it.
+    """
+    library = custom_ops_path()
+    if options in _registered:
+        return
+    try:
+        options.register_custom_ops_library(str(library))
+    except Exception as error:  # ONNX Runtime's exceptions share no base class but Exception
+        raise MissingDependencyError(
+            f"ONNX Runtime {version('onnxruntime')} does not take {library}: {error}", "pip install 'hsm-export[cpu]'"
+        ) from error
+    _registered.add(options)
+
+
 def session(path: str | Path, options: Any = None, **arguments: Any) -> onnxruntime.InferenceSession:
     """Return an ONNX Runtime session that runs the file's `hsm` nodes with the fused kernels.
+
+    A bfloat16 file runs too: its standard nodes compute in float32 and round each result, because ONNX Runtime has
+    next to no bfloat16 arithmetic on the CPU.
 
     Args:
         path: the ONNX file.
@@ -72,24 +97,39 @@ def session(path: str | Path, options: Any = None, **arguments: Any) -> onnxrunt
         arguments: further arguments of `onnxruntime.InferenceSession`; its providers are the CPU's by default.
 
     Raises:
-        MissingDependencyError: ONNX Runtime or the library is missing.
+        MissingDependencyError: ONNX Runtime or the library is missing, or one does not take the other.
         BadInputError: the file is missing or is not an ONNX model that ONNX Runtime loads.
     """
-    from .errors import BadInputError
     from .files import require_file
 
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise MissingDependencyError("onnxruntime is not installed", "pip install 'hsm-export[cpu]'") from error
-    require_file(path, "the model")
-    options = options or onnxruntime.SessionOptions()
-    options.register_custom_ops_library(str(custom_ops_path()))
-    arguments.setdefault("providers", ["CPUExecutionProvider"])
+    path = require_file(path, "the model")
+    options = onnxruntime.SessionOptions() if options is None else options
+    register(options)
+    arguments = {"providers": ["CPUExecutionProvider"], **arguments}
     try:
         return onnxruntime.InferenceSession(str(path), sess_options=options, **arguments)
     except Exception as error:
+        if "NOT_IMPLEMENTED" not in str(error):
+            raise BadInputError(f"ONNX Runtime cannot load {path}: {error}") from error
+    try:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+        return onnxruntime.InferenceSession(_widened(path), sess_options=options, **arguments)
+    except Exception as error:
         raise BadInputError(f"ONNX Runtime cannot load {path}: {error}") from error
+
+
+def _widened(path: Path) -> bytes:
+    """Return the file with float32 arithmetic in place of bfloat16; weights outside the file stay there."""
+    import onnx
+
+    from .runtimes.bfloat16 import widen_bfloat16
+
+    widened: bytes = widen_bfloat16(onnx.load(str(path), load_external_data=False)).SerializeToString()
+    return widened
 
 
 def _folders() -> Iterator[Path]:

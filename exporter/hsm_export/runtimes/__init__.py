@@ -20,6 +20,7 @@ _HOMES = {
     "torch": ("torch_module", "TORCH"),
     "onnx-reference": ("onnx_reference", "ONNX_REFERENCE"),
     "ort": ("onnx_runtime", "ORT"),
+    "ort-fused": ("ort_fused", "ORT_FUSED"),
 }
 
 __all__ = ["get", "names"]

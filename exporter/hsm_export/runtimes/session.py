@@ -10,19 +10,27 @@ if TYPE_CHECKING:
     import onnx
 
 
-def cpu_session(model: onnx.ModelProto, folder: Path) -> Any:
+def cpu_session(model: onnx.ModelProto, folder: Path, *, fused: bool = False) -> Any:
     """Make an ONNX Runtime session on the CPU.
 
     Args:
         model: the model; its external data is not loaded.
         folder: the directory that its external data is relative to.
+        fused: run nodes of domain `hsm` with the fused kernels instead of their bodies.
+
+    Raises:
+        MissingDependencyError: the fused kernels are missing.
     """
     import onnxruntime
+
+    from ..native import register
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "64")))
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    if fused:
+        register(options)
     return onnxruntime.InferenceSession(
         model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
     )
