@@ -25,8 +25,8 @@ namespace {
 
 // Rows of a weight panel that are packed and multiplied at a time: they stay in the caches near the core.
 constexpr std::size_t kDepth = 256;
-// Tokens of one expert up to which its weights are not worth packing.
-constexpr std::size_t kFewRows = 4;
+// Tokens of one expert up to which its weights are not worth packing; measured.
+constexpr std::size_t kFewRows = 48;
 
 // What a task computes: the sum over its heads' experts, for a block of tokens and a range of column panels.
 struct ExpertTask {
@@ -121,9 +121,10 @@ class ExpertSum {
         stride_(panels_.begin(task.panel + task.panels) - begin_),
         columns_(std::min(stride_, outputs() - begin_)) {
     const auto tokens = static_cast<std::size_t>(task.tokens);
+    const std::size_t few = std::min(tokens, kFewRows);
     sums_ = cpu::lend_scratch(tokens * stride_);
-    product_ = cpu::lend_scratch(std::max(tokens * panels_.widest(), kFewRows * stride_));
-    if (!kIsFloat) converted_ = cpu::lend_scratch(std::max(tokens * std::min(kDepth, inputs()), kFewRows * inputs()));
+    product_ = cpu::lend_scratch(std::max(tokens * panels_.widest(), few * stride_));
+    if (!kIsFloat) converted_ = cpu::lend_scratch(std::max(tokens * std::min(kDepth, inputs()), few * inputs()));
     rows_.resize(tokens);
   }
 

@@ -7,6 +7,7 @@
 #define HSM_STREAM_INL_H_
 #endif
 
+#include <algorithm>
 #include <cstddef>
 
 #include "hwy/highway.h"
@@ -33,11 +34,11 @@ HWY_NOINLINE void stream_block(RowPointers a, const T* HWY_RESTRICT b, std::size
     for (std::size_t v = 0; v < kVectors; ++v) sum[m][v] = hn::Zero(tag);
   }
   for (std::size_t k = 0; k < depth; ++k) {
-    FloatVec factor[kRows];
-    for (std::size_t m = 0; m < kRows; ++m) factor[m] = hn::Set(tag, a.at(m, k));
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      const FloatVec row = load_floats(tag, b + k * b_stride + column(v));
-      for (std::size_t m = 0; m < kRows; ++m) sum[m][v] = hn::MulAdd(factor[m], row, sum[m][v]);
+    FloatVec row[kVectors];
+    for (std::size_t v = 0; v < kVectors; ++v) row[v] = load_floats(tag, b + k * b_stride + column(v));
+    for (std::size_t m = 0; m < kRows; ++m) {
+      const FloatVec factor = hn::Set(tag, a.at(m, k));
+      for (std::size_t v = 0; v < kVectors; ++v) sum[m][v] = hn::MulAdd(factor, row[v], sum[m][v]);
     }
   }
   for (std::size_t m = 0; m < kRows; ++m) {
