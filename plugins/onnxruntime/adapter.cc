@@ -1,5 +1,6 @@
 #include "onnxruntime/adapter.h"
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <string>
@@ -91,8 +92,9 @@ std::vector<opset::AttributeValue> read_attributes(const OrtApi& api, const opse
 
 // ---------------------------------------------------------------- shape inference
 
-// Sizes and names of the dimensions that a port has; -1 and "" where unknown.
+// Element type, sizes and names of the dimensions that a port has; -1 and "" where unknown.
 struct Dims {
+  ONNXTensorElementDataType type;
   opset::Shape sizes;
   std::vector<std::string> symbols;
 };
@@ -100,9 +102,11 @@ struct Dims {
 Dims input_dims(const OrtApi& api, const OrtShapeInferContext* context, std::size_t index) {
   OrtTensorTypeAndShapeInfo* info = nullptr;
   require(api.ShapeInferContext_GetInputTypeShape(context, index, &info));
+  ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  require(api.GetTensorElementType(info, &type));
   std::size_t rank = 0;
   require(api.GetDimensionsCount(info, &rank));
-  Dims dims{opset::Shape(rank), std::vector<std::string>(rank)};
+  Dims dims{type, opset::Shape(rank), std::vector<std::string>(rank)};
   std::vector<const char*> symbols(rank, "");
   require(api.GetDimensions(info, dims.sizes.data(), rank));
   require(api.GetSymbolicDimensions(info, symbols.data(), rank));
@@ -123,6 +127,14 @@ std::string symbol_of(const opset::Operator& op, std::span<const Dims> inputs, c
   return "";
 }
 
+// Returns a port's element type in this node. ONNX Runtime asks the first of the operators of one name, whatever the
+// node's types are, so T is read from the inputs.
+ONNXTensorElementDataType inferred_type(const opset::Operator& op, const opset::Port& port,
+                                        std::span<const Dims> inputs) {
+  if (port.type != opset::ElementType::kT) return element_type(port_type(port, DType::kFloat32));
+  return inputs[std::ranges::find(op.inputs, opset::ElementType::kT, &opset::Port::type) - op.inputs.begin()].type;
+}
+
 void set_output(const CustomOp& custom, OrtShapeInferContext* context, std::size_t index, const opset::Shape& shape,
                 std::span<const Dims> inputs) {
   const OrtApi& api = custom.api;
@@ -137,7 +149,7 @@ void set_output(const CustomOp& custom, OrtShapeInferContext* context, std::size
   }
   std::vector<const char*> symbols;
   for (const std::string& name : names) symbols.push_back(name.c_str());
-  require(api.SetTensorElementType(info.get(), element_type(port_type(port, custom.type))));
+  require(api.SetTensorElementType(info.get(), inferred_type(custom.op, port, inputs)));
   require(api.SetDimensions(info.get(), shape.data(), shape.size()));
   require(api.SetSymbolicDimensions(info.get(), symbols.data(), symbols.size()));
   require(api.ShapeInferContext_SetOutputTypeShape(context, index, info.get()));
