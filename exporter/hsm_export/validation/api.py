@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .sources import Source
 
 Progress = Callable[[str], None]
-_CANDIDATES = ("torch", "onnx-reference", "ort", "ort-fused")
+_ARBITERS = ("torch64", "onnx64")
 # The Python evaluator takes minutes for models beyond this.
 _REFERENCE_LIMIT = 100_000_000
 
@@ -300,10 +300,11 @@ def _requested(runtimes: Sequence[str] | None, has_source: bool) -> tuple[str, .
 def _plan(names: tuple[str, ...] | None, file: ModelFile, source: Source | None) -> _Plan:
     """Give every runtime its part."""
     from ..runtimes import get
+    from ..runtimes import names as known
 
     arbiter = get("torch64" if source else "onnx64")
     baseline = get("torch" if source else "onnx-reference")
-    wanted = [get(name) for name in names or _CANDIDATES]
+    wanted = [get(name) for name in names or (name for name in known() if name not in _ARBITERS)]
     candidates, skipped = [], []
     for runtime in wanted:
         if runtime.name in (arbiter.name, baseline.name) or (runtime.needs_source and source is None):

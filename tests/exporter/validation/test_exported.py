@@ -82,7 +82,7 @@ def test_healthy_model_passes(exported: Exported, family: str, precision: str) -
         assert result.passed, result.summary
         assert result.precision == precision
         judged = {report.runtime for report in result.runtimes if report.verdict == "passed"}
-        assert judged == ({"onnx-reference", "ort"} if against else {"ort"})
+        assert judged >= ({"onnx-reference", "ort"} if against else {"ort"})
 
 
 def test_awkward_cases_are_there(exported: Exported) -> None:
@@ -127,7 +127,9 @@ def _swap_experts(array: np.ndarray) -> np.ndarray:
 
 def _assert_caught(result: ValidationResult) -> None:
     assert not result.passed
-    assert {report.runtime for report in result.runtimes if report.verdict == "failed"} == {"onnx-reference", "ort"}
+    judged = {report.runtime for report in result.runtimes if report.verdict not in ("baseline", "skipped")}
+    assert judged >= {"onnx-reference", "ort"}
+    assert {report.runtime for report in result.runtimes if report.verdict == "failed"} == judged
     assert "logits" in result.summary
     assert result.failures[0].worst_index
 

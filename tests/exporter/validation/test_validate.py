@@ -61,7 +61,7 @@ def test_changed_weight_is_caught(
     change_weight(path, "up", change)
     result = validate(path, tiny)
     assert not result.passed
-    assert {failure.runtime for failure in result.failures} == {"ort", "onnx-reference"}
+    assert {failure.runtime for failure in result.failures} >= {"ort", "onnx-reference"}
     assert all(failure.output == "logits" for failure in result.failures)
 
 
