@@ -1,6 +1,7 @@
 #include "mixers/opset.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 
 namespace hsm::opset {
@@ -143,6 +144,15 @@ std::optional<std::string> check_value(const std::string& where, std::string_vie
   return std::nullopt;
 }
 
+// Returns the values of the int64 input of that name, one per row; empty when the operator has none.
+std::span<const std::int64_t> rows_of(const Operator& op, std::string_view name, std::span<const Shape> shapes,
+                                      std::span<const void* const> inputs) {
+  const auto found = std::ranges::find(op.inputs, name, &Port::name);
+  if (found == op.inputs.end()) return {};
+  const auto index = static_cast<std::size_t>(found - op.inputs.begin());
+  return {static_cast<const std::int64_t*>(inputs[index]), static_cast<std::size_t>(shapes[index].front())};
+}
+
 }  // namespace
 
 std::span<const Operator> operators() { return kOperators; }
@@ -179,6 +189,26 @@ std::optional<std::string> infer_shapes(const Operator& op, std::span<const Attr
     Shape shape;
     for (const char letter : port.dims) shape.push_back(sizes.at(letter));
     outputs.push_back(std::move(shape));
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> check_rows(const Operator& op, std::span<const Shape> shapes,
+                                      std::span<const void* const> inputs) {
+  const auto lengths = rows_of(op, kLengths.name, shapes, inputs);
+  const auto position = rows_of(op, kPosition.name, shapes, inputs);
+  const auto refusal = [&](const Port& port, std::size_t row, std::int64_t value, const std::string& range) {
+    return of(op, port) + " is " + std::to_string(value) + " in row " + std::to_string(row) + ", but must be " + range;
+  };
+  for (std::size_t row = 0; row < lengths.size(); ++row) {
+    const std::int64_t tokens = shapes.front()[1];
+    if (lengths[row] < 0 || lengths[row] > tokens) {
+      return refusal(kLengths, row, lengths[row], "from 0 to T = " + std::to_string(tokens));
+    }
+    const std::int64_t last = std::numeric_limits<std::int64_t>::max() - tokens;
+    if (!position.empty() && lengths[row] > 0 && (position[row] < 0 || position[row] > last)) {
+      return refusal(kPosition, row, position[row], "from 0 to 2^63 - 1 - T");
+    }
   }
   return std::nullopt;
 }

@@ -64,4 +64,10 @@ std::optional<std::string> check_attributes(const Operator& op, std::span<const 
 std::optional<std::string> infer_shapes(const Operator& op, std::span<const AttributeValue> values,
                                         std::span<const Shape> inputs, std::vector<Shape>& outputs);
 
+// Checks the values of `lengths` (0..T in every row) and `position` (not negative in rows that are not idle), because
+// kernels address memory with them. `inputs` are in host memory, of the checked shapes. Returns what is wrong, as a
+// sentence, or nothing.
+std::optional<std::string> check_rows(const Operator& op, std::span<const Shape> shapes,
+                                      std::span<const void* const> inputs);
+
 }  // namespace hsm::opset

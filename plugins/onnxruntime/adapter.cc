@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -204,20 +206,29 @@ opset::Shape shape_of(const OrtApi& api, const OrtValue* value) {
   return shape;
 }
 
+// One call of ParallelFor. No exception may cross ONNX Runtime's threads: the first one waits here.
+struct Job {
+  ParallelFor::Task task;
+  void* context;
+  std::once_flag failed{};
+  std::exception_ptr error{};
+
+  void run(std::size_t index) noexcept {
+    try {
+      task(context, index);
+    } catch (...) {
+      std::call_once(failed, [this] { error = std::current_exception(); });
+    }
+  }
+};
+
 // ParallelFor on the session's own pool. ONNX Runtime's C API wants its own pair of function and user data.
 void run_on_pool(void* pool, std::size_t count, ParallelFor::Task task, void* context) {
-  struct Job {
-    ParallelFor::Task task;
-    void* context;
-  } job{task, context};
+  Job job{task, context};
   const auto& [api, kernel_context] = *static_cast<std::pair<const OrtApi*, const OrtKernelContext*>*>(pool);
   require(api->KernelContext_ParallelFor(
-      kernel_context,
-      [](void* data, std::size_t index) {
-        const Job& own = *static_cast<const Job*>(data);
-        own.task(own.context, index);
-      },
-      count, 0, &job));
+      kernel_context, [](void* data, std::size_t index) { static_cast<Job*>(data)->run(index); }, count, 0, &job));
+  if (job.error) std::rethrow_exception(job.error);
 }
 
 OrtStatusPtr compute(void* data, OrtKernelContext* context) {
@@ -238,6 +249,7 @@ OrtStatusPtr compute(void* data, OrtKernelContext* context) {
     if (const auto problem = opset::infer_shapes(kernel.op, kernel.attributes, shapes, output_shapes)) {
       refuse(api, *problem);
     }
+    if (const auto problem = opset::check_rows(kernel.op, shapes, inputs)) refuse(api, *problem);
     std::vector<void*> outputs;
     for (std::size_t i = 0; i < output_shapes.size(); ++i) {
       OrtValue* value = nullptr;
