@@ -132,7 +132,7 @@ std::optional<std::string> check_sizes(const Operator& op, std::span<const Attri
 std::optional<std::string> check_value(const std::string& where, std::string_view name,
                                        std::span<const std::int64_t> ints) {
   if (name == "shifts") {
-    if (ints.empty()) return where + " must not be empty";
+    if (ints.empty()) return where + " must be a list of at least one integer";
     for (const std::int64_t shift : ints) {
       if (shift < 1) return where + " must be at least 1, got " + std::to_string(shift);
     }

@@ -57,24 +57,37 @@ DType port_type(const opset::Port& port, DType type) {
 
 // ---------------------------------------------------------------- attributes
 
-std::vector<std::int64_t> kernel_ints(const OrtApi& api, const OrtKernelInfo* info, const opset::Attribute& attribute) {
+// Throws a sentence when a call that reads an attribute of a node failed.
+void require_attribute(const CustomOp& custom, const opset::Attribute& attribute, OrtStatus* status) {
+  if (status == nullptr) return;
+  custom.api.ReleaseStatus(status);
+  refuse(custom.api, std::string(custom.op.name) + ": attribute " + std::string(attribute.name) +
+                         " is missing or is not " +
+                         (attribute.type == opset::AttributeType::kInt ? "an integer" : "a list of integers"));
+}
+
+std::vector<std::int64_t> kernel_ints(const CustomOp& custom, const OrtKernelInfo* info,
+                                      const opset::Attribute& attribute) {
+  const OrtApi& api = custom.api;
   const std::string name(attribute.name);
   if (attribute.type == opset::AttributeType::kInt) {
     std::int64_t value = 0;
-    require(api.KernelInfoGetAttribute_int64(info, name.c_str(), &value));
+    require_attribute(custom, attribute, api.KernelInfoGetAttribute_int64(info, name.c_str(), &value));
     return {value};
   }
   std::size_t count = 0;
-  require(api.KernelInfoGetAttributeArray_int64(info, name.c_str(), nullptr, &count));
+  require_attribute(custom, attribute, api.KernelInfoGetAttributeArray_int64(info, name.c_str(), nullptr, &count));
   std::vector<std::int64_t> values(count);
   if (count > 0) require(api.KernelInfoGetAttributeArray_int64(info, name.c_str(), values.data(), &count));
   return values;
 }
 
-std::vector<std::int64_t> inferred_ints(const OrtApi& api, const OrtShapeInferContext* context,
+std::vector<std::int64_t> inferred_ints(const CustomOp& custom, const OrtShapeInferContext* context,
                                         const opset::Attribute& attribute) {
+  const OrtApi& api = custom.api;
   const OrtOpAttr* found = nullptr;
-  require(api.ShapeInferContext_GetAttribute(context, std::string(attribute.name).c_str(), &found));
+  require_attribute(custom, attribute,
+                    api.ShapeInferContext_GetAttribute(context, std::string(attribute.name).c_str(), &found));
   const OrtOpAttrType kind = attribute.type == opset::AttributeType::kInt ? ORT_OP_ATTR_INT : ORT_OP_ATTR_INTS;
   std::size_t bytes = 0;
   // The first call only asks for the size; it reports the small buffer as an error.
@@ -170,7 +183,7 @@ OrtStatusPtr infer(const OrtCustomOp* op, OrtShapeInferContext* context) {
       shapes.push_back(inputs.back().sizes);
     }
     const auto attributes = read_attributes(
-        api, custom.op, [&](const opset::Attribute& attribute) { return inferred_ints(api, context, attribute); });
+        api, custom.op, [&](const opset::Attribute& attribute) { return inferred_ints(custom, context, attribute); });
     std::vector<opset::Shape> outputs;
     if (const auto problem = opset::infer_shapes(custom.op, attributes, shapes, outputs)) refuse(api, *problem);
     for (std::size_t i = 0; i < outputs.size(); ++i) set_output(custom, context, i, outputs[i], inputs);
@@ -184,7 +197,7 @@ OrtStatusPtr create_kernel(const OrtCustomOp* op, const OrtApi* api, const OrtKe
   const CustomOp& custom = self(op);
   return guarded(*api, [&]() -> OrtStatus* {
     auto attributes = read_attributes(
-        *api, custom.op, [&](const opset::Attribute& attribute) { return kernel_ints(*api, info, attribute); });
+        *api, custom.op, [&](const opset::Attribute& attribute) { return kernel_ints(custom, info, attribute); });
     *kernel = std::make_unique<Kernel>(
                   Kernel{custom.api, custom.op, custom.type, std::move(attributes), compute_of(custom.op)})
                   .release();

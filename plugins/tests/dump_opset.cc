@@ -21,6 +21,8 @@ std::string to_json(const Attribute& attribute) {
          ", \"type\": " + quoted(attribute.type == AttributeType::kInt ? "int" : "ints") + "}";
 }
 
+std::string to_json(const Operator& op);
+
 template <typename T>
 std::string to_json(std::span<const T> items) {
   std::string text = "[";
