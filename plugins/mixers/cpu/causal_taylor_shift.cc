@@ -7,9 +7,9 @@
 #define HWY_TARGET_INCLUDE "mixers/cpu/causal_taylor_shift.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 
-#include "hwy/aligned_allocator.h"
 #include "hwy/highway.h"
 #include "mixers/cpu/element.h"
+#include "mixers/cpu/scratch.h"
 #include "mixers/cpu/taylor-inl.h"
 
 #ifndef HSM_CAUSAL_TAYLOR_SHIFT_CC_
@@ -30,25 +30,25 @@ namespace hsm::HWY_NAMESPACE {
 // Tiles of one head; `columns` is d padded to whole vectors.
 struct CausalScratch {
   CausalScratch(std::size_t dim, std::size_t columns, std::size_t features)
-      : queries(hwy::AllocateAligned<float>(dim * kChunk)),
-        keys(hwy::AllocateAligned<float>(dim * kChunk)),
-        values(hwy::AllocateAligned<float>(columns * kChunk)),
-        work(hwy::AllocateAligned<float>(kChunk * kChunk)),
-        y(hwy::AllocateAligned<float>(columns * kChunk)),
-        den(hwy::AllocateAligned<float>(kChunk)),
-        row(hwy::AllocateAligned<float>(dim)),
-        sums(hwy::AllocateAligned<float>(features * columns)),
-        norm(hwy::AllocateAligned<float>(features)) {}
+      : queries(cpu::lend_scratch(dim * kChunk)),
+        keys(cpu::lend_scratch(dim * kChunk)),
+        values(cpu::lend_scratch(columns * kChunk)),
+        work(cpu::lend_scratch(kChunk * kChunk)),
+        y(cpu::lend_scratch(columns * kChunk)),
+        den(cpu::lend_scratch(kChunk)),
+        row(cpu::lend_scratch(dim)),
+        sums(cpu::lend_scratch(features * columns)),
+        norm(cpu::lend_scratch(features)) {}
 
-  hwy::AlignedFreeUniquePtr<float[]> queries;  // (d, kChunk)
-  hwy::AlignedFreeUniquePtr<float[]> keys;     // (d, kChunk)
-  hwy::AlignedFreeUniquePtr<float[]> values;   // (kChunk, columns)
-  hwy::AlignedFreeUniquePtr<float[]> work;     // scores or features
-  hwy::AlignedFreeUniquePtr<float[]> y;        // (kChunk, columns)
-  hwy::AlignedFreeUniquePtr<float[]> den;      // (kChunk)
-  hwy::AlignedFreeUniquePtr<float[]> row;      // (d)
-  hwy::AlignedFreeUniquePtr<float[]> sums;     // (F, columns), the state
-  hwy::AlignedFreeUniquePtr<float[]> norm;     // (F)
+  cpu::Scratch queries;  // (d, kChunk)
+  cpu::Scratch keys;     // (d, kChunk)
+  cpu::Scratch values;   // (kChunk, columns)
+  cpu::Scratch work;     // scores or features
+  cpu::Scratch y;        // (kChunk, columns)
+  cpu::Scratch den;      // (kChunk)
+  cpu::Scratch row;      // (d)
+  cpu::Scratch sums;     // (F, columns), the state
+  cpu::Scratch norm;     // (F)
 };
 
 // Gives the squares' sums (delta = 0) the query side's weight 1/2, or takes it back.

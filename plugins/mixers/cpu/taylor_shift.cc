@@ -8,10 +8,10 @@
 #define HWY_TARGET_INCLUDE "mixers/cpu/taylor_shift.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 
-#include "hwy/aligned_allocator.h"
 #include "hwy/highway.h"
 #include "mixers/causal_taylor_shift.h"
 #include "mixers/cpu/element.h"
+#include "mixers/cpu/scratch.h"
 #include "mixers/cpu/taylor-inl.h"
 
 #ifndef HSM_TAYLOR_SHIFT_CC_
@@ -81,21 +81,21 @@ struct Head {
 // Tiles that a task works on; nothing in here grows with the number of tokens.
 struct Scratch {
   explicit Scratch(std::size_t dim, std::size_t columns)
-      : queries(hwy::AllocateAligned<float>(dim * kQueryTile)),
-        keys(hwy::AllocateAligned<float>(dim * kKeyTile)),
-        values(hwy::AllocateAligned<float>(columns * kKeyTile)),
-        work(hwy::AllocateAligned<float>(kScoreRows * kQueryTile)),
-        y(hwy::AllocateAligned<float>(columns * kQueryTile)),
-        den(hwy::AllocateAligned<float>(kQueryTile)),
-        row(hwy::AllocateAligned<float>(dim)) {}
+      : queries(cpu::lend_scratch(dim * kQueryTile)),
+        keys(cpu::lend_scratch(dim * kKeyTile)),
+        values(cpu::lend_scratch(columns * kKeyTile)),
+        work(cpu::lend_scratch(kScoreRows * kQueryTile)),
+        y(cpu::lend_scratch(columns * kQueryTile)),
+        den(cpu::lend_scratch(kQueryTile)),
+        row(cpu::lend_scratch(dim)) {}
 
-  hwy::AlignedFreeUniquePtr<float[]> queries;  // (d, kQueryTile)
-  hwy::AlignedFreeUniquePtr<float[]> keys;     // (d, kKeyTile)
-  hwy::AlignedFreeUniquePtr<float[]> values;   // (kKeyTile, columns)
-  hwy::AlignedFreeUniquePtr<float[]> work;     // features or scores
-  hwy::AlignedFreeUniquePtr<float[]> y;        // (kQueryTile, columns)
-  hwy::AlignedFreeUniquePtr<float[]> den;      // (kQueryTile)
-  hwy::AlignedFreeUniquePtr<float[]> row;      // (d)
+  cpu::Scratch queries;  // (d, kQueryTile)
+  cpu::Scratch keys;     // (d, kKeyTile)
+  cpu::Scratch values;   // (kKeyTile, columns)
+  cpu::Scratch work;     // features or scores
+  cpu::Scratch y;        // (kQueryTile, columns)
+  cpu::Scratch den;      // (kQueryTile)
+  cpu::Scratch row;      // (d)
 };
 
 template <typename T>
@@ -269,7 +269,7 @@ class HeadSums {
       : columns_(HWY_DYNAMIC_DISPATCH(padded_columns)(dim)),
         features_(static_cast<std::size_t>(taylor_features(static_cast<std::int64_t>(dim)))),
         size_(features_ * (columns_ + 1)),
-        data_(hwy::AllocateAligned<float>(size_ * parts)) {}
+        data_(cpu::lend_scratch(size_ * parts)) {}
 
   std::size_t columns() const { return columns_; }
 
@@ -291,7 +291,7 @@ class HeadSums {
   std::size_t columns_;
   std::size_t features_;
   std::size_t size_;
-  hwy::AlignedFreeUniquePtr<float[]> data_;
+  cpu::Scratch data_;
 };
 
 // Many heads: each is one task that needs the sums of one head only.
