@@ -142,7 +142,7 @@ def run_file(model: onnx.ModelProto, folder: Path, feeds: Sequence[Arrays]) -> l
     names = [output.name for output in model.graph.output]
     instrumented, _ = instrument(model)
     try:
-        session = cpu_session(widen_bfloat16(instrumented), folder)
+        session = cpu_session(widen_bfloat16(instrumented), folder, lean=True)
         return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in feeds]
     except Exception as error:
         # The exceptions of ONNX Runtime have no common base but Exception.

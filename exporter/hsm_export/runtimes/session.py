@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     import onnx
 
 
-def cpu_session(model: onnx.ModelProto, folder: Path, *, fused: bool = False) -> Any:
+def cpu_session(model: onnx.ModelProto, folder: Path, *, fused: bool = False, lean: bool = False) -> Any:
     """Make an ONNX Runtime session on the CPU.
 
     Args:
         model: the model; its external data is not loaded.
         folder: the directory that its external data is relative to.
         fused: run nodes of domain `hsm` with the fused kernels instead of their bodies.
+        lean: keep no second copy of the weights, neither repacked nor in another type; the runs are slower.
 
     Raises:
         MissingDependencyError: the fused kernels are missing.
@@ -31,6 +32,12 @@ def cpu_session(model: onnx.ModelProto, folder: Path, *, fused: bool = False) ->
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     if fused:
         register(options)
+    if lean:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.enable_cpu_mem_arena = False
     return onnxruntime.InferenceSession(
-        model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(),
+        sess_options=options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=["ConstantFolding"] if lean else [],
     )
