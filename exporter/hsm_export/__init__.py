@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hsm_models.training import train
 
+    from .benchmarking import bench
     from .building import build
     from .demonstration import demo
     from .diagnosis import doctor
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .validation import validate
 
 _HOMES = {
+    "bench": ".benchmarking",
     "build": ".building",
     "cmake_prefix_path": ".native",
     "custom_ops_path": ".native",
@@ -41,6 +43,7 @@ _HOMES = {
 
 __all__ = [
     "__version__",
+    "bench",
     "build",
     "cmake_prefix_path",
     "custom_ops_path",

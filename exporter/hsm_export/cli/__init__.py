@@ -13,6 +13,7 @@ COMMANDS = {
     "validate": "validate",
     "build": "build",
     "inspect": "inspect",
+    "bench": "bench",
     "import": "import_",
     "train": "train",
     "demo": "demo",

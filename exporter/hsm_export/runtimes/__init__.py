@@ -18,6 +18,7 @@ _HOMES = {
     "torch64": ("torch_module", "TORCH64"),
     "onnx64": ("onnx64", "ONNX64"),
     "torch": ("torch_module", "TORCH"),
+    "torch-compile": ("torch_compile", "TORCH_COMPILE"),
     "onnx-reference": ("onnx_reference", "ONNX_REFERENCE"),
     "ort": ("onnx_runtime", "ORT"),
     "ort-fused": ("ort_fused", "ORT_FUSED"),
