@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..runtimes.routing import EXPERT_OPERATORS
 from .inputs import InputSpec, TraceInput
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _HSM = "hsm"
+_CALL = "call"
 
 
 def clean(
@@ -55,7 +57,7 @@ def _simplify(model: ir.Model, weights: set[str]) -> None:
     for simplify in (
         common.RemoveUnusedNodesPass(),
         common.IdentityEliminationPass(),
-        common.CommonSubexpressionEliminationPass(),
+        _merge_equal_nodes,
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.RemoveUnusedNodesPass(),
         common.OutputFixPass(),
@@ -63,6 +65,19 @@ def _simplify(model: ir.Model, weights: set[str]) -> None:
     ):
         simplify(model)
     _merge_constants(model.graph, weights)
+
+
+def _merge_equal_nodes(model: ir.Model) -> None:
+    """Compute what is equal once, but keep each call of an expert operator: they are counted against PyTorch's."""
+    import onnx_ir as ir
+    import onnx_ir.passes.common as common
+
+    experts = [node for node in model.graph if node.domain == _HSM and node.op_type in EXPERT_OPERATORS]
+    for index, node in enumerate(experts):
+        node.attributes[_CALL] = ir.AttrInt64(_CALL, index)
+    common.CommonSubexpressionEliminationPass()(model)
+    for node in experts:
+        del node.attributes[_CALL]
 
 
 def _merge_constants(graph: ir.Graph, weights: set[str]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NumbersDifferError
+from ..errors import HsmExportError, NumbersDifferError
 from .result import CheckedOutput
 from .source import Source, evaluating, resized
 
@@ -62,19 +62,21 @@ def references(source: Source, precision: str, active: Sequence[int]) -> list[Re
     if any(a.shape != b.shape for a, b in zip(examples[0], other, strict=True)):
         examples.append(other)
     arbiter = _run_all(source, torch.float64, examples, active)
-    native = _run_all(source, getattr(torch, TYPES[precision]), examples, active, arbiter)
+    own_type = getattr(torch, TYPES[precision])
+    natives = [_run_all(source, own_type, examples, active, arbiter, form) for form in native_forms(source.module)]
     if arbiter[0] is None:
         arbiter = _run_all(source, torch.float32, examples, active)
-        native = [None] * len(examples)
+        natives = []
     found = []
     for index, tensors in enumerate(examples):
-        exact, own = arbiter[index], native[index]
+        exact = arbiter[index]
+        own = [run for native in natives if (run := native[index]) is not None]
         if exact is None:
             continue
         feeds = {spec.name: t.numpy() for spec, t in zip(source.arguments.inputs, tensors, strict=True)}
         expected = [output.double().numpy() for output in exact.outputs]
         errors = [
-            None if own is None else _max_error(own.outputs[i].double().numpy(), reference)
+            max((_max_error(run.outputs[i].double().numpy(), reference) for run in own), default=None)
             for i, reference in enumerate(expected)
         ]
         found.append(Reference(feeds, [mask.numpy() for mask in exact.masks], expected, errors))
@@ -93,17 +95,19 @@ def _run_all(
     examples: Sequence[Sequence[Tensor]],
     active: Sequence[int],
     choices: Sequence[_Run | None] | None = None,
+    form: str | None = None,
 ) -> list[_Run | None]:
     """Run the module in a type; None for a run that PyTorch refuses.
 
     Args:
         choices: runs whose choice of experts to take; None lets the module choose.
+        form: the form in which TaylorShift is evaluated; None leaves the module's own.
     """
     import torch
 
     runs: list[_Run | None] = []
     module = source.module if dtype is torch.float32 else _converted(source.module, dtype)
-    with evaluating(module):
+    with evaluating(module), evaluated_in(module, form):
         for index, tensors in enumerate(examples):
             chosen = None if choices is None else choices[index]
             if choices is not None and chosen is None:
@@ -118,6 +122,11 @@ def _run_all(
                 # A user's module may mix types or refuse sizes; ours never do.
                 runs.append(None)
                 continue
+            if len(calls) != len(active):
+                raise HsmExportError(
+                    f"{source.name} chooses experts {len(calls)} times, but its graph does so {len(active)} times",
+                    "does forward call an expert operator whose result it does not use?",
+                )
             masks = [_choice(logits, k) for logits, k in zip(calls, active, strict=True)]
             runs.append(_Run(outputs, masks))
     return runs
@@ -160,6 +169,8 @@ def _choice(logits: Tensor, k: int) -> Tensor:
 def _tensors(result: Any) -> list[Tensor]:
     import torch
 
+    if result is None:
+        return []
     if isinstance(result, torch.Tensor):
         return [result]
     values = result.values() if isinstance(result, dict) else result

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import hsm_export
 from hsm_export.errors import BadInputError, UsageError
 from hsm_models.mixers import HSM, TaylorShift
+from hsm_models.ops import expert_matmul
 
 
 class OddMixing(nn.Module):
@@ -73,6 +74,26 @@ def test_dimensions_can_be_fixed(tmp_path: Path) -> None:
     module = randomised(Encoder())
     result = hsm_export.export(module, (torch.randn(2, 6, 16),), tmp_path / "m.onnx", dynamic={"frames": {1: "time"}})
     assert result.inputs[0].shape == (2, "time", 16)
+
+
+class Committee(nn.Module):
+    """Asks the same experts twice and returns a dictionary with a hole in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = nn.Linear(4, 3)
+        self.experts = nn.Parameter(torch.empty(1, 3, 4, 4))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor | None]:
+        logits = self.router(x).unsqueeze(2)
+        first, second = (expert_matmul(x, logits, self.experts, 2) for _ in range(2))
+        return {"sum": first + second, "nothing": None, "choice": logits.argmax(-1)}
+
+
+def test_repeated_experts_and_structured_results(tmp_path: Path) -> None:
+    result = hsm_export.export(randomised(Committee()), (torch.randn(2, 5, 4),), tmp_path / "m.onnx")
+    assert result.mixers == {"ExpertMatMul": "ExpertMatMul", "ExpertMatMul_2": "ExpertMatMul"}
+    assert result.outputs == ("output_0", "output_1")
 
 
 class FixedLength(nn.Module):
