@@ -1,0 +1,50 @@
+"""Runs one-node models with the fused kernels, as the tests of operators run their bodies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+
+from hsm_export.native import CUSTOM_OPS, find_library, register
+
+Array = npt.NDArray[Any]
+
+needs_library = pytest.mark.skipif(
+    find_library(CUSTOM_OPS) is None, reason=f"this installation has no {CUSTOM_OPS}; `hsm-export doctor` says why"
+)
+
+
+def fused_session(model: onnx.ModelProto, threads: int = 1, profile: Path | None = None) -> Any:
+    """Return a session with the fused kernels; `profile` is the prefix of the profile's path."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    register(options)
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def feed(inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return inputs as a model with a float32 border takes them."""
+    return {name: array if array.dtype == np.int64 else array.astype(np.float32) for name, array in inputs.items()}
+
+
+def run_fused(model: onnx.ModelProto, inputs: Mapping[str, Array], threads: int = 1) -> list[Array]:
+    result: list[Array] = fused_session(model, threads).run(None, feed(inputs))
+    return result
+
+
+def executed(session: Any) -> list[str]:
+    """End a session's profile; return the types of the operators whose kernels ran, in order."""
+    events = json.loads(Path(session.end_profiling()).read_text())
+    return [event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time")]

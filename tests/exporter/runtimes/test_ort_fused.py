@@ -1,0 +1,233 @@
+"""The fused kernels inside ONNX Runtime: they really run, and their numbers are those of the definition."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.exporter.opset.cases import Case, Runtime, compare
+from tests.exporter.opset.harness import (
+    ANY_ATTRIBUTES,
+    DTYPES,
+    NUMPY_TYPES,
+    ONNX_TYPES,
+    float32_border,
+    one_node_model,
+    rounded,
+)
+from tests.exporter.opset.strategies import cases
+from tests.exporter.runtimes.fused import Array, executed, feed, fused_session, needs_library, run_fused
+
+from hsm_export.opset import OPERATORS
+
+pytestmark = needs_library
+
+# The bodies are held to the same definition in tests/exporter/opset.
+RUNTIMES: dict[str, Runtime] = {"fused": run_fused}
+# Widths around the vector lengths and tiles of the kernels, odd and prime ones too.
+WIDTHS = st.integers(1, 9) | st.sampled_from([13, 15, 16, 17, 31, 32, 33])
+
+
+def case_of(name: str, batch: int = 2, length: int = 7, width: int = 12) -> Case:
+    """A case with unequal lengths."""
+    sizes = {"B": batch, "T": length, "D": width, "H": 3, "d": width, "E": 5, "f": width, "R": 16}
+    used = {dim for value in OPERATORS[name].inputs for dim in value.shape}
+    idle = 1 if name == "TaylorShiftMasked" else 0
+    rows = {"position": [40, 3, 16][:batch], "lengths": [length, max(length // 2, idle), idle][:batch]}
+    return Case(
+        name,
+        {dim: size for dim, size in sizes.items() if dim in used},
+        ANY_ATTRIBUTES[name],
+        {key: value for key, value in rows.items() if key in {v.name for v in OPERATORS[name].inputs}},
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_kernel_runs_in_place_of_the_body(name: str, dtype: str, tmp_path: Path) -> None:
+    case = case_of(name)
+    session = fused_session(float32_border(one_node_model(name, case.attributes, dtype)), profile=tmp_path / "p")
+    session.run(None, feed(rounded(name, case.inputs(np.random.default_rng(0)), dtype)))
+    operators = executed(session)
+    assert operators.count(name) == 1
+    assert set(operators) - {"Cast"} == {name}
+
+
+def _search(name: str, examples: int) -> None:
+    @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    @given(cases(name, WIDTHS), st.sampled_from(DTYPES), st.integers(0, 2**31))
+    def agrees(case: Case, dtype: str, seed: int) -> None:
+        inputs = case.inputs(np.random.default_rng(seed))
+        compare(case, dtype, case.poisoned(inputs), RUNTIMES)
+
+    agrees()
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_some_cases_agree(name: str) -> None:
+    _search(name, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPERATORS)
+def test_many_cases_agree(name: str) -> None:
+    _search(name, 400)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [1, 31, pytest.param(521, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_chosen_lengths_agree(name: str, length: int, dtype: str) -> None:
+    case = case_of(name, batch=3, length=length)
+    compare(case, dtype, case.poisoned(case.inputs(np.random.default_rng(length))), RUNTIMES)
+
+
+EMPTY = [(name, dim) for name in OPERATORS for dim in ("B", "T", "D", "H", "d", "f") if dim in case_of(name).sizes]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("name", "empty"), EMPTY)
+def test_sizes_of_zero_give_empty_outputs_or_zeros(name: str, empty: str, dtype: str) -> None:
+    case = case_of(name)
+    sizes = {**case.sizes, empty: 0}
+    if "d" in sizes:
+        sizes["F"] = 1 + sizes["d"] + sizes["d"] * (sizes["d"] + 1) // 2
+    arrays = {}
+    for value in OPERATORS[name].inputs:
+        kind = np.int64 if value.type == "tensor(int64)" else np.float32
+        arrays[value.name] = np.zeros([sizes[dim] for dim in value.shape], kind)
+    outputs = run_fused(float32_border(one_node_model(name, case.attributes, dtype)), arrays)
+    for value, output in zip(OPERATORS[name].outputs, outputs, strict=True):
+        assert output.shape == tuple(sizes[dim] for dim in value.shape)
+        assert not output.any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_any_number_of_threads_gives_the_same_bits(name: str, dtype: str) -> None:
+    case = case_of(name, batch=3, length=700, width=24)
+    inputs = rounded(name, case.inputs(np.random.default_rng(1)), dtype)
+    model = float32_border(one_node_model(name, case.attributes, dtype))
+    one = run_fused(model, inputs)
+    for threads in (2, 5):
+        _same_within_lengths(name, inputs, one, run_fused(model, inputs, threads))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_threads_in_one_session_and_several_sessions_give_the_same_numbers(name: str) -> None:
+    model = float32_border(one_node_model(name, ANY_ATTRIBUTES[name]))
+    sessions = [fused_session(model, threads) for threads in (1, 2, 3)]
+    feeds = []
+    for seed, length in enumerate((1, 5, 64, 200)):
+        feeds.append(feed(case_of(name, length=length).inputs(np.random.default_rng(seed))))
+    alone = [sessions[0].run(None, one) for one in feeds]
+    start = threading.Barrier(6)
+
+    def work(worker: int) -> None:
+        start.wait()
+        for turn in range(12):
+            index = (worker + turn) % len(feeds)
+            outputs = sessions[turn % len(sessions)].run(None, feeds[index])
+            _same_within_lengths(name, feeds[index], alone[index], outputs)
+
+    with ThreadPoolExecutor(6) as pool:
+        for future in [pool.submit(work, worker) for worker in range(6)]:
+            future.result()
+
+
+def _same_within_lengths(name: str, inputs: dict[str, Array], one: list[Array], other: list[Array]) -> None:
+    """Outputs beyond the lengths are unspecified; everything else has the same bits."""
+    lengths = inputs.get("lengths", np.full(len(one[0]), one[0].shape[1]))
+    for row, length in enumerate(lengths):
+        np.testing.assert_array_equal(one[0][row, :length], other[0][row, :length], err_msg=name)
+    for left, right in zip(one[1:], other[1:], strict=True):
+        np.testing.assert_array_equal(left, right, err_msg=name)
+
+
+# Inputs of the operators that carry a state, and the outputs that may share their buffers.
+CARRIED = {
+    "TokenShiftCached": {"ring": "ring_out"},
+    "ShiftMixCached": {"ring": "ring_out"},
+    "CausalTaylorShift": {"state": "state_out", "norm": "norm_out"},
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", CARRIED)
+def test_a_state_is_updated_in_place(name: str, dtype: str) -> None:
+    case = case_of(name, batch=3, length=9)
+    inputs = rounded(name, case.inputs(np.random.default_rng(2)), dtype)
+    session = fused_session(one_node_model(name, case.attributes, dtype))
+    apart = _bound_run(session, name, inputs, dtype, {})
+    in_place = _bound_run(session, name, inputs, dtype, CARRIED[name])
+    assert apart.keys() == in_place.keys()
+    for output, content in apart.items():
+        if output != "y":
+            assert content == in_place[output], output
+    shape = (*case.inputs(np.random.default_rng(2))[OPERATORS[name].inputs[0].name].shape[:2], -1)
+    for row, length in enumerate(case.rows["lengths"]):
+        ours, theirs = (np.frombuffer(run["y"], np.uint8).reshape(shape) for run in (apart, in_place))
+        np.testing.assert_array_equal(ours[row, :length], theirs[row, :length])
+
+
+def _bound_run(
+    session: Any, name: str, inputs: dict[str, Array], dtype: str, shared: dict[str, str]
+) -> dict[str, bytes]:
+    """Run with bound buffers, where each output of `shared` is the buffer of its input; return the outputs' bytes."""
+    values = {
+        value.name: _tensor(inputs[value.name], dtype if value.type == "T" else "fp32")
+        for value in OPERATORS[name].inputs
+    }
+    binding = session.io_binding()
+    for key, value in values.items():
+        binding.bind_ortvalue_input(key, value)
+    sources = {output: source for source, output in shared.items()}
+    results = {}
+    for value in OPERATORS[name].outputs:
+        # Without a state of its own, y has the shape of the first input.
+        like = {"y": OPERATORS[name].inputs[0].name}.get(value.name, value.name.removesuffix("_out"))
+        poison = np.full_like(inputs[like], np.nan)
+        fresh = _tensor(poison, dtype if value.type == "T" else "fp32")
+        results[value.name] = values[sources[value.name]] if value.name in sources else fresh
+        binding.bind_ortvalue_output(value.name, results[value.name])
+    session.run_with_iobinding(binding)
+    return {key: ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes()) for key, value in results.items()}
+
+
+def _tensor(array: Array, dtype: str) -> Any:
+    """Return an OrtValue; bfloat16 goes in as bits, because NumPy has no such type."""
+    if array.dtype == np.int64:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    typed = array.astype(NUMPY_TYPES[dtype])
+    if dtype != "bf16":
+        return onnxruntime.OrtValue.ortvalue_from_numpy(typed)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(typed.view(np.uint16), ONNX_TYPES[dtype])
+
+
+@pytest.mark.parametrize("name", ["TokenShiftCached", "ShiftMixCached"])
+def test_steps_in_place_make_the_whole_sequence(name: str) -> None:
+    whole = case_of(name.removesuffix("Cached"), length=40)
+    inputs = whole.inputs(np.random.default_rng(3))
+    expected = run_fused(float32_border(one_node_model(whole.name, whole.attributes)), inputs)[0]
+    session = fused_session(one_node_model(name, whole.attributes))
+    ring = onnxruntime.OrtValue.ortvalue_from_numpy(np.full((2, 11, 12), np.nan, np.float32))
+    binding = session.io_binding()
+    for key in {"alpha", "beta"} & set(inputs):
+        binding.bind_cpu_input(key, inputs[key].astype(np.float32))
+    binding.bind_ortvalue_input("ring", ring)
+    binding.bind_ortvalue_output("ring_out", ring)
+    for step in range(40):
+        binding.bind_cpu_input("x", np.ascontiguousarray(inputs["x"][:, step : step + 1], np.float32))
+        binding.bind_cpu_input("position", np.full(2, step))
+        binding.bind_cpu_input("lengths", np.ones(2, np.int64))
+        binding.bind_output("y")
+        session.run_with_iobinding(binding)
+        np.testing.assert_array_equal(binding.get_outputs()[1].numpy()[:, 0], expected[:, step])
