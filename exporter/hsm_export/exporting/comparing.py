@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HsmExportError, NumbersDifferError
+from ..runtimes.forms import evaluated_in, native_forms
 from .result import CheckedOutput
 from .source import Source, evaluating, resized
 

@@ -26,6 +26,7 @@ class RunContext:
         source: returns a fresh float32 copy of the PyTorch model in eval mode; None when there is no checkpoint.
         routed: the file's expert operators in graph order, which is PyTorch's call order.
         traced: the operators whose results the graph outputs too (see `tracing`).
+        taylor_form: the form in which PyTorch evaluates TaylorShift (see `forms`); None leaves the module's own.
     """
 
     model: onnx.ModelProto
@@ -34,6 +35,7 @@ class RunContext:
     source: Callable[[], nn.Module] | None = None
     routed: tuple[RoutedNode, ...] = ()
     traced: tuple[TracedNode, ...] = ()
+    taylor_form: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Runtime:
         runner: makes a Polygraphy runner. Its inputs are the graph inputs of `context.model`, its outputs are named
             as the graph outputs.
         needs_source: it runs the PyTorch model instead of the ONNX file.
+        by_default: validation runs it without being asked; False for what takes long.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Runtime:
     available: Callable[[], str | None]
     runner: Callable[[RunContext], Any]
     needs_source: bool = False
+    by_default: bool = True
 
 
 def missing_package(package: str, install: str) -> str | None:

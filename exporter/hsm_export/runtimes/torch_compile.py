@@ -41,4 +41,5 @@ TORCH_COMPILE = Runtime(
     available=_available,
     runner=TorchCompileRunner,
     needs_source=True,
+    by_default=False,
 )

@@ -13,6 +13,7 @@ import torch
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
+from .forms import evaluated_in
 from .runtime import RunContext, Runtime
 from .tracing import record_operators
 
@@ -53,7 +54,8 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
         forced = [torch.from_numpy(np.asarray(feed_dict[node.mask])) for node in routed]
         recording: AbstractContextManager[list[list[torch.Tensor]]] = record_operators() if traced else nullcontext([])
         start = time.perf_counter()
-        with torch.inference_mode(), recording as operators:
+        form = evaluated_in(self._module, self._context.taylor_form)
+        with torch.inference_mode(), form, recording as operators:
             result, calls = _call(self._module, inputs, forced)
         self.inference_time = time.perf_counter() - start
         tensors = [result] if isinstance(result, torch.Tensor) else list(result)

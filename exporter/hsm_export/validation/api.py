@@ -111,10 +111,10 @@ class _Validation:
     def result(self, notes: list[str]) -> ValidationResult:
         """Run everything and return the outcome."""
         arbiter, feeds = self._run_arbiter()
-        native = self._run_baseline(feeds)
-        bars = self._bars(arbiter, native)
-        reports = [self._judge(self._plan.baseline, native, arbiter, bars, "baseline"), *self._plan.skipped]
-        del native
+        natives = self._run_baseline(feeds)
+        bars = self._bars(arbiter, natives)
+        reports = [self._judge(self._plan.baseline, natives[0], arbiter, bars, "baseline"), *self._plan.skipped]
+        del natives
         for runtime in self._plan.candidates:
             reports.append(self._report(runtime, feeds, arbiter, bars))
         if not self._plan.candidates:
@@ -154,15 +154,18 @@ class _Validation:
         repeated.append((self._plan.arbiter.name, [outputs[item.case] for item in self._iterations]))
         return repeated, feeds
 
-    def _run_baseline(self, feeds: list[dict[str, Any]]) -> Any:
-        """Run the baseline; onnx's evaluator takes its part where PyTorch cannot run the model in this precision."""
+    def _run_baseline(self, feeds: list[dict[str, Any]]) -> list[Any]:
+        """Run the baseline, in both forms of TaylorShift where it is PyTorch.
+
+        Where PyTorch cannot run the model in this precision, onnx's evaluator takes its part.
+        """
         from ..runtimes import get
         from .running import run
 
         baseline = self._plan.baseline
         self._progress(f"running {baseline.name}, the baseline")
         try:
-            return run(baseline, self._context, feeds)
+            return [run(baseline, context, feeds) for context in self._baseline_contexts()]
         except Exception as error:
             if not baseline.needs_source or self._file.precision == "fp32":
                 raise _unusable(baseline, error) from error
@@ -175,14 +178,19 @@ class _Validation:
         self._plan = replace(self._plan, baseline=substitute, candidates=others)
         return self._run_baseline(feeds)
 
-    def _bars(self, arbiter: Any, native: Any) -> list[dict[str, Bar]]:
+    def _baseline_contexts(self) -> list[RunContext]:
+        if self._plan.baseline.needs_source and self._file.attribute("output_norm", "TaylorShift", "TaylorShiftMasked"):
+            return [self._context, replace(self._context, taylor_form="efficient")]
+        return [self._context]
+
+    def _bars(self, arbiter: Any, natives: list[Any]) -> list[dict[str, Bar]]:
         """Derive the tolerances; the first iterations are those with the arbiter's experts, where there are any."""
         from .reference import bars
 
         count = len(self._cases)
-        outputs = [[dict(item.items()) for item in results[0][1][:count]] for results in (arbiter, native)]
+        outputs = [[dict(item.items()) for item in results[0][1][:count]] for results in (arbiter, *natives)]
         try:
-            derived = bars(self._file, self._cases, outputs[0], outputs[1])
+            derived = bars(self._file, self._cases, outputs[0], outputs[1:])
         except ValueError as error:
             raise _unusable(self._plan.arbiter, error) from error
         for case, of_case in zip(self._cases, derived, strict=True):
@@ -304,7 +312,9 @@ def _plan(names: tuple[str, ...] | None, file: ModelFile, source: Source | None)
 
     arbiter = get("torch64" if source else "onnx64")
     baseline = get("torch" if source else "onnx-reference")
-    wanted = [get(name) for name in names or (name for name in known() if name not in _ARBITERS)]
+    wanted = [get(name) for name in names or known()]
+    if names is None:
+        wanted = [runtime for runtime in wanted if runtime.by_default and runtime.name not in _ARBITERS]
     candidates, skipped = [], []
     for runtime in wanted:
         if runtime.name in (arbiter.name, baseline.name) or (runtime.needs_source and source is None):

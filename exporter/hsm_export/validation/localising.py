@@ -37,7 +37,7 @@ def first_departure(
         return None
     context = replace(context, model=model, traced=traced)
     arbiter, native, failed = _outputs(context, runtimes, case)
-    allowed = bars(file, [case], [arbiter], [native])[0]
+    allowed = bars(file, [case], [arbiter], [[native]])[0]
     healthy: TracedNode | None = None
     for node in traced:
         if any(_departs(failed[name], allowed[name]) for name in node.outputs):

@@ -41,7 +41,7 @@ def bars(
     file: ModelFile,
     cases: Sequence[Case],
     arbiter: Sequence[Mapping[str, Array]],
-    native: Sequence[Mapping[str, Array]],
+    natives: Sequence[Sequence[Mapping[str, Array]]],
 ) -> list[dict[str, Bar]]:
     """Return, per case, the bar of every output.
 
@@ -53,9 +53,11 @@ def bars(
         file: the model, for the names of dynamic dimensions.
         cases: the inputs.
         arbiter: the arbiter's outputs per case.
-        native: the baseline's outputs per case, with the arbiter's experts prescribed.
+        natives: the baseline's outputs per case, with the arbiter's experts prescribed; one sequence for each way to
+            compute them.
     """
-    raw = [_measured(file, case, arbiter[i], native[i]) for i, case in enumerate(cases)]
+    by_case = list(zip(*natives, strict=True))
+    raw = [_measured(file, case, arbiter[i], by_case[i]) for i, case in enumerate(cases)]
     absolute: dict[str, float] = {}
     relative: dict[str, float] = {}
     for case, outputs in zip(cases, raw, strict=True):
@@ -71,7 +73,7 @@ def bars(
         if cases[index].ordinary:
             error = max(error, absolute.get(name, 0.0))
         allowed = tolerance(error, reference, comparable, file.precision)
-        problem = _problem(file, cases[index], reference, native[index][name])
+        problem = _problem(file, cases[index], reference, [native[name] for native in by_case[index]])
         return Bar(reference, comparable, error, allowed, problem)
 
     return [{name: bar(index, name) for name in outputs} for index, outputs in enumerate(raw)]
@@ -83,27 +85,31 @@ def _kind(output: str) -> str:
 
 
 def _measured(
-    file: ModelFile, case: Case, arbiter: Mapping[str, Array], native: Mapping[str, Array]
+    file: ModelFile, case: Case, arbiter: Mapping[str, Array], natives: Sequence[Mapping[str, Array]]
 ) -> dict[str, tuple[Array, NDArray[np.bool_], float]]:
     """Return reference, comparable elements and native error per output."""
     result = {}
-    for name, reference in arbiter.items():
-        reference = np.asarray(reference, np.float64)
-        value = np.asarray(native[name])
-        if value.shape != reference.shape:
-            raise ValueError(
-                f"output {name} has shape {value.shape} in one evaluator, {reference.shape} in the arbiter"
-            )
-        comparable = np.isfinite(reference) & np.isfinite(value) & _specified(file, case, name, reference.shape)
-        result[name] = (reference, comparable, measure(value, reference, comparable).max_abs)
+    for name, numbers in arbiter.items():
+        reference = np.asarray(numbers, np.float64)
+        values = [np.asarray(native[name]) for native in natives]
+        for value in values:
+            if value.shape != reference.shape:
+                raise ValueError(
+                    f"output {name} has shape {value.shape} in one evaluator, {reference.shape} in the arbiter"
+                )
+        comparable = np.isfinite(reference) & _specified(file, case, name, reference.shape)
+        for value in values:
+            comparable &= np.isfinite(value)
+        error = max(measure(value, reference, comparable).max_abs for value in values)
+        result[name] = (reference, comparable, error)
     return result
 
 
-def _problem(file: ModelFile, case: Case, reference: Array, native: Array) -> str | None:
+def _problem(file: ModelFile, case: Case, reference: Array, natives: Sequence[Array]) -> str | None:
     """Say why a case proves nothing about an output, None when it does."""
     if case.ordinary and not np.isfinite(reference).all():
         return "is NaN or infinite even in float64: the weights or the inputs are broken"
-    if case.ordinary and not np.isfinite(np.asarray(native)).all():
+    if case.ordinary and not all(np.isfinite(native).all() for native in natives):
         return f"is NaN or infinite in {file.precision} by itself: the model's numbers overflow that type"
     return None
 

@@ -215,3 +215,22 @@ def test_no_false_alarm(tmp_path: Path, family: str, precision: str, seed: int) 
     for against in (checkpoint, None):
         result = hsm_export.validate(tmp_path / "m.onnx", against)
         assert result.passed, f"{config}: {result.summary}"
+
+
+@pytest.mark.slow
+def test_form_that_pytorch_would_not_choose(tmp_path: Path) -> None:
+    """Wide heads, no normalisation: PyTorch's direct form is far more accurate than the efficient one of the file."""
+    mixer = TaylorShiftConfig(heads=2, normalize=False)
+    config = ModelConfig(
+        task="sequence_classifier",
+        width=64,
+        vocab_size=64,
+        classes=10,
+        positions="sinusoidal",
+        max_length=2000,
+        layers=(LayerConfig(mixer, MLPConfig(128)),) * 2,
+    )
+    checkpoint = write_checkpoint(config, tmp_path / "c.safetensors", seed=1)
+    hsm_export.export(checkpoint, output=tmp_path / "m.onnx")
+    result = hsm_export.validate(tmp_path / "m.onnx", checkpoint)
+    assert result.passed, result.summary
