@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from hsm_models.mixers.taylor_shift import TaylorShift
 
 from hsm_export.runtimes.forms import evaluated_in, native_forms
+from hsm_models.mixers.taylor_shift import TaylorShift
 
 
 def test_form_changes_inside_the_block_only() -> None:
