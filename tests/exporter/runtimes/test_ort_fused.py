@@ -61,25 +61,29 @@ def test_the_kernel_runs_in_place_of_the_body(name: str, dtype: str, tmp_path: P
     assert set(operators) - {"Cast"} == {name}
 
 
+def _draws(case: Case, seed: int) -> list[dict[str, Array]]:
+    rng = np.random.default_rng(seed)
+    return [case.poisoned(case.inputs(rng)) for _ in range(4)]
+
+
 def _search(name: str, examples: int) -> None:
     @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     @given(cases(name, WIDTHS), st.sampled_from(DTYPES), st.integers(0, 2**31))
     def agrees(case: Case, dtype: str, seed: int) -> None:
-        inputs = case.inputs(np.random.default_rng(seed))
-        compare(case, dtype, case.poisoned(inputs), RUNTIMES)
+        compare(case, dtype, _draws(case, seed), RUNTIMES)
 
     agrees()
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_some_cases_agree(name: str) -> None:
-    _search(name, 10)
+    _search(name, 6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATORS)
 def test_many_cases_agree(name: str) -> None:
-    _search(name, 400)
+    _search(name, 200)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -87,19 +91,17 @@ def test_many_cases_agree(name: str) -> None:
 @pytest.mark.parametrize("name", OPERATORS)
 def test_chosen_lengths_agree(name: str, length: int, dtype: str) -> None:
     case = case_of(name, batch=3, length=length)
-    compare(case, dtype, case.poisoned(case.inputs(np.random.default_rng(length))), RUNTIMES)
+    compare(case, dtype, _draws(case, length), RUNTIMES)
 
 
-EMPTY = [(name, dim) for name in OPERATORS for dim in ("B", "T", "D", "H", "d", "f") if dim in case_of(name).sizes]
+EMPTY = [(name, dim) for name in OPERATORS for dim in ("B", "T", "D", "H", "f") if dim in case_of(name).sizes]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("name", "empty"), EMPTY)
 def test_sizes_of_zero_give_empty_outputs_or_zeros(name: str, empty: str, dtype: str) -> None:
     case = case_of(name)
-    sizes = {**case.sizes, empty: 0}
-    if "d" in sizes:
-        sizes["F"] = 1 + sizes["d"] + sizes["d"] * (sizes["d"] + 1) // 2
+    sizes = {**case.sizes, "F": 1 + 12 + 12 * 13 // 2, empty: 0}
     arrays = {}
     for value in OPERATORS[name].inputs:
         kind = np.int64 if value.type == "tensor(int64)" else np.float32
