@@ -36,7 +36,7 @@ struct CausalScratch {
         work(cpu::lend_scratch(kChunk * kChunk)),
         y(cpu::lend_scratch(columns * kChunk)),
         den(cpu::lend_scratch(kChunk)),
-        row(cpu::lend_scratch(dim)),
+        rows(cpu::lend_scratch(kTransposed * dim)),
         sums(cpu::lend_scratch(features * columns)),
         norm(cpu::lend_scratch(features)) {}
 
@@ -46,7 +46,7 @@ struct CausalScratch {
   cpu::Scratch work;     // scores or features
   cpu::Scratch y;        // (kChunk, columns)
   cpu::Scratch den;      // (kChunk)
-  cpu::Scratch row;      // (d)
+  cpu::Scratch rows;     // (kTransposed, d)
   cpu::Scratch sums;     // (F, columns), the state
   cpu::Scratch norm;     // (F)
 };
@@ -110,9 +110,9 @@ void scan_head(const CausalTaylorShiftArgs& args, std::int64_t head) {
     const std::size_t tokens = std::min(kChunk, length - first);
     const std::size_t offset = static_cast<std::size_t>(start) + first * stride;
     pack_transposed(static_cast<const T*>(args.q) + offset, stride, tokens, kChunk, dim, args.normalize, temperature,
-                    s.row.get(), s.queries.get(), kChunk);
+                    s.rows.get(), s.queries.get(), kChunk);
     pack_transposed(static_cast<const T*>(args.k) + offset, stride, tokens, kChunk, dim, args.normalize, 1.0f,
-                    s.row.get(), s.keys.get(), kChunk);
+                    s.rows.get(), s.keys.get(), kChunk);
     pack_rows(static_cast<const T*>(args.v) + offset, stride, tokens, dim, columns, s.values.get());
     attend_state(tokens, dim, columns, features, s);
     attend_inside(tokens, dim, columns, s);

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 
 #include "hwy/highway.h"
 #include "mixers/cpu/gemm-inl.h"
@@ -26,27 +27,77 @@ inline constexpr std::size_t kFeatureRows = 48;
 
 HWY_INLINE std::size_t round_up(std::size_t count, std::size_t unit) { return (count + unit - 1) / unit * unit; }
 
-// Returns the factor that gives a row of squared length `squares` the length `scale` (1 / max(|x|, eps)).
-HWY_INLINE float row_scale(float squares, float scale) { return scale / std::max(std::sqrt(squares), 1e-12f); }
+// Tokens that are transposed at a time.
+inline constexpr std::size_t kTransposed = 4;
+
+// Writes four rows of `dim` floats, which follow each other, as four columns: to[i*stride + j] = rows[j*dim + i].
+inline void transpose_rows(const float* rows, std::size_t dim, float* to, std::size_t stride) {
+  const hn::FixedTag<float, kTransposed> quad;
+  const hn::Repartition<std::uint64_t, decltype(quad)> pairs;
+  const auto both = [&](auto lower, auto upper) {
+    return hn::BitCast(quad, hn::InterleaveLower(hn::BitCast(pairs, lower), hn::BitCast(pairs, upper)));
+  };
+  const auto both_upper = [&](auto lower, auto upper) {
+    return hn::BitCast(quad, hn::InterleaveUpper(pairs, hn::BitCast(pairs, lower), hn::BitCast(pairs, upper)));
+  };
+  std::size_t i = 0;
+  for (; i + kTransposed <= dim; i += kTransposed) {
+    const auto a = hn::LoadU(quad, rows + i);
+    const auto b = hn::LoadU(quad, rows + dim + i);
+    const auto c = hn::LoadU(quad, rows + 2 * dim + i);
+    const auto d = hn::LoadU(quad, rows + 3 * dim + i);
+    const auto ab = hn::InterleaveLower(quad, a, b);
+    const auto cd = hn::InterleaveLower(quad, c, d);
+    const auto ab_upper = hn::InterleaveUpper(quad, a, b);
+    const auto cd_upper = hn::InterleaveUpper(quad, c, d);
+    hn::StoreU(both(ab, cd), quad, to + i * stride);
+    hn::StoreU(both_upper(ab, cd), quad, to + (i + 1) * stride);
+    hn::StoreU(both(ab_upper, cd_upper), quad, to + (i + 2) * stride);
+    hn::StoreU(both_upper(ab_upper, cd_upper), quad, to + (i + 3) * stride);
+  }
+  for (; i < dim; ++i) {
+    for (std::size_t j = 0; j < kTransposed; ++j) to[i * stride + j] = rows[j * dim + i];
+  }
+}
+
+// Scales the columns of a tile (dim, columns) to the length `scale`: x * scale / max(|x|, eps).
+inline void normalize_columns(float* tile, std::size_t stride, std::size_t columns, std::size_t dim, float scale) {
+  const FloatTag tag;
+  // The first argument of Max, so that NaN passes.
+  const FloatVec least = hn::Set(tag, 1e-12f);
+  for (std::size_t t = 0; t < columns; t += hn::Lanes(tag)) {
+    FloatVec squares = hn::Zero(tag);
+    for (std::size_t i = 0; i < dim; ++i) {
+      const FloatVec x = hn::LoadU(tag, tile + i * stride + t);
+      squares = hn::MulAdd(x, x, squares);
+    }
+    const FloatVec factor = hn::Div(hn::Set(tag, scale), hn::Max(least, hn::Sqrt(squares)));
+    for (std::size_t i = 0; i < dim; ++i) {
+      float* row = tile + i * stride + t;
+      hn::StoreU(hn::Mul(hn::LoadU(tag, row), factor), tag, row);
+    }
+  }
+}
 
 // Reads `tokens` rows of `dim` elements, `stride` elements apart, into the transposed tile (dim, tile_stride); rows are
-// scaled to the length `scale` when `normalize`. Columns from `tokens` to `columns` become zero.
+// scaled to the length `scale` when `normalize`. Columns from `tokens` to `columns` (a multiple of the vector length)
+// become zero. `rows` holds kTransposed rows of `dim` floats.
 template <typename T>
 void pack_transposed(const T* from, std::size_t stride, std::size_t tokens, std::size_t columns, std::size_t dim,
-                     bool normalize, float scale, float* row, float* tile, std::size_t tile_stride) {
-  for (std::size_t t = 0; t < tokens; ++t) {
-    to_floats(from + t * stride, dim, row);
-    float factor = 1.0f;
-    if (normalize) {
-      float squares = 0;
-      for (std::size_t i = 0; i < dim; ++i) squares += row[i] * row[i];
-      factor = row_scale(squares, scale);
-    }
-    for (std::size_t i = 0; i < dim; ++i) tile[i * tile_stride + t] = row[i] * factor;
-  }
+                     bool normalize, float scale, float* rows, float* tile, std::size_t tile_stride) {
   for (std::size_t i = 0; i < dim; ++i) {
     std::fill(tile + i * tile_stride + tokens, tile + i * tile_stride + columns, 0.0f);
   }
+  std::size_t t = 0;
+  for (; t + kTransposed <= tokens; t += kTransposed) {
+    for (std::size_t j = 0; j < kTransposed; ++j) to_floats(from + (t + j) * stride, dim, rows + j * dim);
+    transpose_rows(rows, dim, tile + t, tile_stride);
+  }
+  for (; t < tokens; ++t) {
+    to_floats(from + t * stride, dim, rows);
+    for (std::size_t i = 0; i < dim; ++i) tile[i * tile_stride + t] = rows[i];
+  }
+  if (normalize) normalize_columns(tile, tile_stride, round_up(tokens, hn::Lanes(FloatTag())), dim, scale);
 }
 
 // Reads `tokens` rows of values into the tile (tokens, columns), zero beyond `dim`.
@@ -72,18 +123,11 @@ HWY_INLINE FeatureRow feature_row(const float* tile, std::size_t tile_stride, st
   return {tile + i * tile_stride, tile + (i + packed / dim) % dim * tile_stride};
 }
 
-// Writes feature row `feature` of `columns` tokens (a multiple of the vector length) and calls visit(tag, offset,
-// vector).
-template <typename Visit>
-HWY_INLINE void make_feature(const FeatureRow& rows, std::size_t columns, float* to, Visit visit) {
+// Returns one vector of a feature row, at token `t`.
+HWY_INLINE FloatVec feature_at(const FeatureRow& rows, std::size_t t) {
   const FloatTag tag;
-  const std::size_t lanes = hn::Lanes(tag);
-  for (std::size_t t = 0; t < columns; t += lanes) {
-    FloatVec value = hn::LoadU(tag, rows.first + t);
-    if (rows.second != nullptr) value = hn::Mul(value, hn::LoadU(tag, rows.second + t));
-    hn::StoreU(value, tag, to + t);
-    visit(tag, t, value);
-  }
+  const FloatVec value = hn::LoadU(tag, rows.first + t);
+  return rows.second == nullptr ? value : hn::Mul(value, hn::LoadU(tag, rows.second + t));
 }
 
 // Adds a tile of keys to the sums: sums (F,columns) += phi(keys) values, norm (F) += row sums of phi(keys), for the
@@ -96,13 +140,36 @@ inline void accumulate_features(const float* keys, std::size_t stride, std::size
   for (std::size_t start = 1; start < features; start += kFeatureRows) {
     const std::size_t rows = std::min(kFeatureRows, features - start);
     for (std::size_t r = 0; r < rows; ++r) {
+      const FeatureRow row = feature_row(keys, stride, dim, start + r);
       FloatVec total = hn::Zero(tag);
-      make_feature(feature_row(keys, stride, dim, start + r), padded, scratch + r * stride,
-                   [&](FloatTag, std::size_t, FloatVec value) { total = hn::Add(total, value); });
+      for (std::size_t t = 0; t < padded; t += hn::Lanes(tag)) {
+        const FloatVec value = feature_at(row, t);
+        hn::StoreU(value, tag, scratch + r * stride + t);
+        total = hn::Add(total, value);
+      }
       norm[start + r] += hn::ReduceSum(tag, total);
     }
     gemm(RowMajor{scratch, stride}, rows, values, columns, columns, tokens, sums + start * columns, columns, true);
   }
+}
+
+// Writes feature rows for kVectors vectors of tokens from `t` on, and adds their sum, weighted with norm, to den.
+template <std::size_t kVectors>
+HWY_INLINE void weigh_features(const FeatureRow* row, std::size_t rows, const float* norm, std::size_t t, float* to,
+                               std::size_t stride, float* den) {
+  const FloatTag tag;
+  const std::size_t lanes = hn::Lanes(tag);
+  FloatVec sum[kVectors];
+  for (std::size_t v = 0; v < kVectors; ++v) sum[v] = hn::LoadU(tag, den + v * lanes);
+  for (std::size_t r = 0; r < rows; ++r) {
+    const FloatVec weight = hn::Set(tag, norm[r]);
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      const FloatVec value = feature_at(row[r], t + v * lanes);
+      hn::StoreU(value, tag, to + r * stride + v * lanes);
+      sum[v] = hn::MulAdd(weight, value, sum[v]);
+    }
+  }
+  for (std::size_t v = 0; v < kVectors; ++v) hn::StoreU(sum[v], tag, den + v * lanes);
 }
 
 // Applies weighted sums to a tile of queries: y (tokens,columns) += phi(queries)^T sums and
@@ -110,17 +177,17 @@ inline void accumulate_features(const float* keys, std::size_t stride, std::size
 inline void apply_features(const float* queries, std::size_t stride, std::size_t tokens, std::size_t dim,
                            const float* sums, const float* norm, std::size_t columns, std::size_t features,
                            float* scratch, float* y, float* den) {
-  const FloatTag tag;
-  const std::size_t padded = round_up(tokens, hn::Lanes(tag));
+  const std::size_t lanes = hn::Lanes(FloatTag());
+  const std::size_t padded = round_up(tokens, lanes);
   for (std::size_t start = 1; start < features; start += kFeatureRows) {
     const std::size_t rows = std::min(kFeatureRows, features - start);
-    for (std::size_t r = 0; r < rows; ++r) {
-      const FloatVec weight = hn::Set(tag, norm[start + r]);
-      make_feature(feature_row(queries, stride, dim, start + r), padded, scratch + r * stride,
-                   [&](FloatTag, std::size_t t, FloatVec value) {
-                     hn::StoreU(hn::MulAdd(weight, value, hn::LoadU(tag, den + t)), tag, den + t);
-                   });
+    FeatureRow row[kFeatureRows];
+    for (std::size_t r = 0; r < rows; ++r) row[r] = feature_row(queries, stride, dim, start + r);
+    std::size_t t = 0;
+    for (; t + 4 * lanes <= padded; t += 4 * lanes) {
+      weigh_features<4>(row, rows, norm + start, t, scratch + t, stride, den + t);
     }
+    for (; t < padded; t += lanes) weigh_features<1>(row, rows, norm + start, t, scratch + t, stride, den + t);
     gemm(ColumnMajor{scratch, stride}, tokens, sums + start * columns, columns, columns, rows, y, columns, true);
   }
 }

@@ -87,7 +87,7 @@ struct Scratch {
         work(cpu::lend_scratch(kScoreRows * kQueryTile)),
         y(cpu::lend_scratch(columns * kQueryTile)),
         den(cpu::lend_scratch(kQueryTile)),
-        row(cpu::lend_scratch(dim)) {}
+        rows(cpu::lend_scratch(kTransposed * dim)) {}
 
   cpu::Scratch queries;  // (d, kQueryTile)
   cpu::Scratch keys;     // (d, kKeyTile)
@@ -95,19 +95,19 @@ struct Scratch {
   cpu::Scratch work;     // features or scores
   cpu::Scratch y;        // (kQueryTile, columns)
   cpu::Scratch den;      // (kQueryTile)
-  cpu::Scratch row;      // (d)
+  cpu::Scratch rows;     // (kTransposed, d)
 };
 
 template <typename T>
 void pack_queries(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
   pack_transposed(head.q + begin * head.stride, head.stride, tokens, kQueryTile, head.dim, head.normalize,
-                  head.temperature, scratch.row.get(), scratch.queries.get(), kQueryTile);
+                  head.temperature, scratch.rows.get(), scratch.queries.get(), kQueryTile);
 }
 
 template <typename T>
 void pack_keys(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
   pack_transposed(head.k + begin * head.stride, head.stride, tokens, kKeyTile, head.dim, head.normalize, 1.0f,
-                  scratch.row.get(), scratch.keys.get(), kKeyTile);
+                  scratch.rows.get(), scratch.keys.get(), kKeyTile);
   pack_rows(head.v + begin * head.stride, head.stride, tokens, head.dim, head.columns, scratch.values.get());
 }
 
@@ -230,6 +230,8 @@ namespace {
 constexpr std::int64_t kTasks = 32;
 // Keys that a range must have before splitting pays for summing the partial sums.
 constexpr std::int64_t kMinimumRange = 512;
+// Queries that a range must have before splitting pays for packing the keys once more, in the direct form.
+constexpr std::int64_t kMinimumQueries = 96;
 
 std::int64_t split_count(std::int64_t heads, std::int64_t length, std::int64_t minimum) {
   return std::clamp<std::int64_t>(kTasks / std::max<std::int64_t>(heads, 1), 1,
@@ -256,7 +258,7 @@ bool prefers_direct(const TaylorShiftArgs& args) {
 void direct(const TaylorShiftArgs& args, const ParallelFor& parallel_for) {
   const std::int64_t heads = args.batch * args.heads;
   const auto tile = static_cast<std::int64_t>(kScoreRows);
-  const std::int64_t splits = split_count(heads, args.length, tile);
+  const std::int64_t splits = split_count(heads, args.length, kMinimumQueries);
   parallel_for(static_cast<std::size_t>(heads * splits), [&](std::size_t task) {
     HWY_DYNAMIC_DISPATCH(attend_direct)(args, range_of(static_cast<std::int64_t>(task), splits, args.length, tile));
   });
