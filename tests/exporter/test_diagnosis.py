@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.exporter.runtimes.fused import needs_library
 
-from hsm_export import diagnosis
+from hsm_export import diagnosis, native
 from hsm_export.building import cuda_driver
 from hsm_export.building.cuda_driver import Driver
 
@@ -70,13 +71,19 @@ def test_a_failing_compiler_is_still_found(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_the_native_half_is_read_from_its_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(diagnosis, "__file__", str(tmp_path / "diagnosis.py"))
-    assert diagnosis._native() is None
+    monkeypatch.setattr(native, "_folders", lambda: iter([tmp_path]))
     (finding,) = diagnosis._native_findings([diagnosis.Tool("C++ compiler", None)])
     assert "install a C++ compiler" in str(finding.fix)
+    assert list(diagnosis._native_libraries()) == []
     (tmp_path / "native.json").write_text('{"libraries": ["libhsm.so", "libgone.so"]}')
-    (tmp_path / "libhsm.so").touch()
-    assert [tool.found for tool in diagnosis._native_libraries()] == [str(tmp_path / "libhsm.so"), None]
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libhsm.so").touch()
+    assert [tool.found for tool in diagnosis._native_libraries()] == [str(tmp_path / "lib" / "libhsm.so"), None]
     assert list(diagnosis._native_findings([])) == []
-    (tmp_path / "native.json").write_text("not json")
-    assert diagnosis._native() is None
+
+
+@needs_library
+def test_this_installations_libraries_are_listed() -> None:
+    assert diagnosis.Tool(native.CUSTOM_OPS, str(native.custom_ops_path())) in list(diagnosis._native_libraries())
+    assert list(diagnosis._native_findings([])) == []
+    assert diagnosis._runtime_state("ort-fused").problem is None

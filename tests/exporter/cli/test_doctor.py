@@ -78,7 +78,9 @@ def test_optional_packages_and_two_onnx_runtimes_do_not_stop_the_main_job(tmp_pa
     data = report(done)
     assert data["ready"] is True
     assert package(data, "torch")["problem"] is None
-    assert {"torch64", "onnx64", "torch", "onnx-reference", "ort"} <= {state["name"] for state in data["runtimes"]}
+    assert {"torch64", "onnx64", "torch", "onnx-reference", "ort", "ort-fused"} <= {
+        state["name"] for state in data["runtimes"]
+    }
     fixes = {finding["fix"] for finding in data["findings"]}
     assert {"pip install 'hsm-export[rtx]'", "pip install 'hsm-export[train]'"} <= fixes
     (warning,) = (finding for finding in data["findings"] if finding["severity"] == "warning")
