@@ -98,6 +98,43 @@ std::span<const std::int64_t> value_of(std::span<const AttributeValue> values, s
   return {};
 }
 
+// Sizes up to which no product that a kernel forms of them leaves 63 bits, not even in bytes or padded to vectors.
+constexpr std::int64_t kMaxElements = std::int64_t{1} << 59;
+constexpr std::int64_t kMaxHeadWidth = std::int64_t{1} << 20;
+constexpr std::int64_t kMaxExperts = std::int64_t{1} << 22;
+
+// Returns the product of the known sizes that are not 0, or `limit` + 1 when it exceeds `limit`.
+std::int64_t extent(std::string_view dims, const Sizes& sizes, std::int64_t limit) {
+  std::int64_t product = 1;
+  for (const char letter : dims) {
+    const auto found = sizes.find(letter);
+    if (found == sizes.end() || found->second <= 0) continue;
+    if (found->second > limit / product) return limit + 1;
+    product *= found->second;
+  }
+  return product;
+}
+
+// Refuses sizes that no memory holds: even of an empty tensor, because the products of its sizes must not overflow.
+std::optional<std::string> check_extents(const Operator& op, const Sizes& sizes) {
+  const std::string name(op.name);
+  if (const auto d = sizes.find('d'); d != sizes.end() && (d->second == 0 || d->second > kMaxHeadWidth)) {
+    return name + ": head width d must be from 1 to 2^20, got " + std::to_string(d->second);
+  }
+  if (sizes.contains('E') && extent("HE", sizes, kMaxExperts) > kMaxExperts) {
+    return name + ": the H heads must have at most 2^22 experts in all";
+  }
+  for (const std::span<const Port> ports : {op.inputs, op.outputs}) {
+    for (const Port& port : ports) {
+      if (extent(port.dims, sizes, kMaxElements) > kMaxElements) {
+        return name + ": the sizes " + joined(port.dims) + " of " + std::string(port.name) +
+               " multiply to more than 2^59";
+      }
+    }
+  }
+  return std::nullopt;
+}
+
 // What the letters alone cannot say.
 std::optional<std::string> check_sizes(const Operator& op, std::span<const AttributeValue> values, const Sizes& sizes) {
   const auto size = [&](char letter) {
@@ -183,6 +220,7 @@ std::optional<std::string> infer_shapes(const Operator& op, std::span<const Attr
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (auto problem = bind(op, op.inputs[i], inputs[i], sizes)) return problem;
   }
+  if (auto problem = check_extents(op, sizes)) return problem;
   if (auto problem = check_sizes(op, values, sizes)) return problem;
   outputs.clear();
   for (const Port& port : op.outputs) {

@@ -1,5 +1,6 @@
 #include "mixers/cpu/scratch.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <mutex>
@@ -61,7 +62,8 @@ void ReturnScratch::operator()(float* block) const {
 }
 
 Scratch lend_scratch(std::size_t count) {
-  const int size_class = std::bit_width(count == 0 ? 0 : count - 1);
+  count = std::max<std::size_t>(count, 1);  // Highway refuses empty blocks
+  const int size_class = std::bit_width(count - 1);
   Block block = size_class > kLargest ? hwy::AllocateAligned<float>(count) : shelf().take(size_class);
   if (block == nullptr) throw std::bad_alloc();
   return Scratch(block.release(), ReturnScratch{size_class});

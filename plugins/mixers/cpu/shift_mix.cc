@@ -81,7 +81,8 @@ class Rows {
   // Row b, `t` tokens from the start of this call (t < 0: before it), or null where nothing came before.
   const std::byte* token(std::int64_t b, std::int64_t t) const {
     if (t >= 0) return x(b, t);
-    if (args_.ring == nullptr || args_.position[b] + t < 0) return nullptr;
+    // Not position + t < 0: the position of an idle row may be any number.
+    if (args_.ring == nullptr || args_.position[b] < -t) return nullptr;
     return static_cast<const std::byte*>(args_.ring) + slot(b, args_.position[b] + t);
   }
 

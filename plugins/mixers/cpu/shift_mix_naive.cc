@@ -14,7 +14,7 @@ using cpu::store;
 template <typename T>
 double before(const ShiftMixArgs& args, const std::vector<T>& ring, std::int64_t b, std::int64_t t, std::int64_t c) {
   if (t >= 0) return load<T>(args.x, (b * args.length + t) * args.width + c);
-  if (args.ring == nullptr || args.position[b] + t < 0) return 0;
+  if (args.ring == nullptr || args.position[b] < -t) return 0;
   const std::int64_t slot = (args.position[b] + t) % args.ring_rows;
   return to_float(ring[static_cast<std::size_t>((b * args.ring_rows + slot) * args.width + c)]);
 }

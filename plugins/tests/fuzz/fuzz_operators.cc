@@ -1,0 +1,381 @@
+// libFuzzer target for what an ONNX file or a caller can choose: attributes, shapes, `lengths`, `position` and
+// contents.
+//
+// Whatever the table accepts must have sizes whose products fit in 63 bits. What is also small is run on buffers of
+// exactly the right size, so that AddressSanitizer sees every access beyond them, and compared with the definition.
+#include <fuzzer/FuzzedDataProvider.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "hwy/targets.h"
+#include "mixers/cpu/element.h"
+#include "mixers/opset.h"
+#include "onnxruntime/kernels.h"
+#include "tests/fuzz/definition.h"
+
+namespace hsm::fuzz {
+namespace {
+
+using opset::Operator;
+using opset::Port;
+using opset::Shape;
+
+constexpr std::int64_t kMax = std::numeric_limits<std::int64_t>::max();
+
+// Elements of the largest tensor, and multiplications of the call, up to which kernels and definition are run.
+constexpr std::int64_t kMaxElements = 1 << 16;
+constexpr std::int64_t kMaxWork = 1 << 22;
+constexpr std::int64_t kMaxDefinitionWork = 1 << 17;
+
+struct Node {
+  const Operator& op;
+  DType type;
+  std::vector<opset::AttributeValue> attributes;
+  std::vector<Shape> shapes;
+  std::vector<Shape> output_shapes;
+};
+
+[[noreturn]] void fail(const Node& node, const std::string& what) {
+  std::fprintf(stderr, "%s (%s): %s\n", std::string(node.op.name).c_str(), name_of(node.type), what.c_str());
+  std::abort();
+}
+
+// ---------------------------------------------------------------- drawing a node
+
+std::int64_t any_integer(FuzzedDataProvider& data) {
+  constexpr std::int64_t kEdges[] = {0,         1,         2,         3,         kMax,      kMax - 1, -1, -kMax - 1,
+                                     1ll << 20, 1ll << 31, 1ll << 32, 1ll << 59, 1ll << 62, 255,      256};
+  return data.ConsumeBool() ? data.PickValueInArray(kEdges) : data.ConsumeIntegral<std::int64_t>();
+}
+
+std::int64_t small_size(FuzzedDataProvider& data) {
+  constexpr std::int64_t kSizes[] = {0,  1,  2,  3,  4,  5,  7,   8,   9,   15,  16,
+                                     17, 24, 31, 33, 49, 65, 127, 129, 193, 513, 1030};
+  return data.ConsumeBool() ? data.PickValueInArray(kSizes) : data.ConsumeIntegralInRange<std::int64_t>(0, 20);
+}
+
+std::vector<opset::AttributeValue> draw_attributes(FuzzedDataProvider& data, const Operator& op) {
+  std::vector<opset::AttributeValue> values;
+  for (const opset::Attribute& attribute : op.attributes) {
+    if (data.ConsumeIntegralInRange(0, 31) == 31) continue;
+    const bool is_list = attribute.type == opset::AttributeType::kInts;
+    const bool is_wild = data.ConsumeIntegralInRange(0, 15) == 15;
+    std::vector<std::int64_t> ints(
+        data.ConsumeIntegralInRange<std::size_t>(is_wild ? 0 : 1, is_list || is_wild ? 6 : 1));
+    for (std::int64_t& value : ints) {
+      value =
+          is_wild ? any_integer(data) : data.ConsumeIntegralInRange<std::int64_t>(is_list ? 1 : 0, is_list ? 40 : 4);
+    }
+    if (attribute.name != "shifts" && attribute.name != "k" && !is_wild) ints.front() &= 1;
+    values.push_back({attribute.name, std::move(ints)});
+  }
+  return values;
+}
+
+// Sizes by letter that mostly agree with each other and with the attributes.
+std::map<char, std::int64_t> draw_sizes(FuzzedDataProvider& data, const Node& node) {
+  std::map<char, std::int64_t> sizes;
+  for (const Port& port : node.op.inputs) {
+    for (const char letter : port.dims) {
+      if (!sizes.contains(letter)) sizes[letter] = small_size(data);
+    }
+  }
+  if (sizes.contains('F')) sizes['F'] = 1 + sizes['d'] + sizes['d'] * (sizes['d'] + 1) / 2;
+  for (const opset::AttributeValue& value : node.attributes) {
+    if (value.name != "shifts" || value.ints.empty()) continue;
+    const std::int64_t largest = *std::ranges::max_element(value.ints);
+    sizes['D'] *= static_cast<std::int64_t>(value.ints.size());
+    if (largest < kMaxElements) sizes['R'] += std::max<std::int64_t>(largest, 0);
+  }
+  return sizes;
+}
+
+std::vector<Shape> draw_shapes(FuzzedDataProvider& data, const Node& node) {
+  std::map<char, std::int64_t> sizes = draw_sizes(data, node);
+  if (data.ConsumeIntegralInRange(0, 7) == 7) {
+    const std::string letters = "BTDRHdFEf";
+    sizes[letters[data.ConsumeIntegralInRange<std::size_t>(0, letters.size() - 1)]] = any_integer(data);
+  }
+  std::vector<Shape> shapes;
+  for (const Port& port : node.op.inputs) {
+    Shape shape;
+    for (const char letter : port.dims) shape.push_back(sizes[letter]);
+    shapes.push_back(std::move(shape));
+  }
+  const int mutations = data.ConsumeIntegralInRange(0, 15) < 13 ? 0 : data.ConsumeIntegralInRange(1, 4);
+  for (int i = 0; i < mutations; ++i) {
+    Shape& shape = shapes[data.ConsumeIntegralInRange<std::size_t>(0, shapes.size() - 1)];
+    if (data.ConsumeIntegralInRange(0, 3) == 0) shape.resize(data.ConsumeIntegralInRange<std::size_t>(0, 6));
+    if (!shape.empty()) shape[data.ConsumeIntegralInRange<std::size_t>(0, shape.size() - 1)] = any_integer(data);
+  }
+  if (data.ConsumeIntegralInRange(0, 63) == 63) shapes.resize(data.ConsumeIntegralInRange<std::size_t>(0, 8));
+  return shapes;
+}
+
+// ---------------------------------------------------------------- what the table accepts
+
+// Returns the elements of the largest tensor; kMaxElements + 1 when a size is unknown.
+std::int64_t check_products(const Node& node) {
+  std::int64_t largest = 0;
+  const auto visit = [&](const std::vector<Shape>& shapes) {
+    for (const Shape& shape : shapes) {
+      std::int64_t product = 1;
+      std::int64_t count = 1;
+      for (const std::int64_t size : shape) {
+        if (size > 0 && __builtin_mul_overflow(product, size, &product)) fail(node, "accepted sizes that overflow");
+        count = size < 0 ? kMaxElements + 1 : std::min(count, kMaxElements + 1) * std::min(size, kMaxElements + 1);
+      }
+      if (product > kMax / 8) fail(node, "accepted a tensor whose bytes overflow");
+      largest = std::max(largest, count);
+      if (std::ranges::any_of(shape, [](std::int64_t size) { return size < 0; })) largest = kMaxElements + 1;
+    }
+  };
+  visit(node.shapes);
+  visit(node.output_shapes);
+  return largest;
+}
+
+// A bound on the multiplications of the definition; every size is at most kMaxElements + 1.
+double work_of(const Node& node) {
+  std::map<char, double> sizes;
+  for (std::size_t i = 0; i < node.shapes.size(); ++i) {
+    for (std::size_t axis = 0; axis < node.shapes[i].size(); ++axis) {
+      sizes[node.op.inputs[i].dims[axis]] = static_cast<double>(node.shapes[i][axis]);
+    }
+  }
+  double work = (sizes['B'] + 1) * (sizes['T'] + 1);
+  if (sizes.contains('R')) return work * (sizes['D'] + 1) + sizes['B'] * sizes['R'] * sizes['D'];
+  if (sizes.contains('E')) return work * (sizes['H'] + 1) * (sizes['E'] + 1) * (sizes['D'] + 1) * (sizes['f'] + 1);
+  if (sizes.contains('F')) return work * (sizes['H'] + 1) * sizes['F'] * (sizes['d'] + 1);
+  if (sizes.contains('d')) return work * (sizes['H'] + 1) * (sizes['T'] + 1) * (sizes['d'] + 1);
+  return work * (sizes['D'] + 1);
+}
+
+// ---------------------------------------------------------------- running it
+
+DType type_of(const Node& node, const Port& port) {
+  switch (port.type) {
+    case opset::ElementType::kFloat32:
+      return DType::kFloat32;
+    case opset::ElementType::kInt64:
+      return DType::kInt64;
+    case opset::ElementType::kT:
+      break;
+  }
+  return node.type;
+}
+
+// A heap block that ends exactly where the tensor ends and is aligned for its elements only.
+class Tensor {
+ public:
+  Tensor(DType type, const Shape& shape, std::size_t misaligned) : type_(type), count_(1) {
+    for (const std::int64_t size : shape) count_ *= static_cast<std::size_t>(size);
+    offset_ = misaligned * size_of(type);
+    bytes_ = std::make_unique<std::byte[]>(offset_ + count_ * size_of(type));
+    std::fill_n(bytes_.get(), offset_ + count_ * size_of(type), std::byte{0xff});  // NaN in every type
+  }
+
+  std::size_t count() const { return count_; }
+  void* data() { return bytes_.get() + offset_; }
+  const void* data() const { return bytes_.get() + offset_; }
+
+  double at(std::size_t i) const {
+    double value = 0;
+    cpu::with_element(
+        type_, [&](auto element) { value = cpu::load<decltype(element)>(data(), static_cast<std::int64_t>(i)); });
+    return value;
+  }
+  void set(std::size_t i, double value) {
+    cpu::with_element(
+        type_, [&](auto element) { cpu::store<decltype(element)>(data(), static_cast<std::int64_t>(i), value); });
+  }
+
+ private:
+  DType type_;
+  std::size_t count_;
+  std::size_t offset_;
+  std::unique_ptr<std::byte[]> bytes_;
+};
+
+struct Inputs {
+  std::vector<Tensor> tensors;
+  bool is_wild = false;  // holds infinities, NaN, or numbers that overflow
+};
+
+void fill(FuzzedDataProvider& data, const Port& port, const Node& node, Tensor& tensor, bool is_wild,
+          std::mt19937& random) {
+  if (port.type == opset::ElementType::kInt64) {
+    const std::int64_t tokens = node.shapes.front()[1];
+    for (std::size_t b = 0; b < tensor.count(); ++b) {
+      std::int64_t value = data.ConsumeIntegralInRange<std::int64_t>(0, port.name == "lengths" ? tokens : 300);
+      const int choice = data.ConsumeIntegralInRange(0, 31);
+      if (choice == 31) value = any_integer(data);
+      if (choice == 30) value = kMax - tokens;
+      static_cast<std::int64_t*>(tensor.data())[b] = value;
+    }
+    return;
+  }
+  std::normal_distribution<double> normal;
+  constexpr float kWild[] = {0.0f,
+                             -0.0f,
+                             std::numeric_limits<float>::infinity(),
+                             std::numeric_limits<float>::quiet_NaN(),
+                             3e38f,
+                             -3e38f,
+                             1e-44f,
+                             65504.0f,
+                             -100.0f,
+                             100.0f};
+  for (std::size_t i = 0; i < tensor.count(); ++i) {
+    tensor.set(i, is_wild && random() % 4 == 0 ? double{kWild[random() % std::size(kWild)]} : normal(random));
+  }
+  // A history of four keys at the origin keeps the denominators of CausalTaylorShift away from zero.
+  if (port.name == "norm" && !is_wild) {
+    const auto features = static_cast<std::size_t>(node.shapes[5].back());
+    for (std::size_t i = 0; i < tensor.count(); ++i) tensor.set(i, i % features == 0 ? 4.0 : 0.0);
+  }
+}
+
+Inputs draw_inputs(FuzzedDataProvider& data, const Node& node) {
+  Inputs inputs;
+  inputs.is_wild = data.ConsumeIntegralInRange(0, 7) == 7;
+  std::mt19937 random(data.ConsumeIntegral<std::uint32_t>());
+  for (std::size_t i = 0; i < node.shapes.size(); ++i) {
+    const Port& port = node.op.inputs[i];
+    inputs.tensors.emplace_back(type_of(node, port), node.shapes[i], data.ConsumeIntegralInRange<std::size_t>(0, 3));
+    fill(data, port, node, inputs.tensors.back(), inputs.is_wild, random);
+  }
+  return inputs;
+}
+
+std::vector<Tensor> make_outputs(const Node& node) {
+  std::vector<Tensor> outputs;
+  for (std::size_t i = 0; i < node.output_shapes.size(); ++i) {
+    outputs.emplace_back(type_of(node, node.op.outputs[i]), node.output_shapes[i], i);
+  }
+  return outputs;
+}
+
+// Runs the tasks from the last to the first: no order is promised.
+void run_backwards(void*, std::size_t count, ParallelFor::Task task, void* context) {
+  for (std::size_t index = count; index > 0; --index) task(context, index - 1);
+}
+
+// Only tokens below `lengths` are specified in the outputs of the cached and causal forms.
+std::int64_t valid_tokens(const Node& node, const Inputs& inputs, std::int64_t b) {
+  if (node.op.outputs.size() == 1) return node.shapes.front()[1];
+  return static_cast<const std::int64_t*>(inputs.tensors.back().data())[b];
+}
+
+// The bound finds wrong elements; how exact the right ones are is for the unit tests.
+void compare(const Node& node, const Inputs& inputs, std::size_t output, const Tensor& actual, const Tensor& expected) {
+  double largest = 0;
+  for (std::size_t i = 0; i < expected.count(); ++i) {
+    if (std::isfinite(expected.at(i))) largest = std::max(largest, std::fabs(expected.at(i)));
+  }
+  const double unit = node.type == DType::kBFloat16 ? 0x1p-7 : node.type == DType::kFloat16 ? 0x1p-10 : 0x1p-23;
+  const auto batch = static_cast<std::size_t>(node.shapes.front()[0]);
+  for (std::size_t b = 0; b < batch; ++b) {
+    const std::size_t per_row = expected.count() / batch;
+    const std::int64_t tokens = node.shapes.front()[1];
+    std::size_t count = per_row;
+    if (output == 0 && tokens > 0) {
+      count = per_row / static_cast<std::size_t>(tokens) *
+              static_cast<std::size_t>(valid_tokens(node, inputs, static_cast<std::int64_t>(b)));
+    }
+    for (std::size_t i = b * per_row; i < b * per_row + count; ++i) {
+      const double bound = 2 * unit * std::fabs(expected.at(i)) + 5e-4 * largest + 1e-6;
+      if (std::isnan(expected.at(i)) && std::isnan(actual.at(i))) continue;
+      if (!(std::fabs(actual.at(i) - expected.at(i)) <= bound)) {
+        fail(node, "output " + std::to_string(output) + " element " + std::to_string(i) + " is " +
+                       std::to_string(actual.at(i)) + ", expected " + std::to_string(expected.at(i)));
+      }
+    }
+  }
+}
+
+void run(FuzzedDataProvider& data, const Node& node) {
+  Inputs inputs = draw_inputs(data, node);
+  const bool backwards = data.ConsumeBool();
+  const bool in_place = data.ConsumeBool();
+  std::vector<const void*> pointers;
+  for (const Tensor& tensor : inputs.tensors) pointers.push_back(tensor.data());
+  if (const auto problem = opset::check_rows(node.op, node.shapes, pointers)) return;
+
+  const bool has_definition = !inputs.is_wild && work_of(node) <= static_cast<double>(kMaxDefinitionWork);
+  std::vector<Tensor> expected = make_outputs(node);
+  const auto call = [&](const std::vector<void*>& outputs) {
+    return onnxruntime::Call{node.type, node.attributes, node.shapes, pointers, outputs};
+  };
+  std::vector<void*> targets;
+  for (Tensor& tensor : expected) targets.push_back(tensor.data());
+  if (has_definition) run_definition(node.op, call(targets));
+
+  // The carried buffers of the cached and causal forms are inputs and outputs of one shape, and may be the same.
+  std::vector<Tensor> actual = make_outputs(node);
+  targets.clear();
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    targets.push_back(actual[i].data());
+    for (std::size_t j = 0; in_place && i > 0 && j < node.op.inputs.size(); ++j) {
+      const std::string output(node.op.outputs[i].name);
+      if (output == std::string(node.op.inputs[j].name) + "_out") targets.back() = inputs.tensors[j].data();
+    }
+  }
+  onnxruntime::compute_of(node.op)(call(targets), backwards ? ParallelFor(run_backwards, nullptr) : ParallelFor());
+  if (!has_definition) return;
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    for (Tensor& input : inputs.tensors) {
+      if (targets[i] == input.data() && targets[i] != actual[i].data()) {
+        compare(node, inputs, i, input, expected[i]);
+        targets[i] = nullptr;
+      }
+    }
+    if (targets[i] != nullptr) compare(node, inputs, i, actual[i], expected[i]);
+  }
+}
+
+bool is_empty(const Shape& shape) { return std::ranges::find(shape, 0) != shape.end(); }
+
+void choose_instruction_set(FuzzedDataProvider& data) {
+  static const std::vector<std::int64_t> targets = [] {
+    hwy::SetSupportedTargetsForTest(0);
+    return hwy::SupportedAndGeneratedTargets();
+  }();
+  hwy::SetSupportedTargetsForTest(targets[data.ConsumeIntegralInRange<std::size_t>(0, targets.size() - 1)]);
+}
+
+void test_one(FuzzedDataProvider& data) {
+  constexpr DType kTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
+  const auto operators = opset::operators();
+  Node node{operators[data.ConsumeIntegralInRange<std::size_t>(0, operators.size() - 1)],
+            data.PickValueInArray(kTypes),
+            {},
+            {},
+            {}};
+  node.attributes = draw_attributes(data, node.op);
+  node.shapes = draw_shapes(data, node);
+  if (const auto problem = opset::check_attributes(node.op, node.attributes)) return;
+  if (const auto problem = opset::infer_shapes(node.op, node.attributes, node.shapes, node.output_shapes)) return;
+  if (check_products(node) > kMaxElements) return;
+  if (work_of(node) > static_cast<double>(kMaxWork) && !std::ranges::all_of(node.output_shapes, is_empty)) return;
+  choose_instruction_set(data);
+  run(data, node);
+}
+
+}  // namespace
+}  // namespace hsm::fuzz
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
+  FuzzedDataProvider data(bytes, size);
+  hsm::fuzz::test_one(data);
+  return 0;
+}
