@@ -71,9 +71,12 @@ inline void attend_inside(std::size_t tokens, std::size_t dim, std::size_t colum
 // Adds a chunk of keys and values to the state.
 inline void update_state(std::size_t tokens, std::size_t dim, std::size_t columns, std::size_t features,
                          CausalScratch& s) {
+  const FloatTag tag;
   s.norm[0] += static_cast<float>(tokens);
-  for (std::size_t t = 0; t < tokens; ++t) {
-    for (std::size_t i = 0; i < columns; ++i) s.sums[i] += s.values[t * columns + i];
+  for (std::size_t i = 0; i < columns; i += hn::Lanes(tag)) {
+    FloatVec total = hn::Zero(tag);
+    for (std::size_t t = 0; t < tokens; ++t) total = hn::Add(total, hn::LoadU(tag, s.values.get() + t * columns + i));
+    hn::StoreU(hn::Add(total, hn::LoadU(tag, s.sums.get() + i)), tag, s.sums.get() + i);
   }
   accumulate_features(s.keys.get(), kChunk, tokens, dim, s.values.get(), columns, features, s.work.get(), s.sums.get(),
                       s.norm.get());

@@ -50,7 +50,8 @@ struct ColumnMajor {
   HWY_INLINE ColumnMajor from(std::size_t m) const { return {data + m, stride}; }
 };
 
-// C[0..kRows, 0..kVectors*lanes) (+)= A B, in registers.
+// C[0..kRows, 0..kVectors*lanes) (+)= A B, in registers. C is added last: sums of many tiles lose fewer digits than if
+// each product were added to all that came before.
 template <std::size_t kRows, std::size_t kVectors, typename A>
 HWY_NOINLINE void gemm_block(A a, const float* HWY_RESTRICT b, std::size_t b_stride, std::size_t depth,
                              float* HWY_RESTRICT c, std::size_t c_stride, bool accumulate) {
@@ -58,9 +59,7 @@ HWY_NOINLINE void gemm_block(A a, const float* HWY_RESTRICT b, std::size_t b_str
   const std::size_t lanes = hn::Lanes(tag);
   FloatVec sum[kRows][kVectors];
   for (std::size_t m = 0; m < kRows; ++m) {
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      sum[m][v] = accumulate ? hn::LoadU(tag, c + m * c_stride + v * lanes) : hn::Zero(tag);
-    }
+    for (std::size_t v = 0; v < kVectors; ++v) sum[m][v] = hn::Zero(tag);
   }
   for (std::size_t k = 0; k < depth; ++k) {
     FloatVec row[kVectors];
@@ -71,7 +70,10 @@ HWY_NOINLINE void gemm_block(A a, const float* HWY_RESTRICT b, std::size_t b_str
     }
   }
   for (std::size_t m = 0; m < kRows; ++m) {
-    for (std::size_t v = 0; v < kVectors; ++v) hn::StoreU(sum[m][v], tag, c + m * c_stride + v * lanes);
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      float* to = c + m * c_stride + v * lanes;
+      hn::StoreU(accumulate ? hn::Add(sum[m][v], hn::LoadU(tag, to)) : sum[m][v], tag, to);
+    }
   }
 }
 
