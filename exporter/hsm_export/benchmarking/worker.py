@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any
 
+from .memory import forget_peak, peak_bytes, resident_bytes
 from .protocol import TURN_SECONDS, WARM_UP_CALLS, Job
 
 
@@ -41,11 +40,11 @@ class Worker:
         context = RunContext(file.model, file.path.parent, file.precision, source.load if source else None)
         self._runner = get(job.runtime).runner(context)
         self._runner.activate()
-        self._loaded = _resident_bytes()
+        self._loaded = resident_bytes()
 
     def prepare(self, index: int) -> dict[str, Any]:
         """Warm up with one shape."""
-        _forget_peak()
+        forget_peak()
         for _ in range(WARM_UP_CALLS):
             self._call(index)
         return {"ready": True}
@@ -61,7 +60,7 @@ class Worker:
 
     def memory(self, _index: int) -> dict[str, Any]:
         """Return the peak of resident memory since the last `prepare`, and what of it the runs took."""
-        peak = _peak_bytes()
+        peak = peak_bytes()
         return {"peak": peak, "extra": max(peak - self._loaded, 0)}
 
     def _call(self, index: int) -> float:
@@ -84,31 +83,6 @@ def serve(requests: Iterator[str], replies: IO[str]) -> None:
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"}
         print(json.dumps(answer), file=replies, flush=True)
-
-
-def _forget_peak() -> None:
-    """Let the kernel's record of this process's peak start anew; without it the peak of earlier shapes counts."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def _peak_bytes() -> int:
-    return _status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _resident_bytes() -> int:
-    return _status_bytes("VmRSS") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _status_bytes(field: str) -> int:
-    """Return a field of this process's status in bytes, 0 where the system does not tell."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
 
 
 def main() -> None:

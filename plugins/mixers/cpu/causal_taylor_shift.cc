@@ -112,10 +112,10 @@ void scan_head(const CausalTaylorShiftArgs& args, std::int64_t head) {
   for (std::size_t first = 0; first < length; first += kChunk) {
     const std::size_t tokens = std::min(kChunk, length - first);
     const std::size_t offset = static_cast<std::size_t>(start) + first * stride;
-    pack_transposed(static_cast<const T*>(args.q) + offset, stride, tokens, kChunk, dim, args.normalize, temperature,
+    pack_transposed(static_cast<const T*>(args.q) + offset, stride, tokens, dim, args.normalize, temperature,
                     s.rows.get(), s.queries.get(), kChunk);
-    pack_transposed(static_cast<const T*>(args.k) + offset, stride, tokens, kChunk, dim, args.normalize, 1.0f,
-                    s.rows.get(), s.keys.get(), kChunk);
+    pack_transposed(static_cast<const T*>(args.k) + offset, stride, tokens, dim, args.normalize, 1.0f, s.rows.get(),
+                    s.keys.get(), kChunk);
     pack_rows(static_cast<const T*>(args.v) + offset, stride, tokens, dim, columns, s.values.get());
     attend_state(tokens, dim, columns, features, s);
     attend_inside(tokens, dim, columns, s);

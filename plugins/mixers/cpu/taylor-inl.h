@@ -79,12 +79,13 @@ inline void normalize_columns(float* tile, std::size_t stride, std::size_t colum
   }
 }
 
-// Reads `tokens` rows of `dim` elements, `stride` elements apart, into the transposed tile (dim, tile_stride); rows are
-// scaled to the length `scale` when `normalize`. Columns from `tokens` to `columns` (a multiple of the vector length)
-// become zero. `rows` holds kTransposed rows of `dim` floats.
+// Reads `tokens` rows of `dim` elements, `stride` elements apart, into the transposed tile (dim, tile_stride), zero up
+// to the next whole vector; rows are scaled to the length `scale` when `normalize`. `rows` holds kTransposed rows of
+// `dim` floats.
 template <typename T>
-void pack_transposed(const T* from, std::size_t stride, std::size_t tokens, std::size_t columns, std::size_t dim,
-                     bool normalize, float scale, float* rows, float* tile, std::size_t tile_stride) {
+void pack_transposed(const T* from, std::size_t stride, std::size_t tokens, std::size_t dim, bool normalize,
+                     float scale, float* rows, float* tile, std::size_t tile_stride) {
+  const std::size_t columns = round_up(tokens, hn::Lanes(FloatTag()));
   for (std::size_t i = 0; i < dim; ++i) {
     std::fill(tile + i * tile_stride + tokens, tile + i * tile_stride + columns, 0.0f);
   }
@@ -97,7 +98,7 @@ void pack_transposed(const T* from, std::size_t stride, std::size_t tokens, std:
     to_floats(from + t * stride, dim, rows);
     for (std::size_t i = 0; i < dim; ++i) tile[i * tile_stride + t] = rows[i];
   }
-  if (normalize) normalize_columns(tile, tile_stride, round_up(tokens, hn::Lanes(FloatTag())), dim, scale);
+  if (normalize) normalize_columns(tile, tile_stride, columns, dim, scale);
 }
 
 // Reads `tokens` rows of values into the tile (tokens, columns), zero beyond `dim`.

@@ -100,14 +100,14 @@ struct Scratch {
 
 template <typename T>
 void pack_queries(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
-  pack_transposed(head.q + begin * head.stride, head.stride, tokens, kQueryTile, head.dim, head.normalize,
-                  head.temperature, scratch.rows.get(), scratch.queries.get(), kQueryTile);
+  pack_transposed(head.q + begin * head.stride, head.stride, tokens, head.dim, head.normalize, head.temperature,
+                  scratch.rows.get(), scratch.queries.get(), kQueryTile);
 }
 
 template <typename T>
 void pack_keys(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
-  pack_transposed(head.k + begin * head.stride, head.stride, tokens, kKeyTile, head.dim, head.normalize, 1.0f,
-                  scratch.rows.get(), scratch.keys.get(), kKeyTile);
+  pack_transposed(head.k + begin * head.stride, head.stride, tokens, head.dim, head.normalize, 1.0f, scratch.rows.get(),
+                  scratch.keys.get(), kKeyTile);
   pack_rows(head.v + begin * head.stride, head.stride, tokens, head.dim, head.columns, scratch.values.get());
 }
 
@@ -162,7 +162,7 @@ void efficient_tile(const Head<T>& head, std::size_t begin, std::size_t tokens, 
   const auto features = static_cast<std::size_t>(taylor_features(static_cast<std::int64_t>(head.dim)));
   pack_queries(head, begin, tokens, scratch);
   for (std::size_t n = 0; n < tokens; ++n) std::copy_n(total.sums, head.columns, scratch.y.get() + n * head.columns);
-  std::fill_n(scratch.den.get(), kQueryTile, total.norm[0]);
+  std::fill_n(scratch.den.get(), round_up(tokens, hn::Lanes(FloatTag())), total.norm[0]);
   apply_features(scratch.queries.get(), kQueryTile, tokens, head.dim, total.sums, total.norm, head.columns, features,
                  scratch.work.get(), scratch.y.get(), scratch.den.get());
 }
@@ -255,6 +255,14 @@ bool prefers_direct(const TaylorShiftArgs& args) {
   return direct <= efficient;
 }
 
+// Flops that one thread does about as quickly as it hands work to others.
+constexpr std::int64_t kSmall = 1 << 20;
+const ParallelFor kSerial;
+
+bool is_small(const TaylorShiftArgs& args) {
+  return args.batch * args.heads * args.length * args.length * args.dim * 4 < kSmall;
+}
+
 void direct(const TaylorShiftArgs& args, const ParallelFor& parallel_for) {
   const std::int64_t heads = args.batch * args.heads;
   const auto tile = static_cast<std::int64_t>(kScoreRows);
@@ -331,8 +339,9 @@ void efficient_by_part(const TaylorShiftArgs& args, std::int64_t splits, const P
 
 }  // namespace
 
-void taylor_shift(const TaylorShiftArgs& args, const ParallelFor& parallel_for, TaylorForm form) {
+void taylor_shift(const TaylorShiftArgs& args, const ParallelFor& pool, TaylorForm form) {
   if (args.batch == 0 || args.heads == 0 || args.length == 0 || args.dim == 0) return;
+  const ParallelFor& parallel_for = is_small(args) ? kSerial : pool;
   if (form == TaylorForm::kDirect || (form == TaylorForm::kAuto && prefers_direct(args))) {
     return direct(args, parallel_for);
   }
