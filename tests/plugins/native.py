@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,14 @@ ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "native"
 
 
-def needs(program: str) -> pytest.MarkDecorator:
+def program(name: str) -> str | None:
+    """Return the path of a program of this Python environment or of the system."""
+    return shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+
+
+def needs(name: str) -> pytest.MarkDecorator:
     """Skip where a program is missing."""
-    return pytest.mark.skipif(shutil.which(program) is None, reason=f"there is no {program} on this machine")
+    return pytest.mark.skipif(program(name) is None, reason=f"there is no {name} on this machine")
 
 
 def built(name: str) -> Path:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
 
+import onnxruntime
+import pytest
+from tests.exporter.opset.harness import one_node_model
 from tests.exporter.runtimes.fused import needs_library
-from tests.plugins.native import needs
+from tests.plugins.native import BUILD, ROOT, needs, program
 
 import hsm_export
 
 pytestmark = needs_library
 
 
-def output(*command: str | Path) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def output(name: str, *arguments: str | Path) -> str:
+    return subprocess.run([str(program(name)), *arguments], capture_output=True, text=True, check=True).stdout
 
 
 @needs("nm")
@@ -43,3 +47,34 @@ def test_cmake_finds_the_library(tmp_path: Path) -> None:
     printed = output("cmake", "-S", tmp_path, "-B", tmp_path / "build", prefix)
     (found,) = re.findall(r"library=(.*)", printed)
     assert Path(found).samefile(hsm_export.custom_ops_path())
+
+
+@pytest.mark.slow
+@needs("c++")
+@needs("cmake")
+def test_the_documented_program_runs(tmp_path: Path) -> None:
+    if not (BUILD / "CMakeCache.txt").is_file():
+        pytest.skip("ONNX Runtime's headers are known to the native build alone; `make cpp-test` makes it")
+    (headers,) = re.findall(r"HSM_ONNXRUNTIME_INCLUDE_DIR:.*=(.*)", (BUILD / "CMakeCache.txt").read_text())
+    (runtime,) = Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.1.*")
+    (tmp_path / "libonnxruntime.so.1").symlink_to(runtime)
+    documented = (ROOT / "docs" / "fused-kernels.md").read_text()
+    (package,) = re.findall(r"```cmake\n(.*?)```", documented, re.DOTALL)
+    (source,) = re.findall(r"```cpp\n(.*?)```", documented, re.DOTALL)
+    (tmp_path / "main.cc").write_text(source)
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.24)\nproject(consumer LANGUAGES CXX)\nset(CMAKE_CXX_STANDARD 20)\n"
+        f"{package}"
+        f'target_include_directories(app PRIVATE "{headers}")\ntarget_link_libraries(app PRIVATE "{runtime}")\n'
+    )
+    build = tmp_path / "build"
+    output("cmake", "-S", tmp_path, "-B", build, f"-DCMAKE_PREFIX_PATH={hsm_export.cmake_prefix_path()}")
+    output("cmake", "--build", build)
+    model = tmp_path / "m.onnx"
+    # Without its body only the library can run the node.
+    proto = one_node_model("TokenShift", {"shifts": [1]})
+    del proto.functions[:]
+    model.write_bytes(proto.SerializeToString())
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run([build / "app", model], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.returncode) == ("1 inputs\n", 0), done.stderr
