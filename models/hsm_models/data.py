@@ -26,6 +26,7 @@ HELD_OUT_FRACTION = 0.05
 DIGITS = "digits"
 DIGITS_TEST_FRACTION = 0.2
 DIGITS_SPLIT_SEED = 2026
+DIGITS_WHITE = 16
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
@@ -181,14 +182,11 @@ class SequenceData:
 
 
 class ImageData(SequenceData):
-    """Square images read row by row; training images are moved by up to one pixel in each direction."""
+    """Images read row by row; each pixel of a training image varies by up to two of the grey levels 0..16."""
 
     def _vary(self, sequences: Tensor, generator: torch.Generator) -> Tensor:
-        side = math.isqrt(sequences.shape[1])
-        padded = torch.nn.functional.pad(sequences.view(-1, side, side), (1, 1, 1, 1))
-        corners = torch.randint(3, (2, len(sequences), 1), generator=generator) + torch.arange(side)
-        rows = torch.arange(len(sequences))[:, None, None]
-        return padded[rows, corners[0][:, :, None], corners[1][:, None, :]].flatten(1)
+        noise = torch.randint(-2, 3, sequences.shape, generator=generator)
+        return (sequences + noise).clamp(0, DIGITS_WHITE)
 
 
 def load_text(path: str | Path, length: int, level: Level = "byte") -> TextData:

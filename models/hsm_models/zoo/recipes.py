@@ -101,7 +101,7 @@ def _shifts(mixing: str, *shifts: int) -> HSMConfig:
     return HSMConfig(shifts=shifts, mixing=mixing)
 
 
-_DIGITS_LAYER = LayerConfig(TaylorShiftConfig(heads=4, output_norm=True), MLPConfig(hidden=192))
+_DIGITS_LAYER = LayerConfig(TaylorShiftConfig(heads=4, output_norm=True), MLPConfig(hidden=128))
 
 _RECIPES = {
     "hsm-lm": Recipe(
@@ -156,15 +156,16 @@ _RECIPES = {
         ModelConfig(
             task="sequence_classifier",
             input="pixels",
-            width=96,
+            width=64,
             vocab_size=17,
             classes=10,
             positions="learned",
             max_length=64,
-            layers=(_DIGITS_LAYER,) * 4,
+            pooling="mean",
+            layers=(_DIGITS_LAYER,) * 3,
         ),
         DIGITS,
-        TrainingSettings(steps=1500, batch=32, lr=2e-3, warmup=100, weight_decay=0.2, evaluate_every=250, seed=1),
+        TrainingSettings(steps=2400, batch=16, lr=2e-3, warmup=100, evaluate_every=400, seed=1),
         "TaylorShift over the 64 pixels of a digit, normalised, with output norm.",
     ),
 }
