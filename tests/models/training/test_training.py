@@ -138,7 +138,7 @@ def test_bad_outputs_are_refused_before_training(text: Path, tmp_path: Path) -> 
 
 def test_recipes_fill_what_the_options_leave_open(tmp_path: Path) -> None:
     chosen = plan("taylor-shift-digits", None, None, {"steps": 3, "batch": None})
-    assert (chosen.data, chosen.settings.steps, chosen.settings.batch) == ("digits", 3, 32)
+    assert (chosen.data, chosen.settings.steps, chosen.settings.batch) == ("digits", 3, 16)
     chosen = plan(None, "c.json", "text.txt", {"lr": 0.5})
     assert (chosen.config, chosen.data, chosen.settings.lr) == (Path("c.json"), "text.txt", 0.5)
     with pytest.raises(ConfigError, match="--config and --data"):
