@@ -171,5 +171,18 @@ TEST(ShiftMix, AStepInPlaceTouchesOneSlotOfTheRing) {
   EXPECT_LE(changed, 8);
 }
 
+// Outputs that no cache holds are written past the caches where they are aligned.
+TEST(ShiftMix, LargeOutputs) {
+  std::mt19937 random(5);
+  for (const std::size_t misalignment : {std::size_t{0}, sizeof(float)}) {
+    const Case c{1, 16500, 64, {1, 2, 64, 4}, DType::kFloat32, true, false, false, 0, misalignment};
+    ShiftMix problem(c, random);
+    const Result naive = problem.run([](const ShiftMixArgs& args) { shift_mix_naive(args); });
+    testing::Pool pool(2);
+    const Result fast = problem.run([&](const ShiftMixArgs& args) { shift_mix(args, pool.parallel_for()); });
+    problem.compare(fast, naive, "large output");
+  }
+}
+
 }  // namespace
 }  // namespace hsm

@@ -2,62 +2,21 @@
 
 #include <algorithm>
 #include <cstring>
-#include <vector>
+#include <type_traits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "mixers/cpu/shift_mix.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "mixers/cpu/element.h"
 #include "mixers/cpu/simd-inl.h"
 
-HWY_BEFORE_NAMESPACE();
-namespace hsm::HWY_NAMESPACE {
-
-// y[c] = alpha[c] x[c] + beta[c] shifted[c] for `count` channels; a null `shifted` is zero.
-template <typename T>
-HWY_NOINLINE void mix_row(const T* x, const T* shifted, const T* alpha, const T* beta, std::size_t count, T* y) {
-  const FloatTag tag;
-  const std::size_t lanes = hn::Lanes(tag);
-  std::size_t c = 0;
-  if (shifted == nullptr) {
-    for (; c + lanes <= count; c += lanes) {
-      store_floats(tag, hn::Mul(load_floats(tag, alpha + c), load_floats(tag, x + c)), y + c);
-    }
-    for (; c < count; ++c) y[c] = from_float<T>(to_float(alpha[c]) * to_float(x[c]));
-    return;
-  }
-  for (; c + lanes <= count; c += lanes) {
-    const auto own = hn::Mul(load_floats(tag, alpha + c), load_floats(tag, x + c));
-    store_floats(tag, hn::MulAdd(load_floats(tag, beta + c), load_floats(tag, shifted + c), own), y + c);
-  }
-  for (; c < count; ++c) {
-    y[c] = from_float<T>(to_float(alpha[c]) * to_float(x[c]) + to_float(beta[c]) * to_float(shifted[c]));
-  }
-}
-
-void mix_row_of(DType type, const void* x, const void* shifted, const void* alpha, const void* beta, std::size_t count,
-                void* y) {
-  cpu::with_element(type, [&](auto element) {
-    using T = decltype(element);
-    mix_row(static_cast<const T*>(x), static_cast<const T*>(shifted), static_cast<const T*>(alpha),
-            static_cast<const T*>(beta), count, static_cast<T*>(y));
-  });
-}
-
-}  // namespace hsm::HWY_NAMESPACE
-HWY_AFTER_NAMESPACE();
-
-#if HWY_ONCE
+#ifndef HSM_SHIFT_MIX_CC_
+#define HSM_SHIFT_MIX_CC_
 namespace hsm {
-
-HWY_EXPORT(mix_row_of);
-
 namespace {
-
-// Tokens of one row that a task handles: enough work to hide the cost of handing it out.
-constexpr std::int64_t kTaskBytes = 256 * 1024;
 
 // Byte offsets into the buffers of one call.
 class Rows {
@@ -92,24 +51,115 @@ class Rows {
   std::int64_t row_;
 };
 
+// Tokens of one row of the batch.
+struct TokenRange {
+  std::int64_t b;
+  std::int64_t begin;
+  std::int64_t end;
+};
+
+}  // namespace
+}  // namespace hsm
+#endif  // HSM_SHIFT_MIX_CC_
+
+HWY_BEFORE_NAMESPACE();
+namespace hsm::HWY_NAMESPACE {
+
+// Stores that leave the caches to others; only float vectors are whole cache lines, or halves or quarters of one.
+template <bool kStream, typename T>
+HWY_INLINE void put(FloatTag tag, FloatVec value, T* y) {
+  if constexpr (kStream && std::is_same_v<T, float>) {
+    hn::Stream(value, tag, y);
+  } else {
+    store_floats(tag, value, y);
+  }
+}
+
+// y[c] = alpha[c] x[c] + beta[c] shifted[c] for `count` channels; a null `shifted` is zero.
+template <bool kStream, typename T>
+HWY_INLINE void mix_row(const T* x, const T* shifted, const T* alpha, const T* beta, std::size_t count, T* y) {
+  const FloatTag tag;
+  const std::size_t lanes = hn::Lanes(tag);
+  std::size_t c = 0;
+  if (shifted == nullptr) {
+    for (; c + lanes <= count; c += lanes) {
+      put<kStream>(tag, hn::Mul(load_floats(tag, alpha + c), load_floats(tag, x + c)), y + c);
+    }
+    for (; c < count; ++c) y[c] = from_float<T>(to_float(alpha[c]) * to_float(x[c]));
+    return;
+  }
+  for (; c + lanes <= count; c += lanes) {
+    const auto own = hn::Mul(load_floats(tag, alpha + c), load_floats(tag, x + c));
+    put<kStream>(tag, hn::MulAdd(load_floats(tag, beta + c), load_floats(tag, shifted + c), own), y + c);
+  }
+  for (; c < count; ++c) {
+    y[c] = from_float<T>(to_float(alpha[c]) * to_float(x[c]) + to_float(beta[c]) * to_float(shifted[c]));
+  }
+}
+
+template <bool kStream, typename T>
+void mix_range(const ShiftMixArgs& args, const Rows& rows, const TokenRange& range) {
+  const std::size_t count = static_cast<std::size_t>(args.width) / args.shifts.size();
+  const auto* alpha = static_cast<const T*>(args.alpha);
+  const auto* beta = static_cast<const T*>(args.beta);
+  for (std::int64_t t = range.begin; t < range.end; ++t) {
+    const T* x = reinterpret_cast<const T*>(rows.x(range.b, t));
+    T* y = reinterpret_cast<T*>(rows.y(range.b, t));
+    std::size_t c = 0;
+    for (const std::int64_t shift : args.shifts) {
+      const T* token = reinterpret_cast<const T*>(rows.token(range.b, t - shift));
+      mix_row<kStream>(x + c, token == nullptr ? nullptr : token + c, alpha + c, beta + c, count, y + c);
+      c += count;
+    }
+  }
+}
+
+// `stream`: the outputs are more than the caches hold.
+void mix_tokens(const ShiftMixArgs& args, const Rows& rows, const TokenRange& range, bool stream) {
+  const std::size_t vector = hn::Lanes(FloatTag()) * sizeof(float);
+  const std::size_t group = static_cast<std::size_t>(rows.row_bytes()) / args.shifts.size();
+  const bool aligned = reinterpret_cast<std::uintptr_t>(args.y) % vector == 0 && group % vector == 0;
+  cpu::with_element(args.type, [&](auto element) {
+    using T = decltype(element);
+    if (std::is_same_v<T, float> && stream && aligned) {
+      mix_range<true, T>(args, rows, range);
+      hwy::FlushStream();
+    } else {
+      mix_range<false, T>(args, rows, range);
+    }
+  });
+}
+
+}  // namespace hsm::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace hsm {
+
+HWY_EXPORT(mix_tokens);
+
+namespace {
+
+// Tokens of one row that a task handles: enough work to hide the cost of handing it out.
+constexpr std::int64_t kTaskBytes = 256 * 1024;
+// Bytes of output from which on they would only push other data out of the caches; measured.
+constexpr std::int64_t kStreamBytes = 16 * 1024 * 1024;
+
 const std::byte* at(const void* data, std::int64_t offset) { return static_cast<const std::byte*>(data) + offset; }
 
-void shift_token(const ShiftMixArgs& args, const Rows& rows, std::int64_t b, std::int64_t t) {
-  const auto groups = static_cast<std::int64_t>(args.shifts.size());
-  const std::int64_t group_bytes = rows.row_bytes() / groups;
-  const auto count = static_cast<std::size_t>(args.width / groups);
-  for (std::int64_t g = 0; g < groups; ++g) {
-    const std::int64_t offset = g * group_bytes;
-    const std::byte* token = rows.token(b, t - args.shifts[static_cast<std::size_t>(g)]);
-    const void* shifted = token == nullptr ? nullptr : token + offset;
-    void* y = rows.y(b, t) + offset;
-    if (args.alpha != nullptr) {
-      HWY_DYNAMIC_DISPATCH(mix_row_of)
-      (args.type, rows.x(b, t) + offset, shifted, at(args.alpha, offset), at(args.beta, offset), count, y);
-    } else if (shifted != nullptr) {
-      std::memcpy(y, shifted, static_cast<std::size_t>(group_bytes));
-    } else {
-      std::memset(y, 0, static_cast<std::size_t>(group_bytes));
+// y[b,t,c] = x[b,t-s(c),c], without arithmetic.
+void copy_tokens(const ShiftMixArgs& args, const Rows& rows, const TokenRange& range) {
+  const std::size_t bytes = static_cast<std::size_t>(rows.row_bytes()) / args.shifts.size();
+  for (std::int64_t t = range.begin; t < range.end; ++t) {
+    std::byte* y = rows.y(range.b, t);
+    std::size_t offset = 0;
+    for (const std::int64_t shift : args.shifts) {
+      if (const std::byte* token = rows.token(range.b, t - shift)) {
+        std::memcpy(y + offset, token + offset, bytes);
+      } else {
+        std::memset(y + offset, 0, bytes);
+      }
+      offset += bytes;
     }
   }
 }
@@ -134,10 +184,12 @@ void shift_mix(const ShiftMixArgs& args, const ParallelFor& parallel_for) {
   const Rows rows(args);
   const std::int64_t block = std::max<std::int64_t>(kTaskBytes / rows.row_bytes(), 1);
   const std::int64_t blocks = (args.length + block - 1) / block;
+  const bool stream = args.batch * args.length * rows.row_bytes() >= kStreamBytes;
   parallel_for(static_cast<std::size_t>(args.batch * blocks), [&](std::size_t task) {
-    const std::int64_t b = static_cast<std::int64_t>(task) / blocks;
     const std::int64_t start = static_cast<std::int64_t>(task) % blocks * block;
-    for (std::int64_t t = start; t < std::min(start + block, args.length); ++t) shift_token(args, rows, b, t);
+    const TokenRange range{static_cast<std::int64_t>(task) / blocks, start, std::min(start + block, args.length)};
+    if (args.alpha == nullptr) return copy_tokens(args, rows, range);
+    HWY_DYNAMIC_DISPATCH(mix_tokens)(args, rows, range, stream);
   });
   if (args.ring == nullptr) return;
   // Read before write: the ring may be updated in place, so nobody may still be reading it.
