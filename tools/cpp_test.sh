@@ -1,12 +1,46 @@
 #!/usr/bin/env bash
-# Build the C++ tests with a preset of plugins/CMakePresets.json and run them: release, asan or tsan.
+# Build the C++ tests with a preset of plugins/CMakePresets.json and run them: release, asan, tsan, aarch64, or
+# fuzz [seconds]. Exits with 3 and the reason when a preset's tools are not installed.
 set -euo pipefail
 cd "$(dirname "$0")/../plugins"
 preset=${1:-release}
+seconds=${2:-60}
+build=../build/native-$preset
 log=../build/cpp-$preset.log
 mkdir -p ../build
-if ! { cmake --preset "$preset" && cmake --build --preset "$preset" --parallel 2; } >"$log" 2>&1; then
+
+missing() {
+    echo "skipped: $1" >&2
+    exit 3
+}
+
+case $preset in
+aarch64)
+    for tool in aarch64-linux-gnu-g++ qemu-aarch64; do
+        command -v $tool >/dev/null || missing "$tool is not installed (Debian: g++-aarch64-linux-gnu qemu-user)"
+    done
+    ;;
+fuzz)
+    CXX=$(compgen -c clang++ | sort -V | tail -1)
+    [ -n "$CXX" ] || missing "clang++ is not installed (Debian: clang-19 libclang-rt-19-dev)"
+    export CXX
+    ;;
+esac
+
+if ! { cmake --preset "$preset" && cmake --build --preset "$preset" --parallel "${JOBS:-2}"; } >"$log" 2>&1; then
     tail -40 "$log" >&2
     exit 1
+fi
+
+if [ "$preset" = fuzz ]; then
+    mkdir -p "$build/corpus"
+    exec "$build/tests/fuzz/hsm_fuzz_operators" -max_total_time="$seconds" -max_len=256 -len_control=0 -timeout=60 \
+        -rss_limit_mb=2000 -print_final_stats=1 -verbosity=0 -artifact_prefix="$build/" "$build/corpus"
+fi
+
+# The tests of the ONNX Runtime library run in the wheel's own libonnxruntime.so, where there is one.
+wheel=$(compgen -G "$PWD/../.venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so*" | head -1 || true)
+if [ "$preset" != aarch64 ] && [ -n "$wheel" ]; then
+    export HSM_TEST_ONNXRUNTIME=${HSM_TEST_ONNXRUNTIME:-$wheel}
 fi
 ctest --preset "$preset" --progress

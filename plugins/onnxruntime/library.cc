@@ -2,6 +2,8 @@
 #include <onnxruntime_c_api.h>
 
 #include <deque>
+#include <map>
+#include <memory>
 #include <mutex>
 
 #include "mixers/opset.h"
@@ -16,18 +18,33 @@
 
 namespace {
 
-// Sessions point into this list until the library is unloaded; a deque never moves its elements.
-std::deque<hsm::onnxruntime::CustomOp>& custom_ops(const OrtApi& api) {
-  static std::deque<hsm::onnxruntime::CustomOp> ops;
-  static std::once_flag once;
-  std::call_once(once, [&] {
+// What sessions point to until the library is unloaded.
+class Registry {
+ public:
+  explicit Registry(const OrtApi& api) : domain_(nullptr, api.ReleaseCustomOpDomain) {
+    OrtCustomOpDomain* domain = nullptr;
+    hsm::onnxruntime::require(api.CreateCustomOpDomain(hsm::opset::kDomain.data(), &domain));
+    domain_.reset(domain);
     for (const hsm::opset::Operator& op : hsm::opset::operators()) {
       for (const hsm::DType type : {hsm::DType::kFloat32, hsm::DType::kFloat16, hsm::DType::kBFloat16}) {
-        ops.emplace_back(api, op, type);
+        hsm::onnxruntime::require(api.CustomOpDomain_Add(domain, &ops_.emplace_back(api, op, type)));
       }
     }
-  });
-  return ops;
+  }
+
+  OrtCustomOpDomain* domain() { return domain_.get(); }
+
+ private:
+  std::deque<hsm::onnxruntime::CustomOp> ops_;  // a deque never moves its elements
+  std::unique_ptr<OrtCustomOpDomain, decltype(OrtApi::ReleaseCustomOpDomain)> domain_;
+};
+
+// One for each ONNX Runtime in the process: Python's and a C++ program's may differ.
+Registry& registry_of(const OrtApi& api) {
+  static std::mutex mutex;
+  static std::map<const OrtApi*, Registry> registries;
+  const std::lock_guard lock(mutex);
+  return registries.try_emplace(&api, api).first->second;
 }
 
 }  // namespace
@@ -39,12 +56,6 @@ extern "C" HSM_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOption
     return base->GetApi(1)->CreateStatus(
         ORT_FAIL, "libhsm_onnxruntime needs ONNX Runtime 1.21 or newer; install a newer onnxruntime");
   }
-  return hsm::onnxruntime::guarded(*api, [&]() -> OrtStatus* {
-    OrtCustomOpDomain* domain = nullptr;
-    hsm::onnxruntime::require(api->CreateCustomOpDomain(hsm::opset::kDomain.data(), &domain));
-    for (hsm::onnxruntime::CustomOp& op : custom_ops(*api)) {
-      hsm::onnxruntime::require(api->CustomOpDomain_Add(domain, &op));
-    }
-    return api->AddCustomOpDomain(options, domain);
-  });
+  return hsm::onnxruntime::guarded(
+      *api, [&]() -> OrtStatus* { return api->AddCustomOpDomain(options, registry_of(*api).domain()); });
 }

@@ -1,0 +1,281 @@
+// libhsm_onnxruntime.so inside the real ONNX Runtime: numbers, threads, sessions that come and go, refusals.
+//
+// HSM_TEST_ONNXRUNTIME names the libonnxruntime.so to run in; the tests skip without it.
+#include <dlfcn.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#define ORT_API_MANUAL_INIT
+#include <onnxruntime_cxx_api.h>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/lsan_interface.h>
+#endif
+
+#include <cstdlib>
+#include <map>
+#include <random>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "onnxruntime/kernels.h"
+#include "tests/onnxruntime/one_node_model.h"
+#include "tests/testing.h"
+
+namespace hsm {
+namespace {
+
+using opset::AttributeValue;
+using opset::Operator;
+using opset::Port;
+using opset::Shape;
+using testing::Buffer;
+
+#if defined(__SANITIZE_THREAD__)
+// ONNX Runtime's own pool is not instrumented, so ThreadSanitizer cannot see how its threads wait for each other.
+constexpr int kPoolThreads = 1;
+#else
+constexpr int kPoolThreads = 2;
+#endif
+constexpr int kCallers = 4;
+
+// ONNX Runtime drops the status of a failed shape inference without releasing it. It is not ours to report.
+struct DroppedStatus {
+#if defined(__SANITIZE_ADDRESS__)
+  __lsan::ScopedDisabler disabler;
+#endif
+};
+
+const std::map<char, std::int64_t> kSizes{{'B', 2}, {'T', 150}, {'D', 24}, {'R', 9}, {'H', 3},
+                                          {'d', 7}, {'F', 36},  {'E', 5},  {'f', 10}};
+
+std::vector<AttributeValue> attributes_of(const Operator& op) {
+  std::vector<AttributeValue> values;
+  for (const opset::Attribute& attribute : op.attributes) {
+    values.push_back({attribute.name, {1}});
+    if (attribute.name == "shifts") values.back().ints = {1, 4, 9};
+    if (attribute.name == "k") values.back().ints = {2};
+  }
+  return values;
+}
+
+DType port_type(const Port& port, DType type) {
+  if (port.type == opset::ElementType::kInt64) return DType::kInt64;
+  return port.type == opset::ElementType::kFloat32 ? DType::kFloat32 : type;
+}
+
+ONNXTensorElementDataType element_type(DType type) {
+  switch (type) {
+    case DType::kFloat16:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
+    case DType::kBFloat16:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
+    case DType::kInt64:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+    case DType::kFloat32:
+      break;
+  }
+  return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+}
+
+// One node with its inputs.
+class Example {
+ public:
+  Example(const Operator& op, DType type, std::mt19937& random) : op_(op), type_(type), attributes_(attributes_of(op)) {
+    for (const Port& port : op.inputs) {
+      shapes_.push_back(shape_of(port));
+      inputs_.emplace_back(port_type(port, type), count(shapes_.back()));
+      if (port.type != opset::ElementType::kInt64) {
+        inputs_.back().randomize(random);
+        continue;
+      }
+      for (std::size_t i = 0; i < inputs_.back().size(); ++i) {
+        static_cast<std::int64_t*>(inputs_.back().data())[i] = testing::uniform(random, 1, 150);
+      }
+    }
+  }
+
+  std::string model() const { return testing::one_node_model(op_, type_, attributes_); }
+
+  // What the kernel itself computes, on one thread.
+  std::vector<Buffer> direct() const {
+    std::vector<const void*> inputs;
+    for (const Buffer& input : inputs_) inputs.push_back(input.data());
+    std::vector<Buffer> outputs = blank_outputs();
+    std::vector<void*> targets;
+    for (Buffer& output : outputs) targets.push_back(output.data());
+    onnxruntime::compute_of(op_)({type_, attributes_, shapes_, inputs, targets}, ParallelFor());
+    return outputs;
+  }
+
+  std::vector<Buffer> run(Ort::Session& session) const {
+    const Ort::MemoryInfo memory = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeCPU);
+    std::vector<Buffer> outputs = blank_outputs();
+    std::vector<Ort::Value> inputs;
+    std::vector<Ort::Value> targets;
+    std::vector<const char*> input_names;
+    std::vector<const char*> output_names;
+    for (std::size_t i = 0; i < op_.inputs.size(); ++i) {
+      input_names.push_back(op_.inputs[i].name.data());
+      inputs.push_back(tensor(memory, const_cast<Buffer&>(inputs_[i]), shapes_[i]));
+    }
+    for (std::size_t i = 0; i < op_.outputs.size(); ++i) {
+      output_names.push_back(op_.outputs[i].name.data());
+      targets.push_back(tensor(memory, outputs[i], shape_of(op_.outputs[i])));
+    }
+    session.Run(Ort::RunOptions(), input_names.data(), inputs.data(), inputs.size(), output_names.data(),
+                targets.data(), targets.size());
+    return outputs;
+  }
+
+  void set_input(std::size_t index, std::int64_t value) {
+    static_cast<std::int64_t*>(inputs_[index].data())[0] = value;
+  }
+  std::string name() const { return std::string(op_.name) + " " + name_of(type_); }
+
+ private:
+  static Shape shape_of(const Port& port) {
+    Shape shape;
+    for (const char letter : port.dims) shape.push_back(kSizes.at(letter));
+    return shape;
+  }
+  static std::size_t count(const Shape& shape) {
+    std::size_t product = 1;
+    for (const std::int64_t size : shape) product *= static_cast<std::size_t>(size);
+    return product;
+  }
+  static Ort::Value tensor(const Ort::MemoryInfo& memory, Buffer& buffer, const Shape& shape) {
+    return Ort::Value::CreateTensor(memory, buffer.data(), buffer.size() * size_of(buffer.type()), shape.data(),
+                                    shape.size(), element_type(buffer.type()));
+  }
+  // Zeroed, because rows of idle tokens are not written.
+  std::vector<Buffer> blank_outputs() const {
+    std::vector<Buffer> outputs;
+    for (const Port& port : op_.outputs) outputs.emplace_back(port_type(port, type_), count(shape_of(port)));
+    return outputs;
+  }
+
+  const Operator& op_;
+  DType type_;
+  std::vector<AttributeValue> attributes_;
+  std::vector<Shape> shapes_;
+  std::vector<Buffer> inputs_;
+};
+
+std::vector<Example> every_example(std::mt19937& random) {
+  std::vector<Example> examples;
+  for (const Operator& op : opset::operators()) {
+    for (const DType type : testing::kTypes) examples.emplace_back(op, type, random);
+  }
+  return examples;
+}
+
+void expect_same(const Example& example, const std::vector<Buffer>& actual, const std::vector<Buffer>& expected) {
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_TRUE(actual[i].same_bits(expected[i])) << example.name() << ", output " << i;
+  }
+}
+
+class Library : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    const char* path = std::getenv("HSM_TEST_ONNXRUNTIME");
+    if (path == nullptr) return;
+    void* handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    ASSERT_NE(handle, nullptr) << dlerror();
+    const auto base = reinterpret_cast<const OrtApiBase* (*)()>(dlsym(handle, "OrtGetApiBase"));
+    ASSERT_NE(base, nullptr);
+    Ort::InitApi(base()->GetApi(ORT_API_VERSION));
+    env_ = new Ort::Env(ORT_LOGGING_LEVEL_FATAL, "hsm");
+  }
+  static void TearDownTestSuite() { delete std::exchange(env_, nullptr); }
+
+  void SetUp() override {
+    if (env_ == nullptr) GTEST_SKIP() << "HSM_TEST_ONNXRUNTIME does not name a libonnxruntime.so to run in";
+  }
+
+  static Ort::Session load(const std::string& model) {
+    Ort::SessionOptions options;
+    options.SetIntraOpNumThreads(kPoolThreads);
+    options.RegisterCustomOpsLibrary(HSM_TEST_LIBRARY);
+    return Ort::Session(*env_, model.data(), model.size(), options);
+  }
+
+  // Returns the sentence of the error that `body` ends with.
+  template <typename F>
+  static std::string refusal(F&& body) {
+    try {
+      body();
+    } catch (const Ort::Exception& error) {
+      return error.what();
+    }
+    return "";
+  }
+
+  static inline Ort::Env* env_ = nullptr;
+};
+
+TEST_F(Library, ThreadsOfOneSessionGetTheKernelsNumbers) {
+  std::mt19937 random(1);
+  for (const Example& example : every_example(random)) {
+    const std::vector<Buffer> expected = example.direct();
+    Ort::Session session = load(example.model());
+    std::vector<std::thread> callers;
+    for (int caller = 0; caller < kCallers; ++caller) {
+      callers.emplace_back([&] {
+        for (int i = 0; i < 3; ++i) expect_same(example, example.run(session), expected);
+      });
+    }
+    for (std::thread& caller : callers) caller.join();
+  }
+}
+
+TEST_F(Library, SessionsComeAndGoInSeveralThreads) {
+  std::mt19937 random(2);
+  const std::vector<Example> examples = every_example(random);
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < kCallers; ++caller) {
+    callers.emplace_back([&, caller] {
+      for (std::size_t i = 0; i < examples.size(); ++i) {
+        const Example& example = examples[(i + static_cast<std::size_t>(caller) * 7) % examples.size()];
+        Ort::Session session = load(example.model());
+        expect_same(example, example.run(session), example.direct());
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+}
+
+TEST_F(Library, TheLibraryIsLoadedAndUnloadedAgainAndAgain) {
+  std::mt19937 random(3);
+  const Example example(*opset::find("TaylorShift"), DType::kFloat32, random);
+  const std::vector<Buffer> expected = example.direct();
+  for (int i = 0; i < 200; ++i) {
+    Ort::Session session = load(example.model());
+    expect_same(example, example.run(session), expected);
+  }
+}
+
+TEST_F(Library, BadAttributesAreRefusedWithASentence) {
+  [[maybe_unused]] const DroppedStatus dropped;
+  const Operator& op = *opset::find("ShiftMix");
+  const auto model = [&](std::vector<std::int64_t> shifts) {
+    const std::vector<AttributeValue> values{{"shifts", std::move(shifts)}};
+    return testing::one_node_model(op, DType::kFloat32, values);
+  };
+  EXPECT_THAT(refusal([&] { load(model({1, 0})); }), ::testing::HasSubstr("shifts must be at least 1, got 0"));
+  EXPECT_NE(refusal([&] { load(model({})); }), "");
+}
+
+TEST_F(Library, BadRowsAreRefusedWithASentence) {
+  std::mt19937 random(4);
+  Example example(*opset::find("TaylorShiftMasked"), DType::kFloat32, random);
+  Ort::Session session = load(example.model());
+  example.set_input(4, 151);
+  EXPECT_THAT(refusal([&] { example.run(session); }), ::testing::HasSubstr("lengths is 151 in row 0"));
+  example.set_input(4, std::numeric_limits<std::int64_t>::min());
+  EXPECT_NE(refusal([&] { example.run(session); }), "");
+}
+
+}  // namespace
+}  // namespace hsm
