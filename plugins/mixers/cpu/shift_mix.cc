@@ -97,19 +97,62 @@ HWY_INLINE void mix_row(const T* x, const T* shifted, const T* alpha, const T* b
   }
 }
 
+// Tokens and vectors of channels that are mixed with the same weights, which stay in registers.
+inline constexpr std::int64_t kTileTokens = 8;
+inline constexpr std::size_t kTileVectors = 4;
+
+// kTileVectors vectors of channels of `tokens` tokens, `row` elements apart.
+template <bool kStream, typename T>
+HWY_INLINE void mix_tile(const T* x, const T* shifted, const T* alpha, const T* beta, std::int64_t tokens,
+                         std::ptrdiff_t row, T* y) {
+  const FloatTag tag;
+  const std::size_t lanes = hn::Lanes(tag);
+  FloatVec a[kTileVectors];
+  FloatVec b[kTileVectors];
+  for (std::size_t v = 0; v < kTileVectors; ++v) {
+    a[v] = load_floats(tag, alpha + v * lanes);
+    b[v] = load_floats(tag, beta + v * lanes);
+  }
+  for (std::int64_t t = 0; t < tokens; ++t, x += row, shifted += row, y += row) {
+    for (std::size_t v = 0; v < kTileVectors; ++v) {
+      const auto own = hn::Mul(a[v], load_floats(tag, x + v * lanes));
+      put<kStream>(tag, hn::MulAdd(b[v], load_floats(tag, shifted + v * lanes), own), y + v * lanes);
+    }
+  }
+}
+
+// One group of channels of a few tokens. Tokens from `shift` on read the same buffer; the earlier ones read the ring.
+template <bool kStream, typename T>
+HWY_INLINE void mix_group(const ShiftMixArgs& args, const Rows& rows, const TokenRange& range, std::int64_t shift,
+                          std::size_t first, std::size_t count) {
+  const auto row = static_cast<std::ptrdiff_t>(args.width);
+  const T* x = reinterpret_cast<const T*>(rows.x(range.b, range.begin)) + first;
+  T* y = reinterpret_cast<T*>(rows.y(range.b, range.begin)) + first;
+  const T* alpha = static_cast<const T*>(args.alpha) + first;
+  const T* beta = static_cast<const T*>(args.beta) + first;
+  std::size_t c = 0;
+  if (range.begin >= shift) {
+    const std::size_t step = kTileVectors * hn::Lanes(FloatTag());
+    for (; c + step <= count; c += step) {
+      mix_tile<kStream>(x + c, x + c - shift * row, alpha + c, beta + c, range.end - range.begin, row, y + c);
+    }
+    if (c == count) return;
+  }
+  for (std::int64_t t = range.begin; t < range.end; ++t, x += row, y += row) {
+    const T* token = reinterpret_cast<const T*>(rows.token(range.b, t - shift));
+    mix_row<kStream>(x + c, token == nullptr ? nullptr : token + first + c, alpha + c, beta + c, count - c, y + c);
+  }
+}
+
 template <bool kStream, typename T>
 void mix_range(const ShiftMixArgs& args, const Rows& rows, const TokenRange& range) {
   const std::size_t count = static_cast<std::size_t>(args.width) / args.shifts.size();
-  const auto* alpha = static_cast<const T*>(args.alpha);
-  const auto* beta = static_cast<const T*>(args.beta);
-  for (std::int64_t t = range.begin; t < range.end; ++t) {
-    const T* x = reinterpret_cast<const T*>(rows.x(range.b, t));
-    T* y = reinterpret_cast<T*>(rows.y(range.b, t));
-    std::size_t c = 0;
+  for (std::int64_t t = range.begin; t < range.end; t += kTileTokens) {
+    const TokenRange tile{range.b, t, std::min(t + kTileTokens, range.end)};
+    std::size_t first = 0;
     for (const std::int64_t shift : args.shifts) {
-      const T* token = reinterpret_cast<const T*>(rows.token(range.b, t - shift));
-      mix_row<kStream>(x + c, token == nullptr ? nullptr : token + c, alpha + c, beta + c, count, y + c);
-      c += count;
+      mix_group<kStream, T>(args, rows, tile, shift, first, count);
+      first += count;
     }
   }
 }
