@@ -29,3 +29,12 @@ make_environment() {
 # torch first and alone: some registries offer its CPU build only by exact version.
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[cpu,rtx,train,plot,dev]"
+.venv/bin/python - <<'EOF'
+from hsm_export.errors import MissingDependencyError
+from hsm_export.native import custom_ops_path
+
+try:
+    custom_ops_path()
+except MissingDependencyError as error:
+    print(f"note: the fused kernels were not built, everything else works: {error}")
+EOF

@@ -45,10 +45,7 @@ def custom_ops_path() -> Path:
     """
     path = find_library(CUSTOM_OPS)
     if path is None:
-        raise MissingDependencyError(
-            f"this installation has no {CUSTOM_OPS}: its native build failed or was left out",
-            "install a C++ compiler, then pip install --force-reinstall --no-deps hsm-export",
-        )
+        raise _missing(CUSTOM_OPS)
     return path
 
 
@@ -61,9 +58,20 @@ def cmake_prefix_path() -> Path:
     for folder in _folders():
         if (folder / "lib" / "cmake" / "HsmPlugins").is_dir():
             return folder
-    raise MissingDependencyError(
-        "this installation has no CMake package: its native build failed or was left out",
-        "install a C++ compiler, then pip install --force-reinstall --no-deps hsm-export",
+    raise _missing("CMake package")
+
+
+def _missing(what: str) -> MissingDependencyError:
+    """Return the error for a part that this installation lacks, with the reason that its build recorded."""
+    parts = (build_record() or {}).get("parts")
+    left_out = (
+        [str(part).removeprefix("no:").strip() for part in parts if str(part).startswith("no:")]
+        if isinstance(parts, list)
+        else []
+    )
+    return MissingDependencyError(
+        f"this installation has no {what}: {'; '.join(left_out) or 'its native build failed or was left out'}",
+        "install a C++ compiler or cure the above, then pip install --force-reinstall --no-deps hsm-export",
     )
 
 
