@@ -245,16 +245,16 @@ Range range_of(std::int64_t task, std::int64_t splits, std::int64_t length, std:
           static_cast<std::size_t>(std::min((part + 1) * size, length))};
 }
 
-// True when the direct form is expected to be quicker. Costs of one head, fitted to measurements at 10 head widths and
-// 8 lengths each (benchmarks/taylor_auto_choice.py, docs/performance.md); the unit is about 10 ps on the machine that
-// was measured, but only ratios matter. Products over head columns cost what the padded columns cost.
+// True when the direct form is expected to be quicker. Costs of one head, fitted to measurements at 12 head widths and
+// 8 to 18 lengths each (benchmarks/taylor_auto_choice.py, docs/performance.md); the unit is about 10 ps on the machine
+// that was measured, but only ratios matter. Products over head columns cost what the padded columns cost.
 bool prefers_direct(const TaylorShiftArgs& args) {
   const auto n = static_cast<double>(args.length);
   const auto d = static_cast<double>(args.dim);
   const auto columns = static_cast<double>(HWY_DYNAMIC_DISPATCH(padded_columns)(static_cast<std::size_t>(args.dim)));
   const double products = columns * static_cast<double>(taylor_features(args.dim));
-  const double direct = n * n * (0.85 * d + 1.1 * columns + 2.4) + 1610 * n + 54000;
-  const double efficient = n * (2 * products + 31 * d + 1730) + 37 * products + 67000;
+  const double direct = n * n * (0.95 * d + 1.08 * columns + 3.1) + 1640 * n + 60000;
+  const double efficient = n * (2.06 * products + 107 * d + 1320) + 82000;
   return direct <= efficient;
 }
 
