@@ -43,8 +43,8 @@ lint: setup
 zoo: setup
 	$(BIN)/python -m hsm_models.zoo.recipes --all
 
-bench: setup
-	$(BIN)/python benchmarks/export_cost.py
+bench: setup cpp-test
+	$(BIN)/python benchmarks/run_all.py
 
 gpu-test: setup
 	$(PYTEST) -m gpu
