@@ -1,4 +1,4 @@
-"""Run every test, the slow ones included, and write what was seen to docs/verification.md."""
+"""Run every test, the slow ones and the native builds included, and write what was seen to docs/verification.md."""
 
 from __future__ import annotations
 
@@ -7,14 +7,63 @@ import os
 import platform
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = ROOT / "docs" / "verification.md"
+# Presets of plugins/CMakePresets.json, as tools/cpp_test.sh takes them.
+NATIVE = (("release",), ("asan",), ("tsan",), ("aarch64",), ("fuzz", "60"))
+SKIPPED = 3  # cpp_test.sh's exit code for tools that are not installed
 PACKAGES = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "polygraphy", "tensorrt-rtx-cu13", "numpy")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One native preset: built and run, or why not."""
+
+    name: str
+    outcome: str
+    seconds: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ran and did not pass."""
+        return self.outcome.startswith("FAILED")
+
+
+def run_native(arguments: tuple[str, ...]) -> Step:
+    """Build and test one preset."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    start = time.monotonic()
+    done = subprocess.run(
+        ["bash", "tools/cpp_test.sh", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    seconds = time.monotonic() - start
+    if done.returncode == SKIPPED:
+        outcome = done.stderr.strip()
+    elif done.returncode == 0:
+        outcome = "passed" + fuzzed(done.stderr)
+    else:
+        outcome = f"FAILED ({done.returncode})"
+        print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
+    step = Step(" ".join(arguments), outcome, seconds)
+    print(f"C++ {step.name}: {step.outcome}, {seconds:.0f} s", file=sys.stderr)
+    return step
+
+
+def fuzzed(log: str) -> str:
+    """Return libFuzzer's count of executions as a remark, or nothing for other steps."""
+    key = "stat::number_of_executed_units:"
+    return "".join(f", {int(line.removeprefix(key)):,} inputs" for line in log.splitlines() if line.startswith(key))
 
 
 def run_tests(junit: Path) -> int:
@@ -31,8 +80,8 @@ def commit() -> str:
     return (name.stdout.strip() or "unknown") + (" with uncommitted changes" if dirty else "")
 
 
-def report(junit: Path) -> str:
-    """Turn pytest's JUnit file into the Markdown report."""
+def report(steps: list[Step], junit: Path) -> str:
+    """Turn the native steps and pytest's JUnit file into the Markdown report."""
     groups: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     measured: list[tuple[str, str, str]] = []
     skipped: dict[str, int] = defaultdict(int)
@@ -55,6 +104,10 @@ def report(junit: Path) -> str:
         f"- Python {platform.python_version()}",
         f"- versions: {', '.join(f'{name} {version(name)}' for name in PACKAGES)}",
         "",
+        "| C++ preset | outcome | seconds |",
+        "| --- | --- | ---: |",
+        *(f"| {step.name} | {step.outcome} | {step.seconds:.0f} |" for step in steps),
+        "",
         "| tests | passed | failed | skipped | seconds |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
@@ -72,15 +125,16 @@ def report(junit: Path) -> str:
 
 
 def main() -> int:
-    """Run, write the report, and return pytest's exit code."""
+    """Run, write the report, and return 0 only when everything passed."""
     junit = ROOT / "build" / "check-all.xml"
     junit.parent.mkdir(exist_ok=True)
     junit.unlink(missing_ok=True)
+    steps = [run_native(arguments) for arguments in NATIVE]
     code = run_tests(junit)
     if junit.exists():
-        REPORT.write_text(report(junit))
+        REPORT.write_text(report(steps, junit))
         print(f"wrote {REPORT.relative_to(ROOT)}", file=sys.stderr)
-    return code
+    return code or int(any(step.failed for step in steps))
 
 
 if __name__ == "__main__":
