@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 
 import click
@@ -72,6 +73,8 @@ def cli(traceback: bool) -> None:
 
 def main() -> None:
     """Entry point of the console script: run a command and end with its documented exit code."""
+    # A polite kill cleans up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 
 

@@ -132,3 +132,18 @@ def test_ctrl_c_leaves_nothing(phase: str, tmp_path: Path) -> None:
     assert stderr.strip().splitlines()[-1] == "interrupted"
     assert "Traceback" not in stderr
     assert listing(tmp_path) == {"model.safetensors"}
+
+
+def test_a_polite_kill_leaves_nothing(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "model.safetensors"
+    save_checkpoint(language_model(HSMConfig()), checkpoint)
+    command = [sys.executable, "-m", "hsm_export", "export", str(checkpoint), "-o", str(tmp_path / "m.onnx")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "checking" in line:
+            break
+    process.terminate()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert listing(tmp_path) == {"model.safetensors"}
