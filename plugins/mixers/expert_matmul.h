@@ -1,4 +1,5 @@
-// ExpertMatMul and ExpertMatMulSum (SwitchHead, arXiv:2312.07987): products with the k experts a token chooses per head.
+// ExpertMatMul and ExpertMatMulSum (SwitchHead, arXiv:2312.07987): products with the k experts a token chooses per
+// head.
 //
 //   ExpertMatMul:     y[b,t,h,:] = sum over the top-k e of sigmoid(l[b,t,h,e]) x[b,t,:] W[h,e]          W (H,E,D,f)
 //   ExpertMatMulSum:  y[b,t,:]   = sum over h and the top-k e of sigmoid(l[b,t,h,e]) x[b,t,h,:] W[h,e]  W (H,E,f,D)

@@ -90,10 +90,18 @@ class ExpertMatMul {
   }
 
   ExpertMatMulArgs args(Buffer& y) {
-    return {.batch = case_.batch, .length = case_.length, .heads = case_.heads, .experts = case_.experts,
-            .inputs = case_.inputs, .outputs = case_.outputs, .active = case_.active, .type = case_.type,
-            .x = x_.data(), .logits = static_cast<const float*>(static_cast<const void*>(logits_.data())),
-            .weight = weight_.data(), .y = y.data()};
+    return {.batch = case_.batch,
+            .length = case_.length,
+            .heads = case_.heads,
+            .experts = case_.experts,
+            .inputs = case_.inputs,
+            .outputs = case_.outputs,
+            .active = case_.active,
+            .type = case_.type,
+            .x = x_.data(),
+            .logits = static_cast<const float*>(static_cast<const void*>(logits_.data())),
+            .weight = weight_.data(),
+            .y = y.data()};
   }
 
   Case case_;

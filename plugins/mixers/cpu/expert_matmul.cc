@@ -80,12 +80,14 @@ struct Matrix {
   std::size_t outputs;
 };
 
-// Rows that are asked for ahead of their use: a panel is a narrow strip of the matrix, which no hardware prefetcher follows.
+// Rows that are asked for ahead of their use: a panel is a narrow strip of the matrix, which no hardware prefetcher
+// follows.
 inline constexpr std::size_t kAhead = 12;
 template <typename T>
 inline constexpr std::size_t kLineElements = 64 / sizeof(T);
 
-// Converts rows begin..begin+depth-1 of one panel to floats: (depth, width). What a padding column holds is not specified.
+// Converts rows begin..begin+depth-1 of one panel to floats: (depth, width). What a padding column holds is not
+// specified.
 template <typename T>
 void pack_panel(const Matrix<T>& matrix, const Panels& panels, std::size_t panel, std::size_t begin, std::size_t depth,
                 float* to) {
@@ -145,7 +147,8 @@ class ExpertSum {
   void add_expert(std::int64_t head, std::int64_t expert, const cpu::Group& group) {
     if (group.tokens.empty() || inputs() == 0) return;
     const std::int64_t index = head * args_.experts + expert;
-    const Matrix<T> matrix{static_cast<const T*>(args_.weight) + index * args_.inputs * args_.outputs, inputs(), outputs()};
+    const Matrix<T> matrix{static_cast<const T*>(args_.weight) + index * args_.inputs * args_.outputs, inputs(),
+                           outputs()};
     if (group.tokens.size() <= kFewRows && columns_ >= panels_.lanes) {
       stream_expert(matrix, head, group);
       return;
@@ -170,7 +173,8 @@ class ExpertSum {
         slice = pack_slice(matrix, panel, begin, depth);
       }
       gather(head, group, begin, depth);
-      gemm(RowPointers{rows_.data()}, group.tokens.size(), slice, width, width, depth, product_.get(), width, begin > 0);
+      gemm(RowPointers{rows_.data()}, group.tokens.size(), slice, width, width, depth, product_.get(), width,
+           begin > 0);
     }
     add_product(group, width, width, panels_.begin(panel) - begin_);
   }
@@ -229,9 +233,9 @@ class ExpertSum {
   const ExpertStrides& strides_;
   const ExpertTask& task_;
   Panels panels_;
-  std::size_t begin_;    // first column of the task
-  std::size_t stride_;   // its columns, padded
-  std::size_t columns_;  // its columns
+  std::size_t begin_;               // first column of the task
+  std::size_t stride_;              // its columns, padded
+  std::size_t columns_;             // its columns
   cpu::Scratch sums_;               // (tokens, stride_)
   cpu::Scratch product_;            // of one expert, before its gates
   cpu::Scratch slice_;              // packed weights (kDepth, panel width)
@@ -247,7 +251,8 @@ std::size_t panel_count(std::size_t columns) { return Panels(columns).count; }
 
 std::size_t padded_columns_of(std::size_t columns) { return Panels(columns).padded(); }
 
-void pack_matrix(DType type, const void* weight, std::size_t index, std::size_t inputs, std::size_t outputs, float* to) {
+void pack_matrix(DType type, const void* weight, std::size_t index, std::size_t inputs, std::size_t outputs,
+                 float* to) {
   cpu::with_element(type, [&](auto element) {
     using T = decltype(element);
     const Matrix<T> matrix{static_cast<const T*>(weight) + index * inputs * outputs, inputs, outputs};
@@ -271,8 +276,8 @@ HWY_EXPORT(pack_matrix);
 
 namespace {
 
-// Tokens of a block: many, so that each expert's share of them pays for packing its weights, but at least about this many
-// tasks, so that threads find work.
+// Tokens of a block: many, so that each expert's share of them pays for packing its weights, but at least about this
+// many tasks, so that threads find work.
 constexpr std::int64_t kLargeBlock = 256;
 constexpr std::int64_t kSmallBlock = 128;
 constexpr std::int64_t kTasks = 16;
@@ -303,7 +308,10 @@ class ExpertSplit {
     const std::int64_t head = index / groups_ % separate_heads_;
     const std::int64_t block = index / groups_ / separate_heads_;
     const std::int64_t panel = panels_ * group / groups_;
-    return {.first = first(block), .tokens = tokens(block), .head = head, .heads = heads_ / separate_heads_,
+    return {.first = first(block),
+            .tokens = tokens(block),
+            .head = head,
+            .heads = heads_ / separate_heads_,
             .panel = static_cast<std::size_t>(panel),
             .panels = static_cast<std::size_t>(panels_ * (group + 1) / groups_ - panel),
             .routes = &routes[static_cast<std::size_t>(block)]};

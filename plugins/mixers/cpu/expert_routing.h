@@ -16,8 +16,9 @@ struct Group {
   std::span<const float> gates;          // sigmoid of the chosen logits, never 0
 };
 
-// The routing of `count` consecutive tokens: top-k by logit, ties to the lower index (NaN counts as the largest, so that
-// it is seen in the result), then sigmoid. Gates that are exactly 0 are left out: saturated logits switch experts off.
+// The routing of `count` consecutive tokens: top-k by logit, ties to the lower index (NaN counts as the largest, so
+// that it is seen in the result), then sigmoid. Gates that are exactly 0 are left out: saturated logits switch experts
+// off.
 class Routes {
  public:
   Routes() = default;
