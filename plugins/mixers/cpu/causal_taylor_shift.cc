@@ -30,25 +30,19 @@ namespace hsm::HWY_NAMESPACE {
 // Tiles of one head; `columns` is d padded to whole vectors.
 struct CausalScratch {
   CausalScratch(std::size_t dim, std::size_t columns, std::size_t features)
-      : queries(cpu::lend_scratch(dim * kChunk)),
-        keys(cpu::lend_scratch(dim * kChunk)),
-        values(cpu::lend_scratch(columns * kChunk)),
-        work(cpu::lend_scratch(kChunk * kChunk)),
-        y(cpu::lend_scratch(columns * kChunk)),
-        den(cpu::lend_scratch(kChunk)),
-        rows(cpu::lend_scratch(kTransposed * dim)),
-        sums(cpu::lend_scratch(features * columns)),
-        norm(cpu::lend_scratch(features)) {}
+      : buffers({dim * kChunk, dim * kChunk, columns * kChunk, kChunk * kChunk, columns * kChunk, kChunk,
+                 kTransposed * dim, features * columns, features}) {}
 
-  cpu::Scratch queries;  // (d, kChunk)
-  cpu::Scratch keys;     // (d, kChunk)
-  cpu::Scratch values;   // (kChunk, columns)
-  cpu::Scratch work;     // scores or features
-  cpu::Scratch y;        // (kChunk, columns)
-  cpu::Scratch den;      // (kChunk)
-  cpu::Scratch rows;     // (kTransposed, d)
-  cpu::Scratch sums;     // (F, columns), the state
-  cpu::Scratch norm;     // (F)
+  cpu::ScratchBuffers<9> buffers;
+  float* queries = buffers[0];  // (d, kChunk)
+  float* keys = buffers[1];     // (d, kChunk)
+  float* values = buffers[2];   // (kChunk, columns)
+  float* work = buffers[3];     // scores or features
+  float* y = buffers[4];        // (kChunk, columns)
+  float* den = buffers[5];      // (kChunk)
+  float* rows = buffers[6];     // (kTransposed, d)
+  float* sums = buffers[7];     // (F, columns), the state
+  float* norm = buffers[8];     // (F)
 };
 
 // Gives the squares' sums (delta = 0) the query side's weight 1/2, or takes it back.
@@ -61,11 +55,11 @@ inline void scale_squares(float factor, std::size_t dim, std::size_t columns, fl
 inline void attend_inside(std::size_t tokens, std::size_t dim, std::size_t columns, CausalScratch& s) {
   const std::size_t lanes = hn::Lanes(FloatTag());
   const std::size_t padded = round_up(tokens, lanes);
-  gemm(ColumnMajor{s.queries.get(), kChunk}, tokens, s.keys.get(), kChunk, padded, dim, s.work.get(), kChunk, false);
+  gemm(ColumnMajor{s.queries, kChunk}, tokens, s.keys, kChunk, padded, dim, s.work, kChunk, false);
   for (std::size_t n = 0; n < tokens; ++n) {
-    taylor_weights(s.work.get() + n * kChunk, kChunk, 1, n + 1, padded, s.den.get() + n);
+    taylor_weights(s.work + n * kChunk, kChunk, 1, n + 1, padded, s.den + n);
   }
-  gemm(RowMajor{s.work.get(), kChunk}, tokens, s.values.get(), columns, columns, tokens, s.y.get(), columns, true);
+  gemm(RowMajor{s.work, kChunk}, tokens, s.values, columns, columns, tokens, s.y, columns, true);
 }
 
 // Adds a chunk of keys and values to the state.
@@ -75,22 +69,20 @@ inline void update_state(std::size_t tokens, std::size_t dim, std::size_t column
   s.norm[0] += static_cast<float>(tokens);
   for (std::size_t i = 0; i < columns; i += hn::Lanes(tag)) {
     FloatVec total = hn::Zero(tag);
-    for (std::size_t t = 0; t < tokens; ++t) total = hn::Add(total, hn::LoadU(tag, s.values.get() + t * columns + i));
-    hn::StoreU(hn::Add(total, hn::LoadU(tag, s.sums.get() + i)), tag, s.sums.get() + i);
+    for (std::size_t t = 0; t < tokens; ++t) total = hn::Add(total, hn::LoadU(tag, s.values + t * columns + i));
+    hn::StoreU(hn::Add(total, hn::LoadU(tag, s.sums + i)), tag, s.sums + i);
   }
-  accumulate_features(s.keys.get(), kChunk, tokens, dim, s.values.get(), columns, features, s.work.get(), s.sums.get(),
-                      s.norm.get());
+  accumulate_features(s.keys, kChunk, tokens, dim, s.values, columns, features, s.work, s.sums, s.norm);
 }
 
-// Adds the attention to everything before the chunk, through the state.
+// Starts with the attention to everything before the chunk, through the state, but for its constant feature.
 inline void attend_state(std::size_t tokens, std::size_t dim, std::size_t columns, std::size_t features,
                          CausalScratch& s) {
-  scale_squares(0.5f, dim, columns, s.sums.get(), s.norm.get());
-  for (std::size_t n = 0; n < tokens; ++n) std::copy_n(s.sums.get(), columns, s.y.get() + n * columns);
-  std::fill_n(s.den.get(), kChunk, s.norm[0]);
-  apply_features(s.queries.get(), kChunk, tokens, dim, s.sums.get(), s.norm.get(), columns, features, s.work.get(),
-                 s.y.get(), s.den.get());
-  scale_squares(2.0f, dim, columns, s.sums.get(), s.norm.get());
+  scale_squares(0.5f, dim, columns, s.sums, s.norm);
+  std::fill_n(s.y, tokens * columns, 0.0f);
+  std::fill_n(s.den, round_up(tokens, hn::Lanes(FloatTag())), 0.0f);
+  apply_features(s.queries, kChunk, tokens, dim, s.sums, s.norm, columns, features, s.work, s.y, s.den);
+  scale_squares(2.0f, dim, columns, s.sums, s.norm);
 }
 
 template <typename T>
@@ -106,26 +98,27 @@ void scan_head(const CausalTaylorShiftArgs& args, std::int64_t head) {
   const auto index = static_cast<std::size_t>(head);
   CausalScratch s(dim, columns, features);
 
-  pack_rows(args.state + index * features * dim, dim, features, dim, columns, s.sums.get());
-  std::copy_n(args.norm + index * features, features, s.norm.get());
+  pack_rows(args.state + index * features * dim, dim, features, dim, columns, s.sums);
+  std::copy_n(args.norm + index * features, features, s.norm);
   const auto length = static_cast<std::size_t>(args.lengths[b]);
   for (std::size_t first = 0; first < length; first += kChunk) {
     const std::size_t tokens = std::min(kChunk, length - first);
     const std::size_t offset = static_cast<std::size_t>(start) + first * stride;
-    pack_transposed(static_cast<const T*>(args.q) + offset, stride, tokens, dim, args.normalize, temperature,
-                    s.rows.get(), s.queries.get(), kChunk);
-    pack_transposed(static_cast<const T*>(args.k) + offset, stride, tokens, dim, args.normalize, 1.0f, s.rows.get(),
-                    s.keys.get(), kChunk);
-    pack_rows(static_cast<const T*>(args.v) + offset, stride, tokens, dim, columns, s.values.get());
+    pack_transposed(static_cast<const T*>(args.q) + offset, stride, tokens, dim, args.normalize, temperature, s.rows,
+                    s.queries, kChunk);
+    pack_transposed(static_cast<const T*>(args.k) + offset, stride, tokens, dim, args.normalize, 1.0f, s.rows, s.keys,
+                    kChunk);
+    pack_rows(static_cast<const T*>(args.v) + offset, stride, tokens, dim, columns, s.values);
     attend_state(tokens, dim, columns, features, s);
     attend_inside(tokens, dim, columns, s);
+    add_constant(s.sums, s.norm[0], tokens, columns, s.y, s.den);
     update_state(tokens, dim, columns, features, s);
-    write_rows(s.y.get(), columns, s.den.get(), tokens, dim, 1.0f, static_cast<T*>(args.y) + offset, stride);
+    write_rows(s.y, columns, s.den, tokens, dim, 1.0f, static_cast<T*>(args.y) + offset, stride);
   }
   for (std::size_t r = 0; r < features; ++r) {
-    std::copy_n(s.sums.get() + r * columns, dim, args.state_out + (index * features + r) * dim);
+    std::copy_n(s.sums + r * columns, dim, args.state_out + (index * features + r) * dim);
   }
-  std::copy_n(s.norm.get(), features, args.norm_out + index * features);
+  std::copy_n(s.norm, features, args.norm_out + index * features);
 }
 
 void scan(const CausalTaylorShiftArgs& args, std::int64_t head) {

@@ -47,9 +47,8 @@ Shelf& shelf() {
   return the_shelf;
 }
 
-// Blocks above 2^kLargest floats (16 MiB) are rare and not worth keeping. Under a sanitizer none are kept, and each has
-// the size asked for, so that a use after its end is seen.
-constexpr int kLargest = HWY_IS_ASAN || HWY_IS_MSAN ? -1 : 22;
+// Blocks above 2^kLargest floats (16 MiB) are rare and not worth keeping. Under a sanitizer none are kept.
+constexpr int kLargest = kSeparate ? -1 : 22;
 
 }  // namespace
 

@@ -193,6 +193,20 @@ inline void apply_features(const float* queries, std::size_t stride, std::size_t
   }
 }
 
+// Adds the constant feature's sum (columns) to each row of y (tokens,columns), and its norm to den. It is the largest
+// term: added last, it does not swallow the rounding of the many small ones.
+inline void add_constant(const float* sum, float norm, std::size_t tokens, std::size_t columns, float* y, float* den) {
+  const FloatTag tag;
+  const std::size_t lanes = hn::Lanes(tag);
+  for (std::size_t n = 0; n < tokens; ++n) {
+    float* row = y + n * columns;
+    for (std::size_t i = 0; i < columns; i += lanes) {
+      hn::StoreU(hn::Add(hn::LoadU(tag, row + i), hn::LoadU(tag, sum + i)), tag, row + i);
+    }
+    den[n] += norm;
+  }
+}
+
 // Turns scores t (tokens,stride) into weights 1 + t + t²/2 for the first `keys` columns of each row, zero for the
 // others up to `padded`, and adds each row's sum to den.
 inline void taylor_weights(float* scores, std::size_t stride, std::size_t tokens, std::size_t keys, std::size_t padded,

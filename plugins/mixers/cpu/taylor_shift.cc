@@ -81,54 +81,50 @@ struct Head {
 // Tiles that a task works on; nothing in here grows with the number of tokens.
 struct Scratch {
   explicit Scratch(std::size_t dim, std::size_t columns)
-      : queries(cpu::lend_scratch(dim * kQueryTile)),
-        keys(cpu::lend_scratch(dim * kKeyTile)),
-        values(cpu::lend_scratch(columns * kKeyTile)),
-        work(cpu::lend_scratch(kScoreRows * kQueryTile)),
-        y(cpu::lend_scratch(columns * kQueryTile)),
-        den(cpu::lend_scratch(kQueryTile)),
-        rows(cpu::lend_scratch(kTransposed * dim)) {}
+      : buffers({dim * kQueryTile, dim * kKeyTile, columns * kKeyTile, kScoreRows * kQueryTile, columns * kQueryTile,
+                 kQueryTile, kTransposed * dim}) {}
 
-  cpu::Scratch queries;  // (d, kQueryTile)
-  cpu::Scratch keys;     // (d, kKeyTile)
-  cpu::Scratch values;   // (kKeyTile, columns)
-  cpu::Scratch work;     // features or scores
-  cpu::Scratch y;        // (kQueryTile, columns)
-  cpu::Scratch den;      // (kQueryTile)
-  cpu::Scratch rows;     // (kTransposed, d)
+  cpu::ScratchBuffers<7> buffers;
+  float* queries = buffers[0];  // (d, kQueryTile)
+  float* keys = buffers[1];     // (d, kKeyTile)
+  float* values = buffers[2];   // (kKeyTile, columns)
+  float* work = buffers[3];     // features or scores
+  float* y = buffers[4];        // (kQueryTile, columns)
+  float* den = buffers[5];      // (kQueryTile)
+  float* rows = buffers[6];     // (kTransposed, d)
 };
 
 template <typename T>
 void pack_queries(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
   pack_transposed(head.q + begin * head.stride, head.stride, tokens, head.dim, head.normalize, head.temperature,
-                  scratch.rows.get(), scratch.queries.get(), kQueryTile);
+                  scratch.rows, scratch.queries, kQueryTile);
 }
 
 template <typename T>
 void pack_keys(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
-  pack_transposed(head.k + begin * head.stride, head.stride, tokens, head.dim, head.normalize, 1.0f, scratch.rows.get(),
-                  scratch.keys.get(), kKeyTile);
-  pack_rows(head.v + begin * head.stride, head.stride, tokens, head.dim, head.columns, scratch.values.get());
+  pack_transposed(head.k + begin * head.stride, head.stride, tokens, head.dim, head.normalize, 1.0f, scratch.rows,
+                  scratch.keys, kKeyTile);
+  pack_rows(head.v + begin * head.stride, head.stride, tokens, head.dim, head.columns, scratch.values);
 }
 
 template <typename T>
 void direct_tile(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
   const std::size_t lanes = hn::Lanes(FloatTag());
   pack_queries(head, begin, tokens, scratch);
-  std::fill_n(scratch.y.get(), tokens * head.columns, 0.0f);
-  std::fill_n(scratch.den.get(), tokens, 0.0f);
+  std::fill_n(scratch.y, tokens * head.columns, 0.0f);
+  std::fill_n(scratch.den, tokens, 0.0f);
   for (std::size_t first = 0; first < head.keys; first += kKeyTile) {
     const std::size_t keys = std::min(kKeyTile, head.keys - first);
     const std::size_t padded = round_up(keys, lanes);
     pack_keys(head, first, keys, scratch);
     for (std::size_t n = 0; n < tokens; n += kScoreRows) {
       const std::size_t rows = std::min(kScoreRows, tokens - n);
-      float* scores = scratch.work.get();
-      gemm(ColumnMajor{scratch.queries.get() + n, kQueryTile}, rows, scratch.keys.get(), kKeyTile, padded, head.dim,
-           scores, kKeyTile, false);
-      taylor_weights(scores, kKeyTile, rows, keys, padded, scratch.den.get() + n);
-      gemm(RowMajor{scores, kKeyTile}, rows, scratch.values.get(), head.columns, head.columns, keys,
-           scratch.y.get() + n * head.columns, head.columns, true);
+      float* scores = scratch.work;
+      gemm(ColumnMajor{scratch.queries + n, kQueryTile}, rows, scratch.keys, kKeyTile, padded, head.dim, scores,
+           kKeyTile, false);
+      taylor_weights(scores, kKeyTile, rows, keys, padded, scratch.den + n);
+      gemm(RowMajor{scores, kKeyTile}, rows, scratch.values, head.columns, head.columns, keys,
+           scratch.y + n * head.columns, head.columns, true);
     }
   }
 }
@@ -146,8 +142,8 @@ void sum_keys(const Head<T>& head, const Range& range, const Sums& out, Scratch&
     for (std::size_t t = 0; t < keys; ++t) {
       for (std::size_t i = 0; i < head.columns; ++i) out.sums[i] += scratch.values[t * head.columns + i];
     }
-    accumulate_features(scratch.keys.get(), kKeyTile, keys, head.dim, scratch.values.get(), head.columns, features,
-                        scratch.work.get(), out.sums, out.norm);
+    accumulate_features(scratch.keys, kKeyTile, keys, head.dim, scratch.values, head.columns, features, scratch.work,
+                        out.sums, out.norm);
   }
 }
 
@@ -161,16 +157,17 @@ template <typename T>
 void efficient_tile(const Head<T>& head, std::size_t begin, std::size_t tokens, const Sums& total, Scratch& scratch) {
   const auto features = static_cast<std::size_t>(taylor_features(static_cast<std::int64_t>(head.dim)));
   pack_queries(head, begin, tokens, scratch);
-  for (std::size_t n = 0; n < tokens; ++n) std::copy_n(total.sums, head.columns, scratch.y.get() + n * head.columns);
-  std::fill_n(scratch.den.get(), round_up(tokens, hn::Lanes(FloatTag())), total.norm[0]);
-  apply_features(scratch.queries.get(), kQueryTile, tokens, head.dim, total.sums, total.norm, head.columns, features,
-                 scratch.work.get(), scratch.y.get(), scratch.den.get());
+  std::fill_n(scratch.y, tokens * head.columns, 0.0f);
+  std::fill_n(scratch.den, round_up(tokens, hn::Lanes(FloatTag())), 0.0f);
+  apply_features(scratch.queries, kQueryTile, tokens, head.dim, total.sums, total.norm, head.columns, features,
+                 scratch.work, scratch.y, scratch.den);
+  add_constant(total.sums, total.norm[0], tokens, head.columns, scratch.y, scratch.den);
 }
 
 template <typename T>
 void write_tile(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
-  write_rows(scratch.y.get(), head.columns, scratch.den.get(), tokens, head.dim, head.scale,
-             head.y + begin * head.stride, head.stride);
+  write_rows(scratch.y, head.columns, scratch.den, tokens, head.dim, head.scale, head.y + begin * head.stride,
+             head.stride);
 }
 
 // Queries of one range, by the direct form.
