@@ -14,6 +14,7 @@ SCRIPTS = (
     "taylor_auto_choice",
     "taylor_shift_vs_attention",
     "taylor_shift_vs_sgemm",
+    "taylor_shift_memory",
     "shift_mix_vs_memcpy",
     "expert_matmul_vs_sgemm",
     "whole_models",

@@ -33,7 +33,6 @@ def main() -> None:
             if length == AT:
                 claim(report, heads, dim, times)
     report.at_least("TaylorShift fused over ORT softmax attention, smallest ratio of all lengths", worst, 1.0)
-    memory(report, quick)
     report.finish()
 
 
@@ -107,29 +106,6 @@ def check_attention(q: common.Array, k: common.Array, v: common.Array, calls: di
     native = attend(*tensors).transpose(1, 2).numpy()
     for name in ATTENTIONS:
         common.check(name, calls[name].result().reshape(reference.shape), reference, native, allowed=8)
-
-
-def memory(report: common.Report, quick: bool) -> None:
-    """Compare the memory that a call takes beside its inputs and outputs, at two lengths."""
-    from hsm_export.benchmarking.memory import forget_peak, peak_bytes, resident_bytes
-
-    extra = {}
-    for length in (64, 256) if quick else (4096, 65536):
-        rng = np.random.default_rng(0)
-        q, k, v = (common.random(rng, 1, length, 8, 32) for _ in range(3))
-        feed = {"q": q, "k": k, "v": v, "temperature": np.ones(8, np.float32)}
-        taylor = [make_node("TaylorShift", list(feed), ["y"], "taylor", normalize=1, output_norm=1)]
-        call = common.node(taylor, feed, {"y": q.shape}, fused=True)
-        call.outputs[0].update_inplace(np.ones(q.shape, np.float32))  # touches the pages of the output
-        before = resident_bytes()
-        forget_peak()
-        call()
-        extra[length] = max(peak_bytes() - before, 0)
-        report.row(memory_at_length=length, extra_mib=extra[length] / 2**20)
-    short, long = extra.values()
-    report.at_most(
-        "TaylorShift fused, growth of its memory from 4096 to 65536 tokens in MiB", (long - short) / 2**20, 1
-    )
 
 
 if __name__ == "__main__":

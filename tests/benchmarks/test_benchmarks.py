@@ -16,6 +16,7 @@ RESULTS = ROOT / "build" / "benchmarks" / "quick"
 SCRIPTS = [
     "taylor_shift_vs_attention",
     "taylor_shift_vs_sgemm",
+    "taylor_shift_memory",
     "shift_mix_vs_memcpy",
     "expert_matmul_vs_sgemm",
     pytest.param("whole_models", marks=pytest.mark.slow),
