@@ -118,7 +118,9 @@ def arguments(description: str) -> bool:
 
 
 def commit() -> str:
-    """Return the commit that is measured, or "unknown" outside a checkout."""
+    """Return the commit that is measured, or "unknown" outside a checkout and without git."""
+    if shutil.which("git") is None:
+        return "unknown"
     done = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return done.stdout.strip() or "unknown"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -74,6 +75,8 @@ def run_tests(junit: Path) -> int:
 
 def commit() -> str:
     """Return the commit under test, marked when the tree has changes beside the report itself."""
+    if shutil.which("git") is None:
+        return "unknown (git is not installed)"
     name = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout
     dirty = [line for line in changed.splitlines() if not line.endswith(str(REPORT.relative_to(ROOT)))]
