@@ -94,6 +94,10 @@ class Report:
         print("claim, measured, bound, verdict")
         for claim in self.claims:
             print(claim.line())
+        self.write()
+
+    def write(self) -> None:
+        """Write the JSON file with what there is so far."""
         record = {
             "script": self.name,
             "quick": self.quick,

@@ -17,6 +17,8 @@ from hsm_export.native import register
 from hsm_models import zoo
 
 LENGTHS = (128, 512, 2048)
+# "Never slower", with room for the noise between two runs of the same graph.
+NOT_SLOWER = 0.97
 OTHERS = ("torch", "torch-compile", "ort")
 
 
@@ -27,6 +29,7 @@ def main() -> None:
     for name in ("hsm-lm",) if quick else zoo.names():
         if zoo.path(name).exists():
             measure(report, name, quick)
+            report.write()
     report.finish()
 
 
@@ -83,7 +86,8 @@ def judge(report: common.Report, name: str, path: Path, result: BenchResult, len
         errors=" ".join(f"{item.runtime} {item.max_abs_error:.1e}" for item in result.accuracy),
     )
     where = name if length is None else f"{name}, N = {length}"
-    report.at_least(f"{where}: fused over the best other runtime", best / times["ort-fused"], 2 if share >= 0.6 else 1)
+    bound = 2 if share >= 0.6 else NOT_SLOWER
+    report.at_least(f"{where}: fused over the best other runtime", best / times["ort-fused"], bound)
 
 
 def fused_profile(path: Path, length: int | None) -> tuple[float, float]:
