@@ -77,11 +77,11 @@ class Report:
 
     def at_least(self, claim: str, ratio: float, bound: float) -> None:
         """Record a claim that a ratio reaches a bound."""
-        self.claims.append(Claim(claim, f"{ratio:.2f}", f">= {bound:g}", ratio >= bound))
+        self.claims.append(Claim(claim, f"{ratio:.3g}", f">= {bound:g}", ratio >= bound))
 
     def at_most(self, claim: str, ratio: float, bound: float) -> None:
         """Record a claim that a ratio stays below a bound."""
-        self.claims.append(Claim(claim, f"{ratio:.2f}", f"<= {bound:g}", ratio <= bound))
+        self.claims.append(Claim(claim, f"{ratio:.3g}", f"<= {bound:g}", ratio <= bound))
 
     def row(self, **values: Any) -> None:
         """Record a measurement; numbers are rounded to four digits."""
