@@ -34,7 +34,7 @@ fi
 
 if [ "$preset" = fuzz ]; then
     mkdir -p "$build/corpus"
-    exec "$build/tests/fuzz/hsm_fuzz_operators" -max_total_time="$seconds" -max_len=256 -len_control=0 -timeout=60 \
+    exec "$build/tests/fuzz/hsm_fuzz_operators" -max_total_time="$seconds" -max_len=256 -len_control=0 -timeout=600 \
         -rss_limit_mb=2000 -print_final_stats=1 -verbosity=0 -artifact_prefix="$build/" "$build/corpus"
 fi
 
