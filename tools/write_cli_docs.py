@@ -50,5 +50,6 @@ def text() -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(text())
-    print(f"wrote {TARGET.name}", file=sys.stderr)
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET
+    target.write_text(text())
+    print(f"wrote {target.name}", file=sys.stderr)
