@@ -8,6 +8,7 @@
 // experts.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -40,6 +41,9 @@ using PackedExperts = std::shared_ptr<const float[]>;
 
 // Packs constant weights once; reads only heads, experts, inputs, outputs, type and weight, which must stay the same.
 PackedExperts pack_experts(const ExpertMatMulArgs& args);
+
+// Returns how many floats `pack_experts` makes.
+std::size_t packed_experts_count(const ExpertMatMulArgs& args);
 
 void expert_matmul(const ExpertMatMulArgs& args, const ParallelFor& parallel_for);
 void expert_matmul_sum(const ExpertMatMulArgs& args, const ParallelFor& parallel_for);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <new>
 #include <type_traits>
 #include <vector>
 
@@ -120,14 +121,16 @@ class ExpertSum {
         task_(task),
         panels_(outputs()),
         begin_(panels_.begin(task.panel)),
-        stride_(panels_.begin(task.panel + task.panels) - begin_),
-        columns_(std::min(stride_, outputs() - begin_)) {
+        // One vector more, so that not all rows fall into the same few lines of the first-level cache.
+        stride_(panels_.begin(task.panel + task.panels) - begin_ + panels_.lanes),
+        columns_(std::min(stride_ - panels_.lanes, outputs() - begin_)) {
     const auto tokens = static_cast<std::size_t>(task.tokens);
     const std::size_t few = std::min(tokens, kFewRows);
     sums_ = cpu::lend_scratch(tokens * stride_);
-    product_ = cpu::lend_scratch(std::max(tokens * panels_.widest(), few * stride_));
+    product_ = cpu::lend_scratch(few * stride_);
     if (!kIsFloat) converted_ = cpu::lend_scratch(std::max(tokens * std::min(kDepth, inputs()), few * inputs()));
     rows_.resize(tokens);
+    targets_.resize(tokens);
   }
 
   void run() {
@@ -153,6 +156,7 @@ class ExpertSum {
       stream_expert(matrix, head, group);
       return;
     }
+    for (std::size_t r = 0; r < group.tokens.size(); ++r) targets_[r] = row_of(group.tokens[r]);
     const float* packed = nullptr;
     if (args_.packed != nullptr) packed = args_.packed + static_cast<std::size_t>(index) * inputs() * panels_.padded();
     for (std::size_t p = task_.panel; p < task_.panel + task_.panels; ++p) {
@@ -173,10 +177,9 @@ class ExpertSum {
         slice = pack_slice(matrix, panel, begin, depth);
       }
       gather(head, group, begin, depth);
-      gemm(RowPointers{rows_.data()}, group.tokens.size(), slice, width, width, depth, product_.get(), width,
-           begin > 0);
+      gemm(RowPointers{rows_.data()}, group.tokens.size(), slice, width, width, depth,
+           GatedRows{targets_.data(), group.gates.data(), panels_.begin(panel) - begin_});
     }
-    add_product(group, width, width, panels_.begin(panel) - begin_);
   }
 
   // Few tokens: the matrix is read where it is.
@@ -184,7 +187,7 @@ class ExpertSum {
     gather(head, group, 0, inputs());
     stream(RowPointers{rows_.data()}, group.tokens.size(), matrix.data + begin_, outputs(), columns_, inputs(),
            product_.get(), stride_);
-    add_product(group, stride_, columns_, 0);
+    add_product(group);
   }
 
   const float* pack_slice(const Matrix<T>& matrix, std::size_t panel, std::size_t begin, std::size_t depth) {
@@ -208,24 +211,26 @@ class ExpertSum {
     }
   }
 
-  // Adds the gated product (rows, columns) to the sums, from their column `at` on.
-  void add_product(const cpu::Group& group, std::size_t stride, std::size_t columns, std::size_t at) {
+  // Adds the gated product to the sums.
+  void add_product(const cpu::Group& group) {
     const FloatTag tag;
     for (std::size_t r = 0; r < group.tokens.size(); ++r) {
-      const float* from = product_.get() + r * stride;
-      float* to = sums_.get() + static_cast<std::size_t>(group.tokens[r]) * stride_ + at;
+      const float* from = product_.get() + r * stride_;
+      float* to = row_of(group.tokens[r]);
       const FloatVec gate = hn::Set(tag, group.gates[r]);
       // The last vector may reach into the padding, which nobody reads.
-      for (std::size_t i = 0; i < columns; i += panels_.lanes) {
+      for (std::size_t i = 0; i < columns_; i += panels_.lanes) {
         hn::Store(hn::MulAdd(gate, hn::Load(tag, from + i), hn::Load(tag, to + i)), tag, to + i);
       }
     }
   }
 
+  float* row_of(std::int32_t token) const { return sums_.get() + static_cast<std::size_t>(token) * stride_; }
+
   void write() const {
     T* y = static_cast<T*>(args_.y) + task_.first * strides_.y_token + task_.head * strides_.y_head;
     for (std::int64_t t = 0; t < task_.tokens; ++t) {
-      from_floats(sums_.get() + static_cast<std::size_t>(t) * stride_, columns_, y + t * strides_.y_token + begin_);
+      from_floats(row_of(static_cast<std::int32_t>(t)), columns_, y + t * strides_.y_token + begin_);
     }
   }
 
@@ -234,13 +239,14 @@ class ExpertSum {
   const ExpertTask& task_;
   Panels panels_;
   std::size_t begin_;               // first column of the task
-  std::size_t stride_;              // its columns, padded
+  std::size_t stride_;              // of its sums
   std::size_t columns_;             // its columns
   cpu::Scratch sums_;               // (tokens, stride_)
-  cpu::Scratch product_;            // of one expert, before its gates
+  cpu::Scratch product_;            // of one expert with few tokens, before its gates
   cpu::Scratch slice_;              // packed weights (kDepth, panel width)
   cpu::Scratch converted_;          // rows of x when it is not float32
   std::vector<const float*> rows_;  // rows of x, one for each token of the expert
+  std::vector<float*> targets_;     // and of the sums
 };
 
 void sum_experts(const ExpertMatMulArgs& args, const ExpertStrides& strides, const ExpertTask& task) {
@@ -355,12 +361,19 @@ void expert_matmul_sum(const ExpertMatMulArgs& args, const ParallelFor& parallel
   run(args, {args.heads * args.inputs, args.inputs, args.outputs, 0}, 1, parallel_for);
 }
 
+std::size_t packed_experts_count(const ExpertMatMulArgs& args) {
+  return static_cast<std::size_t>(args.heads * args.experts * args.inputs) *
+         HWY_DYNAMIC_DISPATCH(padded_columns_of)(static_cast<std::size_t>(args.outputs));
+}
+
 PackedExperts pack_experts(const ExpertMatMulArgs& args) {
   const auto matrices = static_cast<std::size_t>(args.heads * args.experts);
   const auto inputs = static_cast<std::size_t>(args.inputs);
   const auto outputs = static_cast<std::size_t>(args.outputs);
-  const std::size_t size = inputs * HWY_DYNAMIC_DISPATCH(padded_columns_of)(outputs);
-  hwy::AlignedFreeUniquePtr<float[]> packed = hwy::AllocateAligned<float>(matrices * size);
+  const std::size_t count = packed_experts_count(args);
+  const std::size_t size = matrices == 0 ? 0 : count / matrices;
+  hwy::AlignedFreeUniquePtr<float[]> packed = hwy::AllocateAligned<float>(std::max<std::size_t>(count, 1));
+  if (packed == nullptr) throw std::bad_alloc();
   for (std::size_t index = 0; index < matrices; ++index) {
     HWY_DYNAMIC_DISPATCH(pack_matrix)(args.type, args.weight, index, inputs, outputs, packed.get() + index * size);
   }

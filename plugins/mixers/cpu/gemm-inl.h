@@ -50,11 +50,40 @@ struct ColumnMajor {
   HWY_INLINE ColumnMajor from(std::size_t m) const { return {data + m, stride}; }
 };
 
-// C[0..kRows, 0..kVectors*lanes) (+)= A B, in registers. C is added last: sums of many tiles lose fewer digits than if
+// C row-major in one buffer, overwritten or added to. Sums are added last: sums of many tiles lose fewer digits than if
 // each product were added to all that came before.
-template <std::size_t kRows, std::size_t kVectors, typename A>
-HWY_NOINLINE void gemm_block(A a, const float* HWY_RESTRICT b, std::size_t b_stride, std::size_t depth,
-                             float* HWY_RESTRICT c, std::size_t c_stride, bool accumulate) {
+struct Product {
+  float* data;
+  std::size_t stride;
+  bool accumulate;
+
+  HWY_INLINE void put(std::size_t m, std::size_t column, FloatVec sum) const {
+    const FloatTag tag;
+    float* to = data + m * stride + column;
+    hn::StoreU(accumulate ? hn::Add(sum, hn::LoadU(tag, to)) : sum, tag, to);
+  }
+  HWY_INLINE Product from(std::size_t m, std::size_t column) const {
+    return {data + m * stride + column, stride, accumulate};
+  }
+};
+
+// Row m of C times gates[m] is added to rows[m], from `first` on.
+struct GatedRows {
+  float* const* rows;
+  const float* gates;
+  std::size_t first;
+
+  HWY_INLINE void put(std::size_t m, std::size_t column, FloatVec sum) const {
+    const FloatTag tag;
+    float* to = rows[m] + first + column;
+    hn::StoreU(hn::MulAdd(hn::Set(tag, gates[m]), sum, hn::LoadU(tag, to)), tag, to);
+  }
+  HWY_INLINE GatedRows from(std::size_t m, std::size_t column) const { return {rows + m, gates + m, first + column}; }
+};
+
+// kRows rows and kVectors vectors of columns of A B, in registers, handed to C.
+template <std::size_t kRows, std::size_t kVectors, typename A, typename C>
+HWY_NOINLINE void gemm_block(A a, const float* HWY_RESTRICT b, std::size_t b_stride, std::size_t depth, C c) {
   const FloatTag tag;
   const std::size_t lanes = hn::Lanes(tag);
   FloatVec sum[kRows][kVectors];
@@ -70,47 +99,47 @@ HWY_NOINLINE void gemm_block(A a, const float* HWY_RESTRICT b, std::size_t b_str
     }
   }
   for (std::size_t m = 0; m < kRows; ++m) {
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      float* to = c + m * c_stride + v * lanes;
-      hn::StoreU(accumulate ? hn::Add(sum[m][v], hn::LoadU(tag, to)) : sum[m][v], tag, to);
-    }
+    for (std::size_t v = 0; v < kVectors; ++v) c.put(m, v * lanes, sum[m][v]);
   }
 }
 
-// All rows of one panel of kVectors columns of vectors: full register blocks, then halves of them for the rest.
-template <std::size_t kRows, std::size_t kVectors, typename A>
-void gemm_panel(A a, std::size_t rows, const float* b, std::size_t b_stride, std::size_t depth, float* c,
-                std::size_t c_stride, bool accumulate) {
-  std::size_t m = 0;
-  for (; m + kRows <= rows; m += kRows) {
-    gemm_block<kRows, kVectors>(a.from(m), b, b_stride, depth, c + m * c_stride, c_stride, accumulate);
-  }
-  if constexpr (kRows > 1) {
-    if (m < rows) {
-      gemm_panel<kRows / 2, kVectors>(a.from(m), rows - m, b, b_stride, depth, c + m * c_stride, c_stride, accumulate);
-    }
+// Calls gemm_block with `rows` <= kRows as a template argument.
+template <std::size_t kRows, std::size_t kVectors, typename A, typename C>
+void gemm_rows(std::size_t rows, A a, const float* b, std::size_t b_stride, std::size_t depth, C c) {
+  if (rows == kRows) return gemm_block<kRows, kVectors>(a, b, b_stride, depth, c);
+  if constexpr (kRows > 1) gemm_rows<kRows - 1, kVectors>(rows, a, b, b_stride, depth, c);
+}
+
+// All rows of one panel of kVectors vectors of columns, in blocks of nearly equal size: a small block at the end would
+// not keep the multipliers busy.
+template <std::size_t kRows, std::size_t kVectors, typename A, typename C>
+void gemm_panel(A a, std::size_t rows, const float* b, std::size_t b_stride, std::size_t depth, C c) {
+  const std::size_t blocks = (rows + kRows - 1) / kRows;
+  for (std::size_t block = 0; block < blocks; ++block) {
+    const std::size_t begin = rows * block / blocks;
+    const std::size_t end = rows * (block + 1) / blocks;
+    gemm_rows<kRows, kVectors>(end - begin, a.from(begin), b, b_stride, depth, c.from(begin, 0));
   }
 }
 
-// C (rows,columns) = A B, or += when `accumulate`; `columns` is a multiple of the vector length.
-template <typename A>
-void gemm(A a, std::size_t rows, const float* b, std::size_t b_stride, std::size_t columns, std::size_t depth, float* c,
-          std::size_t c_stride, bool accumulate) {
+// C (rows,columns) = A B, as C has it; `columns` is a multiple of the vector length.
+template <typename A, typename C>
+void gemm(A a, std::size_t rows, const float* b, std::size_t b_stride, std::size_t columns, std::size_t depth, C c) {
   const std::size_t lanes = hn::Lanes(FloatTag());
   for (std::size_t n = 0; n < columns;) {
     const std::size_t vectors = std::min((columns - n) / lanes, kMaxColumnVectors);
     switch (vectors) {
       case 1:
-        gemm_panel<kAccumulators / 2, 1>(a, rows, b + n, b_stride, depth, c + n, c_stride, accumulate);
+        gemm_panel<kAccumulators / 2, 1>(a, rows, b + n, b_stride, depth, c.from(0, n));
         break;
       case 2:
-        gemm_panel<kAccumulators / 2, 2>(a, rows, b + n, b_stride, depth, c + n, c_stride, accumulate);
+        gemm_panel<kAccumulators / 2, 2>(a, rows, b + n, b_stride, depth, c.from(0, n));
         break;
       case 3:
-        gemm_panel<kAccumulators / 3, 3>(a, rows, b + n, b_stride, depth, c + n, c_stride, accumulate);
+        gemm_panel<kAccumulators / 3, 3>(a, rows, b + n, b_stride, depth, c.from(0, n));
         break;
       default:
-        gemm_panel<kAccumulators / 4, 4>(a, rows, b + n, b_stride, depth, c + n, c_stride, accumulate);
+        gemm_panel<kAccumulators / 4, 4>(a, rows, b + n, b_stride, depth, c.from(0, n));
         break;
     }
     n += vectors * lanes;

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "mixers/cpu/gemm-inl.h"
@@ -30,8 +31,8 @@ HWY_INLINE std::size_t round_up(std::size_t count, std::size_t unit) { return (c
 // Tokens that are transposed at a time.
 inline constexpr std::size_t kTransposed = 4;
 
-// Writes four rows of `dim` floats, which follow each other, as four columns: to[i*stride + j] = rows[j*dim + i].
-inline void transpose_rows(const float* rows, std::size_t dim, float* to, std::size_t stride) {
+// Writes four rows of `dim` floats, `row` floats apart, as four columns: to[i*stride + j] = rows[j*row + i].
+inline void transpose_rows(const float* rows, std::size_t row, std::size_t dim, float* to, std::size_t stride) {
   const hn::FixedTag<float, kTransposed> quad;
   const hn::Repartition<std::uint64_t, decltype(quad)> pairs;
   const auto both = [&](auto lower, auto upper) {
@@ -43,9 +44,9 @@ inline void transpose_rows(const float* rows, std::size_t dim, float* to, std::s
   std::size_t i = 0;
   for (; i + kTransposed <= dim; i += kTransposed) {
     const auto a = hn::LoadU(quad, rows + i);
-    const auto b = hn::LoadU(quad, rows + dim + i);
-    const auto c = hn::LoadU(quad, rows + 2 * dim + i);
-    const auto d = hn::LoadU(quad, rows + 3 * dim + i);
+    const auto b = hn::LoadU(quad, rows + row + i);
+    const auto c = hn::LoadU(quad, rows + 2 * row + i);
+    const auto d = hn::LoadU(quad, rows + 3 * row + i);
     const auto ab = hn::InterleaveLower(quad, a, b);
     const auto cd = hn::InterleaveLower(quad, c, d);
     const auto ab_upper = hn::InterleaveUpper(quad, a, b);
@@ -56,7 +57,7 @@ inline void transpose_rows(const float* rows, std::size_t dim, float* to, std::s
     hn::StoreU(both_upper(ab_upper, cd_upper), quad, to + (i + 3) * stride);
   }
   for (; i < dim; ++i) {
-    for (std::size_t j = 0; j < kTransposed; ++j) to[i * stride + j] = rows[j * dim + i];
+    for (std::size_t j = 0; j < kTransposed; ++j) to[i * stride + j] = rows[j * row + i];
   }
 }
 
@@ -91,8 +92,12 @@ void pack_transposed(const T* from, std::size_t stride, std::size_t tokens, std:
   }
   std::size_t t = 0;
   for (; t + kTransposed <= tokens; t += kTransposed) {
-    for (std::size_t j = 0; j < kTransposed; ++j) to_floats(from + (t + j) * stride, dim, rows + j * dim);
-    transpose_rows(rows, dim, tile + t, tile_stride);
+    if constexpr (std::is_same_v<T, float>) {
+      transpose_rows(from + t * stride, stride, dim, tile + t, tile_stride);
+    } else {
+      for (std::size_t j = 0; j < kTransposed; ++j) to_floats(from + (t + j) * stride, dim, rows + j * dim);
+      transpose_rows(rows, dim, dim, tile + t, tile_stride);
+    }
   }
   for (; t < tokens; ++t) {
     to_floats(from + t * stride, dim, rows);
@@ -108,6 +113,21 @@ void pack_rows(const T* from, std::size_t stride, std::size_t tokens, std::size_
   for (std::size_t t = 0; t < tokens; ++t) {
     to_floats(from + t * stride, dim, tile + t * columns);
     std::fill(tile + t * columns + dim, tile + (t + 1) * columns, 0.0f);
+  }
+}
+
+// Scales a row of `columns` floats (whole vectors) to the length `scale`: x * scale / max(|x|, eps).
+inline void normalize_row(float* row, std::size_t columns, float scale) {
+  const FloatTag tag;
+  FloatVec squares = hn::Zero(tag);
+  for (std::size_t i = 0; i < columns; i += hn::Lanes(tag)) {
+    const FloatVec x = hn::LoadU(tag, row + i);
+    squares = hn::MulAdd(x, x, squares);
+  }
+  const float length = std::sqrt(hn::ReduceSum(tag, squares));
+  const FloatVec factor = hn::Set(tag, scale / (length < 1e-12f ? 1e-12f : length));  // NaN passes
+  for (std::size_t i = 0; i < columns; i += hn::Lanes(tag)) {
+    hn::StoreU(hn::Mul(hn::LoadU(tag, row + i), factor), tag, row + i);
   }
 }
 
@@ -150,7 +170,8 @@ inline void accumulate_features(const float* keys, std::size_t stride, std::size
       }
       norm[start + r] += hn::ReduceSum(tag, total);
     }
-    gemm(RowMajor{scratch, stride}, rows, values, columns, columns, tokens, sums + start * columns, columns, true);
+    gemm(RowMajor{scratch, stride}, rows, values, columns, columns, tokens,
+         Product{sums + start * columns, columns, true});
   }
 }
 
@@ -189,7 +210,8 @@ inline void apply_features(const float* queries, std::size_t stride, std::size_t
       weigh_features<4>(row, rows, norm + start, t, scratch + t, stride, den + t);
     }
     for (; t < padded; t += lanes) weigh_features<1>(row, rows, norm + start, t, scratch + t, stride, den + t);
-    gemm(ColumnMajor{scratch, stride}, tokens, sums + start * columns, columns, columns, rows, y, columns, true);
+    gemm(ColumnMajor{scratch, stride}, tokens, sums + start * columns, columns, columns, rows,
+         Product{y, columns, true});
   }
 }
 
@@ -207,25 +229,25 @@ inline void add_constant(const float* sum, float norm, std::size_t tokens, std::
   }
 }
 
-// Turns scores t (tokens,stride) into weights 1 + t + t²/2 for the first `keys` columns of each row, zero for the
-// others up to `padded`, and adds each row's sum to den.
-inline void taylor_weights(float* scores, std::size_t stride, std::size_t tokens, std::size_t keys, std::size_t padded,
-                           float* den) {
+// Turns scores t (keys,stride) into weights 1 + t + t²/2, for `columns` queries (whole vectors), and adds each query's
+// sum to den. When kCausal, keys after a query get the weight 0.
+template <bool kCausal>
+void taylor_weights(float* scores, std::size_t stride, std::size_t keys, std::size_t columns, float* den) {
   const FloatTag tag;
   const std::size_t lanes = hn::Lanes(tag);
   const FloatVec one = hn::Set(tag, 1.0f);
   const FloatVec half = hn::Set(tag, 0.5f);
-  for (std::size_t n = 0; n < tokens; ++n) {
-    float* row = scores + n * stride;
+  for (std::size_t n = 0; n < columns; n += lanes) {
     FloatVec total = hn::Zero(tag);
-    for (std::size_t m = 0; m < padded; m += lanes) {
-      const FloatVec t = hn::LoadU(tag, row + m);
+    for (std::size_t m = 0; m < keys; ++m) {
+      float* score = scores + m * stride + n;
+      const FloatVec t = hn::LoadU(tag, score);
       FloatVec weight = hn::MulAdd(hn::MulAdd(half, t, one), t, one);
-      if (m + lanes > keys) weight = hn::IfThenElseZero(hn::FirstN(tag, keys > m ? keys - m : 0), weight);
-      hn::StoreU(weight, tag, row + m);
+      if (kCausal && m > n) weight = hn::IfThenZeroElse(hn::FirstN(tag, std::min(m - n, lanes)), weight);
+      hn::StoreU(weight, tag, score);
       total = hn::Add(total, weight);
     }
-    den[n] += hn::ReduceSum(tag, total);
+    hn::StoreU(hn::Add(hn::LoadU(tag, den + n), total), tag, den + n);
   }
 }
 

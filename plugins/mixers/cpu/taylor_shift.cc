@@ -22,8 +22,9 @@ namespace {
 // Tokens of a tile of queries and of keys. Multiples of every vector length.
 constexpr std::size_t kQueryTile = 192;
 constexpr std::size_t kKeyTile = 128;
-// Query rows whose scores against one tile of keys are in the first-level cache at once.
-constexpr std::size_t kScoreRows = 48;
+// Queries whose scores against one tile of keys are in the first-level cache at once. A multiple of every vector
+// length.
+constexpr std::size_t kScoreQueries = 64;
 
 // A range of tokens of one head.
 struct Range {
@@ -81,12 +82,13 @@ struct Head {
 // Tiles that a task works on; nothing in here grows with the number of tokens.
 struct Scratch {
   explicit Scratch(std::size_t dim, std::size_t columns)
-      : buffers({dim * kQueryTile, dim * kKeyTile, columns * kKeyTile, kScoreRows * kQueryTile, columns * kQueryTile,
-                 kQueryTile, kTransposed * dim}) {}
+      : buffers({dim * kQueryTile, columns * kKeyTile, columns * kKeyTile,
+                 std::max(kFeatureRows * kQueryTile, kScoreQueries * kKeyTile), columns * kQueryTile, kQueryTile,
+                 kTransposed * dim}) {}
 
   cpu::ScratchBuffers<7> buffers;
   float* queries = buffers[0];  // (d, kQueryTile)
-  float* keys = buffers[1];     // (d, kKeyTile)
+  float* keys = buffers[1];     // (d, kKeyTile), or (kKeyTile, columns) in the direct form
   float* values = buffers[2];   // (kKeyTile, columns)
   float* work = buffers[3];     // features or scores
   float* y = buffers[4];        // (kQueryTile, columns)
@@ -107,24 +109,35 @@ void pack_keys(const Head<T>& head, std::size_t begin, std::size_t tokens, Scrat
   pack_rows(head.v + begin * head.stride, head.stride, tokens, head.dim, head.columns, scratch.values);
 }
 
+// Keys as rows, for the direct form.
+template <typename T>
+void pack_key_rows(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
+  pack_rows(head.k + begin * head.stride, head.stride, tokens, head.dim, head.columns, scratch.keys);
+  if (head.normalize) {
+    for (std::size_t t = 0; t < tokens; ++t) normalize_row(scratch.keys + t * head.columns, head.columns, 1.0f);
+  }
+  pack_rows(head.v + begin * head.stride, head.stride, tokens, head.dim, head.columns, scratch.values);
+}
+
+// Scores are kept as (keys, queries): so only queries are transposed, once, and sums over keys need no shuffles.
 template <typename T>
 void direct_tile(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
   const std::size_t lanes = hn::Lanes(FloatTag());
   pack_queries(head, begin, tokens, scratch);
   std::fill_n(scratch.y, tokens * head.columns, 0.0f);
-  std::fill_n(scratch.den, tokens, 0.0f);
+  std::fill_n(scratch.den, round_up(tokens, lanes), 0.0f);
   for (std::size_t first = 0; first < head.keys; first += kKeyTile) {
     const std::size_t keys = std::min(kKeyTile, head.keys - first);
-    const std::size_t padded = round_up(keys, lanes);
-    pack_keys(head, first, keys, scratch);
-    for (std::size_t n = 0; n < tokens; n += kScoreRows) {
-      const std::size_t rows = std::min(kScoreRows, tokens - n);
+    pack_key_rows(head, first, keys, scratch);
+    for (std::size_t n = 0; n < tokens; n += kScoreQueries) {
+      const std::size_t queries = std::min(kScoreQueries, tokens - n);
+      const std::size_t padded = round_up(queries, lanes);
       float* scores = scratch.work;
-      gemm(ColumnMajor{scratch.queries + n, kQueryTile}, rows, scratch.keys, kKeyTile, padded, head.dim, scores,
-           kKeyTile, false);
-      taylor_weights(scores, kKeyTile, rows, keys, padded, scratch.den + n);
-      gemm(RowMajor{scores, kKeyTile}, rows, scratch.values, head.columns, head.columns, keys,
-           scratch.y + n * head.columns, head.columns, true);
+      gemm(RowMajor{scratch.keys, head.columns}, keys, scratch.queries + n, kQueryTile, padded, head.dim,
+           Product{scores, kScoreQueries, false});
+      taylor_weights<false>(scores, kScoreQueries, keys, padded, scratch.den + n);
+      gemm(ColumnMajor{scores, kScoreQueries}, queries, scratch.values, head.columns, head.columns, keys,
+           Product{scratch.y + n * head.columns, head.columns, true});
     }
   }
 }
@@ -229,6 +242,8 @@ constexpr std::int64_t kTasks = 32;
 constexpr std::int64_t kMinimumRange = 512;
 // Queries that a range must have before splitting pays for packing the keys once more, in the direct form.
 constexpr std::int64_t kMinimumQueries = 96;
+// A range of queries is a multiple of every vector length.
+constexpr std::int64_t kQueryUnit = 16;
 
 std::int64_t split_count(std::int64_t heads, std::int64_t length, std::int64_t minimum) {
   return std::clamp<std::int64_t>(kTasks / std::max<std::int64_t>(heads, 1), 1,
@@ -256,19 +271,20 @@ bool prefers_direct(const TaylorShiftArgs& args) {
 }
 
 // Flops that one thread does about as quickly as it hands work to others.
-constexpr std::int64_t kSmall = 1 << 20;
+constexpr double kSmall = 1 << 20;
 const ParallelFor kSerial;
 
 bool is_small(const TaylorShiftArgs& args) {
-  return args.batch * args.heads * args.length * args.length * args.dim * 4 < kSmall;
+  const auto elements = static_cast<double>(args.batch * args.heads * args.length * args.dim);
+  return elements * static_cast<double>(args.length) * 4 < kSmall;
 }
 
 void direct(const TaylorShiftArgs& args, const ParallelFor& parallel_for) {
   const std::int64_t heads = args.batch * args.heads;
-  const auto tile = static_cast<std::int64_t>(kScoreRows);
   const std::int64_t splits = split_count(heads, args.length, kMinimumQueries);
   parallel_for(static_cast<std::size_t>(heads * splits), [&](std::size_t task) {
-    HWY_DYNAMIC_DISPATCH(attend_direct)(args, range_of(static_cast<std::int64_t>(task), splits, args.length, tile));
+    HWY_DYNAMIC_DISPATCH(attend_direct)(args,
+                                        range_of(static_cast<std::int64_t>(task), splits, args.length, kQueryUnit));
   });
 }
 
