@@ -76,6 +76,7 @@ class SwitchHeadConfig:
         rope_fraction: fraction of the head's channels that RoPE turns.
         rope_base: base of RoPE's wavelengths.
         same_selection: the source routing also selects the output experts.
+        window: tokens that a token sees at most, itself included (Transformer-XL's context window); None means all.
     """
 
     heads: int = 2
@@ -86,6 +87,7 @@ class SwitchHeadConfig:
     rope_fraction: float = 0.5
     rope_base: float = 10000.0
     same_selection: bool = False
+    window: int | None = None
     kind: Literal["switch_head"] = "switch_head"
 
 
@@ -99,6 +101,7 @@ class SoftmaxConfig:
         positions: rotary ("rope") or no positions.
         rope_base: base of RoPE's wavelengths.
         bias: biases in the qkv and output projections.
+        window: tokens that a token sees at most, itself included (sliding-window attention); None means all.
     """
 
     heads: int = 4
@@ -106,6 +109,7 @@ class SoftmaxConfig:
     positions: Literal["rope", "none"] = "rope"
     rope_base: float = 10000.0
     bias: bool = True
+    window: int | None = None
     kind: Literal["softmax"] = "softmax"
 
 
@@ -221,8 +225,16 @@ class ModelConfig:
         _check(self)
 
     def to_json(self, indent: int | None = 2) -> str:
-        """Return the configuration as JSON text; `from_json` gives back an equal object."""
-        return json.dumps(dataclasses.asdict(self), indent=indent)
+        """Return the configuration as JSON text; `from_json` gives back an equal object.
+
+        A window that is not set is left out, so that the text, and with it every fingerprint, is that of the versions
+        that knew no windows.
+        """
+        data = dataclasses.asdict(self)
+        for layer in data["layers"]:
+            if layer["mixer"].get("window", 0) is None:
+                del layer["mixer"]["window"]
+        return json.dumps(data, indent=indent)
 
     @staticmethod
     def from_json(text: str) -> ModelConfig:
@@ -328,6 +340,10 @@ def _check_layer(config: ModelConfig, layer: LayerConfig, index: int) -> None:
         _require(0 <= mixer.rope_fraction <= 1, f"{where}.mixer.rope_fraction must lie in [0, 1]")
     if isinstance(mixer, (SwitchHeadConfig, SoftmaxConfig)):
         _require(mixer.rope_base > 0, f"{where}.mixer.rope_base must be positive, got {mixer.rope_base}")
+        _require(
+            mixer.window is None or 1 <= mixer.window < LIMIT,
+            f"{where}.mixer.window must be at least 1, got {mixer.window}",
+        )
     if isinstance(layer.feed_forward, MoEConfig):
         _require(
             1 <= layer.feed_forward.active <= layer.feed_forward.experts,

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from .config import ModelConfig
 from .errors import ConfigError
 from .layers import Layer, Output, TokenEmbedding
-from .mixers import State
+from .mixers import State, StateEntry
 from .positions import absolute_positions, sinusoids
 from .precision import accumulator
+from .rows import take_rows
 
 
 class LanguageModel(nn.Module):
@@ -59,20 +60,35 @@ class LanguageModel(nn.Module):
             x = layer(x)
         return self._logits(x)
 
-    def initial_state(self, batch: int, capacity: int) -> State:
-        """Return the state before the first token: each layer's, with keys "{layer}.{key}".
+    def state_entries(self, rollback: int = 0) -> dict[str, StateEntry]:
+        """Describe the state: each layer's, with keys "{layer}.{key}".
+
+        Args:
+            rollback: tokens that a row may take back.
+        """
+        return {
+            f"{index}.{key}": entry
+            for index, layer in enumerate(self._stack())
+            for key, entry in layer.mixer.state_entries(rollback).items()
+        }
+
+    def initial_state(self, batch: int, capacity: int, rollback: int = 0) -> State:
+        """Return the state before the first token, with the keys of `state_entries`.
 
         Args:
             batch: rows B.
             capacity: tokens that a row may reach; only softmax and SwitchHead layers need memory for them.
+            rollback: tokens that a row may take back.
         """
         return {
             f"{index}.{key}": value
             for index, layer in enumerate(self._stack())
-            for key, value in layer.mixer.initial_state(batch, capacity).items()
+            for key, value in layer.mixer.initial_state(batch, capacity, rollback).items()
         }
 
-    def forward_cached(self, tokens: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
+    def forward_cached(
+        self, tokens: Tensor, state: State, position: Tensor, lengths: Tensor, last_only: bool = False
+    ) -> tuple[Tensor, State]:
         """Continue each row from its state: one token, a chunk or a prompt are the same call.
 
         Args:
@@ -80,9 +96,11 @@ class LanguageModel(nn.Module):
             state: from `initial_state` or an earlier call.
             position: (B,) int64, tokens of each row that came before.
             lengths: (B,) int64, valid tokens of each row in this call, 0..T.
+            last_only: return the logits of each row's last valid token only.
 
         Returns:
-            Logits (B,T,V), unspecified beyond `lengths`, and the new state.
+            Logits (B,T,V), unspecified beyond `lengths`, or (B,1,V), unspecified where the length is 0; and the new
+            state.
 
         Raises:
             ValueError: a row outgrows the state's capacity or the model's absolute positions.
@@ -91,7 +109,8 @@ class LanguageModel(nn.Module):
             self._check_length(int((position + lengths).max()))
         positions = absolute_positions(tokens, position)
         if self.position_embedding is not None:
-            positions = positions.clamp(max=self.config.max_length - 1)  # those of padding may lie beyond the table
+            # Those of padding may lie beyond the table; of valid tokens none may, and the lookup refuses it.
+            positions = torch.where(absolute_positions(tokens) < lengths.unsqueeze(1), positions, 0)
         x = self._embed(tokens, positions)
         new_state: State = {}
         for index, layer in enumerate(self._stack()):
@@ -99,6 +118,8 @@ class LanguageModel(nn.Module):
             own = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
             x, own = layer.forward_cached(x, own, position, lengths)
             new_state |= {prefix + key: value for key, value in own.items()}
+        if last_only:
+            x = take_rows(x, (lengths - 1).clamp(min=0).unsqueeze(1))
         return self._logits(x), new_state
 
     def _stack(self) -> Iterable[Layer]:

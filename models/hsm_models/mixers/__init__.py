@@ -9,12 +9,12 @@ from __future__ import annotations
 from ..config import HSMConfig, MixerConfig, SoftmaxConfig, SwitchHeadConfig, TaylorShiftConfig
 from ..errors import ConfigError
 from .hsm import HSM
-from .mixer import Mixer, State
+from .mixer import Mixer, State, StateEntry
 from .softmax import SoftmaxAttention
 from .switch_head import SwitchHead
 from .taylor_shift import TaylorShift
 
-__all__ = ["HSM", "Mixer", "SoftmaxAttention", "State", "SwitchHead", "TaylorShift", "build_mixer"]
+__all__ = ["HSM", "Mixer", "SoftmaxAttention", "State", "StateEntry", "SwitchHead", "TaylorShift", "build_mixer"]
 
 
 def build_mixer(config: MixerConfig, width: int, layer_index: int) -> Mixer:
@@ -52,6 +52,7 @@ def build_mixer(config: MixerConfig, width: int, layer_index: int) -> Mixer:
             rope_fraction=config.rope_fraction,
             rope_base=config.rope_base,
             same_selection=config.same_selection,
+            window=config.window,
         )
     assert isinstance(config, SoftmaxConfig)
     return SoftmaxAttention(
@@ -61,6 +62,7 @@ def build_mixer(config: MixerConfig, width: int, layer_index: int) -> Mixer:
         positions=config.positions,
         rope_base=config.rope_base,
         bias=config.bias,
+        window=config.window,
     )
 
 

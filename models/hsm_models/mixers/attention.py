@@ -1,22 +1,37 @@
-"""Softmax attention's parts: the causal mask, the attention itself and the key/value cache.
+"""Softmax attention's parts: the causal mask, the attention itself and the memory of keys and values.
 
-Everything is made of comparisons, Where and Gather on int64 ranges, so that it exports with dynamic shapes.
+Everything is made of comparisons, Where, Gather and ScatterND on int64 ranges, so that it exports with dynamic shapes.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..positions import absolute_positions
 from ..precision import accumulator
-from .mixer import State
+from ..rows import take_rows
+from .mixer import State, StateEntry
 
 
-def causal_mask(query_position: Tensor, keys: int) -> Tensor:
-    """Return which keys a query may see, (1 or B, 1, T, keys) bool, for query positions (1 or B, T)."""
-    key_position = torch.arange(keys, device=query_position.device)
-    return (key_position <= query_position.unsqueeze(-1)).unsqueeze(1)
+def causal_mask(query_position: Tensor, key_position: Tensor, window: int | None = None) -> Tensor:
+    """Return which keys a query may see: those up to itself, the last `window` of them, none before the first token.
+
+    Args:
+        query_position: (1 or B, T) int64.
+        key_position: (1 or B, S) int64.
+        window: keys that a query sees at most, itself included; None means all.
+
+    Returns:
+        (1 or B, 1, T, S) bool.
+    """
+    query, key = query_position.unsqueeze(-1), key_position.unsqueeze(-2)
+    visible = (key >= 0) & (key <= query)
+    if window is not None:
+        visible = visible & (key > query - window)
+    return visible.unsqueeze(1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, extra: Tensor | None = None) -> Tensor:
@@ -43,34 +58,83 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, extra: Tensor | Non
     return (weights @ v.transpose(1, 2)).transpose(1, 2)
 
 
-def empty_cache(batch: int, capacity: int, heads: int, head_dim: int, like: Tensor) -> State:
-    """Return zeroed keys and values (B,C,H,f) of the dtype and device of `like`."""
-    shape = (batch, capacity, heads, head_dim)
-    return {"key": like.new_zeros(shape), "value": like.new_zeros(shape)}
+def memory_entries(heads: int, head_dim: int, window: int | None, rollback: int) -> dict[str, StateEntry]:
+    """Describe {"key", "value"}: (B,C,H,f) for C tokens, or with a window (B, window + rollback, H, f), a ring."""
+    if window is None:
+        entry = StateEntry("cache", (None, heads, head_dim))
+    else:
+        entry = StateEntry("ring", (window + rollback, heads, head_dim), spare=rollback)
+    return {"key": entry, "value": entry}
 
 
-def write_cache(state: State, k: Tensor, v: Tensor, position: Tensor, lengths: Tensor) -> State:
-    """Write the valid new keys and values (B,T,H,f) behind the `position` (B,) tokens that the cache already holds.
+@dataclass(frozen=True)
+class Memory:
+    """Keys and values that a call's queries may look at.
+
+    Attributes:
+        state: the state after the call.
+        key, value: (B,S,H,f).
+        position: (1 or B, S) int64, the absolute position of each key; negative where there is none.
+    """
+
+    state: State
+    key: Tensor
+    value: Tensor
+    position: Tensor
+
+
+def remember(state: State, k: Tensor, v: Tensor, position: Tensor, lengths: Tensor, window: int | None) -> Memory:
+    """Add the valid new keys and values (B,T,H,f) to those of the `position` (B,) tokens that came before.
 
     Raises:
-        ValueError: they do not fit (checked in eager mode only: an exported graph cannot raise).
+        ValueError: they do not fit into a cache (checked in eager mode only: in an exported graph the runtime refuses
+            to write beyond the cache).
     """
-    capacity = state["key"].shape[1]
+    if window is None:
+        state = _write_cache(state, k, v, position, lengths)
+        slots = torch.arange(state["key"].shape[1], device=k.device).unsqueeze(0)
+        return Memory(state, state["key"], state["value"], slots)
+    kept = {name: torch.cat((state[name], new), dim=1) for name, new in (("key", k), ("value", v))}
+    before = _ring_positions(position, state["key"].shape[1])
+    positions = torch.cat((before, absolute_positions(k, position)), dim=1)
+    return Memory(_turn_ring(kept, before, position, lengths), kept["key"], kept["value"], positions)
+
+
+def _write_cache(state: State, k: Tensor, v: Tensor, position: Tensor, lengths: Tensor) -> State:
+    """Write the valid keys and values at their positions.
+
+    Padding repeats the last valid token, and a row without one rewrites a slot with what it holds: so every index is
+    in range if and only if the row fits, and equal indices write equal values.
+    """
+    batch, capacity = state["key"].shape[:2]
     if not torch.compiler.is_compiling():
         longest = int((position + lengths).max())
         if longest > capacity:
             raise ValueError(f"the key/value cache holds {capacity} tokens, but a row reaches {longest}")
-    source = torch.arange(capacity, device=k.device) - position.unsqueeze(1)
-    is_new = ((source >= 0) & (source < lengths.unsqueeze(1))).unsqueeze(-1).unsqueeze(-1)
-    source = source.clamp(min=0).minimum(lengths.new_full((), k.shape[1] - 1)).unsqueeze(-1).unsqueeze(-1)
+    source = absolute_positions(k).minimum((lengths - 1).clamp(min=0).unsqueeze(1))
+    is_new = (lengths > 0).unsqueeze(1)
+    idle = (position - 1).clamp(min=0).unsqueeze(1)
+    slot = torch.where(is_new, position.unsqueeze(1) + source, idle)
+    row = torch.arange(batch, device=k.device).unsqueeze(1).expand(slot.shape)
 
-    def merge(old: Tensor, new: Tensor) -> Tensor:
-        return torch.where(is_new, new.gather(1, source.expand(-1, -1, new.shape[2], new.shape[3])), old)
+    def written(old: Tensor, new: Tensor) -> Tensor:
+        values = torch.where(is_new.unsqueeze(2).unsqueeze(3), take_rows(new, source), take_rows(old, idle))
+        return old.index_put((row, slot), values)
 
-    return {"key": merge(state["key"], k), "value": merge(state["value"], v)}
+    return {"key": written(state["key"], k), "value": written(state["value"], v)}
 
 
-def cached_positions(x: Tensor, state: State, position: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the new tokens' absolute positions (B,T) and which slots of the cache they may see (B,1,T,C)."""
-    positions = absolute_positions(x, position)
-    return positions, causal_mask(positions, state["key"].shape[1])
+def _ring_positions(end: Tensor, slots: int) -> Tensor:
+    """Return the newest position below `end` (B,) that belongs to each slot of a ring, (B,R); negative for none."""
+    last = (end - 1).unsqueeze(1)
+    return last - (last - torch.arange(slots, device=end.device)) % slots
+
+
+def _turn_ring(kept: State, before: Tensor, position: Tensor, lengths: Tensor) -> State:
+    """Return the ring after the call from the old ring and the new tokens behind it, (B,R+T,H,f)."""
+    slots = before.shape[1]
+    newest = _ring_positions(position + lengths, slots)
+    first = position.unsqueeze(1)
+    own = torch.arange(slots, device=before.device)
+    source = torch.where(newest >= first, newest - first + slots, own)
+    return {name: take_rows(rows, source) for name, rows in kept.items()}

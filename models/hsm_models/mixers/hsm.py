@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..ops import shift_mix, shift_mix_cached, token_shift, token_shift_cached
 from ..positions import absolute_positions
-from .mixer import Mixer, State
+from .mixer import Mixer, State, StateEntry
 from .mixing import ShiftMixing, build_mixing
 
 
@@ -53,11 +53,9 @@ class HSM(Mixer):
             return self._add_pad(shift_mix(x, alpha, beta, self.shifts), beta, before_start)
         return self.mixing(x, self._replace_pad(token_shift(x, self.shifts), before_start))
 
-    def initial_state(self, batch: int, capacity: int) -> State:
-        """Return {"ring": (B,R,D)}: the last R = max shift inputs of each row, at slot = absolute position mod R."""
-        like = next(self.mixing.parameters(), self.pad)
-        dtype, device = (torch.get_default_dtype(), None) if like is None else (like.dtype, like.device)
-        return {"ring": torch.zeros(batch, max(self.shifts), self.width, dtype=dtype, device=device)}
+    def state_entries(self, rollback: int = 0) -> dict[str, StateEntry]:
+        """Describe {"ring": (B,R,D)}: the last R = max shift + rollback inputs of each row."""
+        return {"ring": StateEntry("ring", (max(self.shifts) + rollback, self.width), spare=rollback)}
 
     def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
         before_start = self._before_start(x, position)

@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
 
+from ..precision import accumulator
+
 State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StateEntry:
+    """One tensor of a mixer's state, as it is for one row.
+
+    Attributes:
+        kind: "ring", the last tokens, that of absolute position p in slot p mod R; "cache", all tokens, that of
+            position p in slot p; or "taylor", sums over all tokens.
+        shape: sizes without the batch; None is the capacity, in tokens.
+        spare: slots of a ring beyond those that the mixer reads: so many tokens can be taken back.
+    """
+
+    kind: Literal["ring", "cache", "taylor"]
+    shape: tuple[int | None, ...]
+    spare: int = 0
+
+    def dtype(self, model: torch.dtype) -> torch.dtype:
+        """Return the tensor's dtype in a model of dtype `model`: sums are float32 at least."""
+        return accumulator(model) if self.kind == "taylor" else model
 
 
 class Mixer(nn.Module):
@@ -29,17 +55,37 @@ class Mixer(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} does not define forward")
 
-    def initial_state(self, batch: int, capacity: int) -> State:
-        """Return the state before the first token.
+    def state_entries(self, rollback: int = 0) -> dict[str, StateEntry]:
+        """Describe the state: key -> tensor.
 
         Args:
-            batch: rows B.
-            capacity: tokens that a row may reach; only key/value states grow with it.
+            rollback: tokens that a row may take back; rings get as many spare slots.
 
         Raises:
             TypeError: the mixer is not causal.
         """
         raise TypeError(f"{type(self).__name__} is not causal: it cannot decode token by token")
+
+    def initial_state(self, batch: int, capacity: int, rollback: int = 0) -> State:
+        """Return the state before the first token: zeros, in the dtype and on the device of the parameters.
+
+        Args:
+            batch: rows B.
+            capacity: tokens that a row may reach; only key/value caches grow with it.
+            rollback: tokens that a row may take back.
+
+        Raises:
+            TypeError: the mixer is not causal.
+        """
+        like = next(self.parameters(), torch.empty(0))
+        return {
+            key: torch.zeros(
+                (batch, *(capacity if size is None else size for size in entry.shape)),
+                dtype=entry.dtype(like.dtype),
+                device=like.device,
+            )
+            for key, entry in self.state_entries(rollback).items()
+        }
 
     def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
         """Mix the next tokens of each row, given what came before.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..positions import absolute_positions, rotary_tables, rotate
-from .attention import attend, cached_positions, causal_mask, empty_cache, write_cache
-from .mixer import Mixer, State, resolve_head_dim
+from .attention import attend, causal_mask, memory_entries, remember
+from .mixer import Mixer, State, StateEntry, resolve_head_dim
 
 
 class SoftmaxAttention(Mixer):
@@ -19,9 +19,10 @@ class SoftmaxAttention(Mixer):
         positions: "rope" or "none".
         rope_base: base of RoPE's wavelengths.
         bias: biases in both projections.
+        window: tokens that a token sees at most, itself included (sliding-window attention); None means all.
 
     Raises:
-        ValueError: heads that do not split the width, or unknown positions.
+        ValueError: heads that do not split the width, unknown positions, or a window below 1.
     """
 
     def __init__(
@@ -32,31 +33,37 @@ class SoftmaxAttention(Mixer):
         positions: str = "rope",
         rope_base: float = 10000.0,
         bias: bool = True,
+        window: int | None = None,
     ) -> None:
         super().__init__()
         if positions not in ("rope", "none"):
             raise ValueError(f"positions must be 'rope' or 'none', got {positions!r}")
+        if window is not None and window < 1:
+            raise ValueError(f"window must be at least 1, got {window}")
         self.heads = heads
         self.head_dim = resolve_head_dim(width, heads, head_dim)
         self.positions = positions
         self.rope_base = rope_base
+        self.window = window
         self.qkv = nn.Linear(width, 3 * heads * self.head_dim, bias=bias)
         self.proj = nn.Linear(heads * self.head_dim, width, bias=bias)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         positions = absolute_positions(x)
         q, k, v = self._project(x, positions)
-        return self.proj(attend(q, k, v, causal_mask(positions, x.shape[1])).flatten(2))
+        visible = causal_mask(positions, positions, self.window)
+        return self.proj(attend(q, k, v, visible).flatten(2))
 
-    def initial_state(self, batch: int, capacity: int) -> State:
-        """Return {"key", "value"}: zeros (B, capacity, H, f); keys are stored rotated."""
-        return empty_cache(batch, capacity, self.heads, self.head_dim, self.qkv.weight)
+    def state_entries(self, rollback: int = 0) -> dict[str, StateEntry]:
+        """Describe {"key", "value"}: (B,C,H,f), or a ring of the last `window + rollback` tokens; keys are rotated."""
+        return memory_entries(self.heads, self.head_dim, self.window, rollback)
 
     def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
-        positions, visible = cached_positions(x, state, position)
+        positions = absolute_positions(x, position)
         q, k, v = self._project(x, positions)
-        state = write_cache(state, k, v, position, lengths)
-        return self.proj(attend(q, state["key"], state["value"], visible).flatten(2)), state
+        memory = remember(state, k, v, position, lengths, self.window)
+        visible = causal_mask(positions, memory.position, self.window)
+        return self.proj(attend(q, memory.key, memory.value, visible).flatten(2)), memory.state
 
     def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k and v (B,T,H,f), with q and k each scaled by f^-1/4 and rotated."""

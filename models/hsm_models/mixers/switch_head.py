@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..experts import ExpertMatMul, ExpertMatMulSum, Router
 from ..positions import absolute_positions, rotary_tables, rotate, sinusoids
-from .attention import attend, cached_positions, causal_mask, empty_cache, write_cache
-from .mixer import Mixer, State, resolve_head_dim
+from .attention import Memory, attend, causal_mask, memory_entries, remember
+from .mixer import Mixer, State, StateEntry, resolve_head_dim
 
 
 class SwitchHead(Mixer):
@@ -33,9 +33,11 @@ class SwitchHead(Mixer):
         rope_fraction: fraction of the head's channels that RoPE turns.
         rope_base: base of RoPE's wavelengths.
         same_selection: the source routing also selects and weights the output experts.
+        window: tokens that a token sees at most, itself included (Transformer-XL's context window); None means all.
 
     Raises:
-        ValueError: heads that do not split the width, active experts out of range, or unknown positions.
+        ValueError: heads that do not split the width, active experts out of range, unknown positions, or a window
+            below 1.
     """
 
     def __init__(
@@ -49,18 +51,22 @@ class SwitchHead(Mixer):
         rope_fraction: float = 0.5,
         rope_base: float = 10000.0,
         same_selection: bool = False,
+        window: int | None = None,
     ) -> None:
         super().__init__()
         if positions not in ("rope", "xl", "none"):
             raise ValueError(f"positions must be 'rope', 'xl' or 'none', got {positions!r}")
         if not 1 <= active <= experts:
             raise ValueError(f"active {active} must lie between 1 and experts {experts}")
+        if window is not None and window < 1:
+            raise ValueError(f"window must be at least 1, got {window}")
         self.width = width
         self.heads = heads
         self.head_dim = resolve_head_dim(width, heads, head_dim)
         self.positions = positions
         self.rotary_channels = int(rope_fraction * self.head_dim) // 2 * 2
         self.rope_base = rope_base
+        self.window = window
         self.query = nn.Linear(width, heads * self.head_dim, bias=False)
         self.key = nn.Linear(width, heads * self.head_dim, bias=False)
         self.position = nn.Linear(width, heads * self.head_dim, bias=False) if positions == "xl" else None
@@ -82,20 +88,24 @@ class SwitchHead(Mixer):
         source = self._route_source(x)
         q, k, v = self._project(x, positions, source)
         extra = None if self.position is None else self._relative_scores(q, self.position)
-        return self._combine(x, attend(q, k, v, causal_mask(positions, x.shape[1]), extra), source)
+        visible = causal_mask(positions, positions, self.window)
+        return self._combine(x, attend(q, k, v, visible, extra), source)
 
-    def initial_state(self, batch: int, capacity: int) -> State:
-        """Return {"key", "value"}: zeros (B, capacity, H, f); keys are stored rotated, values already mixed."""
-        return empty_cache(batch, capacity, self.heads, self.head_dim, self.query.weight)
+    def state_entries(self, rollback: int = 0) -> dict[str, StateEntry]:
+        """Describe {"key", "value"}: (B,C,H,f), or a ring of the last `window + rollback` tokens.
+
+        Keys are stored rotated, values already mixed by their experts: 2*H*f numbers a token.
+        """
+        return memory_entries(self.heads, self.head_dim, self.window, rollback)
 
     def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
-        positions, visible = cached_positions(x, state, position)
+        positions = absolute_positions(x, position)
         source = self._route_source(x)
         q, k, v = self._project(x, positions, source)
-        state = write_cache(state, k, v, position, lengths)
-        capacity = state["key"].shape[1]
-        extra = None if self.position is None else self._cached_relative_scores(q, positions, capacity, self.position)
-        return self._combine(x, attend(q, state["key"], state["value"], visible, extra), source), state
+        memory = remember(state, k, v, position, lengths, self.window)
+        visible = causal_mask(positions, memory.position, self.window)
+        extra = None if self.position is None else self._cached_relative_scores(q, positions, memory, self.position)
+        return self._combine(x, attend(q, memory.key, memory.value, visible, extra), source), memory.state
 
     def _route_source(self, x: Tensor) -> Tensor | None:
         return None if self.source is None else self.source(x)
@@ -135,15 +145,16 @@ class SwitchHead(Mixer):
         padded = F.pad(scores, (1, 0)).reshape(batch, self.heads, length + 1, length)
         return padded[:, :, 1:]
 
-    def _cached_relative_scores(self, q: Tensor, positions: Tensor, capacity: int, position: nn.Linear) -> Tensor:
-        """Return the same term against every slot of the cache, (B,H,T,C), valid for slots j <= i.
+    def _cached_relative_scores(self, q: Tensor, positions: Tensor, memory: Memory, position: nn.Linear) -> Tensor:
+        """Return the same term against every key of the memory, (B,H,T,S), valid for the keys that i may see.
 
-        The weight is applied to the few new queries instead of to the many cached distances.
+        The weight is applied to the few new queries instead of to the many distances.
         """
         weight = self._split_heads(position.weight.t()) * self.head_dim**-0.25
         wide = torch.einsum("bthf,dhf->bhtd", q, weight)
-        slots = torch.arange(capacity, device=q.device)
-        scores = wide @ sinusoids(slots - (capacity - 1), self.width, q.dtype).t()
-        distance = slots - positions.unsqueeze(-1)
-        column = (distance + (capacity - 1)).clamp(min=0).minimum(slots[-1]).unsqueeze(1)
+        span = memory.key.shape[1] if self.window is None else self.window
+        columns = torch.arange(span, device=q.device)
+        scores = wide @ sinusoids(columns - (span - 1), self.width, q.dtype).t()
+        distance = memory.position.unsqueeze(1) - positions.unsqueeze(2)
+        column = (distance + (span - 1)).clamp(min=0).minimum(columns[-1]).unsqueeze(1)
         return scores.gather(-1, column.expand(-1, self.heads, -1, -1))

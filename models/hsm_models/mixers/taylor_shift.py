@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import causal_taylor_shift, taylor_shift, taylor_shift_masked
-from ..precision import accumulator
-from .mixer import Mixer, State, resolve_head_dim
+from .mixer import Mixer, State, StateEntry, resolve_head_dim
 
 
 class TaylorShift(Mixer):
@@ -66,15 +65,16 @@ class TaylorShift(Mixer):
             y = taylor_shift_masked(q, k, v, self._temperature(x), lengths, *flags)
         return self.proj(y.flatten(2))
 
-    def initial_state(self, batch: int, capacity: int) -> State:
-        """Return {"state": (B,H,F,d), "norm": (B,H,F)} zeros with F = 1 + d + d(d+1)/2, whatever the capacity."""
+    def state_entries(self, rollback: int = 0) -> dict[str, StateEntry]:
+        """Describe {"state": (B,H,F,d), "norm": (B,H,F)} with F = 1 + d + d(d+1)/2; sums cannot take tokens back."""
         if not self.causal:
-            return super().initial_state(batch, capacity)
+            return super().state_entries(rollback)
         d = self.head_dim
         features = 1 + d + d * (d + 1) // 2
-        like = self.qkv.weight
-        norm = torch.zeros(batch, self.heads, features, dtype=accumulator(like.dtype), device=like.device)
-        return {"state": norm.new_zeros(batch, self.heads, features, d), "norm": norm}
+        return {
+            "state": StateEntry("taylor", (self.heads, features, d)),
+            "norm": StateEntry("taylor", (self.heads, features)),
+        }
 
     def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
         if not self.causal:
