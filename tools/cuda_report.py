@@ -1,0 +1,344 @@
+"""Write docs/cuda-report.md: what the CUDA kernels use and could reach, read from compiled code, without a GPU.
+
+Registers, static shared memory and instructions come from the fat binary through cuobjdump; grids, blocks and dynamic
+shared memory from the launchers themselves, run under the host shim (hsm_dump_launches). Ends with exit code 1 when a
+kernel spills registers, when a launched kernel is not in the binary, when a launch fails, or with --check when the file
+is stale.
+
+Examples:
+    python tools/cuda_report.py --library build/cuda/lib/libhsm_tensorrt.so --dump build/cuda/bin/hsm_dump_launches
+    python tools/cuda_report.py … --check
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORT = ROOT / "docs" / "cuda-report.md"
+SHOWN = (80, 86, 89, 90, 120)
+REGISTERS_PER_MULTIPROCESSOR = 65536
+WARP = 32
+INSTRUCTION_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Limits of a multiprocessor (CUDA programming guide) and peaks of one GPU (its data sheet, dense).
+
+    Attributes:
+        threads: resident threads.
+        blocks: resident blocks.
+        shared: shared memory in bytes.
+        gpu: the GPU whose peaks follow.
+        bandwidth: of its memory, bytes per second.
+        flops: in fp32 without tensor cores, per second.
+        tensor_flops: fp16 products with fp32 sums on tensor cores, per second.
+    """
+
+    threads: int
+    blocks: int
+    shared: int
+    gpu: str
+    bandwidth: float
+    flops: float
+    tensor_flops: float
+
+
+ARCHITECTURES = {
+    75: Architecture(1024, 16, 64 * 1024, "T4", 320e9, 8.1e12, 65e12),
+    80: Architecture(2048, 32, 164 * 1024, "A100", 1555e9, 19.5e12, 312e12),
+    86: Architecture(1536, 16, 100 * 1024, "RTX 3090", 936e9, 35.6e12, 71e12),
+    89: Architecture(1536, 24, 100 * 1024, "RTX 4090", 1008e9, 82.6e12, 165e12),
+    90: Architecture(2048, 32, 228 * 1024, "H100 SXM", 3350e9, 67e12, 989e12),
+    100: Architecture(2048, 32, 228 * 1024, "B200", 8000e9, 80e12, 2250e12),
+    120: Architecture(1536, 24, 100 * 1024, "RTX 5090", 1792e9, 104.8e12, 209.5e12),
+}
+
+
+@dataclass
+class Code:
+    """One kernel, compiled for one architecture.
+
+    Attributes:
+        registers: of each thread.
+        shared: static shared memory in bytes; the launchers ask for the rest.
+        instructions: how many there are of all.
+        tensor: tensor-core instructions.
+        asynchronous: asynchronous copies to shared memory.
+        spills: loads and stores of a thread's local memory, which only spilled registers and indexed arrays make.
+    """
+
+    registers: int = 0
+    shared: int = 0
+    instructions: int = 0
+    tensor: int = 0
+    asynchronous: int = 0
+    spills: int = 0
+
+
+def run(*command: str) -> str:
+    """Return what a program prints; ends this one with its message when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"error: {' '.join(command)} failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def disassembler() -> Path:
+    """Return cuobjdump: the toolkit's, or the pinned wheel's with nvdisasm beside it."""
+    found = shutil.which("cuobjdump")
+    if found and shutil.which("nvdisasm"):
+        return Path(found)
+    folders = [
+        Path(run(sys.executable, str(ROOT / "tools" / "fetch.py"), name).strip()) / "nvidia" / "cu13" / "bin"
+        for name in ("cuobjdump", "nvdisasm")
+    ]
+    os.environ["PATH"] = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
+    for tool in (folders[0] / "cuobjdump", folders[1] / "nvdisasm"):
+        tool.chmod(0o755)
+    return folders[0] / "cuobjdump"
+
+
+def read_code(library: Path) -> dict[tuple[str, int], Code]:
+    """Return what the fat binary holds, by kernel (demangled, without parameters) and architecture."""
+    tool = str(disassembler())
+    kernels: dict[tuple[str, int], Code] = defaultdict(Code)
+    sm, name = 0, ""
+    for line in demangled(run(tool, "-res-usage", str(library))):
+        if match := re.match(r"arch = sm_(\d+)", line):
+            sm = int(match.group(1))
+        elif match := re.match(r" Function (.+):$", line):
+            name = bare(match.group(1))
+        elif match := re.search(r"REG:(\d+).* SHARED:(\d+)", line):
+            code = kernels[name, sm]
+            code.registers, code.shared = int(match.group(1)), int(match.group(2))
+    for line in demangled(run(tool, "-sass", str(library))):
+        if match := re.match(r"\s*code for sm_(\d+)", line):
+            sm = int(match.group(1))
+        elif match := re.match(r"\s*Function : (.+)$", line):
+            name = bare(match.group(1))
+        elif match := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][A-Z0-9_.]*)", line):
+            count(kernels[name, sm], match.group(1))
+    return dict(kernels)
+
+
+def count(code: Code, instruction: str) -> None:
+    """Add one instruction to what is known of a kernel."""
+    code.instructions += 1
+    code.tensor += instruction.startswith(("HMMA", "HGMMA", "QGMMA", "UTCHMMA"))
+    code.asynchronous += instruction.startswith("LDGSTS")
+    code.spills += instruction.startswith(("LDL", "STL"))
+
+
+def demangled(text: str) -> list[str]:
+    """Return the lines of a listing with C++ names in place of symbols."""
+    return subprocess.run(["c++filt"], input=text, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def bare(name: str) -> str:
+    """Return a demangled kernel's name with its template arguments, without result, parameters and our namespaces."""
+    name = name.strip().removeprefix("void ")
+    depth = 0
+    for position, character in enumerate(name):
+        depth += (character in "<") - (character in ">")
+        if character == "(" and depth == 0 and not name.startswith("(anonymous", position):
+            name = name[:position]
+            break
+    name = re.sub(r"\((?:int|bool|unsigned int|hsm::[\w:]+)\)", "", name)
+    return re.sub(r"hsm::(?:cuda::)?", "", name).replace(" ", "")
+
+
+def occupancy(code: Code, sm: int, threads: int, dynamic_shared: int) -> float:
+    """Return resident over possible threads of a multiprocessor, from registers, shared memory and block size."""
+    limits = ARCHITECTURES[sm]
+    warps = -(-threads // WARP)
+    registers_of_warp = -(-code.registers * WARP // 256) * 256
+    shared = code.shared + dynamic_shared + (1024 if sm >= 80 else 0)  # the driver keeps 1 KiB of each block
+    blocks = min(
+        limits.blocks,
+        limits.threads // (warps * WARP),
+        REGISTERS_PER_MULTIPROCESSOR // max(registers_of_warp * warps, 1),
+        limits.shared // shared if shared else limits.blocks,
+    )
+    return blocks * warps * WARP / limits.threads
+
+
+def flops(operator: str, tactic: str, case: str) -> float:
+    """Return the products and sums that a call needs, counted on symmetric features and active experts."""
+    size = {key: int(value) for key, value in re.findall(r"(\w)=(\d+)", case)}
+    batch, length = size.get("B", 1), size["T"]
+    if operator.startswith("TokenShift"):
+        return 0.0
+    if operator.startswith("ShiftMix"):
+        return 3.0 * batch * length * size["D"]
+    if operator.startswith("Expert"):
+        return 2.0 * length * size["H"] * size["k"] * size["D"] * size["f"]
+    width = size["d"]
+    rows = batch * size["H"] * length
+    if tactic.startswith("direct"):
+        return 4.0 * rows * length * width
+    return 4.0 * rows * (1 + width + width * (width + 1) // 2) * (width + 1)
+
+
+def bound_seconds(row: dict[str, Any], code: list[Code]) -> tuple[float, str]:
+    """Return the least time of a call on the architecture's GPU, and what bounds it."""
+    peak = ARCHITECTURES[row["sm"]]
+    rate = peak.tensor_flops if any(item.tensor for item in code) else peak.flops
+    memory = row["bytes"] / peak.bandwidth
+    compute = flops(row["operator"], row["tactic"], row["case"]) / rate
+    return (memory, "memory") if memory >= compute else (compute, "arithmetic")
+
+
+def table(header: str, rows: list[list[str]]) -> list[str]:
+    """Return a Markdown table from its columns' names, separated by commas, and its rows."""
+    names = header.split(", ")
+    lines = ["| " + " | ".join(names) + " |", "| --- |" + " ---: |" * (len(names) - 1)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def kernel_rows(
+    kernels: dict[tuple[str, int], Code], launched: dict[tuple[str, int], tuple[int, int]]
+) -> list[list[str]]:
+    """Return one row per kernel and shown architecture."""
+    rows = []
+    for (name, sm), code in sorted(kernels.items()):
+        if sm not in SHOWN:
+            continue
+        threads, shared = launched.get((name, sm), (0, 0))
+        share = f"{occupancy(code, sm, threads, shared):.0%}" if threads else "-"
+        tensor = str(code.tensor) if code.tensor else "-"
+        size = f"{code.instructions * INSTRUCTION_BYTES / 1024:.1f}"
+        rows.append(
+            [
+                f"`{name}`",
+                f"sm_{sm}",
+                str(code.registers),
+                str(code.spills),
+                str(code.shared + shared),
+                str(threads or "-"),
+                share,
+                tensor,
+                str(code.asynchronous or "-"),
+                size,
+            ]
+        )
+    return rows
+
+
+def launch_rows(launches: list[dict[str, Any]], kernels: dict[tuple[str, int], Code]) -> list[list[str]]:
+    """Return one row per typical call, tactic and type, on the architectures shown."""
+    rows = []
+    for row in launches:
+        if row["sm"] not in (80, 86, 90) or row["type"] == "bf16":
+            continue
+        names = [bare(item["kernel"]) for item in row["launches"]]
+        seconds, limit = bound_seconds(row, [kernels.get((name, row["sm"]), Code()) for name in names])
+        work = flops(row["operator"], row["tactic"], row["case"])
+        rows.append(
+            [
+                f"{row['operator']} {row['case']}",
+                f"sm_{row['sm']}",
+                row["type"],
+                row["tactic"] + (" (default)" if row["default"] else ""),
+                str(len(names)),
+                f"{row['bytes'] / 2**20:.2f}",
+                f"{work / 1e9:.3g}",
+                f"{work / row['bytes']:.3g}",
+                f"{row['workspace'] / 2**20:.2f}",
+                f"{seconds * 1e6:.3g}",
+                limit,
+            ]
+        )
+    return rows
+
+
+def largest_launches(launches: list[dict[str, Any]]) -> dict[tuple[str, int], tuple[int, int]]:
+    """Return threads of a block and dynamic shared memory by kernel and architecture: of the launch that takes most."""
+    largest: dict[tuple[str, int], tuple[int, int]] = {}
+    for row in launches:
+        for item in row["launches"]:
+            key = bare(item["kernel"]), row["sm"]
+            x, y, z = item["block"]
+            largest[key] = max(largest.get(key, (0, 0)), (x * y * z, item["shared"]), key=lambda pair: pair[1])
+    return largest
+
+
+def report(kernels: dict[tuple[str, int], Code], launches: list[dict[str, Any]]) -> str:
+    """Return the document."""
+    gpus = ", ".join(f"sm_{sm} {value.gpu}" for sm, value in ARCHITECTURES.items())
+    lines = [
+        "# CUDA kernels without a GPU",
+        "",
+        "Written by `make cuda-report` from the compiled fat binary and from what the launchers choose; nothing was",
+        "timed. **Not yet run on hardware.** Spills are loads and stores of local memory in the machine code. Shared",
+        "memory and occupancy are those of the largest launch among the calls of the second table; tensor-core and",
+        "asynchronous-copy figures count instructions in the code, not executions.",
+        "",
+        "## Kernels",
+        "",
+        *table(
+            "kernel, architecture, registers, spills, shared bytes, threads, occupancy, tensor ops, async copies, KiB",
+            kernel_rows(kernels, largest_launches(launches)),
+        ),
+        "## Typical calls against the roofline",
+        "",
+        "MiB counts every input and output once, Gflop symmetric features and active experts only; the bound is",
+        f"the larger of bytes over bandwidth and flops over rate, from the data sheets of: {gpus}.",
+        "",
+        *table(
+            "call, architecture, type, tactic, kernels, MiB, Gflop, flops/byte, workspace MiB, bound us, bound by",
+            launch_rows(launches, kernels),
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def faults(kernels: dict[tuple[str, int], Code], launches: list[dict[str, Any]]) -> list[str]:
+    """Return what must not be: spills, launches that fail, kernels that are not in the binary."""
+    known = {name for name, _ in kernels}
+    named = {bare(item["kernel"]) for row in launches for item in row["launches"]}
+    found = [f"{name} spills registers on sm_{sm}" for (name, sm), code in sorted(kernels.items()) if code.spills]
+    found += [f"{name} is launched, but not in the fat binary" for name in sorted(named - known)]
+    found += [
+        f"{row['operator']} {row['case']} {row['type']} {row['tactic']} on sm_{row['sm']}: error {row['error']}"
+        for row in launches
+        if row["error"]
+    ]
+    return found
+
+
+def main() -> int:
+    """Write or check the report; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--library", type=Path, required=True, help="a library with the fat binary")
+    parser.add_argument("--dump", type=Path, required=True, help="the program hsm_dump_launches")
+    parser.add_argument("--check", action="store_true", help="compare with the file instead of writing it")
+    options = parser.parse_args()
+    kernels = read_code(options.library)
+    launches = [json.loads(line) for line in run(str(options.dump)).splitlines()]
+    text = report(kernels, launches)
+    wrong = faults(kernels, launches)
+    if options.check:
+        if not REPORT.exists() or REPORT.read_text(encoding="utf-8") != text:
+            wrong.append(f"{REPORT.relative_to(ROOT)} is stale; run `make cuda-report`")
+    else:
+        REPORT.write_text(text, encoding="utf-8")
+        print(f"wrote {REPORT.relative_to(ROOT)}: {len(kernels)} kernels, {len(launches)} calls")
+    for line in wrong:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
