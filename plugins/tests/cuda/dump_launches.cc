@@ -69,7 +69,7 @@ std::vector<Case> cases() {
 // Multiprocessors and shared memory of a widespread part of each architecture (NVIDIA's data sheets and the CUDA
 // programming guide): T4, A100, RTX 3090, RTX 4090, H100 SXM, B200, RTX 5090.
 constexpr Device kDevices[] = {
-    {75, 40, 64 * 1024},   {80, 108, 163 * 1024},  {86, 82, 99 * 1024},  {89, 128, 99 * 1024},
+    {75, 40, 64 * 1024},   {80, 108, 163 * 1024},  {86, 82, 99 * 1024},   {89, 128, 99 * 1024},
     {90, 132, 227 * 1024}, {100, 148, 227 * 1024}, {120, 170, 99 * 1024},
 };
 
@@ -121,8 +121,7 @@ void dump(const Operator& op, const Case& item, std::size_t type, const Device& 
   for (int tactic = 0; tactic < static_cast<int>(kernels.tactics().size()); ++tactic) {
     if (!kernels.supports(call, tactic, device)) continue;
     hsm::simt::clear_launches();
-    const int error =
-        kernels.launch(call, tactic, device, reinterpret_cast<void*>(std::uintptr_t{1} << 22), nullptr);
+    const int error = kernels.launch(call, tactic, device, reinterpret_cast<void*>(std::uintptr_t{1} << 22), nullptr);
     std::printf(
         "{\"operator\": \"%s\", \"case\": \"%s\", \"type\": \"%s\", \"sm\": %d, \"tactic\": \"%s\", \"default\": %s, "
         "\"error\": %d, \"bytes\": %lld, \"workspace\": %zu, \"launches\": %s}\n",
