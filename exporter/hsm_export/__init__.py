@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .exporting import export
     from .importing import import_checkpoint
     from .inspection import inspect
-    from .native import cmake_prefix_path, custom_ops_path, session
+    from .native import cmake_prefix_path, custom_ops_path, session, tensorrt_plugin_path
     from .validation import validate
 
 _HOMES = {
@@ -37,6 +37,7 @@ _HOMES = {
     "import_checkpoint": ".importing",
     "inspect": ".inspection",
     "session": ".native",
+    "tensorrt_plugin_path": ".native",
     "train": "hsm_models.training",
     "validate": ".validation",
 }
@@ -53,6 +54,7 @@ __all__ = [
     "import_checkpoint",
     "inspect",
     "session",
+    "tensorrt_plugin_path",
     "train",
     "validate",
 ]

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CUSTOM_OPS = "libhsm_onnxruntime.so"
+TENSORRT_PLUGINS = "libhsm_tensorrt.so"
+
+# What a machine must have to build a library, where it is not a C++ compiler.
+_CURES = {TENSORRT_PLUGINS: "install the CUDA toolkit's nvcc (13.0)"}
 
 # ONNX Runtime refuses a second registration with the same options, and cannot be asked about the first.
 _registered: WeakSet[Any] = WeakSet()
@@ -49,6 +53,18 @@ def custom_ops_path() -> Path:
     return path
 
 
+def tensorrt_plugin_path() -> Path:
+    """Return the path of the TensorRT plugins, for `IPluginRegistry.load_library` and `trtexec --dynamicPlugins`.
+
+    Raises:
+        MissingDependencyError: this installation was built without it, as it is where nvcc was not found.
+    """
+    path = find_library(TENSORRT_PLUGINS)
+    if path is None:
+        raise _missing(TENSORRT_PLUGINS, "TensorRT")
+    return path
+
+
 def cmake_prefix_path() -> Path:
     """Return the folder to put on CMAKE_PREFIX_PATH, for `find_package(HsmPlugins)`.
 
@@ -61,17 +77,23 @@ def cmake_prefix_path() -> Path:
     raise _missing("CMake package")
 
 
-def _missing(what: str) -> MissingDependencyError:
-    """Return the error for a part that this installation lacks, with the reason that its build recorded."""
+def _missing(what: str, title: str = "") -> MissingDependencyError:
+    """Return the error for a part that this installation lacks, with the reason that its build recorded.
+
+    Args:
+        what: the missing file or part.
+        title: words in the title of the part of the native build that makes it; "" takes every part's reason.
+    """
     parts = (build_record() or {}).get("parts")
     left_out = (
-        [str(part).removeprefix("no:").strip() for part in parts if str(part).startswith("no:")]
+        [str(part).removeprefix("no:").strip() for part in parts if str(part).startswith("no:") and title in str(part)]
         if isinstance(parts, list)
         else []
     )
+    cure = _CURES.get(what, "install a C++ compiler")
     return MissingDependencyError(
         f"this installation has no {what}: {'; '.join(left_out) or 'its native build failed or was left out'}",
-        "install a C++ compiler or cure the above, then pip install --force-reinstall --no-deps hsm-export",
+        f"{cure} or cure the above, then pip install --force-reinstall --no-deps hsm-export",
     )
 
 

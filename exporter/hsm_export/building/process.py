@@ -9,9 +9,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any
 
 from ..errors import BuildRefusedError, HsmExportError, MissingDependencyError
+from .portable.linking import search_path
 
 _KINDS: dict[str, type[HsmExportError]] = {
     "refused": BuildRefusedError,
@@ -44,13 +46,13 @@ def run_builder(
         OSError: the engine cannot be written.
     """
     command = command or [sys.executable, "-P", "-m", "hsm_export.building.worker"]
-    with tempfile.TemporaryFile() as noise:
+    with tempfile.TemporaryFile() as noise, tempfile.TemporaryDirectory() as links:
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=noise,
-            env=_environment(job),
+            env=_environment(job, Path(links)),
             text=True,
             encoding="utf-8",
             # Ctrl-C is for this process; it then ends the worker, which would not listen while it compiles.
@@ -64,14 +66,12 @@ def run_builder(
         return _answer(job, answer, phase, process.returncode, noise)
 
 
-def _environment(job: dict[str, Any]) -> dict[str, str]:
-    """The worker imports what this process would, and Polygraphy chooses the builder before it is imported."""
-    paths = [path for path in sys.path if path]
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "POLYGRAPHY_USE_TENSORRT_RTX": "1" if job["target"] == "tensorrt-rtx" else "0",
-    }
+def _environment(job: dict[str, Any], links: Path) -> dict[str, str]:
+    """The worker imports what this process would, and TensorRT-RTX finds itself when it loads plugins."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    if job["target"] == "tensorrt-rtx" and job.get("plugin_library"):
+        environment.update(search_path(links, environment))
+    return environment
 
 
 def _converse(

@@ -109,11 +109,11 @@ def check_target(target: str) -> None:
 
     Raises:
         UsageError: the target is unknown.
-        MissingDependencyError: the builder, Polygraphy or the GPU is missing.
+        MissingDependencyError: the builder or the GPU is missing.
     """
     if target not in TARGETS:
         raise UsageError(f"there is no target {target!r}", f"choose among {', '.join(TARGETS)}")
-    missing = [name for name in (MODULES[target], "polygraphy", "onnx") if importlib.util.find_spec(name) is None]
+    missing = [name for name in (MODULES[target], "onnx") if importlib.util.find_spec(name) is None]
     hints = []
     if missing:
         hints.append(f"pip install 'hsm-export[{EXTRAS[target]}]'")

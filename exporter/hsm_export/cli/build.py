@@ -45,7 +45,7 @@ def command(
     profiles: tuple[str, ...],
     verbose: bool,
     as_json: bool,
-    **options: bool,
+    **options: Any,
 ) -> None:
     """Compile MODEL (an ONNX file) into an engine and its side file ENGINE.json.
 

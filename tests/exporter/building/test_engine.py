@@ -12,6 +12,7 @@ from tests.exporter.building.hand_made import token_model
 
 import hsm_export
 from hsm_export.building import engine as engine_module
+from hsm_export.building import options as options_module
 from hsm_export.building.cuda_driver import Driver
 from hsm_export.building.profiles import Range
 from hsm_export.errors import BadInputError, BuildRefusedError, MissingDependencyError, UsageError
@@ -138,7 +139,7 @@ def test_bf16_is_refused_for_turing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["strip_weights", "refit"])
 def test_stripping_and_refitting_need_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
-    monkeypatch.setattr(engine_module, "probe", lambda: Driver(None, (), "no NVIDIA driver is installed"))
+    monkeypatch.setattr(options_module, "probe", lambda: Driver(None, (), "no NVIDIA driver is installed"))
     with pytest.raises(BuildRefusedError, match=f"--{option.replace('_', '-')} only on a machine with a GPU"):
         hsm_export.build(token_model(tmp_path / "m.onnx"), **{option: True})
 

@@ -12,7 +12,7 @@ from tests.exporter.building.hand_made import ELEMENT_TYPES
 
 import hsm_export
 from hsm_export import opset
-from hsm_export.building.inlining import inline_named
+from hsm_export.building.network import inline_named
 from hsm_export.errors import BuildRefusedError
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")

@@ -40,12 +40,6 @@ def test_phases_logs_and_the_answer_arrive() -> None:
     assert logs == [("warning", "hot")]
 
 
-def test_polygraphy_is_told_which_library_to_use() -> None:
-    for target, expected in (("tensorrt-rtx", "1"), ("tensorrt", "0")):
-        done, _, _ = run("send(done={'env': os.environ['POLYGRAPHY_USE_TENSORRT_RTX']})", target=target)
-        assert done["env"] == expected
-
-
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [("refused", BuildRefusedError), ("memory", BuildRefusedError), ("missing", MissingDependencyError)],

@@ -12,7 +12,7 @@ from onnx import helper
 from tests.exporter.inspection.hand_made import save
 
 from hsm_export.building.profiles import Range
-from hsm_export.building.result import BuilderWarning, BuildResult, SourceFile, side_file_path, side_file_text
+from hsm_export.building.result import BuilderWarning, BuildResult, SourceFile, side_file_path, write_side_file
 from hsm_export.building.source import Tensor
 from hsm_export.errors import BadInputError
 from hsm_export.inspection import EngineResult, inspect
@@ -45,7 +45,7 @@ def write_engine(folder: Path, source_sha256: str = "0" * 64) -> Path:
         model={"task": "language_model"},
         hsm_export_version="0.1.0",
     )
-    result.side_file.write_text(side_file_text(result))
+    write_side_file(result)
     return engine
 
 

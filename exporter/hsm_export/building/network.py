@@ -1,0 +1,92 @@
+"""The network that a builder gets: every `hsm` node a plugin, or every one its function body."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def network_bytes(path: Path, *, plugins: bool) -> bytes:
+    """Return a model in the form that a builder gets, weights outside the file left there.
+
+    Args:
+        path: the ONNX file.
+        plugins: leave the nodes of domain `hsm` for the plugins; otherwise inline their bodies.
+    """
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    network: bytes = (strip_bodies(model) if plugins else inline_named(model)).SerializeToString()
+    return network
+
+
+def plugin_nodes(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the operator of every node of domain `hsm` by the name that `strip_bodies` leaves it, in graph order."""
+    return {_name(node, index): node.op_type for index, node in enumerate(_hsm_nodes(model.graph))}
+
+
+def strip_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model without the bodies of the `hsm` operators, and every such node named.
+
+    TensorRT may prefer a body to a plugin, without a word. Without bodies the only way to build is with the plugins.
+    """
+    import onnx
+
+    from ..opset import DOMAIN
+
+    stripped = onnx.ModelProto()
+    stripped.CopyFrom(model)
+    kept = [function for function in model.functions if function.domain != DOMAIN]
+    del stripped.functions[:]
+    stripped.functions.extend(kept)
+    for index, node in enumerate(_hsm_nodes(stripped.graph)):
+        node.name = _name(node, index)
+    return stripped
+
+
+def _name(node: onnx.NodeProto, index: int) -> str:
+    return str(node.name) or f"{node.op_type}_{index}"
+
+
+def _hsm_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of domain `hsm` of a graph and of the graphs inside it."""
+    from ..opset import DOMAIN
+
+    for node in graph.node:
+        if node.domain == DOMAIN:
+            yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _hsm_nodes(attribute.g)
+
+
+def inline_named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with its function bodies inlined and a name for each node of theirs.
+
+    A body's nodes have no names, and inlining leaves it so. Named after their call, such as `layers.3.mixer.scores`,
+    they make the parser's errors and the engine's layer names readable.
+
+    Args:
+        model: a model whose calls of functions are named.
+    """
+    from ..opset import inline
+
+    functions = {(function.domain, function.name) for function in model.functions}
+    callers = {
+        output: node.name
+        for node in model.graph.node
+        if (node.domain, node.op_type) in functions
+        for output in node.output
+    }
+    inlined = inline(model)
+    caller = ""
+    # A body's last node makes a result of its call, so walking backwards tells the call of each node before it.
+    for node in reversed(inlined.graph.node):
+        caller = next((callers[output] for output in node.output if output in callers), caller)
+        if not node.name and node.output:
+            node.name = f"{caller}.{node.output[0].partition('__')[0]}"
+    return inlined

@@ -1,0 +1,98 @@
+"""Everything that is decided before a builder starts, so that a build here and one from a kit are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UsageError
+from ..native import tensorrt_plugin_path
+from . import targets
+from .network import plugin_nodes
+from .options import Options, check_options
+from .portable.compiling import Settings
+from .profiles import Profile, Size, input_shapes, resolve_profiles
+from .source import Source, load_graph, operators_by_type, read_source
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A build that was checked and may begin.
+
+    Attributes:
+        source: the ONNX file.
+        target: "tensorrt-rtx" or "tensorrt".
+        architectures: GPU architectures; empty: the GPU of the machine that builds.
+        profiles: sizes of the dynamic dimensions.
+        options: the other options.
+        library: the plugin library; None when bodies are compiled.
+        nodes: operator of every node that becomes a plugin, by its name.
+    """
+
+    source: Source
+    target: str
+    architectures: tuple[str, ...]
+    profiles: tuple[Profile, ...]
+    options: Options
+    library: Path | None
+    nodes: Mapping[str, str]
+
+    @property
+    def experimental(self) -> bool:
+        """Whether the vendor does not support this kind of engine: TensorRT-RTX documents no plugins."""
+        return self.library is not None and self.target == "tensorrt-rtx"
+
+    def settings(self) -> Settings:
+        """Return what the builder is told."""
+        options = self.options
+        return Settings(
+            product=targets.PRODUCTS[self.target],
+            architectures=self.architectures,
+            profiles=[input_shapes(self.source, profile) for profile in self.profiles],
+            plugin_library=str(self.library) if self.library else None,
+            plugin_layers=dict(self.nodes),
+            strip_weights=options.strip_weights,
+            weight_streaming=options.weight_streaming,
+            refit=options.refit,
+            version_compatible=options.version_compatible,
+            hardware_compatibility=options.hardware_compatibility,
+            embed_plugins=options.embed_plugins,
+            timing_cache=str(options.timing_cache.resolve()) if options.timing_cache else None,
+        )
+
+
+def make_plan(
+    model: str | Path,
+    target: str,
+    architectures: str | Iterable[str] | None,
+    profiles: Sequence[Mapping[str, Size]],
+    options: Options,
+) -> Plan:
+    """Check what is wanted against the model and the target.
+
+    Raises:
+        UsageError: options that contradict each other or the model.
+        BadInputError: the model is not a usable ONNX file.
+        BuildRefusedError: the target cannot take the network.
+        MissingDependencyError: plugins are wanted, and this installation has none.
+    """
+    chosen = _choose_architectures(target, architectures)
+    check_options(options, target)
+    source = read_source(model)
+    resolved = resolve_profiles(source, profiles)
+    nodes = plugin_nodes(load_graph(source.path)) if options.use_plugins(target) else {}
+    if "sm75" in chosen:
+        targets.check_architectures(chosen, operators_by_type(source.path, plugins=bool(nodes)))
+    return Plan(source, target, chosen, resolved, options, tensorrt_plugin_path() if nodes else None, nodes)
+
+
+def _choose_architectures(target: str, architectures: str | Iterable[str] | None) -> tuple[str, ...]:
+    if target == "tensorrt-rtx":
+        return targets.parse_architectures(targets.DEFAULT_ARCHITECTURES if architectures is None else architectures)
+    if architectures is not None:
+        raise UsageError(
+            "TensorRT builds for the GPU of this machine, so --arch has no meaning with --target tensorrt",
+            "leave --arch out, or use --target tensorrt-rtx",
+        )
+    return ()
