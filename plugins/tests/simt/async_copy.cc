@@ -12,9 +12,9 @@ bool is_aligned(const void* data) { return reinterpret_cast<std::uintptr_t>(data
 }  // namespace
 
 void cp_async_16(void* shared, const void* global, int bytes, const Where& where) {
-  if (!is_aligned(shared) || !is_aligned(global)) running->fail("cp.async of an address not aligned to 16", where);
-  if (bytes < 0 || bytes > static_cast<int>(kBytes)) running->fail("cp.async of a number of bytes not in 0..16", where);
-  if (!running->is_shared(shared, kBytes)) running->fail("cp.async writes outside of shared memory", where);
+  if (!is_aligned(shared) || !is_aligned(global)) running->fail("cp.async", "an address not aligned to 16", where);
+  if (bytes < 0 || bytes > static_cast<int>(kBytes)) running->fail("cp.async", "a number of bytes not in 0..16", where);
+  if (!running->is_shared(shared, kBytes)) running->fail("cp.async", "writes outside of shared memory", where);
   std::memset(shared, 0xff, kBytes);
   Thread& thread = *running->current;
   thread.copies.push_back({shared, global, bytes, thread.groups});

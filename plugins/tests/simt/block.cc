@@ -144,16 +144,22 @@ void Block::enter() {
   Block& block = *running;
   block.body_.call(block.body_.context);
   Thread& thread = *block.current;
-  if (!thread.copies.empty()) block.fail("a thread ended before it waited for its cp.async copies", Where::current());
+  if (!thread.copies.empty())
+    block.fail("cp.async", "a thread ended before it waited for its copies", Where::current());
   thread.done = true;
   block.warps_[thread.warp].done |= 1U << thread.lane;
   --block.live_;
   thread.fiber.suspend(true);
 }
 
-void Block::fail(const std::string& message, const Where& where) {
-  error_ = "thread " + std::to_string(current->rank) + " of block " + std::to_string(index.x) + "," +
-           std::to_string(index.y) + "," + std::to_string(index.z) + ": " + message + at(where);
+std::string Block::failure(const char* operation, const char* problem, const Where& where, const Where* other) const {
+  return "thread " + std::to_string(current->rank) + " of block " + std::to_string(index.x) + "," +
+         std::to_string(index.y) + "," + std::to_string(index.z) + ": " + operation + ": " + problem +
+         (other != nullptr ? at(*other) : "") + at(where);
+}
+
+void Block::fail(const char* operation, const char* problem, const Where& where, const Where* other) {
+  error_ = failure(operation, problem, where, other);
   for (;;) current->fiber.suspend(false);
 }
 
@@ -166,13 +172,13 @@ void Block::wait(const char* operation, const Where& where) {
 }
 
 int Block::barrier(int predicate, const Where& where) {
-  if (live_ < count_) fail("__syncthreads after another thread of the block has ended", where);
+  if (live_ < count_) fail("__syncthreads", "another thread of the block has ended", where);
   const unsigned parity = generation_ & 1U;
   if (arrived_ == 0) {
     votes_[parity] = 0;
     barrier_where_ = where;
   } else if (!same_place(where, barrier_where_)) {
-    fail("divergent __syncthreads: another thread waits at another one" + at(barrier_where_), where);
+    fail("divergent __syncthreads", "another thread waits at another one", where, &barrier_where_);
   }
   votes_[parity] += predicate != 0 ? 1 : 0;
   if (++arrived_ == count_) {
@@ -206,9 +212,9 @@ Slot* Block::meet(const char* operation, std::uint32_t mask, const void* data, s
                   const Where& where) {
   Warp& warp = warps_[current->warp];
   const std::uint32_t own = 1U << current->lane;
-  if ((mask & own) == 0) fail(std::string(operation) + ": the calling lane is not in the mask", where);
+  if ((mask & own) == 0) fail(operation, "the calling lane is not in the mask", where);
   if ((mask & (~warp.members | warp.done)) != 0) {
-    fail(std::string(operation) + ": the mask names lanes that have ended or never were", where);
+    fail(operation, "the mask names lanes that have ended or never were", where);
   }
   Meeting& place = meeting(warp, mask);
   Meeting::Generation& generation = place.generations[(place.parity & own) != 0 ? 1 : 0];
@@ -216,7 +222,7 @@ Slot* Block::meet(const char* operation, std::uint32_t mask, const void* data, s
   if (generation.arrived == 0) {
     generation.operation = operation;
   } else if (std::string_view(generation.operation) != operation) {
-    fail(std::string(operation) + ": other lanes of the mask wait at " + generation.operation, where);
+    fail(operation, "other lanes of the mask wait at another operation", where);
   }
   if (size > 0) std::memcpy(generation.slots[current->lane].bytes, data, size);
   generation.arrived |= own;

@@ -78,8 +78,9 @@ class Block {
   Slot* meet(const char* operation, std::uint32_t mask, const void* data, std::size_t size, Combine combine,
              const Where& where);
 
-  // Ends the launch with this message. Does not return.
-  [[noreturn]] void fail(const std::string& message, const Where& where);
+  // Ends the launch with the message "operation: problem", and where another thread is. Does not return, so it must not
+  // be given what a destructor would have to free.
+  [[noreturn]] void fail(const char* operation, const char* problem, const Where& where, const Where* other = nullptr);
 
   std::byte* shared() const { return shared_; }
   std::size_t shared_bytes() const { return shared_bytes_; }
@@ -123,6 +124,7 @@ class Block {
   void release_barrier();
   Meeting& meeting(Warp& warp, std::uint32_t mask);
   std::string deadlock() const;
+  std::string failure(const char* operation, const char* problem, const Where& where, const Where* other) const;
 
   Body body_{};
   bool abandoned_ = false;

@@ -41,7 +41,7 @@ T shuffle(const char* operation, unsigned mask, T value, unsigned source, bool i
   static_assert(sizeof(T) <= sizeof(Slot));
   const Slot* slots = running->meet(operation, mask, &value, sizeof value, nullptr, where);
   if (!inside) return value;
-  if ((mask >> source & 1U) == 0) running->fail(std::string(operation) + " reads a lane outside of the mask", where);
+  if ((mask >> source & 1U) == 0) running->fail(operation, "reads a lane outside of the mask", where);
   std::memcpy(&value, slots[source].bytes, sizeof value);
   return value;
 }
@@ -156,7 +156,7 @@ inline float __fdividef(float a, float b) { return a / b; }
 inline float __frcp_rn(float value) { return 1.0f / value; }
 inline float rsqrtf(float value) { return 1.0f / std::sqrt(value); }
 inline float __fsqrt_rn(float value) { return std::sqrt(value); }
-[[noreturn]] inline void __trap() { hsm::simt::running->fail("__trap", hsm::simt::Where::current()); }
+[[noreturn]] inline void __trap() { hsm::simt::running->fail("__trap", "was called", hsm::simt::Where::current()); }
 
 using std::max;
 using std::min;

@@ -109,8 +109,8 @@ template <unsigned kMatrices>
 void load(std::uint32_t (&r)[kMatrices], const void* row, bool transposed, const Where& where) {
   const unsigned lane = running->current->lane;
   if (lane < 8 * kMatrices) {
-    if (!running->is_shared(row, 16)) running->fail("ldmatrix reads outside of shared memory", where);
-    if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) running->fail("ldmatrix of a row not aligned to 16", where);
+    if (!running->is_shared(row, 16)) running->fail("ldmatrix", "reads outside of shared memory", where);
+    if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) running->fail("ldmatrix", "a row not aligned to 16", where);
   }
   const Block::Combine combine = transposed ? gather<kMatrices, true> : gather<kMatrices, false>;
   const Slot* slots =
