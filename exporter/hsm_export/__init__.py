@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from .benchmarking import bench
     from .building import build
+    from .decoding.generator import Generator, generate
+    from .decoding.perplexity import perplexity
+    from .decoding.session import DecodeSession
     from .demonstration import demo
     from .diagnosis import doctor
     from .exporting import export
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from .validation import validate
 
 _HOMES = {
+    "DecodeSession": ".decoding.session",
+    "Generator": ".decoding.generator",
     "bench": ".benchmarking",
     "build": ".building",
     "cmake_prefix_path": ".native",
@@ -34,8 +39,10 @@ _HOMES = {
     "demo": ".demonstration",
     "doctor": ".diagnosis",
     "export": ".exporting",
+    "generate": ".decoding.generator",
     "import_checkpoint": ".importing",
     "inspect": ".inspection",
+    "perplexity": ".decoding.perplexity",
     "session": ".native",
     "tensorrt_plugin_path": ".native",
     "train": "hsm_models.training",
@@ -43,6 +50,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "DecodeSession",
+    "Generator",
     "__version__",
     "bench",
     "build",
@@ -51,8 +60,10 @@ __all__ = [
     "demo",
     "doctor",
     "export",
+    "generate",
     "import_checkpoint",
     "inspect",
+    "perplexity",
     "session",
     "tensorrt_plugin_path",
     "train",

@@ -15,6 +15,8 @@ COMMANDS = {
     "build": "build",
     "inspect": "inspect",
     "bench": "bench",
+    "generate": "generate",
+    "perplexity": "perplexity",
     "import": "import_",
     "train": "train",
     "demo": "demo",

@@ -1,0 +1,83 @@
+"""From a file, a checkpoint or a zoo model to what runs it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import MissingDependencyError, UsageError
+
+if TYPE_CHECKING:
+    from .steppers import Stepper
+
+ORT_RUNTIMES = ("ort-fused", "ort")
+TORCH_RUNTIMES = {"torch": "fp32", "torch64": "fp64"}
+RUNTIMES = (*ORT_RUNTIMES, *TORCH_RUNTIMES)
+
+
+def open_stepper(model: str | Path, runtime: str | None, rollback: int = 0) -> tuple[str, Stepper]:
+    """Return a runtime's name and what it runs; arguments and errors as for `DecodeSession`."""
+    if runtime is not None and runtime not in RUNTIMES:
+        raise UsageError(f"cannot decode in the runtime {runtime!r}", f"choose from {', '.join(RUNTIMES)}")
+    if is_onnx(model):
+        if rollback:
+            raise UsageError("the spare slots of a file's rings are fixed", "export it with --rollback")
+        return _open_file(Path(model), runtime or _best())
+    if runtime in ORT_RUNTIMES:
+        return _open_exported(model, runtime, rollback)
+    return _open_checkpoint(model, runtime or "torch", rollback)
+
+
+def is_onnx(model: str | Path) -> bool:
+    """Return whether a model is named as an ONNX file; anything else is a checkpoint."""
+    return Path(model).suffix == ".onnx"
+
+
+def _best() -> str:
+    """Return the fastest runtime of ONNX files that works here."""
+    from ..runtimes import get
+
+    return next((name for name in ORT_RUNTIMES if get(name).available() is None), "ort")
+
+
+def _open_file(path: Path, runtime: str) -> tuple[str, Stepper]:
+    from ..runtimes import get
+    from ..validation.model_file import open_model
+    from .state_spec import StateSpec
+    from .steppers import OrtStepper
+
+    if runtime in TORCH_RUNTIMES:
+        raise UsageError(f"the runtime {runtime} runs checkpoints, not ONNX files", "name the checkpoint instead")
+    reason = get(runtime).available()
+    if reason:
+        raise MissingDependencyError(f"the runtime {runtime} does not work here: {reason}")
+    file = open_model(path)
+    spec = StateSpec.from_metadata({item.key: item.value for item in file.model.metadata_props}, str(path))
+    return runtime, OrtStepper(file.model, path.parent, spec, fused=runtime == "ort-fused")
+
+
+def _open_exported(checkpoint: str | Path, runtime: str, rollback: int) -> tuple[str, Stepper]:
+    """Export a checkpoint to a file that lives until the session holds it."""
+    from ..exporting import export
+
+    with tempfile.TemporaryDirectory(prefix="hsm-export.") as folder:
+        path = Path(folder) / "model.onnx"
+        export(checkpoint, output=path, decode=True, rollback=rollback, external_data=False)
+        return _open_file(path, runtime)
+
+
+def _open_checkpoint(checkpoint: str | Path, runtime: str, rollback: int) -> tuple[str, Stepper]:
+    import torch
+
+    from hsm_models import LanguageModel, load_checkpoint
+
+    from .state_spec import StateSpec
+    from .steppers import TorchStepper
+
+    model = load_checkpoint(checkpoint)
+    if not isinstance(model, LanguageModel):
+        raise UsageError(f"{checkpoint} is a {model.config.task}: only language models generate text")
+    precision = TORCH_RUNTIMES[runtime]
+    spec = StateSpec.of(model, precision, rollback=rollback)
+    return runtime, TorchStepper(model.to(torch.float64) if precision == "fp64" else model, spec)
