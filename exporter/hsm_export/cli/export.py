@@ -33,23 +33,53 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
     default=None,
     help="Put the weights into OUTPUT.data [default: above 256 MB].",
 )
+@click.option("--decode", is_flag=True, help="Export the decoding step of a language model, with its state.")
+@click.option("--capacity", type=click.IntRange(1), metavar="N", help="Tokens that key/value caches hold.")
+@click.option("--rollback", type=click.IntRange(0), default=0, metavar="R", help="Tokens that can be taken back.")
+@click.option("--last-logits", is_flag=True, help="Return the logits of each row's last token only.")
 @json_option
-def command(checkpoint: str, output: Path, precision: str, external_data: bool | None, as_json: bool) -> None:
+def command(
+    checkpoint: str,
+    output: Path,
+    precision: str,
+    external_data: bool | None,
+    decode: bool,
+    capacity: int | None,
+    rollback: int,
+    last_logits: bool,
+    as_json: bool,
+) -> None:
     """Export CHECKPOINT (a folder, a .safetensors file or zoo:NAME) to ONNX.
 
     The file is checked, and its numbers are compared with PyTorch's, before it replaces OUTPUT. The measured errors
     are written to OUTPUT.json.
+
+    With --decode, one graph serves prompts, chunks and single tokens: it takes `tokens`, `position`, `lengths` and
+    the state (`past.*`), and returns `logits` and the new state (`present.*`). --capacity, --rollback and
+    --last-logits belong to it.
 
     \b
     Examples:
       hsm-export export zoo:hsm-lm -o hsm-lm.onnx
       hsm-export export my-checkpoint/ -o model.onnx --precision fp16
       hsm-export export model.safetensors -o model.onnx --external-data --json
+      hsm-export export zoo:hsm-lm --decode -o hsm-lm-decode.onnx
+      hsm-export export zoo:switch-head-lm --decode --capacity 2048 --last-logits -o decode.onnx
     """
     from ..exporting import export
 
     with phases("export") as progress:
-        result = export(checkpoint, output=output, precision=precision, external_data=external_data, progress=progress)
+        result = export(
+            checkpoint,
+            output=output,
+            precision=precision,
+            external_data=external_data,
+            decode=decode,
+            capacity=capacity,
+            rollback=rollback,
+            last_logits=last_logits,
+            progress=progress,
+        )
     emit(result, as_json, _table)
 
 
@@ -65,11 +95,13 @@ def _table(result: ExportResult) -> Table:
         "inputs": "\n".join(f"{spec.name} {spec.dtype} ({', '.join(map(str, spec.shape))})" for spec in result.inputs),
         "outputs": ", ".join(result.outputs),
         "mixers": _mixers(result),
+        "state": _state(result),
         "checked": f"{len(result.checks)} runs in ONNX Runtime against PyTorch float64",
         "largest error": f"{worst.max_abs_error:.2e} (allowed: {worst.allowed:.2e})",
     }
     for label, text in rows.items():
-        table.add_row(label, text)
+        if text:
+            table.add_row(label, text)
     return table
 
 
@@ -79,3 +111,14 @@ def _mixers(result: ExportResult) -> str:
 
     counts = Counter(result.mixers.values())
     return ", ".join(f"{count} x {name}" for name, count in counts.items()) or "none"
+
+
+def _state(result: ExportResult) -> str:
+    """Say what the state of one sequence takes; empty for a graph without one."""
+    if result.state is None:
+        return ""
+    fixed = result.state.bytes_per_sequence(0)
+    growing = result.state.bytes_per_sequence(1) - fixed
+    return f"{len(result.state.tensors)} tensors, {fixed:,} bytes a sequence" + (
+        f" and {growing:,} a token" if growing else ", whatever its length"
+    )

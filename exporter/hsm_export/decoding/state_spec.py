@@ -79,7 +79,8 @@ class TensorSpec:
         if self.dtype == "bfloat16":
             import ml_dtypes
 
-            return np.dtype(ml_dtypes.bfloat16)
+            bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+            return bfloat16
         return np.dtype(self.dtype)
 
     @property
@@ -91,6 +92,11 @@ class TensorSpec:
     def bytes_per_token(self) -> int:
         """Bytes that a sequence takes for each of its tokens."""
         return self._item_bytes(self.shape[2:]) if self.kind == "cache" else 0
+
+    def sizes(self, batch: int, capacity: int | None = None) -> tuple[int, ...]:
+        """Return the shape for so many rows, and caches of so many tokens where the host chooses that."""
+        given = {BATCH: batch, CAPACITY: capacity or 0}
+        return tuple(size if isinstance(size, int) else given[size] for size in self.shape)
 
     def bytes_per_sequence(self, length: int) -> int:
         """Return the bytes that a sequence of `length` tokens needs."""
@@ -181,11 +187,7 @@ class StateSpec:
             raise UsageError(f"the file's caches hold {self.capacity} tokens, not {capacity}")
         if self.needs_capacity and (capacity is None or capacity < 1):
             raise UsageError("the caches' capacity is not fixed in the file", "give the tokens that a row may reach")
-        sizes = {BATCH: batch, CAPACITY: capacity}
-        return {
-            tensor.past: np.zeros([sizes.get(size, size) for size in tensor.shape], tensor.numpy_dtype)  # type: ignore[call-overload]
-            for tensor in self.tensors
-        }
+        return {tensor.past: np.zeros(tensor.sizes(batch, capacity), tensor.numpy_dtype) for tensor in self.tensors}
 
     def reset(self, state: State, rows: ArrayLike) -> None:
         """Return rows to the state before the first token, in place; the host sets their positions to 0."""

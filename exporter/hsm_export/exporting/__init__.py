@@ -32,6 +32,10 @@ def export(
     output_names: Sequence[str] | None = None,
     dynamic: Mapping[str, Mapping[int, str]] | None = None,
     external_data: bool | None = None,
+    decode: bool = False,
+    capacity: int | None = None,
+    rollback: int = 0,
+    last_logits: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> ExportResult:
     """Export a checkpoint or a module to ONNX; nothing is written unless every check passes.
@@ -51,6 +55,11 @@ def export(
         dynamic: input name -> {dimension: name}, replacing the default for that input: dimension 0 is `batch`,
             dimension 1 of integer inputs and of (B,T,D) inputs is `length`. `{}` fixes all of them.
         external_data: put the weights into `<output>.data`; None does so above 256 MB.
+        decode: export a language model's decoding step: one graph for prompts, chunks and single tokens, whose state
+            goes in as `past.*` and comes out as `present.*`.
+        capacity: of a decoding step, the tokens that its key/value caches hold; None lets the host choose.
+        rollback: of a decoding step, the tokens that a host may take back: rings get as many spare slots.
+        last_logits: of a decoding step, return the logits of each row's last valid token only.
         progress: is called with the name of each phase.
 
     Raises:
@@ -62,12 +71,16 @@ def export(
         CheckpointError, ConfigError: a damaged or hostile checkpoint.
     """
     from ..files import atomic_directory, check_target
+    from .decoding import DecodeOptions, decoding_source
     from .source import resolve
 
     if precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if output is None:
         raise UsageError("export needs an output path", 'call export(source, output="model.onnx")')
+    options = DecodeOptions(capacity, rollback, last_logits)
+    if not decode and options != DecodeOptions():
+        raise UsageError("capacity, rollback and last_logits are for decoding", "add decode=True (--decode)")
     _require_onnxruntime()
     target = Path(output)
     check_target(target)
@@ -75,6 +88,10 @@ def export(
     with atomic_directory(target.parent) as scratch:
         progress("loading")
         resolved = resolve(source, example_inputs, input_names, output_names, dynamic)
+        if decode:
+            if any(given is not None for given in (example_inputs, input_names, output_names, dynamic)):
+                raise UsageError("a decoding step has inputs and outputs of its own: leave examples and names out")
+            resolved = decoding_source(resolved, options, precision)
         return _export(resolved, target, scratch, precision, external_data, progress)
 
 
@@ -122,10 +139,17 @@ def _graph(source: Source, precision: str) -> tuple[ir.Model, tuple[InputSpec, .
     buffers = {name for name, _ in source.module.named_buffers(remove_duplicate=False)}
     inputs = clean(model, source.arguments.inputs, source.output_names, parameters | buffers)
     if precision != "fp32":
-        convert(model, precision, parameters)
+        convert(model, precision, parameters, _carried(source))
     add_bodies(model)
     describe(model, source, inputs, precision)
     return model, inputs
+
+
+def _carried(source: Source) -> set[str]:
+    """Return the names of the inputs and outputs that have the type of the weights and activations."""
+    if source.state is None:
+        return set()
+    return {name for t in source.state.tensors if t.kind != "taylor" for name in (t.past, t.present)}
 
 
 def _expert_nodes(model: ir.Model) -> list[ir.Node]:
@@ -172,6 +196,7 @@ def _result(
         outputs=tuple(value.name or "" for value in model.graph.outputs),
         checks=checks,
         versions=_versions(),
+        state=source.state,
     )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Arrays = Mapping[str, "NDArray[Any]"]
+_NUMPY_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 
 
 def check_in_subprocess(path: Path, feeds: Sequence[Arrays], scratch: Path) -> list[dict[str, NDArray[Any]]]:
@@ -142,8 +143,10 @@ def run_file(model: onnx.ModelProto, folder: Path, feeds: Sequence[Arrays]) -> l
     names = [output.name for output in model.graph.output]
     instrumented, _ = instrument(model)
     try:
-        session = cpu_session(widen_bfloat16(instrumented), folder, lean=True)
-        return [dict(zip(names, session.run(names, dict(feed)), strict=True)) for feed in feeds]
+        session = cpu_session(widen_bfloat16(instrumented, borders=True), folder, lean=True)
+        types = {value.name: _NUMPY_TYPES.get(value.type) for value in session.get_inputs()}
+        typed = [{name: array.astype(types[name] or array.dtype) for name, array in feed.items()} for feed in feeds]
+        return [dict(zip(names, session.run(names, feed), strict=True)) for feed in typed]
     except Exception as error:
         # The exceptions of ONNX Runtime have no common base but Exception.
         raise BadInputError(f"ONNX Runtime refuses it: {_short(error)}") from error

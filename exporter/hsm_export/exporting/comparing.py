@@ -38,18 +38,21 @@ class Reference:
         masks: for each expert operator, in call order, the arbiter's choice of experts.
         expected: each output in float64.
         native_errors: for each output PyTorch's own error in the file's precision, or None.
+        specified: for each output which elements mean something, broadcastable to it; None for all.
     """
 
     feeds: dict[str, NDArray[Any]]
     masks: list[NDArray[np.bool_]]
     expected: list[NDArray[np.float64]]
     native_errors: list[float | None]
+    specified: list[NDArray[np.bool_] | None]
 
 
 def references(source: Source, precision: str, active: Sequence[int]) -> list[Reference]:
-    """Run the module in float64 and in the file's precision, at the example shapes and at others.
+    """Run the module in float64 and in the file's precision, with the source's runs or at the example shapes.
 
-    The second run has other sizes in all dynamic dimensions; it is left out where the module refuses them.
+    Without runs of its own, a second one has other sizes in all dynamic dimensions; it is left out where the module
+    refuses them.
 
     Args:
         source: the module and its example inputs.
@@ -58,10 +61,7 @@ def references(source: Source, precision: str, active: Sequence[int]) -> list[Re
     """
     import torch
 
-    examples = [[spec.example for spec in source.arguments.inputs]]
-    other = resized(source.arguments, batch=1, length=-1)
-    if any(a.shape != b.shape for a, b in zip(examples[0], other, strict=True)):
-        examples.append(other)
+    examples = _examples(source)
     arbiter = _run_all(source, torch.float64, examples, active)
     own_type = getattr(torch, TYPES[precision])
     natives = [_run_all(source, own_type, examples, active, arbiter, form) for form in native_forms(source.module)]
@@ -75,13 +75,47 @@ def references(source: Source, precision: str, active: Sequence[int]) -> list[Re
         if exact is None:
             continue
         feeds = {spec.name: t.numpy() for spec, t in zip(source.arguments.inputs, tensors, strict=True)}
-        expected = [output.double().numpy() for output in exact.outputs]
+        specified = _specified(source, feeds, len(exact.outputs))
+        expected = [_masked(_array(output), mask) for output, mask in zip(exact.outputs, specified, strict=True)]
         errors = [
-            max((_max_error(run.outputs[i].double().numpy(), reference) for run in own), default=None)
+            max((_max_error(_masked(_array(run.outputs[i]), specified[i]), reference) for run in own), default=None)
             for i, reference in enumerate(expected)
         ]
-        found.append(Reference(feeds, [mask.numpy() for mask in exact.masks], expected, errors))
+        found.append(Reference(feeds, [mask.numpy() for mask in exact.masks], expected, errors, specified))
     return found
+
+
+def _examples(source: Source) -> list[list[Tensor]]:
+    """Return the inputs of each run."""
+    if source.runs is not None:
+        return [list(run) for run in source.runs]
+    examples = [spec.example for spec in source.arguments.inputs]
+    other = resized(source.arguments, batch=1, length=-1)
+    different = any(a.shape != b.shape for a, b in zip(examples, other, strict=True))
+    return [examples, other] if different else [examples]
+
+
+def _specified(source: Source, feeds: dict[str, NDArray[Any]], outputs: int) -> list[NDArray[np.bool_] | None]:
+    """Return which elements of each output mean something: a decoding step's logits of valid tokens, and its state."""
+    import numpy as np
+
+    if source.state is None:
+        return [None] * outputs
+    lengths = feeds["lengths"][:, None]
+    steps = 1 if source.state.last_logits else feeds["tokens"].shape[1]
+    return [(np.arange(steps) < lengths)[:, :, None], *[None] * (outputs - 1)]
+
+
+def _masked(values: NDArray[Any], specified: NDArray[np.bool_] | None) -> NDArray[Any]:
+    """Return the values with zeros where they mean nothing."""
+    import numpy as np
+
+    return values if specified is None else np.where(specified, values, 0)
+
+
+def _array(tensor: Tensor) -> NDArray[np.float64]:
+    array: NDArray[np.float64] = tensor.double().numpy()
+    return array
 
 
 @dataclass(frozen=True)
@@ -114,7 +148,7 @@ def _run_all(
             if choices is not None and chosen is None:
                 runs.append(None)
                 continue
-            cast = [t.to(dtype) if t.is_floating_point() else t for t in tensors]
+            cast = [spec.cast(t, dtype) for spec, t in zip(source.arguments.inputs, tensors, strict=True)]
             args, kwargs = source.arguments.with_examples(cast)
             try:
                 with torch.inference_mode(), _routed(chosen) as calls:
@@ -195,14 +229,18 @@ def compare(
     checks = []
     for outputs, reference in zip(results, expected, strict=True):
         shapes = {name: array.shape for name, array in reference.feeds.items()}
-        pairs = zip(outputs.items(), reference.expected, reference.native_errors, strict=True)
-        checks += [_compare_output(name, array, exact, own, precision, shapes) for (name, array), exact, own in pairs]
+        rows = zip(outputs.items(), reference.specified, reference.expected, reference.native_errors, strict=True)
+        checks += [
+            _compare_output(name, array, specified, exact, own, precision, shapes)
+            for (name, array), specified, exact, own in rows
+        ]
     return tuple(checks)
 
 
 def _compare_output(
     name: str,
     actual: NDArray[Any],
+    specified: NDArray[np.bool_] | None,
     reference: NDArray[np.float64],
     native_error: float | None,
     precision: str,
@@ -214,6 +252,7 @@ def _compare_output(
     where = f"output {name!r} for {', '.join(f'{key} {list(shape)}' for key, shape in shapes.items())}"
     if actual.shape != reference.shape:
         raise NumbersDifferError(f"{where} has shape {list(actual.shape)}, PyTorch's has {list(reference.shape)}")
+    actual = _masked(actual, specified)
     finite = np.isfinite(reference)
     if not np.array_equal(finite, np.isfinite(actual)):
         raise NumbersDifferError(f"{where} has a NaN or an infinity that PyTorch's does not have")

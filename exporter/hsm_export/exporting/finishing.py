@@ -64,6 +64,8 @@ def describe(model: ir.Model, source: Source, inputs: Sequence[InputSpec], preci
         "inputs": json.dumps([asdict(spec) for spec in inputs]),
         "task": source.task,
     }
+    if source.state is not None:
+        values |= {"decode": "1", "state": source.state.to_json()}
     model.metadata_props.update({f"hsm_export.{key}": value for key, value in values.items()})
 
 

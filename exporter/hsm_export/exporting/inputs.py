@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 BATCH = "batch"
@@ -47,6 +48,9 @@ class TraceInput:
         dynamic: dimension -> wished name; these become dynamic or the export fails.
         free: dimension -> wished name; these become dynamic only if the module allows it.
         low, high: bounds of the values, where known.
+        border: type of a floating-point input: "float32" in every file and the model's own type in PyTorch;
+            "precision", that of the weights and activations in both; or "accumulator", float32 in every file and in
+            PyTorch what sums have (float64 in double models).
     """
 
     argument: tuple[str, int | None]
@@ -56,6 +60,15 @@ class TraceInput:
     free: dict[int, str] = field(default_factory=dict)
     low: int | None = None
     high: int | None = None
+    border: Literal["float32", "precision", "accumulator"] = "float32"
+
+    def cast(self, value: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return a value of this input in the type that PyTorch takes when it computes in `dtype`."""
+        from hsm_models.precision import accumulator
+
+        if not value.is_floating_point():
+            return value
+        return value.to(accumulator(dtype) if self.border == "accumulator" else dtype)
 
 
 class Variadic(list[Any]):

@@ -11,11 +11,12 @@ The rules, for every float32 value:
   rounded to T. Matrix products and convolutions always take T. What follows a norm is T.
 * A constant beyond the range of T becomes T's largest number; an operation with a constant that T would round to zero
   is computed in float32.
-* Inputs and outputs of the graph keep their types.
+* Inputs and outputs of the graph keep their types, except those that carry activations from call to call: these are T.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ..errors import BadInputError
@@ -28,13 +29,14 @@ _LARGEST = {"FLOAT16": 65504.0, "BFLOAT16": float.fromhex("0x1.fep127")}
 _SUFFIXES = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
 
 
-def convert(model: ir.Model, precision: str, parameters: set[str]) -> None:
+def convert(model: ir.Model, precision: str, parameters: set[str], carried: Collection[str] = ()) -> None:
     """Rewrite a model in place.
 
     Args:
         model: a float32 model without function bodies.
         precision: "fp16" or "bf16".
         parameters: names of the initialisers that are trained weights; they must be finite in T.
+        carried: names of the inputs and outputs that are to be T.
 
     Raises:
         BadInputError: a weight is too large for float16.
@@ -44,7 +46,8 @@ def convert(model: ir.Model, precision: str, parameters: set[str]) -> None:
     low = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}[precision]
     classifier = Classifier(model, low)
     classifier.run()
-    rewrite = _Rewrite(model.graph, low)
+    rewrite = _Rewrite(model.graph, low, frozenset(carried))
+    rewrite.lower_inputs()
     for value in list(model.graph.initializers.values()):
         if value.dtype == ir.DataType.FLOAT and value not in classifier.wide_constants:
             rewrite.lower_constant(value, parameters)
@@ -58,7 +61,7 @@ def convert(model: ir.Model, precision: str, parameters: set[str]) -> None:
         if plan is not None:
             rewrite.cast_inputs(node, plan.inputs)
         rewrite.cast_captures(node)
-    rewrite.restore_outputs()
+    rewrite.settle_outputs()
 
 
 class _Rewrite:
@@ -67,13 +70,22 @@ class _Rewrite:
     Args:
         graph: the graph to change.
         low: T.
+        carried: names of the inputs and outputs that are to be T.
     """
 
-    def __init__(self, graph: ir.Graph, low: ir.DataType) -> None:
+    def __init__(self, graph: ir.Graph, low: ir.DataType, carried: frozenset[str]) -> None:
         self._graph = graph
         self._low = low
+        self._carried = carried
         self._casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
         self._lowered: set[ir.Value] = set()
+
+    def lower_inputs(self) -> None:
+        """Give the carried inputs their type."""
+        for value in self._graph.inputs:
+            if value.name in self._carried:
+                value.dtype = self._low
+                self._lowered.add(value)
 
     def lower_constant(self, value: ir.Value, parameters: set[str]) -> None:
         """Store a weight in T; of another constant keep the float32 original for the readers that want it."""
@@ -131,15 +143,17 @@ class _Rewrite:
                 if value in self._lowered:
                     graph.outputs[index] = self._cast(value, ir.DataType.FLOAT)
 
-    def restore_outputs(self) -> None:
-        """Give the graph's outputs their float32 type back, under their own names."""
+    def settle_outputs(self) -> None:
+        """Give the graph's outputs their type, float32 or for the carried ones T, under their own names."""
         import onnx_ir as ir
 
         for index, value in enumerate(self._graph.outputs):
-            if value in self._lowered:
-                name = value.name
-                value.name = f"{name}.{_SUFFIXES[self._low.name]}"
-                cast = self._cast(value, ir.DataType.FLOAT)
+            if value.dtype not in (ir.DataType.FLOAT, self._low):
+                continue
+            wanted = self._low if value.name in self._carried else ir.DataType.FLOAT
+            if value.dtype != wanted:
+                name, value.name = value.name, f"{value.name}.{_SUFFIXES[value.dtype.name]}"
+                cast = self._cast(value, wanted)
                 cast.name = name
                 self._graph.outputs[index] = cast
 

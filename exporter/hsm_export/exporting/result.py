@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..decoding.state_spec import StateSpec
 from ..results import Result
 from .inputs import InputSpec
 
@@ -50,6 +51,7 @@ class ExportResult(Result):
         outputs: names of the graph's outputs.
         checks: the runs against PyTorch.
         versions: the packages that made and checked the file.
+        state: what a decoding graph carries from call to call; None for other graphs.
     """
 
     path: Path
@@ -67,3 +69,4 @@ class ExportResult(Result):
     outputs: tuple[str, ...]
     checks: tuple[CheckedOutput, ...]
     versions: dict[str, str]
+    state: StateSpec | None = None

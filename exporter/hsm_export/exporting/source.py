@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from hsm_models.config import ModelConfig
 
+    from ..decoding.state_spec import StateSpec
+
 _EXAMPLE_BATCH = 2
 _EXAMPLE_LENGTH = 9
 
@@ -33,6 +35,8 @@ class Source:
         task: "language_model", "sequence_classifier", or "" for the user's own module.
         config: JSON of the model's configuration, "" for the user's own module.
         sha256: SHA-256 of the weights and the configuration.
+        state: what a decoding step carries from call to call; None for other modules.
+        runs: the inputs of the runs that check the file; None derives them from the examples.
     """
 
     name: str
@@ -42,6 +46,8 @@ class Source:
     task: str
     config: str
     sha256: str
+    state: StateSpec | None = None
+    runs: tuple[tuple[Tensor, ...], ...] | None = None
 
 
 def resolve(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _RUNS_ANYWAY = frozenset({"Cast", "CastLike", "Constant", "ConstantOfShape", "Identity", "Shape", "Size"})
 
 
-def widen_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
+def widen_bfloat16(model: onnx.ModelProto, borders: bool = False) -> onnx.ModelProto:
     """Return an equal model whose standard operators compute in float32 and round each result to bfloat16.
 
     Casts are put around every standard node that reads or writes bfloat16. Nodes of other domains stay as they are:
@@ -20,18 +20,44 @@ def widen_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Args:
         model: the model; large weights may be external data, which is not read.
+        borders: make bfloat16 inputs and outputs of the graph float32 too, which holds every bfloat16 exactly:
+            ONNX Runtime's Python interface exchanges no bfloat16 arrays.
     """
     import onnx
     import onnx_ir as ir
 
     inferred = ir.from_proto(onnx.shape_inference.infer_shapes(model))
-    changed = False
+    changed = _widen_borders(inferred.graph) if borders else False
     for graph in [inferred.graph, *inferred.graph.subgraphs()]:
         casts: dict[ir.Value, ir.Value] = {}
         for node in list(graph):
             if node.domain == "" and node.op_type not in _RUNS_ANYWAY:
                 changed |= _widen_inputs(node, casts) | _narrow_outputs(node)
     return ir.to_proto(inferred) if changed else model
+
+
+def _widen_borders(graph: ir.Graph) -> bool:
+    """Turn the graph's bfloat16 inputs and outputs into float32 ones."""
+    import onnx_ir as ir
+
+    changed = False
+    for value in graph.inputs:
+        if value.dtype == ir.DataType.BFLOAT16:
+            readers = tuple(value.uses())
+            value.dtype = ir.DataType.FLOAT
+            narrow = _cast(value, ir.DataType.BFLOAT16, f"{value.name}.narrow", graph[0], before=True)
+            for reader, index in readers:
+                reader.replace_input_with(index, narrow)
+            changed = True
+    for index, value in enumerate(graph.outputs):
+        producer = value.producer()
+        if value.dtype == ir.DataType.BFLOAT16 and producer is not None:
+            name, value.name = value.name, f"{value.name}.narrow"
+            wide = _cast(value, ir.DataType.FLOAT, f"{name}.widened", producer, before=False)
+            wide.name = name
+            graph.outputs[index] = wide
+            changed = True
+    return changed
 
 
 def _widen_inputs(node: ir.Node, casts: dict[ir.Value, ir.Value]) -> bool:

@@ -1,0 +1,159 @@
+"""Export of a language model's decoding step: how it is called, what it carries, and the runs that check the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..decoding.state_spec import BATCH, StateSpec
+from ..errors import UsageError
+from .inputs import LENGTH, Arguments, TraceInput, bind
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from hsm_models.decoding import DecodingModel
+    from hsm_models.language_model import LanguageModel
+
+    from .source import Source
+
+_TRACE_BATCH, _TRACE_LENGTH, _TRACE_CAPACITY = 2, 9, 24
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How to export a decoding step.
+
+    Attributes:
+        capacity: tokens that the key/value caches hold; None lets the host choose.
+        rollback: tokens that a host may take back: rings get as many spare slots.
+        last_logits: return the logits of each row's last valid token only.
+    """
+
+    capacity: int | None = None
+    rollback: int = 0
+    last_logits: bool = False
+
+
+def decoding_source(source: Source, options: DecodeOptions, precision: str) -> Source:
+    """Return the decoding step of a language model.
+
+    Args:
+        source: the language model.
+        options: how to export it.
+        precision: "fp32", "fp16" or "bf16".
+
+    Raises:
+        UsageError: the source is not one of our language models, or sizes out of range.
+    """
+    from hsm_models.decoding import DecodingModel
+    from hsm_models.language_model import LanguageModel
+
+    if not isinstance(source.module, LanguageModel):
+        raise UsageError(
+            f"{source.name} is not a language model of hsm_models, so it has no decoding step",
+            "export it without --decode",
+        )
+    sizes = {"capacity": options.capacity, "rollback": options.rollback, "last_logits": options.last_logits}
+    state = StateSpec.of(source.module, precision, **sizes)  # type: ignore[arg-type]
+    step = DecodingModel.of(source.module, options.last_logits)
+    runs = _Runs(source.module, state)
+    return replace(
+        source,
+        module=step,
+        arguments=_arguments(step, state, runs.prefill(_TRACE_BATCH, _TRACE_LENGTH, _TRACE_CAPACITY)),
+        output_names=("logits", *(tensor.present for tensor in state.tensors)),
+        state=state,
+        runs=(
+            runs.prefill(_TRACE_BATCH, _TRACE_LENGTH, _TRACE_CAPACITY),
+            runs.chunk(3, 5, _TRACE_CAPACITY + 3),
+            runs.chunk(1, 1, _TRACE_CAPACITY - 1),
+        ),
+    )
+
+
+def _arguments(step: DecodingModel, state: StateSpec, example: tuple[Tensor, ...]) -> Arguments:
+    """Describe how the step is called."""
+    dynamic = {"tokens": {0: BATCH, 1: LENGTH}, "position": {0: BATCH}, "lengths": {0: BATCH}}
+    dynamic |= {
+        tensor.past: {dim: size for dim, size in enumerate(tensor.shape) if isinstance(size, str)}
+        for tensor in state.tensors
+    }
+    arguments = bind(step, example, tuple(dynamic), dynamic)
+    highest = {"tokens": step.config.vocab_size - 1, "position": state.longest(), "lengths": None}
+    kinds = {tensor.past: tensor.kind for tensor in state.tensors}
+    inputs: list[TraceInput] = []
+    for spec in arguments.inputs:
+        if spec.name in kinds:
+            inputs.append(replace(spec, border="accumulator" if kinds[spec.name] == "taylor" else "precision"))
+        else:
+            inputs.append(replace(spec, low=0, high=highest[spec.name]))
+    return Arguments(arguments.values, tuple(inputs))
+
+
+class _Runs:
+    """Makes inputs of the step: tokens, positions, lengths and the state that the tokens before lead to.
+
+    Args:
+        model: the language model, in float32.
+        state: its state in the file's precision.
+    """
+
+    def __init__(self, model: LanguageModel, state: StateSpec) -> None:
+        import torch
+
+        self._model = model
+        self._state = state
+        self._generator = torch.Generator().manual_seed(0)
+
+    def prefill(self, batch: int, length: int, capacity: int) -> tuple[Tensor, ...]:
+        """Return a first call; what lies in rings and caches before it must not matter."""
+        import torch
+
+        state = self._empty(batch, capacity)
+        for tensor in self._state.tensors:
+            if tensor.kind != "taylor":
+                state[tensor.name].normal_(generator=self._generator)
+        position = torch.zeros(batch, dtype=torch.int64)
+        lengths = torch.tensor([max(1, self._room(length, capacity) - 5 * row) for row in range(batch)])
+        return self._call(length, position, lengths, state)
+
+    def chunk(self, batch: int, length: int, capacity: int) -> tuple[Tensor, ...]:
+        """Return a later call: one row is full, one stands still, one starts."""
+        import torch
+
+        from .source import evaluating
+
+        room = self._room(7 + length, capacity)
+        lengths = torch.tensor([min(length, room), 0, min(length, room, 2)][:batch])
+        position = torch.tensor([room - int(lengths[0]), min(3, room), 0][:batch])
+        with torch.no_grad(), evaluating(self._model):
+            before = self._tokens(batch, max(1, int(position.max())))
+            start = torch.zeros(batch, dtype=torch.int64)
+            _, state = self._model.forward_cached(before, self._empty(batch, capacity), start, position)
+        return self._call(length, position, lengths, state)
+
+    def _call(self, length: int, position: Tensor, lengths: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Return the arguments of a call, the state rounded to its type in the file, so that nothing else rounds it."""
+        past = (state[tensor.name].to(_torch_dtype(tensor.dtype)).float() for tensor in self._state.tensors)
+        return (self._tokens(len(position), length), position, lengths, *past)
+
+    def _tokens(self, batch: int, length: int) -> Tensor:
+        import torch
+
+        return torch.randint(0, self._model.config.vocab_size, (batch, length), generator=self._generator)
+
+    def _empty(self, batch: int, capacity: int) -> dict[str, Tensor]:
+        return self._model.initial_state(batch, self._state.capacity or capacity, self._state.rollback)
+
+    def _room(self, wanted: int, capacity: int) -> int:
+        """Return how many tokens a row may reach, at most as many as wanted."""
+        return min(wanted, self._state.longest(capacity) or wanted)
+
+
+def _torch_dtype(name: str) -> torch.dtype:
+    import torch
+
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
