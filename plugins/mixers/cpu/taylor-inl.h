@@ -31,30 +31,45 @@ HWY_INLINE std::size_t round_up(std::size_t count, std::size_t unit) { return (c
 // Tokens that are transposed at a time.
 inline constexpr std::size_t kTransposed = 4;
 
+// Writes the 128-bit blocks of a vector to addresses `stride` floats apart, from block kBlock on.
+template <std::size_t kBlock>
+HWY_INLINE void store_blocks(FloatVec value, float* to, std::size_t stride) {
+  constexpr std::size_t kBlocks = HWY_MAX_LANES_D(FloatTag) / 4;
+  const hn::FixedTag<float, 4> quad;
+  if constexpr (kBlocks == 1) {
+    hn::StoreU(hn::ResizeBitCast(quad, value), quad, to);
+  } else {
+    hn::StoreU(hn::ExtractBlock<kBlock>(value), quad, to + kBlock * stride);
+    if constexpr (kBlock + 1 < kBlocks) store_blocks<kBlock + 1>(value, to, stride);
+  }
+}
+
 // Writes four rows of `dim` floats, `row` floats apart, as four columns: to[i*stride + j] = rows[j*row + i].
 inline void transpose_rows(const float* rows, std::size_t row, std::size_t dim, float* to, std::size_t stride) {
-  const hn::FixedTag<float, kTransposed> quad;
-  const hn::Repartition<std::uint64_t, decltype(quad)> pairs;
-  const auto both = [&](auto lower, auto upper) {
-    return hn::BitCast(quad, hn::InterleaveLower(hn::BitCast(pairs, lower), hn::BitCast(pairs, upper)));
+  const FloatTag tag;
+  const hn::Repartition<std::uint64_t, FloatTag> pairs;
+  const std::size_t lanes = hn::Lanes(tag);
+  const auto both = [&](FloatVec lower, FloatVec upper) HWY_ATTR {
+    return hn::BitCast(tag, hn::InterleaveLower(pairs, hn::BitCast(pairs, lower), hn::BitCast(pairs, upper)));
   };
-  const auto both_upper = [&](auto lower, auto upper) {
-    return hn::BitCast(quad, hn::InterleaveUpper(pairs, hn::BitCast(pairs, lower), hn::BitCast(pairs, upper)));
+  const auto both_upper = [&](FloatVec lower, FloatVec upper) HWY_ATTR {
+    return hn::BitCast(tag, hn::InterleaveUpper(pairs, hn::BitCast(pairs, lower), hn::BitCast(pairs, upper)));
   };
   std::size_t i = 0;
-  for (; i + kTransposed <= dim; i += kTransposed) {
-    const auto a = hn::LoadU(quad, rows + i);
-    const auto b = hn::LoadU(quad, rows + row + i);
-    const auto c = hn::LoadU(quad, rows + 2 * row + i);
-    const auto d = hn::LoadU(quad, rows + 3 * row + i);
-    const auto ab = hn::InterleaveLower(quad, a, b);
-    const auto cd = hn::InterleaveLower(quad, c, d);
-    const auto ab_upper = hn::InterleaveUpper(quad, a, b);
-    const auto cd_upper = hn::InterleaveUpper(quad, c, d);
-    hn::StoreU(both(ab, cd), quad, to + i * stride);
-    hn::StoreU(both_upper(ab, cd), quad, to + (i + 1) * stride);
-    hn::StoreU(both(ab_upper, cd_upper), quad, to + (i + 2) * stride);
-    hn::StoreU(both_upper(ab_upper, cd_upper), quad, to + (i + 3) * stride);
+  // Each 128-bit block is transposed by itself: block b of a result is column i + 4b + j of the four rows.
+  for (; i + lanes <= dim; i += lanes) {
+    const FloatVec a = hn::LoadU(tag, rows + i);
+    const FloatVec b = hn::LoadU(tag, rows + row + i);
+    const FloatVec c = hn::LoadU(tag, rows + 2 * row + i);
+    const FloatVec d = hn::LoadU(tag, rows + 3 * row + i);
+    const FloatVec ab = hn::InterleaveLower(tag, a, b);
+    const FloatVec cd = hn::InterleaveLower(tag, c, d);
+    const FloatVec ab_upper = hn::InterleaveUpper(tag, a, b);
+    const FloatVec cd_upper = hn::InterleaveUpper(tag, c, d);
+    store_blocks<0>(both(ab, cd), to + i * stride, 4 * stride);
+    store_blocks<0>(both_upper(ab, cd), to + (i + 1) * stride, 4 * stride);
+    store_blocks<0>(both(ab_upper, cd_upper), to + (i + 2) * stride, 4 * stride);
+    store_blocks<0>(both_upper(ab_upper, cd_upper), to + (i + 3) * stride, 4 * stride);
   }
   for (; i < dim; ++i) {
     for (std::size_t j = 0; j < kTransposed; ++j) to[i * stride + j] = rows[j * row + i];
@@ -116,18 +131,34 @@ void pack_rows(const T* from, std::size_t stride, std::size_t tokens, std::size_
   }
 }
 
-// Scales a row of `columns` floats (whole vectors) to the length `scale`: x * scale / max(|x|, eps).
-inline void normalize_row(float* row, std::size_t columns, float scale) {
-  const FloatTag tag;
-  FloatVec squares = hn::Zero(tag);
-  for (std::size_t i = 0; i < columns; i += hn::Lanes(tag)) {
-    const FloatVec x = hn::LoadU(tag, row + i);
-    squares = hn::MulAdd(x, x, squares);
+// Rows of `dim` floats, zero up to `columns` (whole vectors): the tensor's own where they are that already, else copies
+// in `copy` (tokens, columns).
+template <typename T>
+RowMajor float_rows(const T* from, std::size_t stride, std::size_t tokens, std::size_t dim, std::size_t columns,
+                    float* copy) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (dim == columns) return {from, stride};
   }
-  const float length = std::sqrt(hn::ReduceSum(tag, squares));
-  const FloatVec factor = hn::Set(tag, scale / (length < 1e-12f ? 1e-12f : length));  // NaN passes
-  for (std::size_t i = 0; i < columns; i += hn::Lanes(tag)) {
-    hn::StoreU(hn::Mul(hn::LoadU(tag, row + i), factor), tag, row + i);
+  pack_rows(from, stride, tokens, dim, columns, copy);
+  return {copy, columns};
+}
+
+// Scales rows of `columns` floats (whole vectors), which follow each other, to the length `scale`: x * scale / max(|x|,
+// eps).
+inline void normalize_rows(float* rows, std::size_t tokens, std::size_t columns, float scale = 1.0f) {
+  const FloatTag tag;
+  for (std::size_t t = 0; t < tokens; ++t) {
+    float* row = rows + t * columns;
+    FloatVec squares = hn::Zero(tag);
+    for (std::size_t i = 0; i < columns; i += hn::Lanes(tag)) {
+      const FloatVec x = hn::LoadU(tag, row + i);
+      squares = hn::MulAdd(x, x, squares);
+    }
+    const float length = std::sqrt(hn::ReduceSum(tag, squares));
+    const FloatVec factor = hn::Set(tag, scale / (length < 1e-12f ? 1e-12f : length));  // NaN passes
+    for (std::size_t i = 0; i < columns; i += hn::Lanes(tag)) {
+      hn::StoreU(hn::Mul(hn::LoadU(tag, row + i), factor), tag, row + i);
+    }
   }
 }
 

@@ -109,16 +109,6 @@ void pack_keys(const Head<T>& head, std::size_t begin, std::size_t tokens, Scrat
   pack_rows(head.v + begin * head.stride, head.stride, tokens, head.dim, head.columns, scratch.values);
 }
 
-// Keys as rows, for the direct form.
-template <typename T>
-void pack_key_rows(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
-  pack_rows(head.k + begin * head.stride, head.stride, tokens, head.dim, head.columns, scratch.keys);
-  if (head.normalize) {
-    for (std::size_t t = 0; t < tokens; ++t) normalize_row(scratch.keys + t * head.columns, head.columns, 1.0f);
-  }
-  pack_rows(head.v + begin * head.stride, head.stride, tokens, head.dim, head.columns, scratch.values);
-}
-
 // Scores are kept as (keys, queries): so only queries are transposed, once, and sums over keys need no shuffles.
 template <typename T>
 void direct_tile(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
@@ -128,7 +118,10 @@ void direct_tile(const Head<T>& head, std::size_t begin, std::size_t tokens, Scr
   std::fill_n(scratch.den, round_up(tokens, lanes), 0.0f);
   for (std::size_t first = 0; first < head.keys; first += kKeyTile) {
     const std::size_t keys = std::min(kKeyTile, head.keys - first);
-    pack_key_rows(head, first, keys, scratch);
+    const std::size_t offset = first * head.stride;
+    pack_rows(head.k + offset, head.stride, keys, head.dim, head.columns, scratch.keys);
+    if (head.normalize) normalize_rows(scratch.keys, keys, head.columns);
+    const RowMajor v = float_rows(head.v + offset, head.stride, keys, head.dim, head.columns, scratch.values);
     for (std::size_t n = 0; n < tokens; n += kScoreQueries) {
       const std::size_t queries = std::min(kScoreQueries, tokens - n);
       const std::size_t padded = round_up(queries, lanes);
@@ -136,7 +129,7 @@ void direct_tile(const Head<T>& head, std::size_t begin, std::size_t tokens, Scr
       gemm(RowMajor{scratch.keys, head.columns}, keys, scratch.queries + n, kQueryTile, padded, head.dim,
            Product{scores, kScoreQueries, false});
       taylor_weights<false>(scores, kScoreQueries, keys, padded, scratch.den + n);
-      gemm(ColumnMajor{scores, kScoreQueries}, queries, scratch.values, head.columns, head.columns, keys,
+      gemm(ColumnMajor{scores, kScoreQueries}, queries, v.data, v.stride, head.columns, keys,
            Product{scratch.y + n * head.columns, head.columns, true});
     }
   }

@@ -56,7 +56,7 @@ void step_features(const T* from, bool normalize, float scale, float squares, co
   float* x = s.row;
   to_floats(from, s.dim, x);
   std::fill(x + s.dim, x + s.columns, 0.0f);
-  if (normalize) normalize_row(x, s.columns, scale);
+  if (normalize) normalize_rows(x, 1, s.columns, scale);
   std::copy_n(x, s.dim, x + s.dim);
   std::fill_n(x + 2 * s.dim, lanes, 0.0f);
   features[0] = 1.0f;
