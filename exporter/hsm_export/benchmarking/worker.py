@@ -35,10 +35,12 @@ class Worker:
         from ..validation.sources import open_source
 
         file = open_model(job.model)
-        source = open_source(job.against) if job.against else None
+        runtime = get(job.runtime)
+        # Only where it is needed: it imports torch, whose memory would then count for every runtime.
+        source = open_source(job.against) if job.against and runtime.needs_source else None
         self._feeds = [case.feed for case in shaped_cases(file, job.shapes)[: len(job.shapes)]]
         context = RunContext(file.model, file.path.parent, file.precision, source.load if source else None)
-        self._runner = get(job.runtime).runner(context)
+        self._runner = runtime.runner(context)
         self._runner.activate()
         self._loaded = resident_bytes()
 

@@ -10,9 +10,9 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
 from .double_precision import promote
+from .metadata import graph_metadata
 from .onnx_reference import ReferenceRunner
 from .runtime import RunContext, Runtime, missing_package
-from .torch_module import graph_metadata
 
 
 class DoubleRunner(BaseRunner):  # type: ignore[misc]

@@ -10,21 +10,12 @@ import ml_dtypes
 import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
+from .metadata import graph_metadata
 from .runtime import RunContext, Runtime
-from .torch_module import graph_metadata
-
-
-class MatMul(OpRun):
-    """Matrix product that accumulates low-precision products in float32, as every processor does."""
-
-    def _run(self, a: Any, b: Any) -> tuple[Any]:
-        if a.dtype.itemsize >= 4:
-            return (np.matmul(a, b),)
-        return (np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype),)
+from .summation import products
 
 
 class ReferenceRunner(BaseRunner):  # type: ignore[misc]
@@ -46,7 +37,12 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]
         self._weights = weights or {}
 
     def activate_impl(self) -> None:
-        self._evaluator = ReferenceEvaluator(_with_data(self._model, self._context), new_ops=[MatMul])
+        from ..opset import inline
+
+        order = self._context.summation
+        # The evaluator does not use given operators inside functions.
+        model = inline(self._model) if order else self._model
+        self._evaluator = ReferenceEvaluator(_with_data(model, self._context), new_ops=products(order))
 
     def deactivate_impl(self) -> None:
         del self._evaluator

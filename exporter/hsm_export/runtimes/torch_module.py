@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from polygraphy.backend.base import BaseRunner
-from polygraphy.common import TensorMetadata
 
 from .forms import evaluated_in
+from .metadata import graph_metadata
 from .runtime import RunContext, Runtime
 from .tracing import record_operators
 
 if TYPE_CHECKING:
+    from polygraphy.common import TensorMetadata
+
     from .routing import RoutedNode
 
 _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
@@ -74,18 +76,6 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
     def _tensor(self, array: Any) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
-
-
-def graph_metadata(context: RunContext) -> TensorMetadata:
-    """Return the graph inputs' names, types and shapes (None where dynamic) as Polygraphy's metadata."""
-    import onnx
-
-    metadata = TensorMetadata()
-    for value in context.model.graph.input:
-        tensor = value.type.tensor_type
-        shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
-        metadata.add(value.name, dtype=onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape=shape)
-    return metadata
 
 
 def _call(

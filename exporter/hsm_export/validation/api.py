@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadInputError, HsmExportError, MissingDependencyError, UsageError
+from ..errors import BadInputError, HsmExportError, UsageError
 from .results import Comparison, RuntimeReport, ValidationResult, describe_shapes
 
 if TYPE_CHECKING:
@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from ..runtimes.runtime import RunContext, Runtime
     from .cases import Case
     from .model_file import ModelFile
+    from .planning import Plan
     from .reference import Bar
+    from .references import References
     from .sources import Source
 
 Progress = Callable[[str], None]
-_ARBITERS = ("torch64", "onnx64")
-# The Python evaluator takes minutes for models beyond this.
-_REFERENCE_LIMIT = 100_000_000
 
 
 def validate(
@@ -37,8 +36,8 @@ def validate(
     """Run a file in several runtimes and hold each to tolerances derived from float64 and native precision.
 
     The arbiter is the PyTorch model in float64 or, without one, the file's own maths in float64. A runtime's error may
-    be at most twice that of the baseline (PyTorch in the file's precision or, without it, onnx's own evaluator), with
-    a floor of 4 eps(T) max|reference|.
+    be at most twice that of the baseline (PyTorch in the file's precision or, without it, onnx's own evaluator in
+    several orders of summation), with a floor of 4 eps(T) max|reference|.
 
     Args:
         model: the ONNX file.
@@ -57,10 +56,11 @@ def validate(
     from ..runtimes.routing import instrument
     from ..runtimes.runtime import RunContext
     from .model_file import open_model
+    from .planning import make_plan, requested
     from .sources import open_source
 
     progress = progress or (lambda phase: None)
-    names = _requested(runtimes, against is not None)
+    names = requested(runtimes, against is not None)
     progress("opening the model")
     file = open_model(model)
     source = open_source(against) if against is not None else None
@@ -69,18 +69,35 @@ def validate(
     context = RunContext(
         instrumented, file.path.parent, file.precision, source.load if source is not None else None, routed
     )
-    plan = _plan(names, file, source)
+    plan = make_plan(names, file, source)
     return _Validation(file, source, context, cases, plan, progress).result(notes)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Which runtimes play which part; `skipped` holds those that are left out, with the reason."""
+def references(
+    file: ModelFile, cases: list[Case], against: str | Path | nn.Module | None = None, progress: Progress | None = None
+) -> References:
+    """Return the numbers and tolerances that a runtime on another machine has to meet.
 
-    arbiter: Runtime
-    baseline: Runtime
-    candidates: tuple[Runtime, ...]
-    skipped: tuple[RuntimeReport, ...]
+    Args:
+        file: the opened ONNX file.
+        cases: the inputs.
+        against: as for `validate`.
+        progress: receives the name of each phase.
+
+    Raises:
+        BadInputError: the cases prove nothing: the model is not finite, or the arbiter cannot run it.
+    """
+    from ..runtimes.routing import instrument
+    from ..runtimes.runtime import RunContext
+    from .planning import make_plan
+    from .sources import open_source
+
+    source = open_source(against) if against is not None else None
+    instrumented, routed = instrument(file.model)
+    load = source.load if source is not None else None
+    context = RunContext(instrumented, file.path.parent, file.precision, load, routed)
+    plan = make_plan(("torch",), file, source)
+    return _Validation(file, source, context, cases, plan, progress or (lambda phase: None)).references()
 
 
 class _Validation:
@@ -92,7 +109,7 @@ class _Validation:
         source: Source | None,
         context: RunContext,
         cases: list[Case],
-        plan: _Plan,
+        plan: Plan,
         progress: Progress,
     ) -> None:
         from .running import iterations
@@ -134,6 +151,20 @@ class _Validation:
             cases=tuple(case.name for case in self._cases),
         )
 
+    def references(self) -> References:
+        """Run arbiter and baseline only, and return what any runtime has to meet."""
+        from .references import collect
+
+        arbiter, feeds = self._run_arbiter()
+        natives = self._run_baseline(feeds)
+        bars = self._bars(arbiter, natives)
+        if self._problems:
+            raise BadInputError(self._problems[0], "`hsm-export validate` shows more")
+        forced = [[dict(item.items()) for item in results[0][1][: len(self._cases)]] for results in (arbiter, *natives)]
+        causal = self._file.task == "language_model"
+        names = self._plan.arbiter.name, self._context.routed, self._cases
+        return collect(*names, bars, forced[0], forced[1:], causal=causal)
+
     def _run_arbiter(self) -> tuple[Any, list[dict[str, Any]]]:
         """Return the arbiter's results per iteration, and the inputs of every runtime's iterations."""
         from polygraphy.comparator import RunResults
@@ -155,17 +186,19 @@ class _Validation:
         return repeated, feeds
 
     def _run_baseline(self, feeds: list[dict[str, Any]]) -> list[Any]:
-        """Run the baseline, in both forms of TaylorShift where it is PyTorch.
+        """Run the baseline in each of its ways to evaluate the model.
 
         Where PyTorch cannot run the model in this precision, onnx's evaluator takes its part.
         """
         from ..runtimes import get
+        from .planning import baseline_contexts
         from .running import run
 
         baseline = self._plan.baseline
         self._progress(f"running {baseline.name}, the baseline")
         try:
-            return [run(baseline, context, feeds) for context in self._baseline_contexts()]
+            contexts = baseline_contexts(baseline, self._context, self._file)
+            return [run(baseline, context, feeds) for context in contexts]
         except Exception as error:
             if not baseline.needs_source or self._file.precision == "fp32":
                 raise _unusable(baseline, error) from error
@@ -177,11 +210,6 @@ class _Validation:
         others = tuple(runtime for runtime in self._plan.candidates if runtime.name != substitute.name)
         self._plan = replace(self._plan, baseline=substitute, candidates=others)
         return self._run_baseline(feeds)
-
-    def _baseline_contexts(self) -> list[RunContext]:
-        if self._plan.baseline.needs_source and self._file.attribute("output_norm", "TaylorShift", "TaylorShiftMasked"):
-            return [self._context, replace(self._context, taylor_form="efficient")]
-        return [self._context]
 
     def _bars(self, arbiter: Any, natives: list[Any]) -> list[dict[str, Bar]]:
         """Derive the tolerances; the first iterations are those with the arbiter's experts, where there are any."""
@@ -287,46 +315,6 @@ class _Validation:
                 f"{self._source.fingerprint[:12]}…, the file names {recorded[:12]}…"
             )
         return None
-
-
-def _requested(runtimes: Sequence[str] | None, has_source: bool) -> tuple[str, ...] | None:
-    """Check the names of the runtimes that were asked for."""
-    from ..runtimes import get
-
-    if runtimes is None:
-        return None
-    for name in runtimes:
-        runtime = get(name)
-        if runtime.needs_source and not has_source:
-            raise UsageError(f"runtime {name!r} needs the PyTorch model", "name it with --against CHECKPOINT")
-        reason = runtime.available()
-        if reason:
-            raise MissingDependencyError(f"runtime {name!r} does not work here: {reason}")
-    return tuple(dict.fromkeys(runtimes))
-
-
-def _plan(names: tuple[str, ...] | None, file: ModelFile, source: Source | None) -> _Plan:
-    """Give every runtime its part."""
-    from ..runtimes import get
-    from ..runtimes import names as known
-
-    arbiter = get("torch64" if source else "onnx64")
-    baseline = get("torch" if source else "onnx-reference")
-    wanted = [get(name) for name in names or known()]
-    if names is None:
-        wanted = [runtime for runtime in wanted if runtime.by_default and runtime.name not in _ARBITERS]
-    candidates, skipped = [], []
-    for runtime in wanted:
-        if runtime.name in (arbiter.name, baseline.name) or (runtime.needs_source and source is None):
-            continue
-        reason = runtime.available()
-        if names is None and runtime.name == "onnx-reference" and file.weight_bytes() > _REFERENCE_LIMIT:
-            reason = "slow for a model of this size; ask for it with --runtimes"
-        if reason:
-            skipped.append(RuntimeReport(runtime.name, "skipped", 0, reason=reason))
-        else:
-            candidates.append(runtime)
-    return _Plan(arbiter, baseline, tuple(candidates), tuple(skipped))
 
 
 def _cases(

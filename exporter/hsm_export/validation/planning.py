@@ -1,0 +1,78 @@
+"""Which runtimes take part in a validation, and in which part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..errors import MissingDependencyError, UsageError
+from ..runtimes.runtime import RunContext, Runtime
+from .model_file import ModelFile
+from .results import RuntimeReport
+from .sources import Source
+
+_ARBITERS = ("torch64", "onnx64")
+# The Python evaluator takes minutes for models beyond this.
+_REFERENCE_LIMIT = 100_000_000
+# In how many orders of summation onnx's evaluator measures native error, where there is no checkpoint.
+_ORDERS = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which runtimes play which part; `skipped` holds those that are left out, with the reason."""
+
+    arbiter: Runtime
+    baseline: Runtime
+    candidates: tuple[Runtime, ...]
+    skipped: tuple[RuntimeReport, ...]
+
+
+def requested(runtimes: Sequence[str] | None, has_source: bool) -> tuple[str, ...] | None:
+    """Check the names of the runtimes that were asked for."""
+    from ..runtimes import get
+
+    if runtimes is None:
+        return None
+    for name in runtimes:
+        runtime = get(name)
+        if runtime.needs_source and not has_source:
+            raise UsageError(f"runtime {name!r} needs the PyTorch model", "name it with --against CHECKPOINT")
+        reason = runtime.available()
+        if reason:
+            raise MissingDependencyError(f"runtime {name!r} does not work here: {reason}")
+    return tuple(dict.fromkeys(runtimes))
+
+
+def make_plan(names: tuple[str, ...] | None, file: ModelFile, source: Source | None) -> Plan:
+    """Give every runtime its part."""
+    from ..runtimes import get
+    from ..runtimes import names as known
+
+    arbiter = get("torch64" if source else "onnx64")
+    baseline = get("torch" if source else "onnx-reference")
+    wanted = [get(name) for name in names or known()]
+    if names is None:
+        wanted = [runtime for runtime in wanted if runtime.by_default and runtime.name not in _ARBITERS]
+    candidates, skipped = [], []
+    for runtime in wanted:
+        if runtime.name in (arbiter.name, baseline.name) or (runtime.needs_source and source is None):
+            continue
+        reason = runtime.available()
+        if names is None and runtime.name == "onnx-reference" and file.weight_bytes() > _REFERENCE_LIMIT:
+            reason = "slow for a model of this size; ask for it with --runtimes"
+        if reason:
+            skipped.append(RuntimeReport(runtime.name, "skipped", 0, reason=reason))
+        else:
+            candidates.append(runtime)
+    return Plan(arbiter, baseline, tuple(candidates), tuple(skipped))
+
+
+def baseline_contexts(baseline: Runtime, context: RunContext, file: ModelFile) -> list[RunContext]:
+    """Return the ways in which the baseline evaluates a file: all are right, and each rounds differently."""
+    if not baseline.needs_source:
+        orders = _ORDERS if file.weight_bytes() <= _REFERENCE_LIMIT else 1
+        return [replace(context, summation=order) for order in range(orders)]
+    if file.attribute("output_norm", "TaylorShift", "TaylorShiftMasked"):
+        return [context, replace(context, taylor_form="efficient")]
+    return [context]
