@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("wheel", "debian", "debian-source")
@@ -62,25 +65,84 @@ class Download:
     suite: str = ""
 
 
-def read_lock(path: Path) -> dict[str, Download]:
+@dataclass(frozen=True)
+class Tree:
+    """Several entries of downloads.lock, unpacked into one folder, as programs expect that find each other by path.
+
+    Attributes:
+        name: the entry's name, what the command line takes.
+        kind: "tree".
+        parts: names of the entries; no two of them hold the same file.
+        purpose: what the project needs it for.
+        links: symbolic links to make: a path in the folder, and what it points to.
+    """
+
+    name: str
+    kind: str
+    parts: tuple[str, ...]
+    purpose: str
+    links: dict[str, str] = field(default_factory=dict)
+
+
+Lock = dict[str, Download | Tree]
+
+
+def read_lock(path: Path) -> Lock:
     """Read the lock file.
 
     Raises:
-        FetchError: the file is missing, no TOML, or an entry lacks a field or has an unknown one.
+        FetchError: the file is missing, no TOML, or an entry lacks a field or has an unknown one or unknown parts.
     """
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8"))
-        downloads = {name: Download(name=name, **fields) for name, fields in entries.items()}
+        lock = {name: _entry(name, fields) for name, fields in entries.items()}
     except (OSError, tomllib.TOMLDecodeError, TypeError) as error:
         raise FetchError(f"cannot read {path}: {error}", "restore downloads.lock from the repository") from error
-    for download in downloads.values():
-        if download.kind not in KINDS:
-            raise FetchError(f"{path}: {download.name} has kind {download.kind!r}", f"use one of {', '.join(KINDS)}")
-    return downloads
+    for entry in lock.values():
+        if isinstance(entry, Tree):
+            unknown = [part for part in entry.parts if not isinstance(lock.get(part), Download)]
+            if unknown:
+                raise FetchError(f"{path}: {entry.name} has the unknown parts {', '.join(unknown)}", "name downloads")
+        elif entry.kind not in KINDS:
+            raise FetchError(f"{path}: {entry.name} has kind {entry.kind!r}", f"use tree, {', '.join(KINDS)}")
+    return lock
+
+
+def _entry(name: str, fields: dict[str, Any]) -> Download | Tree:
+    if fields.get("kind") == "tree":
+        return Tree(name=name, **fields | {"parts": tuple(fields.get("parts", ()))})
+    return Download(name=name, **fields)
+
+
+def fetch_entry(entry: Download | Tree, lock: Lock, cache: Path) -> Path:
+    """Return the folder with an entry's contents, downloading only what the cache lacks.
+
+    Raises:
+        FetchError: a registry cannot be reached, serves another file, or a tool is missing.
+    """
+    return fetch(entry, cache) if isinstance(entry, Download) else _plant(entry, lock, cache)
+
+
+def _plant(tree: Tree, lock: Lock, cache: Path) -> Path:
+    """Return the folder of a tree. Its files are hard links to those of its parts, so they take no further space."""
+    downloads = [part for name in tree.parts if isinstance(part := lock[name], Download)]
+    identity = json.dumps([[download.sha256 for download in downloads], tree.links])
+    folder = cache / f"{tree.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    if folder.is_dir():
+        return folder
+    folders = [fetch(download, cache) for download in downloads]
+    with tempfile.TemporaryDirectory(prefix=".fetch.", dir=cache) as name:
+        contents = Path(name) / "contents"
+        for source in folders:
+            shutil.copytree(source, contents, copy_function=os.link, dirs_exist_ok=True)
+        for link, target in tree.links.items():
+            (contents / link).symlink_to(target)
+        contents.rename(folder)
+    return folder
 
 
 def fetch(download: Download, cache: Path) -> Path:
-    """Return the folder with the unpacked contents, downloading it only when the cache lacks it.
+    """Return the folder with the unpacked contents of one file, downloading it only when the cache lacks it.
 
     Raises:
         FetchError: the registry cannot be reached, serves another file, or a tool is missing.
@@ -171,6 +233,9 @@ def _unpack(download: Download, archive: Path, target: Path) -> None:
     if download.kind == "wheel":
         with zipfile.ZipFile(archive) as file:
             file.extractall(target)
+            for member in file.infolist():
+                if (member.external_attr >> 16) & 0o111 and not member.is_dir():
+                    (target / member.filename).chmod(0o755)  # extractall forgets that a file is a program
     elif download.kind == "debian-source":
         # Not Python's tarfile: its safe extraction came with 3.11.4, and Debian 12 has 3.11.2.
         _run(download, ["tar", "--extract", "--file", str(archive), "--directory", str(target)], target.parent)
@@ -202,15 +267,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache", help="another cache folder")
     options = parser.parse_args(arguments)
     try:
-        downloads = read_lock(options.lock)
+        lock = read_lock(options.lock)
         if options.list or not options.names:
-            for download in downloads.values():
-                print(f"{download.name}: {download.package} {download.version} ({download.kind}): {download.purpose}")
+            for entry in lock.values():
+                what = f"{entry.package} {entry.version}" if isinstance(entry, Download) else " + ".join(entry.parts)
+                print(f"{entry.name}: {what} ({entry.kind}): {entry.purpose}")
             return 0
         for name in options.names:
-            if name not in downloads:
-                raise FetchError(f"downloads.lock has no entry {name!r}", f"entries are {', '.join(downloads)}")
-            print(fetch(downloads[name], options.cache.resolve()))
+            if name not in lock:
+                raise FetchError(f"downloads.lock has no entry {name!r}", f"entries are {', '.join(lock)}")
+            print(fetch_entry(lock[name], lock, options.cache.resolve()))
     except FetchError as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return 3

@@ -3,136 +3,26 @@
 #include <algorithm>
 #include <utility>
 
-#include "mixers/causal_taylor_shift.h"
-#include "mixers/expert_matmul.h"
-#include "mixers/shift_mix.h"
-#include "mixers/taylor_shift.h"
-
 namespace hsm::onnxruntime {
 namespace {
 
-std::span<const std::int64_t> ints(const Call& call, std::string_view name) {
-  return std::ranges::find(call.attributes, name, &opset::AttributeValue::name)->ints;
+template <auto args_of, auto kernel>
+void run(const Call& call, const ParallelFor& parallel_for) {
+  kernel(args_of(call), parallel_for);
 }
 
-std::int64_t integer(const Call& call, std::string_view name) { return ints(call, name).front(); }
-
-const std::int64_t* int64s(const void* data) { return static_cast<const std::int64_t*>(data); }
-const float* floats(const void* data) { return static_cast<const float*>(data); }
-
-ShiftMixArgs shift_args(const Call& call) {
-  const opset::Shape& x = call.shapes[0];
-  return {.batch = x[0],
-          .length = x[1],
-          .width = x[2],
-          .shifts = ints(call, "shifts"),
-          .type = call.type,
-          .x = call.inputs[0],
-          .y = call.outputs[0]};
-}
-
-// `ring` is the index of the input ring; position and lengths follow it.
-void bind_ring(const Call& call, std::size_t ring, ShiftMixArgs& args) {
-  args.ring_rows = call.shapes[ring][1];
-  args.ring = call.inputs[ring];
-  args.position = int64s(call.inputs[ring + 1]);
-  args.lengths = int64s(call.inputs[ring + 2]);
-  args.ring_out = call.outputs[1];
-}
-
-void bind_weights(const Call& call, ShiftMixArgs& args) {
-  args.alpha = call.inputs[1];
-  args.beta = call.inputs[2];
-}
-
-void token_shift(const Call& call, const ParallelFor& parallel_for) { shift_mix(shift_args(call), parallel_for); }
-
-void shift_mix_plain(const Call& call, const ParallelFor& parallel_for) {
-  ShiftMixArgs args = shift_args(call);
-  bind_weights(call, args);
-  shift_mix(args, parallel_for);
-}
-
-void token_shift_cached(const Call& call, const ParallelFor& parallel_for) {
-  ShiftMixArgs args = shift_args(call);
-  bind_ring(call, 1, args);
-  shift_mix(args, parallel_for);
-}
-
-void shift_mix_cached(const Call& call, const ParallelFor& parallel_for) {
-  ShiftMixArgs args = shift_args(call);
-  bind_weights(call, args);
-  bind_ring(call, 3, args);
-  shift_mix(args, parallel_for);
-}
-
-// TaylorShift and TaylorShiftMasked, which has the lengths as a fifth input.
-void taylor(const Call& call, const ParallelFor& parallel_for) {
-  const opset::Shape& q = call.shapes[0];
-  const TaylorShiftArgs args{.batch = q[0],
-                             .length = q[1],
-                             .heads = q[2],
-                             .dim = q[3],
-                             .type = call.type,
-                             .q = call.inputs[0],
-                             .k = call.inputs[1],
-                             .v = call.inputs[2],
-                             .temperature = call.inputs[3],
-                             .lengths = call.inputs.size() > 4 ? int64s(call.inputs[4]) : nullptr,
-                             .normalize = integer(call, "normalize") != 0,
-                             .output_norm = integer(call, "output_norm") != 0,
-                             .y = call.outputs[0]};
-  taylor_shift(args, parallel_for);
-}
-
-void causal_taylor(const Call& call, const ParallelFor& parallel_for) {
-  const opset::Shape& q = call.shapes[0];
-  const CausalTaylorShiftArgs args{.batch = q[0],
-                                   .length = q[1],
-                                   .heads = q[2],
-                                   .dim = q[3],
-                                   .type = call.type,
-                                   .q = call.inputs[0],
-                                   .k = call.inputs[1],
-                                   .v = call.inputs[2],
-                                   .temperature = call.inputs[3],
-                                   .state = floats(call.inputs[4]),
-                                   .norm = floats(call.inputs[5]),
-                                   .lengths = int64s(call.inputs[6]),
-                                   .normalize = integer(call, "normalize") != 0,
-                                   .y = call.outputs[0],
-                                   .state_out = static_cast<float*>(call.outputs[1]),
-                                   .norm_out = static_cast<float*>(call.outputs[2])};
-  causal_taylor_shift(args, parallel_for);
-}
-
-ExpertMatMulArgs expert_args(const Call& call) {
-  const opset::Shape& logits = call.shapes[1];
-  const opset::Shape& weight = call.shapes[2];
-  return {.batch = logits[0],
-          .length = logits[1],
-          .heads = logits[2],
-          .experts = logits[3],
-          .inputs = weight[2],
-          .outputs = weight[3],
-          .active = integer(call, "k"),
-          .type = call.type,
-          .x = call.inputs[0],
-          .logits = floats(call.inputs[1]),
-          .weight = call.inputs[2],
-          .y = call.outputs[0]};
-}
-
-void expert(const Call& call, const ParallelFor& parallel_for) { expert_matmul(expert_args(call), parallel_for); }
-
-void expert_sum(const Call& call, const ParallelFor& parallel_for) {
-  expert_matmul_sum(expert_args(call), parallel_for);
-}
+void taylor(const Call& call, const ParallelFor& parallel_for) { taylor_shift(taylor_shift_args(call), parallel_for); }
 
 constexpr std::pair<std::string_view, Compute> kComputes[] = {
-    {"TokenShift", token_shift},          {"ShiftMix", shift_mix_plain}, {"TokenShiftCached", token_shift_cached},
-    {"ShiftMixCached", shift_mix_cached}, {"TaylorShift", taylor},       {"TaylorShiftMasked", taylor},
-    {"CausalTaylorShift", causal_taylor}, {"ExpertMatMul", expert},      {"ExpertMatMulSum", expert_sum},
+    {"TokenShift", run<token_shift_args, shift_mix>},
+    {"ShiftMix", run<shift_mix_args, shift_mix>},
+    {"TokenShiftCached", run<token_shift_cached_args, shift_mix>},
+    {"ShiftMixCached", run<shift_mix_cached_args, shift_mix>},
+    {"TaylorShift", taylor},
+    {"TaylorShiftMasked", taylor},
+    {"CausalTaylorShift", run<causal_taylor_shift_args, causal_taylor_shift>},
+    {"ExpertMatMul", run<expert_matmul_args, expert_matmul>},
+    {"ExpertMatMulSum", run<expert_matmul_args, expert_matmul_sum>},
 };
 
 }  // namespace

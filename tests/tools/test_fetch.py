@@ -36,6 +36,9 @@ def index(tmp_path: Path) -> Path:
     folder.mkdir()
     with zipfile.ZipFile(folder / "sample-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("sample/text.txt", "hello\n")
+        program = zipfile.ZipInfo("sample/program")
+        program.external_attr = 0o100755 << 16
+        wheel.writestr(program, "#!/bin/sh\n")
         wheel.writestr("sample-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: sample\nVersion: 1.0\n")
         wheel.writestr("sample-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("sample-1.0.dist-info/RECORD", "")
@@ -115,11 +118,40 @@ def test_unknown_names_and_bad_locks_are_refused(index: Path, tmp_path: Path) ->
     assert "cannot read" in run(tmp_path, tmp_path / "missing.lock", "sample").stderr
 
 
+def add_tree(lock: Path, parts: str) -> None:
+    with lock.open("a") as file:
+        file.write(
+            f'[both]\nkind = "tree"\nparts = [{parts}]\npurpose = "tests"\nlinks = {{ "sample/lib64" = "lib" }}\n'
+        )
+
+
+def test_a_tree_is_its_parts_in_one_folder(index: Path, tmp_path: Path) -> None:
+    lock = write_lock(tmp_path, digest(index))
+    add_tree(lock, '"sample"')
+    done = run(tmp_path, lock, "both")
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip())
+    assert (folder / "sample" / "text.txt").read_text() == "hello\n"
+    assert os.access(folder / "sample" / "program", os.X_OK)
+    assert not os.access(folder / "sample" / "text.txt", os.X_OK)
+    assert (folder / "sample" / "lib64").readlink() == Path("lib")
+    assert run(tmp_path, lock, "both").stdout == done.stdout
+
+
+def test_a_tree_of_unknown_parts_is_refused(index: Path, tmp_path: Path) -> None:
+    lock = write_lock(tmp_path, digest(index))
+    add_tree(lock, '"sample", "other"')
+    assert "unknown parts other" in run(tmp_path, lock, "sample").stderr
+
+
 def test_the_projects_own_lock_is_complete() -> None:
     downloads = fetch.read_lock(ROOT / "downloads.lock")
     assert "kjv-text" in downloads
-    for download in downloads.values():
-        assert len(download.sha256) == 64
-        assert download.licence
-        assert download.purpose
-        assert "://" not in " ".join(vars(download).values())
+    for entry in downloads.values():
+        assert entry.purpose
+        assert "://" not in " ".join(map(str, vars(entry).values()))
+        if isinstance(entry, fetch.Tree):
+            assert entry.parts
+        else:
+            assert len(entry.sha256) == 64
+            assert entry.licence

@@ -15,7 +15,7 @@ namespace {
 // Tensors and attributes of one call, by name.
 class Named {
  public:
-  Named(const opset::Operator& op, const onnxruntime::Call& call) : op_(op), call_(call) {}
+  Named(const opset::Operator& op, const Call& call) : op_(op), call_(call) {}
 
   DType type() const { return call_.type; }
 
@@ -48,7 +48,7 @@ class Named {
 
  private:
   const opset::Operator& op_;
-  const onnxruntime::Call& call_;
+  const Call& call_;
 };
 
 void shift_mix_definition(const Named& call) {
@@ -121,7 +121,7 @@ void expert_matmul_definition(const Named& call, bool sums) {
 
 }  // namespace
 
-void run_definition(const opset::Operator& op, const onnxruntime::Call& call) {
+void run_definition(const opset::Operator& op, const Call& call) {
   const Named named(op, call);
   if (op.name.find("Expert") == 0) return expert_matmul_definition(named, op.name == "ExpertMatMulSum");
   if (op.name == "CausalTaylorShift") return causal_taylor_shift_definition(named);

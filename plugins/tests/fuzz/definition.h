@@ -1,12 +1,12 @@
 // The naive kernels behind the same call as the fast ones.
 #pragma once
 
-#include "onnxruntime/kernels.h"
+#include "mixers/bindings.h"
 
 namespace hsm::fuzz {
 
 // Computes one call straight from the operator's definition. Binds tensors to arguments by the names in the table, on
 // purpose not with the adapter's own code, so that a wrong index in either is seen.
-void run_definition(const opset::Operator& op, const onnxruntime::Call& call);
+void run_definition(const opset::Operator& op, const Call& call);
 
 }  // namespace hsm::fuzz

@@ -314,7 +314,7 @@ void run(FuzzedDataProvider& data, const Node& node) {
   const bool has_definition = !inputs.is_wild && work_of(node) <= static_cast<double>(kMaxDefinitionWork);
   std::vector<Tensor> expected = make_outputs(node);
   const auto call = [&](const std::vector<void*>& outputs) {
-    return onnxruntime::Call{node.type, node.attributes, node.shapes, pointers, outputs};
+    return Call{node.type, node.attributes, node.shapes, pointers, outputs};
   };
   std::vector<void*> targets;
   for (Tensor& tensor : expected) targets.push_back(tensor.data());

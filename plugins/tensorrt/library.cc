@@ -1,0 +1,20 @@
+// Entry points of libhsm_tensorrt.so, which TensorRT's plugin registry looks for by name.
+#include "tensorrt/library.h"
+
+#include "tensorrt/abi.h"
+#include "tensorrt/creator.h"
+#include "tensorrt/guard.h"
+
+nvinfer1::IPluginCreatorInterface* const* getCreators(std::int32_t& count) {
+  count = 0;
+  return hsm::tensorrt::guarded("getCreators", static_cast<nvinfer1::IPluginCreatorInterface* const*>(nullptr), [&] {
+    const auto all = hsm::tensorrt::creators();
+    count = static_cast<std::int32_t>(all.size());
+    return all.data();
+  });
+}
+
+void setLoggerFinder(nvinfer1::ILoggerFinder* finder) {
+  hsm::tensorrt::set_logger_finder(
+      finder, finder == nullptr ? hsm::tensorrt::Layout::kUnknown : hsm::tensorrt::library_of(finder).layout);
+}

@@ -1,0 +1,33 @@
+// The operator table in TensorRT's terms: element types, and shapes as numbers or as expressions.
+#pragma once
+
+#include <NvInferRuntime.h>
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "mixers/opset.h"
+#include "mixers/types.h"
+
+namespace hsm::tensorrt {
+
+// Returns T of a node whose first input has this type, or nothing where no kernel takes it.
+std::optional<DType> element_type_of(nvinfer1::DataType type);
+
+nvinfer1::DataType data_type(const opset::Port& port, DType t);
+
+// Returns what is wrong with the inputs' types, as a sentence, or nothing; T is then in `t`.
+std::optional<std::string> check_types(const opset::Operator& op, std::span<const nvinfer1::DataType> inputs, DType& t);
+
+opset::Shape shape_of(const nvinfer1::Dims& dims);
+
+// Returns the inputs' shapes; sizes that are not constant are -1.
+std::vector<opset::Shape> known_shapes(std::span<const nvinfer1::DimsExprs> inputs);
+
+// Returns the output's shape, made of the expressions of the inputs' sizes.
+nvinfer1::DimsExprs output_shape(const opset::Operator& op, const opset::Port& output,
+                                 std::span<const nvinfer1::DimsExprs> inputs);
+
+}  // namespace hsm::tensorrt
