@@ -25,7 +25,6 @@ struct Settings {
   Order blocks = Order::kForward;
   unsigned seed = 1;                            // of the shuffled orders
   std::size_t shared_memory_limit = 99 * 1024;  // bytes a block may ask for, as on sm_86
-  bool execute = true;                          // false: only log the launches
   bool execute = true;                          // false: launches are checked and logged, and nothing runs
 };
 Settings& settings();
