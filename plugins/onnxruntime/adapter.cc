@@ -262,7 +262,9 @@ OrtStatusPtr compute(void* data, OrtKernelContext* context) {
     if (const auto problem = opset::infer_shapes(kernel.op, kernel.attributes, shapes, output_shapes)) {
       refuse(api, *problem);
     }
-    if (const auto problem = opset::check_rows(kernel.op, shapes, inputs)) refuse(api, *problem);
+    if (execution_provider() == nullptr) {
+      if (const auto problem = opset::check_rows(kernel.op, shapes, inputs)) refuse(api, *problem);
+    }
     std::vector<void*> outputs;
     for (std::size_t i = 0; i < output_shapes.size(); ++i) {
       OrtValue* value = nullptr;
@@ -272,7 +274,8 @@ OrtStatusPtr compute(void* data, OrtKernelContext* context) {
       outputs.push_back(tensor);
     }
     std::pair<const OrtApi*, const OrtKernelContext*> pool{&api, context};
-    kernel.compute({kernel.type, kernel.attributes, shapes, inputs, outputs}, ParallelFor(run_on_pool, &pool));
+    kernel.compute({kernel.type, kernel.attributes, shapes, inputs, outputs},
+                   {ParallelFor(run_on_pool, &pool), &kernel.op, &api, context});
     return nullptr;
   });
 }
@@ -313,7 +316,7 @@ CustomOp::CustomOp(const OrtApi& own_api, const opset::Operator& own_op, DType o
     : OrtCustomOp{}, api(own_api), op(own_op), type(own_type) {
   version = ORT_API_VERSION;
   GetName = [](const OrtCustomOp* o) { return self(o).op.name.data(); };
-  GetExecutionProviderType = [](const OrtCustomOp*) { return static_cast<const char*>(nullptr); };
+  GetExecutionProviderType = [](const OrtCustomOp*) { return execution_provider(); };
   GetInputType = [](const OrtCustomOp* o, std::size_t i) {
     return element_type(port_type(self(o).op.inputs[i], self(o).type));
   };

@@ -7,11 +7,13 @@ namespace hsm::onnxruntime {
 namespace {
 
 template <auto args_of, auto kernel>
-void run(const Call& call, const ParallelFor& parallel_for) {
-  kernel(args_of(call), parallel_for);
+void run(const Call& call, const Execution& execution) {
+  kernel(args_of(call), execution.parallel_for);
 }
 
-void taylor(const Call& call, const ParallelFor& parallel_for) { taylor_shift(taylor_shift_args(call), parallel_for); }
+void taylor(const Call& call, const Execution& execution) {
+  taylor_shift(taylor_shift_args(call), execution.parallel_for);
+}
 
 constexpr std::pair<std::string_view, Compute> kComputes[] = {
     {"TokenShift", run<token_shift_args, shift_mix>},
@@ -30,5 +32,7 @@ constexpr std::pair<std::string_view, Compute> kComputes[] = {
 Compute compute_of(const opset::Operator& op) {
   return std::ranges::find(kComputes, op.name, &std::pair<std::string_view, Compute>::first)->second;
 }
+
+const char* execution_provider() { return nullptr; }
 
 }  // namespace hsm::onnxruntime

@@ -1,5 +1,7 @@
-// Binds the operator table to the CPU kernels: one function per operator.
+// The kernels that a library runs: the CPU's (kernels.cc) or CUDA's (cuda/kernels.cc), whichever is linked in.
 #pragma once
+
+#include <onnxruntime_c_api.h>
 
 #include "mixers/bindings.h"
 #include "mixers/opset.h"
@@ -7,9 +9,20 @@
 
 namespace hsm::onnxruntime {
 
-using Compute = void (*)(const Call& call, const ParallelFor& parallel_for);
+// What a kernel may use beside its tensors. The CPU's use the threads alone; CUDA's need the rest.
+struct Execution {
+  ParallelFor parallel_for;
+  const opset::Operator* op = nullptr;
+  const OrtApi* api = nullptr;
+  const OrtKernelContext* context = nullptr;
+};
+
+using Compute = void (*)(const Call& call, const Execution& execution);
 
 // Returns the kernel of an operator of the table.
 Compute compute_of(const opset::Operator& op);
+
+// The execution provider whose memory the tensors are in; null is the CPU's.
+const char* execution_provider();
 
 }  // namespace hsm::onnxruntime

@@ -330,7 +330,7 @@ void run(FuzzedDataProvider& data, const Node& node) {
       if (output == std::string(node.op.inputs[j].name) + "_out") targets.back() = inputs.tensors[j].data();
     }
   }
-  onnxruntime::compute_of(node.op)(call(targets), backwards ? ParallelFor(run_backwards, nullptr) : ParallelFor());
+  onnxruntime::compute_of(node.op)(call(targets), {backwards ? ParallelFor(run_backwards, nullptr) : ParallelFor()});
   if (!has_definition) return;
   for (std::size_t i = 0; i < actual.size(); ++i) {
     for (Tensor& input : inputs.tensors) {

@@ -113,7 +113,7 @@ class Example {
     std::vector<Buffer> outputs = blank_outputs();
     std::vector<void*> targets;
     for (Buffer& output : outputs) targets.push_back(output.data());
-    onnxruntime::compute_of(op_)({type_, attributes_, shapes_, inputs, targets}, ParallelFor());
+    onnxruntime::compute_of(op_)({type_, attributes_, shapes_, inputs, targets}, {});
     return outputs;
   }
 

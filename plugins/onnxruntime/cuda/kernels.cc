@@ -1,0 +1,65 @@
+// The operators on CUDA kernels.
+#include "onnxruntime/kernels.h"
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "mixers/cuda/current_device.h"
+#include "mixers/cuda/operators.h"
+#include "onnxruntime/cuda/target.h"
+#include "onnxruntime/status.h"
+
+namespace hsm::onnxruntime {
+namespace {
+
+// Memory from ONNX Runtime's own allocator. It may be given back before the kernels that use it have run, because
+// whoever gets it next is behind them in the same stream.
+class Workspace {
+ public:
+  Workspace(const Execution& execution, std::size_t bytes)
+      : api_(*execution.api), allocator_(nullptr, api_.ReleaseAllocator) {
+    if (bytes == 0) return;
+    OrtMemoryInfo* created = nullptr;
+    require(api_.CreateMemoryInfo(memory_name(), OrtDeviceAllocator, 0, OrtMemTypeDefault, &created));
+    const std::unique_ptr<OrtMemoryInfo, decltype(api_.ReleaseMemoryInfo)> info(created, api_.ReleaseMemoryInfo);
+    OrtAllocator* allocator = nullptr;
+    require(api_.KernelContext_GetAllocator(execution.context, info.get(), &allocator));
+    allocator_.reset(allocator);
+    require(api_.AllocatorAlloc(allocator, bytes, &data_));
+  }
+  ~Workspace() {
+    if (data_ == nullptr) return;
+    if (OrtStatus* status = api_.AllocatorFree(allocator_.get(), data_)) api_.ReleaseStatus(status);
+  }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  void* data() const { return data_; }
+
+ private:
+  const OrtApi& api_;
+  std::unique_ptr<OrtAllocator, decltype(OrtApi::ReleaseAllocator)> allocator_;
+  void* data_ = nullptr;
+};
+
+void check(const Execution& execution, bool good, const std::string& why) {
+  if (good) return;
+  throw StatusError(make_status(*execution.api, ORT_FAIL, std::string(execution.op->name) + ": " + why));
+}
+
+void launch(const Call& call, const Execution& execution) {
+  const std::optional<cuda::Device> device = cuda::current_device();
+  check(execution, device.has_value(), "there is no CUDA device");
+  const cuda::Kernels& kernels = cuda::kernels_of(*execution.op);
+  const int tactic = tactic_of(kernels, call, *device);
+  const Workspace workspace(execution, kernels.workspace(call, tactic, *device));
+  const int error = kernels.launch(call, tactic, *device, workspace.data(), stream_of(execution));
+  check(execution, error == 0, error == 0 ? "" : describe(error));
+}
+
+}  // namespace
+
+Compute compute_of(const opset::Operator& /*op*/) { return launch; }
+
+}  // namespace hsm::onnxruntime
