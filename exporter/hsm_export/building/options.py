@@ -74,7 +74,7 @@ def _refuse_for_rtx(options: Options) -> None:
     unfit = [name for name, used in given.items() if used]
     if unfit:
         raise UsageError(
-            f"{' and '.join(unfit)}: TensorRT-RTX has no such option, its engines are finished on the GPU that runs them",
+            f"{' and '.join(unfit)}: TensorRT-RTX has no such option, the GPU that runs an engine finishes it",
             "leave them out, or use --target tensorrt",
         )
 

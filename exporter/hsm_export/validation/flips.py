@@ -63,6 +63,20 @@ class FlipCounter:
         self._unexcused += int((flips & ~near_tie & ~earlier).sum())
         self._largest_margin = max(self._largest_margin, float(margins[excused].max(initial=0.0)))
 
+    def doubtful_tokens(self, arbiter: Mapping[str, Array]) -> NDArray[np.bool_]:
+        """Return the tokens (B,T) for which a right runtime may choose another expert than the arbiter.
+
+        That is where the best expert left out comes within twice the router's error of the worst one chosen: twice,
+        because that is what any runtime may err.
+        """
+        doubtful = np.zeros((1, 1), dtype=bool)
+        for node in self._routed:
+            ordered = np.sort(np.asarray(arbiter[node.logits], np.float64), axis=-1)[..., ::-1]
+            if node.k < ordered.shape[-1]:
+                margins = ordered[..., node.k - 1] - ordered[..., node.k]
+                doubtful = doubtful | (margins <= 2 * self._router_error[node.name]).any(2)
+        return doubtful
+
     def result(self) -> Flips:
         """Return the counts."""
         return Flips(
