@@ -126,7 +126,6 @@ int run(const Launch& launch, const Body& body) {
     return kInvalidConfiguration;
   }
   if (!own.settings.execute) return 0;
-  if (!own.settings.execute) return 0;
   const std::string failure = Run(own, launch, body).all();
   if (failure.empty()) return 0;
   own.error = launch.kernel + ": " + failure;
