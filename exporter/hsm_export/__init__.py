@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hsm_models.training import train
 
     from .benchmarking import bench
-    from .building import build
+    from .building import accept_kit, build, write_kit
     from .decoding.generator import Generator, generate
     from .decoding.perplexity import perplexity
     from .decoding.session import DecodeSession
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .validation import validate
 
 _HOMES = {
+    "accept_kit": ".building",
     "DecodeSession": ".decoding.session",
     "Generator": ".decoding.generator",
     "bench": ".benchmarking",
@@ -47,12 +48,14 @@ _HOMES = {
     "tensorrt_plugin_path": ".native",
     "train": "hsm_models.training",
     "validate": ".validation",
+    "write_kit": ".building",
 }
 
 __all__ = [
     "DecodeSession",
     "Generator",
     "__version__",
+    "accept_kit",
     "bench",
     "build",
     "cmake_prefix_path",
@@ -68,6 +71,7 @@ __all__ = [
     "tensorrt_plugin_path",
     "train",
     "validate",
+    "write_kit",
 ]
 
 

@@ -104,6 +104,12 @@ def check_architectures(architectures: Sequence[str], operators_by_type: dict[st
         )
 
 
+def check_known(target: str) -> None:
+    """Raise UsageError when there is no such target."""
+    if target not in TARGETS:
+        raise UsageError(f"there is no target {target!r}", f"choose among {', '.join(TARGETS)}")
+
+
 def check_target(target: str) -> None:
     """Check that the builder of a target is installed, and for TensorRT that a GPU is there.
 
@@ -111,8 +117,7 @@ def check_target(target: str) -> None:
         UsageError: the target is unknown.
         MissingDependencyError: the builder or the GPU is missing.
     """
-    if target not in TARGETS:
-        raise UsageError(f"there is no target {target!r}", f"choose among {', '.join(TARGETS)}")
+    check_known(target)
     missing = [name for name in (MODULES[target], "onnx") if importlib.util.find_spec(name) is None]
     hints = []
     if missing:

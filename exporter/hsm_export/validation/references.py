@@ -80,7 +80,8 @@ def _without(bar: Bar, doubtful: NDArray[np.bool_], causal: bool) -> Bar:
         return bar
     shape = bar.reference.shape
     if causal and shape[:2] == doubtful.shape:
-        lost = np.logical_or.accumulate(doubtful, axis=1).reshape(shape[:2] + (1,) * (len(shape) - 2))
+        lost = np.logical_or.accumulate(doubtful, axis=1)
     else:
-        lost = doubtful.any(1).reshape((-1,) + (1,) * (len(shape) - 1))
-    return replace(bar, comparable=bar.comparable & ~lost)
+        lost = np.asarray(doubtful.any(1))
+    aligned = lost.reshape(lost.shape + (1,) * (len(shape) - lost.ndim))
+    return replace(bar, comparable=bar.comparable & ~aligned)

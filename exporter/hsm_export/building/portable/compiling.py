@@ -114,7 +114,7 @@ class Log:
         """Return a TensorRT logger that writes here."""
         take = self.take
 
-        class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        class Logger(trt.ILogger):  # type: ignore[misc]
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 

@@ -1,0 +1,169 @@
+"""A kit's manifest `kit.json`: the plan of the build, and the SHA-256 of every file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import BadInputError
+from ...files import require_file
+from ..options import Options
+from ..plan import Plan
+from ..portable.kit import KIT_FILE, digest
+from ..profiles import Range
+from ..source import Source, Tensor
+from ..targets import EXTRAS, MODULES
+
+SCHEMA, SCHEMA_VERSION = "hsm-export.kit", 1
+_MAX_BYTES = 64 * 1024 * 1024
+# What pip calls the packages that a kit needs on the GPU machine.
+_PACKAGES = {"tensorrt": "tensorrt-cu13", "tensorrt-rtx": "tensorrt-rtx-cu13"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a kit says about itself.
+
+    Attributes:
+        plan: the build; its library and source lie in the kit.
+        files: SHA-256 of every file, by its name in the kit.
+        cases: per case its "name" and the "tolerances" of its outputs.
+        arbiter: the runtime whose float64 numbers are the references.
+        compared: share of the outputs' elements that are compared.
+    """
+
+    plan: Plan
+    files: Mapping[str, str]
+    cases: Sequence[Mapping[str, Any]]
+    arbiter: str
+    compared: float
+
+
+def write_manifest(kit: Path, manifest: Manifest) -> None:
+    """Write `kit.json`; everything else of the kit must be there already."""
+    plan = manifest.plan
+    settings = dataclasses.replace(plan.settings(), plugin_library=plan.library.name if plan.library else None)
+    data = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "module": MODULES[plan.target],
+        "package": _PACKAGES[plan.target],
+        "extra": EXTRAS[plan.target],
+        "settings": settings.to_dict(),
+        "plan": _plan_data(plan),
+        "cases": list(manifest.cases),
+        "arbiter": manifest.arbiter,
+        "compared": manifest.compared,
+        "files": {name: {"sha256": manifest.files[name]} for name in sorted(manifest.files)},
+    }
+    (kit / KIT_FILE).write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_manifest(kit: Path) -> Manifest:
+    """Read `kit.json`.
+
+    Raises:
+        BadInputError: it is missing, damaged, or of a newer version.
+    """
+    path = require_file(kit / KIT_FILE, "the kit's manifest")
+    data = read_json(path, SCHEMA, SCHEMA_VERSION)
+    try:
+        files = {str(name): str(entry["sha256"]) for name, entry in data["files"].items()}
+        cases = [
+            {"name": str(case["name"]), "tolerances": {str(k): float(v) for k, v in case["tolerances"].items()}}
+            for case in data["cases"]
+        ]
+        return Manifest(_plan(kit, data["plan"]), files, cases, str(data["arbiter"]), float(data["compared"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadInputError(
+            f"{path} is not a kit's manifest: {type(error).__name__} {error}", "write the kit again"
+        ) from error
+
+
+def read_json(path: Path, schema: str, version: int) -> dict[str, Any]:
+    """Read a JSON file of ours.
+
+    Raises:
+        BadInputError: it is too large, no JSON, of another schema or a newer version.
+    """
+    if path.stat().st_size > _MAX_BYTES:
+        raise BadInputError(f"{path} is too large to be a file of a kit")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInputError(f"{path} is not valid JSON: {error}", "run the kit again") from error
+    if not isinstance(data, dict) or data.get("schema") != schema:
+        raise BadInputError(f"{path} is not a {schema} file", "check the path")
+    if data.get("schema_version") != version:
+        raise BadInputError(
+            f"{path} has schema version {data.get('schema_version')!r}; this version reads {version}",
+            "use the version of hsm-export that wrote the kit",
+        )
+    return data
+
+
+def file_digests(kit: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file in a kit's folder, by its name in the kit."""
+    return {path.relative_to(kit).as_posix(): digest(path) for path in sorted(kit.rglob("*")) if path.is_file()}
+
+
+def _plan_data(plan: Plan) -> dict[str, Any]:
+    source = plan.source
+    options = {**dataclasses.asdict(plan.options), "timing_cache": None}
+    return {
+        "target": plan.target,
+        "architectures": list(plan.architectures),
+        "profiles": [{name: dataclasses.asdict(sizes) for name, sizes in item.items()} for item in plan.profiles],
+        "options": options,
+        "library": plan.library.name if plan.library else None,
+        "nodes": dict(plan.nodes),
+        "source": {
+            "file": source.path.name,
+            "sha256": source.sha256,
+            "precision": source.precision,
+            "inputs": [dataclasses.asdict(tensor) for tensor in source.inputs],
+            "outputs": [dataclasses.asdict(tensor) for tensor in source.outputs],
+            "external_data": dict(source.external_data),
+            "metadata": dict(source.metadata),
+        },
+    }
+
+
+def _plan(kit: Path, data: Mapping[str, Any]) -> Plan:
+    source = data["source"]
+    if data["target"] not in MODULES:
+        raise ValueError(f"unknown target {data['target']!r}")
+    return Plan(
+        source=Source(
+            path=kit / Path(str(source["file"])).name,
+            sha256=str(source["sha256"]),
+            inputs=_tensors(source["inputs"]),
+            outputs=_tensors(source["outputs"]),
+            precision=str(source["precision"]),
+            external_data={str(name): str(sha) for name, sha in source["external_data"].items()},
+            metadata={str(key): str(value) for key, value in source["metadata"].items()},
+        ),
+        target=data["target"],
+        architectures=tuple(map(str, data["architectures"])),
+        profiles=tuple(
+            {str(name): Range(int(s["min"]), int(s["opt"]), int(s["max"])) for name, s in item.items()}
+            for item in data["profiles"]
+        ),
+        options=Options(**data["options"]),
+        library=kit / Path(str(data["library"])).name if data["library"] else None,
+        nodes={str(name): str(operator) for name, operator in data["nodes"].items()},
+    )
+
+
+def _tensors(tensors: Sequence[Mapping[str, Any]]) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(
+            str(tensor["name"]),
+            str(tensor["dtype"]),
+            tuple(size if isinstance(size, int) else str(size) for size in tensor["shape"]),
+        )
+        for tensor in tensors
+    )
