@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CUSTOM_OPS = "libhsm_onnxruntime.so"
+EMULATED_OPS = "libhsm_onnxruntime_emulated.so"
 TENSORRT_PLUGINS = "libhsm_tensorrt.so"
 
 # What a machine must have to build a library, where it is not a C++ compiler.
@@ -97,13 +99,33 @@ def _missing(what: str, title: str = "") -> MissingDependencyError:
     )
 
 
-def register(options: onnxruntime.SessionOptions) -> None:
-    """Add the fused kernels to the options of a session; harmless when they were added here before.
+def emulated_ops_path() -> Path:
+    """Return the path of the CUDA kernels compiled for the host, which tests use: HSM_EMULATED_LIBRARY, or installed.
+
+    Raises:
+        MissingDependencyError: there is none.
+    """
+    named = os.environ.get("HSM_EMULATED_LIBRARY")
+    path = Path(named) if named else find_library(EMULATED_OPS)
+    if path is None or not path.is_file():
+        raise MissingDependencyError(
+            f"there is no {EMULATED_OPS}, the CUDA kernels compiled for the CPU",
+            "run `make cpp-test` in a checkout and name the library of build/native/lib in HSM_EMULATED_LIBRARY",
+        )
+    return path
+
+
+def register(options: onnxruntime.SessionOptions, library: Path | None = None) -> None:
+    """Add fused kernels to the options of a session; harmless when they were added here before.
+
+    Args:
+        options: of the session to be.
+        library: the custom-op library; None takes the CPU's.
 
     Raises:
         MissingDependencyError: the library is missing, or this ONNX Runtime does not take it.
     """
-    library = custom_ops_path()
+    library = library or custom_ops_path()
     if options in _registered:
         return
     try:

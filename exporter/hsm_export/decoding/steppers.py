@@ -67,6 +67,7 @@ class OrtStepper:
     def __init__(
         self, model: onnx.ModelProto, folder: Path, spec: StateSpec, *, fused: bool, in_place: bool = True
     ) -> None:
+        from ..native import custom_ops_path
         from ..runtimes.bfloat16 import widen_bfloat16
         from ..runtimes.session import cpu_session
 
@@ -74,7 +75,7 @@ class OrtStepper:
         self.vocab_size = _vocabulary(model)
         runnable = widen_bfloat16(model)
         self.in_place = updated_in_place(runnable, spec, fused=fused) if in_place else frozenset()
-        self._session = cpu_session(runnable, folder, fused=fused)
+        self._session = cpu_session(runnable, folder, kernels=custom_ops_path() if fused else None)
         self._binding = self._session.io_binding()
         self._bound: State = {}
         self._spare: State = {}

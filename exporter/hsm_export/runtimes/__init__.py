@@ -22,6 +22,7 @@ _HOMES = {
     "onnx-reference": ("onnx_reference", "ONNX_REFERENCE"),
     "ort": ("onnx_runtime", "ORT"),
     "ort-fused": ("ort_fused", "ORT_FUSED"),
+    "cuda-emulated": ("ort_fused", "CUDA_EMULATED"),
 }
 
 __all__ = ["get", "names"]

@@ -1,38 +1,44 @@
-"""Runtime `ort-fused`: ONNX Runtime on the CPU, with the fused kernels of libhsm_onnxruntime."""
+"""ONNX Runtime with our kernels: `ort-fused` with the CPU's, `cuda-emulated` with the CUDA sources run on the CPU."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+from ..native import custom_ops_path, emulated_ops_path, register
 from .bfloat16 import widen_bfloat16
 from .onnx_runtime import ContextRunner
 from .runtime import RunContext, Runtime, missing_package
 from .session import cpu_session
 
 
-def _available() -> str | None:
-    """Return None when ONNX Runtime takes the library, else the reason why not."""
-    from ..errors import MissingDependencyError
-    from ..native import register
+def _runtime(name: str, description: str, library: Callable[[], Path], *, by_default: bool) -> Runtime:
+    def available() -> str | None:
+        """Return None when ONNX Runtime takes the library, else the reason why not."""
+        from ..errors import MissingDependencyError
 
-    reason = missing_package("onnxruntime", "'hsm-export[cpu]'")
-    if reason:
-        return reason
-    import onnxruntime
+        reason = missing_package("onnxruntime", "'hsm-export[cpu]'")
+        if reason:
+            return reason
+        import onnxruntime
 
-    try:
-        register(onnxruntime.SessionOptions())
-    except MissingDependencyError as error:
-        return f"{error.message}; {error.hint}"
-    return None
+        try:
+            register(onnxruntime.SessionOptions(), library())
+        except MissingDependencyError as error:
+            return f"{error.message}; {error.hint}"
+        return None
+
+    def runner(context: RunContext) -> ContextRunner:
+        model = widen_bfloat16(context.model) if context.precision == "bf16" else context.model
+        return ContextRunner(context, lambda: cpu_session(model, context.folder, kernels=library()), name)
+
+    return Runtime(name, description, available, runner, by_default=by_default)
 
 
-def _runner(context: RunContext) -> ContextRunner:
-    model = widen_bfloat16(context.model) if context.precision == "bf16" else context.model
-    return ContextRunner(context, lambda: cpu_session(model, context.folder, fused=True), "ort-fused")
-
-
-ORT_FUSED = Runtime(
-    name="ort-fused",
-    description="ONNX Runtime on the CPU, with the fused kernels",
-    available=_available,
-    runner=_runner,
+ORT_FUSED = _runtime("ort-fused", "ONNX Runtime on the CPU, with the fused kernels", custom_ops_path, by_default=True)
+CUDA_EMULATED = _runtime(
+    "cuda-emulated",
+    "the CUDA kernels' source, run thread by thread on the CPU: slow, for tests",
+    emulated_ops_path,
+    by_default=False,
 )

@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     import onnx
 
 
-def cpu_session(model: onnx.ModelProto, folder: Path, *, fused: bool = False, lean: bool = False) -> Any:
+def cpu_session(model: onnx.ModelProto, folder: Path, *, kernels: Path | None = None, lean: bool = False) -> Any:
     """Make an ONNX Runtime session on the CPU.
 
     Args:
         model: the model; its external data is not loaded.
         folder: the directory that its external data is relative to.
-        fused: run nodes of domain `hsm` with the fused kernels instead of their bodies.
+        kernels: the custom-op library whose kernels run the nodes of domain `hsm`; None runs their bodies.
         lean: keep no second copy of the weights, neither repacked nor in another type; the runs are slower.
 
     Raises:
-        MissingDependencyError: the fused kernels are missing.
+        MissingDependencyError: ONNX Runtime does not take the library.
     """
     import onnxruntime
 
@@ -30,8 +30,8 @@ def cpu_session(model: onnx.ModelProto, folder: Path, *, fused: bool = False, le
     options.log_severity_level = 3
     options.intra_op_num_threads = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "64")))
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    if fused:
-        register(options)
+    if kernels:
+        register(options, kernels)
     if lean:
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_cpu_mem_arena = False
