@@ -110,7 +110,8 @@ ExpertMatMulArgs expert_matmul_args(const Call& call) {
           .x = call.inputs[0],
           .logits = floats(call.inputs[1]),
           .weight = call.inputs[2],
-          .y = call.outputs[0]};
+          .y = call.outputs[0],
+          .packed = call.packed};
 }
 
 }  // namespace hsm

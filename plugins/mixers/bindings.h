@@ -19,6 +19,7 @@ struct Call {
   std::span<const opset::Shape> shapes;  // of the inputs
   std::span<const void* const> inputs;
   std::span<void* const> outputs;
+  const float* packed = nullptr;  // what pack_experts made of a constant weight, or null
 };
 
 // The arguments point into `call`'s attributes and tensors.

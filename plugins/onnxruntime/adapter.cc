@@ -21,6 +21,7 @@ struct Kernel {
   DType type;
   std::vector<opset::AttributeValue> attributes;
   Compute compute;
+  PackedExperts packed;
 };
 
 const CustomOp& self(const OrtCustomOp* op) { return *static_cast<const CustomOp*>(op); }
@@ -193,31 +194,72 @@ OrtStatusPtr infer(const OrtCustomOp* op, OrtShapeInferContext* context) {
 
 // ---------------------------------------------------------------- kernels
 
-OrtStatusPtr create_kernel(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
-  const CustomOp& custom = self(op);
-  return guarded(*api, [&]() -> OrtStatus* {
-    auto attributes = read_attributes(
-        *api, custom.op, [&](const opset::Attribute& attribute) { return kernel_ints(custom, info, attribute); });
-    *kernel = std::make_unique<Kernel>(
-                  Kernel{custom.api, custom.op, custom.type, std::move(attributes), compute_of(custom.op)})
-                  .release();
-    return nullptr;
-  });
-}
-
-void destroy_kernel(void* kernel) { std::unique_ptr<Kernel>(static_cast<Kernel*>(kernel)); }
-
-opset::Shape shape_of(const OrtApi& api, const OrtValue* value) {
-  OrtTensorTypeAndShapeInfo* info = nullptr;
-  require(api.GetTensorTypeAndShape(value, &info));
-  const std::unique_ptr<OrtTensorTypeAndShapeInfo, decltype(api.ReleaseTensorTypeAndShapeInfo)> owned(
-      info, api.ReleaseTensorTypeAndShapeInfo);
+opset::Shape sizes_of(const OrtApi& api, const OrtTensorTypeAndShapeInfo* info) {
   std::size_t rank = 0;
   require(api.GetDimensionsCount(info, &rank));
   opset::Shape shape(rank);
   require(api.GetDimensions(info, shape.data(), rank));
   return shape;
 }
+
+opset::Shape shape_of(const OrtApi& api, const OrtValue* value) {
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  require(api.GetTensorTypeAndShape(value, &info));
+  const std::unique_ptr<OrtTensorTypeAndShapeInfo, decltype(api.ReleaseTensorTypeAndShapeInfo)> owned(
+      info, api.ReleaseTensorTypeAndShapeInfo);
+  return sizes_of(api, info);
+}
+
+// Refuses shapes that cannot be right, as far as the model says them. ONNX Runtime drops what shape inference says.
+void check_known_shapes(const CustomOp& custom, const OrtKernelInfo* info,
+                        std::span<const opset::AttributeValue> attributes) {
+  const OrtApi& api = custom.api;
+  std::vector<opset::Shape> shapes;
+  for (std::size_t i = 0; i < custom.op.inputs.size(); ++i) {
+    OrtTypeInfo* type = nullptr;
+    // An input whose type has no shape at all is an error here; the kernel will check it when it runs.
+    if (OrtStatus* status = api.KernelInfo_GetInputTypeInfo(info, i, &type)) return api.ReleaseStatus(status);
+    const std::unique_ptr<OrtTypeInfo, decltype(api.ReleaseTypeInfo)> owned(type, api.ReleaseTypeInfo);
+    const OrtTensorTypeAndShapeInfo* tensor = nullptr;
+    require(api.CastTypeInfoToTensorInfo(type, &tensor));
+    if (tensor == nullptr) return;
+    shapes.push_back(sizes_of(api, tensor));
+    if (shapes.back().empty()) return;
+  }
+  std::vector<opset::Shape> outputs;
+  if (const auto problem = opset::infer_shapes(custom.op, attributes, shapes, outputs)) refuse(api, *problem);
+}
+
+PackedExperts pack_constants(const CustomOp& custom, const OrtKernelInfo* info) {
+  const OrtApi& api = custom.api;
+  for (std::size_t i = 0; i < custom.op.inputs.size(); ++i) {
+    int is_constant = 0;
+    const OrtValue* value = nullptr;
+    require(api.KernelInfoGetConstantInput_tensor(info, i, &is_constant, &value));
+    if (is_constant == 0) continue;
+    void* data = nullptr;
+    require(api.GetTensorMutableData(const_cast<OrtValue*>(value), &data));
+    if (auto packed = pack_constant(custom.op, custom.type, i, shape_of(api, value), data, custom.packed_limit)) {
+      return packed;
+    }
+  }
+  return nullptr;
+}
+
+OrtStatusPtr create_kernel(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
+  const CustomOp& custom = self(op);
+  return guarded(*api, [&]() -> OrtStatus* {
+    auto attributes = read_attributes(
+        *api, custom.op, [&](const opset::Attribute& attribute) { return kernel_ints(custom, info, attribute); });
+    check_known_shapes(custom, info, attributes);
+    *kernel = std::make_unique<Kernel>(Kernel{custom.api, custom.op, custom.type, std::move(attributes),
+                                              compute_of(custom.op), pack_constants(custom, info)})
+                  .release();
+    return nullptr;
+  });
+}
+
+void destroy_kernel(void* kernel) { std::unique_ptr<Kernel>(static_cast<Kernel*>(kernel)); }
 
 // One call of ParallelFor. No exception may cross ONNX Runtime's threads: the first one waits here.
 struct Job {
@@ -274,7 +316,7 @@ OrtStatusPtr compute(void* data, OrtKernelContext* context) {
       outputs.push_back(tensor);
     }
     std::pair<const OrtApi*, const OrtKernelContext*> pool{&api, context};
-    kernel.compute({kernel.type, kernel.attributes, shapes, inputs, outputs},
+    kernel.compute({kernel.type, kernel.attributes, shapes, inputs, outputs, kernel.packed.get()},
                    {ParallelFor(run_on_pool, &pool), &kernel.op, &api, context});
     return nullptr;
   });
@@ -312,8 +354,8 @@ MayInPlace in_place_of(std::string_view name) {
 
 }  // namespace
 
-CustomOp::CustomOp(const OrtApi& own_api, const opset::Operator& own_op, DType own_type)
-    : OrtCustomOp{}, api(own_api), op(own_op), type(own_type) {
+CustomOp::CustomOp(const OrtApi& own_api, const opset::Operator& own_op, DType own_type, std::size_t own_packed_limit)
+    : OrtCustomOp{}, api(own_api), op(own_op), type(own_type), packed_limit(own_packed_limit) {
   version = ORT_API_VERSION;
   GetName = [](const OrtCustomOp* o) { return self(o).op.name.data(); };
   GetExecutionProviderType = [](const OrtCustomOp*) { return execution_provider(); };

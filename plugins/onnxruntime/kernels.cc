@@ -33,6 +33,15 @@ Compute compute_of(const opset::Operator& op) {
   return std::ranges::find(kComputes, op.name, &std::pair<std::string_view, Compute>::first)->second;
 }
 
+PackedExperts pack_constant(const opset::Operator& op, DType type, std::size_t input, const opset::Shape& shape,
+                            const void* data, std::size_t limit) {
+  if (op.inputs[input].name != "weight" || shape.size() != 4) return nullptr;
+  const ExpertMatMulArgs args{
+      .heads = shape[0], .experts = shape[1], .inputs = shape[2], .outputs = shape[3], .type = type, .weight = data};
+  if (packed_experts_count(args) > limit / sizeof(float)) return nullptr;
+  return pack_experts(args);
+}
+
 const char* execution_provider() { return nullptr; }
 
 }  // namespace hsm::onnxruntime

@@ -22,6 +22,11 @@ using Compute = void (*)(const Call& call, const Execution& execution);
 // Returns the kernel of an operator of the table.
 Compute compute_of(const opset::Operator& op);
 
+// Packs a constant input of a node for its kernel. Null when the kernel has no use for it packed, or when that would
+// take more than `limit` bytes.
+PackedExperts pack_constant(const opset::Operator& op, DType type, std::size_t input, const opset::Shape& shape,
+                            const void* data, std::size_t limit);
+
 // The execution provider whose memory the tensors are in; null is the CPU's.
 const char* execution_provider();
 

@@ -1,10 +1,15 @@
 // Entry point of libhsm_onnxruntime.so: registers every operator of the table, for every element type.
 #include <onnxruntime_c_api.h>
 
+#include <charconv>
+#include <cstddef>
 #include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <stdexcept>
+#include <string>
+#include <utility>
 
 #include "mixers/opset.h"
 #include "onnxruntime/adapter.h"
@@ -21,13 +26,13 @@ namespace {
 // What sessions point to until the library is unloaded.
 class Registry {
  public:
-  explicit Registry(const OrtApi& api) : domain_(nullptr, api.ReleaseCustomOpDomain) {
+  Registry(const OrtApi& api, std::size_t packed_limit) : domain_(nullptr, api.ReleaseCustomOpDomain) {
     OrtCustomOpDomain* domain = nullptr;
     hsm::onnxruntime::require(api.CreateCustomOpDomain(hsm::opset::kDomain.data(), &domain));
     domain_.reset(domain);
     for (const hsm::opset::Operator& op : hsm::opset::operators()) {
       for (const hsm::DType type : {hsm::DType::kFloat32, hsm::DType::kFloat16, hsm::DType::kBFloat16}) {
-        hsm::onnxruntime::require(api.CustomOpDomain_Add(domain, &ops_.emplace_back(api, op, type)));
+        hsm::onnxruntime::require(api.CustomOpDomain_Add(domain, &ops_.emplace_back(api, op, type, packed_limit)));
       }
     }
   }
@@ -39,12 +44,37 @@ class Registry {
   std::unique_ptr<OrtCustomOpDomain, decltype(OrtApi::ReleaseCustomOpDomain)> domain_;
 };
 
-// One for each ONNX Runtime in the process: Python's and a C++ program's may differ.
-Registry& registry_of(const OrtApi& api) {
+// MiB that a node's packed copy of a constant weight may take; 0 packs nothing.
+constexpr const char* kPackedLimitKey = "hsm.packed_weights_mib";
+constexpr std::size_t kPackedLimit = 64;
+constexpr std::size_t kLargestPackedLimit = std::size_t{1} << 40;
+
+// Returns the limit in bytes.
+std::size_t packed_limit_of(const OrtApi& api, const OrtSessionOptions* options) {
+  using hsm::onnxruntime::require;
+  int is_set = 0;
+  require(api.HasSessionConfigEntry(options, kPackedLimitKey, &is_set));
+  if (is_set == 0) return kPackedLimit << 20;
+  std::size_t size = 0;
+  require(api.GetSessionConfigEntry(options, kPackedLimitKey, nullptr, &size));
+  std::string text(size, '\0');
+  require(api.GetSessionConfigEntry(options, kPackedLimitKey, text.data(), &size));
+  text.resize(size - 1);  // its terminating zero
+  std::size_t limit = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), limit);
+  if (error != std::errc() || end != text.data() + text.size() || limit > kLargestPackedLimit) {
+    throw std::invalid_argument(std::string("session configuration ") + kPackedLimitKey +
+                                " must be a whole number of MiB, 0 to pack nothing, got '" + text + "'");
+  }
+  return limit << 20;
+}
+
+// One for each limit, and for each ONNX Runtime in the process: Python's and a C++ program's may differ.
+Registry& registry_of(const OrtApi& api, std::size_t packed_limit) {
   static std::mutex mutex;
-  static std::map<const OrtApi*, Registry> registries;
+  static std::map<std::pair<const OrtApi*, std::size_t>, Registry> registries;
   const std::lock_guard lock(mutex);
-  return registries.try_emplace(&api, api).first->second;
+  return registries.try_emplace({&api, packed_limit}, api, packed_limit).first->second;
 }
 
 }  // namespace
@@ -56,6 +86,7 @@ extern "C" HSM_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOption
     return base->GetApi(1)->CreateStatus(
         ORT_FAIL, "libhsm_onnxruntime needs ONNX Runtime 1.21 or newer; install a newer onnxruntime");
   }
-  return hsm::onnxruntime::guarded(
-      *api, [&]() -> OrtStatus* { return api->AddCustomOpDomain(options, registry_of(*api).domain()); });
+  return hsm::onnxruntime::guarded(*api, [&]() -> OrtStatus* {
+    return api->AddCustomOpDomain(options, registry_of(*api, packed_limit_of(*api, options)).domain());
+  });
 }

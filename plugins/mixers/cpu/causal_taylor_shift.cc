@@ -20,8 +20,10 @@ namespace {
 
 // Tokens of a chunk: inside it scores, across chunks the state. A multiple of every vector length.
 constexpr std::size_t kChunk = 128;
-// Tokens up to which passes over the state in place are quicker than a chunk; measured.
-constexpr std::size_t kFewTokens = 8;
+// Tokens up to which passes over the state in place are quicker than a chunk, by whether the state's rows are whole
+// vectors; measured.
+constexpr std::size_t kFewTokens = 16;
+constexpr std::size_t kFewTokensPartial = 4;
 
 }  // namespace
 }  // namespace hsm
@@ -170,7 +172,7 @@ void scan_steps(const CausalHead<T>& head) {
 void scan(const CausalTaylorShiftArgs& args, std::int64_t index) {
   cpu::with_element(args.type, [&](auto element) {
     const CausalHead<decltype(element)> head(args, index);
-    if (head.length > kFewTokens) return scan_chunks(head);
+    if (head.length > (head.dim == head.columns ? kFewTokens : kFewTokensPartial)) return scan_chunks(head);
     if (head.length > 0) return scan_steps(head);
     if (head.state_out != head.state) std::copy_n(head.state, head.features * head.dim, head.state_out);
     if (head.norm_out != head.norm) std::copy_n(head.norm, head.features, head.norm_out);

@@ -62,4 +62,9 @@ void launch(const Call& call, const Execution& execution) {
 
 Compute compute_of(const opset::Operator& /*op*/) { return launch; }
 
+PackedExperts pack_constant(const opset::Operator& /*op*/, DType /*type*/, std::size_t /*input*/,
+                            const opset::Shape& /*shape*/, const void* /*data*/, std::size_t /*limit*/) {
+  return nullptr;
+}
+
 }  // namespace hsm::onnxruntime
