@@ -59,9 +59,9 @@ class Sampler:
         """Return the next token's id from its logits (V,).
 
         Raises:
-            HsmExportError: the logits hold NaN or positive infinity.
+            HsmExportError: the logits hold NaN or positive infinity, or nothing but negative infinity.
         """
-        if not np.max(logits) < np.inf:
+        if not np.isfinite(np.max(logits)):
             raise HsmExportError("the model's logits are not finite", "run `hsm-export validate` on the file")
         if self._sampling.temperature == 0:
             return int(np.argmax(logits))
@@ -73,15 +73,16 @@ class Sampler:
 
 
 def candidates(logits: NDArray[Any], sampling: Sampling) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the ids that may be chosen, likeliest first, and their probabilities before they are scaled to sum 1.
+    """Return the ids that may be chosen, likeliest first, and weights in the ratio of their probabilities.
 
     Args:
         logits: (V,), any float type; computed on in float64.
         sampling: with a temperature above 0.
     """
     order = np.argsort(-logits, kind="stable")[: sampling.top_k]
-    scaled = logits[order].astype(np.float64) / sampling.temperature
-    weights = np.exp(scaled - scaled[0])
+    wide = logits[order].astype(np.float64)
+    weights = np.exp((wide - wide[0]) / sampling.temperature)
     weights /= weights.sum()
-    reached = np.cumsum(weights) - weights < sampling.top_p  # the token that crosses top_p belongs to them
-    return order[reached], weights[reached]
+    before = np.cumsum(weights) - weights
+    kept = (before < sampling.top_p) & (weights > 0)  # the token that crosses top_p belongs to them
+    return order[kept], weights[kept]

@@ -1,0 +1,120 @@
+"""Text comes back as it went in, and never in broken characters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hsm_export.decoding.tokenizer import BytesTokenizer, HuggingFaceTokenizer, check_vocabulary, open_tokenizer
+from hsm_export.errors import BadInputError, MissingDependencyError, UsageError
+
+TEXT = "naïve – 日本語 🙂\n"
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_bytes_stream_whole_characters_only(text: str) -> None:
+    tokenizer = BytesTokenizer()
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.byte_count(ids) == len(ids)
+    stream = tokenizer.stream()
+    pieces = [stream.push(token) for token in ids]
+    assert "".join(pieces) == text
+    assert all(len(piece) <= 1 for piece in pieces)
+    assert stream.finish() == ""
+
+
+@given(st.binary())
+def test_a_stream_of_any_bytes_is_their_text(data: bytes) -> None:
+    stream = BytesTokenizer().stream()
+    text = "".join(stream.push(token) for token in data) + stream.finish()
+    assert text == data.decode("utf-8", errors="replace")
+
+
+def test_bytes_that_are_not_text_come_back_as_they_were() -> None:
+    raw = b"caf\xe9"
+    assert bytes(BytesTokenizer().encode(raw.decode("utf-8", errors="surrogateescape"))) == raw
+
+
+@pytest.fixture
+def byte_level(tmp_path: Path) -> Path:
+    """A byte-level tokenizer.json with one merge, so that an id may be half a character or two."""
+    pytest.importorskip("tokenizers")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*alphabet, "th", "<end>"])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [("t", "h")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<end>"])
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path
+
+
+def test_hugging_face_ids_stream_whole_characters(byte_level: Path) -> None:
+    tokenizer = HuggingFaceTokenizer(byte_level)
+    assert tokenizer.vocab_size == 258
+    ids = tokenizer.encode("the " + TEXT)
+    assert len(ids) == len(("the " + TEXT).encode()) - 1
+    assert tokenizer.decode(ids) == "the " + TEXT
+    assert tokenizer.byte_count(ids) == len(("the " + TEXT).encode())
+    stream = tokenizer.stream()
+    pieces = [stream.push(token) for token in ids]
+    assert "".join(pieces) == "the " + TEXT
+    assert "\N{REPLACEMENT CHARACTER}" not in "".join(pieces)
+    assert stream.finish() == ""
+
+
+def test_special_tokens_have_no_text_and_half_characters_end_as_replacements(byte_level: Path) -> None:
+    tokenizer = HuggingFaceTokenizer(byte_level)
+    stream = tokenizer.stream()
+    assert stream.push(257) == ""
+    first_half = tokenizer.encode("é")[0]
+    assert stream.push(first_half) == ""
+    assert stream.finish() == "\N{REPLACEMENT CHARACTER}"
+    assert stream.finish() == ""
+
+
+def test_metaspace_tokenizers_keep_the_spaces_between_words(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"▁so": 0, "▁be": 1, "▁it": 2}, unk_token="▁it"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    ours = HuggingFaceTokenizer(tmp_path / "tokenizer.json")
+    stream = ours.stream()
+    assert "".join(stream.push(token) for token in ours.encode("so be it")) == "so be it"
+
+
+def test_bad_tokenizers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tokenizer.json"
+    with pytest.raises(BadInputError, match="does not exist"):
+        open_tokenizer(path)
+    path.write_text(json.dumps({"model": "none"}))
+    monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
+    with pytest.raises(MissingDependencyError, match="tokenizers"):
+        open_tokenizer(path)
+    monkeypatch.undo()
+    pytest.importorskip("tokenizers")
+    with pytest.raises(BadInputError, match=r"not a Hugging Face tokenizer\.json"):
+        open_tokenizer(path)
+
+
+def test_a_tokenizer_must_fit_the_model() -> None:
+    check_vocabulary(BytesTokenizer(), 256)
+    with pytest.raises(UsageError, match="32000 token ids, not the 256 bytes"):
+        check_vocabulary(BytesTokenizer(), 32000)
+
+    class Large(BytesTokenizer):
+        vocab_size = 300
+
+    with pytest.raises(UsageError):
+        check_vocabulary(Large(), 256)
