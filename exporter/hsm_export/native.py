@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CUSTOM_OPS = "libhsm_onnxruntime.so"
+CUDA_OPS = "libhsm_onnxruntime_cuda.so"
 EMULATED_OPS = "libhsm_onnxruntime_emulated.so"
 TENSORRT_PLUGINS = "libhsm_tensorrt.so"
 

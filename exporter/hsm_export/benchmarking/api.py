@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 Shape = tuple[int, int]
-_RUNTIMES = ("torch", "torch-compile", "ort", "ort-fused")
+_RUNTIMES = ("torch", "torch-compile", "ort", "ort-fused", "ort-cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx")
 _LENGTHS = (128, 512, 2048)
 _PACKAGES = ("torch", "onnxruntime", "onnx", "numpy", "hsm-export")
 
@@ -43,7 +43,7 @@ def bench(
     Args:
         model: the ONNX file.
         against: the checkpoint or `zoo:NAME` that it was exported from; the PyTorch runtimes need it.
-        runtimes: names of the runtimes; None means torch, torch-compile, ort and ort-fused, those that work here.
+        runtimes: names of the runtimes; None means PyTorch, ONNX Runtime and TensorRT in all their forms, those that work here.
         batch: rows.
         lengths: tokens of a row; None means 128, 512 and 2048, up to the model's longest.
         threads: threads of every runtime; None means every core that this process may use.

@@ -68,11 +68,7 @@ def read_source(path: str | Path) -> Source:
     path = require_file(path, "the model")
     model = load_graph(path)
     _refuse_quantised(path, model)
-    metadata = {
-        entry.key.removeprefix(METADATA_PREFIX): entry.value
-        for entry in model.metadata_props
-        if entry.key.startswith(METADATA_PREFIX)
-    }
+    metadata = recorded_metadata(model)
     initialised = {tensor.name for tensor in model.graph.initializer}
     return Source(
         path=path,
@@ -82,7 +78,7 @@ def read_source(path: str | Path) -> Source:
         precision=metadata.get("precision") or _commonest_precision(model),
         external_data={name: sha256(path.parent / name) for name in _external_files(path, model)},
         metadata=metadata,
-        max_length=_max_length(metadata),
+        max_length=max_length(metadata),
     )
 
 
@@ -200,8 +196,17 @@ def _external_size(path: Path, location: str) -> int:
     return require_file(file, f"the external data of {path},").stat().st_size
 
 
-def _max_length(metadata: Mapping[str, str]) -> int | None:
-    """The most tokens that absolute positions allow, from the recorded model configuration."""
+def recorded_metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """Return what the exporter recorded in a file, without the prefix `hsm_export.`."""
+    return {
+        entry.key.removeprefix(METADATA_PREFIX): entry.value
+        for entry in model.metadata_props
+        if entry.key.startswith(METADATA_PREFIX)
+    }
+
+
+def max_length(metadata: Mapping[str, str]) -> int | None:
+    """Return the most tokens that absolute positions allow, from the recorded model configuration; None: no limit."""
     try:
         config = json.loads(metadata.get("config") or "{}")
     except json.JSONDecodeError:

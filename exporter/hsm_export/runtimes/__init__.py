@@ -23,6 +23,10 @@ _HOMES = {
     "ort": ("onnx_runtime", "ORT"),
     "ort-fused": ("ort_fused", "ORT_FUSED"),
     "cuda-emulated": ("ort_fused", "CUDA_EMULATED"),
+    "ort-cuda": ("ort_gpu", "ORT_CUDA"),
+    "ort-tensorrt": ("ort_gpu", "ORT_TENSORRT"),
+    "tensorrt": ("engine", "TENSORRT"),
+    "tensorrt-rtx": ("engine", "TENSORRT_RTX"),
 }
 
 __all__ = ["get", "names"]

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions on the CPU."""
+"""ONNX Runtime sessions, on the CPU and on NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import MissingDependencyError
+
 if TYPE_CHECKING:
     import onnx
+    import onnxruntime
 
 
 def cpu_session(model: onnx.ModelProto, folder: Path, *, kernels: Path | None = None, lean: bool = False) -> Any:
@@ -24,14 +27,7 @@ def cpu_session(model: onnx.ModelProto, folder: Path, *, kernels: Path | None = 
     """
     import onnxruntime
 
-    from ..native import register
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "64")))
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    if kernels:
-        register(options, kernels)
+    options = _options(folder, kernels)
     if lean:
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_cpu_mem_arena = False
@@ -41,3 +37,49 @@ def cpu_session(model: onnx.ModelProto, folder: Path, *, kernels: Path | None = 
         providers=["CPUExecutionProvider"],
         disabled_optimizers=["ConstantFolding"] if lean else [],
     )
+
+
+def gpu_session(
+    model: onnx.ModelProto, folder: Path, provider: str, settings: dict[str, str], *, kernels: Path | None = None
+) -> Any:
+    """Make an ONNX Runtime session on the first GPU.
+
+    Args:
+        model: the model; its external data is not loaded.
+        folder: the directory that its external data is relative to.
+        provider: "CUDAExecutionProvider" or "TensorrtExecutionProvider".
+        settings: the provider's options.
+        kernels: the custom-op library for the CUDA provider; None runs the function bodies.
+
+    Raises:
+        MissingDependencyError: the provider does not start, in which case ONNX Runtime would use the CPU in silence;
+            or ONNX Runtime does not take the library.
+    """
+    import onnxruntime
+
+    providers = [(provider, settings), "CPUExecutionProvider"]
+    if provider == "TensorrtExecutionProvider":
+        providers.insert(1, "CUDAExecutionProvider")
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), sess_options=_options(folder, kernels), providers=providers
+    )
+    if provider not in session.get_providers():
+        raise MissingDependencyError(
+            f"ONNX Runtime {onnxruntime.__version__} could not start its {provider}",
+            "install the CUDA, cuDNN and TensorRT versions that this onnxruntime-gpu was built for",
+        )
+    return session
+
+
+def _options(folder: Path, kernels: Path | None) -> onnxruntime.SessionOptions:
+    import onnxruntime
+
+    from ..native import register
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "64")))
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    if kernels:
+        register(options, kernels)
+    return options
