@@ -116,7 +116,7 @@ class LanguageModel(nn.Module):
         for index, layer in enumerate(self._stack()):
             prefix = f"{index}."
             own = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
-            x, own = layer.forward_cached(x, own, position, lengths)
+            x, own = layer(x, lengths, own, position)
             new_state |= {prefix + key: value for key, value in own.items()}
         if last_only:
             x = take_rows(x, (lengths - 1).clamp(min=0).unsqueeze(1))

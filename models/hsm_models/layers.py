@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,14 +37,20 @@ class Layer(nn.Module):
             self.feed_forward = build_feed_forward(config.feed_forward, width)
             self.scale2 = nn.Parameter(torch.ones(width)) if config.layer_scale else None
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map (B,T,D) to (B,T,D); `lengths` (B,) int64 counts the valid tokens of each row."""
-        mixed = self.mixer(self.norm1(x), lengths)
-        return self._feed_forward(x + _scaled(mixed, self.scale1))
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, state: State | None = None, position: Tensor | None = None
+    ) -> Any:
+        """Map (B,T,D) to (B,T,D); with the mixer's state also return the new one, see `Mixer.forward_cached`.
 
-    def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
-        """Continue from the mixer's state; see `Mixer.forward_cached`."""
-        mixed, state = self.mixer.forward_cached(self.norm1(x), state, position, lengths)
+        Args:
+            x: (B,T,D).
+            lengths: (B,) int64, valid tokens of each row.
+            state: the mixer's state.
+            position: (B,) int64, with a state: tokens of each row that came before.
+        """
+        if state is None:
+            return self._feed_forward(x + _scaled(self.mixer(self.norm1(x), lengths), self.scale1))
+        mixed, state = self.mixer(self.norm1(x), lengths, state, position)
         return self._feed_forward(x + _scaled(mixed, self.scale1)), state
 
     def _feed_forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 def take_rows(x: Tensor, index: Tensor) -> Tensor:
     """Return x[b, index[b, i]] for every b and i.
 
-    One Gather of whole rows in an exported graph, where `torch.gather` would need an index for every element.
+    One GatherND of whole rows in an exported graph, where `torch.gather` would need an index for every element.
 
     Args:
         x: (B,S,...).
@@ -18,6 +18,4 @@ def take_rows(x: Tensor, index: Tensor) -> Tensor:
     Returns:
         (B,R,...).
     """
-    batch, length = x.shape[:2]
-    first = torch.arange(batch, device=x.device).unsqueeze(1) * length
-    return x.flatten(0, 1)[first + index]
+    return x[torch.arange(x.shape[0], device=x.device).unsqueeze(1), index]

@@ -65,6 +65,7 @@ def _simplify(model: ir.Model, weights: set[str]) -> None:
     ):
         simplify(model)
     _merge_constants(model.graph, weights)
+    _merge_equal_nodes(model)  # equal constants make more nodes equal
 
 
 def _merge_equal_nodes(model: ir.Model) -> None:

@@ -17,20 +17,20 @@ from .mixer import State, StateEntry
 
 
 def causal_mask(query_position: Tensor, key_position: Tensor, window: int | None = None) -> Tensor:
-    """Return which keys a query may see: those up to itself, the last `window` of them, none before the first token.
+    """Return which keys a query may see: those up to itself, with a window only the last of them.
 
     Args:
         query_position: (1 or B, T) int64.
-        key_position: (1 or B, S) int64.
+        key_position: (1 or B, S) int64; with a window, negative where there is no key.
         window: keys that a query sees at most, itself included; None means all.
 
     Returns:
         (1 or B, 1, T, S) bool.
     """
     query, key = query_position.unsqueeze(-1), key_position.unsqueeze(-2)
-    visible = (key >= 0) & (key <= query)
+    visible = key <= query
     if window is not None:
-        visible = visible & (key > query - window)
+        visible = visible & (key > query - window) & (key >= 0)
     return visible.unsqueeze(1)
 
 
@@ -74,7 +74,7 @@ class Memory:
     Attributes:
         state: the state after the call.
         key, value: (B,S,H,f).
-        position: (1 or B, S) int64, the absolute position of each key; negative where there is none.
+        position: (1 or B, S) int64, the absolute position of each key; negative where a ring has none.
     """
 
     state: State

@@ -46,7 +46,7 @@ class HSM(Mixer):
         self.mixing = mixing if isinstance(mixing, nn.Module) else build_mixing(mixing, width, len(shifts), hidden)
         self.pad = nn.Parameter(torch.zeros(width)) if padding == "learned" else None
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def mix(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         before_start = self._before_start(x, None)
         if isinstance(self.mixing, ShiftMixing):
             alpha, beta = self.mixing.channel_weights()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,15 @@ class Mixer(nn.Module):
 
     causal: bool = True
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, lengths: Tensor | None = None, state: State | None = None, position: Tensor | None = None
+    ) -> Any:
+        """Call `mix`, or with a state `forward_cached`: as a call of the module, which hooks and tracers see."""
+        if state is None:
+            return self.mix(x, lengths)
+        return self.forward_cached(x, state, position, lengths)  # type: ignore[arg-type]
+
+    def mix(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix whole sequences.
 
         Args:
@@ -53,7 +61,7 @@ class Mixer(nn.Module):
         Returns:
             (B,T,D), of x's dtype.
         """
-        raise TypeError(f"{type(self).__name__} does not define forward")
+        raise TypeError(f"{type(self).__name__} does not define mix")
 
     def state_entries(self, rollback: int = 0) -> dict[str, StateEntry]:
         """Describe the state: key -> tensor.

@@ -48,7 +48,7 @@ class SoftmaxAttention(Mixer):
         self.qkv = nn.Linear(width, 3 * heads * self.head_dim, bias=bias)
         self.proj = nn.Linear(heads * self.head_dim, width, bias=bias)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def mix(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         positions = absolute_positions(x)
         q, k, v = self._project(x, positions)
         visible = causal_mask(positions, positions, self.window)

@@ -83,7 +83,7 @@ class SwitchHead(Mixer):
         shares = same_selection and experts > 1
         self.destination = None if shares else Router(width, heads, experts)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def mix(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         positions = absolute_positions(x)
         source = self._route_source(x)
         q, k, v = self._project(x, positions, source)

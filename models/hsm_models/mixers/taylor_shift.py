@@ -52,7 +52,7 @@ class TaylorShift(Mixer):
         self.proj = nn.Linear(heads * self.head_dim, width, bias=bias)
         self.temperature = nn.Parameter(torch.ones(1, heads, 1, 1)) if normalize else None
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def mix(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         if self.causal:
             batch, length = x.shape[:2]
             everything = torch.full((batch,), length, dtype=torch.int64, device=x.device)

@@ -16,7 +16,7 @@ from hsm_models.ops import expert_matmul
 
 
 def reference(expected: list[float], native_error: float | None = 1e-6) -> Reference:
-    return Reference({"x": np.zeros((1, 2))}, [], [np.array(expected)], [native_error])
+    return Reference({"x": np.zeros((1, 2))}, [], [np.array(expected)], [native_error], [None])
 
 
 def check(actual: NDArray[np.float32], wanted: Reference, precision: str = "fp32") -> float:
