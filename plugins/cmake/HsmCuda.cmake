@@ -1,9 +1,14 @@
 # The CUDA kernels' sources and needs.
 include_guard()
 
-# The one list that nvcc and the host shim of the tests compile, in mixers/cuda/.
-set(HSM_CUDA_KERNELS causal_taylor_shift.cu expert_matmul.cu shift_mix.cu taylor_shift.cu)
-list(TRANSFORM HSM_CUDA_KERNELS PREPEND "${PROJECT_SOURCE_DIR}/mixers/cuda/")
+# The one list that nvcc and the host shim of the tests compile.
+file(GLOB HSM_CUDA_KERNELS CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/mixers/cuda/*.cu")
+set(HSM_CUDA_MISSING "")
+foreach(mixer causal_taylor_shift expert_matmul shift_mix taylor_shift)
+  if(NOT EXISTS "${PROJECT_SOURCE_DIR}/mixers/cuda/${mixer}.h" OR NOT EXISTS "${PROJECT_SOURCE_DIR}/mixers/cuda/${mixer}.cu")
+    set(HSM_CUDA_MISSING "the kernels of ${mixer} are not there yet")
+  endif()
+endforeach()
 
 # Looks for nvcc: CUDACXX, CUDA_HOME, CUDA_PATH, PATH, /usr/local/cuda, and with HSM_FETCH_CUDA the pinned wheels. Sets
 # HSM_NVCC in the cache, or `why_not`.
@@ -24,12 +29,10 @@ endfunction()
 # Sets HSM_HAS_nvcc, HSM_NVCC_VERSION, and HSM_CUDA_ARCHITECTURES to what the compiler knows unless it is given.
 function(hsm_find_cuda)
   set(HSM_HAS_nvcc FALSE PARENT_SCOPE)
-  foreach(kernel IN LISTS HSM_CUDA_KERNELS)
-    if(NOT EXISTS "${kernel}")
-      set(HSM_WHY_NOT_nvcc "${kernel} is not there yet" PARENT_SCOPE)
-      return()
-    endif()
-  endforeach()
+  if(HSM_CUDA_MISSING)
+    set(HSM_WHY_NOT_nvcc "${HSM_CUDA_MISSING}" PARENT_SCOPE)
+    return()
+  endif()
   if(CMAKE_CROSSCOMPILING)
     set(HSM_WHY_NOT_nvcc "cross-compiling" PARENT_SCOPE)
     return()
