@@ -27,6 +27,8 @@ from hsm_export.decoding.tokenizer import BytesTokenizer
 from hsm_export.errors import UsageError
 from hsm_models import load_checkpoint
 
+pytestmark = pytest.mark.xdist_group("decoding")  # so that one process exports the files
+
 LANGUAGE_MODELS = [
     "zoo:hsm-lm",
     *(

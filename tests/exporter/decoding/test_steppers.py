@@ -14,6 +14,8 @@ from hsm_export.decoding.aliasing import updated_in_place
 from hsm_export.decoding.state_spec import StateSpec, TensorSpec
 from hsm_export.decoding.steppers import OrtStepper
 
+pytestmark = pytest.mark.xdist_group("decoding")  # so that one process exports the files
+
 # In bfloat16, ONNX Runtime's standard operators work on float32 copies: only our own kernels work in place.
 PRECISIONS = ["fp32", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fp16", "bf16"))]
 
@@ -61,7 +63,7 @@ SPEC = StateSpec((TensorSpec("0.key", 0, "cache", "float32", ("batch", 8, 1, 2))
         ("present.0.key = ScatterND (past.0.key, slot, new)", True),
         ("present.0.key = ScatterND (past.0.key, slot, new) y = Identity (present.0.key)", True),
         # The old rows are read before the write, because the write needs them.
-        ("flat = Reshape (past.0.key, shape) w = Add (flat, new) present.0.key = ScatterND (past.0.key, slot, w)", True),
+        ("v = Reshape (past.0.key, shape) w = Add (v, new) present.0.key = ScatterND (past.0.key, slot, w)", True),
         ("size = Shape (past.0.key) present.0.key = ScatterND (past.0.key, slot, new)", True),
         # Something else reads the old rows, perhaps after they were overwritten.
         ("y = Relu (past.0.key) present.0.key = ScatterND (past.0.key, slot, new)", False),
