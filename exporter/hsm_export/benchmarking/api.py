@@ -43,7 +43,8 @@ def bench(
     Args:
         model: the ONNX file.
         against: the checkpoint or `zoo:NAME` that it was exported from; the PyTorch runtimes need it.
-        runtimes: names of the runtimes; None means PyTorch, ONNX Runtime and TensorRT in all their forms, those that work here.
+        runtimes: names of the runtimes; None means PyTorch, ONNX Runtime and TensorRT in all their forms, as far as
+            they work here.
         batch: rows.
         lengths: tokens of a row; None means 128, 512 and 2048, up to the model's longest.
         threads: threads of every runtime; None means every core that this process may use.

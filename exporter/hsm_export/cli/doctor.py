@@ -59,17 +59,22 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _packages(result: DoctorResult) -> Table:
+    from rich.markup import escape
+
     table = _table("packages", "package", "version", "for", "state")
     for package in result.packages:
-        state = package.problem or "ok"
+        state = escape(package.problem or "ok")
         table.add_row(package.name, package.version or "-", package.purpose, state, style=_style(package.problem))
     return table
 
 
 def _runtimes(result: DoctorResult) -> Table:
+    from rich.markup import escape
+
     table = _table("runtimes", "runtime", "what", "state")
     for runtime in result.runtimes:
-        table.add_row(runtime.name, runtime.description, runtime.problem or "ok", style=_style(runtime.problem))
+        state = escape(runtime.problem or "ok")
+        table.add_row(runtime.name, runtime.description, state, style=_style(runtime.problem))
     return table
 
 

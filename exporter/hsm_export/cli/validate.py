@@ -101,6 +101,7 @@ def _failed(report: RuntimeReport) -> bool:
 def _table(result: ValidationResult) -> Table:
     """Return one row per runtime and output: its worst case."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     against = f" against {Path(result.against).name}" if result.against else ""
@@ -116,7 +117,7 @@ def _table(result: ValidationResult) -> Table:
     for report in result.runtimes:
         verdict = f"[{_COLOURS[report.verdict]}]{report.verdict}[/]"
         if not report.worst:
-            table.add_row(report.runtime, "–", report.reason or "–", *["–"] * (3 + len(extra)), verdict)
+            table.add_row(report.runtime, "–", escape(report.reason or "–"), *["–"] * (3 + len(extra)), verdict)
         for item in _shown(report):
             table.add_row(*_row(item, report.flips, extra), verdict if item.passed else "[bold red]failed[/]")
     return table
