@@ -1,6 +1,7 @@
 #include "mixers/shift_mix.h"
 
 #include "hwy/targets.h"
+#include "tests/guarded_ring.h"
 #include "tests/testing.h"
 
 namespace hsm {
@@ -169,6 +170,36 @@ TEST(ShiftMix, AStepInPlaceTouchesOneSlotOfTheRing) {
   int changed = 0;
   for (std::size_t i = 0; i < 8000; ++i) changed += before.at(i) != result.ring.at(i);
   EXPECT_LE(changed, 8);
+}
+
+TEST(ShiftMix, AStepInPlaceTouchesOnlyTheSlotsOfItsTokens) {
+  constexpr std::size_t kSlots = 1024;
+  constexpr std::size_t kPosition = 5000;
+  testing::GuardedRing ring(kSlots);
+  const std::vector<std::int64_t> shifts{1, 700};
+  for (const std::int64_t shift : shifts) ring.allow_reading((kPosition - static_cast<std::size_t>(shift)) % kSlots);
+  ring.allow_writing(kPosition % kSlots);
+  const std::vector<float> x(ring.width(), 3.0f), weights(ring.width(), 0.5f);
+  std::vector<float> y(ring.width());
+  const std::int64_t position = kPosition, length = 1;
+  for (const bool mixes : {false, true}) {
+    shift_mix({.batch = 1,
+               .length = 1,
+               .width = static_cast<std::int64_t>(ring.width()),
+               .shifts = shifts,
+               .x = x.data(),
+               .alpha = mixes ? weights.data() : nullptr,
+               .beta = mixes ? weights.data() : nullptr,
+               .y = y.data(),
+               .ring_rows = kSlots,
+               .ring = ring.data(),
+               .position = &position,
+               .lengths = &length,
+               .ring_out = ring.data()},
+              {});
+    EXPECT_EQ(y.back(), mixes ? 1.5f : 0.0f);
+  }
+  EXPECT_EQ(ring.slot(kPosition % kSlots)[0], 3.0f);
 }
 
 // Outputs that no cache holds are written past the caches where they are aligned.

@@ -40,11 +40,25 @@ std::int64_t data_type(const opset::Port& port, DType type) {
 }
 
 // ValueInfoProto, with the letters of the table as the names of dynamic dimensions.
-Message value_info(const opset::Port& port, DType type) {
+Message value_info(const opset::Port& port, DType type, const opset::Shape& sizes = {}) {
   Message shape;
-  for (const char letter : port.dims) shape.message(1, Message().text(2, std::string(1, letter)));
+  for (const std::int64_t size : sizes) shape.message(1, Message().integer(1, size));
+  if (sizes.empty()) {
+    for (const char letter : port.dims) shape.message(1, Message().text(2, std::string(1, letter)));
+  }
   const Message tensor = Message().integer(1, data_type(port, type)).message(2, shape);
   return Message().text(1, port.name).message(2, Message().message(1, tensor));
+}
+
+// TensorProto of zeros.
+Message zeros(const opset::Port& port, DType type, const opset::Shape& sizes) {
+  Message tensor;
+  std::size_t bytes = size_of(port.type == opset::ElementType::kFloat32 ? DType::kFloat32 : type);
+  for (const std::int64_t size : sizes) {
+    tensor.integer(1, size);
+    bytes *= static_cast<std::size_t>(size);
+  }
+  return tensor.integer(2, data_type(port, type)).text(8, port.name).text(9, std::string(bytes, '\0'));
 }
 
 Message attribute_proto(const opset::Attribute& attribute, const opset::AttributeValue& value) {
@@ -59,7 +73,8 @@ Message attribute_proto(const opset::Attribute& attribute, const opset::Attribut
 
 }  // namespace
 
-std::string one_node_model(const opset::Operator& op, DType type, std::span<const opset::AttributeValue> attributes) {
+std::string one_node_model(const opset::Operator& op, DType type, std::span<const opset::AttributeValue> attributes,
+                           const std::map<std::string_view, InputSpec>& specs) {
   Message node;
   for (const opset::Port& port : op.inputs) node.text(1, port.name);
   for (const opset::Port& port : op.outputs) node.text(2, port.name);
@@ -68,7 +83,15 @@ std::string one_node_model(const opset::Operator& op, DType type, std::span<cons
 
   Message graph;
   graph.message(1, node).text(2, "graph");
-  for (const opset::Port& port : op.inputs) graph.message(11, value_info(port, type));
+  for (const opset::Port& port : op.inputs) {
+    const auto found = specs.find(port.name);
+    const InputSpec spec = found == specs.end() ? InputSpec() : found->second;
+    if (spec.is_constant) {
+      graph.message(5, zeros(port, type, spec.shape));
+    } else {
+      graph.message(11, value_info(port, type, spec.shape));
+    }
+  }
   for (const opset::Port& port : op.outputs) graph.message(12, value_info(port, type));
 
   constexpr std::int64_t kIrVersion = 10;

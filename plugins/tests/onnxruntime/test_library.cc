@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "onnxruntime/kernels.h"
+#include "tests/guarded_ring.h"
 #include "tests/onnxruntime/one_node_model.h"
 #include "tests/testing.h"
 
@@ -263,6 +264,115 @@ TEST_F(Library, TheLibraryIsLoadedAndUnloadedAgainAndAgain) {
     Ort::Session session = load(example.model());
     expect_same(example, example.run(session), expected);
   }
+}
+
+// One buffer for both names: a step reads and writes its own slots and nothing else of the ring, however long it is.
+TEST_F(Library, AStepInPlaceTouchesOnlyTheSlotsOfItsToken) {
+  constexpr std::size_t kSlots = 1000;
+  constexpr std::size_t kPosition = 12345;
+  testing::GuardedRing ring(kSlots);
+  ring.allow_reading((kPosition - 700) % kSlots);
+  ring.allow_writing(kPosition % kSlots);
+  const std::vector<AttributeValue> attributes{{"shifts", {700}}};
+  Ort::Session session = load(testing::one_node_model(*opset::find("ShiftMixCached"), DType::kFloat32, attributes));
+
+  const auto width = static_cast<std::int64_t>(ring.width());
+  std::vector<float> x(ring.width(), 3.0f), weights(ring.width(), 0.5f), y(ring.width());
+  std::vector<std::int64_t> position{kPosition}, lengths{1};
+  const Ort::MemoryInfo memory = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeCPU);
+  const auto floats = [&](float* data, const Shape& shape) {
+    const auto count = static_cast<std::size_t>(shape.size() == 1 ? width : shape[1] * width);
+    return Ort::Value::CreateTensor<float>(memory, data, count, shape.data(), shape.size());
+  };
+  const Shape rows{1};
+  const auto ints = [&](std::vector<std::int64_t>& values) {
+    return Ort::Value::CreateTensor<std::int64_t>(memory, values.data(), 1, rows.data(), 1);
+  };
+  Ort::IoBinding binding(session);
+  binding.BindInput("x", floats(x.data(), {1, 1, width}));
+  binding.BindInput("alpha", floats(weights.data(), {width}));
+  binding.BindInput("beta", floats(weights.data(), {width}));
+  binding.BindInput("ring", floats(ring.data(), {1, kSlots, width}));
+  binding.BindInput("position", ints(position));
+  binding.BindInput("lengths", ints(lengths));
+  binding.BindOutput("y", floats(y.data(), {1, 1, width}));
+  binding.BindOutput("ring_out", floats(ring.data(), {1, kSlots, width}));
+  session.Run(Ort::RunOptions(), binding);
+  EXPECT_EQ(y.back(), 1.5f);
+  EXPECT_EQ(ring.slot(kPosition % kSlots)[0], 3.0f);
+}
+
+// The weight's memory is overwritten after the session was made: only a packed copy still has the numbers.
+TEST_F(Library, ConstantWeightsArePackedOnce) {
+  constexpr std::int64_t kTokens = 128, kHeads = 2, kExperts = 2, kWidth = 40, kHeadWidth = 24;
+  std::mt19937 random(5);
+  const Ort::MemoryInfo memory = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeCPU);
+  for (const std::string limit : {"", "0", "1"}) {
+    const Shape weight_shape{kHeads, kExperts, kWidth, kHeadWidth};
+    const std::vector<AttributeValue> attributes{{"k", {2}}};
+    const std::string model = testing::one_node_model(*opset::find("ExpertMatMul"), DType::kFloat32, attributes,
+                                                      {{"weight", {weight_shape, true}}});
+    Buffer weight(DType::kFloat32, kHeads * kExperts * kWidth * kHeadWidth);
+    weight.randomize(random);
+    const Ort::Value value = Ort::Value::CreateTensor<float>(memory, static_cast<float*>(weight.data()), weight.size(),
+                                                             weight_shape.data(), 4);
+    Ort::SessionOptions options;
+    options.SetIntraOpNumThreads(1);
+    options.AddInitializer("weight", value);
+    if (!limit.empty()) options.AddConfigEntry("hsm.packed_weights_mib", limit.c_str());
+    options.RegisterCustomOpsLibrary(HSM_TEST_LIBRARY);
+    Ort::Session session(*env_, model.data(), model.size(), options);
+
+    Buffer x(DType::kFloat32, kTokens * kWidth), logits(DType::kFloat32, kTokens * kHeads * kExperts);
+    x.randomize(random);
+    logits.randomize(random);
+    const auto run = [&] {
+      const Shape x_shape{1, kTokens, kWidth}, logits_shape{1, kTokens, kHeads, kExperts},
+          y_shape{1, kTokens, kHeads, kHeadWidth};
+      Buffer y(DType::kFloat32, kTokens * kHeads * kHeadWidth);
+      const auto tensor = [&](Buffer& buffer, const Shape& shape) {
+        return Ort::Value::CreateTensor<float>(memory, static_cast<float*>(buffer.data()), buffer.size(), shape.data(),
+                                               shape.size());
+      };
+      std::vector<Ort::Value> inputs, outputs;
+      inputs.push_back(tensor(x, x_shape));
+      inputs.push_back(tensor(logits, logits_shape));
+      outputs.push_back(tensor(y, y_shape));
+      const char* names[] = {"x", "logits"};
+      const char* output = "y";
+      session.Run(Ort::RunOptions(), names, inputs.data(), 2, &output, outputs.data(), 1);
+      return y;
+    };
+    const Buffer before = run();
+    weight.poison();
+    const Buffer after = run();
+    EXPECT_FALSE(std::isnan(before.at(0)));
+    EXPECT_EQ(before.same_bits(after), limit != "0") << "limit '" << limit << "'";
+    EXPECT_EQ(std::isnan(after.at(0)), limit == "0");
+  }
+}
+
+TEST_F(Library, APackingLimitThatIsNoNumberIsRefusedWithASentence) {
+  for (const char* limit : {"", "-1", "many", "1 ", "99999999999999999999"}) {
+    Ort::SessionOptions options;
+    options.AddConfigEntry("hsm.packed_weights_mib", limit);
+    EXPECT_THAT(refusal([&] { options.RegisterCustomOpsLibrary(HSM_TEST_LIBRARY); }),
+                ::testing::HasSubstr("hsm.packed_weights_mib must be a whole number of MiB"));
+  }
+}
+
+TEST_F(Library, WrongShapesThatTheModelStatesAreRefusedWhenItIsLoaded) {
+  [[maybe_unused]] const DroppedStatus dropped;
+  const Operator& op = *opset::find("TokenShiftCached");
+  const std::vector<AttributeValue> attributes{{"shifts", {9}}};
+  const auto model = [&](Shape x, Shape ring) {
+    return testing::one_node_model(op, DType::kFloat32, attributes,
+                                   {{"x", {std::move(x)}}, {"ring", {std::move(ring)}}});
+  };
+  EXPECT_EQ(refusal([&] { load(model({1, 4, 16}, {1, 9, 16})); }), "");
+  EXPECT_THAT(refusal([&] { load(model({1, 4, 16}, {1, 8, 16})); }),
+              ::testing::HasSubstr("fewer than the largest shift"));
+  EXPECT_THAT(refusal([&] { load(model({1, 4, 16}, {1, 9, 15})); }), ::testing::HasSubstr("another input has 16"));
 }
 
 TEST_F(Library, BadAttributesAreRefusedWithASentence) {
