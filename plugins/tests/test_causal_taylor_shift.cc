@@ -111,9 +111,9 @@ class CausalTaylorShift {
 
 Case random_case(std::mt19937& random) {
   constexpr std::int64_t dims[] = {1, 2, 3, 5, 8, 15, 16, 17, 32, 33};
-  constexpr std::int64_t lengths[] = {1, 2, 7, 31, 64, 127, 128, 129, 257};
+  constexpr std::int64_t lengths[] = {1, 2, 5, 16, 31, 64, 127, 128, 129, 257};
   return {testing::uniform(random, 0, 2),
-          lengths[testing::uniform(random, 0, 8)],
+          lengths[testing::uniform(random, 0, 9)],
           testing::uniform(random, 1, 3),
           dims[testing::uniform(random, 0, 9)],
           testing::kTypes[testing::uniform(random, 0, 2)],
@@ -121,20 +121,21 @@ Case random_case(std::mt19937& random) {
           testing::uniform(random, 0, 1) == 1};
 }
 
+void expect_equal(const Case& c, std::mt19937& random) {
+  const std::string what = "B=" + std::to_string(c.batch) + " T=" + std::to_string(c.length) +
+                           " H=" + std::to_string(c.heads) + " d=" + std::to_string(c.dim) + " " + name_of(c.type) +
+                           (c.normalize ? " normalize" : "") + (c.in_place ? " in place" : "");
+  CausalTaylorShift op(c, random);
+  const Result fast = op.run([](const CausalTaylorShiftArgs& args) { causal_taylor_shift(args, {}); });
+  const Result naive = op.run(causal_taylor_shift_naive);
+  const double sum = static_cast<double>(c.length + c.dim * c.dim);
+  testing::expect_close(fast.y, naive.y, sum, "y " + what);
+  testing::expect_close(fast.state, naive.state, sum, "state " + what);
+  testing::expect_close(fast.norm, naive.norm, sum, "norm " + what);
+}
+
 void expect_equal(int cases, std::mt19937& random) {
-  for (int i = 0; i < cases; ++i) {
-    const Case c = random_case(random);
-    const std::string what = "B=" + std::to_string(c.batch) + " T=" + std::to_string(c.length) +
-                             " H=" + std::to_string(c.heads) + " d=" + std::to_string(c.dim) + " " + name_of(c.type) +
-                             (c.normalize ? " normalize" : "") + (c.in_place ? " in place" : "");
-    CausalTaylorShift op(c, random);
-    const Result fast = op.run([](const CausalTaylorShiftArgs& args) { causal_taylor_shift(args, {}); });
-    const Result naive = op.run(causal_taylor_shift_naive);
-    const double sum = static_cast<double>(c.length + c.dim * c.dim);
-    testing::expect_close(fast.y, naive.y, sum, "y " + what);
-    testing::expect_close(fast.state, naive.state, sum, "state " + what);
-    testing::expect_close(fast.norm, naive.norm, sum, "norm " + what);
-  }
+  for (int i = 0; i < cases; ++i) expect_equal(random_case(random), random);
 }
 
 TEST(CausalTaylorShift, FastEqualsTheDefinition) {
@@ -149,6 +150,32 @@ TEST(CausalTaylorShift, EveryInstructionSetEqualsTheDefinition) {
     expect_equal(10, random);
   }
   hwy::SetSupportedTargetsForTest(0);
+}
+
+TEST(CausalTaylorShift, StepsOfWideHeadsEqualTheDefinition) {
+  std::mt19937 random(4);
+  for (const std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    for (const std::int64_t dim : {40, 64, 130}) {
+      for (const std::int64_t length : {1, 3, 4}) {
+        expect_equal({2, length, 1, dim, testing::kTypes[length % 3], true, length % 2 == 0}, random);
+      }
+    }
+  }
+  hwy::SetSupportedTargetsForTest(0);
+}
+
+TEST(CausalTaylorShift, InPlaceHasTheSameBits) {
+  for (const std::int64_t length : {1, 3, 16, 40}) {
+    std::vector<Result> results;
+    for (const bool in_place : {false, true}) {
+      std::mt19937 random(5);
+      CausalTaylorShift op({3, length, 2, 16, DType::kFloat32, true, in_place}, random);
+      results.push_back(op.run([](const CausalTaylorShiftArgs& args) { causal_taylor_shift(args, {}); }));
+    }
+    EXPECT_TRUE(results[0].y.same_bits(results[1].y));
+    EXPECT_TRUE(results[0].state.same_bits(results[1].state) && results[0].norm.same_bits(results[1].norm));
+  }
 }
 
 TEST(CausalTaylorShift, ThreadsDoNotChangeTheBits) {

@@ -258,8 +258,8 @@ bool prefers_direct(const TaylorShiftArgs& args) {
   const auto d = static_cast<double>(args.dim);
   const auto columns = static_cast<double>(HWY_DYNAMIC_DISPATCH(padded_columns)(static_cast<std::size_t>(args.dim)));
   const double products = columns * static_cast<double>(taylor_features(args.dim));
-  const double direct = n * n * (0.95 * d + 1.08 * columns + 3.1) + 1640 * n + 60000;
-  const double efficient = n * (2.06 * products + 107 * d + 1320) + 82000;
+  const double direct = n * n * (0.43 * d + 1.36 * columns + 6.4) + 1380 * n + 53000;
+  const double efficient = n * (1.89 * products + 191 * d + 660) + 73000;
   return direct <= efficient;
 }
 
