@@ -251,7 +251,7 @@ Range range_of(std::int64_t task, std::int64_t splits, std::int64_t length, std:
 }
 
 // True when the direct form is expected to be quicker. Costs of one head, fitted to measurements at 11 head widths and
-// 3 to 18 lengths each (benchmarks/taylor_auto_choice.py, docs/performance.md); the unit is about 10 ps on the machine
+// 10 lengths each (benchmarks/taylor_auto_choice.py, docs/performance.md); the unit is about 10 ps on the machine
 // that was measured, but only ratios matter. Products over head columns cost what the padded columns cost.
 bool prefers_direct(const TaylorShiftArgs& args) {
   const auto n = static_cast<double>(args.length);
