@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,12 @@ _AFFORDABLE_TOKENS = 320
 _AFFORDABLE_TOKENS_LARGE = 48
 _LARGE_WEIGHTS = 200_000_000
 _TYPICAL_LENGTH = 17
-# A classifier gives few numbers for a row: only many rows show what errors are typical.
-_WIDE_BATCH = 16
+# A classifier gives few numbers for a row: only many rows show what errors are typical. These bound the wide batch.
+_WIDE_NUMBERS = 512
+_WIDE_TOKENS = 8192
+_WIDE_LENGTH = 128
+_WIDE_WEIGHTS = 1_000_000_000  # bytes of weights times rows
+_LEAST_WIDE_BATCH = 16
 _CHUNK = 128  # the causal TaylorShift body works in chunks of this many tokens
 # Large enough to overflow a careless square or exponential, small enough for a projection of a few hundred terms.
 _HUGE = {"fp16": 1e3, "fp32": 1e15, "bf16": 1e15}
@@ -61,7 +66,7 @@ def default_cases(file: ModelFile) -> tuple[list[Case], list[str]]:
     """Return the cases that any file is validated with, and notes on what was left out.
 
     Lengths: 1; below, at and above the model's shifts; around TaylorShift's crossover N0 = d² + d + 1 and around the
-    chunk length of its causal form; several batch sizes, a large one unless the model gives many numbers for a row;
+    chunk length of its causal form; several batch sizes, a wide one unless the model gives many numbers for a row;
     unequal lengths where the model takes lengths.
     """
     lengths, notes = _awkward_lengths(file)
@@ -69,7 +74,7 @@ def default_cases(file: ModelFile) -> tuple[list[Case], list[str]]:
     if len(shapes) == 1:
         shapes.append((3, lengths[0]))
     if file.task != "language_model" and file.weight_bytes() <= _LARGE_WEIGHTS:
-        shapes.append((_WIDE_BATCH, min(_TYPICAL_LENGTH, max(lengths))))
+        shapes.append(_wide_shape(file, lengths))
     return shaped_cases(file, shapes), notes
 
 
@@ -128,6 +133,18 @@ def _awkward_lengths(file: ModelFile) -> tuple[list[int], list[str]]:
         why = f"the model's longest sequence is {longest}" if longest and longest <= limit else f"capped at {limit}"
         notes.append(f"lengths {', '.join(map(str, left_out))} were left out ({why} tokens)")
     return sorted(length for length in wanted if length <= bound), notes
+
+
+def _wide_shape(file: ModelFile, lengths: Sequence[int]) -> Shape:
+    """Return the batch that shows how large native errors get: as many rows as give enough numbers in little time."""
+    length = max((length for length in lengths if length <= _WIDE_LENGTH), default=min(lengths))
+    dims = [dim.dim_value for value in file.model.graph.output for dim in value.type.tensor_type.shape.dim]
+    rows = min(
+        _WIDE_NUMBERS // math.prod(dim for dim in dims if dim > 0),
+        _WIDE_TOKENS // length,
+        _WIDE_WEIGHTS // max(1, file.weight_bytes()),
+    )
+    return max(_LEAST_WIDE_BATCH, rows), length
 
 
 def _has_length(file: ModelFile) -> bool:
