@@ -1,0 +1,68 @@
+"""What the builder's parser gets: bodies stripped for plugins, inlined for everything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+from tests.exporter.building.hand_made import token_model
+from tests.exporter.building.test_operators import one_node_model
+
+from hsm_export.building.network import network_bytes, plugin_nodes, strip_bodies
+from hsm_export.opset import functions_for, make_node
+
+
+def test_without_plugins_no_node_of_ours_is_left(tmp_path: Path) -> None:
+    path = one_node_model(tmp_path / "m.onnx", "ShiftMix", "fp32")
+    network = onnx.load_from_string(network_bytes(path, plugins=False))
+    assert not network.functions
+    assert not plugin_nodes(network)
+
+
+def test_with_plugins_no_body_is_left_to_fall_back_to(tmp_path: Path) -> None:
+    path = one_node_model(tmp_path / "m.onnx", "ShiftMix", "fp32")
+    network = onnx.load_from_string(network_bytes(path, plugins=True))
+    assert not network.functions
+    assert plugin_nodes(network) == {"layers.0.mixer": "ShiftMix"}
+    (node,) = network.graph.node
+    assert {"plugin_namespace", "plugin_version"} <= {attribute.name for attribute in node.attribute}
+
+
+def test_stripping_leaves_the_model_and_other_functions_alone(tmp_path: Path) -> None:
+    model = onnx.load(one_node_model(tmp_path / "m.onnx", "TokenShift", "fp32"))
+    model.functions.append(helper.make_function("mine", "Twice", ["x"], ["y"], [], [helper.make_opsetid("", 21)]))
+    before = model.SerializeToString()
+    stripped = strip_bodies(model)
+    assert [function.name for function in stripped.functions] == ["Twice"]
+    assert stripped.metadata_props == model.metadata_props
+    assert model.SerializeToString() == before
+
+
+def test_nameless_nodes_get_names_that_the_plan_knows_too() -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", "t", 4]) for name in "xy")
+    nodes = [make_node("TokenShift", ["x"], ["h"], shifts=[1]), make_node("TokenShift", ["h"], ["y"], shifts=[2])]
+    imports = [helper.make_opsetid("", 21), helper.make_opsetid("hsm", 1)]
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], [y]), opset_imports=imports)
+    model.functions.extend(functions_for(model))
+    names = [node.name for node in strip_bodies(model).graph.node]
+    assert names == ["TokenShift_0", "TokenShift_1"] == list(plugin_nodes(model))
+
+
+def test_nodes_inside_a_loops_body_count() -> None:
+    inner = helper.make_graph(
+        [make_node("TokenShift", ["x"], ["y"], "inner", shifts=[1])],
+        "then",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    node = helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=inner)
+    graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)])
+    assert plugin_nodes(helper.make_model(graph)) == {"inner": "TokenShift"}
+
+
+def test_external_weights_stay_outside(tmp_path: Path) -> None:
+    path = token_model(tmp_path / "m.onnx", external=True)
+    for plugins in (False, True):
+        network = onnx.load_from_string(network_bytes(path, plugins=plugins))
+        assert all(tensor.data_location == TensorProto.EXTERNAL for tensor in network.graph.initializer)
