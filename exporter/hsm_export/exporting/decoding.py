@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..decoding.state_spec import BATCH, StateSpec
+from ..decoding.state_spec import BATCH, CAPACITY, StateSpec
 from ..errors import UsageError
 from .inputs import LENGTH, Arguments, TraceInput, bind
 
@@ -89,7 +89,7 @@ def _arguments(step: DecodingModel, state: StateSpec, example: tuple[Tensor, ...
             inputs.append(replace(spec, border="accumulator" if kinds[spec.name] == "taylor" else "precision"))
         else:
             inputs.append(replace(spec, low=0, high=highest[spec.name]))
-    return Arguments(arguments.values, tuple(inputs))
+    return Arguments(arguments.values, tuple(inputs), frozenset({CAPACITY}))
 
 
 class _Runs:

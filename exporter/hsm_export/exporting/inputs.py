@@ -82,10 +82,12 @@ class Arguments:
     Attributes:
         values: parameter of `forward` -> tensor, constant, or `Variadic` for `*args`.
         inputs: the tensors among them, in order.
+        shared: names of dynamic dimensions that are one size wherever they occur, by definition.
     """
 
     values: dict[str, Any]
     inputs: tuple[TraceInput, ...]
+    shared: frozenset[str] = frozenset()
 
     def with_examples(self, examples: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return (args, kwargs) of a call of `forward` with other tensors in place of the examples."""

@@ -54,8 +54,10 @@ def _dynamic_shapes(arguments: Arguments) -> dict[str, Any]:
         name: tuple(None for _ in value) if isinstance(value, Variadic) else None
         for name, value in arguments.values.items()
     }
+    shared = {name: Dim(name) for name in sorted(arguments.shared)}
     for spec in arguments.inputs:
-        dims = dict.fromkeys(spec.dynamic, Dim.DYNAMIC) | dict.fromkeys(spec.free, Dim.AUTO)
+        dims = {dim: shared.get(name, Dim.DYNAMIC) for dim, name in spec.dynamic.items()}
+        dims |= dict.fromkeys(spec.free, Dim.AUTO)
         name, index = spec.argument
         if index is None:
             shapes[name] = dims
