@@ -48,11 +48,11 @@ __device__ __forceinline__ std::uint32_t pack(float low, float high) {
   return bits;
 }
 
-// 16 bytes of elements.
-template <typename T>
-struct alignas(16) Vector {
-  static constexpr int kSize = 16 / static_cast<int>(sizeof(T));
-  T values[kSize];
+// Neighbouring elements that are loaded and stored at once; by default 16 bytes of them.
+template <typename T, int kCount = 16 / static_cast<int>(sizeof(T))>
+struct alignas(kCount * sizeof(T)) Vector {
+  static constexpr int kSize = kCount;
+  T values[kCount];
 };
 
 __device__ __forceinline__ bool is_aligned(const void* data) {

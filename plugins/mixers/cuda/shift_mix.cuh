@@ -21,12 +21,6 @@ inline constexpr int kShiftMixThreads = 128;
 // Shifts that travel in the parameters of one launch.
 inline constexpr int kMostGroups = 128;
 
-// kCount neighbouring elements, loaded and stored at once.
-template <typename T, int kCount>
-struct alignas(sizeof(T) * kCount) Channels {
-  T values[kCount];
-};
-
 // One launch: the channels of `groups` groups, all of `group` channels.
 template <typename T>
 struct ShiftMixParameters {
@@ -61,7 +55,7 @@ __device__ __forceinline__ std::int64_t wrap(std::int64_t slot, std::int64_t rin
 // What one thread works on: row b of the batch, kCount channels from `channel`.
 template <typename T, int kCount>
 struct Lane {
-  using Elements = Channels<T, kCount>;
+  using Elements = Vector<T, kCount>;
 
   const ShiftMixParameters<T>& p;
   std::int64_t b;
@@ -112,7 +106,7 @@ struct Lane {
 // alpha·own + beta·shifted in float32.
 template <typename T, int kCount>
 struct Weights {
-  using Elements = Channels<T, kCount>;
+  using Elements = Vector<T, kCount>;
   Elements alpha;
   Elements beta;
 
@@ -133,7 +127,7 @@ struct Weights {
 // kTokens neighbouring tokens: all loads first, so that they are under way together.
 template <typename T, int kCount, int kTokens>
 __device__ __forceinline__ void mix_tokens(const Lane<T, kCount>& lane, std::int64_t start) {
-  using Elements = Channels<T, kCount>;
+  using Elements = Vector<T, kCount>;
   const ShiftMixParameters<T>& p = lane.p;
   const auto past = start < lane.shift ? lane.past() : typename Lane<T, kCount>::Past();
   Elements shifted[kTokens];
@@ -162,7 +156,7 @@ __device__ __forceinline__ void mix_tokens(const Lane<T, kCount>& lane, std::int
 
 // One thread: kTokens tokens of its channels. Leaves the ring alone, because other blocks still read it.
 template <typename T, int kCount, int kTokens>
-__global__ void __launch_bounds__(kShiftMixThreads) shift_mix_tile(const ShiftMixParameters<T> p) {
+__global__ void __launch_bounds__(kShiftMixThreads, kTokens > 4 ? 3 : 8) shift_mix_tile(const ShiftMixParameters<T> p) {
   const std::uint32_t index = blockIdx.x * kShiftMixThreads + threadIdx.x;
   const auto tiles = static_cast<std::uint32_t>((p.length + kTokens - 1) / kTokens);
   const std::uint32_t row_tile = index / p.vectors;
