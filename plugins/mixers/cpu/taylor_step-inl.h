@@ -1,6 +1,9 @@
 // CausalTaylorShift for a few tokens: the state of a head is read once and written once, straight from and to the
 // caller's buffers. 2·F·d floats moved for up to kStepTokens tokens, 4·F·d flops a token: memory bandwidth is the
 // bound.
+//
+// The tokens attend to the state as it was before them, and to each other by the polynomial itself, which loses fewer
+// digits than its features.
 #if defined(HSM_TAYLOR_STEP_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef HSM_TAYLOR_STEP_INL_H_
 #undef HSM_TAYLOR_STEP_INL_H_
@@ -46,6 +49,7 @@ struct StepScratch {
   float* values = buffers[3];   // (kStepTokens, columns)
   float* y = buffers[4];        // (kStepTokens, columns)
   float den[kStepTokens] = {};
+  float weights[kStepTokens][kStepTokens] = {};  // of each token and those of the step up to it
 };
 
 // Writes the features of one query or key: 1, x, then x_i x_((i+delta) mod d), for delta = 0 times `squares`.
@@ -97,8 +101,10 @@ HWY_NOINLINE void step_columns(const StepScratch& s, std::size_t last, const flo
       const std::size_t at = r * dim + v * lanes;
       FloatVec entry = is_partial(v) ? hn::MaskedLoad(mask, tag, state + at) : hn::LoadU(tag, state + at);
       for (std::size_t t = 0; t < kTokens; ++t) {
-        entry = hn::MulAdd(hn::Set(tag, keys[t * stride + r]), value[t][v], entry);
         sum[t][v] = hn::MulAdd(hn::Set(tag, queries[t * stride + r]), entry, sum[t][v]);
+      }
+      for (std::size_t t = 0; t < kTokens; ++t) {
+        entry = hn::MulAdd(hn::Set(tag, keys[t * stride + r]), value[t][v], entry);
       }
       if (is_partial(v)) {
         hn::BlendedStore(entry, mask, tag, state_out + at);
@@ -121,6 +127,12 @@ HWY_NOINLINE void step_columns(const StepScratch& s, std::size_t last, const flo
   for (std::size_t turn = 1; turn < kTurns; ++turn) {
     for (std::size_t t = 0; t < kTokens; ++t) {
       for (std::size_t v = 0; v < kVectors; ++v) sum[0][t][v] = hn::Add(sum[0][t][v], sum[turn][t][v]);
+    }
+  }
+  for (std::size_t t = 0; t < kTokens; ++t) {
+    for (std::size_t own = 0; own <= t; ++own) {
+      const FloatVec weight = hn::Set(tag, s.weights[t][own]);
+      for (std::size_t v = 0; v < kVectors; ++v) sum[0][t][v] = hn::MulAdd(weight, value[own][v], sum[0][t][v]);
     }
   }
   // The constant feature comes last: see add_constant.
@@ -160,27 +172,42 @@ void step_state(const StepScratch& s, const float* state, float* state_out) {
   }
 }
 
-// Adds one token to the normaliser's sums, and computes the token's denominator. `norm_out` may be `norm`.
-inline float step_norm(const float* keys, const float* queries, std::size_t features, const float* norm,
-                       float* norm_out) {
+// Returns the sum of a[i] b[i] for `count` floats.
+inline float step_product(const float* a, const float* b, std::size_t count) {
   const FloatTag tag;
   const std::size_t lanes = hn::Lanes(tag);
-  const float constant = norm[0] + keys[0];
-  FloatVec total = hn::Zero(tag);
-  const auto add = [&](std::size_t r, FloatVec entry) HWY_ATTR {
-    entry = hn::Add(entry, hn::LoadU(tag, keys + r));
-    total = hn::MulAdd(hn::LoadU(tag, queries + r), entry, total);
-    return entry;
-  };
-  std::size_t r = 1;
-  for (; r + lanes <= features; r += lanes) hn::StoreU(add(r, hn::LoadU(tag, norm + r)), tag, norm_out + r);
-  float sum = hn::ReduceSum(tag, total);
-  for (; r < features; ++r) {
-    norm_out[r] = norm[r] + keys[r];
-    sum += queries[r] * norm_out[r];
+  FloatVec sum = hn::Zero(tag);
+  for (std::size_t i = 0; i < count; i += lanes) {
+    const auto valid = hn::FirstN(tag, std::min(count - i, lanes));
+    sum = hn::MulAdd(hn::MaskedLoad(valid, tag, a + i), hn::MaskedLoad(valid, tag, b + i), sum);
   }
-  norm_out[0] = constant;
-  return sum + constant;
+  return hn::ReduceSum(tag, sum);
+}
+
+// Computes the weights of the tokens for each other, and their denominators.
+inline void step_weights(StepScratch& s, std::size_t tokens, const float* norm) {
+  for (std::size_t t = 0; t < tokens; ++t) {
+    const float* query = s.queries + t * s.stride + 1;
+    s.den[t] = step_product(query, norm + 1, s.features - 1);
+    for (std::size_t own = 0; own <= t; ++own) {
+      const float score = step_product(query, s.keys + own * s.stride + 1, s.dim);
+      s.weights[t][own] = (0.5f * score + 1.0f) * score + 1.0f;
+      s.den[t] += s.weights[t][own];
+    }
+    s.den[t] += norm[0];
+  }
+}
+
+// Adds the tokens to the normaliser's sums; `norm_out` may be `norm`.
+inline void step_norm(const StepScratch& s, std::size_t tokens, const float* norm, float* norm_out) {
+  const FloatTag tag;
+  const std::size_t lanes = hn::Lanes(tag);
+  for (std::size_t r = 0; r < s.features; r += lanes) {
+    const auto valid = hn::FirstN(tag, std::min(s.features - r, lanes));
+    FloatVec entry = hn::MaskedLoad(valid, tag, norm + r);
+    for (std::size_t t = 0; t < tokens; ++t) entry = hn::Add(entry, hn::LoadU(tag, s.keys + t * s.stride + r));
+    hn::BlendedStore(entry, valid, tag, norm_out + r);
+  }
 }
 
 // One pass over the state of a head for `tokens` <= kStepTokens tokens, whose rows are `stride` elements apart.
@@ -189,12 +216,11 @@ void step_tokens(StepScratch& s, const T* q, const T* k, const T* v, std::size_t
                  bool normalize, float temperature, const float* state, const float* norm, T* y, float* state_out,
                  float* norm_out) {
   for (std::size_t t = 0; t < tokens; ++t) {
-    float* keys = s.keys + t * s.stride;
-    float* queries = s.queries + t * s.stride;
-    step_features(k + t * stride, normalize, 1.0f, 1.0f, s, keys);
-    step_features(q + t * stride, normalize, temperature, 0.5f, s, queries);
-    s.den[t] = step_norm(keys, queries, s.features, t == 0 ? norm : norm_out, norm_out);
+    step_features(k + t * stride, normalize, 1.0f, 1.0f, s, s.keys + t * s.stride);
+    step_features(q + t * stride, normalize, temperature, 0.5f, s, s.queries + t * s.stride);
   }
+  step_weights(s, tokens, norm);
+  step_norm(s, tokens, norm, norm_out);
   pack_rows(v, stride, tokens, s.dim, s.columns, s.values);
   switch (tokens) {
     case 1:
