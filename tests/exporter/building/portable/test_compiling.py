@@ -1,4 +1,4 @@
-"""Compile a network with a stand-in for TensorRT: plugins are loaded and counted, options arrive, refusals are clear."""
+"""Compile a network with a stand-in for TensorRT: plugins are counted, options arrive, refusals are clear."""
 
 from __future__ import annotations
 
