@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -147,13 +148,13 @@ def _first_sizes(model: onnx.ModelProto) -> Sizes:
 
 
 def _write(model: onnx.ModelProto, folder: Path, scratch: Path) -> Path:
-    """Write a graph where an engine can be built from it, its external data linked beside it."""
+    """Write a graph where an engine can be built from it, its external data beside it."""
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
-            link = scratch / entry.value
-            if entry.key == "location" and not link.exists():
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to((folder / entry.value).resolve())
+            copy = scratch / entry.value
+            if entry.key == "location" and not copy.exists():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / entry.value, copy)
     path = scratch / "model.onnx"
     path.write_bytes(model.SerializeToString())
     return path

@@ -57,9 +57,9 @@ def gpu_session(
     """
     import onnxruntime
 
-    providers = [(provider, settings), "CPUExecutionProvider"]
-    if provider == "TensorrtExecutionProvider":
-        providers.insert(1, "CUDAExecutionProvider")
+    # What TensorRT does not take runs on CUDA, and what that does not take on the CPU.
+    others = {"CUDAExecutionProvider", "CPUExecutionProvider"} & set(onnxruntime.get_available_providers()) - {provider}
+    providers = [(provider, settings), *sorted(others, reverse=True)]
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), sess_options=_options(folder, kernels), providers=providers
     )

@@ -287,7 +287,7 @@ def test_a_changed_kit_accepts_nothing(run_template: Path, tmp_path: Path) -> No
     with pytest.raises(BadInputError, match=r"validation\.npz was changed"):
         accept_kit(kit / "result")
     (kit / "kit.json").write_text("[]")
-    with pytest.raises(BadInputError, match="not a hsm-export.kit file"):
+    with pytest.raises(BadInputError, match=r"not a hsm-export\.kit file"):
         accept_kit(kit / "result")
     with pytest.raises(BadInputError, match="not a folder"):
         accept_kit(tmp_path / "nowhere")
