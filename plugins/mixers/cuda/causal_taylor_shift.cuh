@@ -86,6 +86,56 @@ class FeatureWalk {
   int step_delta_;
 };
 
+// What a thread holds of one row of the state: every 32nd column from its own on.
+template <int kOwnColumns>
+struct StateRow {
+  int feature;
+  FeatureRows rows;
+  float norm;
+  float state[kOwnColumns];
+
+  // `carried` is row 0 of the head's state; rows from `end` on are not read.
+  __device__ __forceinline__ void load(const TaylorCall& call, std::int64_t carried, const FeatureWalk& walk, int end,
+                                       int column) {
+    feature = walk.feature();
+    rows = walk.rows();
+    const bool exists = feature < end;
+    norm = exists ? call.norm[carried + feature] : 0.0f;
+#pragma unroll
+    for (int j = 0; j < kOwnColumns; ++j) {
+      const bool inside = exists && column + 32 * j < call.dim;
+      state[j] = inside ? call.state[(carried + feature) * call.dim + column + 32 * j] : 0.0f;
+    }
+  }
+
+  // Takes in one token.
+  __device__ __forceinline__ void add(const float* key, const float* value, int column, int dim) {
+    const float phi = key[rows.first] * key[rows.second];
+    norm += phi;
+#pragma unroll
+    for (int j = 0; j < kOwnColumns; ++j) {
+      if (column + 32 * j < dim) state[j] += phi * value[column + 32 * j];
+    }
+  }
+
+  // Adds what the row says to a query.
+  __device__ __forceinline__ void ask(const float* query, int dim, float (&sum)[kOwnColumns], float& total) const {
+    const float weight = feature > dim && feature <= 2 * dim ? 0.5f : 1.0f;
+    const float phi = weight * query[rows.first] * query[rows.second];
+    total += phi * norm;
+#pragma unroll
+    for (int j = 0; j < kOwnColumns; ++j) sum[j] += phi * state[j];
+  }
+
+  __device__ __forceinline__ void store(float* to, float* norm_to, int column, int dim) const {
+#pragma unroll
+    for (int j = 0; j < kOwnColumns; ++j) {
+      if (column + 32 * j < dim) to[column + 32 * j] = state[j];
+    }
+    if (column == 0) *norm_to = norm;
+  }
+};
+
 // Grid: slices × heads. A slice is `segment_length` rows of the state, and `sums` takes (heads, slices + 1, tokens, d +
 // 1) parts; the last of them is the constant feature's, the largest term, to be added last.
 template <typename T, int kTokens, int kOwnColumns>
@@ -112,7 +162,8 @@ __global__ void __launch_bounds__(kStepThreads) causal_taylor_step(TaylorCall ca
   }
   __syncthreads();
 
-  // A warp takes one row at a time, or several narrow ones.
+  // A warp takes one row at a time, or several narrow ones; the loads of kBatch of them are under way together.
+  constexpr int kBatch = kOwnColumns == 1 ? 4 : (kOwnColumns == 2 ? 2 : 1);
   int width = 32;
   while (width / 2 >= dim) width /= 2;
   const int column = lane % width;
@@ -121,46 +172,34 @@ __global__ void __launch_bounds__(kStepThreads) causal_taylor_step(TaylorCall ca
   float total[kTokens] = {};
   const std::int64_t carried = (call.first_head + local) * call.features;
   float* const part = call.sums + local * (call.segments + 1) * kTokens * step_part(dim);
+  float* const constant = part + call.segments * kTokens * step_part(dim);
   const int begin = static_cast<int>(slice * call.segment_length);
   const int end = static_cast<int>(min(slice * call.segment_length + call.segment_length, std::int64_t{call.features}));
-  for (FeatureWalk walk(begin + warp * rows_at_once + lane / width, kStepWarps * rows_at_once, dim);
-       walk.feature() < end; walk.next()) {
-    const FeatureRows rows = walk.rows();
-    const int feature = walk.feature();
-    const float weight = feature > dim && feature <= 2 * dim ? 0.5f : 1.0f;
-    const std::int64_t at = (carried + feature) * dim;
-    float norm = call.norm[carried + feature];
-    float state[kOwnColumns];
+  FeatureWalk walk(begin + warp * rows_at_once + lane / width, kStepWarps * rows_at_once, dim);
+  while (walk.feature() < end) {
+    StateRow<kOwnColumns> row[kBatch];
 #pragma unroll
-    for (int j = 0; j < kOwnColumns; ++j) {
-      state[j] = column + 32 * j < dim ? call.state[at + column + 32 * j] : 0.0f;
+    for (int i = 0; i < kBatch; ++i) {
+      row[i].load(call, carried, walk, end, column);
+      walk.next();
     }
 #pragma unroll
-    for (int t = 0; t < kTokens; ++t) {
-      if (t >= tokens) break;
-      const float* const key = keys + t * (dim + 2);
-      const float* const query = queries + t * (dim + 2);
-      const float phi = key[rows.first] * key[rows.second];
-      const float asked = weight * query[rows.first] * query[rows.second];
-      norm += phi;
-      if (feature > 0) total[t] += asked * norm;
+    for (int i = 0; i < kBatch; ++i) {
+      if (row[i].feature >= end) break;
 #pragma unroll
-      for (int j = 0; j < kOwnColumns; ++j) {
-        if (column + 32 * j >= dim) break;
-        state[j] += phi * values[t * (dim + 2) + column + 32 * j];
-        if (feature > 0) {
-          sum[t][j] += asked * state[j];
+      for (int t = 0; t < kTokens; ++t) {
+        if (t >= tokens) break;
+        const int at = t * (dim + 2);
+        row[i].add(keys + at, values + at, column, dim);
+        if (row[i].feature > 0) {
+          row[i].ask(queries + at, dim, sum[t], total[t]);
         } else {
-          part[(call.segments * kTokens + t) * step_part(dim) + column + 32 * j] = state[j];
+          row[i].store(constant + t * step_part(dim), constant + t * step_part(dim) + dim, column, dim);
         }
       }
-      if (feature == 0 && column == 0) part[(call.segments * kTokens + t) * step_part(dim) + dim] = norm;
+      const std::int64_t at = carried + row[i].feature;
+      row[i].store(call.state_out + at * dim, call.norm_out + at, column, dim);
     }
-#pragma unroll
-    for (int j = 0; j < kOwnColumns; ++j) {
-      if (column + 32 * j < dim) call.state_out[at + column + 32 * j] = state[j];
-    }
-    if (column == 0) call.norm_out[carried + feature] = norm;
   }
 
   // Rows of a warp, then warps.

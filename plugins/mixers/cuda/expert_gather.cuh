@@ -57,7 +57,7 @@ __device__ __forceinline__ void add_heads(const ExpertMatMulParameters<T>& p, st
 
 // Grid: tokens × tiles of columns, heads (1 in the sum form).
 template <typename T, int kCount>
-__global__ void __launch_bounds__(kGatherThreads) expert_matmul_gather(const ExpertMatMulParameters<T> p) {
+__global__ void __launch_bounds__(kGatherThreads, 3) expert_matmul_gather(const ExpertMatMulParameters<T> p) {
   constexpr int kColumns = kGatherVectors * kCount;
   HSM_DYNAMIC_SHARED(float, partial);  // (kGatherParts, kColumns)
   const auto tiles = static_cast<unsigned>((p.outputs + kColumns - 1) / kColumns);

@@ -340,7 +340,7 @@ __device__ __forceinline__ void store_tile(const ExpertMatMulParameters<T>& p, c
 
 // Grid: tiles of tokens, tiles of columns, heads (1 in the sum form).
 template <typename T, int kTokens, template <typename, int> typename Product>
-__global__ void __launch_bounds__(2 * kTokens) expert_matmul_tile(const ExpertMatMulParameters<T> p) {
+__global__ void __launch_bounds__(2 * kTokens, 256 / kTokens) expert_matmul_tile(const ExpertMatMulParameters<T> p) {
   using Tile = ExpertTile<T, kTokens>;
   HSM_DYNAMIC_SHARED(typename Tile::Shared, shared);
   const std::int64_t first_token = static_cast<std::int64_t>(blockIdx.x) * kTokens;

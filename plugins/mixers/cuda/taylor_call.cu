@@ -63,8 +63,8 @@ int launch_accumulate(const TaylorCall& call, DType type, TaylorUnit unit, Strea
 int launch_combine(const TaylorCall& call, TaylorUnit unit, Stream stream) noexcept {
   const dim3 grid(static_cast<unsigned>(divide_up(call.head_count * call.features, kCombineWarps)));
   const dim3 block(32 * kCombineWarps);
-  return unit == TaylorUnit::kTensor ? HSM_LAUNCH(taylor_combine<TaylorUnit::kTensor>, grid, block, 0, stream, call)
-                                     : HSM_LAUNCH(taylor_combine<TaylorUnit::kSimt>, grid, block, 0, stream, call);
+  return unit == TaylorUnit::kTensor ? HSM_LAUNCH(taylor_combine<true>, grid, block, 0, stream, call)
+                                     : HSM_LAUNCH(taylor_combine<false>, grid, block, 0, stream, call);
 }
 
 int launch_attend(const TaylorCall& call, DType type, TaylorUnit unit, Stream stream) noexcept {

@@ -14,9 +14,9 @@ namespace hsm::cuda {
 inline constexpr int kCombineWarps = 8;
 inline constexpr int kCombineColumns = 8;  // of a lane; d is at most 256
 
-// Writes one row of sums, as the unit that reads it wants it: float32, or bfloat16 high parts and low parts. Row 0, the
-// constant feature, always stays float32.
-template <TaylorUnit kUnit>
+// Writes one row of sums, as the unit that reads it (kTensor: tensor cores) wants it: float32, or bfloat16 high parts
+// and low parts. Row 0, the constant feature, always stays float32.
+template <bool kTensor>
 __device__ __forceinline__ void store_sums(float* row, int feature, int width, int lane,
                                            const float (&sum)[kCombineColumns]) {
   // Lanes write over what other lanes read.
@@ -25,7 +25,7 @@ __device__ __forceinline__ void store_sums(float* row, int feature, int width, i
   for (int j = 0; j < kCombineColumns; ++j) {
     const int column = lane + 32 * j;
     if (column >= width) break;
-    if (kUnit == TaylorUnit::kTensor && feature > 0) {
+    if (kTensor && feature > 0) {
       auto* const planes = reinterpret_cast<__nv_bfloat16*>(row);
       const __nv_bfloat16 high = from_float<__nv_bfloat16>(sum[j]);
       planes[column] = high;
@@ -40,7 +40,7 @@ __device__ __forceinline__ void store_sums(float* row, int feature, int width, i
 // Grid: rows of sums × heads, eight to a block. Bidirectional: the first slot becomes the sum of all. Causal: each slot
 // becomes the state before its segment, and the state after the last goes out. The query's weight ½ of the squares
 // (delta = 0) is put on the slots.
-template <TaylorUnit kUnit>
+template <bool kTensor>
 __global__ void __launch_bounds__(32 * kCombineWarps) taylor_combine(TaylorCall call) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const std::int64_t index =
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(32 * kCombineWarps) taylor_combine(TaylorCall 
       before[j] = weight * sum[j];
     }
     if (call.causal) {
-      store_sums<kUnit>(row, feature, width, lane, before);
+      store_sums<kTensor>(row, feature, width, lane, before);
       if (lane == 0) slot[norm_offset(call) + feature] = weight * norm;
     }
     norm += added_norm;
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(32 * kCombineWarps) taylor_combine(TaylorCall 
 #pragma unroll
     for (int j = 0; j < kCombineColumns; ++j) sum[j] *= weight;
     float* const slot = slot_of(call, local, 0);
-    store_sums<kUnit>(slot + static_cast<std::int64_t>(feature) * width, feature, width, lane, sum);
+    store_sums<kTensor>(slot + static_cast<std::int64_t>(feature) * width, feature, width, lane, sum);
     if (lane == 0) slot[norm_offset(call) + feature] = weight * norm;
     return;
   }

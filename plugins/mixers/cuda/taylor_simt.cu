@@ -1,6 +1,6 @@
-#include "mixers/cuda/taylor_simt.cuh"
-
 #include "mixers/cuda/taylor_launch.h"
+#include "mixers/cuda/taylor_simt.cuh"
+#include "mixers/cuda/taylor_simt_attend.cuh"
 
 namespace hsm::cuda {
 namespace {
@@ -40,13 +40,16 @@ int launch_accumulate_simt(const TaylorCall& call, DType type, Stream stream) no
 
 int launch_attend_simt(const TaylorCall& call, DType type, Stream stream) noexcept {
   return with_element(type, [&](auto element) {
-    return with_columns(call.dim, [&](auto columns) -> int {
-      using T = decltype(element);
-      constexpr int kColumns = decltype(columns)::value;
-      using Tile = SimtTile<kColumns>;
-      const std::int64_t blocks = divide_up(call.length, Tile::kQueries) * call.head_count;
-      return HSM_LAUNCH((taylor_attend_simt<T, kColumns>), dim3(static_cast<unsigned>(blocks)), dim3(Tile::kThreads),
-                        Tile::attend_bytes(call.dim), stream, call);
+    return with_columns(call.dim, [&](auto columns) {
+      return with_terms(call, [&](auto sums, auto keys) -> int {
+        using T = decltype(element);
+        constexpr int kColumns = decltype(columns)::value;
+        using Tile = SimtTile<kColumns>;
+        const std::int64_t blocks = divide_up(call.length, Tile::kQueries) * call.head_count;
+        return HSM_LAUNCH((taylor_attend_simt<T, kColumns, decltype(sums)::value, decltype(keys)::value>),
+                          dim3(static_cast<unsigned>(blocks)), dim3(Tile::kThreads), Tile::attend_bytes(call.dim),
+                          stream, call);
+      });
     });
   });
 }

@@ -44,7 +44,7 @@ struct SimtTile {
   }
   static __host__ __device__ constexpr std::size_t accumulate_bytes(int dim) {
     return sizeof(float) * static_cast<std::size_t>(rounded((dim + 2) * kSumKeyStride) + kSumKeys * kValueStride +
-                                                    kSumKeys * kFeatureStride + kThreads + 2 * kFeatures);
+                                                    kSumKeys * kFeatureStride + kThreads);
   }
 };
 
@@ -128,7 +128,6 @@ __global__ void __launch_bounds__(256) taylor_accumulate_simt(TaylorCall call) {
   float* const values = keys + Tile::rounded((call.dim + 2) * Tile::kSumKeyStride);
   float* const phi = values + Tile::kSumKeys * Tile::kValueStride;
   float* const partial = phi + Tile::kSumKeys * Tile::kFeatureStride;
-  int* const rows = reinterpret_cast<int*>(partial + Tile::kThreads);
 
   const int tiles = (call.features + Tile::kFeatures - 1) / Tile::kFeatures;
   const int first_feature = static_cast<int>(blockIdx.x % tiles) * Tile::kFeatures;
@@ -138,12 +137,12 @@ __global__ void __launch_bounds__(256) taylor_accumulate_simt(TaylorCall call) {
   const std::int64_t end = min((segment + 1) * call.segment_length, head.valid);
   if (call.causal && segment * call.segment_length >= head.valid) return;  // a slot nobody reads
 
+  // Each thread makes one feature, of every fourth key.
   const int thread = static_cast<int>(threadIdx.x);
-  if (thread < Tile::kFeatures) {
-    const FeatureRows own = feature_rows(first_feature + thread, call.features, call.dim);
-    rows[2 * thread] = own.first * Tile::kSumKeyStride;
-    rows[2 * thread + 1] = own.second * Tile::kSumKeyStride;
-  }
+  const int own_feature = thread % Tile::kFeatures;
+  const FeatureRows rows = feature_rows(first_feature + own_feature, call.features, call.dim);
+  const float* const left = keys + rows.first * Tile::kSumKeyStride;
+  const float* const right = keys + rows.second * Tile::kSumKeyStride;
   float sum[Tile::kOwnFeatures][Tile::kOwnColumns] = {};
   float norm[Tile::kOwnFeatures] = {};
   for (std::int64_t first = segment * call.segment_length; first < end; first += Tile::kSumKeys) {
@@ -154,10 +153,10 @@ __global__ void __launch_bounds__(256) taylor_accumulate_simt(TaylorCall call) {
     load_rows<Tile::kSumKeys, kColumns, Tile::kThreads>(head.v + first * head.stride, head.stride, count, call.dim,
                                                         values);
     __syncthreads();
-    for (int i = thread; i < Tile::kSumKeys * Tile::kFeatures; i += Tile::kThreads) {
-      const int feature = i % Tile::kFeatures;
-      const int key = i / Tile::kFeatures;
-      phi[key * Tile::kFeatureStride + feature] = keys[rows[2 * feature] + key] * keys[rows[2 * feature + 1] + key];
+#pragma unroll
+    for (int i = 0; i < Tile::kSumKeys; i += Tile::kThreads / Tile::kFeatures) {
+      const int key = i + thread / Tile::kFeatures;
+      phi[key * Tile::kFeatureStride + own_feature] = left[key] * right[key];
     }
     __syncthreads();
     multiply(phi, Tile::kFeatureStride, values, Tile::kValueStride, Tile::kSumKeys, call.dim, sum);
@@ -179,177 +178,6 @@ __global__ void __launch_bounds__(256) taylor_accumulate_simt(TaylorCall call) {
     }
     if (lane == 0) slot[norm_offset(call) + feature] = norm[r];
   }
-}
-
-// What `attend` keeps for a tile of queries: in registers the sums and in shared memory the tiles.
-template <typename T, int kColumns>
-struct SimtAttend {
-  using Tile = SimtTile<kColumns>;
-
-  const TaylorCall& call;
-  const Head<T>& head;
-  std::int64_t first_query;
-  float* queries;  // (dim + 2, kQueryStride)
-  float* keys;     // (dim + 2, kKeyStride)
-  float* values;   // (kKeys, kValueStride): values, or rows of sums
-  float* weights;  // (kKeys, kQueryStride): p(q·k), or features of queries
-  float* partial;  // (kThreads)
-  float* norms;    // (kKeys)
-  int* rows;       // (2, kKeys, 2)
-  float sum[Tile::kOwnQueries][Tile::kOwnColumns];
-  float total[Tile::kOwnQueries];
-
-  __device__ SimtAttend(const TaylorCall& own_call, const Head<T>& own_head, std::int64_t first, float* shared)
-      : call(own_call), head(own_head), first_query(first), sum{}, total{} {
-    queries = shared;
-    keys = queries + Tile::rounded((call.dim + 2) * Tile::kQueryStride);
-    values = keys + Tile::rounded((call.dim + 2) * Tile::kKeyStride);
-    weights = values + Tile::kKeys * Tile::kValueStride;
-    partial = weights + Tile::kKeys * Tile::kQueryStride;
-    norms = partial + Tile::kThreads;
-    rows = reinterpret_cast<int*>(norms + Tile::kKeys);
-  }
-
-  __device__ void load_queries() {
-    const int count = clamp_count(head.valid - first_query, Tile::kQueries);
-    load_transposed<Tile::kQueries, Tile::kQueryStride, Tile::kThreads>(head.q + first_query * head.stride, head.stride,
-                                                                        count, call.dim, call.normalize,
-                                                                        head.temperature, queries, partial);
-    __syncthreads();
-  }
-
-  // Writes where the features of a step from `first` on are in the tile of queries.
-  __device__ void find_rows(int first, int* to) const {
-    const int i = static_cast<int>(threadIdx.x);
-    if (i >= Tile::kKeys) return;
-    const FeatureRows own = feature_rows(first + i, call.features, call.dim);
-    to[2 * i] = own.first * Tile::kQueryStride;
-    to[2 * i + 1] = own.second * Tile::kQueryStride;
-  }
-
-  // Adds phi(queries) times the sums, row 0 last: it is the largest term.
-  __device__ void add_sums(const float* slot) {
-    const std::int64_t width = (call.dim + 7) / 8 * 8;
-    const float* const norm = slot + norm_offset(call);
-    find_rows(1, rows);
-    __syncthreads();
-    int parity = 0;
-    for (int first = 1; first < call.features; first += Tile::kKeys, parity ^= 1) {
-      const int count = clamp_count(call.features - first, Tile::kKeys);
-      load_rows<Tile::kKeys, kColumns, Tile::kThreads>(slot + first * width, width, count, static_cast<int>(width),
-                                                       values);
-      const int* const own = rows + parity * 2 * Tile::kKeys;
-      for (int i = static_cast<int>(threadIdx.x); i < Tile::kKeys * Tile::kQueries; i += Tile::kThreads) {
-        const int feature = i / Tile::kQueries;
-        const int query = i % Tile::kQueries;
-        weights[feature * Tile::kQueryStride + query] =
-            queries[own[2 * feature] + query] * queries[own[2 * feature + 1] + query];
-      }
-      const int i = static_cast<int>(threadIdx.x);
-      if (i < Tile::kKeys) norms[i] = i < count ? norm[first + i] : 0.0f;
-      find_rows(first + Tile::kKeys, rows + (parity ^ 1) * 2 * Tile::kKeys);
-      __syncthreads();
-      multiply(weights, Tile::kQueryStride, values, Tile::kValueStride, Tile::kKeys, call.dim, sum);
-      multiply_column(weights, Tile::kQueryStride, norms, Tile::kKeys, total);
-      __syncthreads();
-    }
-  }
-
-  // Adds the constant feature's row of the sums.
-  __device__ void add_constant(const float* slot) {
-    const int lane = static_cast<int>(threadIdx.x) % Tile::kSide;
-    const float norm = slot[norm_offset(call)];
-#pragma unroll
-    for (int c = 0; c < Tile::kOwnColumns; ++c) {
-      const int column = (c / Tile::kVector * Tile::kSide + lane) * Tile::kVector + c % Tile::kVector;
-      const float constant = column < call.dim ? slot[column] : 0.0f;
-#pragma unroll
-      for (int r = 0; r < Tile::kOwnQueries; ++r) sum[r][c] += constant;
-    }
-#pragma unroll
-    for (int r = 0; r < Tile::kOwnQueries; ++r) total[r] += norm;
-  }
-
-  // Turns the scores of this thread into weights, in shared memory. Keys from `limit` of a row on do not count.
-  __device__ void store_weights(const float (&scores)[Tile::kOwnQueries][Tile::kOwnKeys], std::int64_t first_key,
-                                std::int64_t end) {
-    const int row = static_cast<int>(threadIdx.x) / Tile::kSide * Tile::kOwnQueries;
-    const int column = static_cast<int>(threadIdx.x) % Tile::kSide * Tile::kOwnKeys;
-#pragma unroll
-    for (int c = 0; c < Tile::kOwnKeys; ++c) {
-      Floats<Tile::kOwnQueries> own;
-#pragma unroll
-      for (int r = 0; r < Tile::kOwnQueries; ++r) {
-        const std::int64_t key = first_key + column + c;
-        const bool counts = key < end && (!call.causal || key <= first_query + row + r);
-        own.values[r] = counts ? taylor_weight(scores[r][c]) : 0.0f;
-        total[r] += own.values[r];
-      }
-      *reinterpret_cast<Floats<Tile::kOwnQueries>*>(weights + (column + c) * Tile::kQueryStride + row) = own;
-    }
-  }
-
-  // Adds the keys begin..end-1 by the polynomial.
-  __device__ void add_keys(std::int64_t begin, std::int64_t end) {
-    for (std::int64_t first = begin; first < end; first += Tile::kKeys) {
-      const int count = clamp_count(end - first, Tile::kKeys);
-      load_transposed<Tile::kKeys, Tile::kKeyStride, Tile::kThreads>(head.k + first * head.stride, head.stride, count,
-                                                                     call.dim, call.normalize, 1.0f, keys, partial);
-      load_rows<Tile::kKeys, kColumns, Tile::kThreads>(head.v + first * head.stride, head.stride, count, call.dim,
-                                                       values);
-      __syncthreads();
-      float scores[Tile::kOwnQueries][Tile::kOwnKeys] = {};
-      multiply(queries, Tile::kQueryStride, keys, Tile::kKeyStride, call.dim, Tile::kKeys, scores);
-      store_weights(scores, first, end);
-      __syncthreads();
-      multiply(weights, Tile::kQueryStride, values, Tile::kValueStride, Tile::kKeys, call.dim, sum);
-      __syncthreads();
-    }
-  }
-
-  // Divides by the weights and writes; padding becomes zero.
-  __device__ void store() {
-    const int lane = static_cast<int>(threadIdx.x) % Tile::kSide;
-#pragma unroll
-    for (int r = 0; r < Tile::kOwnQueries; ++r) {
-      const std::int64_t query = first_query + static_cast<int>(threadIdx.x) / Tile::kSide * Tile::kOwnQueries + r;
-      if (query >= head.length) break;
-      const bool exists = query < head.valid;
-      const float factor = head.scale / total[r];
-#pragma unroll
-      for (int c = 0; c < Tile::kOwnColumns; ++c) {
-        const int column = (c / Tile::kVector * Tile::kSide + lane) * Tile::kVector + c % Tile::kVector;
-        if (column < call.dim) {
-          head.y[query * head.stride + column] = from_float<T>(exists ? sum[r][c] * factor : 0.0f);
-        }
-      }
-    }
-  }
-};
-
-// Queries of one tile. Grid: query tiles × heads.
-template <typename T, int kColumns>
-__global__ void __launch_bounds__(256) taylor_attend_simt(TaylorCall call) {
-  using Tile = SimtTile<kColumns>;
-  HSM_DYNAMIC_SHARED(float, shared);
-  const std::int64_t tiles = (call.length + Tile::kQueries - 1) / Tile::kQueries;
-  const std::int64_t local = blockIdx.x / tiles;
-  const Head<T> head(call, local);
-  SimtAttend<T, kColumns> tile(call, head, blockIdx.x % tiles * Tile::kQueries, shared);
-  if (tile.first_query < head.valid) {
-    tile.load_queries();
-    const std::int64_t segment = call.causal ? tile.first_query / call.segment_length : 0;
-    const float* const slot = call.sums == nullptr ? nullptr : slot_of(call, local, segment);
-    if (slot != nullptr) tile.add_sums(slot);
-    if (call.causal) {
-      tile.add_keys(segment * call.segment_length, min(tile.first_query + Tile::kQueries, head.valid));
-    } else if (slot == nullptr) {
-      tile.add_keys(0, head.valid);
-    }
-    reduce_row(tile.total);
-    if (slot != nullptr) tile.add_constant(slot);
-  }
-  tile.store();
 }
 
 }  // namespace hsm::cuda

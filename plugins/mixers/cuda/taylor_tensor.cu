@@ -1,6 +1,6 @@
-#include "mixers/cuda/taylor_tensor.cuh"
-
 #include "mixers/cuda/taylor_launch.h"
+#include "mixers/cuda/taylor_tensor.cuh"
+#include "mixers/cuda/taylor_tensor_attend.cuh"
 
 namespace hsm::cuda {
 namespace {
@@ -20,8 +20,7 @@ int with_half(DType type, Body&& body) {
 }
 
 std::size_t attend_bytes(const TaylorCall& call) {
-  const bool sums = call.sums != nullptr;
-  return tensor_attend_bytes(call.dim, sums, !sums || call.causal);
+  return with_terms(call, [&](auto sums, auto keys) { return tensor_attend_bytes(call.dim, sums, keys); });
 }
 
 }  // namespace
@@ -53,13 +52,15 @@ int launch_accumulate_tensor(const TaylorCall& call, DType type, Stream stream) 
 
 int launch_attend_tensor(const TaylorCall& call, DType type, Stream stream) noexcept {
   return with_half(type, [&](auto element) {
-    return with_columns(call.dim, [&](auto columns) -> int {
-      using T = decltype(element);
-      constexpr int kColumns = decltype(columns)::value;
-      using Tile = TensorTile<kColumns>;
-      const std::int64_t blocks = divide_up(call.length, Tile::kQueries) * call.head_count;
-      return HSM_LAUNCH((taylor_attend_tensor<T, kColumns>), dim3(static_cast<unsigned>(blocks)), dim3(Tile::kThreads),
-                        attend_bytes(call), stream, call);
+    return with_columns(call.dim, [&](auto columns) {
+      return with_terms(call, [&](auto sums, auto keys) -> int {
+        using T = decltype(element);
+        constexpr int kColumns = decltype(columns)::value;
+        using Tile = TensorTile<kColumns>;
+        const std::int64_t blocks = divide_up(call.length, Tile::kQueries) * call.head_count;
+        return HSM_LAUNCH((taylor_attend_tensor<T, kColumns, decltype(sums)::value, decltype(keys)::value>),
+                          dim3(static_cast<unsigned>(blocks)), dim3(Tile::kThreads), attend_bytes(call), stream, call);
+      });
     });
   });
 }
