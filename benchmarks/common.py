@@ -1,7 +1,8 @@
 """What the benchmarks share: threads, single-operator sessions, accuracy checks, timing in turns, claims.
 
 Every script checks the numbers before it times anything, times its peers in the same run with the same number of
-threads, prints one line a claim (`claim, measured, bound, verdict`) and writes build/benchmarks/<script>.json.
+threads (HSM_THREADS; one a core without it), prints one line a claim (`claim, measured, bound, verdict`) and writes
+build/benchmarks/<script>-<threads>.json.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import os
 THREADS = int(os.environ.get("HSM_THREADS", len(os.sched_getaffinity(0))))
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = str(THREADS)
+# Idle threads of OpenMP and OpenBLAS spin for 10 and 100 ms by default, on the cores of whoever's turn is next. These
+# make it about 1 ms, longer than any gap within a call; take_turns then waits until they sleep.
+os.environ["GOMP_SPINCOUNT"] = "30000"
+os.environ["OPENBLAS_THREAD_TIMEOUT"] = "18"
 
 import argparse  # noqa: E402
 import datetime  # noqa: E402
 import json  # noqa: E402
 import platform  # noqa: E402
-import shutil  # noqa: E402  # noqa: E402
+import shutil  # noqa: E402
 import statistics  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
@@ -44,7 +49,11 @@ torch.set_num_threads(THREADS)
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "benchmarks"
 PACKAGES = ("torch", "onnxruntime", "onnx", "numpy")
-_TURN_SECONDS = 0.02
+_TURN_SECONDS = 0.01
+# A contestant whose calls take as long as this together gets no further turn, but no fewer than three.
+_CONTEST_SECONDS = 0.5
+_LEAST_TURNS = 3
+_PAUSE_SECONDS = 0.005 if THREADS > 1 else 0.0
 _OPSETS = (("", 21), ("hsm", 1), ("com.microsoft", 1))
 
 Array = NDArray[Any]
@@ -83,6 +92,10 @@ class Report:
         """Record a claim that a ratio stays below a bound."""
         self.claims.append(Claim(claim, f"{ratio:.3g}", f"<= {bound:g}", ratio <= bound))
 
+    def exactly(self, claim: str, value: float, expected: float) -> None:
+        """Record a claim that a value is the expected one to the last digit."""
+        self.claims.append(Claim(claim, f"{value:.3g}", f"= {expected:g}", value == expected))
+
     def row(self, **values: Any) -> None:
         """Record a measurement; numbers are rounded to four digits."""
         rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in values.items()}
@@ -112,7 +125,7 @@ class Report:
         }
         folder = RESULTS / "quick" if self.quick else RESULTS
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{self.name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (folder / f"{self.name}-{THREADS}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def arguments(description: str) -> bool:
@@ -133,25 +146,34 @@ def commit() -> str:
 def take_turns(calls: Mapping[str, Call], repetitions: int) -> dict[str, Spread]:
     """Time calls against each other: they take turns, so that whatever else the machine does hits all alike.
 
-    A turn is one call that does not count and then at least 20 ms of calls; it contributes their median.
+    A turn is at least 10 ms of calls, after one that does not count where calls are short; it contributes their median.
     """
+    for call in calls.values():
+        call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
     for turn in range(repetitions):
         start = turn % len(names)
         for name in names[start:] + names[:start]:
-            seconds[name].append(_turn(calls[name]))
+            if turn < _LEAST_TURNS or sum(seconds[name]) < _CONTEST_SECONDS:
+                time.sleep(_PAUSE_SECONDS)
+                seconds[name].append(_turn(calls[name]))
     return {name: Spread.of(values) for name, values in seconds.items()}
 
 
 def _turn(call: Call) -> float:
-    call()
-    seconds: list[float] = []
+    seconds = [_seconds(call)]
+    if seconds[0] < _TURN_SECONDS:
+        seconds.clear()
     while sum(seconds) < _TURN_SECONDS:
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(_seconds(call))
     return statistics.median(seconds)
+
+
+def _seconds(call: Call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 @dataclass(frozen=True)

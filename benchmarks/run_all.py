@@ -1,45 +1,68 @@
-"""Run every benchmark and bring the tables of docs/performance.md up to date: `make bench`."""
+"""Run every benchmark with one thread and with one a core, and bring docs/performance.md up to date: `make bench`.
+
+Some ten minutes on two cores. Let nothing else run meanwhile.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import write_tables
 
 FOLDER = Path(__file__).resolve().parent
+# What is measured with every number of threads, and what with one number only.
 SCRIPTS = (
-    "taylor_auto_choice",
+    "shift_mix_vs_memcpy",
     "taylor_shift_vs_attention",
     "taylor_shift_vs_sgemm",
-    "taylor_shift_memory",
-    "shift_mix_vs_memcpy",
     "expert_matmul_vs_sgemm",
     "whole_models",
+    "decode_bytes",
+    "decode_context",
 )
+ONE_THREAD = ("taylor_auto_choice",)
+ALL_THREADS = ("taylor_shift_memory",)
 
 
 def main() -> int:
     """Run the scripts one after the other; returns 1 when one of them failed."""
+    cores = len(os.sched_getaffinity(0))
+    known = (*SCRIPTS, *ONE_THREAD, *ALL_THREADS)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the scripts; writes no tables")
-    parser.add_argument("names", nargs="*", help=f"some of {', '.join(SCRIPTS)}; all when none is named")
+    parser.add_argument(
+        "--threads", type=_counts, default=sorted({1, cores}), help="comma-separated; default: 1 and one a core"
+    )
+    parser.add_argument("names", nargs="*", help=f"some of {', '.join(known)}; all when none is named")
     options = parser.parse_args()
-    failed = [name for name in options.names or SCRIPTS if not run(name, options.quick)]
+    runs = [(name, threads) for threads in options.threads for name in SCRIPTS]
+    runs += [(name, 1) for name in ONE_THREAD] + [(name, max(options.threads)) for name in ALL_THREADS]
+    chosen = options.names or known
+    failed = [run for run in runs if run[0] in chosen and not succeeds(*run, options.quick)]
     if not options.quick:
         write_tables.main()
-    for name in failed:
-        print(f"error: {name} failed", file=sys.stderr)
+    for name, threads in failed:
+        print(f"error: {name} failed with {threads} threads", file=sys.stderr)
     return 1 if failed else 0
 
 
-def run(name: str, quick: bool) -> bool:
+def _counts(text: str) -> list[int]:
+    return sorted({int(part) for part in text.split(",")})
+
+
+def succeeds(name: str, threads: int, quick: bool) -> bool:
     """Run one script; returns whether it succeeded."""
-    print(f"== {name}", flush=True)
+    print(f"== {name}, {threads} threads", flush=True)
     command = [sys.executable, str(FOLDER / f"{name}.py"), *(["--quick"] if quick else [])]
-    return subprocess.run(command).returncode == 0
+    start = time.monotonic()
+    done = subprocess.run(command, env={**os.environ, "HSM_THREADS": str(threads)})
+    print(f"   {time.monotonic() - start:.0f} s", file=sys.stderr)
+    return done.returncode == 0
 
 
 if __name__ == "__main__":

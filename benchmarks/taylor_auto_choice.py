@@ -35,25 +35,35 @@ def main() -> None:
 
 def compare(report: common.Report, dim: int, quick: bool) -> float:
     """Record one width; return the largest ratio of the chosen form to the better one."""
-    ratios = []
-    for row in measure(dim, 1 if quick else 9):
-        best = min(row["direct"], row["efficient"])
-        ratios.append(row["auto"] / best)
-        report.row(
-            dim=dim,
-            length=int(row["length"]),
-            direct_us=row["direct"] * 1e6,
-            efficient_us=row["efficient"] * 1e6,
-            direct_over_efficient=row["direct"] / row["efficient"],
-            auto_over_best=ratios[-1],
-        )
-    return max(ratios)
+    rows = measure(dim, 1 if quick else 9)
+    ratios = [row["auto"] / min(row["direct"], row["efficient"]) for row in rows]
+    worst = max(range(len(rows)), key=ratios.__getitem__)
+    report.row(
+        dim=dim,
+        features=features(dim),
+        lengths=f"{rows[0]['length']:.0f}-{rows[-1]['length']:.0f}",
+        forms_cross_at=crossing(rows),
+        auto_over_best=ratios[worst],
+        at_length=int(rows[worst]["length"]),
+        direct_us=rows[worst]["direct"] * 1e6,
+        efficient_us=rows[worst]["efficient"] * 1e6,
+    )
+    return ratios[worst]
+
+
+def crossing(rows: list[dict[str, float]]) -> int:
+    """Return the first length measured at which the efficient form is the quicker one, 0 when there is none."""
+    return next((int(row["length"]) for row in rows if row["efficient"] < row["direct"]), 0)
+
+
+def features(dim: int) -> int:
+    """Return how many features a key has."""
+    return 1 + dim + dim * (dim + 1) // 2
 
 
 def measure(dim: int, repetitions: int) -> list[dict[str, float]]:
     """Time both forms and the chosen one at lengths around the crossover; times in seconds."""
-    features = 1 + dim + dim * (dim + 1) // 2
-    shapes = [f"{dim}:{max(1, round(features * multiple))}" for multiple in MULTIPLES]
+    shapes = [f"{dim}:{max(1, round(features(dim) * multiple))}" for multiple in MULTIPLES]
     done = subprocess.run([str(PROGRAM), str(repetitions), "1", *shapes], capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+Row = dict[str, Any]
+Record = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- tables: python benchmarks/write_tables.py -->\n", "<!-- end of tables -->\n"
@@ -14,7 +16,7 @@ BEGIN, END = "<!-- tables: python benchmarks/write_tables.py -->\n", "<!-- end o
 
 def main() -> None:
     """Replace what stands between the marks."""
-    records = [json.loads(path.read_text()) for path in sorted((ROOT / "build" / "benchmarks").glob("*.json"))]
+    records = [json.loads(path.read_text()) for path in sorted((ROOT / "build" / "benchmarks").glob("*-*.json"))]
     text = TARGET.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
@@ -22,40 +24,54 @@ def main() -> None:
     print(f"wrote {TARGET.relative_to(ROOT)}", file=sys.stderr)
 
 
-def tables(records: list[dict[str, Any]]) -> str:
-    """Return the claims of all scripts, then the measurements of each."""
-    lines = ["## Claims", "", "| claim | measured | bound | verdict |", "| --- | ---: | ---: | --- |"]
-    for record in records:
-        for item in record["claims"]:
-            verdict = "met" if item["holds"] else "**not met**"
-            lines.append(f"| {item['claim']} | {item['measured']} | {item['bound']} | {verdict} |")
-    for record in records:
-        lines += ["", f"## {record['script'].replace('_', ' ')}", "", *_about(record)]
-        for rows in _groups(record["rows"]):
-            lines += ["", *_table(rows)]
+def tables(records: list[Record]) -> str:
+    """Return the claims of all scripts by number of threads, then the measurements of each."""
+    by_script: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: (record["script"], record["threads"])):
+        by_script.setdefault(record["script"], []).append(record)
+    lines = _claims([record for group in by_script.values() for record in group])
+    for script, group in by_script.items():
+        lines += ["", f"## {script.replace('_', ' ')}", "", *_about(group)]
+        rows = [{"threads": record["threads"], **row} for record in group for row in record["rows"]]
+        for table in _groups(rows):
+            lines += ["", *_table(table)]
     return "\n".join(lines) + "\n"
 
 
-def _about(record: dict[str, Any]) -> list[str]:
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    before, after = record["load"]
+def _claims(records: list[Record]) -> list[str]:
+    """Return a row for each claim, with a column for each number of threads; a bound that is missed is bold."""
+    counts = sorted({record["threads"] for record in records})
+    measured: dict[tuple[str, str], dict[int, str]] = {}
+    for record in records:
+        for item in record["claims"]:
+            value = item["measured"] if item["holds"] else f"**{item['measured']}**"
+            measured.setdefault((item["claim"], item["bound"]), {})[record["threads"]] = value
+    heads = [f"{count} thread{'s' if count > 1 else ''}" for count in counts]
+    lines = ["## Claims", "", f"| claim | bound | {' | '.join(heads)} |", f"| --- | ---: |{' ---: |' * len(counts)}"]
+    for (claim, bound), values in measured.items():
+        lines.append(f"| {claim} | {bound} | {' | '.join(values.get(count, '') for count in counts)} |")
+    return lines
+
+
+def _about(records: list[Record]) -> list[str]:
+    """Say when, where and with what the runs were made."""
+    first = records[0]
+    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
+    loads = "; ".join(f"{r['threads']}: {r['load'][0]:.1f} to {r['load'][1]:.1f}" for r in records)
     return [
-        f"{record['date']}, commit {record['commit']}, {record['machine']}, {record['threads']} threads; {versions}; "
-        f"load average {before:.1f} before, {after:.1f} after."
+        f"{first['date']}, commit {first['commit']}, {first['machine']}; {versions}; load average by threads {loads}."
     ]
 
 
-def _groups(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Split rows into runs with the same columns."""
-    groups: list[list[dict[str, Any]]] = []
+def _groups(rows: list[Row]) -> list[list[Row]]:
+    """Put rows with the same columns together."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        if not groups or list(groups[-1][0]) != list(row):
-            groups.append([])
-        groups[-1].append(row)
-    return groups
+        groups.setdefault(tuple(row), []).append(row)
+    return list(groups.values())
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
+def _table(rows: list[Row]) -> list[str]:
     names = list(rows[0])
     head = "| " + " | ".join(name.replace("_", " ") for name in names) + " |"
     rule = "|" + "|".join(" ---: " for _ in names) + "|"
@@ -64,7 +80,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
 
 def _cell(value: Any) -> str:
     if not isinstance(value, float):
-        return str(value)
+        return "" if value is None else str(value)
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
