@@ -20,6 +20,15 @@ def test_json_round_trip(name: str) -> None:
     assert ModelConfig.from_json(config.to_json(indent=None)) == config
 
 
+def test_a_window_is_written_only_where_there_is_one() -> None:
+    # Fingerprints hash this text: a model without a window keeps the one that it had before windows were known.
+    assert not any("window" in config.to_json() for config in MODELS.values())
+    windowed = ModelConfig.from_json(changed("hybrid", ["layers", 1, "mixer", "window"], 7))
+    assert windowed.layers[1].mixer == dataclasses.replace(MODELS["hybrid"].layers[1].mixer, window=7)  # type: ignore[call-arg]
+    assert windowed.to_json().count("window") == 1
+    assert ModelConfig.from_json(windowed.to_json()) == windowed
+
+
 def changed(name: str, path: list[str | int], value: Any) -> str:
     """The JSON of an example with one value replaced."""
     data = json.loads(MODELS[name].to_json())
@@ -58,6 +67,8 @@ REFUSALS = [
     ("hsm", [*MIXER, "shifts"], [1, 2, 3], "does not split into 3"),
     ("hsm", [*MIXER, "shifts"], [2**31], "below 2"),
     ("hsm", [*LAYER, "feed_forward", "hidden"], 0, "hidden must be positive"),
+    ("hybrid", ["layers", 1, "mixer", "window"], 0, r"layers\[1\].mixer.window must be at least 1"),
+    ("hybrid", ["layers", 3, "mixer", "window"], 2.5, "window"),
     ("taylor_shift", [*MIXER, "causal"], False, "needs causal TaylorShift"),
     ("taylor_shift", [*MIXER, "output_norm"], True, "output_norm has no meaning"),
     ("taylor_shift", [*MIXER, "heads"], 3, "not a multiple of heads 3"),
