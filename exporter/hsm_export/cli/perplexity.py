@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command("perplexity")
 @click.argument("model", type=click.Path())
 @click.argument("text", type=click.Path())
-@click.option("--runtime", metavar="NAME", help="ort-fused, ort, torch [default: the fastest that works].")
+@click.option("--runtime", metavar="NAME", help="ort-fused, ort, torch, … [default: the fastest that works].")
 @click.option("--tokenizer", type=click.Path(), help="Hugging Face tokenizer.json [default: bytes].")
 @click.option("--chunk", default=256, show_default=True, help="Tokens of one call.")
 @json_option

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 from ..errors import MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
+    import onnx
+
+    from .state_spec import StateSpec
     from .steppers import Stepper
 
-ORT_RUNTIMES = ("ort-fused", "ort")
+ONNX_RUNTIMES = ("ort-fused", "ort", "cuda-emulated", "onnx-reference")
 TORCH_RUNTIMES = {"torch": "fp32", "torch64": "fp64"}
-RUNTIMES = (*ORT_RUNTIMES, *TORCH_RUNTIMES)
+RUNTIMES = (*ONNX_RUNTIMES, *TORCH_RUNTIMES)
 
 
 def open_stepper(model: str | Path, runtime: str | None, rollback: int = 0) -> tuple[str, Stepper]:
@@ -24,7 +27,7 @@ def open_stepper(model: str | Path, runtime: str | None, rollback: int = 0) -> t
         if rollback:
             raise UsageError("the spare slots of a file's rings are fixed", "export it with --rollback")
         return _open_file(Path(model), runtime or _best())
-    if runtime in ORT_RUNTIMES:
+    if runtime in ONNX_RUNTIMES:
         return _open_exported(model, runtime, rollback)
     return _open_checkpoint(model, runtime or "torch", rollback)
 
@@ -38,23 +41,36 @@ def _best() -> str:
     """Return the fastest runtime of ONNX files that works here."""
     from ..runtimes import get
 
-    return next((name for name in ORT_RUNTIMES if get(name).available() is None), "ort")
+    return "ort-fused" if get("ort-fused").available() is None else "ort"
 
 
 def _open_file(path: Path, runtime: str) -> tuple[str, Stepper]:
     from ..runtimes import get
     from ..validation.model_file import open_model
     from .state_spec import StateSpec
-    from .steppers import OrtStepper
 
     if runtime in TORCH_RUNTIMES:
         raise UsageError(f"the runtime {runtime} runs checkpoints, not ONNX files", "name the checkpoint instead")
+    file = open_model(path)
+    spec = StateSpec.from_metadata({item.key: item.value for item in file.model.metadata_props}, str(path))
     reason = get(runtime).available()
     if reason:
         raise MissingDependencyError(f"the runtime {runtime} does not work here: {reason}")
-    file = open_model(path)
-    spec = StateSpec.from_metadata({item.key: item.value for item in file.model.metadata_props}, str(path))
-    return runtime, OrtStepper(file.model, path.parent, spec, fused=runtime == "ort-fused")
+    return runtime, _stepper(file.model, path, spec, runtime)
+
+
+def _stepper(model: onnx.ModelProto, path: Path, spec: StateSpec, runtime: str) -> Stepper:
+    from ..native import custom_ops_path, emulated_ops_path
+    from .steppers import OrtStepper, ReferenceStepper
+
+    if runtime == "onnx-reference":
+        import onnx
+
+        onnx.load_external_data_for_model(model, str(path.parent))
+        return ReferenceStepper(model, spec)
+    libraries = {"ort-fused": custom_ops_path, "cuda-emulated": emulated_ops_path}
+    kernels = libraries[runtime]() if runtime in libraries else None
+    return OrtStepper(model, path.parent, spec, kernels=kernels)
 
 
 def _open_exported(checkpoint: str | Path, runtime: str, rollback: int) -> tuple[str, Stepper]:

@@ -38,8 +38,9 @@ class DecodeSession:
 
     Args:
         model: an ONNX file exported with `decode=True`, a checkpoint, or `zoo:NAME`.
-        runtime: "ort-fused" (default for files where the kernels are there), "ort", "torch" (default for checkpoints)
-            or "torch64"; a checkpoint given to ONNX Runtime is exported to a temporary file first.
+        runtime: "ort-fused" (default for files where the kernels are there), "ort", "onnx-reference",
+            "cuda-emulated", "torch" (default for checkpoints) or "torch64"; a checkpoint for a runtime of ONNX files
+            is exported to a temporary one first.
         batch: rows B; `reset` can change it.
         capacity: tokens that a row must be able to reach. Caches of keys and values get as much room, unless the
             file's are fixed, which must then suffice; states that do not grow need none.

@@ -57,25 +57,30 @@ class OrtStepper:
         model: the decode graph; bfloat16 ones are rewritten to what ONNX Runtime can run, their states stay bfloat16.
         folder: the directory that its external data is relative to.
         spec: its states.
-        fused: run nodes of domain `hsm` with the fused kernels.
+        kernels: the custom-op library that runs nodes of domain `hsm`; None runs their bodies.
         in_place: bind one buffer to both names where that is safe.
 
     Raises:
-        MissingDependencyError: ONNX Runtime or the fused kernels are missing.
+        MissingDependencyError: ONNX Runtime does not take the library.
     """
 
     def __init__(
-        self, model: onnx.ModelProto, folder: Path, spec: StateSpec, *, fused: bool, in_place: bool = True
+        self,
+        model: onnx.ModelProto,
+        folder: Path,
+        spec: StateSpec,
+        *,
+        kernels: Path | None = None,
+        in_place: bool = True,
     ) -> None:
-        from ..native import custom_ops_path
         from ..runtimes.bfloat16 import widen_bfloat16
         from ..runtimes.session import cpu_session
 
         self.spec = spec
         self.vocab_size = _vocabulary(model)
         runnable = widen_bfloat16(model)
-        self.in_place = updated_in_place(runnable, spec, fused=fused) if in_place else frozenset()
-        self._session = cpu_session(runnable, folder, kernels=custom_ops_path() if fused else None)
+        self.in_place = updated_in_place(runnable, spec, fused=kernels is not None) if in_place else frozenset()
+        self._session = cpu_session(runnable, folder, kernels=kernels)
         self._binding = self._session.io_binding()
         self._bound: State = {}
         self._spare: State = {}
@@ -107,6 +112,35 @@ class OrtStepper:
         kind = _BFLOAT16 if array.dtype == ml_dtypes.bfloat16 else array.dtype.type
         bind(name, "cpu", 0, kind, array.shape, array.ctypes.data)
         self._bound[name] = array  # the binding holds an address only
+
+
+class ReferenceStepper:
+    """A decode graph in onnx's own Python evaluator: slow, and nobody else's mistakes.
+
+    Args:
+        model: the decode graph with its weights.
+        spec: its states.
+    """
+
+    def __init__(self, model: onnx.ModelProto, spec: StateSpec) -> None:
+        from onnx.reference import ReferenceEvaluator
+
+        from ..runtimes.summation import products
+
+        self.spec = spec
+        self.vocab_size = _vocabulary(model)
+        self._evaluator = ReferenceEvaluator(model, new_ops=products())
+
+    def run(self, tokens: Array, position: Array, lengths: Array, state: State) -> tuple[Array, State]:
+        feed = {"tokens": tokens, "position": position, "lengths": lengths, **state}
+        names = ["logits", *(tensor.present for tensor in self.spec.tensors)]
+        try:
+            with np.errstate(all="ignore"):
+                results: list[Any] = self._evaluator.run(names, feed)
+        except Exception as error:  # whatever NumPy raises inside an operator
+            raise HsmExportError(f"onnx's evaluator cannot run the decode step: {error}") from error
+        present = {tensor.past: array for tensor, array in zip(self.spec.tensors, results[1:], strict=True)}
+        return results[0], present
 
 
 class TorchStepper:

@@ -15,6 +15,7 @@ from tests.exporter.exporting.models import MIXERS, language_model
 import hsm_export
 from hsm_export.decoding.session import DecodeSession
 from hsm_export.native import find_library
+from hsm_export.runtimes import get
 from hsm_models import save_checkpoint
 from hsm_models.config import HSMConfig, MixerConfig, SoftmaxConfig, SwitchHeadConfig
 
@@ -23,8 +24,11 @@ Array = NDArray[Any]
 needs_library = pytest.mark.skipif(
     find_library("libhsm_onnxruntime.so") is None, reason="the native libraries were not built"
 )
-RUNTIMES = ("torch", "ort", pytest.param("ort-fused", marks=needs_library))
-ORT_RUNTIMES = RUNTIMES[1:]
+needs_emulator = pytest.mark.skipif(
+    get("cuda-emulated").available() is not None, reason="the CUDA kernels compiled for the CPU are not here"
+)
+ORT_RUNTIMES = ("ort", pytest.param("ort-fused", marks=needs_library))
+RUNTIMES = ("torch", *ORT_RUNTIMES)
 CAPACITY = 64
 MODELS: dict[str, tuple[MixerConfig, ...]] = {
     **MIXERS,

@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.exporter.decoding.harness import CAPACITY, RUNTIMES, checkpoint, open_session, random_tokens, read_in_pieces
+from tests.exporter.decoding.harness import (
+    CAPACITY,
+    RUNTIMES,
+    checkpoint,
+    needs_emulator,
+    open_session,
+    random_tokens,
+    read_in_pieces,
+)
 
 from hsm_export import DecodeSession
 from hsm_export.errors import BadInputError, UsageError
@@ -34,7 +42,7 @@ def test_torch64_is_the_full_pass_in_float64(rng: np.random.Generator) -> None:
         np.testing.assert_allclose(rows[row], full[row, :length], atol=1e-10)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", [*RUNTIMES, "onnx-reference", pytest.param("cuda-emulated", marks=needs_emulator)])
 def test_any_pieces_give_the_logits_of_the_full_pass(runtime: str, rng: np.random.Generator) -> None:
     session = open_session("hybrid", runtime, batch=3)
     assert session.runtime == runtime

@@ -13,6 +13,7 @@ from hsm_export import DecodeSession
 from hsm_export.decoding.aliasing import updated_in_place
 from hsm_export.decoding.state_spec import StateSpec, TensorSpec
 from hsm_export.decoding.steppers import OrtStepper
+from hsm_export.native import custom_ops_path
 
 pytestmark = pytest.mark.xdist_group("decoding")  # so that one process exports the files
 
@@ -25,13 +26,13 @@ PRECISIONS = ["fp32", *(pytest.param(name, marks=pytest.mark.slow) for name in (
 def test_one_buffer_and_two_give_the_same_bits(runtime: str, precision: str, generator: torch.Generator) -> None:
     rng = np.random.default_rng(generator.initial_seed())
     path = decode_file("hybrid", precision)
-    fused = runtime == "ort-fused"
+    kernels = custom_ops_path() if runtime == "ort-fused" else None
     shared = DecodeSession(path, runtime, batch=3, capacity=40)
     apart = shared.fork()
     model = onnx.load(path)
-    apart._stepper = OrtStepper(model, path.parent, shared.spec, fused=fused, in_place=False)
+    apart._stepper = OrtStepper(model, path.parent, shared.spec, kernels=kernels, in_place=False)
     assert isinstance(shared._stepper, OrtStepper)
-    assert bool(shared._stepper.in_place) == (fused or precision != "bf16")
+    assert bool(shared._stepper.in_place) == (kernels is not None or precision != "bf16")
     assert apart._stepper.in_place == frozenset()
     tokens = random_tokens(rng, shared, 32)
     for lengths in ([7, 0, 3], [1, 1, 1], [0, 1, 1], [1, 9, 2], [1, 1, 0], [0, 0, 0], [12, 1, 5]):
