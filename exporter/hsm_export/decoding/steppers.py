@@ -136,7 +136,7 @@ class ReferenceStepper:
         names = ["logits", *(tensor.present for tensor in self.spec.tensors)]
         try:
             with np.errstate(all="ignore"):
-                results: list[Any] = self._evaluator.run(names, feed)
+                results: Any = self._evaluator.run(names, feed)
         except Exception as error:  # whatever NumPy raises inside an operator
             raise HsmExportError(f"onnx's evaluator cannot run the decode step: {error}") from error
         present = {tensor.past: array for tensor, array in zip(self.spec.tensors, results[1:], strict=True)}
