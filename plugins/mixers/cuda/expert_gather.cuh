@@ -7,6 +7,9 @@
 //
 // A block owns one token and eight vectors of output columns (of one head, or of all heads in the sum form); 32 threads
 // share a column and take every 32nd row of the matrices. Their sums are added in the order of their numbers.
+//
+// Shared memory: 8 KiB for 2-byte elements, 4 KiB for float32, 1 KiB without whole vectors. Registers (ptxas 13.0; no
+// spills): 54-80.
 #pragma once
 
 #include <cstdint>
