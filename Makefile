@@ -1,4 +1,4 @@
-# make demo | test | check-all | lint | zoo | bench | wheel | clean        (`make setup` is implied by each)
+# make demo | test | check-all | lint | zoo | bench | gpu-test | wheel | clean        (`make setup` is implied by each)
 #
 # PYTHON   interpreter that .venv is made with          (default: python3)
 # JOBS     parallel test processes                      (default: 2)
@@ -46,8 +46,9 @@ zoo: setup
 bench: setup cpp-test
 	$(BIN)/python benchmarks/run_all.py
 
+# For the first person with a GPU: kernels, engines, numbers and times, in build/gpu-report.md.
 gpu-test: setup
-	$(PYTEST) -m gpu
+	$(BIN)/python tools/gpu_report.py
 
 wheel: setup
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

@@ -14,11 +14,12 @@ torch.set_num_threads(1)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip GPU tests, with the reason, where there is no GPU."""
-    if torch.cuda.is_available():
-        return
-    for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU on this machine"))
+    from hsm_export.building.cuda_driver import probe
+
+    gpu_tests = [item for item in items if item.get_closest_marker("gpu")]
+    reason = probe().reason if gpu_tests else None
+    for item in gpu_tests if reason else ():
+        item.add_marker(pytest.mark.skip(reason=f"no NVIDIA GPU on this machine: {reason}"))
 
 
 @pytest.fixture

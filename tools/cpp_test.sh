@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the C++ tests with a preset of plugins/CMakePresets.json and run them: release, asan, tsan, aarch64, or
+# Build the C++ tests with a preset of plugins/CMakePresets.json and run them: release, asan, tsan, aarch64, gpu, or
 # fuzz [seconds]. Exits with 3 and the reason when a preset's tools are not installed.
 set -euo pipefail
 cd "$(dirname "$0")/../plugins"
@@ -36,6 +36,11 @@ if [ "$preset" = fuzz ]; then
     mkdir -p "$build/corpus"
     exec "$build/tests/fuzz/hsm_fuzz_operators" -max_total_time="$seconds" -max_len=256 -len_control=0 -timeout=600 \
         -rss_limit_mb=2000 -print_final_stats=1 -verbosity=0 -artifact_prefix="$build/" "$build/corpus"
+fi
+
+# The CUDA kernels on the GPU itself.
+if [ "$preset" = gpu ]; then
+    exec "$build/tests/cuda/hsm_cuda_gpu_tests" --gtest_output="json:../build/gpu-tests.json"
 fi
 
 # The tests of the ONNX Runtime library run in the wheel's own libonnxruntime.so, where there is one.
