@@ -46,6 +46,7 @@ def _shapes(
 @click.option(
     "--shape", "shapes", multiple=True, callback=_shapes, metavar="BATCHxLENGTH", help="Shape to try; repeatable."
 )
+@click.option("--steps", type=click.IntRange(1), help="Decoding files: single steps of the long case [default: 64].")
 @json_option
 def command(
     model: str,
@@ -53,10 +54,12 @@ def command(
     runtimes: tuple[str, ...] | None,
     inputs: str | None,
     shapes: tuple[tuple[int, int], ...] | None,
+    steps: int | None,
     as_json: bool,
 ) -> None:
     """Run MODEL in several runtimes and hold each to tolerances derived from float64 and native precision.
 
+    A decoding file reads sequences in pieces, with its state, against one pass over everything.
     Exit code 5 when numbers differ; the last line then names the runtime, output, input shape and worst element.
 
     \b
@@ -65,12 +68,15 @@ def command(
       hsm-export validate model.onnx --runtimes ort,onnx-reference
       hsm-export validate model.onnx --against model.safetensors --inputs data.npz --json
       hsm-export validate model.onnx --against zoo:switch-head-lm --shape 1x512 --shape 8x33
+      hsm-export validate decode.onnx --against zoo:hsm-lm --steps 4096
     """
     from ..errors import NumbersDifferError
     from ..validation import validate
 
     with phases("validate") as progress:
-        result = validate(model, against, runtimes=runtimes, inputs=inputs, shapes=shapes, progress=progress)
+        result = validate(
+            model, against, runtimes=runtimes, inputs=inputs, shapes=shapes, steps=steps, progress=progress
+        )
     emit(result, as_json, render)
     if not result.passed:
         raise NumbersDifferError(result.summary, "docs/validation.md says how tolerances are derived")
@@ -85,6 +91,7 @@ def render(result: ValidationResult) -> RenderableType:
     lines += [Text(f"warning: {warning}", style="bold yellow") for warning in result.warnings]
     lines += [Text(f"{report.runtime}: {report.reason}", style="red") for report in result.runtimes if _failed(report)]
     lines += [Text(f"{report.runtime}: {report.departs}", style="red") for report in result.runtimes if report.departs]
+    lines += [Text(_decoding(report)) for report in result.runtimes if report.decoding]
     lines += [Text(f"note: {note}", style="dim") for note in result.notes]
     verdict = Text("PASSED", style="bold green") if result.passed else Text("FAILED", style="bold red")
     count = (
@@ -92,6 +99,15 @@ def render(result: ValidationResult) -> RenderableType:
     )
     lines.append(verdict.append(count, style="default not bold"))
     return Group(*lines)
+
+
+def _decoding(report: RuntimeReport) -> str:
+    """Say how a runtime's error grows over the steps, and what is exact."""
+    decoding = report.decoding
+    assert decoding is not None
+    growth = f"{decoding.first_error:.2e} in the first quarter, {decoding.last_error:.2e} in the last"
+    exact = f"; exact to the bit: {', '.join(decoding.exact)}" if decoding.exact else ""
+    return f"{report.runtime}: error of {decoding.steps} single steps {growth}{exact}"
 
 
 def _failed(report: RuntimeReport) -> bool:
@@ -124,13 +140,15 @@ def _table(result: ValidationResult) -> Table:
 
 
 def _shown(report: RuntimeReport) -> list[Comparison]:
-    """Return the model's outputs and, where an expert operator's logits fail, the worst of those."""
+    """Return the model's outputs: of a state the worst tensor, and of expert operators the worst logits that fail."""
     from ..runtimes.routing import LOGITS_SUFFIX
 
     routing = [item for item in report.worst if item.output.endswith(LOGITS_SUFFIX)]
-    outputs = [item for item in report.worst if item not in routing]
+    states = [item for item in report.worst if item.output.startswith("present.")]
+    outputs = [item for item in report.worst if item not in routing and item not in states]
     failed = [item for item in routing if not item.passed]
-    return outputs + sorted(failed, key=lambda item: item.severity)[-1:]
+    worst = [max(items, key=lambda item: item.severity) for items in (states, failed) if items]
+    return outputs + worst
 
 
 def _extra_columns(result: ValidationResult) -> list[str]:

@@ -49,7 +49,7 @@ class ContextRunner(OnnxrtRunner):  # type: ignore[misc]
 
 
 def _runner(context: RunContext) -> ContextRunner:
-    model = widen_bfloat16(context.model) if context.precision == "bf16" else context.model
+    model = widen_bfloat16(context.model, borders=True) if context.precision == "bf16" else context.model
     return ContextRunner(context, lambda: cpu_session(model, context.folder), "ort")
 
 

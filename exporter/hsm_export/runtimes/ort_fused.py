@@ -29,7 +29,7 @@ def _runtime(name: str, description: str, library: Callable[[], Path], *, by_def
         return None
 
     def runner(context: RunContext) -> ContextRunner:
-        model = widen_bfloat16(context.model) if context.precision == "bf16" else context.model
+        model = widen_bfloat16(context.model, borders=True) if context.precision == "bf16" else context.model
         return ContextRunner(context, lambda: cpu_session(model, context.folder, kernels=library()), name)
 
     return Runtime(name, description, available, runner, by_default=by_default)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from polygraphy.backend.base import BaseRunner
 
+from hsm_models.precision import accumulator
+
 from .forms import evaluated_in
 from .metadata import graph_metadata
 from .runtime import RunContext, Runtime
@@ -38,6 +40,7 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
         super().__init__(name=name)
         self._context = context
         self._dtype = _TYPES[precision]
+        self._sums = _sums(context)
 
     def activate_impl(self) -> None:
         assert self._context.source is not None
@@ -52,7 +55,7 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
     def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
         routed, traced = self._context.routed, self._context.traced
         masks = {node.mask for node in routed}
-        inputs = {name: self._tensor(array) for name, array in feed_dict.items() if name not in masks}
+        inputs = {name: self._tensor(name, array) for name, array in feed_dict.items() if name not in masks}
         forced = [torch.from_numpy(np.asarray(feed_dict[node.mask])) for node in routed]
         recording: AbstractContextManager[list[list[torch.Tensor]]] = record_operators() if traced else nullcontext([])
         start = time.perf_counter()
@@ -73,9 +76,23 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
         exposed |= {name for node in self._context.traced for name in node.outputs}
         return [output.name for output in self._context.model.graph.output if output.name not in exposed]
 
-    def _tensor(self, array: Any) -> torch.Tensor:
+    def _tensor(self, name: str, array: Any) -> torch.Tensor:
+        """Return an input in the type that the model takes; sums of a state are float32 at least."""
         tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+        if not tensor.is_floating_point():
+            return tensor
+        return tensor.to(accumulator(self._dtype) if name in self._sums else self._dtype)
+
+
+def _sums(context: RunContext) -> frozenset[str]:
+    """Return the inputs of a decoding file that are float32 whatever its precision."""
+    import onnx
+
+    return frozenset(
+        value.name
+        for value in context.model.graph.input
+        if value.name.startswith("past.") and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    )
 
 
 def _call(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInputError, HsmExportError, UsageError
-from .results import Comparison, RuntimeReport, ValidationResult, describe_shapes
+from .results import Comparison, DecodingReport, RuntimeReport, ValidationResult, describe_shapes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,13 +31,15 @@ def validate(
     runtimes: Sequence[str] | None = None,
     inputs: str | Path | Mapping[str, Any] | None = None,
     shapes: Sequence[tuple[int, int]] | None = None,
+    steps: int | None = None,
     progress: Progress | None = None,
 ) -> ValidationResult:
     """Run a file in several runtimes and hold each to tolerances derived from float64 and native precision.
 
     The arbiter is the PyTorch model in float64 or, without one, the file's own maths in float64. A runtime's error may
     be at most twice that of the baseline (PyTorch in the file's precision or, without it, onnx's own evaluator in
-    several orders of summation), with a floor of 4 eps(T) max|reference|.
+    several orders of summation), with a floor of 4 eps(T) max|reference|. A decoding file reads sequences in pieces,
+    with its state, against one pass over everything.
 
     Args:
         model: the ONNX file.
@@ -45,6 +47,7 @@ def validate(
         runtimes: names of the runtimes to judge; None means every one that works here and takes seconds.
         inputs: an .npz file or a mapping of input names to arrays, instead of the built-in cases.
         shapes: (batch, length) pairs of the built-in cases, instead of the awkward ones.
+        steps: of a decoding file, single steps of its longest case (default 64).
         progress: receives the name of each phase.
 
     Raises:
@@ -64,13 +67,20 @@ def validate(
     progress("opening the model")
     file = open_model(model)
     source = open_source(against) if against is not None else None
-    cases, notes = _cases(file, inputs, shapes)
     instrumented, routed = instrument(file.model)
     context = RunContext(
         instrumented, file.path.parent, file.precision, source.load if source is not None else None, routed
     )
     plan = make_plan(names, file, source)
-    return _Validation(file, source, context, cases, plan, progress).result(notes)
+    if file.metadata.get("decode") == "1":
+        from .decoding import prepare
+
+        validation, notes = prepare(file, source, context, plan, progress, inputs, shapes, steps)
+        return validation.result(notes)
+    if steps is not None:
+        raise UsageError(f"{file.path} has no state to step with", "export it with `hsm-export export --decode`")
+    cases, notes = _cases(file, inputs, shapes)
+    return Validation(file, source, context, cases, plan, progress).result(notes)
 
 
 def references(
@@ -97,10 +107,10 @@ def references(
     load = source.load if source is not None else None
     context = RunContext(instrumented, file.path.parent, file.precision, load, routed)
     plan = make_plan(("torch",), file, source)
-    return _Validation(file, source, context, cases, plan, progress or (lambda phase: None)).references()
+    return Validation(file, source, context, cases, plan, progress or (lambda phase: None)).references()
 
 
-class _Validation:
+class Validation:
     """One validation: everything that its steps share."""
 
     def __init__(
@@ -267,6 +277,9 @@ class _Validation:
                 f"more than the router's error {flips.router_error:.3g}"
             )
             self._problems.append(reason)
+        decoding = self._decoding(runtime, results, arbiter)
+        if decoding and decoding.inexact and not reason:
+            reason = f"{runtime.name}: {decoding.inexact[0]}"
         return RuntimeReport(
             runtime=runtime.name,
             verdict="failed" if reason else verdict,
@@ -277,7 +290,12 @@ class _Validation:
             reason=reason,
             departs=self._localise(runtime, worst) if worst else None,
             seconds=judge.seconds,
+            decoding=decoding,
         )
+
+    def _decoding(self, runtime: Runtime, results: Any, arbiter: Any) -> DecodingReport | None:
+        """Say how a runtime decodes; None for files without a state."""
+        return None
 
     def _largest_error(self, comparisons: list[Comparison]) -> float:
         """Return the largest error of the model's own outputs on ordinary inputs."""

@@ -106,7 +106,8 @@ class Judge:
         if rows is not None and rows.shape[0] == value.shape[0]:
             comparable = comparable & rows.reshape((-1,) + (1,) * (value.ndim - 1))
         comparison = _measured(blank, value, bar, comparable)
-        if self._language_model and name not in self._routing_outputs and comparison.passed:
+        are_logits = name not in self._routing_outputs and not name.startswith("present.")
+        if self._language_model and are_logits and comparison.passed:
             comparison = _with_distributions(comparison, value, bar.reference, comparable)
         return comparison
 

@@ -105,6 +105,24 @@ class Flips(Result):
 
 
 @dataclass(frozen=True)
+class DecodingReport(Result):
+    """How one runtime decodes.
+
+    Attributes:
+        steps: single steps of the long case.
+        first_error, last_error: largest error of the logits in the first and in the last quarter of these steps.
+        exact: what is exact to the bit, of rows that stand still, forks and taking tokens back.
+        inexact: a sentence for each of them that is not; any makes validation fail.
+    """
+
+    steps: int
+    first_error: float
+    last_error: float
+    exact: tuple[str, ...]
+    inexact: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class RuntimeReport(Result):
     """What one runtime did over all cases.
 
@@ -118,6 +136,7 @@ class RuntimeReport(Result):
         reason: why it was skipped or failed.
         departs: after a failure, at which operator the numbers first leave the tolerance.
         seconds: time that the runs took.
+        decoding: how it decodes; None for files without a state.
     """
 
     runtime: str
@@ -129,6 +148,7 @@ class RuntimeReport(Result):
     reason: str | None = None
     departs: str | None = None
     seconds: float = 0.0
+    decoding: DecodingReport | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,147 @@
+"""Validation of decoding files: calls with a state in every runtime against one pass over everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..decoding.state_spec import METADATA_KEY, StateSpec
+from ..errors import BadInputError, UsageError
+from ..runtimes.runtime import RunContext, Runtime
+from .api import Validation
+from .exactness import check_exactness
+from .model_file import ModelFile
+from .planning import Plan
+from .results import Comparison, DecodingReport
+from .sequences import STEPS, STEPS_CASE, sequence_cases
+from .sources import Source
+from .stepping import stepping
+
+# What PyTorch may differ from itself in float64, between steps and a full pass, relative to the largest logit.
+_SAME = 1e-8
+
+
+def state_of(file: ModelFile) -> StateSpec:
+    """Return the state of a decoding file.
+
+    Raises:
+        BadInputError: it has none, or its description is damaged.
+    """
+    return StateSpec.from_metadata({METADATA_KEY: file.metadata.get("state", "")}, str(file.path))
+
+
+def prepare(
+    file: ModelFile,
+    source: Source | None,
+    context: RunContext,
+    plan: Plan,
+    progress: Callable[[str], None],
+    inputs: Any,
+    shapes: Sequence[tuple[int, int]] | None,
+    steps: int | None,
+) -> tuple[DecodingValidation, list[str]]:
+    """Return the validation of a decoding file, and notes on its cases; arguments as of `validate`.
+
+    Raises:
+        UsageError: inputs of the user's own, or sizes out of range.
+        BadInputError: the state's description is damaged.
+    """
+    if inputs is not None:
+        raise UsageError(
+            "a decoding file takes no inputs of your own: its state belongs to them", "use shapes (--shape)"
+        )
+    state = state_of(file)
+    cases, notes = sequence_cases(file, state, shapes, steps or STEPS)
+    if source is not None:
+        source = _decoding_source(source, state)
+        context = replace(context, source=source.load)
+    return DecodingValidation(file, source, context, cases, _stepping_plan(plan, state), progress), notes
+
+
+def _decoding_source(source: Source, state: StateSpec) -> Source:
+    """Return the source as one that gives the decoding step of its model.
+
+    Raises:
+        BadInputError: it is not a language model.
+    """
+    from hsm_models.decoding import DecodingModel
+    from hsm_models.language_model import LanguageModel
+
+    def load() -> DecodingModel:
+        model = source.load()
+        if not isinstance(model, LanguageModel):
+            raise BadInputError(f"{source.name} is not a language model, so it cannot decode")
+        return DecodingModel.of(model, state.last_logits)
+
+    return replace(source, load=load)
+
+
+def _stepping_plan(plan: Plan, state: StateSpec) -> Plan:
+    """Return the plan with runtimes that take whole sequences; the arbiter makes one call of everything if it can."""
+    return replace(
+        plan,
+        arbiter=stepping(plan.arbiter, state, whole=not state.last_logits),
+        baseline=stepping(plan.baseline, state),
+        candidates=tuple(stepping(runtime, state) for runtime in plan.candidates),
+    )
+
+
+class DecodingValidation(Validation):
+    """One validation of a decoding file."""
+
+    def _run_arbiter(self) -> tuple[Any, list[dict[str, Any]]]:
+        arbiter, feeds = super()._run_arbiter()
+        if self._context.source is not None:
+            self._progress("running PyTorch's full pass in float64")
+            outputs = [arbiter[0][1][i] for i in range(len(self._cases))]
+            self._check_full_pass([np.asarray(output["logits"]) for output in outputs])
+        return arbiter, feeds
+
+    def _check_full_pass(self, decoded: list[Any]) -> None:
+        """Hold the arbiter's own decoding to one pass over the sequences; padding is right of what counts."""
+        import torch
+
+        from hsm_models.language_model import LanguageModel
+
+        assert self._context.source is not None
+        model = self._context.source().double().eval()
+        for case, logits in zip(self._cases, decoded, strict=True):
+            with torch.inference_mode():
+                full = LanguageModel.forward(model, torch.from_numpy(case.feed["tokens"])).numpy()  # type: ignore[arg-type]
+            computed = (logits != 0).any(-1)
+            error = float(np.abs(full - logits)[computed].max(initial=0.0))
+            if error > _SAME * float(np.abs(full).max()):
+                self._problems.append(
+                    f"PyTorch's own decoding departs from its full pass by {error:.3g} in float64 (case {case.name!r})"
+                )
+
+    def _decoding(self, runtime: Runtime, results: Any, arbiter: Any) -> DecodingReport | None:
+        errors = self._step_errors(results, arbiter)
+        quarter = max(1, len(errors) // 4)
+        exact, inexact = self._exactness(runtime)
+        self._problems += [f"{runtime.name}: {what}" for what in inexact]
+        return DecodingReport(
+            steps=len(errors),
+            first_error=float(errors[:quarter].max(initial=0.0)),
+            last_error=float(errors[-quarter:].max(initial=0.0)),
+            exact=exact,
+            inexact=inexact,
+        )
+
+    def _step_errors(self, results: Any, arbiter: Any) -> Any:
+        """Return the largest error of each single step's logits, with the arbiter's experts."""
+        index = next(i for i, case in enumerate(self._cases) if case.name == STEPS_CASE)
+        own, exact = (np.asarray(item[0][1][index]["logits"], np.float64)[0] for item in (results, arbiter))
+        return np.abs(own - exact).max(-1)
+
+    def _exactness(self, runtime: Runtime) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        state = state_of(self._file)
+        self._progress(f"forking and rolling back in {runtime.name}")
+        tokens = next(spec for spec in self._file.inputs if spec.name == "tokens")
+        return check_exactness(runtime, self._context, state, (tokens.high or 0) + 1)
+
+    def _localise(self, runtime: Runtime, worst: Comparison) -> str | None:
+        return None  # results of single operators are not put together again over the calls
