@@ -195,19 +195,31 @@ std::size_t configure(const PluginPointer& plugin, const opset::Operator& op, DT
   return build(plugin).getWorkspaceSize(inputs.data(), input_count, outputs.data(), output_count);
 }
 
+// Makes every output that is an input's new value take that input's place.
+void share_buffers(const Node& node, std::vector<const void*>& sources, std::vector<Tensor>& outputs) {
+  for (std::size_t output = 0; output < outputs.size(); ++output) {
+    for (std::size_t input = 0; input < sources.size(); ++input) {
+      if (std::string(node.op.inputs[input].name) + "_out" != node.op.outputs[output].name) continue;
+      std::memcpy(outputs[output].data(), sources[input], outputs[output].bytes());
+      sources[input] = outputs[output].data();
+    }
+  }
+}
+
 void run(const PluginPointer& plugin, const Node& node, const Sizes& sizes, void* workspace, const std::string& what,
-         bool announce) {
+         RunOptions options) {
   const auto input_descs = describe(node.op.inputs, node.t, sizes);
   const auto output_descs = describe(node.op.outputs, node.t, sizes);
-  if (announce) {
+  if (options.announce) {
     ASSERT_EQ(runtime(plugin).onShapeChange(input_descs.data(), static_cast<std::int32_t>(input_descs.size()),
                                             output_descs.data(), static_cast<std::int32_t>(output_descs.size())),
               0)
         << what;
   }
   std::vector<Tensor> outputs = node.make_outputs();
+  std::vector<const void*> sources = node.inputs();
+  if (options.in_place) share_buffers(node, sources, outputs);
   const auto targets = pointers(outputs);
-  const auto sources = node.inputs();
   ASSERT_EQ(runtime(plugin).enqueue(input_descs.data(), output_descs.data(), sources.data(), targets.data(), workspace,
                                     nullptr),
             0)

@@ -87,8 +87,13 @@ nvinfer1::IPluginV3OneRuntime& runtime(const PluginPointer& plugin);
 std::size_t configure(const PluginPointer& plugin, const opset::Operator& op, DType t, const Sizes& min,
                       const Sizes& opt, const Sizes& max);
 
-// Runs a node: onShapeChange when `announce`, enqueue, comparison.
+struct RunOptions {
+  bool announce = true;   // call onShapeChange first
+  bool in_place = false;  // one buffer is a state and the new state
+};
+
+// Runs a node and compares its outputs.
 void run(const PluginPointer& plugin, const Node& node, const Sizes& sizes, void* workspace, const std::string& what,
-         bool announce = true);
+         RunOptions options = {});
 
 }  // namespace hsm::testing

@@ -35,6 +35,7 @@ class Tensor {
   void* data() { return bytes_.get(); }
   const void* data() const { return bytes_.get(); }
   std::size_t size() const { return count_; }
+  std::size_t bytes() const { return count_ * size_of(type_); }
   float at(std::size_t i) const;
   void set(std::size_t i, float value);
 

@@ -157,7 +157,9 @@ TEST_P(Plugin, EveryTacticIsRightAndLaunchesAnotherKernel) {
         ASSERT_GT(tactic, 0) << "0 is TensorRT's own";
         ASSERT_EQ(runtime(plugin).setTactic(tactic), 0);
         simt::clear_launches();
-        run(plugin, Node(op(), t, sizes, 3), sizes, workspace.data(), "tactic " + std::to_string(tactic));
+        // In place, as decoding does: the tactic for one step is for that.
+        run(plugin, Node(op(), t, sizes, 3), sizes, workspace.data(), "tactic " + std::to_string(tactic),
+            {.in_place = true});
         std::vector<std::string> kernels;
         for (const simt::Launch& launch : simt::launches()) {
           kernels.push_back(launch.kernel + " " + std::to_string(launch.block.x) + " " + std::to_string(launch.grid.x));
@@ -181,7 +183,7 @@ TEST_P(Plugin, SizesChangeBetweenRuns) {
     for (const auto& [batch, length] : {std::pair{3, 70}, {1, 1}, {2, 17}, {2, 17}, {1, 64}}) {
       const Sizes sizes = some_sizes(batch, length);
       run(plugin, Node(op(), DType::kFloat16, sizes, 4), sizes, workspace.data(), "tactic " + std::to_string(tactic),
-          length != 17);
+          {.announce = length != 17});
     }
   }
 }
@@ -197,11 +199,24 @@ TEST_P(Plugin, ContextsDoNotDisturbEachOther) {
   const GuardedMemory first_workspace(bytes);
   const GuardedMemory second_workspace(bytes);
   for (std::uint32_t i = 0; i < 3; ++i) {
-    run(first, Node(op(), DType::kFloat32, large, i), large, first_workspace.data(), "first", i == 0);
-    run(second, Node(op(), DType::kFloat32, small, i), small, second_workspace.data(), "second", i == 0);
+    run(first, Node(op(), DType::kFloat32, large, i), large, first_workspace.data(), "first", {.announce = i == 0});
+    run(second, Node(op(), DType::kFloat32, small, i), small, second_workspace.data(), "second", {.announce = i == 0});
   }
   first.reset();
   run(second, Node(op(), DType::kFloat32, small, 9), small, second_workspace.data(), "after the first");
+}
+
+// What decoding binds, so that a step need not copy the state.
+TEST_P(Plugin, OneBufferMayBeAStateAndTheNewState) {
+  for (const int length : {1, 3, 40}) {
+    const Sizes sizes = some_sizes(2, length);
+    const PluginPointer plugin = make();
+    const GuardedMemory workspace(configure(plugin, op(), DType::kBFloat16, sizes, sizes, sizes));
+    for (std::int32_t tactic = 0; tactic <= build(plugin).getNbTactics(); ++tactic) {
+      ASSERT_EQ(runtime(plugin).setTactic(tactic), 0);
+      run(plugin, Node(op(), DType::kBFloat16, sizes, 5), sizes, workspace.data(), "in place", {.in_place = true});
+    }
+  }
 }
 
 TEST_P(Plugin, AnEmptyBatchRunsNothing) {
