@@ -97,15 +97,17 @@ HWY_NOINLINE void step_columns(const StepScratch& s, std::size_t last, const flo
     for (std::size_t v = 0; v < kVectors; ++v) value[t][v] = hn::LoadU(tag, values + t * columns + v * lanes);
   }
   const auto add_row = [&](std::size_t r, FloatVec(&sum)[kTokens][kVectors]) HWY_ATTR {
+    FloatVec key[kTokens];
+    FloatVec query[kTokens];
+    for (std::size_t t = 0; t < kTokens; ++t) {
+      key[t] = hn::Set(tag, keys[t * stride + r]);
+      query[t] = hn::Set(tag, queries[t * stride + r]);
+    }
     for (std::size_t v = 0; v < kVectors; ++v) {
       const std::size_t at = r * dim + v * lanes;
       FloatVec entry = is_partial(v) ? hn::MaskedLoad(mask, tag, state + at) : hn::LoadU(tag, state + at);
-      for (std::size_t t = 0; t < kTokens; ++t) {
-        sum[t][v] = hn::MulAdd(hn::Set(tag, queries[t * stride + r]), entry, sum[t][v]);
-      }
-      for (std::size_t t = 0; t < kTokens; ++t) {
-        entry = hn::MulAdd(hn::Set(tag, keys[t * stride + r]), value[t][v], entry);
-      }
+      for (std::size_t t = 0; t < kTokens; ++t) sum[t][v] = hn::MulAdd(query[t], entry, sum[t][v]);
+      for (std::size_t t = 0; t < kTokens; ++t) entry = hn::MulAdd(key[t], value[t][v], entry);
       if (is_partial(v)) {
         hn::BlendedStore(entry, mask, tag, state_out + at);
       } else {
@@ -113,32 +115,43 @@ HWY_NOINLINE void step_columns(const StepScratch& s, std::size_t last, const flo
       }
     }
   };
-  // Rows take turns with several sums, which would else wait for each other.
+  // Rows take turns with several sums, which would else wait for each other. A sum of few rows loses fewer digits.
   constexpr std::size_t kTurns = std::max<std::size_t>(kStepVectors / (kTokens * kVectors), 1);
-  FloatVec sum[kTurns][kTokens][kVectors];
-  for (std::size_t i = 0; i < kTurns * kTokens * kVectors; ++i) {
-    sum[i / (kTokens * kVectors)][i / kVectors % kTokens][i % kVectors] = hn::Zero(tag);
+  for (std::size_t t = 0; t < kTokens; ++t) {
+    for (std::size_t v = 0; v < kVectors; ++v) hn::StoreU(hn::Zero(tag), tag, y + t * columns + v * lanes);
   }
-  std::size_t r = 1;
-  for (; r + kTurns <= features; r += kTurns) {
-    for (std::size_t turn = 0; turn < kTurns; ++turn) add_row(r + turn, sum[turn]);
-  }
-  for (; r < features; ++r) add_row(r, sum[0]);
-  for (std::size_t turn = 1; turn < kTurns; ++turn) {
+  for (std::size_t begin = 1; begin < features; begin += kFeatureRows) {
+    const std::size_t end = std::min(begin + kFeatureRows, features);
+    FloatVec sum[kTurns][kTokens][kVectors];
+    for (std::size_t i = 0; i < kTurns * kTokens * kVectors; ++i) {
+      sum[i / (kTokens * kVectors)][i / kVectors % kTokens][i % kVectors] = hn::Zero(tag);
+    }
+    std::size_t r = begin;
+    for (; r + kTurns <= end; r += kTurns) {
+      for (std::size_t turn = 0; turn < kTurns; ++turn) add_row(r + turn, sum[turn]);
+    }
+    for (; r < end; ++r) add_row(r, sum[0]);
     for (std::size_t t = 0; t < kTokens; ++t) {
-      for (std::size_t v = 0; v < kVectors; ++v) sum[0][t][v] = hn::Add(sum[0][t][v], sum[turn][t][v]);
+      for (std::size_t v = 0; v < kVectors; ++v) {
+        float* to = y + t * columns + v * lanes;
+        for (std::size_t turn = 1; turn < kTurns; ++turn) sum[0][t][v] = hn::Add(sum[0][t][v], sum[turn][t][v]);
+        hn::StoreU(hn::Add(hn::LoadU(tag, to), sum[0][t][v]), tag, to);
+      }
     }
   }
+  FloatVec total[kTokens][kVectors];
   for (std::size_t t = 0; t < kTokens; ++t) {
-    for (std::size_t own = 0; own <= t; ++own) {
+    for (std::size_t v = 0; v < kVectors; ++v) total[t][v] = hn::LoadU(tag, y + t * columns + v * lanes);
+    for (std::size_t own = 0; own < kTokens; ++own) {
+      if (own > t) continue;
       const FloatVec weight = hn::Set(tag, s.weights[t][own]);
-      for (std::size_t v = 0; v < kVectors; ++v) sum[0][t][v] = hn::MulAdd(weight, value[own][v], sum[0][t][v]);
+      for (std::size_t v = 0; v < kVectors; ++v) total[t][v] = hn::MulAdd(weight, value[own][v], total[t][v]);
     }
   }
   // The constant feature comes last: see add_constant.
-  add_row(0, sum[0]);
+  add_row(0, total);
   for (std::size_t t = 0; t < kTokens; ++t) {
-    for (std::size_t v = 0; v < kVectors; ++v) hn::StoreU(sum[0][t][v], tag, y + t * columns + v * lanes);
+    for (std::size_t v = 0; v < kVectors; ++v) hn::StoreU(total[t][v], tag, y + t * columns + v * lanes);
   }
 }
 
