@@ -78,12 +78,17 @@ def random_tokens(rng: np.random.Generator, session: DecodeSession, length: int)
     return rng.integers(0, session.vocab_size, (session.batch, length))
 
 
-def read_in_pieces(session: DecodeSession, tokens: Array, lengths: Array, rng: np.random.Generator) -> list[Array]:
-    """Read the first `lengths` (B,) tokens of each row in random pieces, padded with rubbish; return its logits."""
+def read_in_pieces(
+    session: DecodeSession, tokens: Array, lengths: Array, rng: np.random.Generator, sizes: tuple[int, ...] = (1, 2, 8)
+) -> list[Array]:
+    """Read the first `lengths` (B,) tokens of each row in random pieces, padded with rubbish; return its logits.
+
+    A call takes at most one of `sizes` tokens, and of some rows fewer or none.
+    """
     done = np.zeros_like(lengths)
     rows: list[list[Array]] = [[] for _ in lengths]
     while (done < lengths).any():
-        take = np.minimum(rng.integers(0, int(rng.integers(1, 9)) + 1, len(lengths)), lengths - done)
+        take = np.minimum(rng.integers(0, int(rng.choice(sizes)) + 1, len(lengths)), lengths - done)
         if not take.any():
             continue
         piece = rng.integers(0, session.vocab_size, (len(lengths), int(take.max())))

@@ -42,9 +42,7 @@ WARM = Sampling(temperature=0.8, top_k=40)
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
-def test_greedy_tokens_are_those_of_the_full_pass(
-    name: str, runtime: str, record_property: pytest.RecordProperty
-) -> None:
+def test_greedy_tokens_are_those_of_the_full_pass(name: str, runtime: str) -> None:
     session = open_session(name, runtime, capacity=400)
     model = load_checkpoint(checkpoint(name))
     tokenizer = BytesTokenizer()
@@ -61,7 +59,7 @@ def test_greedy_tokens_are_those_of_the_full_pass(
         assert not (differs & (margins > error)).any()
         exempt += int((margins <= error).sum())
         total += len(completion.tokens)
-    record_property("exemptions", f"{exempt} of {total}")
+    print(f"{name}, {runtime}: {exempt} of {total} tokens are too close to call")
     assert exempt <= total // 100
 
 
