@@ -270,7 +270,7 @@ def largest_launches(launches: list[dict[str, Any]]) -> dict[tuple[str, int], tu
         for item in row["launches"]:
             key = bare(item["kernel"]), row["sm"]
             x, y, z = item["block"]
-            largest[key] = max(largest.get(key, (0, 0)), (x * y * z, item["shared"]), key=lambda pair: pair[1])
+            largest[key] = max(largest.get(key, (0, 0)), (x * y * z, item["shared"]), key=lambda pair: pair[::-1])
     return largest
 
 

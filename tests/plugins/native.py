@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BUILD = ROOT / "build" / "native"
+BUILD = Path(os.environ.get("HSM_BUILD", ROOT / "build" / "native"))
 
 
 def program(name: str) -> str | None:
