@@ -10,8 +10,8 @@
 // A thread owns 16 bytes of channels of one row of the batch (one element where sizes or addresses do not allow 16
 // bytes) and holds their weights in registers. No shared memory.
 //
-// Registers (ptxas 13.0; no spills): with 16 bytes a thread, tiles of 8 tokens 96-98 on sm_75 to sm_89, 98-147 on sm_90 to
-// sm_120; everything else 24-64.
+// Registers (ptxas 13.0; no spills): with 16 bytes a thread, tiles of 8 tokens 96-98 on sm_75 to sm_89, 98-147 on sm_90
+// to sm_120; everything else 24-64.
 #pragma once
 
 #include <cstdint>

@@ -18,7 +18,7 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-#if defined(__x86_64__)
+#ifdef HSM_SIMT_OWN_SWITCH
 // Saves the registers that a call must keep, changes the stack, restores them. (swapcontext would ask the kernel for
 // the signal mask at each switch, a hundred times the price.)
 extern "C" void hsm_simt_switch(void** save, void* load);
@@ -56,7 +56,7 @@ constexpr std::size_t kStack = 256 * 1024;  // red zones around every variable
 #else
 constexpr std::size_t kStack = 64 * 1024;
 #endif
-constexpr std::size_t kRegisters = 6;
+[[maybe_unused]] constexpr std::size_t kRegisters = 6;
 // Bytes at the top of the stack that hold the frames of a fiber that ended in an orderly way.
 [[maybe_unused]] constexpr std::size_t kEntryFrames = 2048;
 
@@ -84,7 +84,7 @@ void Fiber::start(Entry entry, [[maybe_unused]] bool abandoned) {
   const std::size_t used = abandoned ? kStack : kEntryFrames;
   __asan_unpoison_memory_region(stack_ + kStack - used, used);
 #endif
-#if defined(__x86_64__)
+#ifdef HSM_SIMT_OWN_SWITCH
   // As if `enter` had been called and had switched away at once; the null is where its return address would be, and
   // leaves the stack aligned as after a call.
   auto** top = reinterpret_cast<void**>(stack_ + kStack - 64);
@@ -106,7 +106,7 @@ void Fiber::resume() {
 #ifdef HSM_SIMT_ASAN
   __sanitizer_start_switch_fiber(&fake_scheduler_, stack_, kStack);
 #endif
-#if defined(__x86_64__)
+#ifdef HSM_SIMT_OWN_SWITCH
   hsm_simt_switch(&scheduler_, own_);
 #else
   swapcontext(&scheduler_, &own_);
@@ -120,7 +120,7 @@ void Fiber::suspend([[maybe_unused]] bool last) {
 #ifdef HSM_SIMT_ASAN
   __sanitizer_start_switch_fiber(last ? nullptr : &fake_own_, scheduler_stack_, scheduler_size_);
 #endif
-#if defined(__x86_64__)
+#ifdef HSM_SIMT_OWN_SWITCH
   hsm_simt_switch(&own_, scheduler_);
 #else
   swapcontext(&own_, &scheduler_);

@@ -3,7 +3,10 @@
 
 #include <cstddef>
 
-#if !defined(__x86_64__)
+// HSM_SIMT_UCONTEXT chooses the portable switch where there is a faster one, to test it.
+#if defined(__x86_64__) && !defined(HSM_SIMT_UCONTEXT)
+#define HSM_SIMT_OWN_SWITCH 1
+#else
 #include <ucontext.h>
 #endif
 
@@ -35,7 +38,7 @@ class Fiber {
   void* mapping_ = nullptr;
   char* stack_ = nullptr;
   Entry entry_ = nullptr;
-#if defined(__x86_64__)
+#ifdef HSM_SIMT_OWN_SWITCH
   void* own_ = nullptr;        // stack pointers while the other side runs
   void* scheduler_ = nullptr;  //
 #else

@@ -118,7 +118,7 @@ const std::string& last_error() { return state().error; }
 
 int run(const Launch& launch, const Body& body) {
   State& own = state();
-  own.launches.push_back(launch);
+  if (own.launches.size() < kMostLaunches) own.launches.push_back(launch);
   write_log(launch);
   const std::string wrong = configuration_error(launch, own.settings);
   if (!wrong.empty()) {

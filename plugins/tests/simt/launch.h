@@ -29,8 +29,10 @@ struct Settings {
 };
 Settings& settings();
 
-// The launches of this operating-system thread since clear_launches(). With HSM_SIMT_LOG set to a path, every launch of
-// the process is also appended to that file: kernel, grid, block and shared bytes, tab-separated.
+// The launches of this operating-system thread since clear_launches(), the first kMostLaunches of them. With
+// HSM_SIMT_LOG set to a path, every launch of the process is also appended to that file: kernel, grid, block and shared
+// bytes, tab-separated.
+inline constexpr std::size_t kMostLaunches = 100'000;
 const std::vector<Launch>& launches();
 void clear_launches();
 
