@@ -79,15 +79,17 @@ class _Trial:
         return repeated and _same(logits[1], self._logits[1])
 
     def rollback(self) -> bool | None:
-        """Read wrong tokens, go back and read the right ones; None where sums make that impossible."""
+        """Read wrong tokens, go back and read a single right one, which leaves traces; None where sums forbid it."""
         spare = [tensor.spare for tensor in self._spec.tensors if tensor.kind == "ring"]
         back = min([self._most_back, *spare])
         if back < 1 or any(tensor.kind == "taylor" for tensor in self._spec.tensors):
             return None
         _, state = self._call(self._copy(), self._ids[2, :, :back], [back, back], self._prefix)
         self._spec.rolled_back([self._prefix + back] * 2, back)
-        logits, _ = self._call(state, self._ids[1, :, : self._step], [self._step] * 2, self._prefix)
-        return _same(logits, self._logits)
+        right = self._ids[1, :, :1]
+        logits, _ = self._call(state, right, [1, 1], self._prefix)
+        expected, _ = self._call(self._copy(), right, [1, 1], self._prefix)
+        return _same(logits, expected)
 
     def _call(self, state: State, tokens: Array, lengths: list[int], position: int) -> tuple[Array, State]:
         call = next(calls(tokens, np.array([lengths], np.int64)))
