@@ -2,6 +2,8 @@
 #
 # PYTHON   interpreter that .venv is made with          (default: python3)
 # JOBS     parallel test processes                      (default: 2)
+# HSM_CUDA_ARCHITECTURES  GPUs to compile kernels for, where nvcc is (default: this machine's, or one to test with;
+#                         `make wheel` compiles for all)
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -9,6 +11,8 @@ BIN := .venv/bin
 # One thread a process: the tests run $(JOBS) processes side by side.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
+
+export HSM_CUDA_ARCHITECTURES ?= $(if $(shell command -v nvidia-smi),native,86-real)
 
 NATIVE := $(shell find plugins -type f)
 
@@ -51,7 +55,7 @@ gpu-test: setup
 	$(BIN)/python tools/gpu_report.py
 
 wheel: setup
-	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	HSM_CUDA_ARCHITECTURES= $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf build dist demo-output .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*

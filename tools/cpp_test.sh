@@ -20,6 +20,10 @@ aarch64)
         command -v $tool >/dev/null || missing "$tool is not installed (Debian: g++-aarch64-linux-gnu qemu-user)"
     done
     ;;
+gpu)
+    command -v nvidia-smi >/dev/null || missing "this machine has no NVIDIA driver"
+    command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || missing "nvcc is not installed (the CUDA toolkit)"
+    ;;
 fuzz)
     CXX=$(compgen -c clang++ | sort -V | tail -1)
     [ -n "$CXX" ] || missing "clang++ is not installed (Debian: clang-19 libclang-rt-19-dev)"

@@ -26,7 +26,8 @@ function(hsm_find_nvcc why_not)
   endif()
 endfunction()
 
-# Sets HSM_HAS_nvcc, HSM_NVCC_VERSION, and HSM_CUDA_ARCHITECTURES to what the compiler knows unless it is given.
+# Sets HSM_HAS_nvcc, HSM_NVCC_VERSION, and HSM_CUDA_ARCHITECTURES, as CMake writes them, unless they are given: what the
+# environment says, else all that the compiler knows.
 function(hsm_find_cuda)
   set(HSM_HAS_nvcc FALSE PARENT_SCOPE)
   if(HSM_CUDA_MISSING)
@@ -57,7 +58,13 @@ function(hsm_find_cuda)
   if(version VERSION_LESS 12.8)
     set(architectures "75-real;80-real;86-real;89-real;90")
   endif()
-  set(HSM_CUDA_ARCHITECTURES "${architectures}" CACHE STRING "GPU architectures to compile kernels for, as CMake's")
+  # The environment's are for a build from a package, which takes no options; neither is kept in the cache.
+  if(NOT DEFINED HSM_CUDA_ARCHITECTURES)
+    if(NOT "$ENV{HSM_CUDA_ARCHITECTURES}" STREQUAL "")
+      set(architectures "$ENV{HSM_CUDA_ARCHITECTURES}")
+    endif()
+    set(HSM_CUDA_ARCHITECTURES "${architectures}" PARENT_SCOPE)
+  endif()
   set(HSM_NVCC_VERSION "${version}" PARENT_SCOPE)
   set(HSM_HAS_nvcc TRUE PARENT_SCOPE)
 endfunction()
