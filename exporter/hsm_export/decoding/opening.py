@@ -79,7 +79,7 @@ def _open_exported(checkpoint: str | Path, runtime: str, rollback: int) -> tuple
 
     with tempfile.TemporaryDirectory(prefix="hsm-export.") as folder:
         path = Path(folder) / "model.onnx"
-        export(checkpoint, output=path, decode=True, rollback=rollback, external_data=False)
+        export(checkpoint, output=path, decode=True, rollback=rollback)
         return _open_file(path, runtime)
 
 

@@ -171,7 +171,7 @@ def test_seeds_count_up_and_repeat() -> None:
     ]
 
 
-@pytest.mark.parametrize("last_logits", [False, True])
+@pytest.mark.parametrize("last_logits", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_files_of_last_logits_generate_the_same(last_logits: bool) -> None:
     path = decode_file("zoo:hsm-lm", **({"last_logits": True} if last_logits else {}))
     texts: list[Piece] = []

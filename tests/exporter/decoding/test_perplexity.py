@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -75,7 +76,9 @@ def test_misuse_is_one_clear_line(tmp_path: Path, text: Path) -> None:
         perplexity("zoo:hsm-lm", tmp_path / "none.txt")
     with pytest.raises(UsageError, match="chunk"):
         perplexity("zoo:hsm-lm", text, chunk=0)
+    session = open_session("zoo:hsm-lm", "torch")
+    session._stepper.spec = dataclasses.replace(session.spec, last_logits=True)
     with pytest.raises(UsageError, match="last token only"):
-        perplexity(decode_file("zoo:hsm-lm", last_logits=True), text, runtime="ort")
+        negative_log_likelihood(session, list(text.read_bytes()))
     with pytest.raises(UsageError, match="reach 699 tokens, but the state holds 64"):
         negative_log_likelihood(open_session("zoo:baseline-softmax", "torch"), list(text.read_bytes()))

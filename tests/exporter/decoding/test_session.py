@@ -12,6 +12,7 @@ from tests.exporter.decoding.harness import (
     RUNTIMES,
     checkpoint,
     needs_emulator,
+    needs_library,
     open_session,
     random_tokens,
     read_in_pieces,
@@ -97,7 +98,10 @@ def test_an_idle_row_stands_still(runtime: str, rng: np.random.Generator) -> Non
         np.testing.assert_array_equal(array[1], moved.state[name][1], err_msg=name)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(
+    "runtime",
+    ["torch", *(pytest.param(name, marks=(pytest.mark.slow, needs_library)) for name in ("ort", "ort-fused"))],
+)
 def test_tokens_are_taken_back_to_the_bit(runtime: str, rng: np.random.Generator) -> None:
     session = open_session("no-sums", runtime, batch=2, rollback=4)
     tokens = random_tokens(rng, session, 30)
