@@ -86,7 +86,7 @@ class FeatureWalk {
   int step_delta_;
 };
 
-// What a thread holds of one row of the state: every 32nd column from its own on.
+// What a thread holds of one row of the state: every 32nd column from its own on, and the normaliser if its own is 0.
 template <int kOwnColumns>
 struct StateRow {
   int feature;
@@ -100,7 +100,7 @@ struct StateRow {
     feature = walk.feature();
     rows = walk.rows();
     const bool exists = feature < end;
-    norm = exists ? call.norm[carried + feature] : 0.0f;
+    norm = exists && column == 0 ? call.norm[carried + feature] : 0.0f;
 #pragma unroll
     for (int j = 0; j < kOwnColumns; ++j) {
       const bool inside = exists && column + 32 * j < call.dim;

@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(32 * kCombineWarps) taylor_combine(TaylorCall 
   if (call.causal) {
     const std::int64_t valid = min(max(call.lengths[head / call.heads], std::int64_t{0}), call.length);
     segments = (valid + call.segment_length - 1) / call.segment_length;
-    norm = call.norm[carried];
+    if (lane == 0) norm = call.norm[carried];
 #pragma unroll
     for (int j = 0; j < kCombineColumns; ++j) {
       if (lane + 32 * j < call.dim) sum[j] = call.state[carried * call.dim + lane + 32 * j];

@@ -158,7 +158,7 @@ struct SimtAttend {
 // Queries of one tile, by sums (the efficient form), by keys (the direct form), or by both (causal: sums of what came
 // before the segment, keys within it). Grid: query tiles × heads.
 template <typename T, int kColumns, bool kSums, bool kKeys>
-__global__ void __launch_bounds__(256) taylor_attend_simt(TaylorCall call) {
+__global__ void __launch_bounds__(256, 2) taylor_attend_simt(TaylorCall call) {
   using Tile = SimtTile<kColumns>;
   constexpr bool kCausal = kSums && kKeys;
   HSM_DYNAMIC_SHARED(float, shared);

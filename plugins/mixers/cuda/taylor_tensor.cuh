@@ -33,6 +33,7 @@ struct TensorTile {
   static constexpr int kQueryStride = kQueries + 4;
   static constexpr int kRows = kColumns <= 128 ? 32 : 16;  // of sums
   static constexpr int kStages = kColumns <= 128 ? 2 : 1;
+  static constexpr int kBlocks = kColumns <= 32 ? 4 : (kColumns <= 128 ? 3 : 2);  // that registers must allow
 
   static __host__ __device__ constexpr std::size_t rounded(int floats) {
     return static_cast<std::size_t>((floats + 3) / 4 * 4) * sizeof(float);

@@ -307,7 +307,7 @@ struct TensorAttend {
 // Queries of one tile, by sums (the efficient form), by keys (the direct form), or by both (causal: sums of what came
 // before the segment, keys within it). Grid: query tiles × heads.
 template <typename T, int kColumns, bool kSums, bool kKeys>
-__global__ void __launch_bounds__(128) taylor_attend_tensor(TaylorCall call) {
+__global__ void __launch_bounds__(128, TensorTile<kColumns>::kBlocks) taylor_attend_tensor(TaylorCall call) {
   using Tile = TensorTile<kColumns>;
   HSM_DYNAMIC_SHARED(unsigned char, shared);
   const std::int64_t tiles = (call.length + Tile::kQueries - 1) / Tile::kQueries;
