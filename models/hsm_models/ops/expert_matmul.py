@@ -73,7 +73,8 @@ def _check(x: Tensor, logits: Tensor, weight: Tensor, k: int, summed: bool) -> N
     require(weight.shape[2] == x.shape[-1], f"weight {tuple(weight.shape)} does not fit x of width {x.shape[-1]}")
     require(
         tuple(logits.shape[:2]) == tuple(x.shape[:2]),
-        f"logits {tuple(logits.shape)} do not have the {x.shape[0]} rows of {x.shape[1]} tokens of x {tuple(x.shape)}",
+        # Whole shapes in the message: a single size would tie compiled models to it.
+        f"logits {tuple(logits.shape)} do not have the rows and tokens of x {tuple(x.shape)}",
     )
     require(not summed or x.shape[2] == heads, f"x {tuple(x.shape)} does not have the logits' {heads} heads")
     require(1 <= k <= experts, f"k = {k} must lie between 1 and the number of experts {experts}")
