@@ -10,6 +10,7 @@ from .source import Source
 
 DEFAULT_BATCH = (1, 1, 8)
 DEFAULT_LENGTH = (1, 512, 4096)
+DEFAULT_CAPACITY = (1, 2048, 4096)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def resolve_profiles(source: Source, requested: Sequence[Mapping[str, Size]]) ->
 
     Args:
         source: the model.
-        requested: profiles by dimension name; dimensions left out, and an empty sequence, take the defaults.
+        requested: profiles by dimension name; dimensions left out, and an empty sequence, take the defaults. Of a
+            decoding file, a single profile that names no length becomes two: one for single steps, one for prompts.
 
     Returns:
         At least one profile for a model with dynamic dimensions, each naming all of them; none for a fixed model.
@@ -95,9 +97,10 @@ def resolve_profiles(source: Source, requested: Sequence[Mapping[str, Size]]) ->
             _check_name(source, name)
     if not dimensions:
         return ()
-    return tuple(
-        {name: _size(source, name, profile.get(name)) for name in dimensions} for profile in (requested or [{}])
-    )
+    profiles = list(requested) or [{}]
+    if source.metadata.get("decode") == "1" and len(profiles) == 1 and "length" not in profiles[0]:
+        profiles = [{**profiles[0], "length": 1}, profiles[0]]
+    return tuple({name: _size(source, name, profile.get(name)) for name in dimensions} for profile in profiles)
 
 
 def _check_name(source: Source, name: str) -> None:
@@ -120,9 +123,14 @@ def _size(source: Source, name: str, requested: Size | None) -> Range:
 
 
 def _default(source: Source, name: str) -> Range:
-    """The sizes of a dimension that nobody gave: any batch up to 8, any length up to 4096 or the model's limit."""
+    """The sizes of a dimension that nobody gave: any batch up to 8, any length up to 4096 or the model's limit.
+
+    So for the capacity of a decoding file's caches too.
+    """
     if name == "batch":
         return Range(*DEFAULT_BATCH)
+    if name == "capacity" and source.metadata.get("decode") == "1":
+        return Range(*DEFAULT_CAPACITY)
     if name != "length":
         raise UsageError(
             f"{source.path} has the dynamic dimension {name!r}, whose sizes have no default",

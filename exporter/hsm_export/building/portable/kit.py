@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -36,7 +37,8 @@ RESULT_FILE = "result.json"
 RESULT_SCHEMA, RESULT_VERSION = "hsm-export.kit-result", 1
 
 _CODES = {"missing": 3, "damaged": 4, "differs": 5}
-_LINKED = "HSM_KIT_LINKED"
+# Holds the folder of links once a process was started with it.
+_LINKED = "HSM_KIT_LINKS"
 
 
 def main(kit: Path, arguments: Sequence[str] | None = None) -> int:
@@ -58,6 +60,8 @@ def main(kit: Path, arguments: Sequence[str] | None = None) -> int:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return _CODES.get(error.kind, 6)
+    finally:
+        shutil.rmtree(os.environ.get(_LINKED, ""), ignore_errors=True)
     return _tell(verdicts, result)
 
 
@@ -106,9 +110,11 @@ def _relink(manifest: Mapping[str, Any]) -> None:
     """Start again with TensorRT-RTX linked by the name under which its parser looks for plugins."""
     if manifest["module"] != "tensorrt_rtx" or not manifest["settings"]["plugin_library"] or _LINKED in os.environ:
         return
-    changes = search_path(Path(tempfile.mkdtemp(prefix="hsm-kit-")), os.environ)
+    links = tempfile.mkdtemp(prefix="hsm-kit-")
+    changes = search_path(Path(links), os.environ)
     if changes:
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **changes, _LINKED: "1"})
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **changes, _LINKED: links})
+    Path(links).rmdir()
 
 
 def _build_and_run(
