@@ -19,6 +19,8 @@ SCRIPTS = [
     "taylor_shift_memory",
     "shift_mix_vs_memcpy",
     "expert_matmul_vs_sgemm",
+    "decode_bytes",
+    pytest.param("decode_context", marks=pytest.mark.slow),
     pytest.param("whole_models", marks=pytest.mark.slow),
     pytest.param("taylor_auto_choice", marks=pytest.mark.slow),
 ]
