@@ -33,7 +33,9 @@ def test_no_cpu_kernel_is_linked(library: Path) -> None:
         [str(program("nm")), "--demangle", "--defined-only", str(library)], capture_output=True, text=True, check=True
     ).stdout
     assert re.search(r"\bhsm::cuda::shift_mix_launch\(", symbols)
-    assert not re.search(r"\bhsm::(token_shift|shift_mix|taylor_shift|causal_taylor_shift|expert_matmul)(_sum|_naive)*\(", symbols)
+    assert not re.search(
+        r"\bhsm::(token_shift|shift_mix|taylor_shift|causal_taylor_shift|expert_matmul)(_sum|_naive)*\(", symbols
+    )
     assert "hwy::" not in symbols
 
 

@@ -1,0 +1,50 @@
+"""Every kernel variant that nvcc compiles is launched by some test under the host shim."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tests.plugins.native import ROOT, built, needs
+
+# nvcc makes a host function of this name for each kernel; what follows is the kernel's own symbol.
+STUB = re.compile(r"\b__device_stub_(_Z\w+)\(")
+
+
+def cuda_report() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("cuda_report", ROOT / "tools" / "cuda_report.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["cuda_report"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def compiled_kernels(library: Path) -> set[str]:
+    listing = subprocess.run(["nm", "--demangle", str(library)], capture_output=True, text=True, check=True).stdout
+    report = cuda_report()
+    return {report.bare(name) for name in report.demangled("\n".join(set(STUB.findall(listing))))}
+
+
+@needs("nm")
+@needs("c++filt")
+@pytest.mark.slow
+def test_every_compiled_kernel_is_launched(tmp_path: Path) -> None:
+    library = built("../mixers/cuda/libhsm_cuda.a")
+    log = tmp_path / "launches.tsv"
+    subprocess.run(
+        [built("cuda/hsm_cuda_tests"), "--gtest_brief=1"], env={**os.environ, "HSM_SIMT_LOG": str(log)}, check=True
+    )
+    bare = cuda_report().bare
+    launched = {bare(line.split("\t")[0]) for line in log.read_text().splitlines()}
+    compiled = compiled_kernels(library)
+    assert compiled
+    missing = compiled - launched
+    assert not missing, f"no test launches {', '.join(sorted(missing))}"
