@@ -47,7 +47,8 @@ def build(
         target: "tensorrt-rtx" or "tensorrt".
         architectures: GPU architectures such as "sm86", for TensorRT-RTX only; sm80, sm86, sm89 and sm120 by default.
         profiles: sizes of the dynamic dimensions by name, each a number, "min:opt:max" or (min, opt, max); one mapping
-            a profile. Dimensions left out take batch 1:1:8 and length 1:512:4096, or the model's own limit.
+            a profile. Dimensions left out take batch 1:1:8 and length 1:512:4096, or the model's own limit. A
+            decoding file without any length gets two profiles, for single steps and for prompts.
         plugins: compile `hsm` nodes to plugins (experimental for TensorRT-RTX) or from their bodies; None: plugins
             for TensorRT only.
         embed_plugins: put the plugin library into the engine; needs `version_compatible`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,28 @@ def test_shapes_of_every_dynamic_input() -> None:
 
 def test_a_fixed_model_needs_no_profile() -> None:
     assert resolve_profiles(source(None, (1, 8)), []) == ()
+
+
+def decoding(max_length: int | None = None) -> Source:
+    model = source(max_length, ("batch", "length"), ("batch",), ("batch", "capacity", 4, 8))
+    return dataclasses.replace(model, metadata={"decode": "1"})
+
+
+def test_a_decoding_file_gets_a_profile_for_steps_and_one_for_prompts() -> None:
+    expected = [
+        {"batch": Range(1, 1, 8), "length": Range(1, 1, 1), "capacity": Range(1, 2048, 4096)},
+        {"batch": Range(1, 1, 8), "length": Range(1, 512, 4096), "capacity": Range(1, 2048, 4096)},
+    ]
+    assert list(resolve_profiles(decoding(), [])) == expected
+    for_four = resolve_profiles(decoding(), [{"batch": 4, "capacity": 100}])
+    assert [str(profile["length"]) for profile in for_four] == ["1", "1:512:4096"]
+    assert all((str(profile["batch"]), str(profile["capacity"])) == ("4", "100") for profile in for_four)
+    assert [str(profile["length"]) for profile in resolve_profiles(decoding(64), [])] == ["1", "1:64:64"]
+
+
+def test_given_lengths_are_the_profiles() -> None:
+    (profile,) = resolve_profiles(decoding(), [{"length": "1:8:16"}])
+    assert str(profile["length"]) == "1:8:16"
+    assert len(resolve_profiles(decoding(), [{"length": 1}, {"length": 32}, {"batch": 2}])) == 3
+    with pytest.raises(UsageError, match="capacity"):
+        resolve_profiles(source(None, ("batch", "capacity")), [])
