@@ -1,11 +1,14 @@
 // The kernels that a library runs: the CPU's (kernels.cc) or CUDA's (cuda/kernels.cc), whichever is linked in.
 #pragma once
 
-#include <onnxruntime_c_api.h>
+#include <cstddef>
 
 #include "mixers/bindings.h"
 #include "mixers/opset.h"
 #include "mixers/types.h"
+
+struct OrtApi;
+struct OrtKernelContext;
 
 namespace hsm::onnxruntime {
 

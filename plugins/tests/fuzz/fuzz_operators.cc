@@ -307,6 +307,7 @@ void run(FuzzedDataProvider& data, const Node& node) {
   Inputs inputs = draw_inputs(data, node);
   const bool backwards = data.ConsumeBool();
   const bool in_place = data.ConsumeBool();
+  const bool is_packed = data.ConsumeBool();
   std::vector<const void*> pointers;
   for (const Tensor& tensor : inputs.tensors) pointers.push_back(tensor.data());
   if (const auto problem = opset::check_rows(node.op, node.shapes, pointers)) return;
@@ -316,6 +317,10 @@ void run(FuzzedDataProvider& data, const Node& node) {
   const auto call = [&](const std::vector<void*>& outputs) {
     return Call{node.type, node.attributes, node.shapes, pointers, outputs};
   };
+  PackedExperts packed;
+  for (std::size_t i = 0; is_packed && packed == nullptr && i < pointers.size(); ++i) {
+    packed = onnxruntime::pack_constant(node.op, node.type, i, node.shapes[i], pointers[i], std::size_t{1} << 24);
+  }
   std::vector<void*> targets;
   for (Tensor& tensor : expected) targets.push_back(tensor.data());
   if (has_definition) run_definition(node.op, call(targets));
@@ -330,7 +335,9 @@ void run(FuzzedDataProvider& data, const Node& node) {
       if (output == std::string(node.op.inputs[j].name) + "_out") targets.back() = inputs.tensors[j].data();
     }
   }
-  onnxruntime::compute_of(node.op)(call(targets), {backwards ? ParallelFor(run_backwards, nullptr) : ParallelFor()});
+  Call fast = call(targets);
+  fast.packed = packed.get();
+  onnxruntime::compute_of(node.op)(fast, {backwards ? ParallelFor(run_backwards, nullptr) : ParallelFor()});
   if (!has_definition) return;
   for (std::size_t i = 0; i < actual.size(); ++i) {
     for (Tensor& input : inputs.tensors) {
