@@ -226,10 +226,15 @@ TEST(CudaCausalTaylorShift, SegmentsCarryTheState) {
   }
 }
 
-TEST(CudaCausalTaylorShift, WideHeadsEqualTheDefinition) {
+// One width for each class of tiles, and both numbers of tokens of a step.
+TEST(CudaCausalTaylorShift, EveryKernelVariantEqualsTheDefinition) {
   std::mt19937 random(3);
-  for (const std::int64_t dim : {64, 100}) {
-    for (const DType type : testing::kTypes) expect_definition({1, 3, 1, dim, type, true, true, true}, random);
+  for (const std::int64_t dim : {12, 24, 64, 100, 130}) {
+    for (const DType type : testing::kTypes) {
+      expect_definition({.batch = 1, .length = 3, .heads = 1, .dim = dim, .type = type, .full = true}, random);
+      if (dim > 100) continue;  // a step's instances end before
+      expect_definition({.batch = 1, .length = 1, .heads = 1, .dim = dim, .type = type, .full = true}, random);
+    }
   }
 }
 
