@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
+from tests.exporter.opset.cases import Case
+from tests.exporter.opset.harness import ANY_ATTRIBUTES
 
 from hsm_export.native import CUSTOM_OPS, find_library, register
+from hsm_export.opset import OPERATORS
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +37,20 @@ def fused_session(model: onnx.ModelProto, threads: int = 1, profile: Path | None
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
+def case_of(name: str, batch: int = 2, length: int = 7, width: int = 12) -> Case:
+    """A case with unequal lengths."""
+    sizes = {"B": batch, "T": length, "D": width, "H": 3, "d": width, "E": 5, "f": width, "R": 16}
+    used = {dim for value in OPERATORS[name].inputs for dim in value.shape}
+    idle = 1 if name == "TaylorShiftMasked" else 0
+    rows = {"position": [40, 3, 16][:batch], "lengths": [length, max(length // 2, idle), idle][:batch]}
+    return Case(
+        name,
+        {dim: size for dim, size in sizes.items() if dim in used},
+        ANY_ATTRIBUTES[name],
+        {key: value for key, value in rows.items() if key in {v.name for v in OPERATORS[name].inputs}},
+    )
+
+
 def feed(inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Return inputs as a model with a float32 border takes them."""
     return {name: array if array.dtype == np.int64 else array.astype(np.float32) for name, array in inputs.items()}
@@ -48,3 +65,12 @@ def executed(session: Any) -> list[str]:
     """End a session's profile; return the types of the operators whose kernels ran, in order."""
     events = json.loads(Path(session.end_profiling()).read_text())
     return [event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time")]
+
+
+def same_within_lengths(name: str, inputs: Mapping[str, Array], one: Sequence[Array], other: Sequence[Array]) -> None:
+    """Outputs beyond the lengths are unspecified; everything else has the same bits."""
+    lengths = inputs.get("lengths", np.full(len(one[0]), one[0].shape[1]))
+    for row, length in enumerate(lengths):
+        np.testing.assert_array_equal(one[0][row, :length], other[0][row, :length], err_msg=name)
+    for left, right in zip(one[1:], other[1:], strict=True):
+        np.testing.assert_array_equal(left, right, err_msg=name)

@@ -24,7 +24,16 @@ from tests.exporter.opset.harness import (
     rounded,
 )
 from tests.exporter.opset.strategies import cases
-from tests.exporter.runtimes.fused import Array, executed, feed, fused_session, needs_library, run_fused
+from tests.exporter.runtimes.fused import (
+    Array,
+    case_of,
+    executed,
+    feed,
+    fused_session,
+    needs_library,
+    run_fused,
+    same_within_lengths,
+)
 
 from hsm_export.opset import OPERATORS
 
@@ -34,20 +43,6 @@ pytestmark = needs_library
 RUNTIMES: dict[str, Runtime] = {"fused": run_fused}
 # Widths around the vector lengths and tiles of the kernels, odd and prime ones too.
 WIDTHS = st.integers(1, 9) | st.sampled_from([13, 15, 16, 17, 31, 32, 33])
-
-
-def case_of(name: str, batch: int = 2, length: int = 7, width: int = 12) -> Case:
-    """A case with unequal lengths."""
-    sizes = {"B": batch, "T": length, "D": width, "H": 3, "d": width, "E": 5, "f": width, "R": 16}
-    used = {dim for value in OPERATORS[name].inputs for dim in value.shape}
-    idle = 1 if name == "TaylorShiftMasked" else 0
-    rows = {"position": [40, 3, 16][:batch], "lengths": [length, max(length // 2, idle), idle][:batch]}
-    return Case(
-        name,
-        {dim: size for dim, size in sizes.items() if dim in used},
-        ANY_ATTRIBUTES[name],
-        {key: value for key, value in rows.items() if key in {v.name for v in OPERATORS[name].inputs}},
-    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -120,7 +115,7 @@ def test_any_number_of_threads_gives_the_same_bits(name: str, dtype: str) -> Non
     model = float32_border(one_node_model(name, case.attributes, dtype))
     one = run_fused(model, inputs)
     for threads in (2, 5):
-        _same_within_lengths(name, inputs, one, run_fused(model, inputs, threads))
+        same_within_lengths(name, inputs, one, run_fused(model, inputs, threads))
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -138,20 +133,11 @@ def test_threads_in_one_session_and_several_sessions_give_the_same_numbers(name:
         for turn in range(12):
             index = (worker + turn) % len(feeds)
             outputs = sessions[turn % len(sessions)].run(None, feeds[index])
-            _same_within_lengths(name, feeds[index], alone[index], outputs)
+            same_within_lengths(name, feeds[index], alone[index], outputs)
 
     with ThreadPoolExecutor(6) as pool:
         for future in [pool.submit(work, worker) for worker in range(6)]:
             future.result()
-
-
-def _same_within_lengths(name: str, inputs: dict[str, Array], one: list[Array], other: list[Array]) -> None:
-    """Outputs beyond the lengths are unspecified; everything else has the same bits."""
-    lengths = inputs.get("lengths", np.full(len(one[0]), one[0].shape[1]))
-    for row, length in enumerate(lengths):
-        np.testing.assert_array_equal(one[0][row, :length], other[0][row, :length], err_msg=name)
-    for left, right in zip(one[1:], other[1:], strict=True):
-        np.testing.assert_array_equal(left, right, err_msg=name)
 
 
 # Inputs of the operators that carry a state, and the outputs that may share their buffers.
