@@ -8,8 +8,12 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-# These have kernels for every type, or only read a shape.
-_RUNS_ANYWAY = frozenset({"Cast", "CastLike", "Constant", "ConstantOfShape", "Identity", "Shape", "Size"})
+# These have kernels for every type: they convert, read a shape, or move numbers about.
+_CONVERTS = frozenset({"Cast", "CastLike", "Constant", "ConstantOfShape", "Identity", "Shape", "Size"})
+_MOVES = frozenset(
+    {"Concat", "Flatten", "Gather", "Reshape", "ScatterND", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+)
+_RUNS_ANYWAY = _CONVERTS | _MOVES
 
 
 def widen_bfloat16(model: onnx.ModelProto, borders: bool = False) -> onnx.ModelProto:
