@@ -83,7 +83,6 @@ HWY_NOINLINE void step_columns(const StepScratch& s, std::size_t last, const flo
                                const float* values, float* y) {
   const FloatTag tag;
   const std::size_t lanes = hn::Lanes(tag);
-  const auto mask = hn::FirstN(tag, last);
   const auto is_partial = [](std::size_t v) { return kPartial && v + 1 == kVectors; };
   // Copies, because the compiler must expect stores to the state to change what `s` holds.
   const std::size_t dim = s.dim;
@@ -105,11 +104,11 @@ HWY_NOINLINE void step_columns(const StepScratch& s, std::size_t last, const flo
     }
     for (std::size_t v = 0; v < kVectors; ++v) {
       const std::size_t at = r * dim + v * lanes;
-      FloatVec entry = is_partial(v) ? hn::MaskedLoad(mask, tag, state + at) : hn::LoadU(tag, state + at);
+      FloatVec entry = is_partial(v) ? hn::LoadN(tag, state + at, last) : hn::LoadU(tag, state + at);
       for (std::size_t t = 0; t < kTokens; ++t) sum[t][v] = hn::MulAdd(query[t], entry, sum[t][v]);
       for (std::size_t t = 0; t < kTokens; ++t) entry = hn::MulAdd(key[t], value[t][v], entry);
       if (is_partial(v)) {
-        hn::BlendedStore(entry, mask, tag, state_out + at);
+        hn::StoreN(entry, tag, state_out + at, last);
       } else {
         hn::StoreU(entry, tag, state_out + at);
       }
@@ -190,10 +189,9 @@ inline float step_product(const float* a, const float* b, std::size_t count) {
   const FloatTag tag;
   const std::size_t lanes = hn::Lanes(tag);
   FloatVec sum = hn::Zero(tag);
-  for (std::size_t i = 0; i < count; i += lanes) {
-    const auto valid = hn::FirstN(tag, std::min(count - i, lanes));
-    sum = hn::MulAdd(hn::MaskedLoad(valid, tag, a + i), hn::MaskedLoad(valid, tag, b + i), sum);
-  }
+  std::size_t i = 0;
+  for (; i + lanes <= count; i += lanes) sum = hn::MulAdd(hn::LoadU(tag, a + i), hn::LoadU(tag, b + i), sum);
+  sum = hn::MulAdd(hn::LoadN(tag, a + i, count - i), hn::LoadN(tag, b + i, count - i), sum);
   return hn::ReduceSum(tag, sum);
 }
 
@@ -215,12 +213,14 @@ inline void step_weights(StepScratch& s, std::size_t tokens, const float* norm) 
 inline void step_norm(const StepScratch& s, std::size_t tokens, const float* norm, float* norm_out) {
   const FloatTag tag;
   const std::size_t lanes = hn::Lanes(tag);
-  for (std::size_t r = 0; r < s.features; r += lanes) {
-    const auto valid = hn::FirstN(tag, std::min(s.features - r, lanes));
-    FloatVec entry = hn::MaskedLoad(valid, tag, norm + r);
+  const auto sum_at = [&](std::size_t r, FloatVec entry) HWY_ATTR {
     for (std::size_t t = 0; t < tokens; ++t) entry = hn::Add(entry, hn::LoadU(tag, s.keys + t * s.stride + r));
-    hn::BlendedStore(entry, valid, tag, norm_out + r);
-  }
+    return entry;
+  };
+  std::size_t r = 0;
+  for (; r + lanes <= s.features; r += lanes) hn::StoreU(sum_at(r, hn::LoadU(tag, norm + r)), tag, norm_out + r);
+  const std::size_t rest = s.features - r;
+  hn::StoreN(sum_at(r, hn::LoadN(tag, norm + r, rest)), tag, norm_out + r, rest);
 }
 
 // One pass over the state of a head for `tokens` <= kStepTokens tokens, whose rows are `stride` elements apart.
