@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from ..inspection import Border, CheckpointResult, Cost, EngineResult, InspectResult, MixerRow, OnnxResult
+    from ..inspection import (
+        Border,
+        CheckpointResult,
+        Cost,
+        EngineResult,
+        InspectResult,
+        MixerRow,
+        OnnxResult,
+        StateTable,
+    )
 
 _HIDDEN = {"bias", "form", "rope_base", "rope_fraction", "activation", "width"}
 
@@ -68,6 +77,8 @@ def _render_onnx(result: OnnxResult) -> Iterable[RenderableType]:
     }
     yield _facts("ONNX model", facts)
     yield _borders(result.inputs, result.outputs)
+    if result.state is not None:
+        yield _state(result.state)
     if result.mixers:
         yield _mixers(result.mixers)
     yield _work(result)
@@ -91,6 +102,8 @@ def _render_engine(result: EngineResult) -> Iterable[RenderableType]:
     yield _borders(result.inputs, result.outputs)
     if result.profiles:
         yield _profiles(result.profiles)
+    if result.state is not None and result.onnx is None:
+        yield _state(result.state)
     if result.onnx is not None:
         yield from _render_onnx(result.onnx)
 
@@ -127,6 +140,22 @@ def _borders(inputs: Iterable[Border], outputs: Iterable[Border]) -> Table:
     for role, borders in (("input", inputs), ("output", outputs)):
         for border in borders:
             table.add_row(role, border.name, border.dtype, ", ".join(map(str, border.shape)))
+    return table
+
+
+def _state(state: StateTable) -> Table:
+    """What a sequence carries from call to call: bytes are exact, a formula in its length."""
+    from rich.table import Table
+
+    table = Table("tensor", "kind", "type", "shape", title="state", title_justify="left")
+    for heading in ("spare", "bytes", "bytes/token"):
+        table.add_column(heading, justify="right")
+    for row in state.tensors:
+        shape = ", ".join(map(str, row.shape))
+        numbers = (row.spare, row.constant_bytes, row.bytes_per_token)
+        table.add_row(row.name, row.kind, row.dtype, shape, *(f"{number:,}" if number else "" for number in numbers))
+    growing = f" + {state.bytes_per_token:,} a token" if state.bytes_per_token else ", whatever its length"
+    table.caption = f"bytes of one sequence: {state.constant_bytes:,}{growing}"
     return table
 
 

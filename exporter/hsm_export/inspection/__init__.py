@@ -15,6 +15,8 @@ from .result import (
     InspectResult,
     MixerRow,
     OnnxResult,
+    StateRow,
+    StateTable,
 )
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "InspectResult",
     "MixerRow",
     "OnnxResult",
+    "StateRow",
+    "StateTable",
     "inspect",
 ]
 

@@ -136,6 +136,10 @@ def _flops(node: onnx.NodeProto, operands: Operands) -> int | None:
 
 def _bytes(node: onnx.NodeProto, operands: Operands) -> int:
     written = sum(tensor.bytes for tensor in operands.outputs)
+    if node.op_type == "ScatterND" and not node.domain:
+        # A host that decodes binds one buffer to both names: only the updated rows are written.
+        _, indices, updates = operands.inputs
+        return indices.bytes + 2 * updates.bytes
     if node.op_type in _SELECTIONS:
         return 2 * written + sum(tensor.bytes for tensor in operands.inputs[1:])
     if node.domain == DOMAIN and node.op_type in ("ExpertMatMul", "ExpertMatMulSum"):

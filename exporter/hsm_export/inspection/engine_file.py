@@ -12,6 +12,7 @@ from ..errors import BadInputError
 from ..files import sha256
 from .onnx_file import inspect_onnx
 from .result import Border, EngineResult, OnnxResult
+from .state import state_table
 
 _FLAGS = ("strip_weights", "weight_streaming", "refit")
 _MAX_BYTES = 16 * 1024 * 1024
@@ -76,6 +77,7 @@ def _describe(path: Path, side_file: Path, data: Mapping[str, Any]) -> EngineRes
         warnings=tuple(f"{warning['message']} ({warning['count']}x)" for warning in data["warnings"]),
         model={str(name): str(value) for name, value in data["model"].items()},
         onnx=_source_beside(path, data["source"]),
+        state=state_table(data["model"], str(side_file)),
     )
 
 

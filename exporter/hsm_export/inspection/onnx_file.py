@@ -18,6 +18,7 @@ from .configuration import layer_details
 from .costs import FORMULAS, hsm_details, node_cost, operands_of
 from .result import Border, Cost, FunctionBody, MixerRow, OnnxResult
 from .shapes import TensorInfo, constant_nodes, infer, item_size, nodes_of, skeleton
+from .state import state_table
 
 if TYPE_CHECKING:
     import onnx
@@ -81,6 +82,7 @@ def _describe(path: Path, source: Source, model: onnx.ModelProto) -> OnnxResult:
         formulas={name: formula for name, formula in FORMULAS.items() if f"{DOMAIN}::{name}" in operators},
         uncounted=uncounted,
         metadata=dict(source.metadata),
+        state=state_table(source.metadata, str(path)),
     )
 
 
@@ -145,7 +147,7 @@ def _length_name(source: Source) -> str | None:
 
 
 def _sizes(source: Source, length: int | None) -> dict[str, int]:
-    """One sequence of this length; other dimensions as in the exporter's example, else 1."""
+    """One sequence of this length, and caches for the longest; others as in the exporter's example, else 1."""
     sizes = dict.fromkeys(source.dynamic_dimensions, 1)
     try:
         recorded = json.loads(source.metadata.get("inputs") or "[]")
@@ -158,6 +160,8 @@ def _sizes(source: Source, length: int | None) -> dict[str, int]:
     except (ValueError, KeyError, TypeError):
         pass
     sizes["batch"] = 1
+    if "capacity" in sizes:
+        sizes["capacity"] = max(LENGTHS)
     name = _length_name(source)
     return sizes if name is None or length is None else sizes | {name: length}
 

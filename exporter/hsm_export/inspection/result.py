@@ -99,6 +99,49 @@ class FunctionBody:
 
 
 @dataclass(frozen=True)
+class StateRow:
+    """One tensor of a decoding file's state; the graph's names are `past.` and `present.` and this one.
+
+    Attributes:
+        name: "{layer}.{key}".
+        kind: "ring", "cache" or "taylor".
+        dtype: its element type.
+        shape: sizes, and names of dynamic dimensions.
+        spare: slots of a ring beyond those that the layer reads.
+        constant_bytes: what a sequence takes whatever its length.
+        bytes_per_token: what it takes for each of its tokens.
+    """
+
+    name: str
+    kind: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    spare: int
+    constant_bytes: int
+    bytes_per_token: int
+
+
+@dataclass(frozen=True)
+class StateTable:
+    """The state of a decoding file: a sequence of n tokens takes constant_bytes + n * bytes_per_token.
+
+    Attributes:
+        tensors: its tensors.
+        constant_bytes, bytes_per_token: their sums.
+        capacity: tokens that the caches hold; None when the host chooses it, or there is no cache.
+        rollback: tokens that rings let a host take back.
+        last_logits: the graph returns the logits of each row's last valid token only.
+    """
+
+    tensors: tuple[StateRow, ...]
+    constant_bytes: int
+    bytes_per_token: int
+    capacity: int | None
+    rollback: int
+    last_logits: bool
+
+
+@dataclass(frozen=True)
 class OnnxResult(InspectResult):
     """An ONNX file.
 
@@ -120,6 +163,7 @@ class OnnxResult(InspectResult):
             width, k active experts, T tokens.
         uncounted: operators whose work is not in `costs`, and how many of each.
         metadata: what the exporter recorded, without the prefix `hsm_export.`.
+        state: what a decoding file carries from call to call; None for other files.
     """
 
     sha256: str
@@ -139,6 +183,7 @@ class OnnxResult(InspectResult):
     formulas: Mapping[str, str]
     uncounted: Mapping[str, int]
     metadata: Mapping[str, str]
+    state: StateTable | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +205,7 @@ class EngineResult(InspectResult):
         warnings: the builder's warnings.
         model: what the exporter recorded in the ONNX file.
         onnx: the ONNX file that it was built from, where that still lies beside the engine.
+        state: what an engine of a decoding file carries from call to call; None for others.
     """
 
     side_file: Path
@@ -177,6 +223,7 @@ class EngineResult(InspectResult):
     warnings: tuple[str, ...]
     model: Mapping[str, str]
     onnx: OnnxResult | None
+    state: StateTable | None = None
 
 
 @dataclass(frozen=True)
