@@ -12,8 +12,8 @@ enum CausalTactic { kStep, kChunk, kChunkTensor, kTacticCount };
 constexpr std::string_view kNames[kTacticCount] = {"step", "chunk", "chunk-tensor"};
 
 // Tokens that `step` takes at most, and those of its two instances.
-constexpr int kStepTokens[] = {1, 4};
-constexpr std::int64_t kMostStepTokens = 4;
+constexpr int kStepTokens[] = {1, 8};
+constexpr int kMostStepTokens = 8;
 // Rows of the state that a slice has at least.
 constexpr std::int64_t kLeastSlice = 64;
 
@@ -31,6 +31,9 @@ TaylorUnit unit_of(int tactic) { return tactic == kChunkTensor ? TaylorUnit::kTe
 std::int64_t segment_length(std::int64_t dim) {
   return std::clamp(divide_up(taylor_features(dim) / 2, kQueryTile) * kQueryTile, kLeastSegment, kMostSegment);
 }
+
+// The tokens that the instance for a call of this length takes.
+int step_tokens(std::int64_t length) { return length <= kStepTokens[0] ? kStepTokens[0] : kStepTokens[1]; }
 
 // Slices of each head: four blocks for every multiprocessor, all heads together.
 std::int64_t slice_count(const CausalTaylorShiftArgs& args, const Device& device) {
@@ -67,7 +70,7 @@ int with_step(const TaylorCall& call, Body&& body) {
     if (call.dim <= 64) return body(tokens, std::integral_constant<int, 2>());
     return body(tokens, std::integral_constant<int, 8>());
   };
-  if (call.length <= kStepTokens[0]) return with_columns(std::integral_constant<int, kStepTokens[0]>());
+  if (step_tokens(call.length) == kStepTokens[0]) return with_columns(std::integral_constant<int, kStepTokens[0]>());
   return with_columns(std::integral_constant<int, kStepTokens[1]>());
 }
 
@@ -104,7 +107,7 @@ bool causal_taylor_shift_supports(const CausalTaylorShiftArgs& args, int tactic,
   const std::int64_t blocks = args.batch * args.heads * std::max(taylor_features(args.dim), args.length);
   return args.type != DType::kInt64 && args.dim >= 1 && args.dim <= kMostTaylorDim && args.length <= kMostStepTokens &&
          blocks <= INT32_MAX &&
-         step_shared_bytes(static_cast<int>(args.dim), kMostStepTokens) <= device.shared_memory_per_block;
+         step_shared_bytes(static_cast<int>(args.dim), step_tokens(args.length)) <= device.shared_memory_per_block;
 }
 
 int causal_taylor_shift_default_tactic(const CausalTaylorShiftArgs& args, const Device& device) noexcept {

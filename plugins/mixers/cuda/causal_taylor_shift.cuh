@@ -4,8 +4,11 @@
 // Blocks own slices of rows, so nothing is read that another block writes. What the slices add to y meets in the
 // workspace and is added in their order by a second kernel.
 //
-// For n tokens and one head, F = 1 + d + d(d+1)/2: bytes 8·F·(d + 1) for the state, 4·n·slices·(d + 1)·2 for the parts;
-// flops 4·n·F·(d + 1). At n = 1 that is half a flop a byte: the bound is memory.
+// For n tokens and one head, F = 1 + d + d(d+1)/2: bytes 8·F·(d+1) for the state and 8·n·slices·(d+1) for the parts;
+// flops 4·n·F·(d+1). At n = 1 that is half a flop a byte: the bound is memory.
+//
+// Longer calls run the kernels of taylor_simt.cuh or taylor_tensor.cuh: for N tokens and segments of L, flops
+// 4·N·F·(d+1) + 2·N·L·d, and bytes 8·F·(d+1) for the state and 16·N/L·F·(d+1) for the sums of segments.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,9 @@
 // Adds the slots of a head in their order: one warp for each row of sums, so that every number has one order of
 // addition.
 //
-// Bytes: reads and writes each slot once (causal), or reads each and writes one (bidirectional); flops: one a float. So
-// memory is the bound.
+// For S slots of one head, F = 1 + d + d(d+1)/2: bytes 8·(S + 1)·F·(d+1) (causal: each slot is read and written, and so
+// is the state) or 4·(S + 1)·F·(d+1) (bidirectional: each is read, one is written); flops S·F·(d+1). Memory is the
+// bound. No shared memory.
 #pragma once
 
 #include <cstdint>

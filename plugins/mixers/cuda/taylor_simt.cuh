@@ -2,6 +2,26 @@
 //
 // All work is products of tiles in shared memory: 256 threads as 16×16, each with a block of rows × columns of the sum
 // in registers, columns beyond 64 in blocks of 64 that are skipped where the head is narrower.
+//
+// One head of N tokens and width d, F = 1 + d + d(d+1)/2, elements of e bytes, S segments, K keys that a query sees:
+//
+//                   flops             memory, bytes              second-level cache, bytes
+//   accumulate      2·N·F·(d+1)       2·N·d·e + 4·S·F·(d+1)      2·N·d·e · F/64
+//   attend, sums    2·N·F·(d+1)       2·N·d·e + 4·S·F·(d+1)      4·F·(d+1) · N/64
+//   attend, keys    4·N·K·d           4·N·d·e                    2·K·d·e · N/64      (N/16 for d > 128)
+//
+// That is F/e and K/e flops a byte of memory, and 32 to 128/e a byte of the cache. A GPU does 13 (A100) to 82 (RTX
+// 4090) float32 flops in the time of a byte of memory, so arithmetic is the bound once F or K exceeds that times e.
+// Each multiply-add of a 4×4 block costs half a float from shared memory, of a 4×1 block (d <= 16) more than one: there
+// shared memory is the bound.
+//
+// Shared memory, bytes at the widest head of a class, the same on every architecture (sm_75 allows 65536):
+//
+//   d up to         16       32       64       128      256
+//   accumulate      14672    18832    27152    43792    39568
+//   attend          20416    29120    46528    59904    60544
+//
+// Registers are in docs/cuda-report.md: at most 128, so that two blocks fit; no spills.
 #pragma once
 
 #include <cstdint>

@@ -1,10 +1,38 @@
 // TaylorShift on tensor cores, for float16 and bfloat16.
 //
 // What enters a product in low precision is either exact (q, k and v as given) or split into a high and a low part,
-// each multiplied, so that nothing is lost but the last bits of float32 sums: weights p(q·k) and features of keys as
-// two numbers of type T (22 or 16 bits), features of queries and sums as two bfloat16 numbers (16 bits; their range is
-// that of float32), where the product of both low parts is left out. Norms are applied in float32 after the product of
-// the exact q and k. Float16 weights are scaled so that the largest that the temperature allows fits.
+// each multiplied, so that little more is lost than the last bits of float32 sums: weights p(q·k) and features of keys
+// as two numbers of type T (22 or 16 bits), features of queries and sums as two bfloat16 numbers (16 bits; their range
+// is that of float32), where the product of both low parts is left out. Norms are applied in float32 after the product
+// of the exact q and k. Float16 weights are scaled so that the largest that the temperature allows fits.
+//
+// Flops, memory and cache traffic are those of taylor_simt.cuh (features of keys are made 128 at a time, not 64), but
+// the parts cost products: accumulate 2 for 1, attend 3 for 1 by sums and 3 for 2 by keys. A byte of 2-byte elements so
+// meets 3·F/2 (attend by sums), F (accumulate) or 3·K/4 (by keys) flops of products. An A100 does 200 and an H100 300
+// of them for each byte of memory: from about d = 20 or 400 keys on the tensor cores are the bound. Making one fragment
+// of features takes some 60 ordinary instructions for d/8 times 2 or 3 products: at d = 32 these take about as long.
+//
+// mma.sync, not Hopper's wgmma: one source for sm_75 (float16 by keys) to sm_120.
+//
+// Shared memory, bytes at the widest head of a class, and registers (nvcc 13.0, more of the two types; no spills):
+//
+//   d up to                        32       64       128      256
+//   accumulate      shared         26176    47680    47936    92992
+//                   sm_80, 86, 89  57       72       120      188
+//                   sm_90          57       75       118      191
+//                   sm_100         61       75       116      184
+//                   sm_120         60       72       126      182
+//   attend, sums    shared         20768    37664    71456    87776
+//                   sm_80, 86, 89  91       106      142      254
+//                   sm_90          96       114      148      254
+//                   sm_100, 120    78       91       142      203
+//   attend, keys    shared         15872    28160    52736    67968
+//                   sm_75          121      127      167      254
+//                   sm_80 to 90    127      127      167      254
+//                   sm_100, 120    127      160      167      225
+//   attend, both    shared         20768    37664    71456    87776
+//                   sm_80 to 90    127      154      168      254
+//                   sm_100, 120    127      168      168      230
 #pragma once
 
 #include <cstdint>
