@@ -64,7 +64,7 @@ def command(
         _print_all(result, as_json)
     else:
         result = _stream(generator, texts[0], arguments)
-    stderr().print(_statistics(result))
+    stderr().print(_statistics(result), soft_wrap=True)
 
 
 def _texts(prompts: tuple[str, ...], prompt_file: Path | None) -> list[str]:
