@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependencyError, UsageError
 from ..files import atomic_path
+from .result import threads_in_words
 
 if TYPE_CHECKING:
     from .result import BenchResult, Measurement
@@ -47,10 +49,15 @@ def plot(result: BenchResult, path: str | Path) -> None:
     time_axes, memory_axes = figure.subplots(1, 2)
     _lines(time_axes, result, lambda item: item.seconds.median * 1e3, "milliseconds per run")
     _lines(memory_axes, result, lambda item: item.extra_bytes / 2**20, "MiB beyond the loaded model")
+    # Below 1 MiB it does not matter, and runs that take none have no place on a logarithmic axis.
+    memory_axes.set_yscale("symlog", linthresh=1)
+    memory_axes.set_ylim(bottom=0)
     _mark_spread(time_axes, result)
     _mark_crossovers(time_axes, result)
-    time_axes.legend()
-    figure.suptitle(f"{Path(result.model).name}, {result.precision}, batch {result.batch}, {result.threads} threads")
+    figure.legend(*time_axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(_runtimes(result)))
+    figure.suptitle(
+        f"{Path(result.model).name}, {result.precision}, batch {result.batch}, {threads_in_words(result.threads)}"
+    )
     with atomic_path(path) as scratch:
         figure.savefig(scratch, format=Path(path).suffix[1:].lower(), dpi=150)
 
@@ -79,16 +86,28 @@ def _mark_spread(axes: Any, result: BenchResult) -> None:
 
 
 def _mark_crossovers(axes: Any, result: BenchResult) -> None:
+    """Ring the points where lines cross, and write beside them which runtime is quicker on which side."""
+    import numpy as np
+
     for crossover in result.crossovers:
+        items = [item for item in result.measurements if item.runtime == crossover.quicker_below]
+        lengths = [math.log(item.length) for item in items if item.length is not None]
+        times = [math.log(item.seconds.median * 1e3) for item in items if item.length is not None]
+        height = math.exp(np.interp(math.log(crossover.length), lengths, times))
+        bottom, top = map(math.log, axes.get_ylim())
+        is_low = math.log(height) < (bottom + top) / 2
         axes.axvline(crossover.length, color="grey", linestyle=":", linewidth=1)
+        axes.plot(crossover.length, height, marker="o", markersize=11, fillstyle="none", color="black")
         axes.annotate(
             f"{crossover.quicker_below} | {crossover.quicker_above}: {crossover.length:.0f}",
-            (crossover.length, 0.02),
+            (crossover.length, 0.98 if is_low else 0.02),  # away from the ring
             xycoords=("data", "axes fraction"),
             rotation=90,
             fontsize=7,
-            ha="right",
-            va="bottom",
+            ha="center",
+            va="top" if is_low else "bottom",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            zorder=5,
         )
 
 

@@ -148,3 +148,8 @@ def crossovers(measurements: Sequence[Measurement]) -> tuple[Crossover, ...]:
                 below, above = (first, second) if before < 0 else (second, first)
                 found.append(Crossover(below, above, length))
     return tuple(found)
+
+
+def threads_in_words(count: int) -> str:
+    """Return "1 thread", "2 threads" and so on."""
+    return f"{count} thread{'' if count == 1 else 's'}"

@@ -113,7 +113,10 @@ def _table(result: BenchResult) -> Table:
     from rich import box
     from rich.table import Table
 
-    title = f"{Path(result.model).name} ({result.precision}), batch {result.batch}, {result.threads} threads"
+    from ..benchmarking.result import threads_in_words
+
+    threads = threads_in_words(result.threads)
+    title = f"{Path(result.model).name} ({result.precision}), batch {result.batch}, {threads}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
     rate = "tokens/s" if result.lengths else "rows/s"
     for heading in ("length", "runtime", "median", "quartiles", "speed", rate, "peak memory", "by runs", "max error"):
