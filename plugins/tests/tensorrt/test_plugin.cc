@@ -125,20 +125,33 @@ TEST_P(Plugin, FormatCombinationsAreTheTables) {
 // TensorRT allocates the workspace of a profile's largest sizes and uses it for all sizes of the profile.
 TEST_P(Plugin, WorkspaceOfTheLargestSizesDoesForAllSizes) {
   std::mt19937 random(12);
+  const auto tactics = static_cast<std::int32_t>(cuda::kernels_of(op()).tactics().size());
   for (const DType t : kTypes) {
     const int batch = uniform(random, 1, 3);
     const int length = uniform(random, 20, 300);
     const PluginPointer plugin = make();
-    const std::size_t bytes =
-        configure(plugin, op(), t, some_sizes(1, 1), some_sizes(1, 16), some_sizes(batch, length));
-    const GuardedMemory workspace(bytes);
-    for (int i = 0; i < 4; ++i) {
-      const Sizes sizes =
-          i == 0 ? some_sizes(batch, length) : some_sizes(uniform(random, 1, batch), uniform(random, 1, length));
-      run(plugin, Node(op(), t, sizes, static_cast<std::uint32_t>(i)), sizes, workspace.data(),
-          "shape " + std::to_string(i));
+    const GuardedMemory workspace(
+        configure(plugin, op(), t, some_sizes(1, 1), some_sizes(1, 16), some_sizes(batch, length)));
+    for (std::int32_t tactic = 0; tactic <= tactics; ++tactic) {
+      ASSERT_EQ(runtime(plugin).setTactic(tactic), 0);
+      for (const int tokens : {length, 1, uniform(random, 1, length)}) {
+        const Sizes sizes = some_sizes(tokens == length ? batch : uniform(random, 1, batch), tokens);
+        run(plugin, Node(op(), t, sizes, 6), sizes, workspace.data(),
+            "tactic " + std::to_string(tactic) + ", " + std::to_string(tokens) + " tokens");
+      }
     }
   }
+}
+
+// The guard pages of the other tests would show a kernel that needs more than it said.
+TEST(Workspace, ATouchPastItsEndIsSeen) {
+  emulate(86);
+  const opset::Operator& op = *opset::find("CausalTaylorShift");
+  const Sizes sizes = some_sizes(1, 300);
+  const PluginPointer plugin = create(op, some_attributes(op));
+  ASSERT_GT(configure(plugin, op, DType::kFloat32, sizes, sizes, sizes), 0U);
+  const GuardedMemory none(0);
+  EXPECT_DEATH(run(plugin, Node(op, DType::kFloat32, sizes, 1), sizes, none.data(), "no workspace"), "");
 }
 
 // TensorRT times every tactic that a plugin offers, so each must be right, and must be a kernel of its own.
