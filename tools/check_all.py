@@ -1,39 +1,79 @@
-"""Run every test, the slow ones and the native builds included, and write what was seen to docs/verification.md.
+"""Run every check there is, the slow ones included, and write what was seen to docs/verification.md.
 
-A machine that cannot spare the time in one go runs `pytest --junitxml=FILE` in parts, and then
-`python tools/check_all.py FILE…`, which runs the native builds and reports on those parts.
+The checks are the steps of a table below. What each one saw is kept in build/check-all; the report is made of that. So
+a machine that cannot spare the time in one go runs some steps now and the others later.
+
+Examples:
+    python tools/check_all.py                       every step, one after the other (an hour and more on two cores)
+    python tools/check_all.py --list                the names of the steps
+    python tools/check_all.py "C++ asan" "tests of models"
+    python tools/check_all.py --report              no step: only write the report
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
+import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = ROOT / "docs" / "verification.md"
-# Presets of plugins/CMakePresets.json, as tools/cpp_test.sh takes them.
-NATIVE = (("release",), ("asan",), ("tsan",), ("aarch64",), ("fuzz", "60"))
-SKIPPED = 3  # cpp_test.sh's exit code for tools that are not installed
+RESULTS = ROOT / "build" / "check-all"
+SKIPPED = 3  # exit code of steps whose tools are not installed; the reason is the last line of stderr
 PACKAGES = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "polygraphy", "tensorrt-rtx-cu13", "numpy")
+# Tests are run by folder, so that each step is bearable; the last step runs what the others leave over.
+TEST_FOLDERS = {
+    "tests of models": ("tests/models",),
+    "tests of the operator set": ("tests/exporter/opset",),
+    "tests of runtimes": ("tests/exporter/runtimes",),
+    "tests of exporting": ("tests/exporter/exporting",),
+    "tests of validation": ("tests/exporter/validation",),
+    "tests of building": ("tests/exporter/building",),
+    "tests of decoding": ("tests/exporter/decoding",),
+    "tests of benchmarks": ("tests/benchmarks", "tests/exporter/benchmarking"),
+    "tests of native parts": ("tests/plugins", "tests/tools"),
+}
 
 
 @dataclass(frozen=True)
 class Step:
-    """One native preset: built and run, or why not."""
+    """A check: a command that succeeds, or ends with SKIPPED and says why.
+
+    Attributes:
+        name: what reports call it.
+        command: program and arguments, run in the root of the repository.
+        remark: finds in its output what else the report should say.
+        junit: it is pytest and writes its outcomes to `junit_file(name)`.
+    """
+
+    name: str
+    command: Sequence[str]
+    remark: Callable[[str], str] = lambda output: ""
+    junit: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step did: "passed", "FAILED (exit code)" or why it was skipped, with a remark; and where and when."""
 
     name: str
     outcome: str
     seconds: float
+    commit: str
+    date: str
 
     @property
     def failed(self) -> bool:
@@ -41,40 +81,81 @@ class Step:
         return self.outcome.startswith("FAILED")
 
 
-def run_native(arguments: tuple[str, ...]) -> Step:
-    """Build and test one preset."""
+def fuzzed(output: str) -> str:
+    """Return libFuzzer's count of executions as a remark."""
+    counts = re.findall(r"stat::number_of_executed_units: *(\d+)", output)
+    return "".join(f", {int(count):,} inputs" for count in counts)
+
+
+def steps() -> list[Step]:
+    """Return every step, in the order in which they run. A new check is one line here."""
+    native = [Step(f"C++ {preset}", ("bash", "tools/cpp_test.sh", preset)) for preset in ("release", "asan", "tsan")]
+    return [
+        *native,
+        Step("C++ aarch64 under qemu", ("bash", "tools/cpp_test.sh", "aarch64")),
+        Step("C++ fuzzing for a minute", ("bash", "tools/cpp_test.sh", "fuzz", "60"), fuzzed),
+        Step("C++ and CUDA on a GPU", ("bash", "tools/cpp_test.sh", "gpu")),
+        *(tests(name, folders) for name, folders in TEST_FOLDERS.items()),
+        tests("all other tests", ["tests", *(f"--ignore={f}" for fs in TEST_FOLDERS.values() for f in fs)]),
+    ]
+
+
+def tests(name: str, arguments: Sequence[str]) -> Step:
+    """Return the step that runs tests, the slow ones too, in $JOBS processes (2 by default)."""
+    jobs = ("-n", os.environ.get("JOBS", "2"), "--dist", "loadgroup")
+    command = (sys.executable, "-m", "pytest", "-q", *jobs, f"--junitxml={junit_file(name)}", *arguments)
+    return Step(name, command, junit=True)
+
+
+def junit_file(name: str) -> Path:
+    """Return where the test outcomes of a step are."""
+    return RESULTS / f"{_slug(name)}.xml"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())
+
+
+def run(step: Step) -> Outcome:
+    """Run a step, print how it went, and keep that."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    junit_file(step.name).unlink(missing_ok=True)
+    # PATH: this Python's environment brings cmake and ninja where the system has none.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    print(f"{step.name} …", file=sys.stderr, flush=True)
     start = time.monotonic()
-    done = subprocess.run(
-        ["bash", "tools/cpp_test.sh", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-    )
-    seconds = time.monotonic() - start
-    if done.returncode == SKIPPED:
-        outcome = done.stderr.strip()
-    elif done.returncode == 0:
-        outcome = "passed" + fuzzed(done.stderr)
-    else:
-        outcome = f"FAILED ({done.returncode})"
-        print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
-    step = Step(" ".join(arguments), outcome, seconds)
-    print(f"C++ {step.name}: {step.outcome}, {seconds:.0f} s", file=sys.stderr)
-    return step
+    with (RESULTS / f"{_slug(step.name)}.log").open("w+", encoding="utf-8", errors="replace") as log:
+        code = subprocess.run(step.command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT).returncode
+        log.seek(0)
+        output = log.read()
+    outcome = Outcome(step.name, _judged(step, code, output), time.monotonic() - start, commit(), _today())
+    (RESULTS / f"{_slug(step.name)}.json").write_text(json.dumps(asdict(outcome)), encoding="utf-8")
+    if outcome.failed:
+        print(*output.splitlines()[-60:], sep="\n", file=sys.stderr)
+    print(f"{step.name}: {outcome.outcome}, {outcome.seconds:.0f} s", file=sys.stderr, flush=True)
+    return outcome
 
 
-def fuzzed(log: str) -> str:
-    """Return libFuzzer's count of executions as a remark, or nothing for other steps."""
-    key = "stat::number_of_executed_units:"
-    return "".join(f", {int(line.removeprefix(key)):,} inputs" for line in log.splitlines() if line.startswith(key))
+def _judged(step: Step, code: int, output: str) -> str:
+    if code == SKIPPED and not step.junit:
+        return output.strip().splitlines()[-1] if output.strip() else "skipped"
+    return "passed" + step.remark(output) if code == 0 else f"FAILED ({code})"
 
 
-def run_tests(junit: Path) -> int:
-    """Run the whole suite with one thread a process and return pytest's exit code."""
-    command = [sys.executable, "-m", "pytest", "-n", os.environ.get("JOBS", "2"), f"--junitxml={junit}"]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+def _today() -> str:
+    return datetime.date.today().isoformat()
+
+
+def recorded(known: Sequence[Step]) -> list[Outcome]:
+    """Return what is known of the steps, from this run and earlier ones; "not run" for the rest."""
+    outcomes = []
+    for step in known:
+        file = RESULTS / f"{_slug(step.name)}.json"
+        outcomes.append(
+            Outcome(**json.loads(file.read_text())) if file.exists() else Outcome(step.name, "not run", 0.0, "", "")
+        )
+    return outcomes
 
 
 def commit() -> str:
@@ -87,8 +168,29 @@ def commit() -> str:
     return (name.stdout.strip() or "unknown") + (" with uncommitted changes" if dirty else "")
 
 
-def report(steps: list[Step], junit: list[Path]) -> str:
-    """Turn the native steps and pytest's JUnit files into the Markdown report."""
+def report(outcomes: Sequence[Outcome], junit: Sequence[Path]) -> str:
+    """Turn the outcomes of the steps and pytest's JUnit files into the Markdown report."""
+    lines = [
+        "# What was verified",
+        "",
+        "Written by `make check-all`; do not edit. No GPU was there: **engines were built, not yet run on hardware**.",
+        "",
+        f"- date: {_today()}",
+        f"- machine: {os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        f"- Python {platform.python_version()}",
+        f"- versions: {', '.join(f'{name} {version(name)}' for name in PACKAGES)}",
+        "",
+        "| step | outcome | seconds | commit |",
+        "| --- | --- | ---: | --- |",
+        *(f"| {item.name} | {item.outcome} | {item.seconds:.0f} | {item.commit} |" for item in outcomes),
+        "",
+        *_test_tables(junit),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _test_tables(junit: Sequence[Path]) -> list[str]:
+    """Return tests by module group, what they measured, and what was skipped for which reason."""
     groups: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     measured: list[tuple[str, str, str]] = []
     skipped: dict[str, int] = defaultdict(int)
@@ -100,58 +202,47 @@ def report(steps: list[Step], junit: list[Path]) -> str:
         measured += [(case.get("name", ""), p.get("name", ""), p.get("value", "")) for p in case.iter("property")]
         for skip in case.iter("skipped"):
             skipped[skip.get("message", "")] += 1
-    lines = [
-        "# What was verified",
-        "",
-        "Written by `make check-all`; do not edit. No GPU was there: **engines were built, not yet run on hardware**.",
-        "",
-        f"- commit: {commit()}",
-        f"- date: {datetime.date.today().isoformat()}",
-        f"- machine: {os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
-        f"- Python {platform.python_version()}",
-        f"- versions: {', '.join(f'{name} {version(name)}' for name in PACKAGES)}",
-        "",
-        "| C++ preset | outcome | seconds |",
-        "| --- | --- | ---: |",
-        *(f"| {step.name} | {step.outcome} | {step.seconds:.0f} |" for step in steps),
-        "",
-        "| tests | passed | failed | skipped | seconds |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
+    lines = ["| tests | passed | failed | skipped | seconds |", "| --- | ---: | ---: | ---: | ---: |"]
     for name, group in sorted(groups.items()):
-        failed = group["failure"] + group["error"]
-        lines.append(
-            f"| {name} | {group['passed']:.0f} | {failed:.0f} | {group['skipped']:.0f} | {group['seconds']:.0f} |"
-        )
+        counts = (group["passed"], group["failure"] + group["error"], group["skipped"], group["seconds"])
+        lines.append(f"| {name} | {' | '.join(f'{count:.0f}' for count in counts)} |")
     if measured:
         lines += ["", "## Measured", "", "| test | what | value |", "| --- | --- | ---: |"]
         lines += [f"| `{test}` | {what} | {value} |" for test, what, value in sorted(measured)]
     if skipped:
         lines += ["", "## Skipped", ""] + [f"- {count} x {reason}" for reason, count in sorted(skipped.items())]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
-def failures(junit: list[Path]) -> int:
-    """Return how many tests failed."""
-    roots = [ElementTree.parse(file).getroot() for file in junit]
-    return sum(int(suite.get(kind, 0)) for root in roots for suite in root for kind in ("failures", "errors"))
+def main() -> int:
+    """Run the steps that were asked for, write the report after each, and return 0 only when none failed."""
+    known = steps()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="print the names of the steps")
+    parser.add_argument("--report", action="store_true", help="run nothing, write the report of what is recorded")
+    parser.add_argument("names", nargs="*", help="steps to run; all when none is named")
+    options = parser.parse_args()
+    unknown = set(options.names) - {step.name for step in known}
+    if unknown:
+        parser.error(f"there is no step {', '.join(sorted(unknown))}; --list names them")
+    if options.list:
+        print(*(step.name for step in known), sep="\n")
+        return 0
+    names = [] if options.report else options.names or [step.name for step in known]
+    failed = False
+    for step in (step for step in known if step.name in names):
+        failed |= run(step).failed
+        write(known)
+    if options.report:
+        write(known)
+    return int(failed)
 
 
-def main(parts: list[Path]) -> int:
-    """Run what is not there as `parts` yet, write the report, and return 0 only when everything passed."""
-    steps = [run_native(arguments) for arguments in NATIVE]
-    if not parts:
-        whole = ROOT / "build" / "check-all.xml"
-        whole.parent.mkdir(exist_ok=True)
-        whole.unlink(missing_ok=True)
-        code = run_tests(whole)
-        if not whole.exists():
-            return code
-        parts = [whole]
-    REPORT.write_text(report(steps, parts))
-    print(f"wrote {REPORT.relative_to(ROOT)}", file=sys.stderr)
-    return int(failures(parts) > 0 or any(step.failed for step in steps))
+def write(known: Sequence[Step]) -> None:
+    """Write the report of what is recorded so far."""
+    junit = [junit_file(step.name) for step in known if step.junit and junit_file(step.name).exists()]
+    REPORT.write_text(report(recorded(known), junit), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main([Path(argument) for argument in sys.argv[1:]]))
+    sys.exit(main())

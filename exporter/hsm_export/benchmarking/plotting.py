@@ -48,6 +48,7 @@ def plot(result: BenchResult, path: str | Path) -> None:
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     time_axes, memory_axes = figure.subplots(1, 2)
     _lines(time_axes, result, lambda item: item.seconds.median * 1e3, "milliseconds per run")
+    time_axes.set_yscale("log")
     _lines(memory_axes, result, lambda item: item.extra_bytes / 2**20, "MiB beyond the loaded model")
     # Below 1 MiB it does not matter, and runs that take none have no place on a logarithmic axis.
     memory_axes.set_yscale("symlog", linthresh=1)
@@ -66,7 +67,7 @@ def _lines(axes: Any, result: BenchResult, value: Callable[[Measurement], float]
     for runtime in _runtimes(result):
         items = [item for item in result.measurements if item.runtime == runtime]
         axes.plot([item.length for item in items], [value(item) for item in items], marker="o", label=runtime)
-    axes.set(xscale="log", yscale="log", xlabel="length in tokens", ylabel=label)
+    axes.set(xscale="log", xlabel="length in tokens", ylabel=label)
     axes.set_xticks(result.lengths, [str(length) for length in result.lengths])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
