@@ -22,10 +22,8 @@ SCRIPTS = (
     "taylor_shift_vs_sgemm",
     "expert_matmul_vs_sgemm",
     "whole_models",
-    "decode_bytes",
-    "decode_context",
 )
-ONE_THREAD = ("taylor_auto_choice",)
+ONE_THREAD = ("taylor_auto_choice", "decode_bytes", "decode_context")
 ALL_THREADS = ("taylor_shift_memory",)
 
 
