@@ -89,7 +89,7 @@ def references(
     """Return the numbers and tolerances that a runtime on another machine has to meet.
 
     Args:
-        file: the opened ONNX file.
+        file: the opened ONNX file; a decoding file makes one call with each case, its state among the inputs.
         cases: the inputs.
         against: as for `validate`.
         progress: receives the name of each phase.
@@ -103,6 +103,10 @@ def references(
     from .sources import open_source
 
     source = open_source(against) if against is not None else None
+    if source is not None and file.metadata.get("decode") == "1":
+        from .decoding import decoding_source, state_of
+
+        source = decoding_source(source, state_of(file))
     instrumented, routed = instrument(file.model)
     load = source.load if source is not None else None
     context = RunContext(instrumented, file.path.parent, file.precision, load, routed)

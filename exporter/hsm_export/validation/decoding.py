@@ -56,12 +56,12 @@ def prepare(
     state = state_of(file)
     cases, notes = sequence_cases(file, state, shapes, steps or STEPS)
     if source is not None:
-        source = _decoding_source(source, state)
+        source = decoding_source(source, state)
         context = replace(context, source=source.load)
     return DecodingValidation(file, source, context, cases, _stepping_plan(plan, state), progress), notes
 
 
-def _decoding_source(source: Source, state: StateSpec) -> Source:
+def decoding_source(source: Source, state: StateSpec) -> Source:
     """Return the source as one that gives the decoding step of its model.
 
     Raises:
