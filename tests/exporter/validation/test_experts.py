@@ -47,7 +47,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Callable[[Change], str]:
 def test_healthy_experts_pass(tmp_path: Path, precision: str, spread: float) -> None:
     result = validate(write_routed(tmp_path / "m.onnx", precision, spread=spread))
     assert result.passed, result.summary
-    for report in result.runtimes:
+    for report in (report for report in result.runtimes if report.verdict != "skipped"):
         assert report.flips is not None
         assert report.flips.choices > 0
         assert report.flips.unexcused == 0
