@@ -126,7 +126,8 @@ def _specified(file: ModelFile, case: Case, output: str, shape: tuple[int, ...])
 
 def _per_token(file: ModelFile, output: str) -> bool:
     """Say whether an output's second dimension is the sequence that the lengths input counts."""
-    tokens = {spec.shape[1] for spec in file.inputs if len(spec.shape) > 1 and isinstance(spec.shape[1], str)}
+    inputs = [spec for spec in file.inputs if not spec.name.startswith("past.")]
+    tokens = {spec.shape[1] for spec in inputs if len(spec.shape) > 1 and isinstance(spec.shape[1], str)}
     for value in file.model.graph.output:
         dims = value.type.tensor_type.shape.dim
         if value.name == output and len(dims) > 1:

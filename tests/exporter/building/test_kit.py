@@ -27,6 +27,7 @@ from hsm_export.building.kit.manifest import read_manifest
 from hsm_export.building.portable import device as device_module
 from hsm_export.building.portable.kit import digest, main
 from hsm_export.errors import BadInputError, MissingDependencyError, NumbersDifferError, UsageError
+from hsm_models.checkpoint import build_model, save_checkpoint
 
 PROFILES = [{"batch": "1:2:4", "length": "1:8:16"}]
 
@@ -362,6 +363,23 @@ def test_a_switch_heads_near_ties_are_not_compared(
     assert 0 < result.compared <= 1
     assert gpu_machine(result.kit) == 0
     assert accept_kit(result.kit / "result").precision == "fp16"
+
+
+def test_a_decoding_steps_caches_have_room(plugins: Path, tmp_path: Path, gpu_machine: Callable[..., int]) -> None:
+    torch.manual_seed(3)
+    save_checkpoint(build_model(MODELS["hsm-fusion"]), tmp_path / "checkpoint.safetensors")
+    model = tmp_path / "step.onnx"
+    hsm_export.export(str(tmp_path / "checkpoint.safetensors"), output=model, decode=True)
+    result = write_kit(model, tmp_path / "kit", profiles=[{"batch": "1:2:4", "length": "1:1:8", "capacity": "4:16:32"}])
+    assert result.compared > 0.5
+    with np.load(result.kit / "validation.npz") as arrays:
+        for index in range(result.cases):
+            cache = next(array for name, array in arrays.items() if name.startswith(f"case{index}.input.past.1"))
+            tokens, position = arrays[f"case{index}.input.tokens"], arrays[f"case{index}.input.position"]
+            assert 4 <= cache.shape[1] <= 32
+            assert (position + tokens.shape[1] <= cache.shape[1]).all()
+    assert gpu_machine(result.kit) == 0
+    assert accept_kit(result.kit / "result").numbers is not None
 
 
 def test_trtexec_flags_follow_the_options(hsm: Path, plugins: Path, tmp_path: Path) -> None:

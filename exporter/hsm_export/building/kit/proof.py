@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from ...errors import UsageError
 from ..plan import Plan
-from ..profiles import Profile
+from ..profiles import Profile, Range
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # Batches and lengths that show mistakes: one token, odd numbers, more than a tile; clipped to each profile.
 _SHAPES = ((1, 1), (8, 2), (4, 3), (3, 17), (2, 67))
+# What a decoding step's caches hold beside its own tokens, where the file leaves their capacity open.
+_ROOM = 32
 
 
 def prove(plan: Plan, against: str | Path | nn.Module | None, progress: Callable[[str], None]) -> References:
@@ -41,15 +44,35 @@ def cases(file: ModelFile, plan: Plan) -> list[Case]:
     """Return random inputs whose shapes the plan's profiles take."""
     from ...validation.cases import shaped_cases
 
-    wanted = list(dict.fromkeys(shape for profile in plan.profiles or ({},) for shape in _shapes(file, profile)))
-    return shaped_cases(file, wanted)[: len(wanted)]
+    made: dict[tuple[int, int], Case] = {}
+    for profile in plan.profiles or ({},):
+        wanted = [shape for shape in dict.fromkeys(_shapes(file, profile)) if shape not in made]
+        random = shaped_cases(file, wanted)[: len(wanted)] if wanted else []
+        made.update(zip(wanted, (_with_room(file, case, profile) for case in random), strict=True))
+    return list(made.values())
+
+
+def _with_room(file: ModelFile, case: Case, profile: Profile) -> Case:
+    """Return a decoding step whose key/value caches have room for its tokens; other cases as they are."""
+    caches = [spec for spec in file.inputs if spec.name.startswith("past.") and spec.name.endswith((".key", ".value"))]
+    if not caches:
+        return case
+    batch, length = case.feed["tokens"].shape
+    declared = caches[0].shape[1]
+    capacity = declared if isinstance(declared, int) else _clipped(length + _ROOM, profile[declared])
+    rng = np.random.default_rng(length)
+    feed = dict(case.feed)
+    for spec in caches:
+        feed[spec.name] = rng.standard_normal((batch, capacity, *feed[spec.name].shape[2:])).astype(np.float32)
+    feed["position"] = rng.integers(0, max(capacity - length, 0) + 1, batch)
+    return replace(case, feed=feed)
 
 
 def _shapes(file: ModelFile, profile: Profile) -> list[tuple[int, int]]:
     """Return (batch, length) inside a profile."""
     first = file.inputs[0].shape[0] if file.inputs and file.inputs[0].shape else "batch"
     batches = [sizes for name, sizes in profile.items() if name in (first, "batch")]
-    lengths = [sizes for name, sizes in profile.items() if name not in (first, "batch")]
+    lengths = [sizes for name, sizes in profile.items() if name not in (first, "batch", "capacity")]
     low, high = (max((s.min for s in lengths), default=1), min((s.max for s in lengths), default=1))
     if low > high:
         raise UsageError(
@@ -57,7 +80,14 @@ def _shapes(file: ModelFile, profile: Profile) -> list[tuple[int, int]]:
             "give them overlapping sizes: the kit's inputs have one length",
         )
     most, least = min((s.max for s in batches), default=1), max((s.min for s in batches), default=1)
-    return [(min(max(batch, least), most), min(max(length, low), high)) for batch, length in _SHAPES]
+    return [
+        (_clipped(batch, Range(least, least, most)), _clipped(length, Range(low, low, high)))
+        for batch, length in _SHAPES
+    ]
+
+
+def _clipped(size: int, sizes: Range) -> int:
+    return min(max(size, sizes.min), sizes.max)
 
 
 def arrays(references: References) -> dict[str, Any]:
