@@ -15,14 +15,9 @@ from pathlib import Path
 import write_tables
 
 FOLDER = Path(__file__).resolve().parent
-# What is measured with every number of threads, and what with one number only.
-SCRIPTS = (
-    "shift_mix_vs_memcpy",
-    "taylor_shift_vs_attention",
-    "taylor_shift_vs_sgemm",
-    "expert_matmul_vs_sgemm",
-    "whole_models",
-)
+# What is measured with every number of threads, and what with one number only. The models take longest and come last.
+KERNELS = ("shift_mix_vs_memcpy", "taylor_shift_vs_attention", "taylor_shift_vs_sgemm", "expert_matmul_vs_sgemm")
+MODELS = ("whole_models",)
 ONE_THREAD = ("taylor_auto_choice", "decode_bytes", "decode_context")
 ALL_THREADS = ("taylor_shift_memory",)
 
@@ -30,7 +25,7 @@ ALL_THREADS = ("taylor_shift_memory",)
 def main() -> int:
     """Run the scripts one after the other; returns 1 when one of them failed."""
     cores = len(os.sched_getaffinity(0))
-    known = (*SCRIPTS, *ONE_THREAD, *ALL_THREADS)
+    known = (*KERNELS, *ALL_THREADS, *ONE_THREAD, *MODELS)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the scripts; writes no tables")
     parser.add_argument(
@@ -38,12 +33,17 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", help=f"some of {', '.join(known)}; all when none is named")
     options = parser.parse_args()
-    runs = [(name, threads) for threads in options.threads for name in SCRIPTS]
-    runs += [(name, 1) for name in ONE_THREAD] + [(name, max(options.threads)) for name in ALL_THREADS]
-    chosen = options.names or known
-    failed = [run for run in runs if run[0] in chosen and not succeeds(*run, options.quick)]
-    if not options.quick:
-        write_tables.main()
+    each, most = options.threads, max(options.threads)
+    runs = [(name, threads) for threads in each for name in KERNELS]
+    runs += [(name, most) for name in ALL_THREADS] + [(name, 1) for name in ONE_THREAD]
+    runs += [(name, threads) for threads in each for name in MODELS]
+    failed = []
+    for name, threads in runs:
+        if name in (options.names or known):
+            if not succeeds(name, threads, options.quick):
+                failed.append((name, threads))
+            elif not options.quick:
+                write_tables.main()
     for name, threads in failed:
         print(f"error: {name} failed with {threads} threads", file=sys.stderr)
     return 1 if failed else 0

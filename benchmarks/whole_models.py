@@ -46,7 +46,7 @@ def measure(report: common.Report, name: str, quick: bool) -> None:
         runtimes=runtimes,
         lengths=lengths(path, quick),
         threads=common.THREADS,
-        repetitions=2 if quick else 11,
+        repetitions=2 if quick else 7,
     )
     for length in result.lengths or (None,):
         judge(report, name, path, result, length)
