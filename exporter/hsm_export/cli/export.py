@@ -119,6 +119,7 @@ def _state(result: ExportResult) -> str:
         return ""
     fixed = result.state.bytes_per_sequence(0)
     growing = result.state.bytes_per_sequence(1) - fixed
-    return f"{len(result.state.tensors)} tensors, {fixed:,} bytes a sequence" + (
+    count = len(result.state.tensors)
+    return f"{count} tensor{'s' if count > 1 else ''}, {fixed:,} bytes a sequence" + (
         f" and {growing:,} a token" if growing else ", whatever its length"
     )

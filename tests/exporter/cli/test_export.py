@@ -55,6 +55,24 @@ def test_a_table_for_people_in_place_of_an_older_file(
     assert (tmp_path / "m.onnx").stat().st_size > 1000
 
 
+def test_a_decoding_step_is_exported_and_validated(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "decode.onnx"
+    assert run_here(checkpoint, "-o", target, "--decode", "--rollback", "3", "--last-logits") == 0
+    shown = capsys.readouterr().out
+    assert "past.0.ring float32 (batch, 4, 32)" in shown
+    assert "1 tensor, 512 bytes a sequence, whatever its length" in shown
+    assert json.loads(target.with_name("decode.onnx.json").read_text())["state"]["rollback"] == 3
+    assert cli.run(["validate", str(target), "--against", str(checkpoint), "--runtimes", "ort", "--steps", "6"]) == 0
+    shown = capsys.readouterr().out
+    assert "present.0.ring" in shown
+    assert "ort: error of 6 single steps" in shown
+    assert "exact to the bit: rows of length 0, forks, rollback" in " ".join(shown.split())
+    assert run_here(checkpoint, "-o", target, "--capacity", "9") == 2
+    assert "--decode" in capsys.readouterr().err
+
+
 def test_bad_checkpoints_and_outputs(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "out" / "m.onnx"
     target.parent.mkdir()
