@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -34,6 +35,19 @@ def test_without_the_library_the_error_says_what_to_do(nothing_native: Path) -> 
         assert "install a C++ compiler" in str(error.value.hint)
     assert native.build_record() is None
     assert native.find_library(native.CUSTOM_OPS) is None
+
+
+def test_a_missing_plugin_library_is_explained_by_its_own_part(nothing_native: Path) -> None:
+    left_out = "no:  TensorRT plugin library (CUDA kernels: there is no nvcc)"
+    parts = ["yes: CPU kernels", "no:  CUDA kernels (x)", left_out]
+    (nothing_native / "native.json").write_text(json.dumps({"parts": parts}))
+    with pytest.raises(MissingDependencyError, match=r"TensorRT plugin library .*there is no nvcc") as error:
+        hsm_export.tensorrt_plugin_path()
+    assert "(x)" not in str(error.value)
+    assert "nvcc" in str(error.value.hint)
+    (nothing_native / "lib").mkdir()
+    (nothing_native / "lib" / native.TENSORRT_PLUGINS).touch()
+    assert hsm_export.tensorrt_plugin_path() == nothing_native / "lib" / native.TENSORRT_PLUGINS
 
 
 def test_without_the_library_validation_skips_the_runtime(nothing_native: Path) -> None:

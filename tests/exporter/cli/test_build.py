@@ -72,3 +72,42 @@ def test_a_missing_model_is_a_bad_input() -> None:
     done = run("nowhere.onnx")
     assert done.returncode == 4
     assert "nowhere.onnx does not exist" in done.stderr
+
+
+def test_a_kit_is_written_without_tensorrt_or_a_gpu(tmp_path: Path) -> None:
+    model = token_model(tmp_path / "m.onnx", max_length=16)
+    done = run(model, "--target", "tensorrt", "--kit", tmp_path / "kit", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["target"], result["arbiter"], result["plugin_layers"]) == ("tensorrt", "onnx64", 0)
+    assert result["files"] == len([path for path in (tmp_path / "kit").rglob("*") if path.is_file()])
+    again = run(model, "--target", "tensorrt", "--kit", tmp_path / "kit")
+    assert again.returncode == 4
+    assert "not an empty folder" in again.stderr
+    early = run("--from-kit", tmp_path / "kit" / "result")
+    assert early.returncode == 4
+    assert "result is not a folder" in early.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("m.onnx", "--from-kit", "x"), "--from-kit takes no MODEL"),
+        (("--kit", "x", "--from-kit", "y"), "--from-kit takes no MODEL"),
+        ((), "Missing argument 'MODEL'"),
+        (("m.onnx", "--against", "zoo:hsm-lm"), "--against is for --kit"),
+        (("m.onnx", "--timing-cache", "c"), "--timing-cache: TensorRT-RTX has no such option"),
+        (("m.onnx", "--target", "tensorrt", "--kit", "k", "--embed-plugins"), "add --version-compatible"),
+    ],
+)
+def test_contradictions_are_usage_errors(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    token_model(tmp_path / "m.onnx")
+    done = run(*(tmp_path / item if item == "m.onnx" else item for item in arguments))
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_experimental_plugins_are_labelled() -> None:
+    done = run("--help")
+    assert "EXPERIMENTAL: NVIDIA does not support" in " ".join(done.stdout.split())
