@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Reduce a value to what `json.dumps(..., allow_nan=False)` takes: non-finite floats become strings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -28,6 +28,6 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready data (paths as strings, NaN and infinities as strings)."""
-        plain = _plain(self)
-        assert isinstance(plain, dict)
-        return plain
+        data = plain(self)
+        assert isinstance(data, dict)
+        return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import reprlib
 import types
@@ -19,8 +20,9 @@ def build_dataclass(cls: type[_T], data: Any, where: str) -> _T:
     """Make a dataclass from JSON data, checking names and types field by field.
 
     Args:
-        cls: the dataclass; its fields are ints, floats, strings, Literals, tuples, dataclasses, None, or unions of
-            them. Dataclasses in a union are told apart by their Literal field `kind`.
+        cls: the dataclass; its fields are ints, floats, strings, Literals, tuples, mappings from strings, dataclasses,
+            None, Any for what is checked elsewhere, or unions of them. Dataclasses in a union are told apart by their
+            Literal field `kind`. Numbers are below 2**31, or the field's metadata "limit".
         data: what `json.loads` gave.
         where: name of the data in error messages.
 
@@ -34,7 +36,10 @@ def build_dataclass(cls: type[_T], data: Any, where: str) -> _T:
     unknown = sorted(set(data) - set(known))
     if unknown:
         raise ConfigError(f"{where} has unknown fields {', '.join(unknown)}; known are {', '.join(known)}")
-    values = {name: _value(hints[name], item, f"{where}.{name}") for name, item in data.items()}
+    values = {
+        name: _value(hints[name], item, f"{where}.{name}", known[name].metadata.get("limit", LIMIT))
+        for name, item in data.items()
+    }
     missing = [
         name
         for name, f in known.items()
@@ -45,8 +50,10 @@ def build_dataclass(cls: type[_T], data: Any, where: str) -> _T:
     return cls(**values)
 
 
-def _value(hint: Any, item: Any, where: str) -> Any:
+def _value(hint: Any, item: Any, where: str, limit: int = LIMIT) -> Any:
     """Check one JSON value against a type hint and convert lists to tuples and objects to dataclasses."""
+    if hint is Any:
+        return item
     origin = typing.get_origin(hint)
     if origin is Literal:
         if item not in typing.get_args(hint) or isinstance(item, bool):
@@ -60,31 +67,41 @@ def _value(hint: Any, item: Any, where: str) -> Any:
         if not isinstance(item, (list, tuple)):
             raise ConfigError(f"{where} must be a list, got {reprlib.repr(item)}")
         return tuple(_value(typing.get_args(hint)[0], x, f"{where}[{i}]") for i, x in enumerate(item))
+    if origin is collections.abc.Mapping:
+        if not isinstance(item, dict):
+            raise ConfigError(f"{where} must be an object, got {reprlib.repr(item)}")
+        return {name: _value(typing.get_args(hint)[1], x, f"{where}[{name!r}]") for name, x in item.items()}
     if dataclasses.is_dataclass(hint):
         return build_dataclass(hint, item, where)  # type: ignore[arg-type]
     if hint in (int, float) and isinstance(item, (int, float)) and not isinstance(item, bool):
-        return _number(hint, item, where)
+        return _number(hint, item, where, limit)
     if not isinstance(item, hint) or (hint is int and isinstance(item, bool)):
         raise ConfigError(f"{where} must be of type {hint.__name__}, got {reprlib.repr(item)}")
     return item
 
 
-def _number(hint: type[int] | type[float], item: int | float, where: str) -> int | float:
-    """Check a JSON number: finite, below 2**31 where it is an integer, and no fraction where one is wanted."""
-    if not -LIMIT < item < LIMIT:
-        raise ConfigError(f"{where} must be finite and below 2**31")
+def _number(hint: type[int] | type[float], item: int | float, where: str, limit: int) -> int | float:
+    """Check a JSON number: finite, below the limit, and no fraction where an integer is wanted."""
+    if not -limit < item < limit:
+        raise ConfigError(f"{where} must be finite and below 2**{limit.bit_length() - 1}")
     if hint is int and not isinstance(item, int):
         raise ConfigError(f"{where} must be of type int, got {reprlib.repr(item)}")
     return hint(item)
 
 
 def _union_value(options: tuple[Any, ...], item: Any, where: str) -> Any:
-    """Check a value against `X | None`, or against dataclasses told apart by their field `kind`."""
+    """Check a value against `X | None`, `int | str`, or dataclasses told apart by their field `kind`."""
     if item is None and type(None) in options:
         return None
     options = tuple(option for option in options if option is not type(None))
     if len(options) == 1:
         return _value(options[0], item, where)
+    if not any(dataclasses.is_dataclass(option) for option in options):
+        fitting = next((option for option in options if type(item) is option), None)
+        if fitting is None:
+            names = " or ".join(option.__name__ for option in options)
+            raise ConfigError(f"{where} must be of type {names}, got {reprlib.repr(item)}")
+        return _value(fitting, item, where)
     kinds = {typing.get_args(typing.get_type_hints(option)["kind"])[0]: option for option in options}
     kind = item.get("kind") if isinstance(item, dict) else None
     if kind not in kinds:

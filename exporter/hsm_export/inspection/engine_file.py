@@ -25,7 +25,7 @@ def inspect_engine(path: Path) -> EngineResult:
         BadInputError: the side file is missing, damaged, or from a newer version.
     """
     side_file = side_file_path(path)
-    data = _read(side_file, path)
+    data = read_side_file(side_file, path)
     try:
         return _describe(path, side_file, data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -34,7 +34,12 @@ def inspect_engine(path: Path) -> EngineResult:
         ) from error
 
 
-def _read(side_file: Path, engine: Path) -> dict[str, Any]:
+def read_side_file(side_file: Path, engine: Path) -> dict[str, Any]:
+    """Return what the side file of an engine says.
+
+    Raises:
+        BadInputError: it is missing, too large, no side file, or from a newer version.
+    """
     if not side_file.is_file():
         raise BadInputError(
             f"{engine} has no side file {side_file.name}, and an engine itself can only be read with a GPU",

@@ -1,0 +1,267 @@
+"""What goes into a bundle: ONNX files, engines and a tokenizer, checked against each other."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..building.profiles import Range
+from ..building.result import side_file_path
+from ..building.source import Source, read_source
+from ..decoding.state_spec import METADATA_KEY, StateSpec
+from ..errors import BadInputError, UsageError
+from ..files import require_file, sha256
+from ..inspection.engine_file import read_side_file
+from .manifest import (
+    DECODE,
+    ENGINES,
+    MODEL,
+    TOKENIZER,
+    BytesTokenizer,
+    DecodeEntry,
+    EngineEntry,
+    HuggingFaceTokenizer,
+    ModelEntry,
+)
+
+_TASKS = {"language_model": "language_model", "sequence_classifier": "classification"}
+_BYTES = 256
+_GPU = re.compile(r"\((sm[0-9]+)\)$")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine to be bundled."""
+
+    path: Path
+    entry: EngineEntry
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The ONNX files of a bundle.
+
+    Attributes:
+        model: the one that reads whole sequences.
+        decode: the one that reads pieces with a state.
+    """
+
+    model: Source | None
+    decode: Source | None
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """Those that there are, by "model" and "decode"."""
+        both = {"model": self.model, "decode": self.decode}
+        return {part: source for part, source in both.items() if source is not None}
+
+    @property
+    def any(self) -> Source:
+        """One of them, for what both have in common."""
+        return next(iter(self.sources.values()))
+
+    @property
+    def task(self) -> str:
+        """The task as bundles name it."""
+        return _TASKS.get(self.any.metadata.get("task", ""), "")
+
+    @property
+    def state(self) -> StateSpec | None:
+        """What a sequence carries from call to call."""
+        return None if self.decode is None else state_of(self.decode)
+
+    def model_entry(self) -> ModelEntry | None:
+        """Return the manifest's entry of the model."""
+        return None if self.model is None else ModelEntry(MODEL, self.model.inputs, self.model.outputs)
+
+    def decode_entry(self) -> DecodeEntry | None:
+        """Return the manifest's entry of the decoding model."""
+        if self.decode is None:
+            return None
+        state: Mapping[str, Any] = json.loads(state_of(self.decode).to_json())
+        return DecodeEntry(DECODE, self.decode.inputs, self.decode.outputs, state)
+
+
+def state_of(source: Source) -> StateSpec:
+    """Return the state that a decoding file carries from call to call.
+
+    Raises:
+        BadInputError: it has none.
+    """
+    return StateSpec.from_metadata({METADATA_KEY: source.metadata.get("state", "")}, str(source.path))
+
+
+def read_parts(model: str | Path | None, decode: str | Path | None) -> Parts:
+    """Read the ONNX files.
+
+    Raises:
+        UsageError: there is none, or each is named in the place of the other.
+        BadInputError: a file cannot be used, or the two do not belong together.
+    """
+    if model is None and decode is None:
+        raise UsageError("there is nothing to bundle", "name an ONNX file, or one with --decode, or both")
+    parts = Parts(
+        read_source(model) if model is not None else None, read_source(decode) if decode is not None else None
+    )
+    if parts.model is not None and parts.model.metadata.get("decode") == "1":
+        raise UsageError(f"{parts.model.path} is a decoding file", f"name it with --decode {parts.model.path}")
+    if parts.decode is not None:
+        state_of(parts.decode)
+    _check_pair(parts)
+    return parts
+
+
+def _check_pair(parts: Parts) -> None:
+    if parts.model is None or parts.decode is None:
+        return
+    for key, what in (("source_sha256", "checkpoints"), ("precision", "precisions")):
+        one, other = (source.metadata.get(key) for source in (parts.model, parts.decode))
+        if one != other and one and other:
+            raise BadInputError(
+                f"{parts.model.path} and {parts.decode.path} are exports of different {what}",
+                "export both from one checkpoint, in one precision",
+            )
+
+
+def read_engines(paths: Iterable[str | Path], parts: Parts) -> tuple[Engine, ...]:
+    """Read the side files of engines.
+
+    Raises:
+        BadInputError: an engine or its side file is missing or damaged, it was built from another file, or two have
+            the same name.
+    """
+    engines = tuple(_engine(require_file(path, "the engine"), parts) for path in paths)
+    names = [engine.entry.file for engine in engines]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise BadInputError(f"two engines are called {Path(twice).name}", "rename one together with its side file")
+    return engines
+
+
+def _engine(path: Path, parts: Parts) -> Engine:
+    data = read_side_file(side_file_path(path), path)
+    try:
+        if sha256(path) != data["engine_sha256"]:
+            raise BadInputError(f"{path} is not the engine that its side file describes", "build the engine again")
+        entry = _engine_entry(path, data, _built_from(path, data, parts))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadInputError(
+            f"{side_file_path(path)} is not the side file of an engine: {type(error).__name__} {error}",
+            "build the engine again",
+        ) from error
+    if data["strip_weights"]:
+        raise BadInputError(f"{path} holds no weights", "bundle an engine that was built without --strip-weights")
+    return Engine(path, entry)
+
+
+def _built_from(path: Path, data: Mapping[str, Any], parts: Parts) -> Any:
+    for part, source in parts.sources.items():
+        same_weights = data["source"]["external_data"] == source.external_data
+        if data["source"]["sha256"] == source.sha256 and same_weights:
+            return part
+    named = " or ".join(str(source.path) for source in parts.sources.values())
+    raise BadInputError(f"{path} was built from another file than {named}", "build it again from the file to bundle")
+
+
+def _engine_entry(path: Path, data: Mapping[str, Any], part: Any) -> EngineEntry:
+    plugins = data["plugins"]
+    return EngineEntry(
+        file=f"{ENGINES}/{path.with_suffix('.engine').name}",
+        of=part,
+        target=data["target"],
+        version=str(data["target_version"]),
+        architectures=_architectures(data),
+        plugins=plugins is not None,
+        embedded_plugins=plugins is not None and bool(plugins["embedded"]),
+        profiles=tuple(
+            {name: Range(int(size["min"]), int(size["opt"]), int(size["max"])) for name, size in profile.items()}
+            for profile in data["profiles"]
+        ),
+    )
+
+
+def _architectures(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return where an engine runs; TensorRT's run on the GPU they were built on, or on newer ones if built so."""
+    if data["architectures"]:
+        return tuple(map(str, data["architectures"]))
+    if data.get("hardware_compatibility") == "ampere+":
+        return ("sm80+",)
+    found = _GPU.search(str(data.get("gpu") or ""))
+    return (found.group(1),) if found else ()
+
+
+def read_tokenizer(
+    tokenizer: str | Path | None, parts: Parts
+) -> tuple[BytesTokenizer | HuggingFaceTokenizer | None, Path | None]:
+    """Return the manifest's entry of a tokenizer, and its file.
+
+    Args:
+        tokenizer: a tokenizer.json, "bytes", or None: bytes for a language model of 256 token ids, else none.
+        parts: the models.
+
+    Raises:
+        UsageError: the tokenizer's ids are not those of the model.
+        BadInputError: the file is missing or no tokenizer.
+    """
+    vocabulary = _vocabulary(parts)
+    if tokenizer is None:
+        return (BytesTokenizer("bytes") if vocabulary == _BYTES else None), None
+    if str(tokenizer) == "bytes":
+        if vocabulary != _BYTES:
+            raise UsageError(
+                f"the model has {vocabulary or 'no'} token ids, not the {_BYTES} bytes", "give its tokenizer.json"
+            )
+        return BytesTokenizer("bytes"), None
+    path = require_file(tokenizer, "the tokenizer")
+    _check_tokenizer(path, vocabulary)
+    return HuggingFaceTokenizer("huggingface", TOKENIZER), path
+
+
+def _vocabulary(parts: Parts) -> int | None:
+    """Return the number of token ids of a language model, the last dimension of its logits."""
+    if parts.task != "language_model":
+        return None
+    size = next((tensor.shape[-1] for tensor in parts.any.outputs if tensor.name == "logits"), None)
+    return size if isinstance(size, int) else None
+
+
+def _check_tokenizer(path: Path, vocabulary: int | None) -> None:
+    """Check a tokenizer as far as that is possible without the package that reads it."""
+    from importlib.util import find_spec
+
+    if find_spec("tokenizers") is not None:
+        from ..decoding.tokenizer import check_vocabulary, open_tokenizer
+
+        check_vocabulary(open_tokenizer(path), vocabulary or 0)
+        return
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"{path} is not a Hugging Face tokenizer.json: {error}") from error
+    if not isinstance(document, dict) or "model" not in document:
+        raise BadInputError(f"{path} is not a Hugging Face tokenizer.json: it has no model")
+
+
+def external_files(sources: Sequence[Source]) -> dict[str, Path]:
+    """Return the files of weights outside the ONNX files, by the name that those call them.
+
+    Raises:
+        BadInputError: two of them share a name but not their contents, or one lies in a folder of its own.
+    """
+    found: dict[str, tuple[Path, str]] = {}
+    for source in sources:
+        for name, digest in source.external_data.items():
+            if Path(name).name != name:
+                raise BadInputError(
+                    f"{source.path} keeps its weights in a folder, {name}", "export it with its weights beside it"
+                )
+            if found.setdefault(name, (source.path.parent / name, digest))[1] != digest:
+                raise BadInputError(
+                    f"the model and the decoding model keep different weights in files called {name}",
+                    "export one of them under another name",
+                )
+    return {name: path for name, (path, _) in found.items()}

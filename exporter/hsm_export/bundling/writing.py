@@ -1,0 +1,231 @@
+"""Write a bundle."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ..building.result import side_file_path
+from ..errors import BadInputError, UsageError
+from ..files import atomic_directory
+from ..results import Result
+from .manifest import (
+    DECODE,
+    ENGINES,
+    FORMAT,
+    MANIFEST,
+    MODEL,
+    SCHEMA,
+    SELF_TEST,
+    TOKENIZER,
+    BytesTokenizer,
+    HuggingFaceTokenizer,
+    Manifest,
+    SelfTestEntry,
+    parse_manifest,
+    side_file,
+)
+from .opening import file_entry, is_bundle
+from .self_test import SelfTest, decode_self_test, model_self_test
+from .sources import Engine, Parts, external_files, read_engines, read_parts, read_tokenizer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class BundleResult(Result):
+    """A bundle that was written.
+
+    Attributes:
+        bundle: its folder.
+        task: "language_model", "classification" or "".
+        precision: "fp32", "fp16" or "bf16".
+        parts: "model" and "decode", as far as they are in it.
+        engines: each engine's file and the architectures that it is for.
+        tokenizer: "bytes", "huggingface" or None.
+        files: number of files, the manifest included.
+        bytes: size of all of them.
+        arbiter: the runtime whose float64 numbers the self-test holds.
+        tolerances: largest absolute error of each output of the self-test.
+    """
+
+    bundle: Path
+    task: str
+    precision: str
+    parts: tuple[str, ...]
+    engines: Mapping[str, tuple[str, ...]]
+    tokenizer: str | None
+    files: int
+    bytes: int
+    arbiter: str
+    tolerances: Mapping[str, float]
+
+
+def bundle(
+    model: str | Path | None = None,
+    output: str | Path | None = None,
+    *,
+    engines: Sequence[str | Path] = (),
+    decode: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    against: str | Path | nn.Module | None = None,
+    force: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> BundleResult:
+    """Write a folder with everything that a program needs to run a model, and the means to check it there.
+
+    Args:
+        model: the ONNX file that reads whole sequences; None when only `decode` is wanted.
+        output: the bundle's folder; the model's name with the suffix `.hsm` when None.
+        engines: engines that `build` made from one of the files, their side files beside them.
+        decode: the ONNX file of `export(..., decode=True)`.
+        tokenizer: a Hugging Face tokenizer.json, or "bytes"; None takes bytes where the model has 256 token ids.
+        against: checkpoint, `zoo:NAME` or module whose float64 numbers the self-test holds; None takes those of the
+            file's own maths in float64.
+        force: replace a bundle that is there already; anything else is never replaced.
+        progress: receives the name of each phase.
+
+    Raises:
+        UsageError: nothing to bundle, or files named in each other's place.
+        BadInputError: a file cannot be used, the files do not belong together, the model's numbers are not finite,
+            or the folder cannot be made.
+    """
+    report = progress or (lambda _phase: None)
+    folder = _output(model, decode, output)
+    _check_output(folder, force)
+    report("reading the files")
+    parts = read_parts(model, decode)
+    compiled = read_engines(engines, parts)
+    tokens, tokenizer_file = read_tokenizer(tokenizer, parts)
+    weights = external_files(tuple(parts.sources.values()))
+    self_test = _self_test(parts, against, report)
+    report("writing the bundle")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_directory(folder.parent) as scratch:
+        inside = scratch / folder.name
+        inside.mkdir()
+        _copy(inside, parts, weights, compiled, tokenizer_file)
+        manifest = _describe(inside, parts, compiled, tokens, self_test)
+        _put_in_place(inside, folder, scratch)
+    return _result(folder, manifest, self_test)
+
+
+def _output(model: str | Path | None, decode: str | Path | None, output: str | Path | None) -> Path:
+    if output is not None:
+        return Path(output)
+    named = model if model is not None else decode
+    if named is None:
+        raise UsageError("there is nothing to bundle", "name an ONNX file, or one with --decode, or both")
+    return Path(named).with_suffix(".hsm")
+
+
+def _check_output(folder: Path, force: bool) -> None:
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+        return
+    if not is_bundle(folder) or folder.is_symlink():
+        raise BadInputError(f"{folder} exists and is not a bundle", "name a new folder")
+    if not force:
+        raise BadInputError(f"{folder} exists already", "add --force to replace the bundle, or name a new folder")
+
+
+def _self_test(parts: Parts, against: Any, report: Callable[[str], None]) -> SelfTest:
+    tests = [
+        compute(source.path, against, report)
+        for compute, source in ((model_self_test, parts.model), (decode_self_test, parts.decode))
+        if source is not None
+    ]
+    arrays = {name: array for test in tests for name, array in test.arrays.items()}
+    tolerances = {name: value for test in tests for name, value in test.tolerances.items()}
+    return SelfTest(arrays, tolerances, tests[0].arbiter)
+
+
+def _copy(
+    folder: Path, parts: Parts, weights: Mapping[str, Path], engines: Sequence[Engine], tokenizer: Path | None
+) -> None:
+    """Copy everything that exists already, under the names that a bundle gives it.
+
+    Weights outside an ONNX file keep their name, by which that file calls them.
+    """
+    copies = {name: parts.sources[part].path for part, name in _onnx_names(parts).items()}
+    for name, path in weights.items():
+        if name in (*copies, MANIFEST, SELF_TEST, TOKENIZER):
+            raise BadInputError(f"a file of weights is called {name}, as another file of bundles", "export it again")
+        copies[name] = path
+    if tokenizer is not None:
+        copies[TOKENIZER] = tokenizer
+    if engines:
+        (folder / ENGINES).mkdir()
+    for engine in engines:
+        copies[engine.entry.file] = engine.path
+        copies[side_file(engine.entry.file)] = side_file_path(engine.path)
+    for name, path in copies.items():
+        shutil.copyfile(path, folder / name)
+
+
+def _onnx_names(parts: Parts) -> dict[str, str]:
+    return {part: {"model": MODEL, "decode": DECODE}[part] for part in parts.sources}
+
+
+def _describe(
+    folder: Path,
+    parts: Parts,
+    engines: Sequence[Engine],
+    tokenizer: BytesTokenizer | HuggingFaceTokenizer | None,
+    self_test: SelfTest,
+) -> Manifest:
+    """Write the self-test, and the manifest, which describes all the other files; return what can be read back."""
+    from safetensors.numpy import save
+
+    (folder / SELF_TEST).write_bytes(save(dict(self_test.arrays)))
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    manifest = Manifest(
+        format=FORMAT,
+        schema=SCHEMA,
+        hsm_export=version("hsm-export"),
+        task=cast(Any, parts.task),
+        precision=cast(Any, parts.any.precision),
+        model=parts.model_entry(),
+        decode=parts.decode_entry(),
+        engines=tuple(engine.entry for engine in engines),
+        tokenizer=tokenizer,
+        self_test=SelfTestEntry(SELF_TEST, self_test.tolerances),
+        files={name: file_entry(folder / name) for name in names},
+    )
+    text = manifest.to_json().encode()
+    (folder / MANIFEST).write_bytes(text)
+    return parse_manifest(text, str(folder / MANIFEST))
+
+
+def _put_in_place(inside: Path, folder: Path, scratch: Path) -> None:
+    """Move a finished bundle to its place; what was there goes with the scratch folder."""
+    old = scratch / "replaced"
+    if folder.exists():
+        folder.rename(old)
+    try:
+        inside.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+
+
+def _result(folder: Path, manifest: Manifest, self_test: SelfTest) -> BundleResult:
+    return BundleResult(
+        bundle=folder,
+        task=manifest.task,
+        precision=manifest.precision,
+        parts=tuple(manifest.parts),
+        engines={engine.file: engine.architectures for engine in manifest.engines},
+        tokenizer=manifest.tokenizer.kind if manifest.tokenizer else None,
+        files=len(manifest.files) + 1,
+        bytes=sum(entry.bytes for entry in manifest.files.values()) + (folder / MANIFEST).stat().st_size,
+        arbiter=self_test.arbiter,
+        tolerances=self_test.tolerances,
+    )
