@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ Progress = Callable[[str], None]
 Shape = tuple[int, int]
 _RUNTIMES = ("torch", "torch-compile", "ort", "ort-fused", "ort-cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx")
 _LENGTHS = (128, 512, 2048)
+# Until the idle threads of the runtime before have stopped spinning.
+_PAUSE_SECONDS = 0.005
 _PACKAGES = ("torch", "onnxruntime", "onnx", "numpy", "hsm-export")
 
 
@@ -202,6 +205,7 @@ def _measure(
     for turn in range(repetitions):
         progress(f"{what}: turn {turn + 1} of {repetitions}")
         for worker in (*workers[turn % len(workers) :], *workers[: turn % len(workers)]):
+            time.sleep(_PAUSE_SECONDS)
             seconds[worker.runtime].append(worker.ask("turn", index)["seconds"])
     measurements = []
     for worker in workers:
