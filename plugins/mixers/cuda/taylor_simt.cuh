@@ -15,13 +15,22 @@
 // Each multiply-add of a 4×4 block costs half a float from shared memory, of a 4×1 block (d <= 16) more than one: there
 // shared memory is the bound.
 //
-// Shared memory, bytes at the widest head of a class, the same on every architecture (sm_75 allows 65536):
+// Shared memory, bytes at the widest head of a class (sm_75 allows 65536), and registers (nvcc 13.0, most of the three
+// types; no spills):
 //
-//   d up to         16       32       64       128      256
-//   accumulate      14672    18832    27152    43792    39568
-//   attend          20416    29120    46528    59904    60544
-//
-// Registers are in docs/cuda-report.md: at most 128, so that two blocks fit; no spills.
+//   d up to                        16      32      64      128     256
+//   accumulate      shared         14672   18832   27152   43792   39568
+//                   sm_75          64      64      73      69      124
+//                   sm_80 to 90    48      48      73      71      126
+//                   sm_100, 120    48      48      63      64      127
+//   attend          shared         20416   29120   46528   59904   60544
+//     sums          sm_75 to 89    68      68      69      93      72
+//                   sm_90          77      76      79      102     72
+//                   sm_100, 120    66      62      76      92      73
+//     keys          sm_75 to 90    79      83      88      96      79
+//                   sm_100, 120    80      87      96      101     76
+//     both          sm_75 to 90    96      116     123     127     101
+//                   sm_100, 120    95      95      105     109     85
 #pragma once
 
 #include <cstdint>
