@@ -41,15 +41,18 @@ def tables(records: list[Record]) -> str:
 def _claims(records: list[Record]) -> list[str]:
     """Return a row for each claim, with a column for each number of threads; a bound that is missed is bold."""
     counts = sorted({record["threads"] for record in records})
-    measured: dict[tuple[str, str], dict[int, str]] = {}
+    measured: dict[str, dict[int, str]] = {}
+    bounds: dict[str, dict[str, None]] = {}  # more than one where the bound depends on a measurement
     for record in records:
         for item in record["claims"]:
             value = item["measured"] if item["holds"] else f"**{item['measured']}**"
-            measured.setdefault((item["claim"], item["bound"]), {})[record["threads"]] = value
+            measured.setdefault(item["claim"], {})[record["threads"]] = value
+            bounds.setdefault(item["claim"], {})[item["bound"]] = None
     heads = [f"{count} thread{'s' if count > 1 else ''}" for count in counts]
     lines = ["## Claims", "", f"| claim | bound | {' | '.join(heads)} |", f"| --- | ---: |{' ---: |' * len(counts)}"]
-    for (claim, bound), values in measured.items():
-        lines.append(f"| {claim} | {bound} | {' | '.join(values.get(count, '') for count in counts)} |")
+    for claim, values in measured.items():
+        cells = (claim, ", ".join(bounds[claim]), *(values.get(count, "") for count in counts))
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
