@@ -54,7 +54,7 @@ def prepare(
             "a decoding file takes no inputs of your own: its state belongs to them", "use shapes (--shape)"
         )
     state = state_of(file)
-    cases, notes = sequence_cases(file, state, shapes, steps or STEPS)
+    cases, notes = sequence_cases(file, state, shapes, STEPS if steps is None else steps)
     if source is not None:
         source = decoding_source(source, state)
         context = replace(context, source=source.load)

@@ -41,8 +41,8 @@ def sequence_cases(
     for batch, length in (*(shapes or ()), (1, steps)):
         if batch < 1 or length < 1:
             raise UsageError(f"batch, length and steps must be at least 1, got {batch}×{length}")
-        if shapes and longest and length > longest:
-            raise UsageError(f"length {length} is beyond the {longest} tokens that a row may reach")
+    if longest and any(length > longest for _, length in shapes or ()):
+        raise UsageError(f"a length is beyond the {longest} tokens that a row may reach", "give shorter ones")
     rng = np.random.default_rng(0)
     slots = max((int(tensor.shape[1]) for tensor in state.tensors if tensor.kind == "ring"), default=0)
     wanted = max(_SHORTEST, 2 * slots + 3)

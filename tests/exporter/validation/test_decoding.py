@@ -158,8 +158,9 @@ def test_misuse_is_refused(tmp_path: Path) -> None:
     path = decode_file("hsm-vector")
     with pytest.raises(UsageError, match="no inputs of your own"):
         validated(path, None, inputs={"tokens": np.zeros((1, 2), np.int64)})
-    with pytest.raises(UsageError, match="must be at least 1"):
-        validated(path, None, shapes=[(0, 3)])
+    for options in ({"shapes": [(0, 3)]}, {"steps": 0}):
+        with pytest.raises(UsageError, match="must be at least 1"):
+            validated(path, None, **options)
     with pytest.raises(BadInputError, match="not a language model"):
         validated(path, classifier("tokens"), runtimes=["ort"])
     hsm_export.export(classifier("tokens"), output=tmp_path / "m.onnx")
@@ -174,6 +175,7 @@ def test_sequences_stay_within_the_capacity(rng: np.random.Generator) -> None:
 
     cases, _ = sequence_cases(file, state_of(file), None, 64)
     assert all(case.feed["lengths"].max() <= 8 for case in cases)
+    assert sequence_cases(file, state_of(file), [(2, 8)], 64)[0][-1].feed["lengths"].tolist() == [8]
     with pytest.raises(UsageError, match="beyond the 8 tokens"):
         sequence_cases(file, state_of(file), [(1, 9)], 4)
 
