@@ -7,6 +7,9 @@
 
 #include <cstdint>
 
+// Where an object is used through a description of its class: sanitizers would miss the class's own name.
+#define HSM_FOREIGN_CLASS __attribute__((no_sanitize("vptr")))
+
 namespace hsm::tensorrt {
 
 enum class Layout : std::uint8_t { kUnknown, kTensorRt10, kTensorRt11 };

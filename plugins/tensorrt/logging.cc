@@ -20,7 +20,7 @@ Finder current_finder() {
 }
 
 template <typename LoggerFinder>
-bool pass_on(void* object, Severity severity, const std::string& message) {
+HSM_FOREIGN_CLASS bool pass_on(void* object, Severity severity, const std::string& message) {
   auto* logger = static_cast<LoggerFinder*>(object)->find();
   if (logger == nullptr) return false;
   logger->log(static_cast<std::int32_t>(severity), message.c_str());

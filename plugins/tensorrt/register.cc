@@ -16,7 +16,7 @@ namespace hsm::tensorrt {
 namespace {
 
 template <typename Registry>
-bool register_with(void* registry) {
+HSM_FOREIGN_CLASS bool register_with(void* registry) {
   std::int32_t count = 0;
   nvinfer1::IPluginCreatorInterface* const* const creators = getCreators(count);
   bool all = true;

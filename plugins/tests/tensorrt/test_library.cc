@@ -138,13 +138,16 @@ class Registry : public nvinfer1::IPluginRegistry {
   }
 };
 
+HSM_FOREIGN_CLASS bool register_as_described(void* registry, void* creator) {
+  return static_cast<tensorrt::abi10::Registry*>(registry)->register_creator(creator, "hsm");
+}
+
 TEST(Library, RegistersWithTheRegistryOfTensorRt10) {
   Registry registry;
   int creator = 0;
   // As between two libraries: the compiler must not see that one class is read as the other.
   void* volatile opaque = static_cast<nvinfer1::IPluginRegistry*>(&registry);
-  auto* const described = static_cast<tensorrt::abi10::Registry*>(opaque);
-  EXPECT_TRUE(described->register_creator(&creator, "hsm"));
+  EXPECT_TRUE(register_as_described(opaque, &creator));
   EXPECT_THAT(registry.registered, ::testing::ElementsAre(std::pair<void*, std::string>(&creator, "hsm")));
 }
 #pragma GCC diagnostic pop
