@@ -23,15 +23,16 @@ bool is_empty(const TaylorShiftArgs& args) {
   return args.batch == 0 || args.length == 0 || args.heads == 0 || args.dim == 0;
 }
 
-// Segments that fill the device with two rounds of blocks, if all heads together have fewer.
+// Slots, one for each segment of each head, that give every multiprocessor four blocks: so many that the last ones,
+// when some multiprocessors are idle, are a small part.
 std::int64_t wanted_slots(const TaylorShiftArgs& args, TaylorUnit unit, const Device& device) {
   const std::int64_t tiles = divide_up(taylor_features(args.dim), feature_tile(unit));
-  return std::max(args.batch * args.heads, 2 * device.multiprocessors / tiles);
+  return std::max(args.batch * args.heads, divide_up(4 * device.multiprocessors, tiles));
 }
 
 SumsPlan plan_of(const TaylorShiftArgs& args, TaylorUnit unit, const Device& device) {
   const std::int64_t heads = args.batch * args.heads;
-  const std::int64_t segments = std::max<std::int64_t>(wanted_slots(args, unit, device) / heads, 1);
+  const std::int64_t segments = divide_up(wanted_slots(args, unit, device), heads);
   return plan_sums(heads, args.length, args.dim, std::max(divide_up(args.length, segments), kLeastSegment), unit);
 }
 
@@ -118,7 +119,8 @@ int taylor_shift_default_tactic(const TaylorShiftArgs& args, const Device& devic
 
 std::size_t taylor_shift_workspace(const TaylorShiftArgs& args, int tactic, const Device& device) noexcept {
   if (!is_tactic(tactic) || !kTactics[tactic].efficient || is_empty(args)) return 0;
-  return sum_bytes(wanted_slots(args, kTactics[tactic].unit, device), args.dim);
+  // Rounded up for each head.
+  return sum_bytes(wanted_slots(args, kTactics[tactic].unit, device) + args.batch * args.heads, args.dim);
 }
 
 int taylor_shift_launch(const TaylorShiftArgs& args, int tactic, const Device& device, void* workspace,

@@ -20,6 +20,10 @@ using ::testing::Not;
 
 enum Tactic { kDirect, kEfficient, kDirectTensor, kEfficientTensor, kTactics };
 
+// For what launchers decide without launching.
+constexpr cuda::Device kTuring{.sm = 75, .multiprocessors = 40, .shared_memory_per_block = 64 * 1024};
+constexpr cuda::Device kAmpere{.sm = 86, .multiprocessors = 82, .shared_memory_per_block = 99 * 1024};
+
 struct Case {
   std::int64_t batch, length, heads, dim;
   DType type = DType::kFloat32;
@@ -212,9 +216,8 @@ TEST(CudaTaylorShift, WidestHeadsFitIntoEveryDevice) {
         testing::expect_close(*actual, expected, 256.0, "d=256 tactic " + std::to_string(tactic));
       }
     }
-    EXPECT_TRUE(cuda::taylor_shift_supports(op.arguments(), kEfficient, testing::device(75)));
-    EXPECT_EQ(cuda::taylor_shift_supports(op.arguments(), kEfficientTensor, testing::device(86)),
-              type != DType::kFloat32);
+    EXPECT_TRUE(cuda::taylor_shift_supports(op.arguments(), kEfficient, kTuring));
+    EXPECT_EQ(cuda::taylor_shift_supports(op.arguments(), kEfficientTensor, kAmpere), type != DType::kFloat32);
   }
 }
 
@@ -240,10 +243,12 @@ TEST(CudaTaylorShift, SameInputSameBits) {
       if (!cuda::taylor_shift_supports(op.arguments(), tactic, testing::device())) continue;
       std::optional<Buffer> first;
       testing::in_every_order([&](const std::string& order) {
-        const std::optional<Buffer> own = op.run(tactic, testing::device());
-        ASSERT_TRUE(own.has_value());
-        EXPECT_TRUE(!first.has_value() || own->same_bits(*first)) << tactic << " " << order;
-        first = own;
+        for (int repeat = 0; repeat < 2; ++repeat) {
+          const std::optional<Buffer> own = op.run(tactic, testing::device());
+          ASSERT_TRUE(own.has_value());
+          EXPECT_TRUE(!first.has_value() || own->same_bits(*first)) << tactic << " " << order;
+          first = own;
+        }
       });
     }
   }
@@ -271,29 +276,28 @@ TEST(CudaTaylorShift, EachTacticLaunchesItsKernels) {
 
 TEST(CudaTaylorShift, TacticsFitTheDevice) {
   TaylorShiftArgs args{.batch = 1, .length = 8, .heads = 1, .dim = 64, .type = DType::kBFloat16};
-  EXPECT_FALSE(cuda::taylor_shift_supports(args, kDirectTensor, testing::device(75)));
-  EXPECT_TRUE(cuda::taylor_shift_supports(args, kEfficient, testing::device(75)));
+  EXPECT_FALSE(cuda::taylor_shift_supports(args, kDirectTensor, kTuring));
+  EXPECT_TRUE(cuda::taylor_shift_supports(args, kEfficient, kTuring));
   args.type = DType::kFloat16;
   args.normalize = false;
-  EXPECT_FALSE(cuda::taylor_shift_supports(args, kDirectTensor, testing::device(86)));
+  EXPECT_FALSE(cuda::taylor_shift_supports(args, kDirectTensor, kAmpere));
   args.type = DType::kFloat32;
-  EXPECT_FALSE(cuda::taylor_shift_supports(args, kDirectTensor, testing::device(86)));
-  EXPECT_FALSE(cuda::taylor_shift_supports(args, kTactics, testing::device(86)));
-  EXPECT_FALSE(cuda::taylor_shift_supports(args, -1, testing::device(86)));
+  EXPECT_FALSE(cuda::taylor_shift_supports(args, kDirectTensor, kAmpere));
+  EXPECT_FALSE(cuda::taylor_shift_supports(args, kTactics, kAmpere));
+  EXPECT_FALSE(cuda::taylor_shift_supports(args, -1, kAmpere));
   args.dim = 257;
-  EXPECT_FALSE(cuda::taylor_shift_supports(args, kDirect, testing::device(86)));
-  EXPECT_NE(cuda::taylor_shift_launch(args, kDirect, testing::device(86), nullptr, nullptr), 0);
+  EXPECT_FALSE(cuda::taylor_shift_supports(args, kDirect, kAmpere));
+  EXPECT_NE(cuda::taylor_shift_launch(args, kDirect, kAmpere, nullptr, nullptr), 0);
 }
 
 TEST(CudaTaylorShift, ChoosesDirectForFewTokensAndEfficientForMany) {
-  const cuda::Device device{.sm = 86, .multiprocessors = 82, .shared_memory_per_block = 99 * 1024};
   for (const std::int64_t dim : {8, 16, 32, 64}) {
     TaylorShiftArgs args{.batch = 8, .length = 16, .heads = 8, .dim = dim};
-    EXPECT_EQ(cuda::taylor_shift_default_tactic(args, device), kDirect) << dim;
+    EXPECT_EQ(cuda::taylor_shift_default_tactic(args, kAmpere), kDirect) << dim;
     args.length = 64 * taylor_features(dim);
-    EXPECT_EQ(cuda::taylor_shift_default_tactic(args, device), kEfficient) << dim;
+    EXPECT_EQ(cuda::taylor_shift_default_tactic(args, kAmpere), kEfficient) << dim;
     args.type = DType::kFloat16;
-    EXPECT_EQ(cuda::taylor_shift_default_tactic(args, device), kEfficientTensor) << dim;
+    EXPECT_EQ(cuda::taylor_shift_default_tactic(args, kAmpere), kEfficientTensor) << dim;
   }
 }
 
