@@ -1,4 +1,4 @@
-# make demo | test | check-all | lint | zoo | bench | gpu-test | wheel | clean        (`make setup` is implied by each)
+# make demo | test | check-all | lint | zoo | bench | cuda-report | gpu-test | wheel | clean        (`make setup` is implied by each)
 #
 # PYTHON   interpreter that .venv is made with          (default: python3)
 # JOBS     parallel test processes                      (default: 2)
@@ -16,7 +16,7 @@ export HSM_CUDA_ARCHITECTURES ?= $(if $(shell command -v nvidia-smi),native,86-r
 
 NATIVE := $(shell find plugins -type f)
 
-.PHONY: demo test cpp-test check-all lint zoo bench gpu-test wheel setup clean
+.PHONY: demo test cpp-test check-all lint zoo bench cuda-report gpu-test wheel setup clean
 .DEFAULT_GOAL := test
 
 setup: .venv/.ready
@@ -55,6 +55,10 @@ bench: setup cpp-test
 # For the first person with a GPU: kernels, engines, numbers and times, in build/gpu-report.md.
 gpu-test: setup
 	$(BIN)/python tools/gpu_report.py
+
+# What the CUDA kernels use on every architecture, from compiled code: docs/cuda-report.md.
+cuda-report: setup
+	JOBS=$(JOBS) bash tools/cuda_report.sh
 
 wheel: setup
 	HSM_CUDA_ARCHITECTURES= $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

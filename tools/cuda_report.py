@@ -6,8 +6,8 @@ kernel spills registers, when a launched kernel is not in the binary, when a lau
 is stale.
 
 Examples:
-    python tools/cuda_report.py --library build/cuda/lib/libhsm_tensorrt.so --dump build/cuda/bin/hsm_dump_launches
-    python tools/cuda_report.py … --check
+    bash tools/cuda_report.sh                                             # builds both, then the report
+    python tools/cuda_report.py --library LIBRARY --dump PROGRAM --check
 """
 
 from __future__ import annotations
@@ -108,6 +108,13 @@ def disassembler() -> Path:
     for tool in (folders[0] / "cuobjdump", folders[1] / "nvdisasm"):
         tool.chmod(0o755)
     return folders[0] / "cuobjdump"
+
+
+def compiler() -> str:
+    """Return the name and release of the compiler."""
+    nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+    found = re.search(r"release ([\d.]+)", run(nvcc, "--version"))
+    return f"nvcc {found.group(1) if found else 'of unknown release'}"
 
 
 def read_code(library: Path) -> dict[tuple[str, int], Code]:
@@ -279,6 +286,8 @@ def report(kernels: dict[tuple[str, int], Code], launches: list[dict[str, Any]])
     gpus = ", ".join(f"sm_{sm} {value.gpu}" for sm, value in ARCHITECTURES.items())
     lines = [
         "# CUDA kernels without a GPU",
+        "",
+        f"Compiler: {compiler()}.",
         "",
         "Written by `make cuda-report` from the compiled fat binary and from what the launchers choose; nothing was",
         "timed. **Not yet run on hardware.** Spills are loads and stores of local memory in the machine code. Shared",

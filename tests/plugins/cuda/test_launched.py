@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from tests.plugins.native import ROOT, built, needs
+from tests.plugins.cuda.report import cuda_report
+from tests.plugins.native import built, needs
 
 # nvcc makes a host function of this name for each kernel; what follows is the kernel's own symbol.
 STUB = re.compile(r"\b__device_stub_(_Z\w+)\(")
-
-
-def cuda_report() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("cuda_report", ROOT / "tools" / "cuda_report.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["cuda_report"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def compiled_kernels(library: Path) -> set[str]:
