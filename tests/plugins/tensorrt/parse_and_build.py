@@ -16,17 +16,7 @@ from typing import Any
 
 import tensorrt_rtx as trt
 
-
-class Log(trt.ILogger):  # type: ignore[misc]
-    """Remembers messages."""
-
-    def __init__(self) -> None:
-        trt.ILogger.__init__(self)
-        self.errors: list[str] = []
-
-    def log(self, severity: Any, message: str) -> None:
-        if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-            self.errors.append(message)
+from hsm_export.building.portable.compiling import Log, RefusedError, Settings, parse, plugin_layers
 
 
 def load(library: str, register: bool) -> list[str]:
@@ -39,27 +29,26 @@ def load(library: str, register: bool) -> list[str]:
     return [f"{c.plugin_namespace}::{c.name}@{c.plugin_version}" for c in registry.all_creators]
 
 
-def parse(builder: Any, case: dict[str, Any], log: Log) -> dict[str, Any]:
+def attempt(builder: Any, logger: Any, case: dict[str, Any], log: Log) -> dict[str, Any]:
     """Parse one model, and build its engine when the case has a profile."""
-    log.errors.clear()
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    parsed = parser.parse_from_file(case["model"])
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
-    result: dict[str, Any] = {
-        "parsed": parsed,
-        "parser_errors": [parser.get_error(index).desc() for index in range(parser.num_errors)],
-        "plugins": [layer.name for layer in layers if layer.type == trt.LayerType.PLUGIN_V3],
-        "outputs": {},
+    log.first_error = None
+    path = Path(case["model"])
+    settings = Settings("TensorRT-RTX")
+    try:
+        network, parser = parse(trt, logger, builder, path.read_bytes(), str(path), settings, log)
+    except RefusedError as error:
+        return {"refusal": str(error), "log": log.first_error, "plugins": []}
+    outputs = map(network.get_output, range(network.num_outputs))
+    result = {
+        "refusal": None,
+        "plugins": plugin_layers(trt, network),
+        "outputs": {tensor.name: [list(tensor.shape), tensor.dtype.name] for tensor in outputs},
         "engine_bytes": 0,
     }
-    if parsed:
-        outputs = map(network.get_output, range(network.num_outputs))
-        result["outputs"] = {tensor.name: [list(tensor.shape), tensor.dtype.name] for tensor in outputs}
-    if parsed and "profile" in case:
+    if "profile" in case:
         engine = builder.build_serialized_network(network, configure(builder, network, case))
         result["engine_bytes"] = 0 if engine is None else engine.nbytes
-    result["log"] = list(log.errors)
+    del parser  # it owns the weights
     return result
 
 
@@ -78,10 +67,11 @@ def configure(builder: Any, network: Any, case: dict[str, Any]) -> Any:
 
 def main(question: str, answer: str) -> None:
     job = json.loads(Path(question).read_text(encoding="utf-8"))
-    log = Log()
-    builder = trt.Builder(log)
+    log = Log(lambda _severity, _message: None)
+    logger = log.logger(trt)
+    builder = trt.Builder(logger)
     result: dict[str, Any] = {"creators": load(job["library"], job["register"])}
-    result["cases"] = {name: parse(builder, case, log) for name, case in job["cases"].items()}
+    result["cases"] = {name: attempt(builder, logger, case, log) for name, case in job["cases"].items()}
     Path(answer).write_text(json.dumps(result), encoding="utf-8")
     # TensorRT-RTX's destructors are not the subject.
     sys.stdout.flush()

@@ -76,7 +76,7 @@ def test_every_operator_has_a_creator(built: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_an_operator_becomes_a_plugin_and_an_engine(built: dict[str, Any], name: str, precision: str) -> None:
     result = built["cases"][f"{name}-{precision}"]
-    assert result["parser_errors"] == []
+    assert result["refusal"] is None
     assert result["plugins"] == ["layers.0.mixer"]
     assert result["engine_bytes"] > 1000
     expected = {
@@ -211,11 +211,11 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_refusal_is_an_error_of_the_parser_with_our_sentence_in_the_log(refused: dict[str, Any], name: str) -> None:
+def test_a_refusal_is_an_error_of_the_parser_that_tells_our_reason(refused: dict[str, Any], name: str) -> None:
     result = refused["cases"][name]
-    assert not result["parsed"]
-    assert result["parser_errors"]
-    assert result["log"][0] == f"layers.0.mixer: {REFUSALS[name][3]}"
+    operator, _, _, sentence = REFUSALS[name]
+    assert result["log"] == f"layers.0.mixer: {sentence}"
+    assert f"node layers.0.mixer, operator {operator}: {sentence}" in result["refusal"]
 
 
 def test_the_process_survives_all_refusals(refused: dict[str, Any]) -> None:

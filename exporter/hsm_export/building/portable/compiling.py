@@ -147,7 +147,7 @@ def compile_network(
         load_plugins(trt, settings, log)
     report("parsing the network")
     builder = trt.Builder(logger)
-    definition, parser = parse(trt, logger, builder, network, location, settings)
+    definition, parser = parse(trt, logger, builder, network, location, settings, log)
     plugins = plugin_layers(trt, definition)
     if settings.plugin_library is not None:
         check_plugin_layers(plugins, settings)
@@ -195,7 +195,9 @@ def _unloadable(trt: Trt, settings: Settings, why: str) -> RefusedError:
     )
 
 
-def parse(trt: Trt, logger: Trt, builder: Trt, network: bytes, location: str, settings: Settings) -> tuple[Trt, Trt]:
+def parse(
+    trt: Trt, logger: Trt, builder: Trt, network: bytes, location: str, settings: Settings, log: Log
+) -> tuple[Trt, Trt]:
     """Parse an ONNX network; returns TensorRT's network and the parser, which must live as long.
 
     Raises:
@@ -206,18 +208,21 @@ def parse(trt: Trt, logger: Trt, builder: Trt, network: bytes, location: str, se
     parser = trt.OnnxParser(definition, logger)
     parsed = parser.parse(network, location)
     if not parsed or parser.num_errors:
-        raise RefusedError(_explain(settings.product, [parser.get_error(index) for index in range(parser.num_errors)]))
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        raise RefusedError(_explain(settings.product, errors, log.first_error or ""))
     return definition, parser
 
 
-def _explain(product: str, errors: Sequence[Trt]) -> str:
+def _explain(product: str, errors: Sequence[Trt], logged: str) -> str:
     first = f"{product}'s parser does not take the network"
     if not errors:
         return first
     error = errors[0]
     where = error.node_name() or f"number {error.node()}"
     more = f" (and {len(errors) - 1} more errors)" if len(errors) > 1 else ""
-    return f"{first}: node {where}, operator {error.node_operator() or 'unknown'}: {error.desc().strip()}{more}"
+    # Of a plugin the parser says only that it failed; the plugin itself says why, to the log.
+    why = logged.removeprefix(f"{where}: ") if logged.startswith(f"{where}: ") else error.desc().strip()
+    return f"{first}: node {where}, operator {error.node_operator() or 'unknown'}: {why}{more}"
 
 
 def plugin_layers(trt: Trt, definition: Trt) -> list[str]:
