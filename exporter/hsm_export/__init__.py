@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from .benchmarking import bench
     from .building import accept_kit, build, write_kit
+    from .bundling import bundle, open_bundle, verify_bundle
+    from .bundling.triton import write_repository
     from .decoding.generator import Generator, generate
     from .decoding.perplexity import perplexity
     from .decoding.session import DecodeSession
@@ -35,6 +37,7 @@ _HOMES = {
     "Generator": ".decoding.generator",
     "bench": ".benchmarking",
     "build": ".building",
+    "bundle": ".bundling",
     "cmake_prefix_path": ".native",
     "custom_ops_path": ".native",
     "demo": ".demonstration",
@@ -43,12 +46,15 @@ _HOMES = {
     "generate": ".decoding.generator",
     "import_checkpoint": ".importing",
     "inspect": ".inspection",
+    "open_bundle": ".bundling",
     "perplexity": ".decoding.perplexity",
     "session": ".native",
     "tensorrt_plugin_path": ".native",
     "train": "hsm_models.training",
     "validate": ".validation",
+    "verify_bundle": ".bundling",
     "write_kit": ".building",
+    "write_repository": ".bundling.triton",
 }
 
 __all__ = [
@@ -58,6 +64,7 @@ __all__ = [
     "accept_kit",
     "bench",
     "build",
+    "bundle",
     "cmake_prefix_path",
     "custom_ops_path",
     "demo",
@@ -66,12 +73,15 @@ __all__ = [
     "generate",
     "import_checkpoint",
     "inspect",
+    "open_bundle",
     "perplexity",
     "session",
     "tensorrt_plugin_path",
     "train",
     "validate",
+    "verify_bundle",
     "write_kit",
+    "write_repository",
 ]
 
 

@@ -27,6 +27,7 @@ MANIFEST, MODEL, DECODE = "manifest.json", "model.onnx", "decode.onnx"
 TOKENIZER, SELF_TEST, ENGINES = "tokenizer.json", "self-test.safetensors", "engines"
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 32
+_MOST_SHOWN = 300
 DTYPES = ("float32", "float16", "bfloat16", "float64", "int64", "int32", "int8", "uint8", "bool")
 
 # What every file system and every reader takes; an engine and its side file lie one level down.
@@ -168,17 +169,23 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raise BadInputError(f"{where} is not the manifest of an {FORMAT}", "name the folder of a bundle")
     if type(document.get("schema")) is not int or document["schema"] != SCHEMA:
         raise BadInputError(
-            f"{where} has schema {document.get('schema')!r}; this version reads {SCHEMA}",
+            f"{where} has schema {one_line(repr(document.get('schema')))}; this version reads {SCHEMA}",
             "use the version of hsm-export that wrote the bundle",
         )
     try:
         manifest = build_dataclass(Manifest, document, "manifest")
     except ConfigError as error:
-        raise BadInputError(f"{where}: {error}", "write the bundle again") from error
+        raise BadInputError(f"{where}: {one_line(str(error))}", "write the bundle again") from error
     problem = next(_problems(manifest), None)
     if problem:
-        raise BadInputError(f"{where}: {problem}", "write the bundle again")
+        raise BadInputError(f"{where}: {one_line(problem)}", "write the bundle again")
     return manifest
+
+
+def one_line(text: str) -> str:
+    """Return what a stranger wrote as something that can be shown: short, and nothing that steers a terminal."""
+    shown = "".join(character if character.isprintable() else "?" for character in text[:_MOST_SHOWN])
+    return shown if len(text) <= _MOST_SHOWN else f"{shown} ..."
 
 
 def side_file(engine: str) -> str:
@@ -193,7 +200,7 @@ def _document(data: bytes, where: str) -> dict[str, Any]:
     try:
         document = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise BadInputError(f"{where} is not valid JSON: {error}", "copy the bundle again") from error
+        raise BadInputError(f"{where} is not valid JSON: {one_line(str(error))}", "copy the bundle again") from error
     if not isinstance(document, dict):
         raise BadInputError(f"{where} is not a JSON object", "name the folder of a bundle")
     if _deeper(document, MAX_DEPTH):

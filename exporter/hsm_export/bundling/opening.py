@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadInputError
-from .manifest import DECODE, ENGINES, MANIFEST, MAX_BYTES, MODEL, FileEntry, Manifest, parse_manifest
+from .manifest import DECODE, ENGINES, MANIFEST, MAX_BYTES, MODEL, FileEntry, Manifest, one_line, parse_manifest
 
 _AGAIN = "copy the bundle again, or write it again"
 # ELF, and Mach-O in its 64-bit, 32-bit and universal forms; Windows' two letters are too common to mean anything.
@@ -130,7 +130,7 @@ def _check_listing(folder: Path, files: Mapping[str, FileEntry]) -> None:
     for name in _entries(folder):
         if name not in files and name != MANIFEST:
             raise BadInputError(
-                f"{folder / name} is not listed in the bundle's manifest",
+                f"{folder} holds {one_line(name)}, which its manifest does not list",
                 "remove it: a bundle holds what its manifest lists, nothing else",
             )
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "export": "export",
     "validate": "validate",
     "build": "build",
+    "bundle": "bundle",
     "inspect": "inspect",
     "bench": "bench",
     "generate": "generate",

@@ -1,0 +1,201 @@
+"""Model repositories for Triton Inference Server: an existing engine serves, where one machine is not enough."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..building.network import plugin_nodes
+from ..building.source import Source, load_graph
+from ..errors import BadInputError, UsageError
+from ..files import atomic_directory
+from ..native import CUSTOM_OPS, TENSORRT_PLUGINS
+from ..results import Result
+from .protobuf_text import protobuf_text
+from .sources import Engine, Parts, external_files, read_engines, read_parts, state_of
+from .triton_config import Config, engine_config, onnx_config
+
+CONFIG, README, VERSION = "config.pbtxt", "README.md", "1"
+
+
+@dataclass(frozen=True)
+class RepositoryResult(Result):
+    """A model repository that was written.
+
+    Attributes:
+        repository: its folder.
+        models: what each model of it is, by its name.
+        max_batch: rows that Triton may run at a time.
+        left_out: what was asked for and cannot be served, with the reason.
+        command: how to start the server.
+    """
+
+    repository: Path
+    models: Mapping[str, str]
+    max_batch: int
+    left_out: tuple[str, ...]
+    command: str
+
+
+@dataclass
+class _Plan:
+    """What goes into a repository: per model its configuration and the files of its version."""
+
+    configs: dict[str, Config] = field(default_factory=dict)
+    files: dict[str, dict[str, Path]] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+    def add(self, config: Config, files: dict[str, Path], description: str) -> None:
+        self.configs[config["name"]] = config
+        self.files[config["name"]] = files
+        self.models[config["name"]] = description
+
+
+def write_repository(
+    model: str | Path | None,
+    output: str | Path,
+    *,
+    engines: Sequence[str | Path] = (),
+    decode: str | Path | None = None,
+    max_batch: int = 8,
+    libraries: str | None = None,
+    force: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> RepositoryResult:
+    """Write a model repository: each ONNX file on the ONNX Runtime back end, its engines on the TensorRT back end.
+
+    A decoding file becomes a model of sequences whose states the server keeps; a client sends tokens, position and
+    lengths, and gets logits.
+
+    Args:
+        model: the ONNX file that reads whole sequences.
+        output: the repository's folder.
+        engines: engines that `build` made from one of the files; those for TensorRT-RTX are left out.
+        decode: the ONNX file of `export(..., decode=True)`; caches need a fixed capacity.
+        max_batch: rows that may be run at a time.
+        libraries: the folder of our libraries on the server; None: they are on its library path.
+        force: replace a repository that this function wrote.
+        progress: receives the name of each phase.
+
+    Raises:
+        UsageError: nothing to serve, or nothing that Triton can serve.
+        BadInputError: a file cannot be used, or the folder cannot be made.
+    """
+    report = progress or (lambda _phase: None)
+    folder = Path(output)
+    _check_output(folder, force)
+    report("reading the files")
+    parts = read_parts(model, decode)
+    compiled = read_engines(engines, parts)
+    plan = _plan(parts, compiled, max_batch, libraries)
+    command = _command(folder, compiled, libraries)
+    report("writing the repository")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_directory(folder.parent) as scratch:
+        inside = scratch / folder.name
+        _write(inside, plan)
+        (inside / README).write_text(_readme(plan, command), encoding="utf-8")
+        if folder.exists():
+            folder.rename(scratch / "replaced")
+        inside.rename(folder)
+    return RepositoryResult(folder, plan.models, max_batch, tuple(plan.left_out), command)
+
+
+def _check_output(folder: Path, force: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / README).is_file() or not (folder / README).read_text(errors="replace").startswith(_TITLE):
+        raise BadInputError(f"{folder} exists and is not a repository of ours", "name a new folder")
+    if not force:
+        raise BadInputError(f"{folder} exists already", "add --force to replace it, or name a new folder")
+
+
+def _plan(parts: Parts, engines: Sequence[Engine], max_batch: int, libraries: str | None) -> _Plan:
+    plan = _Plan()
+    for part, source in parts.sources.items():
+        _plan_onnx(plan, source, max_batch, libraries)
+        _plan_engines(plan, source, [engine for engine in engines if engine.entry.of == part], max_batch)
+    if not plan.configs:
+        raise UsageError(f"Triton can serve nothing of this: {'; '.join(plan.left_out)}", "export in fp32 or fp16")
+    return plan
+
+
+def _plan_onnx(plan: _Plan, source: Source, max_batch: int, libraries: str | None) -> None:
+    if source.precision == "bf16":
+        plan.left_out.append(f"{source.path.name}: ONNX Runtime has no bf16 arithmetic on the CPU")
+        return
+    needed = bool(plugin_nodes(load_graph(source.path)))
+    library = _on_server(libraries, CUSTOM_OPS) if needed else None
+    state = state_of(source) if source.metadata.get("decode") == "1" else None
+    config = onnx_config(_name(source), source, state, max_batch, library, "model.onnx")
+    files = {"model.onnx": source.path, **external_files([source])}
+    plan.add(config, files, f"{source.path.name} in ONNX Runtime on the CPU{_kind(config)}")
+
+
+def _plan_engines(plan: _Plan, source: Source, engines: Sequence[Engine], max_batch: int) -> None:
+    served = {f"{engine.path.stem}.plan": engine for engine in engines if engine.entry.target == "tensorrt"}
+    plan.left_out += [
+        f"{engine.path.name}: Triton has no back end for TensorRT-RTX, build it with --target tensorrt"
+        for engine in engines
+        if engine.entry.target != "tensorrt"
+    ]
+    if not served:
+        return
+    state = state_of(source) if source.metadata.get("decode") == "1" else None
+    entries = {file: engine.entry for file, engine in served.items()}
+    config = engine_config(f"{_name(source)}-tensorrt", source, state, max_batch, entries)
+    files = {file: engine.path for file, engine in served.items()}
+    gpus = sorted({gpu for entry in entries.values() for gpu in entry.architectures})
+    plan.add(config, files, f"{source.path.name} in TensorRT for {', '.join(gpus) or 'one GPU'}{_kind(config)}")
+
+
+def _name(source: Source) -> str:
+    return source.path.stem
+
+
+def _kind(config: Config) -> str:
+    return ", sequences with their states in the server" if "sequence_batching" in config else ""
+
+
+def _on_server(libraries: str | None, name: str) -> str:
+    return f"{libraries.rstrip('/')}/{name}" if libraries else name
+
+
+def _write(folder: Path, plan: _Plan) -> None:
+    for name, config in plan.configs.items():
+        version = folder / name / VERSION
+        version.mkdir(parents=True)
+        (folder / name / CONFIG).write_text(protobuf_text(config), encoding="utf-8")
+        for file, path in plan.files[name].items():
+            shutil.copyfile(path, version / file)
+
+
+def _command(folder: Path, engines: Sequence[Engine], libraries: str | None) -> str:
+    """Return how to start the server; TensorRT's plugins are named there, for all models together."""
+    served = [engine.entry for engine in engines if engine.entry.target == "tensorrt"]
+    words = [] if libraries else ["LD_LIBRARY_PATH=LIBRARIES:$LD_LIBRARY_PATH"]
+    words += ["tritonserver", f"--model-repository={folder}"]
+    if any(entry.plugins and not entry.embedded_plugins for entry in served):
+        words.append(f"--backend-config=tensorrt,plugins={_on_server(libraries or 'LIBRARIES', TENSORRT_PLUGINS)}")
+    if any(entry.embedded_plugins for entry in served):
+        words.append("--backend-config=tensorrt,version-compatible=true")
+    return " ".join(words)
+
+
+_TITLE = "# Model repository for Triton Inference Server, written by hsm-export"
+
+
+def _readme(plan: _Plan, command: str) -> str:
+    models = "\n".join(f"* `{name}`: {description}" for name, description in plan.models.items())
+    return f"""{_TITLE}
+
+{models}
+
+    {command}
+
+LIBRARIES is the folder of `{CUSTOM_OPS}` and `{TENSORRT_PLUGINS}` on the server; `hsm-export doctor` tells where they
+are here. docs/bundle.md of hsm-export says what a client of a model of sequences sends.
+"""

@@ -1,0 +1,185 @@
+"""`hsm-export bundle`: one folder to ship a model in, or a model repository for Triton."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .console import emit, json_option, phases
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..bundling import BundleResult, VerifyResult
+    from ..bundling.triton import RepositoryResult
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("bundle")
+@click.argument("model", type=_PATH, required=False)
+@click.option("-o", "--output", type=_PATH, help="The folder to write [default: MODEL with suffix .hsm].")
+@click.option("--decode", type=_PATH, metavar="FILE", help="The file of `hsm-export export --decode`.")
+@click.option(
+    "--engine", "engines", type=_PATH, metavar="FILE", multiple=True, help="An engine of one of them; repeatable."
+)
+@click.option("--tokenizer", metavar="FILE", help="A tokenizer.json, or `bytes` [default: bytes for 256 token ids].")
+@click.option("--against", metavar="CHECKPOINT", help="The source of the self-test's numbers [default: the file].")
+@click.option("--force", is_flag=True, help="Replace the bundle or repository that is there.")
+@click.option("--format", "layout", type=click.Choice(("hsm", "triton")), default="hsm", show_default=True)
+@click.option("--max-batch", type=click.IntRange(1, 1024), help="With --format triton: rows at a time [default: 8].")
+@click.option(
+    "--libraries",
+    metavar="DIR",
+    help="With --format triton: our libraries' folder on the server [default: its path].",
+)
+@click.option("--verify", type=_PATH, metavar="BUNDLE", help="Write nothing: check a bundle from anybody.")
+@click.option("--self-test", is_flag=True, help="With --verify: run the bundle's self-test here.")
+@json_option
+def command(
+    model: Path | None,
+    output: Path | None,
+    decode: Path | None,
+    engines: tuple[Path, ...],
+    tokenizer: str | None,
+    against: str | None,
+    force: bool,
+    layout: str,
+    max_batch: int | None,
+    libraries: str | None,
+    verify: Path | None,
+    self_test: bool,
+    as_json: bool,
+) -> None:
+    """Put MODEL (an ONNX file), its engines and a self-test into one folder to ship.
+
+    The bundle's readers in Python and C++ check every file before they use any. With --format triton the folder is a
+    model repository for Triton Inference Server instead.
+
+    \b
+    Examples:
+      hsm-export bundle model.onnx --against zoo:hsm-lm -o model.hsm
+      hsm-export bundle model.onnx --decode decode.onnx --engine model.engine -o model.hsm
+      hsm-export bundle --verify model.hsm --self-test
+      hsm-export bundle model.onnx --decode decode.onnx --format triton -o model_repository
+    """
+    given = {"MODEL": model, "--decode": decode, "--engine": engines, "--tokenizer": tokenizer, "--against": against}
+    if verify is not None:
+        _refuse([name for name, value in {**given, "-o": output, "--force": force}.items() if value], "--verify")
+        _verify(verify, self_test, as_json)
+        return
+    if self_test:
+        raise click.UsageError("--self-test is for --verify.")
+    if layout == "triton":
+        _refuse([name for name in ("--tokenizer", "--against") if given[name]], "--format triton")
+        _triton(model, output, decode, engines, force, max_batch or 8, libraries, as_json)
+        return
+    _refuse([name for name, value in {"--max-batch": max_batch, "--libraries": libraries}.items() if value], "a bundle")
+    from ..bundling import bundle
+
+    with phases("bundle") as progress:
+        result = bundle(
+            model,
+            output,
+            engines=engines,
+            decode=decode,
+            tokenizer=tokenizer,
+            against=against,
+            force=force,
+            progress=progress,
+        )
+    emit(result, as_json, _bundle_table)
+
+
+def _refuse(unfit: list[str], what: str) -> None:
+    if unfit:
+        raise click.UsageError(f"{' and '.join(unfit)} mean nothing with {what}.")
+
+
+def _verify(path: Path, self_test: bool, as_json: bool) -> None:
+    from ..bundling import verify_bundle
+    from ..runtimes import get
+
+    runtime = None
+    if self_test:
+        runtime = "ort-fused" if get("ort-fused").available() is None else "ort"
+    with phases("verify") as progress:
+        result = verify_bundle(path, self_test=runtime, progress=progress)
+    emit(result, as_json, _verify_table)
+
+
+def _triton(
+    model: Path | None,
+    output: Path | None,
+    decode: Path | None,
+    engines: tuple[Path, ...],
+    force: bool,
+    max_batch: int,
+    libraries: str | None,
+    as_json: bool,
+) -> None:
+    from ..bundling.triton import write_repository
+
+    if output is None:
+        raise click.UsageError("--format triton needs -o, the model repository to write.")
+    with phases("bundle") as progress:
+        result = write_repository(
+            model,
+            output,
+            engines=engines,
+            decode=decode,
+            max_batch=max_batch,
+            libraries=libraries,
+            force=force,
+            progress=progress,
+        )
+    emit(result, as_json, _repository_table)
+
+
+def _bundle_table(result: BundleResult) -> Table:
+    tolerances = ", ".join(f"{name} within {value:.3g}" for name, value in result.tolerances.items())
+    rows = {
+        **_common(result),
+        "tokenizer": result.tokenizer or "none",
+        "self-test": f"{tolerances} of {result.arbiter}",
+        "check it": f"hsm-export bundle --verify {result.bundle} --self-test",
+    }
+    return _table(str(result.bundle), rows)
+
+
+def _verify_table(result: VerifyResult) -> Table:
+    checks = ", ".join(f"{c.output} off by {c.max_abs_error:.3g} of {c.tolerance:.3g} allowed" for c in result.checks)
+    numbers = f"passed in {result.runtime}: {checks}" if result.runtime else "not run (--self-test)"
+    return _table(str(result.bundle), {"verdict": "whole and consistent", **_common(result), "self-test": numbers})
+
+
+def _repository_table(result: RepositoryResult) -> Table:
+    rows = {
+        **{f"model {name}": description for name, description in result.models.items()},
+        "max batch": str(result.max_batch),
+        "left out": "; ".join(result.left_out) or "nothing",
+        "start": result.command,
+    }
+    return _table(str(result.repository), rows)
+
+
+def _common(result: BundleResult | VerifyResult) -> dict[str, str]:
+    engines = [f"{name} ({', '.join(gpus) or 'GPU unknown'})" for name, gpus in result.engines.items()]
+    return {
+        "task": result.task or "unknown",
+        "precision": result.precision,
+        "models": ", ".join(f"{part}.onnx" for part in result.parts),
+        "engines": ", ".join(engines) or "none",
+        "files": f"{result.files}, {result.bytes / 1e6:.2f} MB",
+    }
+
+
+def _table(title: str, rows: dict[str, str]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table

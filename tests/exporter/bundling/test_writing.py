@@ -1,0 +1,254 @@
+"""Bundles are written whole or not at all, from files that belong together."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tests.exporter.building.hand_made import token_model
+from tests.exporter.bundling.conftest import Exported
+from tests.exporter.bundling.engines import pretend_engine
+
+from hsm_export.building.result import side_file_path
+from hsm_export.bundling import Bundle, bundle, open_bundle
+from hsm_export.errors import BadInputError, UsageError
+from hsm_export.files import sha256
+
+
+def test_contents(language_bundle: Path, exported: Exported) -> None:
+    opened = open_bundle(language_bundle)
+    manifest = opened.manifest
+    assert (manifest.task, manifest.precision) == ("language_model", "fp32")
+    assert manifest.tokenizer is not None and manifest.tokenizer.kind == "bytes"
+    assert opened.model is not None and sha256(opened.model) == sha256(exported.model)
+    assert opened.decode is not None and sha256(opened.decode) == sha256(exported.decode)
+    assert manifest.model is not None and manifest.model.outputs[0].shape == ("batch", "length", 256)
+    assert manifest.state is not None
+    assert [tensor.kind for tensor in manifest.state.tensors] == ["ring", "cache", "cache"]
+    assert set(manifest.files) == {path.name for path in language_bundle.iterdir()} - {"manifest.json"}
+    keys = list(json.loads((language_bundle / "manifest.json").read_text()))
+    assert keys == [
+        "format", "schema", "hsm_export", "task", "precision", "model", "decode", "engines", "tokenizer", "self_test",
+        "files",
+    ]  # fmt: skip
+
+
+def test_self_test_arrays(language_bundle: Path) -> None:
+    """Both parts have a call; what lies beyond a row's length is NaN, all else finite unless experts are in doubt."""
+    arrays = load_file(language_bundle / "self-test.safetensors")
+    assert arrays["model.inputs.tokens"].dtype == np.int64
+    assert arrays["model.outputs.logits"].dtype == np.float32
+    lengths, logits = arrays["decode.inputs.lengths"], arrays["decode.outputs.logits"]
+    assert arrays["decode.inputs.position"].tolist() == [0, 0]
+    assert logits.shape == (*arrays["decode.inputs.tokens"].shape, 256)
+    assert lengths[1] < logits.shape[1], "the second row ought to be shorter"
+    assert np.isnan(logits[1, lengths[1] :]).all()
+    assert np.isfinite(logits[0]).mean() > 0.5
+
+
+def test_last_logits(exported: Exported, tmp_path: Path) -> None:
+    import hsm_export
+
+    decode = tmp_path / "last.onnx"
+    hsm_export.export(exported.checkpoint, output=decode, decode=True, last_logits=True)
+    result = bundle(output=tmp_path / "last.hsm", decode=decode)
+    assert result.parts == ("decode",)
+    logits = load_file(tmp_path / "last.hsm" / "self-test.safetensors")["decode.outputs.logits"]
+    assert logits.shape[1:] == (1, 256)
+    assert np.isfinite(logits).any()
+
+
+def test_external_data_keeps_its_name(tmp_path: Path) -> None:
+    model = token_model(tmp_path / "big.onnx", external=True)
+    bundle(model, tmp_path / "big.hsm")
+    assert "big.onnx.data" in open_bundle(tmp_path / "big.hsm").manifest.files
+
+
+def test_default_output(tmp_path: Path) -> None:
+    assert bundle(token_model(tmp_path / "a.onnx")).bundle == tmp_path / "a.hsm"
+
+
+def test_bfloat16(tmp_path: Path) -> None:
+    """A hand-made model whose logits are bfloat16: stored in float32, with bfloat16's tolerance."""
+    result = bundle(token_model(tmp_path / "a.onnx", precision="bf16"), tmp_path / "a.hsm")
+    assert result.precision == "bf16"
+    assert load_file(tmp_path / "a.hsm" / "self-test.safetensors")["model.outputs.logits"].dtype == np.float32
+    assert result.tolerances["model.logits"] > 1e-3
+
+
+# Engines
+
+
+def test_engines(exported: Exported, tmp_path: Path) -> None:
+    engines = [
+        pretend_engine(tmp_path / "a.engine", exported.model),
+        pretend_engine(
+            tmp_path / "b.engine",
+            exported.decode,
+            target="tensorrt-rtx",
+            target_version="1.7.1.116",
+            architectures=["sm86", "sm89"],
+            plugins=None,
+        ),
+        pretend_engine(tmp_path / "c.engine", exported.model, hardware_compatibility="ampere+"),
+        pretend_engine(tmp_path / "d.plan", exported.model, gpu=None),
+    ]
+    bundle(exported.model, tmp_path / "lm.hsm", decode=exported.decode, engines=engines)
+    entries = {entry.file: entry for entry in open_bundle(tmp_path / "lm.hsm").manifest.engines}
+    assert list(entries) == [f"engines/{name}.engine" for name in "abcd"]
+    assert [entry.of for entry in entries.values()] == ["model", "decode", "model", "model"]
+    assert [entry.architectures for entry in entries.values()] == [("sm86",), ("sm86", "sm89"), ("sm80+",), ()]
+    assert [entry.plugins for entry in entries.values()] == [True, False, True, True]
+    assert entries["engines/a.engine"].profiles[0]["length"].max == 32
+
+
+def test_engine_of_another_file(exported: Exported, tmp_path: Path) -> None:
+    engine = pretend_engine(tmp_path / "a.engine", exported.decode)
+    with pytest.raises(BadInputError, match="was built from another file"):
+        bundle(exported.model, tmp_path / "lm.hsm", engines=[engine])
+    assert not (tmp_path / "lm.hsm").exists()
+
+
+def test_engine_that_was_changed(exported: Exported, tmp_path: Path) -> None:
+    engine = pretend_engine(tmp_path / "a.engine", exported.model)
+    engine.write_bytes(b"another")
+    with pytest.raises(BadInputError, match="not the engine that its side file describes"):
+        bundle(exported.model, tmp_path / "lm.hsm", engines=[engine])
+
+
+def test_engine_without_side_file(exported: Exported, tmp_path: Path) -> None:
+    engine = pretend_engine(tmp_path / "a.engine", exported.model)
+    side_file_path(engine).unlink()
+    with pytest.raises(BadInputError, match="has no side file"):
+        bundle(exported.model, tmp_path / "lm.hsm", engines=[engine])
+
+
+def test_engines_of_one_name(exported: Exported, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    engines = [pretend_engine(folder / "a.engine", exported.model) for folder in (tmp_path, tmp_path / "other")]
+    with pytest.raises(BadInputError, match=r"two engines are called a\.engine"):
+        bundle(exported.model, tmp_path / "lm.hsm", engines=engines)
+
+
+def test_engine_without_weights(exported: Exported, tmp_path: Path) -> None:
+    engine = pretend_engine(tmp_path / "a.engine", exported.model, strip_weights=True)
+    with pytest.raises(BadInputError, match="holds no weights"):
+        bundle(exported.model, tmp_path / "lm.hsm", engines=[engine])
+
+
+# Files that do not belong together
+
+
+def test_decoding_file_in_the_models_place(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a decoding file"):
+        bundle(exported.decode, tmp_path / "lm.hsm")
+
+
+def test_model_in_the_decoding_files_place(exported: Exported, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="no state to decode with"):
+        bundle(output=tmp_path / "lm.hsm", decode=exported.model)
+
+
+def test_different_precisions(exported: Exported, tmp_path: Path) -> None:
+    import hsm_export
+
+    half = tmp_path / "half.onnx"
+    hsm_export.export(exported.checkpoint, output=half, precision="fp16")
+    with pytest.raises(BadInputError, match="different precisions"):
+        bundle(half, tmp_path / "lm.hsm", decode=exported.decode)
+
+
+def test_nothing_to_bundle(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing to bundle"):
+        bundle(output=tmp_path / "lm.hsm")
+
+
+def test_tokenizer_of_other_ids(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not the 256 bytes"):
+        bundle(token_model(tmp_path / "a.onnx"), tmp_path / "a.hsm", tokenizer="bytes")
+
+
+def test_weights_in_a_folder(tmp_path: Path) -> None:
+    import onnx
+
+    model = token_model(tmp_path / "a.onnx", external=True)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "a.onnx.data").rename(tmp_path / "weights" / "a.data")
+    loaded = onnx.load(model, load_external_data=False)
+    for tensor in loaded.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = "weights/a.data"
+    model.write_bytes(loaded.SerializeToString())
+    with pytest.raises(BadInputError, match="keeps its weights in a folder"):
+        bundle(model, tmp_path / "a.hsm")
+
+
+# Places
+
+
+def test_nothing_but_bundles_is_replaced(tmp_path: Path) -> None:
+    model = token_model(tmp_path / "a.onnx")
+    (tmp_path / "a.hsm").mkdir()
+    (tmp_path / "a.hsm" / "thesis.tex").write_text("years of work")
+    for force in (False, True):
+        with pytest.raises(BadInputError, match="is not a bundle"):
+            bundle(model, force=force)
+    assert (tmp_path / "a.hsm" / "thesis.tex").read_text() == "years of work"
+
+
+def test_force(good: Path, tmp_path: Path) -> None:
+    shutil.copytree(good, tmp_path / "a.hsm")
+    model = token_model(tmp_path / "a.onnx", precision="fp16")
+    with pytest.raises(BadInputError, match="exists already"):
+        bundle(model)
+    assert bundle(model, force=True).precision == "fp16"
+    assert open_bundle(tmp_path / "a.hsm").manifest.precision == "fp16"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.hsm", "a.onnx"]
+
+
+def test_link_is_not_replaced(good: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.hsm").symlink_to(good)
+    with pytest.raises(BadInputError, match="is not a bundle"):
+        bundle(token_model(tmp_path / "a.onnx"), force=True)
+
+
+def test_failure_leaves_the_old_bundle(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the new bundle cannot be moved to its place, the old one is put back."""
+    shutil.copytree(good, tmp_path / "a.hsm")
+    rename = os.rename
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(target).name == "a.hsm" and Path(source).name == "a.hsm":
+            raise OSError(5, "the disk is gone")
+        rename(source, target)
+
+    monkeypatch.setattr("os.rename", fail)
+    with pytest.raises(Exception, match="the disk is gone"):
+        bundle(token_model(tmp_path / "a.onnx"), force=True)
+    assert isinstance(open_bundle(tmp_path / "a.hsm"), Bundle)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.hsm", "a.onnx"]
+
+
+def test_hugging_face_tokenizer(exported: Exported, tmp_path: Path) -> None:
+    tokenizer = tmp_path / "my-tokenizer.json"
+    vocabulary = {chr(97 + index): index for index in range(26)}
+    tokenizer.write_text(
+        json.dumps({"version": "1.0", "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "a"}})
+    )
+    bundle(exported.model, tmp_path / "lm.hsm", tokenizer=tokenizer)
+    opened = open_bundle(tmp_path / "lm.hsm")
+    assert opened.manifest.tokenizer is not None and opened.manifest.tokenizer.kind == "huggingface"
+    assert opened.file("tokenizer.json").read_bytes() == tokenizer.read_bytes()
+
+
+def test_no_tokenizer(exported: Exported, tmp_path: Path) -> None:
+    broken = tmp_path / "tokenizer.json"
+    broken.write_text("no JSON")
+    with pytest.raises(BadInputError, match=r"not a Hugging Face tokenizer\.json"):
+        bundle(exported.model, tmp_path / "lm.hsm", tokenizer=broken)
