@@ -85,6 +85,13 @@ def _render_onnx(result: OnnxResult) -> Iterable[RenderableType]:
     yield _operators(result)
 
 
+def _plugins(plugins: Mapping[str, Any] | None) -> str:
+    if plugins is None:
+        return ""
+    where = "in the engine" if plugins["embedded"] else f"needs {plugins['file']} ({plugins['sha256']})"
+    return f"{len(plugins['layers'])} layers, {where}"
+
+
 def _render_engine(result: EngineResult) -> Iterable[RenderableType]:
     facts = {
         "file": f"{result.path} ({_bytes(result.bytes)})",
@@ -94,6 +101,8 @@ def _render_engine(result: EngineResult) -> Iterable[RenderableType]:
         "precision": result.precision,
         "flags": ", ".join(result.flags),
         "layers before fusion": str(result.layers),
+        "plugins": _plugins(result.plugins),
+        "built on": result.gpu or "",
         "built from": f"{result.source['file']} ({result.source['sha256']})",
         "task": result.model.get("task", ""),
         "warnings": "\n".join(result.warnings),

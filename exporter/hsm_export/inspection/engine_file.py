@@ -14,7 +14,7 @@ from .onnx_file import inspect_onnx
 from .result import Border, EngineResult, OnnxResult
 from .state import state_table
 
-_FLAGS = ("strip_weights", "weight_streaming", "refit")
+_FLAGS = ("strip_weights", "weight_streaming", "refit", "version_compatible", "experimental")
 _MAX_BYTES = 16 * 1024 * 1024
 
 
@@ -76,14 +76,28 @@ def _describe(path: Path, side_file: Path, data: Mapping[str, Any]) -> EngineRes
         inputs=_borders(data["inputs"]),
         outputs=_borders(data["outputs"]),
         profiles=tuple(_profile(profile) for profile in data["profiles"]),
-        flags=tuple(flag for flag in _FLAGS if data[flag]),
+        flags=tuple(flag for flag in _FLAGS if data.get(flag)),
         source={"file": str(data["source"]["file"]), "sha256": str(data["source"]["sha256"])},
         layers=int(data["layers"]),
         warnings=tuple(f"{warning['message']} ({warning['count']}x)" for warning in data["warnings"]),
         model={str(name): str(value) for name, value in data["model"].items()},
         onnx=_source_beside(path, data["source"]),
         state=state_table(data["model"], str(side_file)),
+        plugins=_plugins(data.get("plugins")),
+        gpu=str(data["gpu"]) if data.get("gpu") else None,
     )
+
+
+def _plugins(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if data is None:
+        return None
+    layers = {str(name): str(operator) for name, operator in data["layers"].items()}
+    return {
+        "file": str(data["file"]),
+        "sha256": str(data["sha256"]),
+        "embedded": bool(data["embedded"]),
+        "layers": layers,
+    }
 
 
 def _borders(tensors: Iterable[Mapping[str, Any]]) -> tuple[Border, ...]:

@@ -199,13 +199,15 @@ class EngineResult(InspectResult):
         precision: "fp32", "fp16" or "bf16".
         inputs, outputs: names, element types and shapes.
         profiles: sizes (minimum, optimum, maximum) of the dynamic dimensions.
-        flags: which of strip_weights, weight_streaming and refit it was built with.
+        flags: which of strip_weights, weight_streaming, refit, version_compatible and experimental it was built with.
         source: the ONNX file that it was built from: name, SHA-256.
         layers: layers of the network before fusion.
         warnings: the builder's warnings.
         model: what the exporter recorded in the ONNX file.
         onnx: the ONNX file that it was built from, where that still lies beside the engine.
         state: what an engine of a decoding file carries from call to call; None for others.
+        plugins: the plugin library that it needs (file, sha256, embedded) and its layers' operators; None without.
+        gpu: the GPU that it was built on, or None.
     """
 
     side_file: Path
@@ -224,6 +226,8 @@ class EngineResult(InspectResult):
     model: Mapping[str, str]
     onnx: OnnxResult | None
     state: StateTable | None = None
+    plugins: Mapping[str, Any] | None = None
+    gpu: str | None = None
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,22 @@ def test_the_side_file_of_a_build_is_read(suffix: str, tmp_path: Path) -> None:
     assert result.warnings == ("something odd (2x)",) and result.source["file"] == "m.onnx"
 
 
+def test_the_plugins_that_an_engine_needs_are_told(tmp_path: Path) -> None:
+    engine = write_engine(tmp_path)
+    side = Path(f"{engine}.json")
+    data = json.loads(side.read_text())
+    assert inspect_engine(engine).plugins is None
+    use = {"file": "libhsm_tensorrt.so", "sha256": "ab", "embedded": False, "layers": {"layers.0.mixer": "ShiftMix"}}
+    side.write_text(json.dumps({**data, "plugins": use, "gpu": "NVIDIA L4 (sm89)", "experimental": True}))
+    result = inspect(engine)
+    assert isinstance(result, EngineResult)
+    assert (result.plugins, result.gpu) == (use, "NVIDIA L4 (sm89)")
+    assert "experimental" in result.flags
+    side.write_text(json.dumps({**data, "plugins": 7}))
+    with pytest.raises(BadInputError, match="side file"):
+        inspect(engine)
+
+
 def test_another_engine_behind_the_same_name_is_noticed(tmp_path: Path) -> None:
     engine = write_engine(tmp_path)
     for content in (b"other.", b"longer engine"):
