@@ -31,4 +31,4 @@ def test_every_zoo_model(name: str, precision: str, tmp_path: Path) -> None:
         decode_file(f"zoo:{name}", precision), tmp_path / "m.engine", architectures=["sm86"], profiles=profiles
     )
     assert [str(profile["length"]) for profile in result.profiles] == ["1", "1:128:1024"]
-    assert result.path.stat().st_size > 0
+    assert result.engine.stat().st_size > 0
