@@ -1,0 +1,239 @@
+// The C interface over the C++ one.
+#include "hsm_runtime.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "hsm_runtime/session.h"
+#include "runtime/error.h"
+
+struct hsmrt_bundle {
+  hsm_runtime::Bundle bundle;
+};
+struct hsmrt_options {
+  hsm_runtime::SessionOptions options;
+};
+struct hsmrt_session {
+  hsm_runtime::Session session;
+};
+
+namespace {
+
+using hsm::runtime::fail;
+using hsm_runtime::Code;
+using hsm_runtime::Dimension;
+using hsm_runtime::NamedTensor;
+using hsm_runtime::Part;
+using hsm_runtime::SessionOptions;
+using hsm_runtime::Status;
+using hsm_runtime::TensorInfo;
+
+static_assert(HSMRT_INTERNAL == static_cast<int>(Code::kInternal));
+
+std::int32_t report(const Status& status, hsmrt_error* error) {
+  if (error != nullptr) {
+    const std::size_t length = std::min(status.message().size(), sizeof error->message - 1);
+    std::memcpy(error->message, status.message().data(), length);
+    error->message[length] = '\0';
+  }
+  return static_cast<std::int32_t>(status.code());
+}
+
+// Runs `body`, which throws Error or returns a Status.
+template <typename F>
+std::int32_t call(hsmrt_error* error, F&& body) noexcept {
+  Status status;
+  try {
+    status = body();
+  } catch (...) {
+    status = hsm::runtime::current_status();
+  }
+  return report(status, error);
+}
+
+template <typename T>
+const T& given(const T* pointer, const char* what) {
+  if (pointer == nullptr) fail(Code::kInvalidArgument, std::string(what) + " is NULL");
+  return *pointer;
+}
+
+Part part_of(std::int32_t part) {
+  if (part != HSMRT_MODEL && part != HSMRT_DECODE) fail(Code::kInvalidArgument, "a bundle has no part of that number");
+  return static_cast<Part>(part);
+}
+
+std::vector<hsm_runtime::Backend> backends_of(std::string_view text) {
+  std::vector<hsm_runtime::Backend> backends;
+  while (!text.empty()) {
+    const std::string_view name = text.substr(0, text.find(','));
+    text.remove_prefix(std::min(text.size(), name.size() + 1));
+    if (!backend_from_name(name, &backends.emplace_back())) {
+      fail(Code::kInvalidArgument, "there is no back end '" + std::string(name) + "'");
+    }
+  }
+  return backends;
+}
+
+void set(SessionOptions& options, std::string_view name, std::string_view value) {
+  if (name == "backends") {
+    options.backends = backends_of(value);
+  } else if (name == "onnxruntime_library") {
+    options.onnxruntime_library = value;
+  } else if (name == "kernel_library") {
+    options.kernel_library = value;
+  } else if (name == "threads") {
+    int threads = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), threads);
+    if (error != std::errc() || end != value.data() + value.size() || threads < 0) {
+      fail(Code::kInvalidArgument, "threads must be a whole number from 0, got '" + std::string(value) + "'");
+    }
+    options.threads = threads;
+  } else {
+    fail(Code::kInvalidArgument, "there is no option '" + std::string(name) + "'");
+  }
+}
+
+NamedTensor view_of(const hsmrt_tensor& tensor) {
+  if (tensor.rank < 0 || tensor.rank > 64) fail(Code::kInvalidArgument, "a tensor's rank is out of range");
+  const auto rank = static_cast<std::size_t>(tensor.rank);
+  if (rank > 0) std::ignore = given(tensor.shape, "a tensor's shape");
+  NamedTensor named{&given(tensor.name, "a tensor's name"), {}};
+  named.tensor.data = tensor.data;
+  named.tensor.dtype = static_cast<hsm_runtime::DType>(tensor.dtype);
+  named.tensor.shape = {tensor.shape, rank};
+  if (tensor.strides != nullptr) named.tensor.strides = {tensor.strides, rank};
+  named.tensor.device = {
+      tensor.device == HSMRT_CPU ? hsm_runtime::Device::Kind::kCpu : hsm_runtime::Device::Kind::kCuda,
+      tensor.device_index};
+  return named;
+}
+
+std::vector<NamedTensor> views_of(const hsmrt_tensor* tensors, std::size_t count) {
+  std::vector<NamedTensor> views;
+  if (count > 0) std::ignore = given(tensors, "the list of tensors");
+  for (std::size_t i = 0; i < count; ++i) views.push_back(view_of(tensors[i]));
+  return views;
+}
+
+const TensorInfo* info_of(const hsmrt_session* session, std::int32_t side, std::size_t index) {
+  if (session == nullptr) return nullptr;
+  const auto& infos = side == HSMRT_INPUT ? session->session.inputs() : session->session.outputs();
+  return index < infos.size() ? &infos[index] : nullptr;
+}
+
+const Dimension* dimension_of(const hsmrt_session* session, std::int32_t side, std::size_t index, std::size_t axis) {
+  const TensorInfo* info = info_of(session, side, index);
+  return info != nullptr && axis < info->shape.size() ? &info->shape[axis] : nullptr;
+}
+
+}  // namespace
+
+uint32_t hsmrt_abi_version(void) { return 1; }
+const char* hsmrt_version(void) { return HSM_RUNTIME_VERSION; }
+
+int32_t hsmrt_bundle_open(const char* path, int32_t verify_digests, hsmrt_bundle** bundle, hsmrt_error* error) {
+  return call(error, [&] {
+    std::ignore = given(bundle, "the place for the bundle");
+    auto opened = hsm_runtime::Bundle::open(&given(path, "the path"), {.verify_digests = verify_digests != 0});
+    if (opened.ok()) *bundle = new hsmrt_bundle{*std::move(opened)};
+    return opened.status();
+  });
+}
+
+void hsmrt_bundle_close(hsmrt_bundle* bundle) { delete bundle; }
+
+const char* hsmrt_bundle_task(const hsmrt_bundle* bundle) {
+  return bundle == nullptr ? nullptr : bundle->bundle.task().c_str();
+}
+const char* hsmrt_bundle_precision(const hsmrt_bundle* bundle) {
+  return bundle == nullptr ? nullptr : bundle->bundle.precision().c_str();
+}
+int32_t hsmrt_bundle_has(const hsmrt_bundle* bundle, int32_t part) {
+  const bool known = part == HSMRT_MODEL || part == HSMRT_DECODE;
+  return bundle != nullptr && known && bundle->bundle.has(static_cast<Part>(part)) ? 1 : 0;
+}
+
+hsmrt_options* hsmrt_options_create(void) {
+  try {
+    return new hsmrt_options();
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+void hsmrt_options_close(hsmrt_options* options) { delete options; }
+
+int32_t hsmrt_options_set(hsmrt_options* options, const char* name, const char* value, hsmrt_error* error) {
+  return call(error, [&] {
+    std::ignore = given(options, "the options");
+    set(options->options, &given(name, "the option's name"), &given(value, "the option's value"));
+    return Status();
+  });
+}
+
+void hsmrt_options_set_log(hsmrt_options* options, hsmrt_log log, void* user) {
+  if (options == nullptr) return;
+  options->options.log = nullptr;
+  if (log == nullptr) return;
+  options->options.log = [log, user](hsm_runtime::LogLevel level, std::string_view message) {
+    log(user, static_cast<std::int32_t>(level), std::string(message).c_str());
+  };
+}
+
+int32_t hsmrt_session_open(const hsmrt_bundle* bundle, int32_t part, const hsmrt_options* options,
+                           hsmrt_session** session, hsmrt_error* error) {
+  return call(error, [&] {
+    std::ignore = given(session, "the place for the session");
+    const SessionOptions chosen = options == nullptr ? SessionOptions() : options->options;
+    auto opened = hsm_runtime::Session::open(given(bundle, "the bundle").bundle, part_of(part), chosen);
+    if (opened.ok()) *session = new hsmrt_session{*std::move(opened)};
+    return opened.status();
+  });
+}
+
+void hsmrt_session_close(hsmrt_session* session) { delete session; }
+
+const char* hsmrt_session_backend(const hsmrt_session* session) {
+  return session == nullptr ? nullptr : name_of(session->session.backend()).data();
+}
+
+size_t hsmrt_session_count(const hsmrt_session* session, int32_t side) {
+  if (session == nullptr) return 0;
+  return side == HSMRT_INPUT ? session->session.inputs().size() : session->session.outputs().size();
+}
+const char* hsmrt_session_name(const hsmrt_session* session, int32_t side, size_t index) {
+  const TensorInfo* info = info_of(session, side, index);
+  return info == nullptr ? nullptr : info->name.c_str();
+}
+int32_t hsmrt_session_dtype(const hsmrt_session* session, int32_t side, size_t index) {
+  const TensorInfo* info = info_of(session, side, index);
+  return info == nullptr ? 0 : static_cast<std::int32_t>(info->dtype);
+}
+size_t hsmrt_session_rank(const hsmrt_session* session, int32_t side, size_t index) {
+  const TensorInfo* info = info_of(session, side, index);
+  return info == nullptr ? 0 : info->shape.size();
+}
+int64_t hsmrt_session_size(const hsmrt_session* session, int32_t side, size_t index, size_t axis) {
+  const Dimension* dimension = dimension_of(session, side, index, axis);
+  if (dimension == nullptr) return 0;
+  const std::int64_t* size = std::get_if<std::int64_t>(dimension);
+  return size == nullptr ? -1 : *size;
+}
+const char* hsmrt_session_dimension(const hsmrt_session* session, int32_t side, size_t index, size_t axis) {
+  const Dimension* dimension = dimension_of(session, side, index, axis);
+  const std::string* name = dimension == nullptr ? nullptr : std::get_if<std::string>(dimension);
+  return name == nullptr ? nullptr : name->c_str();
+}
+
+int32_t hsmrt_session_run(const hsmrt_session* session, const hsmrt_tensor* inputs, size_t input_count,
+                          const hsmrt_tensor* outputs, size_t output_count, hsmrt_error* error) {
+  return call(error, [&] {
+    return given(session, "the session").session.run(views_of(inputs, input_count), views_of(outputs, output_count));
+  });
+}

@@ -1,0 +1,15 @@
+// Checks the caller's tensors against what the bundle says of the graph, before anything runs.
+#pragma once
+
+#include <span>
+
+#include "runtime/manifest.h"
+#include "runtime/program.h"
+
+namespace hsm::runtime {
+
+// Throws Error(kInvalidArgument) unless every input is given once, and every tensor has a name of the graph, its
+// element type, and a shape in which dimensions of one name have one size.
+void check_tensors(const Graph& graph, std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs);
+
+}  // namespace hsm::runtime

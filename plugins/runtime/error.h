@@ -1,0 +1,61 @@
+// Errors inside the library: thrown, and turned into values at its border.
+#pragma once
+
+#include <exception>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "hsm_runtime/status.h"
+
+namespace hsm::runtime {
+
+using hsm_runtime::Code;
+using hsm_runtime::Result;
+using hsm_runtime::Status;
+
+class Error : public std::runtime_error {
+ public:
+  Error(Code code, const std::string& message) : std::runtime_error(message), code(code) {}
+  const Code code;
+};
+
+[[noreturn]] inline void fail(Code code, const std::string& message) { throw Error(code, message); }
+
+// Call in a catch block: the exception in flight, as a value.
+inline Status current_status() noexcept {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return {error.code, error.what()};
+  } catch (const std::bad_alloc&) {
+    return {Code::kOutOfMemory, "out of memory"};  // short enough not to allocate
+  } catch (const std::exception& error) {
+    return {Code::kInternal, error.what()};
+  } catch (...) {
+    return {Code::kInternal, "unknown error"};
+  }
+}
+
+// Runs `body`, which returns the value of a Result<T>.
+template <typename T, typename F>
+Result<T> guarded(F&& body) noexcept {
+  try {
+    return Result<T>(body());
+  } catch (...) {
+    return Result<T>(current_status());
+  }
+}
+
+template <typename F>
+Status guarded_status(F&& body) noexcept {
+  try {
+    body();
+    return {};
+  } catch (...) {
+    return current_status();
+  }
+}
+
+}  // namespace hsm::runtime

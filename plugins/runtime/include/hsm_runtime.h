@@ -1,0 +1,120 @@
+/* C interface of libhsm_runtime.so, for C and every language that can call it.
+ *
+ * Functions that can fail return a code (0 is success, the others are those of hsm_runtime/status.h) and put one
+ * sentence into `error`, which may be NULL. Nothing throws, prints or ends the process. Text that a function returns
+ * belongs to its object. Sessions and bundles may be used by several threads at once; options may not.
+ *
+ * Functions and members are only ever added, at the end: a program that was compiled with an older header keeps working
+ * with a newer library of the same hsmrt_abi_version().
+ */
+#ifndef HSM_RUNTIME_H_
+#define HSM_RUNTIME_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define HSMRT_API
+#else
+#define HSMRT_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+  HSMRT_OK = 0,
+  HSMRT_INVALID_ARGUMENT = 1,
+  HSMRT_BAD_BUNDLE = 2,
+  HSMRT_NO_BACKEND = 3,
+  HSMRT_RUN_FAILED = 4,
+  HSMRT_OUT_OF_MEMORY = 5,
+  HSMRT_INTERNAL = 6
+};
+
+/* Element types, with ONNX's numbers. */
+enum {
+  HSMRT_FLOAT32 = 1,
+  HSMRT_UINT8 = 2,
+  HSMRT_INT8 = 3,
+  HSMRT_INT32 = 6,
+  HSMRT_INT64 = 7,
+  HSMRT_BOOL = 9,
+  HSMRT_FLOAT16 = 10,
+  HSMRT_FLOAT64 = 11,
+  HSMRT_BFLOAT16 = 16
+};
+
+enum { HSMRT_MODEL = 0, HSMRT_DECODE = 1 }; /* parts of a bundle */
+enum { HSMRT_INPUT = 0, HSMRT_OUTPUT = 1 }; /* sides of a graph */
+enum { HSMRT_CPU = 0, HSMRT_CUDA = 1 };     /* where memory is */
+enum { HSMRT_INFO = 0, HSMRT_WARNING = 1, HSMRT_ERROR = 2 };
+
+typedef struct hsmrt_error {
+  char message[1024]; /* ends with a zero; longer text is cut off */
+} hsmrt_error;
+
+/* Memory of the caller's, which is neither copied nor kept. */
+typedef struct hsmrt_tensor {
+  const char* name; /* of the model's input or output */
+  void* data;       /* of an input, it is only read */
+  int32_t dtype;
+  int32_t device; /* HSMRT_CPU */
+  int32_t device_index;
+  int32_t rank;
+  const int64_t* shape;   /* rank sizes */
+  const int64_t* strides; /* rank numbers of elements, or NULL for dense memory */
+} hsmrt_tensor;
+
+typedef struct hsmrt_bundle hsmrt_bundle;
+typedef struct hsmrt_options hsmrt_options;
+typedef struct hsmrt_session hsmrt_session;
+typedef void (*hsmrt_log)(void* user, int32_t level, const char* message);
+
+/* 1 as long as programs keep working without being compiled again. */
+HSMRT_API uint32_t hsmrt_abi_version(void);
+HSMRT_API const char* hsmrt_version(void);
+
+/* Opens a bundle that anybody may have written. verify_digests: compare the SHA-256 of every file too. */
+HSMRT_API int32_t hsmrt_bundle_open(const char* path, int32_t verify_digests, hsmrt_bundle** bundle,
+                                    hsmrt_error* error);
+HSMRT_API void hsmrt_bundle_close(hsmrt_bundle* bundle);
+HSMRT_API const char* hsmrt_bundle_task(const hsmrt_bundle* bundle);
+HSMRT_API const char* hsmrt_bundle_precision(const hsmrt_bundle* bundle);
+HSMRT_API int32_t hsmrt_bundle_has(const hsmrt_bundle* bundle, int32_t part);
+
+/* Options of a session; NULL when there is no memory for them. */
+HSMRT_API hsmrt_options* hsmrt_options_create(void);
+HSMRT_API void hsmrt_options_close(hsmrt_options* options);
+/* Names: "backends" (such as "onnxruntime-fused,onnxruntime-bodies"), "onnxruntime_library", "kernel_library",
+ * "threads". */
+HSMRT_API int32_t hsmrt_options_set(hsmrt_options* options, const char* name, const char* value, hsmrt_error* error);
+/* `log` is called from any thread that uses a session with these options. */
+HSMRT_API void hsmrt_options_set_log(hsmrt_options* options, hsmrt_log log, void* user);
+
+/* Loads a part of a bundle; the bundle may be closed afterwards. `options` may be NULL. */
+HSMRT_API int32_t hsmrt_session_open(const hsmrt_bundle* bundle, int32_t part, const hsmrt_options* options,
+                                     hsmrt_session** session, hsmrt_error* error);
+HSMRT_API void hsmrt_session_close(hsmrt_session* session);
+HSMRT_API const char* hsmrt_session_backend(const hsmrt_session* session);
+
+/* The graph's inputs and outputs. Of what is not there: 0, or NULL. */
+HSMRT_API size_t hsmrt_session_count(const hsmrt_session* session, int32_t side);
+HSMRT_API const char* hsmrt_session_name(const hsmrt_session* session, int32_t side, size_t index);
+HSMRT_API int32_t hsmrt_session_dtype(const hsmrt_session* session, int32_t side, size_t index);
+HSMRT_API size_t hsmrt_session_rank(const hsmrt_session* session, int32_t side, size_t index);
+/* A fixed dimension's size, and -1 for one that the caller chooses, whose name the other function returns. */
+HSMRT_API int64_t hsmrt_session_size(const hsmrt_session* session, int32_t side, size_t index, size_t axis);
+HSMRT_API const char* hsmrt_session_dimension(const hsmrt_session* session, int32_t side, size_t index, size_t axis);
+
+/* Runs the graph from the caller's memory into the caller's memory. Every input must be given; outputs may be left
+ * out. */
+HSMRT_API int32_t hsmrt_session_run(const hsmrt_session* session, const hsmrt_tensor* inputs, size_t input_count,
+                                    const hsmrt_tensor* outputs, size_t output_count, hsmrt_error* error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* HSM_RUNTIME_H_ */

@@ -1,0 +1,56 @@
+// Errors as values: nothing in this library throws across its border, but std::bad_alloc's cousins become text too.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+
+namespace hsm_runtime {
+
+/// What went wrong, for programs; the text of a Status is for people. Numbers never change their meaning.
+enum class Code : int {
+  kOk = 0,
+  kInvalidArgument = 1,  ///< The caller gave a wrong name, shape, type, device or option.
+  kBadBundle = 2,        ///< The bundle is missing, damaged, hostile or of another schema.
+  kNoBackend = 3,        ///< No back end of those asked for can run the model on this machine.
+  kRunFailed = 4,        ///< The back end failed while it ran.
+  kOutOfMemory = 5,
+  kInternal = 6,  ///< A mistake of this library; please report it.
+};
+
+/// Success, or a code and one sentence.
+class [[nodiscard]] Status {
+ public:
+  Status() = default;
+  Status(Code code, std::string message) : code_(code), message_(std::move(message)) {}
+
+  bool ok() const { return code_ == Code::kOk; }
+  Code code() const { return code_; }
+  const std::string& message() const { return message_; }
+
+ private:
+  Code code_ = Code::kOk;
+  std::string message_;
+};
+
+/// A value, or why there is none. `*result` and `result->` need ok().
+template <typename T>
+class [[nodiscard]] Result {
+ public:
+  Result(T value) : value_(std::move(value)) {}          // NOLINT: as implicit as a return statement
+  Result(Status status) : status_(std::move(status)) {}  // NOLINT
+
+  bool ok() const { return value_.has_value(); }
+  const Status& status() const { return status_; }
+  T& operator*() & { return *value_; }
+  const T& operator*() const& { return *value_; }
+  T&& operator*() && { return *std::move(value_); }
+  T* operator->() { return &*value_; }
+  const T* operator->() const { return &*value_; }
+
+ private:
+  std::optional<T> value_;
+  Status status_;
+};
+
+}  // namespace hsm_runtime

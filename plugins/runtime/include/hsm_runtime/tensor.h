@@ -1,0 +1,93 @@
+// Tensors: views of the caller's memory, and results that own theirs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "hsm_runtime/export.h"
+
+namespace hsm_runtime {
+
+/// Element types, with ONNX's numbers.
+enum class DType : int {
+  kFloat32 = 1,
+  kUInt8 = 2,
+  kInt8 = 3,
+  kInt32 = 6,
+  kInt64 = 7,
+  kBool = 9,
+  kFloat16 = 10,
+  kFloat64 = 11,
+  kBFloat16 = 16,
+};
+
+/// Bytes of one element.
+HSM_RUNTIME_API std::size_t size_of(DType dtype);
+/// The type's name as in NumPy: "float32".
+HSM_RUNTIME_API std::string_view name_of(DType dtype);
+
+/// Where memory is.
+struct Device {
+  enum class Kind : int { kCpu = 0, kCuda = 1 };
+  Kind kind = Kind::kCpu;
+  int index = 0;
+};
+
+/// Memory of the caller's: nothing is copied, and the caller keeps it alive during the call. Inputs are only read.
+struct TensorView {
+  void* data = nullptr;
+  DType dtype = DType::kFloat32;
+  std::span<const std::int64_t> shape;
+  /// In elements. Empty means dense, last dimension fastest; back ends take no other layout today and say so.
+  std::span<const std::int64_t> strides = {};
+  Device device = {};
+};
+
+/// A tensor and the name of the model's input or output that it is for.
+struct NamedTensor {
+  std::string_view name;
+  TensorView tensor;
+};
+
+/// A result in memory that the back end allocated. Copies share it.
+class HSM_RUNTIME_API Tensor {
+ public:
+  Tensor(std::string name, DType dtype, std::vector<std::int64_t> shape, std::shared_ptr<void> data)
+      : name_(std::move(name)), dtype_(dtype), shape_(std::move(shape)), data_(std::move(data)) {}
+
+  const std::string& name() const { return name_; }
+  DType dtype() const { return dtype_; }
+  std::span<const std::int64_t> shape() const { return shape_; }
+  /// Number of elements.
+  std::size_t size() const;
+  const void* data() const { return data_.get(); }
+  /// The elements; T must be the type that dtype() names.
+  template <typename T>
+  std::span<const T> values() const {
+    return {static_cast<const T*>(data_.get()), size()};
+  }
+
+ private:
+  std::string name_;
+  DType dtype_;
+  std::vector<std::int64_t> shape_;
+  std::shared_ptr<void> data_;
+};
+
+/// One dimension: a size, or the name of a dimension that the caller chooses ("batch").
+using Dimension = std::variant<std::int64_t, std::string>;
+
+/// What a model says of an input or output.
+struct TensorInfo {
+  std::string name;
+  DType dtype = DType::kFloat32;
+  std::vector<Dimension> shape;
+};
+
+}  // namespace hsm_runtime

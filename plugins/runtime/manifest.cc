@@ -1,0 +1,260 @@
+#include "runtime/manifest.h"
+
+#include <algorithm>
+#include <cmath>
+#include <regex>
+#include <set>
+#include <tuple>
+
+#include "runtime/dtypes.h"
+#include "runtime/error.h"
+#include "runtime/reader.h"
+
+namespace hsm::runtime {
+namespace {
+
+constexpr std::int64_t kLargestSize = (std::int64_t{1} << 31) - 1;
+constexpr std::int64_t kLargestFile = std::int64_t{1} << 53;
+
+[[noreturn]] void refuse(const std::string& where, const std::string& what) {
+  fail(Code::kBadBundle, where + ": " + what);
+}
+
+bool matches(const std::string& text, const char* pattern) {
+  // Names longer than any pattern allows are not for a backtracking matcher.
+  return text.size() <= 160 && std::regex_match(text, std::regex(pattern));
+}
+
+bool is_library(const std::string& name) {
+  static constexpr const char* kPattern = R"(.*\.(so(\.[0-9.]+)?|dll|dylib|pyd))";
+  return name.size() <= 160 && std::regex_match(name, std::regex(kPattern, std::regex::icase | std::regex::ECMAScript));
+}
+
+Dimension read_dimension(const json::Value& value, const std::string& where) {
+  if (const std::string* name = std::get_if<std::string>(&value.value)) {
+    if (name->empty()) refuse(where, "a dimension has no name");
+    return *name;
+  }
+  const std::int64_t size = as<std::int64_t>(value, where);
+  if (size < 1) refuse(where, "a dimension of " + std::to_string(size));
+  return size;
+}
+
+std::vector<Dimension> read_shape(const json::Value& value, const std::string& where) {
+  std::vector<Dimension> shape;
+  for (const json::Value& item : as<json::Array>(value, where)) shape.push_back(read_dimension(item, where));
+  return shape;
+}
+
+DType read_dtype(const std::string& name, const std::string& where) {
+  const std::optional<DType> dtype = dtype_from_name(name);
+  if (!dtype) refuse(where, "the element type '" + name + "' is unknown");
+  return *dtype;
+}
+
+std::vector<TensorInfo> read_tensors(const json::Value& value, const std::string& where) {
+  std::vector<TensorInfo> tensors;
+  std::set<std::string> names;
+  for (const json::Value& item : as<json::Array>(value, where)) {
+    ObjectReader reader(item, where);
+    TensorInfo tensor{reader.text("name"), read_dtype(reader.text("dtype"), where),
+                      read_shape(reader.value("shape"), reader.path("shape"))};
+    reader.finish();
+    if (tensor.name.empty()) refuse(where, "a tensor has no name");
+    if (!names.insert(tensor.name).second) refuse(where, "the name '" + tensor.name + "' comes twice");
+    tensors.push_back(std::move(tensor));
+  }
+  if (tensors.empty()) refuse(where, "it is empty");
+  return tensors;
+}
+
+// The state has a schema of its own, in which newer writers may add members.
+StateTensor read_state_tensor(const json::Value& value, const std::string& where) {
+  ObjectReader reader(value, where);
+  StateTensor tensor{reader.text("name"), reader.one_of("kind", {"ring", "cache", "taylor"}),
+                     read_dtype(reader.text("dtype"), where), read_shape(reader.value("shape"), reader.path("shape")),
+                     reader.whole("spare", 0, kLargestSize)};
+  const auto is_name = [&](std::size_t i, std::string_view name) {
+    const std::string* text = std::get_if<std::string>(&tensor.shape[i]);
+    return text != nullptr && *text == name;
+  };
+  if (tensor.shape.size() < 3 || !is_name(0, "batch")) refuse(where, "the shape of " + tensor.name);
+  for (std::size_t i = 1; i < tensor.shape.size(); ++i) {
+    const std::int64_t* size = std::get_if<std::int64_t>(&tensor.shape[i]);
+    const bool chosen = i == 1 && tensor.kind == "cache" && is_name(i, "capacity");
+    if (!chosen && (size == nullptr || *size > kLargestSize)) refuse(where, "the shape of " + tensor.name);
+  }
+  return tensor;
+}
+
+StateSpec read_state(const json::Value& value, const std::string& where) {
+  ObjectReader reader(value, where);
+  if (reader.whole("schema", 0, kLargestSize) != 1) refuse(where, "its schema is not the one that this version reads");
+  StateSpec state;
+  for (const json::Value& item : reader.get<json::Array>("tensors")) {
+    state.tensors.push_back(read_state_tensor(item, reader.path("tensors")));
+  }
+  if (!reader.value("capacity").is_null()) state.capacity = reader.whole("capacity", 1, kLargestSize);
+  state.rollback = reader.whole("rollback", 0, kLargestSize);
+  state.max_length = reader.whole("max_length", 0, kLargestSize);
+  state.last_logits = reader.get<bool>("last_logits");
+  return state;
+}
+
+bool has_tensor(const std::vector<TensorInfo>& tensors, const std::string& name) {
+  return std::any_of(tensors.begin(), tensors.end(), [&](const TensorInfo& tensor) { return tensor.name == name; });
+}
+
+std::optional<Graph> read_graph(ObjectReader& manifest, const std::string& part, bool decodes) {
+  const json::Value& value = manifest.value(part);
+  if (value.is_null()) return std::nullopt;
+  const std::string where = manifest.path(part);
+  ObjectReader reader(value, where);
+  Graph graph{reader.text("file"), read_tensors(reader.value("inputs"), reader.path("inputs")),
+              read_tensors(reader.value("outputs"), reader.path("outputs")), std::nullopt};
+  if (graph.file != part + ".onnx") refuse(where, "its file is '" + graph.file + "', not " + part + ".onnx");
+  if (decodes) {
+    graph.state = read_state(reader.value("state"), reader.path("state"));
+    for (const StateTensor& tensor : graph.state->tensors) {
+      if (!has_tensor(graph.inputs, tensor.past()) || !has_tensor(graph.outputs, tensor.present())) {
+        refuse(where, "its state has the tensor " + tensor.name + ", which the graph lacks");
+      }
+    }
+  }
+  reader.finish();
+  return graph;
+}
+
+void check_profile(const json::Value& profile, const std::string& where) {
+  for (const auto& [dimension, sizes] : as<json::Members>(profile, where)) {
+    ObjectReader reader(sizes, where + "." + dimension);
+    const std::int64_t least = reader.whole("min", 1, kLargestFile);
+    const std::int64_t best = reader.whole("opt", least, kLargestFile);
+    std::ignore = reader.whole("max", best, kLargestFile);
+    reader.finish();
+  }
+}
+
+Engine read_engine(const json::Value& value, const std::string& where) {
+  ObjectReader reader(value, where);
+  Engine engine{reader.text("file"),
+                reader.one_of("of", {"model", "decode"}),
+                reader.one_of("target", {"tensorrt", "tensorrt-rtx"}),
+                reader.text("version"),
+                {},
+                false,
+                false};
+  for (const json::Value& item : reader.get<json::Array>("architectures")) {
+    engine.architectures.push_back(as<std::string>(item, reader.path("architectures")));
+    if (!matches(engine.architectures.back(), R"(sm[0-9]{2,3}\+?)")) refuse(where, "an architecture is malformed");
+  }
+  engine.plugins = reader.get<bool>("plugins");
+  engine.embedded_plugins = reader.get<bool>("embedded_plugins");
+  for (const json::Value& profile : reader.get<json::Array>("profiles"))
+    check_profile(profile, reader.path("profiles"));
+  reader.finish();
+  if (!matches(engine.file, R"(engines/.+\.engine)")) refuse(where, engine.file + " is not named engines/NAME.engine");
+  if (!matches(engine.version, R"([0-9]+(\.[0-9]+){1,3})")) refuse(where, "the version '" + engine.version + "'");
+  if (engine.embedded_plugins && !engine.plugins) refuse(where, "it has embedded plugins and no plugins");
+  return engine;
+}
+
+std::string read_tokenizer(const json::Value& value, const std::string& where) {
+  if (value.is_null()) return "";
+  ObjectReader reader(value, where);
+  std::string kind = reader.one_of("kind", {"bytes", "huggingface"});
+  if (kind == "huggingface" && reader.text("file") != "tokenizer.json") refuse(where, "its file is not tokenizer.json");
+  reader.finish();
+  return kind;
+}
+
+std::map<std::string, double> read_self_test(const json::Value& value, const std::string& where) {
+  ObjectReader reader(value, where);
+  if (reader.text("file") != "self-test.safetensors") refuse(where, "its file is not self-test.safetensors");
+  std::map<std::string, double> tolerances;
+  for (const auto& [name, item] : reader.get<json::Members>("tolerances")) {
+    const double tolerance = as_number(item, reader.path("tolerances"));
+    if (!(tolerance > 0) || !std::isfinite(tolerance)) refuse(where, "the tolerance for " + name);
+    tolerances[name] = tolerance;
+  }
+  reader.finish();
+  if (tolerances.empty()) refuse(where, "it compares nothing");
+  return tolerances;
+}
+
+std::map<std::string, FileEntry> read_files(const json::Value& value, const std::string& where) {
+  std::map<std::string, FileEntry> files;
+  for (const auto& [name, item] : as<json::Members>(value, where)) {
+    if (!matches(name, "(engines/)?[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}") || name == kManifestFile) {
+      refuse(where, "the file name '" + name + "' is not allowed in a bundle");
+    }
+    if (is_library(name)) refuse(where, name + " is a shared library, which has no place in a bundle");
+    ObjectReader reader(item, where + "." + name);
+    FileEntry entry{static_cast<std::uint64_t>(reader.whole("bytes", 0, kLargestFile)), reader.text("sha256")};
+    reader.finish();
+    if (!matches(entry.sha256, "[0-9a-f]{64}")) refuse(where, "the SHA-256 of " + name + " is malformed");
+    files.emplace(name, std::move(entry));
+  }
+  return files;
+}
+
+// Every file that something names is listed, and an engine's folder holds nothing else.
+void check_listing(const Manifest& manifest, const std::string& where) {
+  std::set<std::string> named = {"self-test.safetensors"};
+  if (manifest.model) named.insert(manifest.model->file);
+  if (manifest.decode) named.insert(manifest.decode->file);
+  if (manifest.tokenizer == "huggingface") named.insert("tokenizer.json");
+  for (const Engine& engine : manifest.engines) {
+    if (!named.insert(engine.file).second) refuse(where, engine.file + " is described twice");
+    named.insert(engine.file + ".json");
+  }
+  for (const std::string& name : named) {
+    if (!manifest.files.contains(name)) refuse(where, "'" + name + "' is not among its files");
+  }
+  for (const auto& [name, entry] : manifest.files) {
+    if (name.starts_with("engines/") && !named.contains(name)) refuse(where, name + " belongs to no engine");
+  }
+}
+
+void check_parts(const Manifest& manifest, const std::string& where) {
+  if (!manifest.model && !manifest.decode) refuse(where, "it has neither a model nor a decoding model");
+  const auto has = [&](std::string_view part) {
+    return (part == "model" && manifest.model) || (part == "decode" && manifest.decode);
+  };
+  for (const Engine& engine : manifest.engines) {
+    if (!has(engine.of)) refuse(where, engine.file + " was built from a part that the bundle lacks");
+  }
+  for (const auto& [name, tolerance] : manifest.tolerances) {
+    if (!has(std::string_view(name).substr(0, name.find('.')))) refuse(where, "the self-test names " + name);
+  }
+}
+
+}  // namespace
+
+Manifest parse_manifest(std::string_view text, const std::string& where) {
+  if (text.size() > kMaxManifestBytes) fail(Code::kBadBundle, where + " is larger than 16 MB");
+  const json::Value document = json::parse(text, where);
+  ObjectReader reader(document, where);
+  if (reader.text("format") != "hsm-bundle") refuse(where, "it is not the manifest of an hsm-bundle");
+  const std::int64_t schema = reader.get<std::int64_t>("schema");
+  if (schema != 1) refuse(where, "it has schema " + std::to_string(schema) + "; this version reads 1");
+
+  Manifest manifest;
+  manifest.writer_version = reader.text("hsm_export");
+  manifest.task = reader.one_of("task", {"language_model", "classification", ""});
+  manifest.precision = reader.one_of("precision", {"fp32", "fp16", "bf16"});
+  manifest.model = read_graph(reader, "model", false);
+  manifest.decode = read_graph(reader, "decode", true);
+  for (const json::Value& item : reader.get<json::Array>("engines")) {
+    manifest.engines.push_back(read_engine(item, reader.path("engines")));
+  }
+  manifest.tokenizer = read_tokenizer(reader.value("tokenizer"), reader.path("tokenizer"));
+  manifest.tolerances = read_self_test(reader.value("self_test"), reader.path("self_test"));
+  manifest.files = read_files(reader.value("files"), reader.path("files"));
+  reader.finish();
+  check_listing(manifest, where);
+  check_parts(manifest, where);
+  return manifest;
+}
+
+}  // namespace hsm::runtime

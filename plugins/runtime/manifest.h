@@ -1,0 +1,81 @@
+// A bundle's manifest.json: what exporter/hsm_export/bundling/manifest.py writes, and the same rules.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "hsm_runtime/tensor.h"
+
+namespace hsm::runtime {
+
+using hsm_runtime::Dimension;
+using hsm_runtime::DType;
+using hsm_runtime::TensorInfo;
+
+constexpr std::size_t kMaxManifestBytes = std::size_t{16} << 20;
+constexpr std::string_view kManifestFile = "manifest.json";
+
+// One tensor of a decoding model's state; the shape starts with "batch".
+struct StateTensor {
+  std::string name;
+  std::string kind;  // "ring", "cache" or "taylor"
+  DType dtype = DType::kFloat32;
+  std::vector<Dimension> shape;
+  std::int64_t spare = 0;
+
+  std::string past() const { return "past." + name; }
+  std::string present() const { return "present." + name; }
+};
+
+// What a sequence carries from call to call.
+struct StateSpec {
+  std::vector<StateTensor> tensors;
+  std::optional<std::int64_t> capacity;  // none: the host chooses it, or there is no cache
+  std::int64_t rollback = 0;
+  std::int64_t max_length = 0;  // 0: any
+  bool last_logits = false;
+};
+
+struct Graph {
+  std::string file;
+  std::vector<TensorInfo> inputs;
+  std::vector<TensorInfo> outputs;
+  std::optional<StateSpec> state;
+};
+
+struct Engine {
+  std::string file;
+  std::string of;
+  std::string target;
+  std::string version;
+  std::vector<std::string> architectures;
+  bool plugins = false;
+  bool embedded_plugins = false;
+};
+
+struct FileEntry {
+  std::uint64_t bytes = 0;
+  std::string sha256;
+};
+
+struct Manifest {
+  std::string writer_version;
+  std::string task;
+  std::string precision;
+  std::optional<Graph> model;
+  std::optional<Graph> decode;
+  std::vector<Engine> engines;
+  std::string tokenizer;  // "bytes", "huggingface" or ""
+  std::map<std::string, double> tolerances;
+  std::map<std::string, FileEntry> files;
+};
+
+// Throws Error(kBadBundle) for a manifest that is too large, no JSON, of another schema, or says anything unknown,
+// unsafe or contradictory. `where` names it.
+Manifest parse_manifest(std::string_view text, const std::string& where);
+
+}  // namespace hsm::runtime

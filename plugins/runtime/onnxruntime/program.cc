@@ -1,0 +1,178 @@
+#include "runtime/onnxruntime/program.h"
+
+#include <onnxruntime_session_options_config_keys.h>
+
+#include <utility>
+
+namespace hsm::runtime::ort {
+namespace {
+
+template <typename T>
+using Handle = std::unique_ptr<T, void(ORT_API_CALL*)(T*)>;
+
+std::size_t bytes_of(const TensorView& view) {
+  std::size_t bytes = size_of(view.dtype);
+  for (const std::int64_t size : view.shape) bytes *= static_cast<std::size_t>(size);
+  return bytes;
+}
+
+class OrtBinding final : public Binding {
+ public:
+  OrtBinding(const OrtApi& api, OrtSession* session, Handle<OrtIoBinding> binding)
+      : api_(api), session_(session), binding_(std::move(binding)) {}
+  void run() override {
+    require(api_, api_.RunWithBinding(session_, nullptr, binding_.get()), Code::kRunFailed,
+            "ONNX Runtime cannot run the graph");
+  }
+
+ private:
+  const OrtApi& api_;
+  OrtSession* session_;
+  Handle<OrtIoBinding> binding_;
+};
+
+void ORT_API_CALL forward_log(void* callback, OrtLoggingLevel severity, const char* category, const char*, const char*,
+                              const char* message) noexcept {
+  const auto& log = *static_cast<const hsm_runtime::LogCallback*>(callback);
+  if (!log) return;
+  using hsm_runtime::LogLevel;
+  const LogLevel level = severity >= ORT_LOGGING_LEVEL_ERROR     ? LogLevel::kError
+                         : severity == ORT_LOGGING_LEVEL_WARNING ? LogLevel::kWarning
+                                                                 : LogLevel::kInfo;
+  log(level, std::string(category) + ": " + message);
+}
+
+class OrtProgram final : public Program, public std::enable_shared_from_this<OrtProgram> {
+ public:
+  OrtProgram(const Library& library, const Graph& graph, std::span<const std::byte> model, Settings settings)
+      : api_(*library.api),
+        log_(std::move(settings.log)),
+        outputs_(graph.outputs),
+        env_(nullptr, api_.ReleaseEnv),
+        memory_(nullptr, api_.ReleaseMemoryInfo),
+        session_(nullptr, api_.ReleaseSession) {
+    OrtEnv* env = nullptr;
+    check(api_.CreateEnv(ORT_LOGGING_LEVEL_ERROR, "hsm_runtime", &env));
+    env_.reset(env);
+    OrtMemoryInfo* memory = nullptr;
+    check(api_.CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &memory));
+    memory_.reset(memory);
+    const Handle<OrtSessionOptions> options = make_options(settings);
+    OrtSession* session = nullptr;
+    check(api_.CreateSessionFromArray(env_.get(), model.data(), model.size(), options.get(), &session));
+    session_.reset(session);
+  }
+
+  void run(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs) const override {
+    const Feed in = feed(inputs);
+    const Feed out = feed(outputs);
+    std::vector<OrtValue*> results = out.raw;
+    execute(in, out.names, results);
+  }
+
+  std::vector<Tensor> run(std::span<const NamedTensor> inputs) const override {
+    const Feed in = feed(inputs);
+    std::vector<const char*> names;
+    for (const TensorInfo& info : outputs_) names.push_back(info.name.c_str());
+    std::vector<OrtValue*> results(names.size(), nullptr);
+    execute(in, names, results);
+    std::vector<Handle<OrtValue>> owned;
+    for (OrtValue* value : results) owned.push_back({value, api_.ReleaseValue});
+    std::vector<Tensor> tensors;
+    for (std::size_t i = 0; i < owned.size(); ++i) tensors.push_back(take(outputs_[i], std::move(owned[i])));
+    return tensors;
+  }
+
+  std::unique_ptr<Binding> bind(std::span<const NamedTensor> inputs,
+                                std::span<const NamedTensor> outputs) const override {
+    OrtIoBinding* made = nullptr;
+    check(api_.CreateIoBinding(session_.get(), &made));
+    Handle<OrtIoBinding> binding(made, api_.ReleaseIoBinding);
+    const Feed in = feed(inputs);
+    const Feed out = feed(outputs);
+    for (std::size_t i = 0; i < in.raw.size(); ++i) check(api_.BindInput(made, in.names[i], in.raw[i]));
+    for (std::size_t i = 0; i < out.raw.size(); ++i) check(api_.BindOutput(made, out.names[i], out.raw[i]));
+    return std::make_unique<OrtBinding>(api_, session_.get(), std::move(binding));
+  }
+
+ private:
+  // Tensors as ONNX Runtime takes them.
+  struct Feed {
+    std::vector<std::string> text;
+    std::vector<const char*> names;
+    std::vector<Handle<OrtValue>> values;
+    std::vector<OrtValue*> raw;
+  };
+
+  Feed feed(std::span<const NamedTensor> tensors) const {
+    Feed feed;
+    feed.text.reserve(tensors.size());  // so that the pointers to short texts stay
+    for (const NamedTensor& named : tensors) {
+      const TensorView& view = named.tensor;
+      OrtValue* value = nullptr;
+      check(api_.CreateTensorWithDataAsOrtValue(memory_.get(), view.data, bytes_of(view), view.shape.data(),
+                                                view.shape.size(), static_cast<ONNXTensorElementDataType>(view.dtype),
+                                                &value));
+      feed.values.emplace_back(value, api_.ReleaseValue);
+      feed.raw.push_back(value);
+      feed.names.push_back(feed.text.emplace_back(named.name).c_str());
+    }
+    return feed;
+  }
+
+  void execute(const Feed& in, const std::vector<const char*>& names, std::vector<OrtValue*>& results) const {
+    require(api_,
+            api_.Run(session_.get(), nullptr, in.names.data(), in.raw.data(), in.raw.size(), names.data(), names.size(),
+                     results.data()),
+            Code::kRunFailed, "ONNX Runtime cannot run the graph");
+  }
+
+  Tensor take(const TensorInfo& info, Handle<OrtValue> value) const {
+    OrtTensorTypeAndShapeInfo* made = nullptr;
+    check(api_.GetTensorTypeAndShape(value.get(), &made));
+    const Handle<OrtTensorTypeAndShapeInfo> type(made, api_.ReleaseTensorTypeAndShapeInfo);
+    std::size_t rank = 0;
+    check(api_.GetDimensionsCount(made, &rank));
+    std::vector<std::int64_t> shape(rank);
+    check(api_.GetDimensions(made, shape.data(), rank));
+    void* data = nullptr;
+    check(api_.GetTensorMutableData(value.get(), &data));
+    // The memory belongs to the value, whose allocator belongs to the session.
+    std::shared_ptr<OrtValue> keeper(
+        value.release(), [program = shared_from_this()](OrtValue* kept) { program->api_.ReleaseValue(kept); });
+    return Tensor(info.name, info.dtype, std::move(shape), std::shared_ptr<void>(std::move(keeper), data));
+  }
+
+  Handle<OrtSessionOptions> make_options(const Settings& settings) {
+    OrtSessionOptions* made = nullptr;
+    check(api_.CreateSessionOptions(&made));
+    Handle<OrtSessionOptions> options(made, api_.ReleaseSessionOptions);
+    check(api_.SetUserLoggingFunction(made, forward_log, const_cast<hsm_runtime::LogCallback*>(&log_)));
+    check(api_.SetSessionLogSeverityLevel(made, log_ ? ORT_LOGGING_LEVEL_WARNING : ORT_LOGGING_LEVEL_ERROR));
+    check(api_.SetIntraOpNumThreads(made, settings.threads));
+    check(api_.AddSessionConfigEntry(made, kOrtSessionOptionsModelExternalInitializersFileFolderPath,
+                                     settings.folder.c_str()));
+    if (!settings.kernel_library.empty()) {
+      check(api_.RegisterCustomOpsLibrary_V2(made, settings.kernel_library.c_str()));
+    }
+    return options;
+  }
+
+  void check(OrtStatus* status) const { require(api_, status, Code::kNoBackend, "ONNX Runtime refuses"); }
+
+  const OrtApi& api_;
+  const hsm_runtime::LogCallback log_;  // the session points to it
+  const std::vector<TensorInfo> outputs_;
+  Handle<OrtEnv> env_;
+  Handle<OrtMemoryInfo> memory_;
+  Handle<OrtSession> session_;
+};
+
+}  // namespace
+
+std::shared_ptr<const Program> load_program(const Library& library, const Graph& graph,
+                                            std::span<const std::byte> model, Settings settings) {
+  return std::make_shared<OrtProgram>(library, graph, model, std::move(settings));
+}
+
+}  // namespace hsm::runtime::ort

@@ -1,0 +1,26 @@
+// A graph in ONNX Runtime.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "hsm_runtime/session.h"
+#include "runtime/onnxruntime/library.h"
+#include "runtime/program.h"
+
+namespace hsm::runtime::ort {
+
+struct Settings {
+  std::string folder;          // of the graph's external data
+  std::string kernel_library;  // fused kernels; empty runs the bodies
+  int threads = 0;
+  hsm_runtime::LogCallback log;
+};
+
+// Loads a serialised model; `model` and `graph` need not outlive the call. Throws Error(kNoBackend).
+std::shared_ptr<const Program> load_program(const Library& library, const Graph& graph,
+                                            std::span<const std::byte> model, Settings settings);
+
+}  // namespace hsm::runtime::ort

@@ -1,0 +1,39 @@
+// Bundles made by the tests, without Python: a model that doubles its input, and a manifest to spoil.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+namespace hsm::testing {
+
+// A folder that is removed again.
+class TemporaryFolder {
+ public:
+  TemporaryFolder();
+  ~TemporaryFolder();
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+// ONNX: y = x + x, float32 (batch, 3).
+std::string doubling_model();
+
+// The files of a bundle with that model, by name, apart from the manifest.
+std::map<std::string, std::string> good_files();
+
+// The manifest that describes the files.
+std::string manifest_of(const std::map<std::string, std::string>& files);
+
+// Writes files, and `manifest` beside them, into a new folder `folder`.
+void write_bundle(const std::filesystem::path& folder, const std::map<std::string, std::string>& files,
+                  const std::string& manifest);
+
+// Writes the good bundle and returns its path.
+std::string write_good_bundle(const TemporaryFolder& folder);
+
+}  // namespace hsm::testing
