@@ -22,7 +22,8 @@ from ..decoding.state_spec import StateSpec
 from ..errors import BadInputError
 from ..results import plain
 
-FORMAT, SCHEMA = "hsm-bundle", 1
+FORMAT: Literal["hsm-bundle"] = "hsm-bundle"
+SCHEMA: Literal[1] = 1
 MANIFEST, MODEL, DECODE = "manifest.json", "model.onnx", "decode.onnx"
 TOKENIZER, SELF_TEST, ENGINES = "tokenizer.json", "self-test.safetensors", "engines"
 MAX_BYTES = 16 * 1024 * 1024

@@ -157,7 +157,8 @@ def run_self_test(bundle: Bundle, runtime: str, progress: Progress) -> tuple[Che
 
 def _length(file: ModelFile, longest: int | None, wanted: int = 0) -> int:
     """Return the length of the stored call: short where the model is, or its outputs are wide."""
-    widths = (value.type.tensor_type.shape.dim[-1].dim_value for value in file.model.graph.output)
+    outputs = file.model.graph.output
+    widths = (int(dim.dim_value) for value in outputs for dim in value.type.tensor_type.shape.dim[-1:])
     fitting = _MOST_NUMBERS // (_ROWS * max(1, *widths, 1))
     usual = max(_LENGTH, wanted)
     return max(1, min(usual, fitting, longest or usual))

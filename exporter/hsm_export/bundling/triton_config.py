@@ -107,8 +107,8 @@ def _batch_dimension(source: Source) -> str:
 def _tensor(tensor: Tensor, batch: str) -> Config:
     dims = _dims(tensor.shape, batch)
     # Triton takes no empty shape: one number a row is declared as a row of one number.
-    reshape = {"reshape": {}} if not dims else {}
-    return {"name": tensor.name, "data_type": _type(tensor.dtype), "dims": dims or [1], **reshape}
+    config: Config = {"name": tensor.name, "data_type": _type(tensor.dtype), "dims": dims or [1]}
+    return config if dims else {**config, "reshape": {}}
 
 
 def _dims(shape: Sequence[int | str], batch: str) -> list[int]:

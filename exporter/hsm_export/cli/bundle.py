@@ -95,7 +95,7 @@ def command(
 
 def _refuse(unfit: list[str], what: str) -> None:
     if unfit:
-        raise click.UsageError(f"{' and '.join(unfit)} mean nothing with {what}.")
+        raise click.UsageError(f"{' and '.join(unfit)} cannot be given with {what}.")
 
 
 def _verify(path: Path, self_test: bool, as_json: bool) -> None:

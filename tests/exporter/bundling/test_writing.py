@@ -8,16 +8,21 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from safetensors.numpy import load_file
 from tests.exporter.building.hand_made import token_model
 from tests.exporter.bundling.conftest import Exported
 from tests.exporter.bundling.engines import pretend_engine
 
+import hsm_export
 from hsm_export.building.result import side_file_path
 from hsm_export.bundling import Bundle, bundle, open_bundle
 from hsm_export.errors import BadInputError, UsageError
 from hsm_export.files import sha256
+
+# One process makes what the tests share.
+pytestmark = pytest.mark.xdist_group("bundling")
 
 
 def test_contents(language_bundle: Path, exported: Exported) -> None:
@@ -52,8 +57,6 @@ def test_self_test_arrays(language_bundle: Path) -> None:
 
 
 def test_last_logits(exported: Exported, tmp_path: Path) -> None:
-    import hsm_export
-
     decode = tmp_path / "last.onnx"
     hsm_export.export(exported.checkpoint, output=decode, decode=True, last_logits=True)
     result = bundle(output=tmp_path / "last.hsm", decode=decode)
@@ -155,12 +158,11 @@ def test_model_in_the_decoding_files_place(exported: Exported, tmp_path: Path) -
 
 
 def test_different_precisions(exported: Exported, tmp_path: Path) -> None:
-    import hsm_export
-
-    half = tmp_path / "half.onnx"
-    hsm_export.export(exported.checkpoint, output=half, precision="fp16")
+    model = onnx.load(exported.model)
+    next(entry for entry in model.metadata_props if entry.key == "hsm_export.precision").value = "fp16"
+    onnx.save(model, tmp_path / "half.onnx")
     with pytest.raises(BadInputError, match="different precisions"):
-        bundle(half, tmp_path / "lm.hsm", decode=exported.decode)
+        bundle(tmp_path / "half.onnx", tmp_path / "lm.hsm", decode=exported.decode)
 
 
 def test_nothing_to_bundle(tmp_path: Path) -> None:
@@ -174,8 +176,6 @@ def test_tokenizer_of_other_ids(tmp_path: Path) -> None:
 
 
 def test_weights_in_a_folder(tmp_path: Path) -> None:
-    import onnx
-
     model = token_model(tmp_path / "a.onnx", external=True)
     (tmp_path / "weights").mkdir()
     (tmp_path / "a.onnx.data").rename(tmp_path / "weights" / "a.data")
