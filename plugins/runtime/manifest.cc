@@ -36,7 +36,7 @@ Dimension read_dimension(const json::Value& value, const std::string& where) {
     return *name;
   }
   const std::int64_t size = as<std::int64_t>(value, where);
-  if (size < 1) refuse(where, "a dimension of " + std::to_string(size));
+  if (size < 1 || size > kLargestSize) refuse(where, "a dimension of " + std::to_string(size));
   return size;
 }
 
@@ -71,8 +71,11 @@ std::vector<TensorInfo> read_tensors(const json::Value& value, const std::string
 // The state has a schema of its own, in which newer writers may add members.
 StateTensor read_state_tensor(const json::Value& value, const std::string& where) {
   ObjectReader reader(value, where);
-  StateTensor tensor{reader.text("name"), reader.one_of("kind", {"ring", "cache", "taylor"}),
-                     read_dtype(reader.text("dtype"), where), read_shape(reader.value("shape"), reader.path("shape")),
+  StateTensor tensor{reader.text("name"),
+                     reader.whole("layer", 0, kLargestSize),
+                     reader.one_of("kind", {"ring", "cache", "taylor"}),
+                     read_dtype(reader.text("dtype"), where),
+                     read_shape(reader.value("shape"), reader.path("shape")),
                      reader.whole("spare", 0, kLargestSize)};
   const auto is_name = [&](std::size_t i, std::string_view name) {
     const std::string* text = std::get_if<std::string>(&tensor.shape[i]);
