@@ -1,5 +1,6 @@
 # The CUDA kernels' sources and needs.
 include_guard()
+include(CheckLanguage)
 
 # The one list that nvcc and the host shim of the tests compile.
 file(GLOB HSM_CUDA_KERNELS CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/mixers/cuda/*.cu")
@@ -42,6 +43,15 @@ function(hsm_find_cuda)
   set(version "${CMAKE_MATCH_1}")
   if(NOT code EQUAL 0 OR NOT found OR version VERSION_LESS 12.0)
     set(HSM_WHY_NOT_nvcc "${HSM_NVCC} is not CUDA 12.0 or newer" PARENT_SCOPE)
+    return()
+  endif()
+  # A compiler that does not work here (a host compiler too new for it, no runtime library) is a part left out, not the
+  # end of the whole build.
+  set(ENV{CUDACXX} "${HSM_NVCC}")
+  check_language(CUDA)
+  find_package(CUDAToolkit QUIET)
+  if(NOT CMAKE_CUDA_COMPILER OR NOT CUDAToolkit_FOUND)
+    set(HSM_WHY_NOT_nvcc "${HSM_NVCC} cannot compile a program here" PARENT_SCOPE)
     return()
   endif()
   set(architectures "75-real;80-real;86-real;89-real;90-real;100-real;120") # the last one brings PTX for newer GPUs

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <random>
 #include <set>
 
@@ -10,6 +11,7 @@
 #include "mixers/cuda/operators.h"
 #include "tests/tensorrt/builder.h"
 #include "tests/tensorrt/device.h"
+#include "tests/tensorrt/recorder.h"
 #include "tests/testing.h"
 
 namespace hsm::testing {
@@ -143,6 +145,28 @@ TEST_P(Plugin, WorkspaceOfTheLargestSizesDoesForAllSizes) {
   }
 }
 
+// By the launchers' own word: no size of the profile, tactic or GPU needs more than the engine holds.
+TEST_P(Plugin, WorkspaceCoversEveryTacticOnEveryGpu) {
+  std::mt19937 random(13);
+  const cuda::Kernels& kernels = cuda::kernels_of(op());
+  const auto attributes = some_attributes(op());
+  const std::vector<const void*> inputs(op().inputs.size());
+  const std::vector<void*> outputs(op().outputs.size());
+  const PluginPointer plugin = make();
+  const std::size_t bytes =
+      configure(plugin, op(), DType::kFloat16, some_sizes(1, 1), some_sizes(2, 100), some_sizes(4, 5000));
+  for (int i = 0; i < 50; ++i) {
+    cuda::Device gpu = emulate(std::array{75, 80, 86, 89, 90, 100, 120}[static_cast<std::size_t>(i % 7)]);
+    gpu.multiprocessors = i % 2 == 0 ? 256 : uniform(random, 1, 256);
+    const auto input_shapes =
+        shapes(op().inputs, i < 7 ? some_sizes(4, 5000) : some_sizes(uniform(random, 1, 4), uniform(random, 1, 5000)));
+    for (int tactic = 0; tactic < std::ssize(kernels.tactics()); ++tactic) {
+      EXPECT_LE(kernels.workspace({DType::kFloat16, attributes, input_shapes, inputs, outputs}, tactic, gpu), bytes)
+          << kernels.tactics()[static_cast<std::size_t>(tactic)];
+    }
+  }
+}
+
 // The guard pages of the other tests would show a kernel that needs more than it said.
 TEST(Workspace, ATouchPastItsEndIsSeen) {
   emulate(86);
@@ -257,6 +281,7 @@ TEST_P(Plugin, OffersNoTacticsWhereTheBestOneChangesInsideTheProfile) {
 // TensorRT-RTX builds engines where there is no GPU.
 TEST_P(Plugin, ConfiguresWithoutAGpuAndRefusesToRun) {
   present_device.reset();
+  Recorder log;
   const Sizes sizes = some_sizes(2, 5);
   const PluginPointer plugin = make();
   configure(plugin, op(), DType::kBFloat16, sizes, sizes, sizes);
@@ -269,6 +294,7 @@ TEST_P(Plugin, ConfiguresWithoutAGpuAndRefusesToRun) {
   EXPECT_NE(
       runtime(plugin).enqueue(descs.data(), nullptr, node.inputs().data(), pointers(outputs).data(), nullptr, nullptr),
       0);
+  EXPECT_THAT(log.take(), ::testing::ElementsAre(::testing::HasSubstr("there is no GPU to run on")));
 }
 
 // An engine may run on a larger GPU than it was built on, and its workspace must do there too.
