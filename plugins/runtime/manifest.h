@@ -22,6 +22,7 @@ constexpr std::string_view kManifestFile = "manifest.json";
 // One tensor of a decoding model's state; the shape starts with "batch".
 struct StateTensor {
   std::string name;
+  std::int64_t layer = 0;
   std::string kind;  // "ring", "cache" or "taylor"
   DType dtype = DType::kFloat32;
   std::vector<Dimension> shape;
