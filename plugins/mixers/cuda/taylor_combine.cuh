@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(32 * kCombineWarps) taylor_combine(TaylorCall 
   const std::int64_t local = index / call.features;
   const std::int64_t head = call.first_head + local;
   const int feature = static_cast<int>(index % call.features);
-  const int width = (call.dim + 7) / 8 * 8;
+  const int width = sum_width(call);
   const float weight = feature > call.dim && feature <= 2 * call.dim ? 0.5f : 1.0f;
   const std::int64_t carried = head * call.features + feature;
 

@@ -48,15 +48,17 @@ struct Head {
   }
 };
 
+// Floats of a row of sums; the layout is that of taylor_call.h.
+__device__ __forceinline__ int sum_width(const TaylorCall& call) { return (call.dim + 7) / 8 * 8; }
+
 // The slot of one segment of one head of this launch.
 __device__ __forceinline__ float* slot_of(const TaylorCall& call, std::int64_t local, std::int64_t segment) {
-  const std::int64_t columns = (call.dim + 7) / 8 * 8;
-  const std::int64_t size = call.features * columns + (call.features + 3) / 4 * 4;
+  const std::int64_t size = std::int64_t{call.features} * sum_width(call) + (call.features + 3) / 4 * 4;
   return call.sums + (local * call.segments + segment) * size;
 }
 
 __device__ __forceinline__ std::int64_t norm_offset(const TaylorCall& call) {
-  return static_cast<std::int64_t>(call.features) * ((call.dim + 7) / 8 * 8);
+  return std::int64_t{call.features} * sum_width(call);
 }
 
 // The two rows of a transposed tile whose product is a feature; `feature` may lie beyond the last one.

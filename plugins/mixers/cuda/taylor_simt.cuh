@@ -194,7 +194,7 @@ __global__ void __launch_bounds__(256) taylor_accumulate_simt(TaylorCall call) {
   reduce_row(norm);
 
   float* const slot = slot_of(call, local, segment);
-  const int width = (call.dim + 7) / 8 * 8;
+  const int width = sum_width(call);
   const int lane = thread % Tile::kSide;
 #pragma unroll
   for (int r = 0; r < Tile::kOwnFeatures; ++r) {

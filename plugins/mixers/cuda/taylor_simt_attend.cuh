@@ -54,7 +54,7 @@ struct SimtAttend {
 
   // Adds phi(queries) times the sums, row 0 last: it is the largest term.
   __device__ void add_sums(const float* slot) {
-    const std::int64_t width = (call.dim + 7) / 8 * 8;
+    const std::int64_t width = sum_width(call);
     const float* const norm = slot + norm_offset(call);
     const int thread = static_cast<int>(threadIdx.x);
     const float* const query = queries + thread % Tile::kQueries;

@@ -192,7 +192,7 @@ __global__ void __launch_bounds__(256) taylor_accumulate_tensor(TaylorCall call)
   cp_async_wait<0>();
 
   float* const slot = slot_of(call, local, segment);
-  const int width = (call.dim + 7) / 8 * 8;
+  const int width = sum_width(call);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const float total = reduce_quad(norm[half]);

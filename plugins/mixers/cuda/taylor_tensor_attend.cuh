@@ -40,7 +40,7 @@ struct TensorAttend {
   // Copies rows of sums from `first` on, with their normalisers and where their features are in the tile of queries.
   __device__ void copy_sums(const float* slot, int first, __nv_bfloat16* planes, float* norms, int2* rows) {
     constexpr int kChunks = kColumns / 8;
-    const int width = (call.dim + 7) / 8 * 8;
+    const int width = sum_width(call);
     for (int i = static_cast<int>(threadIdx.x); i < 2 * Tile::kRows * kChunks; i += Tile::kThreads) {
       const int plane = i / (Tile::kRows * kChunks);
       const int r = i / kChunks % Tile::kRows;
@@ -137,7 +137,7 @@ struct TensorAttend {
     const float norm = slot[norm_offset(call)];
     total[0] += norm;
     total[1] += norm;
-    const int width = (call.dim + 7) / 8 * 8;
+    const int width = sum_width(call);
 #pragma unroll
     for (int n = 0; n < kColumns / 8; ++n) {
       if (n * 8 >= width) break;
