@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # A small image that runs bundles on the CPU: libhsm_runtime, the fused operators, ONNX Runtime and hsm-run. No Python.
-# Written with the commands tried one by one, and linted; the image itself has not been built yet.
+# Linted, and its commands tried outside a container where that is possible; the image has not been built yet.
 #
 #   docker build -f docker/cpu.Dockerfile -t hsm-runtime .
 #   docker run --rm --volume "$PWD/model.hsm:/model.hsm:ro" hsm-runtime /model.hsm --self-test
