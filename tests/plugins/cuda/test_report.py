@@ -6,7 +6,7 @@ import json
 import subprocess
 
 import pytest
-from tests.plugins.cuda.report import cuda_report
+from tests.plugins.cuda.report import cuda_report, plugin_library
 from tests.plugins.native import ROOT, built, needs
 
 REPORT = ROOT / "docs" / "cuda-report.md"
@@ -14,9 +14,9 @@ REPORT = ROOT / "docs" / "cuda-report.md"
 
 @needs("c++filt")
 def test_nothing_spills_and_the_report_is_current() -> None:
-    library, program = built("../tensorrt/libhsm_tensorrt.so"), built("cuda/hsm_dump_launches")
+    program = built("cuda/hsm_dump_launches")
     tool = cuda_report()
-    kernels = tool.read_code(library)
+    kernels = tool.read_code(plugin_library())
     architectures = {sm for _, sm in kernels}
     printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout
     launches = [row for row in map(json.loads, printed.splitlines()) if row["sm"] in architectures]
