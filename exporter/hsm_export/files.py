@@ -47,6 +47,26 @@ def atomic_directory(parent: str | Path) -> Iterator[Path]:
         yield Path(name)
 
 
+def replace_directory(finished: Path, target: Path, scratch: Path) -> None:
+    """Move a finished directory to its place; what was there goes to `scratch`, and comes back if the move fails.
+
+    Args:
+        finished: the new directory, inside `scratch`.
+        target: its place, free or taken by a directory.
+        scratch: what `atomic_directory` gave, beside `target`.
+    """
+    old = scratch / "replaced" / target.name
+    if target.exists():
+        old.parent.mkdir()
+        target.rename(old)
+    try:
+        finished.rename(target)
+    except BaseException:  # Ctrl-C must not cost the old one either
+        if old.exists():
+            old.rename(target)
+        raise
+
+
 def sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes as hexadecimal text."""
     with Path(path).open("rb") as file:

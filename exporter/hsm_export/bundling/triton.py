@@ -10,7 +10,7 @@ from pathlib import Path
 from ..building.network import plugin_nodes
 from ..building.source import Source, load_graph
 from ..errors import BadInputError, UsageError
-from ..files import atomic_directory
+from ..files import atomic_directory, replace_directory
 from ..native import CUSTOM_OPS, TENSORRT_PLUGINS
 from ..results import Result
 from .protobuf_text import protobuf_text
@@ -98,9 +98,7 @@ def write_repository(
         inside = scratch / folder.name
         _write(inside, plan)
         (inside / README).write_text(_readme(plan, command), encoding="utf-8")
-        if folder.exists():
-            folder.rename(scratch / "replaced")
-        inside.rename(folder)
+        replace_directory(inside, folder, scratch)
     return RepositoryResult(folder, plan.models, max_batch, tuple(plan.left_out), command)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..building.result import side_file_path
 from ..errors import BadInputError, UsageError
-from ..files import atomic_directory
+from ..files import atomic_directory, replace_directory
 from ..results import Result
 from .manifest import (
     DECODE,
@@ -111,7 +111,7 @@ def bundle(
         inside.mkdir()
         _copy(inside, parts, weights, compiled, tokenizer_file)
         manifest = _describe(inside, parts, compiled, tokens, self_test)
-        _put_in_place(inside, folder, scratch)
+        replace_directory(inside, folder, scratch)
     return _result(folder, manifest, self_test)
 
 
@@ -201,19 +201,6 @@ def _describe(
     text = manifest.to_json().encode()
     (folder / MANIFEST).write_bytes(text)
     return parse_manifest(text, str(folder / MANIFEST))
-
-
-def _put_in_place(inside: Path, folder: Path, scratch: Path) -> None:
-    """Move a finished bundle to its place; what was there goes with the scratch folder."""
-    old = scratch / "replaced"
-    if folder.exists():
-        folder.rename(old)
-    try:
-        inside.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
 
 
 def _result(folder: Path, manifest: Manifest, self_test: SelfTest) -> BundleResult:
