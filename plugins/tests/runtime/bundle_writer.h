@@ -23,6 +23,13 @@ class TemporaryFolder {
 // ONNX: y = x + x, float32 (batch, 3).
 std::string doubling_model();
 
+// ONNX: a decoding model of 4 tokens whose state "0.sum" counts a row's tokens, and whose logits are those counts plus
+// one for the token itself. Rows of length 0 stand still; padding counts.
+std::string counting_model();
+
+// A bundle with the counting model, whose state `kind` says it is of.
+std::string write_counting_bundle(const TemporaryFolder& folder, const std::string& kind = "ring");
+
 // The files of a bundle with that model, by name, apart from the manifest.
 std::map<std::string, std::string> good_files();
 

@@ -22,8 +22,10 @@ TEST(CApi, ReportsABadBundle) {
   EXPECT_EQ(bundle, nullptr);
   EXPECT_THAT(error.message, HasSubstr("not a folder"));
   EXPECT_EQ(hsmrt_bundle_open("/nonexistent.hsm", 1, &bundle, nullptr), HSMRT_BAD_BUNDLE);
-  EXPECT_EQ(hsmrt_bundle_open(("/" + std::string(5000, 'x')).c_str(), 1, &bundle, &error), HSMRT_BAD_BUNDLE);
+  hsmrt_options* options = hsmrt_options_create();
+  EXPECT_EQ(hsmrt_options_set(options, std::string(5000, 'x').c_str(), "", &error), HSMRT_INVALID_ARGUMENT);
   EXPECT_EQ(std::string(error.message).size(), sizeof error.message - 1);
+  hsmrt_options_close(options);
 }
 
 TEST(CApi, TakesNullEverywhere) {

@@ -65,6 +65,7 @@ class HSM_RUNTIME_API Session {
   /// Runs the graph; every output comes in memory of its own, in the order of outputs().
   Result<std::vector<Tensor>> run(std::span<const NamedTensor> inputs) const;
 
+  const Impl& impl() const { return *impl_; }
   explicit Session(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
 
  private:

@@ -1,0 +1,87 @@
+// Generation with a decoding model: a batch of sequences that advance together, each from its own position.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "hsm_runtime/bundle.h"
+#include "hsm_runtime/export.h"
+#include "hsm_runtime/session.h"
+#include "hsm_runtime/status.h"
+
+namespace hsm_runtime {
+
+struct GeneratorOptions {
+  /// Sequences B.
+  std::int64_t batch = 1;
+  /// Tokens that a row must be able to reach. Needed when the file leaves its caches' size open.
+  std::int64_t capacity = 0;
+};
+
+/// How the next token is chosen.
+struct Sampling {
+  /// The logits are divided by it; 0 takes the likeliest token, the lower id of equal ones.
+  double temperature = 0;
+  /// Choose among the k likeliest tokens; 0 means all.
+  std::int64_t top_k = 0;
+  /// Choose among the likeliest tokens that together reach this probability; 1 means all.
+  double top_p = 1;
+};
+
+/// Sequences and their state, in buffers that the state specification sizes once. Movable; one thread at a time may use
+/// a generator, and any number of generators one session.
+class HSM_RUNTIME_API Generator {
+ public:
+  struct Impl;
+
+  /// `session` is of Part::kDecode.
+  static Result<Generator> create(const Session& session, const GeneratorOptions& options = {});
+
+  std::int64_t batch() const;
+  std::int64_t vocabulary() const;
+  /// Tokens that a row may reach; 0 where nothing limits it.
+  std::int64_t capacity() const;
+  /// Tokens that each row has read, (B).
+  std::span<const std::int64_t> positions() const;
+  /// Bytes of the states of all rows.
+  std::size_t state_bytes() const;
+
+  /// Reads prompts: `tokens` (B, T) row by row, right-padded, of which `lengths` (B) are valid (empty: all). A row of
+  /// length 0 stands still. Nothing has changed when it fails, but after kRunFailed: then reset.
+  Status prefill(std::span<const std::int64_t> tokens, std::span<const std::int64_t> lengths = {});
+
+  /// Reads one token of each row; -1 lets a row stand still. Allocates nothing in this library.
+  Status step(std::span<const std::int64_t> tokens);
+
+  /// The logits (V) of a row's last token; unspecified for a row that stood still. Valid until the next call that
+  /// reads.
+  std::span<const float> logits(std::int64_t row) const;
+
+  /// Chooses a row's next token from its logits. `uniform` is a random number in [0, 1), from the caller's generator.
+  Result<std::int64_t> sample(std::int64_t row, const Sampling& sampling, double uniform);
+
+  /// Takes back the last `tokens` of a row, as if they had never been read.
+  Status rollback(std::int64_t row, std::int64_t tokens);
+  /// Copies one row's sequence over another's.
+  Status fork(std::int64_t source, std::int64_t target);
+  /// Starts a row anew.
+  Status reset(std::int64_t row);
+
+  /// Writes all states and positions to a .safetensors file, which the Python session reads too.
+  Status save(const std::string& path) const;
+  /// Goes on from such a file of the same model with the same number of rows.
+  Status load(const std::string& path);
+
+  Generator(Generator&&) noexcept;
+  Generator& operator=(Generator&&) noexcept;
+  ~Generator();
+  explicit Generator(std::unique_ptr<Impl> impl);
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace hsm_runtime

@@ -1,0 +1,191 @@
+#include "runtime/state.h"
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <set>
+
+#include "runtime/error.h"
+#include "runtime/safetensors.h"
+
+namespace hsm::runtime {
+namespace {
+
+constexpr std::int64_t kLargest = std::int64_t{1} << 40;  // bytes of one tensor
+
+bool needs_capacity(const StateSpec& spec) {
+  return std::any_of(spec.tensors.begin(), spec.tensors.end(),
+                     [](const StateTensor& tensor) { return std::holds_alternative<std::string>(tensor.shape[1]); });
+}
+
+// The format has no name for bfloat16 in NumPy, so its bits are stored.
+std::string stored_dtype(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat16:
+      return "F16";
+    case DType::kBFloat16:
+      return "U16";
+    case DType::kFloat64:
+      return "F64";
+    default:
+      return "F32";
+  }
+}
+
+StateBuffer allocate(const StateTensor& tensor, std::int64_t batch, std::int64_t capacity) {
+  StateBuffer buffer{tensor.past(), tensor.present(), tensor.dtype, {batch}, {}};
+  std::int64_t bytes = batch * static_cast<std::int64_t>(size_of(tensor.dtype));
+  for (std::size_t i = 1; i < tensor.shape.size(); ++i) {
+    const std::int64_t* size = std::get_if<std::int64_t>(&tensor.shape[i]);
+    buffer.shape.push_back(size != nullptr ? *size : capacity);
+    if (__builtin_mul_overflow(bytes, buffer.shape.back(), &bytes) || bytes > kLargest) {
+      fail(Code::kInvalidArgument, "the state " + tensor.name + " would be too large");
+    }
+  }
+  buffer.memory.resize(static_cast<std::size_t>(bytes));
+  return buffer;
+}
+
+std::string json_of(const StateTensor& tensor) {
+  std::string shape;
+  for (const Dimension& dimension : tensor.shape) {
+    const std::string* name = std::get_if<std::string>(&dimension);
+    shape += (shape.empty() ? "" : ", ") +
+             (name != nullptr ? "\"" + *name + "\"" : std::to_string(std::get<std::int64_t>(dimension)));
+  }
+  return "{\"name\": \"" + tensor.name + "\", \"layer\": " + std::to_string(tensor.layer) + ", \"kind\": \"" +
+         tensor.kind + "\", \"dtype\": \"" + std::string(name_of(tensor.dtype)) + "\", \"shape\": [" + shape +
+         "], \"spare\": " + std::to_string(tensor.spare) + "}";
+}
+
+std::string json_of(const StateSpec& spec) {
+  std::string tensors;
+  for (const StateTensor& tensor : spec.tensors) tensors += (tensors.empty() ? "" : ", ") + json_of(tensor);
+  return "{\"schema\": 1, \"tensors\": [" + tensors +
+         "], \"capacity\": " + (spec.capacity ? std::to_string(*spec.capacity) : "null") +
+         ", \"rollback\": " + std::to_string(spec.rollback) + ", \"max_length\": " + std::to_string(spec.max_length) +
+         ", \"last_logits\": " + (spec.last_logits ? "true" : "false") + "}";
+}
+
+const StoredTensor& stored(const SafetensorsFile& file, const std::string& name, const std::string& path) {
+  const auto found = file.tensors().find(name);
+  if (found == file.tensors().end()) fail(Code::kInvalidArgument, path + " lacks " + name + ": it is of another model");
+  return found->second;
+}
+
+// Whether the shapes are equal but for the second dimension of a cache.
+bool fits(const StoredTensor& found, const StateBuffer& buffer, bool is_cache) {
+  if (found.shape.size() != buffer.shape.size() || found.dtype != stored_dtype(buffer.dtype)) return false;
+  for (std::size_t i = 0; i < buffer.shape.size(); ++i) {
+    if (found.shape[i] != buffer.shape[i] && !(is_cache && i == 1)) return false;
+  }
+  return true;
+}
+
+void copy_rows(const StoredTensor& from, StateBuffer& to) {
+  const std::size_t rows = static_cast<std::size_t>(to.shape[0]);
+  const std::size_t source = from.data.size() / rows, target = to.row_bytes();
+  for (std::size_t row = 0; row < rows; ++row) {
+    std::memset(to.memory.data() + row * target, 0, target);
+    std::memcpy(to.memory.data() + row * target, from.data.data() + row * source, std::min(source, target));
+  }
+}
+
+}  // namespace
+
+StateBuffers::StateBuffers(const StateSpec& chosen, std::int64_t batch, std::int64_t capacity) : spec(&chosen) {
+  constexpr std::int64_t kMost = (std::int64_t{1} << 31) - 1;
+  if (batch < 1 || batch > kMost) fail(Code::kInvalidArgument, "a generator needs at least one row");
+  if (capacity < 0 || capacity > kMost) fail(Code::kInvalidArgument, "the capacity is out of range");
+  const bool open = needs_capacity(chosen);
+  if (open && capacity == 0) {
+    fail(Code::kInvalidArgument, "the file leaves the caches' size open: give the tokens that a row must reach");
+  }
+  longest = open ? capacity : 0;
+  for (const std::int64_t limit : {chosen.capacity.value_or(0), chosen.max_length}) {
+    if (limit > 0 && (longest == 0 || limit < longest)) longest = limit;
+  }
+  if (longest > 0 && capacity > longest) {
+    fail(Code::kInvalidArgument, "a row can reach " + std::to_string(longest) + " tokens, not " +
+                                     std::to_string(capacity) + "; export with a larger --capacity");
+  }
+  for (const StateTensor& tensor : chosen.tensors) tensors.push_back(allocate(tensor, batch, capacity));
+}
+
+std::size_t StateBuffers::bytes() const {
+  std::size_t total = 0;
+  for (const StateBuffer& tensor : tensors) total += tensor.memory.size();
+  return total;
+}
+
+void StateBuffers::clear_row(std::size_t row) {
+  for (StateBuffer& tensor : tensors) {
+    std::memset(tensor.memory.data() + row * tensor.row_bytes(), 0, tensor.row_bytes());
+  }
+}
+
+void StateBuffers::copy_row(std::size_t source, std::size_t target) {
+  for (StateBuffer& tensor : tensors) {
+    const std::size_t bytes = tensor.row_bytes();
+    std::memcpy(tensor.memory.data() + target * bytes, tensor.memory.data() + source * bytes, bytes);
+  }
+}
+
+void StateBuffers::save(const std::string& path, std::span<const std::int64_t> positions) const {
+  std::map<std::string, StoredTensor> stored;
+  for (const StateBuffer& tensor : tensors) {
+    stored[tensor.past] = {stored_dtype(tensor.dtype), tensor.shape, tensor.memory};
+  }
+  stored["position"] = {"I64", {static_cast<std::int64_t>(positions.size())}, std::as_bytes(positions)};
+  write_safetensors(path, stored, {{"state", json_of(*spec)}});
+}
+
+std::vector<std::int64_t> StateBuffers::load(const std::string& path, std::size_t rows) {
+  const std::filesystem::path whole(path);
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(std::filesystem::symlink_status(whole, ignored))) {
+    fail(Code::kInvalidArgument, path + " is no plain file");
+  }
+  const SafetensorsFile file(whole.has_parent_path() ? whole.parent_path().string() : ".", whole.filename().string());
+  const StoredTensor& position = stored(file, "position", path);
+  if (position.dtype != "I64" || position.shape != std::vector{static_cast<std::int64_t>(rows)}) {
+    fail(Code::kInvalidArgument, path + " does not hold the positions of " + std::to_string(rows) + " rows");
+  }
+  std::vector<std::int64_t> positions(rows);
+  std::memcpy(positions.data(), position.data.data(), position.data.size());
+  for (const std::int64_t reached : positions) {
+    if (reached < 0 || (longest > 0 && reached > longest)) {
+      fail(Code::kInvalidArgument, path + " has a row of " + std::to_string(reached) + " tokens, which do not fit");
+    }
+  }
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (!fits(stored(file, tensors[i].past, path), tensors[i], spec->tensors[i].kind == "cache")) {
+      fail(Code::kInvalidArgument, path + " holds the state of another model or precision: " + tensors[i].past);
+    }
+  }
+  for (StateBuffer& tensor : tensors) copy_rows(stored(file, tensor.past, path), tensor);
+  return positions;
+}
+
+std::int64_t vocabulary_of(const Graph& graph) {
+  for (const TensorInfo& output : graph.outputs) {
+    if (output.name != "logits" || output.dtype != DType::kFloat32 || output.shape.size() != 3) continue;
+    if (const std::int64_t* size = std::get_if<std::int64_t>(&output.shape[2])) return *size;
+  }
+  fail(Code::kBadBundle, "the decoding model has no output logits of float32 (batch, length, vocabulary)");
+}
+
+void check_rollback(const StateSpec& spec, std::int64_t distance) {
+  for (const StateTensor& tensor : spec.tensors) {
+    if (tensor.kind == "taylor") {
+      fail(Code::kInvalidArgument, "running sums (" + tensor.name + ") cannot take tokens back; save and load a state");
+    }
+    if (tensor.kind == "ring" && distance > tensor.spare) {
+      fail(Code::kInvalidArgument, "the ring " + tensor.name + " has spare slots to take " +
+                                       std::to_string(tensor.spare) + " tokens back, " +
+                                       std::to_string(distance - tensor.spare) + " too few");
+    }
+  }
+}
+
+}  // namespace hsm::runtime

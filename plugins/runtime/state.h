@@ -1,0 +1,50 @@
+// The state of a batch of sequences: one buffer for each tensor of the specification.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/manifest.h"
+#include "runtime/program.h"
+
+namespace hsm::runtime {
+
+// The memory never moves, so that it stays bound.
+struct StateBuffer {
+  std::string past, present;
+  DType dtype = DType::kFloat32;
+  std::vector<std::int64_t> shape;
+  std::vector<std::byte> memory;
+
+  TensorView view() { return {memory.data(), dtype, shape}; }
+  std::size_t row_bytes() const { return memory.size() / static_cast<std::size_t>(shape[0]); }
+};
+
+struct StateBuffers {
+  // Zeros. Throws Error(kInvalidArgument): a batch or capacity that is out of range, missing or too small for the file.
+  StateBuffers(const StateSpec& spec, std::int64_t batch, std::int64_t capacity);
+
+  std::size_t bytes() const;
+  void clear_row(std::size_t row);
+  void copy_row(std::size_t source, std::size_t target);
+  // A .safetensors file as hsm_export.decoding's sessions write and read.
+  void save(const std::string& path, std::span<const std::int64_t> positions) const;
+  // Returns the positions. Caches of another capacity fit when the rows do. Throws Error.
+  std::vector<std::int64_t> load(const std::string& path, std::size_t rows);
+
+  const StateSpec* spec;
+  std::vector<StateBuffer> tensors;
+  std::int64_t longest = 0;  // tokens that a row may reach; 0: any number
+};
+
+// Tokens that the logits distinguish. Throws Error(kBadBundle) unless the graph is one that decodes.
+std::int64_t vocabulary_of(const Graph& graph);
+
+// `distance`: tokens between the furthest that a row ever reached and where it shall go back to. Throws
+// Error(kInvalidArgument) when the state cannot.
+void check_rollback(const StateSpec& spec, std::int64_t distance);
+
+}  // namespace hsm::runtime

@@ -1,0 +1,12 @@
+// Counts what this program allocates, the libraries that it loads included.
+#pragma once
+
+namespace hsm::testing {
+
+// Calls of operator new so far.
+long allocations();
+
+// Whether they are counted: not with sanitizers, which bring their own.
+bool counts_allocations();
+
+}  // namespace hsm::testing
