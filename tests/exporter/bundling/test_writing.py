@@ -252,3 +252,17 @@ def test_no_tokenizer(exported: Exported, tmp_path: Path) -> None:
     broken.write_text("no JSON")
     with pytest.raises(BadInputError, match=r"not a Hugging Face tokenizer\.json"):
         bundle(exported.model, tmp_path / "lm.hsm", tokenizer=broken)
+
+
+def test_engine_that_was_really_built(tmp_path: Path) -> None:
+    """The side file that `build` writes is the one that is read here."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    model = token_model(tmp_path / "m.onnx")
+    built = hsm_export.build(model, architectures="sm86,sm89", profiles=[{"batch": "1:2:4", "length": "1:8:16"}])
+    bundle(model, tmp_path / "m.hsm", engines=[built.engine])
+    (entry,) = open_bundle(tmp_path / "m.hsm").manifest.engines
+    assert (entry.target, entry.version) == ("tensorrt-rtx", built.target_version)
+    assert entry.architectures == ("sm86", "sm89")
+    assert not entry.plugins
+    assert entry.profiles[0]["length"].opt == 8
+    assert hsm_export.verify_bundle(tmp_path / "m.hsm").engines == {"engines/m.engine": ("sm86", "sm89")}
