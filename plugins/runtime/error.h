@@ -21,14 +21,12 @@ class Error : public std::runtime_error {
   const Code code;
 };
 
-// Bundles may come from anybody, so what errors quote of them steers no terminal and has an end.
+// Bundles may come from anybody, so what errors quote of them is plain text of a limited length, whatever bytes it had.
 inline std::string printable(std::string text) {
   constexpr std::size_t kLongest = 500;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    const auto before = static_cast<unsigned char>(i == 0 ? 0 : text[i - 1]);
-    const bool is_second_control = before == 0xc2 && byte >= 0x80 && byte < 0xa0;
-    if (byte < 0x20 || byte == 0x7f || is_second_control) text[i] = byte == '\n' ? ' ' : '?';
+  for (char& c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte >= 0x7f) c = '?';
   }
   if (text.size() > kLongest) text = text.substr(0, kLongest) + "...";
   return text;

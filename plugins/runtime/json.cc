@@ -40,8 +40,8 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
   }
   bool start_array(std::size_t) override { return enter(Array()); }
   bool end_array() override { return leave(); }
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& error) override {
-    fail(Code::kBadBundle, where_ + " is not valid JSON near byte " + std::to_string(position) + ": " + error.what());
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception&) override {
+    fail(Code::kBadBundle, where_ + " is not valid JSON near byte " + std::to_string(position));
   }
 
  private:

@@ -1,0 +1,125 @@
+"""The C++ runtime as an application meets it: an installed package, bundles, and programs built from nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from tests.exporter.building.hand_made import token_model
+from tests.exporter.bundling.hostile import ACCEPTED, REFUSED, write_all
+from tests.plugins.native import ROOT, needs, program
+
+import hsm_export
+from hsm_export.bundling import bundle
+from hsm_export.native import find_library
+from hsm_models.checkpoint import build_model, save_checkpoint
+from hsm_models.config import HSMConfig, LayerConfig, MLPConfig, ModelConfig, SwitchHeadConfig
+
+LIBRARY = find_library("libhsm_runtime.so")
+# An installation elsewhere: what `cmake --install build/native --prefix FOLDER` wrote.
+NAMED = os.environ.get("HSM_TEST_RUNTIME_PREFIX")
+PREFIX = Path(NAMED) if NAMED else LIBRARY.parents[1] if LIBRARY else None
+EXAMPLES = ROOT / "plugins" / "examples"
+
+pytestmark = pytest.mark.skipif(PREFIX is None, reason="this installation has no libhsm_runtime.so")
+
+
+def run(*command: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
+    (runtime,) = Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.1.*")
+    environment = {**os.environ, "HSM_ONNXRUNTIME_LIBRARY": str(runtime)}
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, input=text, env=environment)
+
+
+def hsm_run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    assert PREFIX
+    return run(PREFIX / "bin" / "hsm-run", *arguments)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("good")
+    bundle(token_model(folder / "tokens.onnx"), folder / "good.hsm")
+    return folder / "good.hsm"
+
+
+@pytest.fixture(scope="module")
+def language_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("language")
+    torch.manual_seed(6)
+    switch = SwitchHeadConfig(heads=2, head_dim=8, experts=4, active=2)
+    layers = tuple(LayerConfig(mixer, MLPConfig(32)) for mixer in (HSMConfig(shifts=(1, 3)), switch))
+    config = ModelConfig("language_model", 16, layers, vocab_size=256)
+    save_checkpoint(build_model(config), folder / "source.safetensors")
+    hsm_export.export(folder / "source.safetensors", output=folder / "lm.onnx")
+    hsm_export.export(folder / "source.safetensors", output=folder / "decode.onnx", decode=True)
+    bundle(folder / "lm.onnx", folder / "lm.hsm", decode=folder / "decode.onnx", against=folder / "source.safetensors")
+    return folder / "lm.hsm"
+
+
+def test_the_numbers_of_the_bundle(good: Path) -> None:
+    done = hsm_run(good, "--self-test", "--bench", "10")
+    assert done.returncode == 0, done.stderr
+    assert "passed model." in done.stdout and "10 runs" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["onnxruntime-fused", "onnxruntime-bodies"])
+def test_the_numbers_of_a_language_model(language_bundle: Path, backend: str) -> None:
+    done = hsm_run(language_bundle, "--self-test", "--backend", backend)
+    assert done.returncode == 0, done.stderr
+    assert "passed model.logits" in done.stdout and "passed decode.logits" in done.stdout
+
+
+def test_wrong_numbers_are_seen(good: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "other.hsm"
+    shutil.copytree(good, copy)
+    stored = bytearray((copy / "self-test.safetensors").read_bytes())
+    (name,) = json.loads((copy / "manifest.json").read_text())["self_test"]["tolerances"]
+    part, _, output = name.partition(".")
+    size = int.from_bytes(stored[:8], "little")
+    begin, end = json.loads(stored[8 : 8 + size])[f"{part}.outputs.{output}"]["data_offsets"]
+    stored[8 + size + begin : 8 + size + end] = np.full((end - begin) // 4, 1e6, np.float32).tobytes()
+    (copy / "self-test.safetensors").write_bytes(stored)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["files"]["self-test.safetensors"]["sha256"] = hashlib.sha256(stored).hexdigest()
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    done = hsm_run(copy, "--self-test")
+    assert done.returncode == 5, done.stderr
+    assert f"FAILED {name}" in done.stdout
+
+
+def test_both_readers_agree_on_bundles_from_anybody(good: Path, tmp_path: Path) -> None:
+    write_all(good, tmp_path / "all")
+    for path in sorted((tmp_path / "all" / REFUSED).glob("*.hsm")):
+        done = hsm_run(path)
+        assert done.returncode == 4, (path.name, done.stdout, done.stderr)
+        assert done.stderr.rstrip("\n").isprintable() and len(done.stderr) < 600, path.name
+    for path in (tmp_path / "all" / ACCEPTED).glob("*.hsm"):
+        assert hsm_run(path).returncode != 4, path.name
+
+
+@pytest.mark.slow
+@needs("c++")
+@needs("cmake")
+def test_the_examples_build_and_run(language_bundle: Path, tmp_path: Path) -> None:
+    for name in ("classify", "classify_c", "generate", "serve_8_threads"):
+        build = tmp_path / name
+        made = run(str(program("cmake")), "-S", EXAMPLES / name, "-B", build, f"-DCMAKE_PREFIX_PATH={PREFIX}")
+        assert made.returncode == 0, made.stderr
+        compiled = run(str(program("cmake")), "--build", build)
+        assert compiled.returncode == 0, compiled.stdout
+    generated = run(tmp_path / "generate" / "generate", language_bundle, "Hi", "5")
+    assert generated.returncode == 0 and generated.stdout.startswith("Hi"), generated.stderr
+    served = run(tmp_path / "serve_8_threads" / "serve_8_threads", language_bundle, "20")
+    assert served.returncode == 0 and "160 requests, 0 wrong" in served.stdout, served.stderr
+    for name in ("classify", "classify_c"):
+        refused = run(tmp_path / name / name, tmp_path, text="1 2 3\n")
+        assert refused.returncode == 1 and "manifest.json" in refused.stderr
