@@ -17,6 +17,7 @@
 extern "C" __attribute__((visibility("default"))) const char* __tsan_default_suppressions() {
   return "called_from_lib:libonnxruntime.so\n";
 }
+extern "C" __attribute__((visibility("default"))) const char* __tsan_default_options() { return "report_mutex_bugs=0"; }
 #endif
 
 namespace hsm::testing {
