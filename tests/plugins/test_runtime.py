@@ -35,7 +35,10 @@ pytestmark = pytest.mark.skipif(PREFIX is None, reason="this installation has no
 def run(*command: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
     (runtime,) = Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.1.*")
     environment = {**os.environ, "HSM_ONNXRUNTIME_LIBRARY": str(runtime)}
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, input=text, env=environment)
+    # An untrained model writes bytes that are no text.
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, errors="replace", input=text, env=environment
+    )
 
 
 def hsm_run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
