@@ -348,7 +348,6 @@ TEST_F(Library, ConstantWeightsArePackedOnce) {
     const Buffer after = run();
     EXPECT_FALSE(std::isnan(before.at(0)));
     EXPECT_EQ(before.same_bits(after), limit != "0") << "limit '" << limit << "'";
-    EXPECT_EQ(std::isnan(after.at(0)), limit == "0");
   }
 }
 
