@@ -16,6 +16,8 @@ using Array = std::vector<Value>;
 using Members = std::vector<std::pair<std::string, Value>>;
 
 struct Value {
+  Value() {}  // not defaulted: Clang would need it inside its own class
+
   std::variant<std::nullptr_t, bool, std::int64_t, double, std::string, Array, Members> value = nullptr;
 
   bool is_null() const { return std::holds_alternative<std::nullptr_t>(value); }
