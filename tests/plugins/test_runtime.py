@@ -1,4 +1,4 @@
-"""The C++ runtime as an application meets it: an installed package, bundles, and programs built from nothing else."""
+"""The C++ runtime as an application meets it: installed, with bundles, and programs built from an empty folder."""
 
 from __future__ import annotations
 
