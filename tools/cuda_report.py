@@ -171,7 +171,8 @@ def occupancy(code: Code, sm: int, threads: int, dynamic_shared: int) -> float:
     limits = ARCHITECTURES[sm]
     warps = -(-threads // WARP)
     registers_of_warp = -(-code.registers * WARP // 256) * 256
-    shared = code.shared + dynamic_shared + (1024 if sm >= 80 else 0)  # the driver keeps 1 KiB of each block
+    # From sm_80 on the driver keeps 1 KiB of each block; from sm_90 on the compiler counts it in.
+    shared = code.shared + dynamic_shared + (1024 if 80 <= sm < 90 else 0)
     blocks = min(
         limits.blocks,
         limits.threads // (warps * WARP),
