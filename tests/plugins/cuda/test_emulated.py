@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import onnx
 import pytest
 from tests.plugins.native import needs, program
 
@@ -54,6 +55,33 @@ def _validate(name: str, precision: str, folder: Path, shapes: list[tuple[int, i
 )
 def test_zoo_model(name: str, precision: str, tmp_path: Path) -> None:
     _validate(name, precision, tmp_path, [(1, 5)])
+
+
+def _departure(path: Path, checkpoint: str, length: int) -> str | None:
+    """Say where the runtime first leaves the tolerance, with the result of every `hsm` operator made visible."""
+    from hsm_export.runtimes import get
+    from hsm_export.runtimes.routing import instrument
+    from hsm_export.runtimes.runtime import RunContext
+    from hsm_export.validation.cases import shaped_cases
+    from hsm_export.validation.localising import first_departure
+    from hsm_export.validation.model_file import open_model
+    from hsm_export.validation.sources import open_source
+
+    file = open_model(path)
+    model, routed = instrument(file.model)
+    context = RunContext(model, file.path.parent, file.precision, open_source(checkpoint).load, routed)
+    runtimes = (get("torch64"), get("torch"), get("cuda-emulated"))
+    return first_departure(file, context, runtimes, shaped_cases(file, [(1, length)])[0])
+
+
+@pytest.mark.parametrize("name", ["hsm-hybrid-lm", "taylor-shift-lm"])
+def test_every_layer_agrees(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.onnx"
+    hsm_export.export(f"zoo:{name}", output=path)
+    operators = [node.name for node in onnx.load(path).graph.node if node.domain == "hsm"]
+    said = _departure(path, f"zoo:{name}", 7)
+    assert said is not None
+    assert said.startswith(f"up to {operators[-1]} ")
 
 
 @pytest.mark.slow
