@@ -244,11 +244,15 @@ def _unpack(download: Download, archive: Path, target: Path) -> None:
 
 
 def _run(download: Download, command: list[str], folder: Path) -> str:
-    """Run a tool in `folder` and return what it printed."""
+    """Run a tool in `folder` and return what it printed.
+
+    PYTHONPATH is left out: pip builds packages with one that hides the environment's own packages, pip among them.
+    """
     tool = command[0]
     if shutil.which(tool) is None:
         raise FetchError(f"{tool} is not installed, and {download.name} needs it", "use a Debian-like system")
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise FetchError(
