@@ -6,8 +6,8 @@
 
 namespace hsm::testing {
 
-thread_local std::size_t failing_allocation = 0;
-thread_local std::size_t allocations = 0;
+constinit thread_local std::size_t failing_allocation = 0;
+constinit thread_local std::size_t allocations = 0;
 
 }  // namespace hsm::testing
 

@@ -6,8 +6,8 @@
 namespace hsm::testing {
 
 // The allocation of this thread that fails, counted from 1; 0: none.
-extern thread_local std::size_t failing_allocation;
+extern constinit thread_local std::size_t failing_allocation;
 // Allocations counted so far, while one is to fail.
-extern thread_local std::size_t allocations;
+extern constinit thread_local std::size_t allocations;
 
 }  // namespace hsm::testing
