@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..building.result import SCHEMA, SCHEMA_VERSION, side_file_path
 from ..errors import BadInputError
-from ..files import sha256
+from ..files import read_document, sha256
 from .onnx_file import inspect_onnx
 from .result import Border, EngineResult, OnnxResult
 from .state import state_table
 
 _FLAGS = ("strip_weights", "weight_streaming", "refit", "version_compatible", "experimental")
-_MAX_BYTES = 16 * 1024 * 1024
 
 
 def inspect_engine(path: Path) -> EngineResult:
@@ -45,20 +43,7 @@ def read_side_file(side_file: Path, engine: Path) -> dict[str, Any]:
             f"{engine} has no side file {side_file.name}, and an engine itself can only be read with a GPU",
             "keep the JSON file that `hsm-export build` writes beside the engine",
         )
-    if side_file.stat().st_size > _MAX_BYTES:
-        raise BadInputError(f"{side_file} is too large for the side file of an engine")
-    try:
-        data = json.loads(side_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInputError(f"{side_file} is not valid JSON: {error}", "build the engine again") from error
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise BadInputError(f"{side_file} is not the side file of an engine", "build the engine again")
-    if data.get("schema_version") != SCHEMA_VERSION:
-        raise BadInputError(
-            f"{side_file} has schema version {data.get('schema_version')!r}; this version reads {SCHEMA_VERSION}",
-            "use the version of hsm-export that built the engine",
-        )
-    return data
+    return read_document(side_file, SCHEMA, SCHEMA_VERSION, "the side file of an engine", "build the engine again")
 
 
 def _describe(path: Path, side_file: Path, data: Mapping[str, Any]) -> EngineResult:

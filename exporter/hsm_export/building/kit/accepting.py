@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from ...errors import BadInputError, HsmExportError, NumbersDifferError
-from ...files import atomic_path, sha256
+from ...files import atomic_path, read_document, sha256
 from ..portable.compiling import RefusedError
 from ..portable.judging import Verdict, judge
 from ..portable.kit import ENGINE, KIT_FILE, OUTPUTS, REFERENCES, RESULT_FILE, RESULT_SCHEMA, RESULT_VERSION, read_kit
 from ..result import BuilderWarning, BuildResult, NumbersCheck, describe, write_side_file
-from .manifest import Manifest, read_json, read_manifest
+from .manifest import Manifest, read_manifest
 
 # A header of an .npy file takes this at most.
 _HEADER_BYTES = 4096
@@ -52,7 +52,9 @@ def accept_kit(
     manifest = read_manifest(kit)
     _check_kit(kit)
     report("checking the result")
-    record = read_json(_plain_file(folder, RESULT_FILE), RESULT_SCHEMA, RESULT_VERSION)
+    record = read_document(
+        _plain_file(folder, RESULT_FILE), RESULT_SCHEMA, RESULT_VERSION, f"a {RESULT_SCHEMA} file", _AGAIN
+    )
     try:
         return _accept(kit, folder, manifest, record, output)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BadInputError
-from ...files import require_file
+from ...files import read_document, require_file
 from ..options import Options
 from ..plan import Plan
 from ..portable.kit import KIT_FILE, digest
@@ -18,7 +18,6 @@ from ..source import Source, Tensor
 from ..targets import EXTRAS, MODULES
 
 SCHEMA, SCHEMA_VERSION = "hsm-export.kit", 1
-_MAX_BYTES = 64 * 1024 * 1024
 # What pip calls the packages that a kit needs on the GPU machine.
 _PACKAGES = {"tensorrt": "tensorrt-cu13", "tensorrt-rtx": "tensorrt-rtx-cu13"}
 
@@ -69,7 +68,7 @@ def read_manifest(kit: Path) -> Manifest:
         BadInputError: it is missing, damaged, or of a newer version.
     """
     path = require_file(kit / KIT_FILE, "the kit's manifest")
-    data = read_json(path, SCHEMA, SCHEMA_VERSION)
+    data = read_document(path, SCHEMA, SCHEMA_VERSION, f"a {SCHEMA} file", "write the kit again")
     try:
         files = {str(name): str(entry["sha256"]) for name, entry in data["files"].items()}
         cases = [
@@ -81,28 +80,6 @@ def read_manifest(kit: Path) -> Manifest:
         raise BadInputError(
             f"{path} is not a kit's manifest: {type(error).__name__} {error}", "write the kit again"
         ) from error
-
-
-def read_json(path: Path, schema: str, version: int) -> dict[str, Any]:
-    """Read a JSON file of ours.
-
-    Raises:
-        BadInputError: it is too large, no JSON, of another schema or a newer version.
-    """
-    if path.stat().st_size > _MAX_BYTES:
-        raise BadInputError(f"{path} is too large to be a file of a kit")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInputError(f"{path} is not valid JSON: {error}", "run the kit again") from error
-    if not isinstance(data, dict) or data.get("schema") != schema:
-        raise BadInputError(f"{path} is not a {schema} file", "check the path")
-    if data.get("schema_version") != version:
-        raise BadInputError(
-            f"{path} has schema version {data.get('schema_version')!r}; this version reads {version}",
-            "use the version of hsm-export that wrote the kit",
-        )
-    return data
 
 
 def file_digests(kit: Path) -> dict[str, str]:
