@@ -1,0 +1,402 @@
+"""What `diff` returns: how far apart runtimes are, at which node they part, and where every threshold comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..results import Result
+
+# Upper bounds of the histogram's buckets in units in the last place; what lies beyond the last one has a bucket too.
+ULP_BUCKETS = (0, 1, 2, 4, 8, 16, 64, 256, 1024, 4096, 65536)
+
+
+@dataclass(frozen=True)
+class Threshold(Result):
+    """The largest error allowed, and where it comes from: the largest of its terms.
+
+    Attributes:
+        value: largest absolute error allowed.
+        native: twice the error that native precision makes on the same inputs.
+        native_by: who was measured: "torch" or "onnx-reference", "" when neither can run the node.
+        condition: twice the change of the float64 result when the inputs are rounded at random in the file's precision.
+        floor: 4 eps(T) max|reference|.
+    """
+
+    value: float
+    native: float
+    native_by: str
+    condition: float
+    floor: float
+
+    @property
+    def source(self) -> str:
+        """Which term decided: "native", "condition" or "floor"."""
+        terms = {"native": self.native, "condition": self.condition, "floor": self.floor}
+        return max(terms, key=lambda name: terms[name])
+
+
+@dataclass(frozen=True)
+class Errors(Result):
+    """One tensor against its reference, over the elements that can be compared.
+
+    Attributes:
+        max_abs, mean_abs, max_rel, cosine: absolute and relative errors and cosine similarity of the whole tensors.
+        scale: max|reference|.
+        worst_index: the element with the largest error, or the first wrong NaN or infinity.
+        value, reference: both numbers there.
+        ulps: number of elements whose error in units in the last place of the file's precision is at most that of
+            `ULP_BUCKETS`, one number a bucket, and one more for what lies beyond; () where it was not counted.
+    """
+
+    max_abs: float
+    mean_abs: float
+    max_rel: float
+    cosine: float
+    scale: float
+    worst_index: tuple[int, ...]
+    value: float
+    reference: float
+    ulps: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class OutputDiff(Result):
+    """One output of one runtime in one case, against the reference.
+
+    Attributes:
+        runtime, output, case: names.
+        input_shapes: shape of every input.
+        shape: shape of the output.
+        errors: how far apart.
+        threshold: how far apart it may be.
+        reason: why it differs; None when it does not.
+    """
+
+    runtime: str
+    output: str
+    case: str
+    input_shapes: dict[str, tuple[int, ...]]
+    shape: tuple[int, ...]
+    errors: Errors
+    threshold: Threshold
+    reason: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the output meets its threshold."""
+        return self.reason is None
+
+    @property
+    def severity(self) -> float:
+        """Error in units of the threshold."""
+        return _ratio(self.errors.max_abs, self.threshold.value)
+
+
+@dataclass(frozen=True)
+class LayerDiff(Result):
+    """One tensor that one node of the graph writes, in one runtime and case.
+
+    Attributes:
+        index: position of the node in the graph, from 0.
+        node, operator, domain, tensor: names; a segment that stands for a whole module has its path as `node`.
+        runtime, case: names.
+        shape: shape of the tensor.
+        dtype: its type in the file: "float32", "float16" or "bfloat16".
+        total: largest error against the reference.
+        inherited: largest difference that the node's maths in float64 makes of the errors of its inputs.
+        own: largest error of the node itself: against its maths in float64 on the very inputs that this runtime fed
+            to it. None where the runtime does not show these inputs.
+        amplification: relative inherited error over the largest relative error of the inputs; None without errors.
+        threshold: what `own` may be; None where `own` is.
+        errors: the own error in detail (the total one where `own` is None).
+        reason: why the node is at fault; None when it is not.
+    """
+
+    index: int
+    node: str
+    operator: str
+    domain: str
+    tensor: str
+    runtime: str
+    case: str
+    shape: tuple[int, ...]
+    dtype: str
+    total: float
+    inherited: float | None
+    own: float | None
+    amplification: float | None
+    threshold: Threshold | None
+    errors: Errors
+    reason: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the node keeps to its threshold."""
+        return self.reason is None
+
+    @property
+    def severity(self) -> float:
+        """Own error in units of the threshold; 0 where there is none."""
+        if self.own is None or self.threshold is None:
+            return 0.0
+        return _ratio(self.own, self.threshold.value)
+
+
+@dataclass(frozen=True)
+class Culprit(Result):
+    """The first node whose own error exceeds its threshold.
+
+    Attributes:
+        runtime: where; "onnx64" means the file itself: its maths is not the source model's.
+        layer: the measurement.
+        attributes: the node's attributes as text.
+        input_shapes: shapes of the node's inputs by tensor name.
+        consequences: how many later nodes exceed theirs too.
+        repro: folder with an ONNX file of that one node, its real inputs and its right outputs; None when not written.
+        command: the command that runs it; "" when not written.
+    """
+
+    runtime: str
+    layer: LayerDiff
+    attributes: dict[str, str]
+    input_shapes: dict[str, tuple[int, ...]]
+    consequences: int = 0
+    repro: str | None = None
+    command: str = ""
+
+    @property
+    def line(self) -> str:
+        """One line that names the node, its operator, the worst element and both values."""
+        item = self.layer
+        index = ", ".join(map(str, item.errors.worst_index))
+        return (
+            f"{self.runtime}: {item.node} ({item.operator}) is the first node at fault: {item.tensor}[{index}] is "
+            f"{item.errors.value:.6g}, its maths on the same inputs gives {item.errors.reference:.6g} ({item.reason})"
+        )
+
+
+@dataclass(frozen=True)
+class LanguageMetrics(Result):
+    """What the differences mean for a language model.
+
+    Attributes:
+        tokens: predictions compared.
+        top1_agreement: share of positions whose most probable token is the reference's.
+        kl: mean KL(reference || runtime) in nats; kl_max: the largest of a position.
+        perplexity, reference_perplexity: of the text that was fed; None when the inputs were not text.
+        greedy_tokens: tokens that were generated greedily.
+        first_divergence: index of the first generated token that differs; None when all are the same.
+        diverging: (reference's token, runtime's token, reference's margin between both in logits) there, or None.
+    """
+
+    tokens: int
+    top1_agreement: float
+    kl: float
+    kl_max: float
+    perplexity: float | None = None
+    reference_perplexity: float | None = None
+    greedy_tokens: int = 0
+    first_divergence: int | None = None
+    diverging: tuple[int, int, float] | None = None
+
+
+@dataclass(frozen=True)
+class FlippedPrediction(Result):
+    """An example that a runtime classifies differently.
+
+    Attributes:
+        case: which inputs.
+        row: the example in them.
+        reference, runtime: classes.
+        label: the right class; None when it is not known.
+        margin: the reference's difference of both classes' logits.
+    """
+
+    case: str
+    row: int
+    reference: int
+    runtime: int
+    label: int | None
+    margin: float
+
+
+@dataclass(frozen=True)
+class ClassifierMetrics(Result):
+    """What the differences mean for a classifier.
+
+    Attributes:
+        examples: predictions compared.
+        flips: those that differ, the first 20.
+        flipped: how many differ.
+        accuracy, reference_accuracy: share of right ones; None without labels.
+    """
+
+    examples: int
+    flipped: int
+    flips: tuple[FlippedPrediction, ...]
+    accuracy: float | None = None
+    reference_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class RuntimeDiff(Result):
+    """What one runtime did.
+
+    Attributes:
+        runtime: its name.
+        verdict: "same", "differs", "skipped" or "failed".
+        outputs: for every case and output, how far it is from the reference.
+        layers: with `layers`, every node's tensors in graph order, for the case that shows most.
+        culprit: the first node at fault, None when there is none or none was looked for.
+        language, classifier: what the differences mean; None for other models.
+        flips: expert choices that differ from the reference's, of `choices`; 0 of 0 without experts.
+        reason: why it was skipped or failed, or what differs worst.
+        notes: what a reader should know, such as "exposing tensors changes its numbers".
+        seconds: time of the model's runs.
+        peak_bytes: largest resident memory while it ran, None where it was not measured.
+    """
+
+    runtime: str
+    verdict: str
+    outputs: tuple[OutputDiff, ...] = ()
+    layers: tuple[LayerDiff, ...] = ()
+    culprit: Culprit | None = None
+    language: LanguageMetrics | None = None
+    classifier: ClassifierMetrics | None = None
+    flips: int = 0
+    choices: int = 0
+    reason: str | None = None
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+
+    @property
+    def worst(self) -> OutputDiff | None:
+        """The output nearest to, or furthest beyond, its threshold."""
+        return max(self.outputs, key=lambda item: item.severity, default=None)
+
+
+@dataclass(frozen=True)
+class Bisection(Result):
+    """The smallest set of nodes that makes an output fail.
+
+    Attributes:
+        good, bad: the two ways to run a node ("ort" and "ort-fused", "fp32" and "fp16", …): with every node run the
+            good way the output passes, with every node the bad way it fails.
+        nodes: (name, operator) of the nodes that, run the bad way, make it fail; leaving any out lets it pass.
+        runs: runs of the whole graph that it took.
+        candidates: nodes that could be to blame.
+        error: error of the output with only `nodes` run the bad way.
+        tolerance: the error up to which a run passes, above the noise of repeated runs.
+        noise: largest difference between repeated runs of the same choice.
+        reason: why nothing was found; None when something was.
+    """
+
+    good: str
+    bad: str
+    nodes: tuple[tuple[str, str], ...]
+    runs: int
+    candidates: int
+    error: float
+    tolerance: float
+    noise: float
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Regression(Result):
+    """Something that got worse since a baseline.
+
+    Attributes:
+        what: "output", "layer", "metric" or "verdict".
+        name: which: runtime, then output, node or metric.
+        before, after: errors or values.
+    """
+
+    what: str
+    name: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Environment(Result):
+    """Where it ran: versions by package, processor, cores, operating system, time in ISO 8601, and the command."""
+
+    versions: dict[str, str]
+    processor: str
+    cores: int
+    system: str
+    time: str
+    command: str
+
+
+@dataclass(frozen=True)
+class DiffResult(Result):
+    """The outcome of `diff` on one file in several runtimes.
+
+    Attributes:
+        schema: version of the JSON form.
+        model, sha256: the ONNX file.
+        against: the source that it was exported from; None without one.
+        precision: "fp32", "fp16" or "bf16".
+        task: "language_model", "classification" or "".
+        reference: the runtime whose numbers count as right.
+        baseline: the runtime whose error, doubled, sets the outputs' thresholds.
+        passed: no runtime differs, no rule of `fail_on` holds, and at least one runtime was compared.
+        runtimes: a report per runtime.
+        cases: the inputs in words.
+        layer_case: the case that was compared layer by layer; "" without layers.
+        bisections: what `bisect` found.
+        regressions: what got worse since the baseline report.
+        fail_on: rules that were asked for; violated: the sentences of those that hold.
+        problems: failures that are not a number; warnings, notes: what a reader should know.
+        environment: where it ran.
+        complete: False when a cap on time or memory ended it early; a note says at what.
+        seconds: time that all took.
+    """
+
+    model: str
+    sha256: str
+    against: str | None
+    precision: str
+    task: str
+    reference: str
+    baseline: str
+    passed: bool
+    runtimes: tuple[RuntimeDiff, ...]
+    cases: tuple[str, ...]
+    environment: Environment
+    layer_case: str = ""
+    bisections: tuple[Bisection, ...] = ()
+    regressions: tuple[Regression, ...] = ()
+    fail_on: tuple[str, ...] = ()
+    violated: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    complete: bool = True
+    seconds: float = 0.0
+    schema: int = field(default=1)
+
+    @property
+    def culprits(self) -> tuple[Culprit, ...]:
+        """The nodes at fault: the file's own first, then one a runtime."""
+        found = [runtime.culprit for runtime in self.runtimes if runtime.culprit is not None]
+        return tuple(sorted(found, key=lambda item: item.runtime != "onnx64"))
+
+    @property
+    def summary(self) -> str:
+        """One line: the verdict, and the worst that happened."""
+        if self.passed:
+            return f"{self.model}: every runtime keeps the numbers of {self.reference}"
+        if self.culprits:
+            return self.culprits[0].line
+        reasons = [runtime.reason for runtime in self.runtimes if runtime.verdict in ("differs", "failed")]
+        return next((text for text in (*reasons, *self.problems, *self.violated) if text), "it did not pass")
+
+
+def _ratio(error: float, allowed: float) -> float:
+    if error == 0.0:
+        return 0.0
+    return error / allowed if allowed > 0 else float("inf")
