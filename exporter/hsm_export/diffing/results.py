@@ -254,6 +254,7 @@ class RuntimeDiff(Result):
         notes: what a reader should know, such as "exposing tensors changes its numbers".
         seconds: time of the model's runs.
         peak_bytes: largest resident memory while it ran, None where it was not measured.
+        noise: largest difference between repeated runs on the same inputs; None where nothing was repeated.
     """
 
     runtime: str
@@ -269,6 +270,7 @@ class RuntimeDiff(Result):
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     peak_bytes: int | None = None
+    noise: float | None = None
 
     @property
     def worst(self) -> OutputDiff | None:
