@@ -1,5 +1,5 @@
-// The C interface over the C++ one.
-#include "hsm_runtime.h"
+// The C interface over the C++ one: bundles, options and sessions.
+#include "runtime/c_api.h"
 
 #include <algorithm>
 #include <charconv>
@@ -10,22 +10,18 @@
 #include <utility>
 #include <vector>
 
-#include "hsm_runtime/session.h"
-#include "runtime/error.h"
-
 struct hsmrt_bundle {
   hsm_runtime::Bundle bundle;
 };
 struct hsmrt_options {
   hsm_runtime::SessionOptions options;
 };
-struct hsmrt_session {
-  hsm_runtime::Session session;
-};
 
 namespace {
 
 using hsm::runtime::fail;
+using hsm::runtime::c_api::call;
+using hsm::runtime::c_api::given;
 using hsm_runtime::Code;
 using hsm_runtime::Dimension;
 using hsm_runtime::NamedTensor;
@@ -35,33 +31,6 @@ using hsm_runtime::Status;
 using hsm_runtime::TensorInfo;
 
 static_assert(HSMRT_INTERNAL == static_cast<int>(Code::kInternal));
-
-std::int32_t report(const Status& status, hsmrt_error* error) {
-  if (error != nullptr) {
-    const std::size_t length = std::min(status.message().size(), sizeof error->message - 1);
-    std::memcpy(error->message, status.message().data(), length);
-    error->message[length] = '\0';
-  }
-  return static_cast<std::int32_t>(status.code());
-}
-
-// Runs `body`, which throws Error or returns a Status.
-template <typename F>
-std::int32_t call(hsmrt_error* error, F&& body) noexcept {
-  Status status;
-  try {
-    status = body();
-  } catch (...) {
-    status = hsm::runtime::current_status();
-  }
-  return report(status, error);
-}
-
-template <typename T>
-const T& given(const T* pointer, const char* what) {
-  if (pointer == nullptr) fail(Code::kInvalidArgument, std::string(what) + " is NULL");
-  return *pointer;
-}
 
 Part part_of(std::int32_t part) {
   if (part != HSMRT_MODEL && part != HSMRT_DECODE) fail(Code::kInvalidArgument, "a bundle has no part of that number");
@@ -133,6 +102,15 @@ const Dimension* dimension_of(const hsmrt_session* session, std::int32_t side, s
 }
 
 }  // namespace
+
+std::int32_t hsm::runtime::c_api::report(const Status& status, hsmrt_error* error) noexcept {
+  if (error != nullptr) {
+    const std::size_t length = std::min(status.message().size(), sizeof error->message - 1);
+    std::memcpy(error->message, status.message().data(), length);
+    error->message[length] = '\0';
+  }
+  return static_cast<std::int32_t>(status.code());
+}
 
 uint32_t hsmrt_abi_version(void) { return 1; }
 const char* hsmrt_version(void) { return HSM_RUNTIME_VERSION; }

@@ -113,14 +113,15 @@ def test_both_readers_agree_on_bundles_from_anybody(good: Path, tmp_path: Path) 
 @needs("c++")
 @needs("cmake")
 def test_the_examples_build_and_run(language_bundle: Path, tmp_path: Path) -> None:
-    for name in ("classify", "classify_c", "generate", "serve_8_threads"):
+    for name in ("classify", "classify_c", "generate", "generate_c", "serve_8_threads"):
         build = tmp_path / name
         made = run(str(program("cmake")), "-S", EXAMPLES / name, "-B", build, f"-DCMAKE_PREFIX_PATH={PREFIX}")
         assert made.returncode == 0, made.stderr
         compiled = run(str(program("cmake")), "--build", build)
         assert compiled.returncode == 0, compiled.stdout
-    generated = run(tmp_path / "generate" / "generate", language_bundle, "Hi", "5")
-    assert generated.returncode == 0 and generated.stdout.startswith("Hi"), generated.stderr
+    for name in ("generate", "generate_c"):
+        generated = run(tmp_path / name / name, language_bundle, "Hi", "5")
+        assert generated.returncode == 0 and generated.stdout.startswith("Hi"), generated.stderr
     served = run(tmp_path / "serve_8_threads" / "serve_8_threads", language_bundle, "20")
     assert served.returncode == 0 and "160 requests, 0 wrong" in served.stdout, served.stderr
     for name in ("classify", "classify_c"):

@@ -2,7 +2,7 @@
  *
  * Functions that can fail return a code (0 is success, the others are those of hsm_runtime/status.h) and put one
  * sentence into `error`, which may be NULL. Nothing throws, prints or ends the process. Text that a function returns
- * belongs to its object. Sessions and bundles may be used by several threads at once; options may not.
+ * belongs to its object. Sessions and bundles may be used by several threads at once; options and generators may not.
  *
  * Functions and members are only ever added, at the end: a program that was compiled with an older header keeps working
  * with a newer library of the same hsmrt_abi_version().
@@ -112,6 +112,54 @@ HSMRT_API const char* hsmrt_session_dimension(const hsmrt_session* session, int3
  * out. */
 HSMRT_API int32_t hsmrt_session_run(const hsmrt_session* session, const hsmrt_tensor* inputs, size_t input_count,
                                     const hsmrt_tensor* outputs, size_t output_count, hsmrt_error* error);
+
+/* Generation with a decoding model: B sequences that advance together, each from its own position. One thread at a time
+ * may use a generator, and any number of generators one session, which may be closed before them. */
+typedef struct hsmrt_generator hsmrt_generator;
+
+/* `session` is of HSMRT_DECODE. capacity: tokens that a row must be able to reach; needed when the file leaves its
+ * caches' size open, else 0. */
+HSMRT_API int32_t hsmrt_generator_create(const hsmrt_session* session, int64_t batch, int64_t capacity,
+                                         hsmrt_generator** generator, hsmrt_error* error);
+HSMRT_API void hsmrt_generator_close(hsmrt_generator* generator);
+
+/* B, and the V tokens that the logits tell apart. */
+HSMRT_API int64_t hsmrt_generator_batch(const hsmrt_generator* generator);
+HSMRT_API int64_t hsmrt_generator_vocabulary(const hsmrt_generator* generator);
+/* Tokens that a row may reach; 0 where nothing limits it. */
+HSMRT_API int64_t hsmrt_generator_capacity(const hsmrt_generator* generator);
+/* Bytes of the states of all rows. */
+HSMRT_API size_t hsmrt_generator_state_bytes(const hsmrt_generator* generator);
+/* Tokens that each row has read: B numbers, at the same place as long as the generator is open. */
+HSMRT_API const int64_t* hsmrt_generator_positions(const hsmrt_generator* generator);
+
+/* Reads prompts: `count` tokens, the same number for each row, row by row, right-padded, of which `lengths` (B, or NULL
+ * for all) are valid. A row of length 0 stands still. Nothing has changed when it fails, but after HSMRT_RUN_FAILED:
+ * then reset. */
+HSMRT_API int32_t hsmrt_generator_prefill(hsmrt_generator* generator, const int64_t* tokens, size_t count,
+                                          const int64_t* lengths, hsmrt_error* error);
+/* Reads one token of each row, so `count` is B; -1 lets a row stand still. Allocates nothing in this library. */
+HSMRT_API int32_t hsmrt_generator_step(hsmrt_generator* generator, const int64_t* tokens, size_t count,
+                                       hsmrt_error* error);
+
+/* V logits of a row's last token, valid until the next call that reads; NULL for a row that is not there. Unspecified
+ * for a row that stood still. */
+HSMRT_API const float* hsmrt_generator_logits(const hsmrt_generator* generator, int64_t row);
+/* Chooses a row's next token. temperature: 0 takes the likeliest; top_k: 0 means all; top_p: 1 means all; uniform: a
+ * random number in [0, 1) of the caller's. */
+HSMRT_API int32_t hsmrt_generator_sample(hsmrt_generator* generator, int64_t row, double temperature, int64_t top_k,
+                                         double top_p, double uniform, int64_t* token, hsmrt_error* error);
+
+/* Takes back the last `tokens` of a row, where the state allows it. */
+HSMRT_API int32_t hsmrt_generator_rollback(hsmrt_generator* generator, int64_t row, int64_t tokens, hsmrt_error* error);
+/* Copies one row's sequence over another's. */
+HSMRT_API int32_t hsmrt_generator_fork(hsmrt_generator* generator, int64_t source, int64_t target, hsmrt_error* error);
+/* Starts a row anew. */
+HSMRT_API int32_t hsmrt_generator_reset(hsmrt_generator* generator, int64_t row, hsmrt_error* error);
+
+/* All states and positions as a .safetensors file, and back; the model and B must be the same. */
+HSMRT_API int32_t hsmrt_generator_save(const hsmrt_generator* generator, const char* path, hsmrt_error* error);
+HSMRT_API int32_t hsmrt_generator_load(hsmrt_generator* generator, const char* path, hsmrt_error* error);
 
 #ifdef __cplusplus
 }
