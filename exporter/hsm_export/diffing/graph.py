@@ -1,0 +1,196 @@
+"""The data flow of a graph: its nodes as layers, and single nodes or segments as models of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import onnx
+from onnx import TensorProto, helper
+
+FLOATS: dict[int, str] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16",
+}
+_PRECISIONS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node whose results depend on the graph's inputs.
+
+    Attributes:
+        index: its position in the graph.
+        node, operator, domain: names.
+        inputs: the tensors it reads that depend on the graph's inputs too, also inside its subgraphs; each once.
+        outputs: the floating-point tensors that it writes.
+        attributes: its attributes as text.
+    """
+
+    index: int
+    node: str
+    operator: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, str]
+
+
+class LayerGraph:
+    """The main graph of a model.
+
+    Args:
+        model: an ONNX model; its external data is not read.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self._values = tensor_infos(model)
+        self.types = {name: value.type.tensor_type.elem_type for name, value in self._values.items()}
+        self._varying = {value.name for value in model.graph.input} - {item.name for item in model.graph.initializer}
+        self._producers: dict[str, int] = {}
+        self._nodes = list(model.graph.node)
+        self._initializers = {item.name: item for item in model.graph.initializer}
+        self._sparse = {item.values.name: item for item in model.graph.sparse_initializer}
+        layers = []
+        for index, node in enumerate(self._nodes):
+            reads = tuple(dict.fromkeys(name for name in reads_of(node) if name in self._varying))
+            self._producers.update((name, index) for name in node.output if name)
+            if reads or _is_random(node):
+                self._varying.update(name for name in node.output if name)
+                layers.append(self._layer(index, node, reads))
+        self.layers = tuple(layers)
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[int, ...]]:
+        """Indices of the nodes that read each tensor."""
+        found: dict[str, list[int]] = {}
+        for index, node in enumerate(self._nodes):
+            for name in set(reads_of(node)):
+                found.setdefault(name, []).append(index)
+        return {name: tuple(indices) for name, indices in found.items()}
+
+    def precision(self, tensor: str) -> str:
+        """Return the precision of a tensor, "fp32" where its type is not known."""
+        return _PRECISIONS.get(self.types.get(tensor, TensorProto.FLOAT), "fp32")
+
+    def dtype(self, tensor: str) -> str:
+        """Return the name of a tensor's floating-point type."""
+        return FLOATS.get(self.types.get(tensor, TensorProto.FLOAT), "float32")
+
+    def borders(self, indices: Iterable[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return what nodes read from outside that depends on the inputs, and what others read of their results."""
+        inside = set(indices)
+        reads: dict[str, None] = {}
+        writes: dict[str, None] = {}
+        results = {value.name for value in self.model.graph.output}
+        for index in sorted(inside):
+            node = self._nodes[index]
+            for name in reads_of(node):
+                if name in self._varying and self._producers.get(name) not in inside:
+                    reads[name] = None
+            for name in node.output:
+                if name in results or set(self.readers.get(name, ())) - inside:
+                    writes[name] = None
+        return tuple(reads), tuple(writes)
+
+    def extract(self, indices: Collection[int], outputs: Iterable[str] | None = None) -> onnx.ModelProto:
+        """Return nodes as a model of their own, with the weights that they read and the functions of the file.
+
+        What they read from outside becomes an input, unless it depends on weights alone: its nodes come along.
+
+        Args:
+            indices: positions of the nodes.
+            outputs: its outputs; None means what other nodes read, and all results of a single node.
+        """
+        inputs, written = self.borders(indices)
+        if outputs is None:
+            single = self._nodes[next(iter(indices))] if len(indices) == 1 else None
+            outputs = tuple(name for name in single.output if name) if single is not None else written
+        nodes = [self._nodes[index] for index in sorted(self._with_constants(indices))]
+        names = {name for node in nodes for name in reads_of(node)}
+        graph = helper.make_graph(
+            nodes,
+            "layer",
+            [self._value(name) for name in inputs],
+            [self._value(name) for name in outputs],
+            [self._initializers[name] for name in sorted(names) if name in self._initializers],
+            sparse_initializer=[self._sparse[name] for name in sorted(names) if name in self._sparse],
+        )
+        model = helper.make_model(graph, opset_imports=list(self.model.opset_import), functions=self.model.functions)
+        model.ir_version = self.model.ir_version
+        return model
+
+    def _with_constants(self, indices: Collection[int]) -> set[int]:
+        """Add the nodes that make what these read from weights alone."""
+        needed = set(indices)
+        waiting = list(indices)
+        while waiting:
+            for name in reads_of(self._nodes[waiting.pop()]):
+                producer = self._producers.get(name)
+                if producer is not None and name not in self._varying and producer not in needed:
+                    needed.add(producer)
+                    waiting.append(producer)
+        return needed
+
+    def _value(self, name: str) -> onnx.ValueInfoProto:
+        known = self._values.get(name)
+        return known if known is not None else helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+
+    def _layer(self, index: int, node: onnx.NodeProto, reads: tuple[str, ...]) -> Layer:
+        floats = tuple(name for name in node.output if name and self.types.get(name, TensorProto.FLOAT) in FLOATS)
+        attributes = {item.name: _attribute_text(item) for item in node.attribute}
+        return Layer(index, node_name(node, index), node.op_type, node.domain, reads, floats, attributes)
+
+
+def node_name(node: onnx.NodeProto, index: int) -> str:
+    """Return a node's name, or one made of its operator and position."""
+    return node.name or f"{node.op_type}_{index}"
+
+
+def tensor_infos(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    """Return types and shapes of the main graph's tensors as far as the file or shape inference tells them."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except Exception:  # inference is a help, not a condition: operators of other domains may stop it
+        inferred = model
+    graph = inferred.graph
+    weights = graph.initializer
+    infos = {item.name: helper.make_tensor_value_info(item.name, item.data_type, item.dims) for item in weights}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        if value.type.tensor_type.elem_type:
+            infos[value.name] = value
+    return infos
+
+
+def reads_of(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names of the tensors that a node reads, those captured by its subgraphs included."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from _captures(graph)
+
+
+def _captures(graph: onnx.GraphProto) -> Iterator[str]:
+    own = {value.name for value in graph.input} | {item.name for item in graph.initializer}
+    own |= {name for node in graph.node for name in node.output}
+    for node in graph.node:
+        yield from (name for name in reads_of(node) if name not in own)
+    yield from (value.name for value in graph.output if value.name not in own)
+
+
+def _is_random(node: onnx.NodeProto) -> bool:
+    return node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
+
+
+def _attribute_text(attribute: onnx.AttributeProto) -> str:
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, TensorProto):
+        return f"tensor {helper.tensor_dtype_to_np_dtype(value.data_type).name} {list(value.dims)}"
+    if isinstance(value, onnx.GraphProto):
+        return f"graph of {len(value.node)} nodes"
+    return str(list(value) if isinstance(value, (list, tuple)) or hasattr(value, "append") else value)
