@@ -108,12 +108,18 @@ bool has_tensor(const std::vector<TensorInfo>& tensors, const std::string& name)
   return std::any_of(tensors.begin(), tensors.end(), [&](const TensorInfo& tensor) { return tensor.name == name; });
 }
 
+std::string read_cpu_file(ObjectReader& graph, const std::string& part) {
+  if (graph.value("cpu_file").is_null()) return "";
+  return graph.one_of("cpu_file", {part + ".cpu.onnx"});
+}
+
 std::optional<Graph> read_graph(ObjectReader& manifest, const std::string& part, bool decodes) {
   const json::Value& value = manifest.value(part);
   if (value.is_null()) return std::nullopt;
   const std::string where = manifest.path(part);
   ObjectReader reader(value, where);
-  Graph graph{reader.text("file"), read_tensors(reader.value("inputs"), reader.path("inputs")),
+  Graph graph{reader.text("file"), read_cpu_file(reader, part),
+              read_tensors(reader.value("inputs"), reader.path("inputs")),
               read_tensors(reader.value("outputs"), reader.path("outputs")), std::nullopt};
   if (graph.file != part + ".onnx") refuse(where, "its file is '" + graph.file + "', not " + part + ".onnx");
   if (decodes) {
@@ -204,8 +210,9 @@ std::map<std::string, FileEntry> read_files(const json::Value& value, const std:
 // Every file that something names is listed, and an engine's folder holds nothing else.
 void check_listing(const Manifest& manifest, const std::string& where) {
   std::set<std::string> named = {"self-test.safetensors"};
-  if (manifest.model) named.insert(manifest.model->file);
-  if (manifest.decode) named.insert(manifest.decode->file);
+  for (const auto* graph : {&manifest.model, &manifest.decode}) {
+    if (*graph) named.insert({(*graph)->file, (*graph)->on_cpu()});
+  }
   if (manifest.tokenizer == "huggingface") named.insert("tokenizer.json");
   for (const Engine& engine : manifest.engines) {
     if (!named.insert(engine.file).second) refuse(where, engine.file + " is described twice");

@@ -43,9 +43,12 @@ struct StateSpec {
 
 struct Graph {
   std::string file;
+  std::string cpu_file;  // an equal graph in types that CPUs compute in; "" where `file` is that
   std::vector<TensorInfo> inputs;
   std::vector<TensorInfo> outputs;
   std::optional<StateSpec> state;
+
+  const std::string& on_cpu() const { return cpu_file.empty() ? file : cpu_file; }
 };
 
 struct Engine {

@@ -45,7 +45,7 @@ std::shared_ptr<const Program> load(Backend backend, const hsm_runtime::Bundle& 
   ort::Settings settings{bundle.path(), "", options.threads, options.log};
   if (backend == Backend::kOnnxRuntimeFused) settings.kernel_library = kernel_library(options);
   const ort::Library library = ort::load(options.onnxruntime_library);
-  const MappedFile model(bundle.path(), graph.file);
+  const MappedFile model(bundle.path(), graph.on_cpu());
   return ort::load_program(library, graph, model.bytes(), std::move(settings));
 }
 

@@ -25,6 +25,7 @@ from ..results import plain
 FORMAT: Literal["hsm-bundle"] = "hsm-bundle"
 SCHEMA: Literal[1] = 1
 MANIFEST, MODEL, DECODE = "manifest.json", "model.onnx", "decode.onnx"
+CPU_VARIANTS = {"model": "model.cpu.onnx", "decode": "decode.cpu.onnx"}
 TOKENIZER, SELF_TEST, ENGINES = "tokenizer.json", "self-test.safetensors", "engines"
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 32
@@ -42,9 +43,13 @@ _LIBRARY = re.compile(r".*\.(so(\.[0-9.]+)?|dll|dylib|pyd)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """The model that reads whole sequences: its file, inputs and outputs."""
+    """The model that reads whole sequences: its file, inputs and outputs.
+
+    `cpu_file` is an equal graph in types that CPUs compute in, for models whose own they lack (bf16).
+    """
 
     file: str
+    cpu_file: str | None
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
 
@@ -54,6 +59,7 @@ class DecodeEntry:
     """The model that reads pieces with a state; `state` is what `StateSpec.to_json` writes."""
 
     file: str
+    cpu_file: str | None
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     state: Mapping[str, Any]
@@ -245,17 +251,20 @@ def _problems(manifest: Manifest) -> Iterator[str]:
 
 
 def _wrong_files(manifest: Manifest) -> Iterator[str]:
-    for name, entry in manifest.files.items():
+    for name, listed in manifest.files.items():
         if not _FILE.fullmatch(name) or name == MANIFEST:
             yield f"the file name {name!r} is not allowed in a bundle"
         if _LIBRARY.fullmatch(name):
             yield f"{name} is a shared library, which has no place in a bundle"
-        if entry.bytes < 0 or not _SHA256.fullmatch(entry.sha256):
+        if listed.bytes < 0 or not _SHA256.fullmatch(listed.sha256):
             yield f"the size or SHA-256 of {name} is malformed"
     expected = {part: name for part, name in (("model", MODEL), ("decode", DECODE)) if part in manifest.parts}
     for part, name in expected.items():
-        if manifest.parts[part].file != name:
-            yield f"{part}.file is {manifest.parts[part].file!r}, not {name}"
+        entry = manifest.parts[part]
+        if entry.file != name:
+            yield f"{part}.file is {entry.file!r}, not {name}"
+        if entry.cpu_file not in (None, CPU_VARIANTS[part]):
+            yield f"{part}.cpu_file is {entry.cpu_file!r}, not {CPU_VARIANTS[part]}"
     if manifest.self_test.file != SELF_TEST:
         yield f"self_test.file is {manifest.self_test.file!r}, not {SELF_TEST}"
     if isinstance(manifest.tokenizer, HuggingFaceTokenizer) and manifest.tokenizer.file != TOKENIZER:
@@ -268,7 +277,8 @@ def _unlisted(manifest: Manifest) -> Iterator[str]:
     if len(set(engines)) != len(engines):
         yield "an engine is described twice"
     beside = {*engines, *map(side_file, engines)}
-    named = [entry.file for entry in manifest.parts.values()] + [manifest.self_test.file, *sorted(beside)]
+    graphs = [name for entry in manifest.parts.values() for name in (entry.file, entry.cpu_file) if name is not None]
+    named = [*graphs, manifest.self_test.file, *sorted(beside)]
     if isinstance(manifest.tokenizer, HuggingFaceTokenizer):
         named.append(manifest.tokenizer.file)
     for name in named:

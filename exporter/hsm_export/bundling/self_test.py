@@ -42,6 +42,8 @@ _OTHER_SHAPES = ((1, 1), (4, 3), (3, 17))
 _MANY_ROWS = 32
 # Outputs of a model with a large vocabulary stay below so many numbers.
 _MOST_NUMBERS = 1_000_000
+# Runtimes that read the graph for CPUs where there is one, as the C++ runtime does.
+_ON_CPU = ("ort", "ort-fused")
 # The inputs of a decoding model beside its state.
 _CALL = ("tokens", "position", "lengths")
 
@@ -221,7 +223,8 @@ def _run(bundle: Bundle, part: str, runtime: Runtime, inputs: Mapping[str, Array
     from ..validation.model_file import open_model
     from ..validation.running import quiet
 
-    file = open_model(bundle.file(bundle.manifest.parts[part].file))
+    entry = bundle.manifest.parts[part]
+    file = open_model(bundle.file((runtime.name in _ON_CPU and entry.cpu_file) or entry.file))
     feed = dict(inputs)
     if part == "decode":
         assert bundle.manifest.state is not None

@@ -74,16 +74,16 @@ class Parts:
         """What a sequence carries from call to call."""
         return None if self.decode is None else state_of(self.decode)
 
-    def model_entry(self) -> ModelEntry | None:
+    def model_entry(self, cpu_file: str | None) -> ModelEntry | None:
         """Return the manifest's entry of the model."""
-        return None if self.model is None else ModelEntry(MODEL, self.model.inputs, self.model.outputs)
+        return None if self.model is None else ModelEntry(MODEL, cpu_file, self.model.inputs, self.model.outputs)
 
-    def decode_entry(self) -> DecodeEntry | None:
+    def decode_entry(self, cpu_file: str | None) -> DecodeEntry | None:
         """Return the manifest's entry of the decoding model."""
         if self.decode is None:
             return None
         state: Mapping[str, Any] = json.loads(state_of(self.decode).to_json())
-        return DecodeEntry(DECODE, self.decode.inputs, self.decode.outputs, state)
+        return DecodeEntry(DECODE, cpu_file, self.decode.inputs, self.decode.outputs, state)
 
 
 def state_of(source: Source) -> StateSpec:

@@ -13,6 +13,7 @@ from ..errors import BadInputError
 from ..files import sha256
 from ..inspection.engine_file import read_side_file
 from ..results import Result
+from .cpu_variant import check_variant
 from .manifest import DecodeEntry, ModelEntry
 from .opening import Bundle, open_bundle
 from .self_test import Check, read_self_test, run_self_test
@@ -87,7 +88,7 @@ def verify_bundle(
 
 
 def _check_part(opened: Bundle, part: str, entry: ModelEntry | DecodeEntry) -> Source:
-    """Compare an ONNX file with its entry; the weights outside it must be files of the bundle."""
+    """Compare an ONNX file, and its form for CPUs, with the entry; weights outside it must be files of the bundle."""
     source = read_source(opened.file(entry.file))
     for name in source.external_data:
         if name not in opened.manifest.files:
@@ -99,6 +100,8 @@ def _check_part(opened: Bundle, part: str, entry: ModelEntry | DecodeEntry) -> S
     )
     if not same or (isinstance(entry, DecodeEntry) and opened.manifest.state != state_of(source)):
         raise BadInputError(f"{source.path} is not the {part} that the manifest describes", _AGAIN)
+    if entry.cpu_file is not None:
+        check_variant(source, opened.file(entry.cpu_file))
     return source
 
 

@@ -13,7 +13,9 @@ from ..building.result import side_file_path
 from ..errors import BadInputError, UsageError
 from ..files import atomic_directory, replace_directory
 from ..results import Result
+from .cpu_variant import cpu_variant
 from .manifest import (
+    CPU_VARIANTS,
     DECODE,
     ENGINES,
     FORMAT,
@@ -110,7 +112,8 @@ def bundle(
         inside = scratch / folder.name
         inside.mkdir()
         _copy(inside, parts, weights, compiled, tokenizer_file)
-        manifest = _describe(inside, parts, compiled, tokens, self_test)
+        variants = _write_cpu_variants(inside, parts)
+        manifest = _describe(inside, parts, variants, compiled, tokens, self_test)
         replace_directory(inside, folder, scratch)
     return _result(folder, manifest, self_test)
 
@@ -155,7 +158,7 @@ def _copy(
     """
     copies = {name: parts.sources[part].path for part, name in _onnx_names(parts).items()}
     for name, path in weights.items():
-        if name in (*copies, MANIFEST, SELF_TEST, TOKENIZER):
+        if name in (*copies, *CPU_VARIANTS.values(), MANIFEST, SELF_TEST, TOKENIZER):
             raise BadInputError(f"a file of weights is called {name}, as another file of bundles", "export it again")
         copies[name] = path
     if tokenizer is not None:
@@ -173,9 +176,19 @@ def _onnx_names(parts: Parts) -> dict[str, str]:
     return {part: {"model": MODEL, "decode": DECODE}[part] for part in parts.sources}
 
 
+def _write_cpu_variants(folder: Path, parts: Parts) -> dict[str, str]:
+    """Write the graphs for CPUs of those that need one; return their names by "model" and "decode"."""
+    variants = {part: cpu_variant(source) for part, source in parts.sources.items()}
+    written = {part: CPU_VARIANTS[part] for part, variant in variants.items() if variant is not None}
+    for part, name in written.items():
+        (folder / name).write_bytes(cast(Any, variants[part]).SerializeToString())
+    return written
+
+
 def _describe(
     folder: Path,
     parts: Parts,
+    variants: Mapping[str, str],
     engines: Sequence[Engine],
     tokenizer: BytesTokenizer | HuggingFaceTokenizer | None,
     self_test: SelfTest,
@@ -191,8 +204,8 @@ def _describe(
         hsm_export=version("hsm-export"),
         task=cast(Any, parts.task),
         precision=cast(Any, parts.any.precision),
-        model=parts.model_entry(),
-        decode=parts.decode_entry(),
+        model=parts.model_entry(variants.get("model")),
+        decode=parts.decode_entry(variants.get("decode")),
         engines=tuple(engine.entry for engine in engines),
         tokenizer=tokenizer,
         self_test=SelfTestEntry(SELF_TEST, self_test.tolerances),

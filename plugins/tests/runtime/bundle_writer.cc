@@ -94,7 +94,7 @@ std::string write_counting_bundle(const TemporaryFolder& folder, const std::stri
   std::string manifest = manifest_of(files);
   const std::string none = "\"decode\": null";
   manifest.replace(manifest.find(none), none.size(),
-                   R"("decode": {"file": "decode.onnx",
+                   R"("decode": {"file": "decode.onnx", "cpu_file": null,
  "inputs": [{"name": "tokens", "dtype": "int64", "shape": ["batch", "length"]},
             {"name": "position", "dtype": "int64", "shape": ["batch"]},
             {"name": "lengths", "dtype": "int64", "shape": ["batch"]},
@@ -121,7 +121,7 @@ std::string manifest_of(const std::map<std::string, std::string>& files) {
               ", \"sha256\": \"" + runtime::sha256(std::as_bytes(std::span(content))) + "\"}";
   }
   return R"({"format": "hsm-bundle", "schema": 1, "hsm_export": "0.1.0", "task": "", "precision": "fp32",
- "model": {"file": "model.onnx", "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 3]}],
+ "model": {"file": "model.onnx", "cpu_file": null, "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 3]}],
            "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 3]}]},
  "decode": null, "engines": [], "tokenizer": null,
  "self_test": {"file": "self-test.safetensors", "tolerances": {"model.y": 1e-5}},

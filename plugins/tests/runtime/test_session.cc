@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <filesystem>
 #include <limits>
 #include <string>
 #include <thread>
@@ -150,6 +151,21 @@ TEST_F(SessionTest, SaysWhatOnnxRuntimeIsMissing) {
 TEST_F(SessionTest, RefusesAPartThatIsNotThere) {
   const Result<Session> session = Session::open(*bundle_, Part::kDecode, options_);
   EXPECT_EQ(session.status().code(), Code::kInvalidArgument);
+}
+
+TEST_F(SessionTest, RunsTheGraphForCpusWhereThereIsOne) {
+  auto files = good_files();
+  files["model.cpu.onnx"] = files["model.onnx"];
+  files["model.onnx"] = "in types that no CPU computes in";
+  std::string manifest = manifest_of(files);
+  const std::string none = "\"cpu_file\": null";
+  manifest.replace(manifest.find(none), none.size(), "\"cpu_file\": \"model.cpu.onnx\"");
+  const std::filesystem::path path = folder_.path() / "variant.hsm";
+  write_bundle(path, files, manifest);
+  const Result<Bundle> bundle = Bundle::open(path.string());
+  ASSERT_TRUE(bundle.ok()) << bundle.status().message();
+  const Result<Session> session = Session::open(*bundle, Part::kModel, options_);
+  EXPECT_TRUE(session.ok()) << session.status().message();
 }
 
 TEST_F(SessionTest, ServesManyThreads) {

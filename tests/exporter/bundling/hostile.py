@@ -645,7 +645,8 @@ def with_state(bundle: Path, **changes: Any) -> None:
         for part, name in (("inputs", "past.0.ring"), ("outputs", "present.0.ring"))
     }
     add(bundle, "decode.onnx", (bundle / "model.onnx").read_bytes())
-    edit(bundle, lambda manifest: manifest.update(decode={"file": "decode.onnx", **tensors, "state": state}))
+    decode = {"file": "decode.onnx", "cpu_file": None, **tensors, "state": state}
+    edit(bundle, lambda manifest: manifest.update(decode=decode))
 
 
 @case
@@ -679,8 +680,60 @@ def state_is_a_list(bundle: Path) -> None:
     edit(bundle, lambda manifest: manifest["decode"].update(state=[]))
 
 
+# Graphs for CPUs
+
+
+def with_cpu_variant(bundle: Path, name: Any = "model.cpu.onnx") -> None:
+    """Give the bundle's model another form for CPUs, described rightly but for the name."""
+    add(bundle, "model.cpu.onnx", (bundle / "model.onnx").read_bytes())
+    edit(bundle, lambda manifest: manifest["model"].update(cpu_file=name))
+
+
+@case
+def cpu_variant_outside(bundle: Path) -> None:
+    with_cpu_variant(bundle, "../model.cpu.onnx")
+
+
+@case
+def cpu_variant_by_another_name(bundle: Path) -> None:
+    with_cpu_variant(bundle, "model.onnx")
+
+
+@case
+def cpu_variant_of_another_part(bundle: Path) -> None:
+    with_cpu_variant(bundle, "decode.cpu.onnx")
+
+
+@case
+def cpu_variant_is_a_number(bundle: Path) -> None:
+    with_cpu_variant(bundle, 1)
+
+
+@case
+def cpu_variant_without_a_name(bundle: Path) -> None:
+    with_cpu_variant(bundle, "")
+
+
+@case
+def cpu_variant_that_is_not_listed(bundle: Path) -> None:
+    edit(bundle, lambda manifest: manifest["model"].update(cpu_file="model.cpu.onnx"))
+
+
+@case
+def cpu_variant_that_is_a_link(bundle: Path) -> None:
+    with_cpu_variant(bundle)
+    (bundle / "model.cpu.onnx").unlink()
+    (bundle / "model.cpu.onnx").symlink_to("model.onnx")
+
+
+@case
+def cpu_variant_left_out(bundle: Path) -> None:
+    edit(bundle, lambda manifest: manifest["model"].pop("cpu_file"))
+
+
 HARMLESS: dict[str, Case] = {
     "good": lambda bundle: None,
+    "cpu-variant": with_cpu_variant,
     "engine": with_engine,
     "engine-for-newer-gpus": lambda bundle: with_engine(bundle, architectures=["sm80+"], version="11.4.0.106"),
     "engine-for-an-unknown-gpu": lambda bundle: with_engine(bundle, architectures=[], profiles=[]),

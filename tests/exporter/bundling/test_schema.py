@@ -17,6 +17,7 @@ SCHEMA: dict[str, Any] = json.loads((files("hsm_export.bundling") / "manifest.sc
 # What a schema cannot say about a manifest whose types and names are right, though the reader refuses it: what the
 # folder holds, what contradicts something else, and names that are meant for people's eyes.
 BEYOND = {
+    "cpu-variant-that-is-a-link", "cpu-variant-that-is-not-listed",
     "name-twice", "file-twice", "model-is-not-listed", "no-model-at-all", "input-twice", "too-large",
     "engine-of-a-missing-part", "engine-that-is-not-listed", "engine-twice", "engine-whose-profile-shrinks",
     "engine-with-embedded-plugins-and-none", "engine-without-side-file", "manifest-lists-itself", "shared-library",
