@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 FLOATS: dict[int, str] = {
     TensorProto.FLOAT: "float32",
@@ -80,6 +85,57 @@ class LayerGraph:
         """Return the name of a tensor's floating-point type."""
         return FLOATS.get(self.types.get(tensor, TensorProto.FLOAT), "float32")
 
+    def info(self, tensor: str) -> onnx.ValueInfoProto:
+        """Return a tensor's name, type and shape as far as they are known, float32 where they are not."""
+        known = self._values.get(tensor)
+        return known if known is not None else helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None)
+
+    def dimensions(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+        """Return the sizes that a feed gives to the named dimensions of the graph's inputs."""
+        sizes: dict[str, int] = {}
+        for value in self.model.graph.input:
+            for dim, size in zip(value.type.tensor_type.shape.dim, np.shape(feed.get(value.name, ())), strict=False):
+                if dim.dim_param:
+                    sizes[dim.dim_param] = size
+        return sizes
+
+    def elements(self, tensor: str, sizes: Mapping[str, int]) -> int | None:
+        """Return the number of elements of a tensor with these dimensions, None where it is not known."""
+        value = self._values.get(tensor)
+        if value is None or not value.type.tensor_type.HasField("shape"):
+            return None
+        count = 1
+        for dim in value.type.tensor_type.shape.dim:
+            size = dim.dim_value if dim.HasField("dim_value") else sizes.get(dim.dim_param)
+            if size is None:
+                return None
+            count *= size
+        return count
+
+    def constants(self, index: int, folder: Path) -> dict[str, NDArray[Any]]:
+        """Return the values of a node's inputs that depend on weights alone.
+
+        Args:
+            index: the node's position.
+            folder: where external data lies.
+        """
+        names = [name for name in reads_of(self._nodes[index]) if name not in self._varying]
+        made = [name for name in names if name not in self._initializers]
+        values = {name: self._weight(name, folder) for name in names if name not in made}
+        if made:
+            makers = self._with_constants({index}) - {index}
+            nodes = [self._nodes[maker] for maker in sorted(makers)]
+            weights = {name for node in nodes for name in reads_of(node) if name in self._initializers}
+            feed = {name: self._weight(name, folder) for name in sorted(weights)}
+            graph = helper.make_graph(nodes, "constants", [self.info(n) for n in feed], [self.info(n) for n in made])
+            model = helper.make_model(graph, opset_imports=list(self.model.opset_import))
+            results: Any = ReferenceEvaluator(model).run(made, feed)
+            values.update(zip(made, results, strict=True))
+        return values
+
+    def _weight(self, name: str, folder: Path) -> NDArray[Any]:
+        return numpy_helper.to_array(self._initializers[name], str(folder))
+
     def borders(self, indices: Iterable[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return what nodes read from outside that depends on the inputs, and what others read of their results."""
         inside = set(indices)
@@ -114,8 +170,8 @@ class LayerGraph:
         graph = helper.make_graph(
             nodes,
             "layer",
-            [self._value(name) for name in inputs],
-            [self._value(name) for name in outputs],
+            [self.info(name) for name in inputs],
+            [self.info(name) for name in outputs],
             [self._initializers[name] for name in sorted(names) if name in self._initializers],
             sparse_initializer=[self._sparse[name] for name in sorted(names) if name in self._sparse],
         )
@@ -134,10 +190,6 @@ class LayerGraph:
                     needed.add(producer)
                     waiting.append(producer)
         return needed
-
-    def _value(self, name: str) -> onnx.ValueInfoProto:
-        known = self._values.get(name)
-        return known if known is not None else helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
 
     def _layer(self, index: int, node: onnx.NodeProto, reads: tuple[str, ...]) -> Layer:
         floats = tuple(name for name in node.output if name and self.types.get(name, TensorProto.FLOAT) in FLOATS)

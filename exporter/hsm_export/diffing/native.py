@@ -1,0 +1,166 @@
+"""What a single node costs in native precision: PyTorch's own operators, each in several equal ways to round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+import hsm_models.ops  # noqa: F401  (registers the operators)
+
+from ..opset import OPERATORS
+from ..opset.translation import TORCH_NAMES
+
+if TYPE_CHECKING:
+    import onnx
+
+Array = NDArray[Any]
+Tensors = list["torch.Tensor"]
+Attributes = dict[str, Any]
+Way = Callable[[list["torch.Tensor"], dict[str, Any]], "torch.Tensor"]
+
+_TYPES: dict[int, torch.dtype] = {
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.FLOAT16: torch.float16,
+    TensorProto.BFLOAT16: torch.bfloat16,
+    TensorProto.DOUBLE: torch.float64,
+}
+# Orders in which the terms of a product are added, besides torch's own.
+_ORDERS = 3
+# Elements of a product whose terms are added one by one.
+_SEQUENTIAL = 1 << 13
+
+
+def native_results(node: onnx.NodeProto, inputs: Sequence[Array | None], types: Sequence[int]) -> list[list[Array]]:
+    """Run a node in PyTorch in its own precision, in each of its equal ways to round.
+
+    Args:
+        node: the node.
+        inputs: its inputs in order; None for one that is left out.
+        types: their ONNX element types, which floating-point arrays are cast to.
+
+    Returns:
+        The results of each way, in the order of the node's outputs; empty when PyTorch has no such operator.
+    """
+    tensors = [None if array is None else _tensor(array, kind) for array, kind in zip(inputs, types, strict=True)]
+    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    with torch.inference_mode():
+        if node.domain == "hsm" and node.op_type in OPERATORS:
+            return _mixer(node.op_type, [item for item in tensors if item is not None], attributes)
+        way = _STANDARD.get(node.op_type) if node.domain == "" else None
+        if way is None or tensors[0] is None or not tensors[0].is_floating_point():
+            return []
+        given = [item for item in tensors if item is not None]
+        if node.op_type in ("MatMul", "Gemm"):
+            return [[_array(result)] for result in _products(given, attributes, way)]
+        return [[_array(way(given, attributes))]]
+
+
+def _mixer(operator: str, tensors: Tensors, attributes: Attributes) -> list[list[Array]]:
+    """Call an operator of hsm_models, TaylorShift in both of its forms."""
+    overload = getattr(torch.ops.hsm, TORCH_NAMES[operator]).default
+    names = [argument.name for argument in overload._schema.arguments]
+    given: dict[str, Any] = dict(zip([value.name for value in OPERATORS[operator].inputs], tensors, strict=True))
+    for attribute in OPERATORS[operator].attributes:
+        given[attribute.name] = attributes[attribute.name]
+    forms = ("direct", "efficient") if "form" in names else (None,)
+    results = []
+    for form in forms:
+        arguments = [form if name == "form" else given[name] for name in names]
+        result = overload(*arguments)
+        results.append([_array(item) for item in (result if isinstance(result, (tuple, list)) else (result,))])
+    return results
+
+
+def _products(tensors: Tensors, attributes: Attributes, way: Way) -> list[torch.Tensor]:
+    """Return a matrix product with its terms added in several orders, one of them strictly one after the other."""
+    a, b, *rest = tensors
+    a = a.mT if attributes.pop("transA", 0) else a
+    b = b.mT if attributes.pop("transB", 0) else b
+    results = [way([a, b, *rest], attributes)]
+    for order in range(1, _ORDERS + 1):
+        shuffled = torch.from_numpy(np.random.default_rng(order).permutation(a.shape[-1]))
+        results.append(way([a[..., shuffled], b.index_select(max(b.ndim - 2, 0), shuffled), *rest], attributes))
+    if a.ndim >= 2 and b.ndim >= 2:
+        results.append(_one_by_one(results[0], a, b, rest, attributes))
+    return results
+
+
+def _one_by_one(
+    plain: torch.Tensor, a: torch.Tensor, b: torch.Tensor, rest: Tensors, attributes: Attributes
+) -> torch.Tensor:
+    """Return a product in which some rows' terms were added one after the other: the order that rounds worst.
+
+    Most libraries add in blocks, but not all; the sums are float32, as they are everywhere.
+    """
+    rows = max(1, min(a.shape[-2], _SEQUENTIAL // max(1, plain.numel() // max(1, plain.shape[-2]))))
+    wide = torch.promote_types(a.dtype, torch.float32)
+    # In NumPy: so many small operations cost torch's threads more than they compute.
+    left, right = a[..., :rows, :].to(wide).numpy(), b.to(wide).numpy()
+    total = np.zeros(plain[..., :rows, :].shape, left.dtype)
+    for term in range(a.shape[-1]):
+        total += left[..., term : term + 1] * right[..., term : term + 1, :]
+    first = _finished(torch.from_numpy(total), rest, attributes).to(plain.dtype)
+    return torch.cat([first, plain[..., rows:, :]], -2)
+
+
+def _finished(product: torch.Tensor, rest: Tensors, attributes: Attributes) -> torch.Tensor:
+    """Add what Gemm adds to its product."""
+    scaled: torch.Tensor = product * attributes.get("alpha", 1.0)
+    return scaled + rest[0] * attributes.get("beta", 1.0) if rest else scaled
+
+
+def _gemm(x: Tensors, attributes: Attributes) -> torch.Tensor:
+    return _finished(x[0] @ x[1], x[2:], attributes)
+
+
+def _layer_norm(x: Tensors, attributes: Attributes) -> torch.Tensor:
+    axis = attributes.get("axis", -1) % x[0].ndim
+    shape = x[0].shape[axis:]
+    bias = x[2] if len(x) > 2 else None
+    return torch.nn.functional.layer_norm(x[0], shape, x[1], bias, attributes.get("epsilon", 1e-5))
+
+
+def _gelu(x: Tensors, attributes: Attributes) -> torch.Tensor:
+    return torch.nn.functional.gelu(x[0], approximate=attributes.get("approximate", b"none").decode())
+
+
+def _unary(function: Callable[[torch.Tensor], torch.Tensor]) -> Way:
+    return lambda x, attributes: function(x[0])
+
+
+def _binary(
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> Way:
+    return lambda x, attributes: function(x[0], x[1])
+
+
+_STANDARD: Mapping[str, Way] = {
+    "MatMul": _binary(torch.matmul),
+    "Gemm": _gemm,
+    "LayerNormalization": _layer_norm,
+    "Softmax": lambda x, attributes: torch.softmax(x[0], attributes.get("axis", -1)),
+    "Gelu": _gelu,
+    **{name: _binary(getattr(torch, name.lower())) for name in ("Add", "Sub", "Mul", "Div", "Pow")},
+    **{
+        name: _unary(getattr(torch, name.lower()))
+        for name in ("Sigmoid", "Tanh", "Relu", "Erf", "Exp", "Log", "Sqrt", "Sin", "Cos", "Reciprocal")
+    },
+}
+
+
+def _tensor(array: Array, kind: int) -> torch.Tensor:
+    if array.dtype.name == "bfloat16":
+        array = array.astype(np.float32)
+    # A mapped file cannot be written to, which torch warns of.
+    tensor = torch.from_numpy(np.array(array))
+    return tensor.to(_TYPES[kind]) if tensor.is_floating_point() and kind in _TYPES else tensor
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    result: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return result
