@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,33 @@ def test_another_state(copy: Path) -> None:
     edit(copy, lambda manifest: manifest["decode"]["state"].update(rollback=7))
     with pytest.raises(BadInputError, match="is not the decode that the manifest describes"):
         verify_bundle(copy)
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_graph_for_cpus(tmp_path: Path, external: bool) -> None:
+    """The numbers of the graph for CPUs are tested, and it must be the model's own."""
+    bundle(token_model(tmp_path / "a.onnx", precision="bf16", external=external), tmp_path / "a.hsm")
+    (check,) = verify_bundle(tmp_path / "a.hsm", self_test="ort").checks
+    assert check.max_abs_error <= check.tolerance
+
+
+def _others_weights(model: onnx.ModelProto) -> None:
+    model.graph.initializer[1].raw_data = bytes(len(model.graph.initializer[1].raw_data))
+
+
+def _others_output(model: onnx.ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("change", [_others_weights, _others_output])
+def test_graph_for_cpus_of_another_model(tmp_path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    bundle(token_model(tmp_path / "a.onnx", precision="bf16"), tmp_path / "a.hsm")
+    variant = onnx.load(tmp_path / "a.hsm" / "model.cpu.onnx")
+    change(variant)
+    onnx.save(variant, tmp_path / "a.hsm" / "model.cpu.onnx")
+    accept(tmp_path / "a.hsm", "model.cpu.onnx")
+    with pytest.raises(BadInputError, match=r"model\.cpu\.onnx is not model\.onnx rewritten for CPUs"):
+        verify_bundle(tmp_path / "a.hsm")
 
 
 def test_model_that_is_none(copy: Path) -> None:

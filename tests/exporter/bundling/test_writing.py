@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from safetensors.numpy import load_file
 from tests.exporter.building.hand_made import token_model
@@ -82,6 +83,34 @@ def test_bfloat16(tmp_path: Path) -> None:
     assert result.precision == "bf16"
     assert load_file(tmp_path / "a.hsm" / "self-test.safetensors")["model.outputs.logits"].dtype == np.float32
     assert result.tolerances["model.logits"] > 1e-3
+
+
+def test_graph_for_cpus(tmp_path: Path) -> None:
+    """Beside a bfloat16 model lies an equal one that ONNX Runtime's CPU provider loads as it is."""
+    model = token_model(tmp_path / "a.onnx", precision="bf16")
+    bundle(model, tmp_path / "a.hsm")
+    opened = open_bundle(tmp_path / "a.hsm")
+    assert opened.manifest.model is not None and opened.manifest.model.cpu_file == "model.cpu.onnx"
+    assert opened.model is not None and sha256(opened.model) == sha256(model)
+    session = onnxruntime.InferenceSession(str(opened.file("model.cpu.onnx")), providers=["CPUExecutionProvider"])
+    assert [output.type for output in session.get_outputs()] == ["tensor(bfloat16)"]
+
+
+def test_graph_for_cpus_only_where_needed(good: Path) -> None:
+    entry = open_bundle(good).manifest.model
+    assert entry is not None and entry.cpu_file is None
+
+
+def test_graph_for_cpus_shares_weights(tmp_path: Path) -> None:
+    bundle(token_model(tmp_path / "a.onnx", precision="bf16", external=True), tmp_path / "a.hsm")
+    files = open_bundle(tmp_path / "a.hsm").manifest.files
+    assert set(files) == {"model.onnx", "model.cpu.onnx", "a.onnx.data", "self-test.safetensors"}
+    (stored,) = (
+        tensor
+        for tensor in onnx.load(tmp_path / "a.hsm" / "model.cpu.onnx", load_external_data=False).graph.initializer
+        if tensor.name == "embedding"
+    )
+    assert {"location": "a.onnx.data"}.items() <= {item.key: item.value for item in stored.external_data}.items()
 
 
 # Engines
