@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from ..results import Result
@@ -292,6 +293,7 @@ class Bisection(Result):
         tolerance: the error up to which a run passes, above the noise of repeated runs.
         noise: largest difference between repeated runs of the same choice.
         reason: why nothing was found; None when something was.
+        notes: nodes that give two results for the same inputs, and whether whole graphs confirm the answer.
     """
 
     good: str
@@ -303,6 +305,7 @@ class Bisection(Result):
     tolerance: float
     noise: float
     reason: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -401,4 +404,5 @@ class DiffResult(Result):
 def _ratio(error: float, allowed: float) -> float:
     if error == 0.0:
         return 0.0
-    return error / allowed if allowed > 0 else float("inf")
+    # A NaN is the worst there is; as a NaN it would be neither more nor less than any other.
+    return error / allowed if allowed > 0 and not math.isnan(error) else math.inf
