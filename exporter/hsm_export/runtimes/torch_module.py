@@ -49,6 +49,11 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
     def deactivate_impl(self) -> None:
         del self._module
 
+    @property
+    def module(self) -> torch.nn.Module:
+        """The model that an active runner runs."""
+        return self._module
+
     def get_input_metadata_impl(self) -> TensorMetadata:
         return graph_metadata(self._context)
 

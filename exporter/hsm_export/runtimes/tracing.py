@@ -6,7 +6,7 @@ The n-th node of domain `hsm` in the graph is the n-th call of an `hsm::` operat
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,18 +50,24 @@ def trace(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[TracedNode, ..
 
 
 @contextlib.contextmanager
-def record_operators() -> Iterator[list[list[torch.Tensor]]]:
-    """Collect the results of every `hsm::` operator that PyTorch calls inside the block, in call order."""
+def watch_operators(on_call: Callable[[Sequence[Any], list[torch.Tensor]], None]) -> Iterator[None]:
+    """Report every call of an `hsm::` operator that PyTorch makes inside the block: its arguments and its results."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    calls: list[list[torch.Tensor]] = []
-
-    class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
             if func.namespace == "hsm":
-                calls.append([result] if not isinstance(result, (tuple, list)) else list(result))
+                on_call(args, [result] if not isinstance(result, (tuple, list)) else list(result))
             return result
 
-    with Recorder():  # type: ignore[no-untyped-call]
+    with Watcher():  # type: ignore[no-untyped-call]
+        yield
+
+
+@contextlib.contextmanager
+def record_operators() -> Iterator[list[list[torch.Tensor]]]:
+    """Collect the results of every `hsm::` operator that PyTorch calls inside the block, in call order."""
+    calls: list[list[torch.Tensor]] = []
+    with watch_operators(lambda arguments, results: calls.append(results)):
         yield calls
