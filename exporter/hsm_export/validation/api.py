@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .planning import Plan
     from .reference import Bar
     from .references import References
+    from .running import Iteration
     from .sources import Source
 
 Progress = Callable[[str], None]
@@ -114,6 +115,29 @@ def references(
     return Validation(file, source, context, cases, plan, progress or (lambda phase: None)).references()
 
 
+@dataclass(frozen=True)
+class Truth:
+    """What every runtime is held to.
+
+    Attributes:
+        arbiter: Polygraphy's results of the arbiter, one an iteration.
+        feeds: the inputs of each iteration.
+        natives: results of the baseline, one for each of its ways to evaluate the model.
+        bars: per case, what every output must be.
+        iterations: which case each run is, and who chooses the experts in it.
+        plan: who played which part in the end.
+        problems: why the numbers prove nothing; empty when they do.
+    """
+
+    arbiter: Any
+    feeds: list[dict[str, Any]]
+    natives: list[Any]
+    bars: list[dict[str, Bar]]
+    iterations: list[Iteration]
+    plan: Plan
+    problems: tuple[str, ...]
+
+
 class Validation:
     """One validation: everything that its steps share."""
 
@@ -139,15 +163,21 @@ class Validation:
         self._no_native: str | None = None
         self._failures: list[Comparison] = []
 
-    def result(self, notes: list[str]) -> ValidationResult:
-        """Run everything and return the outcome."""
+    def truth(self) -> Truth:
+        """Run arbiter and baseline, and derive the tolerances."""
         arbiter, feeds = self._run_arbiter()
         natives = self._run_baseline(feeds)
         bars = self._bars(arbiter, natives)
-        reports = [self._judge(self._plan.baseline, natives[0], arbiter, bars, "baseline"), *self._plan.skipped]
-        del natives
+        return Truth(arbiter, feeds, natives, bars, self._iterations, self._plan, tuple(self._problems))
+
+    def result(self, notes: list[str]) -> ValidationResult:
+        """Run everything and return the outcome."""
+        truth = self.truth()
+        arbiter, bars = truth.arbiter, truth.bars
+        reports = [self._judge(self._plan.baseline, truth.natives[0], arbiter, bars, "baseline"), *self._plan.skipped]
+        truth.natives.clear()  # large, and no longer needed
         for runtime in self._plan.candidates:
-            reports.append(self._report(runtime, feeds, arbiter, bars))
+            reports.append(self._report(runtime, truth.feeds, arbiter, bars))
         if not self._plan.candidates:
             self._problems.append("no runtime was judged: none of those asked for works here")
         return ValidationResult(
@@ -169,15 +199,14 @@ class Validation:
         """Run arbiter and baseline only, and return what any runtime has to meet."""
         from .references import collect
 
-        arbiter, feeds = self._run_arbiter()
-        natives = self._run_baseline(feeds)
-        bars = self._bars(arbiter, natives)
-        if self._problems:
-            raise BadInputError(self._problems[0], "`hsm-export validate` shows more")
-        forced = [[dict(item.items()) for item in results[0][1][: len(self._cases)]] for results in (arbiter, *natives)]
+        truth = self.truth()
+        if truth.problems:
+            raise BadInputError(truth.problems[0], "`hsm-export validate` shows more")
+        runs = (truth.arbiter, *truth.natives)
+        forced = [[dict(item.items()) for item in results[0][1][: len(self._cases)]] for results in runs]
         causal = self._file.task == "language_model"
         names = self._plan.arbiter.name, self._context.routed, self._cases
-        return collect(*names, bars, forced[0], forced[1:], causal=causal)
+        return collect(*names, truth.bars, forced[0], forced[1:], causal=causal)
 
     def _run_arbiter(self) -> tuple[Any, list[dict[str, Any]]]:
         """Return the arbiter's results per iteration, and the inputs of every runtime's iterations."""
