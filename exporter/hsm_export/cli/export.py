@@ -29,6 +29,12 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
     help="Type of weights and activations; norms, softmax and routing stay in float32.",
 )
 @click.option(
+    "--precision-plan",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep the nodes in float32 that FILE lists, and no others [default: by operator type].",
+)
+@click.option(
     "--external-data/--no-external-data",
     default=None,
     help="Put the weights into OUTPUT.data [default: above 256 MB].",
@@ -42,6 +48,7 @@ def command(
     checkpoint: str,
     output: Path,
     precision: str,
+    precision_plan: Path | None,
     external_data: bool | None,
     decode: bool,
     capacity: int | None,
@@ -58,6 +65,8 @@ def command(
     the state (`past.*`), and returns `logits` and the new state (`present.*`). --capacity, --rollback and
     --last-logits belong to it.
 
+    With --precision-plan, the file that `hsm-export diff --precision-plan` found says which nodes stay in float32.
+
     \b
     Examples:
       hsm-export export zoo:hsm-lm -o hsm-lm.onnx
@@ -73,6 +82,7 @@ def command(
             checkpoint,
             output=output,
             precision=precision,
+            precision_plan=precision_plan,
             external_data=external_data,
             decode=decode,
             capacity=capacity,
@@ -92,6 +102,7 @@ def _table(result: ExportResult) -> Table:
     rows = {
         "files": "\n".join(map(str, files)),
         "size": f"{result.bytes / 1e6:.2f} MB, {result.parameters:,} parameters in {result.precision}",
+        "plan": "" if result.wide_nodes is None else f"{len(result.wide_nodes)} nodes in float32",
         "inputs": "\n".join(f"{spec.name} {spec.dtype} ({', '.join(map(str, spec.shape))})" for spec in result.inputs),
         "outputs": ", ".join(result.outputs),
         "mixers": _mixers(result),

@@ -94,7 +94,8 @@ class _Bisecting:
         passing, failing = _error(right, reference), _error(wrong, reference)
         if self._noise > 0:
             self._name_unstable()
-        allowed = failing / 2 if tolerance is None else tolerance
+        # Where the bad side is not finite, only that counts.
+        allowed = min(failing / 2, float(np.finfo(np.float64).max)) if tolerance is None else tolerance
         if self._noise > 0 and passing <= max(allowed, _ABOVE_NOISE * self._noise) < failing:
             allowed = max(allowed, _ABOVE_NOISE * self._noise)
         reason = self._no_difference(passing, failing, allowed, reference)

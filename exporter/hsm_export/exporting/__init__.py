@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import nn
 
+    from .precision_plan import WideNodes
     from .source import Source
 
 __all__ = ["PRECISIONS", "CheckedOutput", "ExportResult", "InputSpec", "export"]
@@ -36,6 +37,7 @@ def export(
     capacity: int | None = None,
     rollback: int = 0,
     last_logits: bool = False,
+    precision_plan: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ExportResult:
     """Export a checkpoint or a module to ONNX; nothing is written unless every check passes.
@@ -60,6 +62,8 @@ def export(
         capacity: of a decoding step, the tokens that its key/value caches hold; None lets the host choose.
         rollback: of a decoding step, the tokens that a host may take back: rings get as many spare slots.
         last_logits: of a decoding step, return the logits of each row's last valid token only.
+        precision_plan: the file that says which nodes stay in float32 (`hsm-export diff --precision-plan` writes it),
+            in place of the rule by operator type; it belongs to one model and one precision.
         progress: is called with the name of each phase.
 
     Raises:
@@ -72,6 +76,7 @@ def export(
     """
     from ..files import atomic_directory, check_target
     from .decoding import DecodeOptions, decoding_source
+    from .precision_plan import read_plan
     from .source import resolve
 
     if precision not in PRECISIONS:
@@ -84,6 +89,7 @@ def export(
     _require_onnxruntime()
     target = Path(output)
     check_target(target)
+    plan = None if precision_plan is None else read_plan(precision_plan)
     progress = progress or (lambda phase: None)
     with atomic_directory(target.parent) as scratch:
         progress("loading")
@@ -92,7 +98,9 @@ def export(
             if any(given is not None for given in (example_inputs, input_names, output_names, dynamic)):
                 raise UsageError("a decoding step has inputs and outputs of its own: leave examples and names out")
             resolved = decoding_source(resolved, options, precision)
-        return _export(resolved, target, scratch, precision, external_data, progress)
+        if plan is not None:
+            plan.require_fit(resolved, precision)
+        return _export(resolved, target, scratch, precision, plan, external_data, progress)
 
 
 def _export(
@@ -100,72 +108,32 @@ def _export(
     target: Path,
     scratch: Path,
     precision: str,
+    plan: WideNodes | None,
     external_data: bool | None,
     progress: Callable[[str], None],
 ) -> ExportResult:
+    from .assembling import expert_nodes, feed_of, finished_graph
     from .checking import check_in_subprocess
     from .comparing import compare, references
     from .finishing import write
 
     progress("tracing")
-    model, inputs = _graph(source, precision)
+    model, inputs = finished_graph(source, precision, plan)
     progress("running PyTorch")
-    expected = references(source, precision, [node.attributes["k"].as_int() for node in _expert_nodes(model)])
+    expected = references(source, precision, [node.attributes["k"].as_int() for node in expert_nodes(model)])
     progress("writing")
     path = scratch / target.name
     data = write(model, path, external_data)
     progress("checking")
-    feeds = [_feed(model, reference.feeds, reference.masks) for reference in expected]
+    feeds = [feed_of(model, reference.feeds, reference.masks) for reference in expected]
     results = check_in_subprocess(path, feeds, scratch)
     checks = compare(results, expected, precision)
-    result = _result(model, source, target, path, data, precision, inputs, checks)
+    result = _result(model, source, target, path, data, precision, plan, inputs, checks)
     (scratch / result.report.name).write_text(json.dumps(_side_file(result), indent=2) + "\n")
     for written in (data, path, scratch / result.report.name):
         if written is not None:
             written.replace(target.with_name(written.name))
     return result
-
-
-def _graph(source: Source, precision: str) -> tuple[ir.Model, tuple[InputSpec, ...]]:
-    """Return the finished graph of a module; its initialisers still refer to the module's tensors."""
-    from .cleaning import clean
-    from .finishing import add_bodies, describe, refuse_quantised
-    from .precision import convert
-    from .tracing import trace
-
-    model = trace(source.module, source.arguments)
-    refuse_quantised(model)
-    parameters = {name for name, _ in source.module.named_parameters(remove_duplicate=False)}
-    buffers = {name for name, _ in source.module.named_buffers(remove_duplicate=False)}
-    inputs = clean(model, source.arguments.inputs, source.output_names, parameters | buffers)
-    if precision != "fp32":
-        convert(model, precision, parameters, _carried(source))
-    add_bodies(model)
-    describe(model, source, inputs, precision)
-    return model, inputs
-
-
-def _carried(source: Source) -> set[str]:
-    """Return the names of the inputs and outputs that have the type of the weights and activations."""
-    if source.state is None:
-        return set()
-    return {name for t in source.state.tensors if t.kind != "taylor" for name in (t.past, t.present)}
-
-
-def _expert_nodes(model: ir.Model) -> list[ir.Node]:
-    from ..runtimes.routing import EXPERT_OPERATORS
-
-    return [node for node in model.graph if node.domain == "hsm" and node.op_type in EXPERT_OPERATORS]
-
-
-def _feed(model: ir.Model, feeds: Mapping[str, Any], masks: Sequence[Any]) -> dict[str, Any]:
-    """Add the choice of experts to a run's inputs, under the names that instrumenting the file gives them."""
-    from ..runtimes.routing import RoutedNode
-
-    feed = dict(feeds)
-    for node, mask in zip(_expert_nodes(model), masks, strict=True):
-        feed[RoutedNode(node.name or "", node.attributes["k"].as_int()).mask] = mask
-    return feed
 
 
 def _result(
@@ -175,6 +143,7 @@ def _result(
     path: Path,
     data: Path | None,
     precision: str,
+    plan: WideNodes | None,
     inputs: tuple[InputSpec, ...],
     checks: tuple[CheckedOutput, ...],
 ) -> ExportResult:
@@ -195,8 +164,9 @@ def _result(
         inputs=inputs,
         outputs=tuple(value.name or "" for value in model.graph.outputs),
         checks=checks,
-        versions=_versions(),
+        versions=versions(),
         state=source.state,
+        wide_nodes=None if plan is None else plan.names,
     )
 
 
@@ -208,7 +178,8 @@ def _side_file(result: ExportResult) -> dict[str, Any]:
     return data
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that make and check a file."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}

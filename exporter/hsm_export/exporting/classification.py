@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -58,10 +58,17 @@ class Classifier:
     Args:
         model: a float32 model without function bodies.
         low: T.
+        listed: names of the nodes that compute in float32, all others in T where they may; None decides by the rules.
+
+    Attributes:
+        plans: how every node that touches float32 is to compute.
+        wide_constants: initialisers that stay float32.
+        free: the nodes for which both types are possible, so that a list may decide.
     """
 
-    def __init__(self, model: ir.Model, low: ir.DataType) -> None:
+    def __init__(self, model: ir.Model, low: ir.DataType, listed: Collection[str] | None = None) -> None:
         self._graph = model.graph
+        self._listed = listed
         self._opset = model.opset_imports[""]
         self._low = low
         self._nodes = list(model.graph)
@@ -71,9 +78,10 @@ class Classifier:
         self._exact: set[ir.Value] = set()
         self.plans: dict[ir.Node, NodePlan] = {}
         self.wide_constants: set[ir.Value] = set()
+        self.free: list[ir.Node] = []
 
     def run(self) -> None:
-        """Fill `plans` (every node that touches float32) and `wide_constants` (initialisers that stay float32)."""
+        """Fill `plans`, `wide_constants` and `free`."""
         self._find_varying()
         self._find_demand()
         for value in self._graph.initializers.values():
@@ -123,7 +131,12 @@ class Classifier:
         results = [index for index, value in enumerate(node.outputs) if _is_float(value)]
         if not floats and not results and not _has_graph(node):
             return
-        if node.domain != "":
+        free = not self._is_settled(node, floats)
+        if free:
+            self.free.append(node)
+        if free and self._listed is not None:
+            self._plan_listed(node, floats, results, node.name in self._listed)
+        elif node.domain != "":
             self._plan_mixer(node, floats, results)
         elif _has_graph(node) or node.op_type in _ISLANDS:
             self._set(node, floats, results, True, True, Kind.WIDE)
@@ -136,6 +149,36 @@ class Classifier:
             self._plan_source(node, floats, results)
         else:
             self._plan_follower(node, floats, results)
+
+    def _is_settled(self, node: ir.Node, floats: list[int]) -> bool:
+        """Say whether the rules decide about a node even if there is a list.
+
+        ONNX or T leaves no choice; or no measurement on examples would show the harm: positions are exact up to the
+        longest sequence, not only up to that of the examples, and a flipped choice of experts is no rounding error.
+        """
+        if _has_graph(node) or not floats or node.op_type in ("Cast", "CastLike"):
+            return True
+        if not any(value in self._varies for value in node.outputs):
+            return True
+        if node.domain != "":
+            return False
+        if any(not self._allows_low(node, index) for index in floats):
+            return True
+        if node.op_type in _PRODUCTS | _NORMS:
+            return node.outputs[0] in self._exact
+        return node.op_type not in _ISLANDS and any(vanishes(node.inputs[index], self._low) for index in floats)
+
+    def _plan_listed(self, node: ir.Node, floats: list[int], results: list[int], wide: bool) -> None:
+        """A node that a list decides about: float32 or T, but for the ports whose type is fixed."""
+        fixed, fixed_results = self._fixed_inputs(node), self._fixed_outputs(node)
+        if node.domain == "":
+            fixed_results = frozenset(index for index in results if not self._follows(node, index, floats))
+        self.plans[node] = NodePlan(
+            {index: wide or index in fixed for index in floats},
+            {index: wide or index in fixed_results for index in results},
+        )
+        for index in results:
+            self._kinds[node.outputs[index]] = Kind.WIDE if self.plans[node].outputs[index] else Kind.LOW
 
     def _plan_mixer(self, node: ir.Node, floats: list[int], results: list[int]) -> None:
         """An `hsm` node takes T where its schema lets it, unless nothing of type T comes in."""
@@ -230,6 +273,12 @@ class Classifier:
 
     def _fixed_outputs(self, node: ir.Node) -> frozenset[int]:
         return _fixed_ports(node.domain, node.op_type, outputs=True)
+
+    def _follows(self, node: ir.Node, index: int, floats: list[int]) -> bool:
+        """Say whether a result has the type of one of the inputs; the mean that a norm returns, for one, has not."""
+        schema = _standard_schema(node.op_type, self._opset)
+        types = {schema.inputs[min(i, len(schema.inputs) - 1)].type_str for i in floats}
+        return schema.outputs[min(index, len(schema.outputs) - 1)].type_str in types
 
     def _allows_low(self, node: ir.Node, index: int) -> bool:
         schema = _standard_schema(node.op_type, self._opset)

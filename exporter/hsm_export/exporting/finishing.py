@@ -15,6 +15,8 @@ from .source import Source
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from .precision_plan import WideNodes
+
 EXTERNAL_ABOVE = 256 * 1024 * 1024
 _IR_VERSION = 10  # the first with functions and opset 21
 _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearMatMul", "MatMulInteger"}
@@ -46,7 +48,9 @@ def refuse_quantised(model: ir.Model) -> None:
             )
 
 
-def describe(model: ir.Model, source: Source, inputs: Sequence[InputSpec], precision: str) -> None:
+def describe(
+    model: ir.Model, source: Source, inputs: Sequence[InputSpec], precision: str, plan: WideNodes | None = None
+) -> None:
     """Write who made the file from what into it; nothing that differs from run to run."""
     from .. import __version__
     from ..opset import VERSION
@@ -66,6 +70,8 @@ def describe(model: ir.Model, source: Source, inputs: Sequence[InputSpec], preci
     }
     if source.state is not None:
         values |= {"decode": "1", "state": source.state.to_json()}
+    if plan is not None:
+        values["precision_plan"] = plan.to_json()
     model.metadata_props.update({f"hsm_export.{key}": value for key, value in values.items()})
 
 

@@ -12,6 +12,9 @@ The rules, for every float32 value:
 * A constant beyond the range of T becomes T's largest number; an operation with a constant that T would round to zero
   is computed in float32.
 * Inputs and outputs of the graph keep their types, except those that carry activations from call to call: these are T.
+
+A list of nodes replaces the rules wherever ONNX, T and the exactness of positions and routing leave a choice: the
+listed nodes compute in float32, the others in T.
 """
 
 from __future__ import annotations
@@ -29,7 +32,13 @@ _LARGEST = {"FLOAT16": 65504.0, "BFLOAT16": float.fromhex("0x1.fep127")}
 _SUFFIXES = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
 
 
-def convert(model: ir.Model, precision: str, parameters: set[str], carried: Collection[str] = ()) -> None:
+def convert(
+    model: ir.Model,
+    precision: str,
+    parameters: set[str],
+    carried: Collection[str] = (),
+    listed: Collection[str] | None = None,
+) -> None:
     """Rewrite a model in place.
 
     Args:
@@ -37,15 +46,15 @@ def convert(model: ir.Model, precision: str, parameters: set[str], carried: Coll
         precision: "fp16" or "bf16".
         parameters: names of the initialisers that are trained weights; they must be finite in T.
         carried: names of the inputs and outputs that are to be T.
+        listed: names of the nodes that compute in float32; None lets the rules decide.
 
     Raises:
         BadInputError: a weight is too large for float16.
     """
     import onnx_ir as ir
 
-    low = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}[precision]
-    classifier = Classifier(model, low)
-    classifier.run()
+    classifier = classify(model, precision, listed)
+    low = low_type(precision)
     rewrite = _Rewrite(model.graph, low, frozenset(carried))
     rewrite.lower_inputs()
     for value in list(model.graph.initializers.values()):
@@ -62,6 +71,20 @@ def convert(model: ir.Model, precision: str, parameters: set[str], carried: Coll
             rewrite.cast_inputs(node, plan.inputs)
         rewrite.cast_captures(node)
     rewrite.settle_outputs()
+
+
+def low_type(precision: str) -> ir.DataType:
+    """Return T for "fp16" or "bf16"."""
+    import onnx_ir as ir
+
+    return {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}[precision]
+
+
+def classify(model: ir.Model, precision: str, listed: Collection[str] | None = None) -> Classifier:
+    """Return how each node of a float32 model is to compute; the arguments are those of `convert`."""
+    classifier = Classifier(model, low_type(precision), listed)
+    classifier.run()
+    return classifier
 
 
 class _Rewrite:

@@ -52,6 +52,7 @@ class ExportResult(Result):
         checks: the runs against PyTorch.
         versions: the packages that made and checked the file.
         state: what a decoding graph carries from call to call; None for other graphs.
+        wide_nodes: the nodes that a precision plan keeps in float32; None without a plan.
     """
 
     path: Path
@@ -70,3 +71,4 @@ class ExportResult(Result):
     checks: tuple[CheckedOutput, ...]
     versions: dict[str, str]
     state: StateSpec | None = None
+    wide_nodes: tuple[str, ...] | None = None

@@ -1,0 +1,99 @@
+"""From a module to the finished graph: traced, named, in the precision that was asked for, with function bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .inputs import InputSpec
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from .precision_plan import WideNodes
+    from .source import Source
+
+
+@dataclass(frozen=True)
+class FloatGraph:
+    """A module's graph in float32 under its final names, without function bodies.
+
+    Attributes:
+        model: the graph; its initialisers still refer to the module's tensors.
+        inputs: its inputs.
+        parameters: names of the initialisers that are trained weights.
+    """
+
+    model: ir.Model
+    inputs: tuple[InputSpec, ...]
+    parameters: set[str]
+
+
+def float_graph(source: Source) -> FloatGraph:
+    """Trace a module.
+
+    Raises:
+        BadInputError: it cannot be traced or translated, or is quantised.
+    """
+    from .cleaning import clean
+    from .finishing import refuse_quantised
+    from .tracing import trace
+
+    model = trace(source.module, source.arguments)
+    refuse_quantised(model)
+    parameters = {name for name, _ in source.module.named_parameters(remove_duplicate=False)}
+    buffers = {name for name, _ in source.module.named_buffers(remove_duplicate=False)}
+    inputs = clean(model, source.arguments.inputs, source.output_names, parameters | buffers)
+    return FloatGraph(model, inputs, parameters)
+
+
+def finished_graph(
+    source: Source, precision: str, plan: WideNodes | None = None
+) -> tuple[ir.Model, tuple[InputSpec, ...]]:
+    """Return the graph that is written, and its inputs.
+
+    Args:
+        source: the module.
+        precision: "fp32", "fp16" or "bf16".
+        plan: which nodes stay float32; None leaves that to the rule by operator type.
+
+    Raises:
+        BadInputError: the module cannot be exported, or the plan names a node that its graph does not have.
+    """
+    from .finishing import add_bodies, describe
+    from .precision import convert
+
+    graph = float_graph(source)
+    model = graph.model
+    if plan is not None:
+        plan.require_nodes({node.name or "" for node in model.graph})
+    if precision != "fp32":
+        convert(model, precision, graph.parameters, carried(source), None if plan is None else plan.names)
+    add_bodies(model)
+    describe(model, source, graph.inputs, precision, plan)
+    return model, graph.inputs
+
+
+def carried(source: Source) -> set[str]:
+    """Return the names of the inputs and outputs that have the type of the weights and activations."""
+    if source.state is None:
+        return set()
+    return {name for t in source.state.tensors if t.kind != "taylor" for name in (t.past, t.present)}
+
+
+def expert_nodes(model: ir.Model) -> list[ir.Node]:
+    """Return the graph's expert operators in order, which is PyTorch's call order."""
+    from ..runtimes.routing import EXPERT_OPERATORS
+
+    return [node for node in model.graph if node.domain == "hsm" and node.op_type in EXPERT_OPERATORS]
+
+
+def feed_of(model: ir.Model, feeds: Mapping[str, Any], masks: Sequence[Any]) -> dict[str, Any]:
+    """Add the choice of experts to a run's inputs, under the names that instrumenting the file gives them."""
+    from ..runtimes.routing import RoutedNode
+
+    feed = dict(feeds)
+    for node, mask in zip(expert_nodes(model), masks, strict=True):
+        feed[RoutedNode(node.name or "", node.attributes["k"].as_int()).mask] = mask
+    return feed
