@@ -14,6 +14,9 @@
 namespace hsm::runtime {
 namespace {
 
+// Non-blocking, lest a pipe of that name waits for a writer.
+constexpr int kReadOnly = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
+
 class Descriptor {
  public:
   explicit Descriptor(int number) : number_(number) {}
@@ -32,19 +35,26 @@ class Descriptor {
 
 MappedFile::MappedFile(const std::string& folder, const std::string& name) {
   const std::string path = folder + "/" + name;
-  // Non-blocking, lest a pipe of that name waits for a writer.
-  const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  const Descriptor file(open(path.c_str(), kReadOnly | O_NOFOLLOW));
   if (file.get() < 0) {
     if (errno == ELOOP) fail(Code::kBadBundle, path + " is a link; a bundle holds plain files only");
     fail(Code::kBadBundle, "the bundle " + folder + " lacks its file " + name + ": " + std::strerror(errno));
   }
+  map(file.get(), path);
+}
+
+MappedFile::MappedFile(const std::string& path) {
+  const Descriptor file(open(path.c_str(), kReadOnly));
+  if (file.get() < 0) fail(Code::kBadBundle, path + " cannot be read: " + std::strerror(errno));
+  map(file.get(), path);
+}
+
+void MappedFile::map(int file, const std::string& path) {
   struct stat status;
-  if (fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
-    fail(Code::kBadBundle, path + " is not a plain file; a bundle holds plain files only");
-  }
+  if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) fail(Code::kBadBundle, path + " is not a plain file");
   size_ = static_cast<std::size_t>(status.st_size);
   if (size_ == 0) return;
-  void* mapped = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  void* mapped = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
   if (mapped == MAP_FAILED) fail(Code::kBadBundle, path + " cannot be mapped into memory: " + std::strerror(errno));
   data_ = mapped;
 }

@@ -49,6 +49,11 @@ StoredTensor read_tensor(const json::Value& value, std::span<const std::byte> da
 std::string quoted(const std::string& text) {
   std::string result = "\"";
   for (const char c : text) {
+    if (static_cast<unsigned char>(c) < 0x20) {
+      constexpr const char* kDigits = "0123456789abcdef";
+      result += std::string("\\u00") + kDigits[c >> 4] + kDigits[c & 15];
+      continue;
+    }
     if (c == '"' || c == '\\') result += '\\';
     result += c;
   }
@@ -77,8 +82,12 @@ std::string header_of(const std::map<std::string, StoredTensor>& tensors,
 
 }  // namespace
 
-SafetensorsFile::SafetensorsFile(const std::string& folder, const std::string& name) : file_(folder, name) {
-  const std::string where = folder + "/" + name;
+SafetensorsFile::SafetensorsFile(const std::string& folder, const std::string& name)
+    : SafetensorsFile(MappedFile(folder, name), folder + "/" + name) {}
+
+SafetensorsFile::SafetensorsFile(const std::string& path) : SafetensorsFile(MappedFile(path), path) {}
+
+SafetensorsFile::SafetensorsFile(MappedFile file, const std::string& where) : file_(std::move(file)) {
   const std::span<const std::byte> bytes = file_.bytes();
   std::uint64_t length = 0;
   if (bytes.size() < sizeof length) fail(Code::kBadBundle, where + " is cut off");

@@ -23,10 +23,14 @@ class SafetensorsFile {
  public:
   // Throws Error(kBadBundle).
   SafetensorsFile(const std::string& folder, const std::string& name);
+  // A file that the caller names, through links too.
+  explicit SafetensorsFile(const std::string& path);
 
   const std::map<std::string, StoredTensor>& tensors() const { return tensors_; }
 
  private:
+  SafetensorsFile(MappedFile file, const std::string& where);
+
   MappedFile file_;
   std::map<std::string, StoredTensor> tensors_;
 };
