@@ -40,7 +40,19 @@ class Sizes {
   std::vector<std::pair<const std::string*, std::int64_t>> known_;
 };
 
-void check_memory(const TensorInfo& info, const TensorView& view) {
+void check_device(const TensorInfo& info, const Device& found, const Device& device) {
+  if (found.kind == Device::Kind::kCpu) return;
+  if (found.kind != Device::Kind::kCuda) refuse("'" + info.name + "' is on a device of no known kind");
+  if (device.kind == Device::Kind::kCpu) {
+    refuse("'" + info.name + "' is not in CPU memory, where this back end runs; copy it there first");
+  }
+  if (found.index != device.index) {
+    refuse("'" + info.name + "' is on GPU " + std::to_string(found.index) + ", but the session is on GPU " +
+           std::to_string(device.index));
+  }
+}
+
+void check_memory(const TensorInfo& info, const TensorView& view, const Device& device) {
   std::int64_t elements = 1;
   for (const std::int64_t size : view.shape) {
     if (size < 0 || __builtin_mul_overflow(elements, size, &elements) || elements > std::int64_t{1} << 56) {
@@ -53,12 +65,10 @@ void check_memory(const TensorInfo& info, const TensorView& view) {
            std::to_string(view.shape.size()) + " dimensions");
   }
   if (!is_dense(view)) refuse("'" + info.name + "' is not dense; copy it into dense memory first");
-  if (view.device.kind != hsm_runtime::Device::Kind::kCpu) {
-    refuse("'" + info.name + "' is not in CPU memory, where this back end runs");
-  }
+  check_device(info, view.device, device);
 }
 
-void check_tensor(const TensorInfo& info, const TensorView& view, Sizes& sizes) {
+void check_tensor(const TensorInfo& info, const TensorView& view, const Device& device, Sizes& sizes) {
   if (view.dtype != info.dtype) {
     refuse("'" + info.name + "' must be " + std::string(name_of(info.dtype)) + ", got " +
            std::string(name_of(view.dtype)));
@@ -69,11 +79,11 @@ void check_tensor(const TensorInfo& info, const TensorView& view, Sizes& sizes) 
     refuse("'" + info.name + "' must have the shape " + to_text(info.shape) + ", got " + to_text(view.shape) +
            "; a name stands for the same size in all tensors of a call");
   }
-  check_memory(info, view);
+  check_memory(info, view, device);
 }
 
 void check_side(const char* side, const std::vector<TensorInfo>& infos, std::span<const NamedTensor> tensors,
-                Sizes& sizes) {
+                const Device& device, Sizes& sizes) {
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const std::string_view name = tensors[i].name;
     const auto same = [&](const auto& other) { return other.name == name; };
@@ -86,22 +96,23 @@ void check_side(const char* side, const std::vector<TensorInfo>& infos, std::spa
     if (std::any_of(tensors.begin(), tensors.begin() + static_cast<std::ptrdiff_t>(i), same)) {
       refuse("the " + std::string(side) + " '" + std::string(name) + "' is given twice");
     }
-    check_tensor(*info, tensors[i].tensor, sizes);
+    check_tensor(*info, tensors[i].tensor, device, sizes);
   }
 }
 
 }  // namespace
 
-void check_tensors(const Graph& graph, std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs) {
+void check_tensors(const Graph& graph, std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
+                   const Device& device) {
   Sizes sizes;
-  check_side("input", graph.inputs, inputs, sizes);
+  check_side("input", graph.inputs, inputs, device, sizes);
   if (inputs.size() < graph.inputs.size()) {
     for (const TensorInfo& info : graph.inputs) {
       const auto same = [&](const NamedTensor& given) { return given.name == info.name; };
       if (std::none_of(inputs.begin(), inputs.end(), same)) refuse("the input '" + info.name + "' is missing");
     }
   }
-  check_side("output", graph.outputs, outputs, sizes);
+  check_side("output", graph.outputs, outputs, device, sizes);
 }
 
 }  // namespace hsm::runtime

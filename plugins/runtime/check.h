@@ -9,7 +9,8 @@
 namespace hsm::runtime {
 
 // Throws Error(kInvalidArgument) unless every input is given once, and every tensor has a name of the graph, its
-// element type, and a shape in which dimensions of one name have one size.
-void check_tensors(const Graph& graph, std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs);
+// element type, and a shape in which dimensions of one name have one size. Memory is the CPU's or that of `device`.
+void check_tensors(const Graph& graph, std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
+                   const Device& device = {});
 
 }  // namespace hsm::runtime

@@ -24,8 +24,7 @@ struct Generator::Impl {
       : session(chosen),
         graph(session.impl().graph()),
         vocabulary(hsm::runtime::vocabulary_of(graph)),
-        states{hsm::runtime::StateBuffers(*graph.state, options.batch, options.capacity),
-               hsm::runtime::StateBuffers(*graph.state, options.batch, options.capacity)},
+        states(two_sets(*session.impl().program, *graph.state, options)),
         rows(static_cast<std::size_t>(options.batch)),
         tokens(rows),
         lengths(rows),
@@ -35,6 +34,14 @@ struct Generator::Impl {
         room(static_cast<std::size_t>(vocabulary)) {
     const std::array<std::int64_t, 3> shape = {options.batch, 1, vocabulary};
     for (const std::size_t from : {std::size_t{0}, std::size_t{1}}) steps[from] = bind(tokens, 1, logits, shape, from);
+  }
+
+  static std::array<hsm::runtime::StateBuffers, 2> two_sets(const hsm::runtime::Program& program,
+                                                            const hsm::runtime::StateSpec& spec,
+                                                            const GeneratorOptions& options) {
+    hsm::runtime::StateBuffers first(program, spec, options.batch, options.capacity);
+    hsm::runtime::StateBuffers second = first.counterpart(program);
+    return {std::move(first), std::move(second)};
   }
 
   // Binds one call of `count` tokens for each row that reads the states `from` and writes the others.
@@ -47,10 +54,16 @@ struct Generator::Impl {
                                        {"position", {positions.data(), DType::kInt64, batch}},
                                        {"lengths", {lengths.data(), DType::kInt64, batch}}};
     std::vector<NamedTensor> outputs = {{"logits", {result.data(), DType::kFloat32, result_shape}}};
-    for (hsm::runtime::StateBuffer& state : states[from].tensors) inputs.push_back({state.past, state.view()});
-    for (hsm::runtime::StateBuffer& state : states[1 - from].tensors) outputs.push_back({state.present, state.view()});
-    hsm::runtime::check_tensors(graph, inputs, outputs);
-    return session.impl().program->bind(inputs, outputs);
+    const hsm::runtime::Program& program = *session.impl().program;
+    const Device device = program.memory().device();
+    for (const hsm::runtime::StateBuffer& state : states[from].tensors) {
+      inputs.push_back({state.past, state.view(device)});
+    }
+    for (const hsm::runtime::StateBuffer& state : states[1 - from].tensors) {
+      outputs.push_back({state.present, state.view(device)});
+    }
+    hsm::runtime::check_tensors(graph, inputs, outputs, device);
+    return program.bind(inputs, outputs);
   }
 
   void check_row(std::int64_t row) const {

@@ -1,16 +1,21 @@
 // A graph that a back end has loaded: what every back end implements.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
+#include "hsm_runtime/session.h"
 #include "hsm_runtime/tensor.h"
 #include "runtime/manifest.h"
 
 namespace hsm::runtime {
 
+using hsm_runtime::Device;
 using hsm_runtime::NamedTensor;
+using hsm_runtime::RunOptions;
 using hsm_runtime::Tensor;
 using hsm_runtime::TensorView;
 
@@ -21,14 +26,50 @@ class Binding {
   virtual void run() = 0;
 };
 
+// A run in flight. Its destructor waits. One thread at a time.
+class Started {
+ public:
+  virtual ~Started() = default;
+  virtual bool done() const = 0;
+  virtual void wait() = 0;  // throws Error when the run failed; ends at once when called again
+};
+
+// Memory of one kind: where a back end likes its tensors to be. Implementations throw Error and wait until all is done.
+class Memory {
+ public:
+  virtual ~Memory() = default;
+  virtual Device device() const = 0;
+  // Zeros. The pointer keeps alive what it needs.
+  virtual std::shared_ptr<std::byte> allocate(std::size_t bytes) const = 0;
+  // One side may be ordinary memory of the CPU.
+  virtual void copy(std::byte* to, const std::byte* from, std::size_t bytes) const = 0;
+  virtual void clear(std::byte* memory, std::size_t bytes) const = 0;
+};
+
+// The CPU's memory.
+const Memory& cpu_memory();
+
 // Implementations throw Error. Tensors come checked (check.h); all methods may be called from several threads at once.
 class Program {
  public:
   virtual ~Program() = default;
-  virtual void run(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs) const = 0;
-  virtual std::vector<Tensor> run(std::span<const NamedTensor> inputs) const = 0;
+  virtual void run(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
+                   const RunOptions& options) const = 0;
+  virtual std::vector<Tensor> run(std::span<const NamedTensor> inputs, const RunOptions& options) const = 0;
   virtual std::unique_ptr<Binding> bind(std::span<const NamedTensor> inputs,
                                         std::span<const NamedTensor> outputs) const = 0;
+
+  // Starts a run that goes on by itself; null where a thread has to run it.
+  virtual std::unique_ptr<Started> start(std::span<const NamedTensor>, std::span<const NamedTensor>,
+                                         const RunOptions&) const {
+    return nullptr;
+  }
+  // The device whose memory tensors may lie in besides the CPU's.
+  virtual Device device() const { return {}; }
+  // Where a generator keeps its states.
+  virtual const Memory& memory() const { return cpu_memory(); }
+  // Whether one buffer may be bound to a state of that kind and to its new value.
+  virtual bool updates_in_place(const std::string& /*kind*/) const { return false; }
 };
 
 }  // namespace hsm::runtime

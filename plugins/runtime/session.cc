@@ -9,6 +9,7 @@
 #include "runtime/check.h"
 #include "runtime/error.h"
 #include "runtime/onnxruntime/program.h"
+#include "runtime/tensorrt/program.h"
 
 namespace hsm::runtime {
 namespace {
@@ -18,9 +19,13 @@ using hsm_runtime::LogLevel;
 using hsm_runtime::Session;
 using hsm_runtime::SessionOptions;
 
-constexpr std::array<std::pair<Backend, std::string_view>, 2> kBackends = {
-    {{Backend::kOnnxRuntimeFused, "onnxruntime-fused"}, {Backend::kOnnxRuntimeBodies, "onnxruntime-bodies"}}};
+constexpr std::array<std::pair<Backend, std::string_view>, 4> kBackends = {
+    {{Backend::kTensorRt, "tensorrt"},
+     {Backend::kOnnxRuntimeCuda, "onnxruntime-cuda"},
+     {Backend::kOnnxRuntimeFused, "onnxruntime-fused"},
+     {Backend::kOnnxRuntimeBodies, "onnxruntime-bodies"}}};
 constexpr const char* kKernels = "libhsm_onnxruntime.so";
+constexpr const char* kCudaKernels = "libhsm_onnxruntime_cuda.so";
 
 // The folder of libhsm_runtime.so itself.
 std::filesystem::path own_folder() {
@@ -30,23 +35,40 @@ std::filesystem::path own_folder() {
   return std::filesystem::path(info.dli_fname).parent_path();
 }
 
-std::string kernel_library(const SessionOptions& options) {
-  const std::filesystem::path path =
-      options.kernel_library.empty() ? own_folder() / kKernels : std::filesystem::path(options.kernel_library);
+bool is_file(const std::filesystem::path& path) {
   std::error_code ignored;
-  if (!std::filesystem::is_regular_file(path, ignored)) {
-    fail(Code::kNoBackend, "the fused kernels are not there: " + path.string());
-  }
-  return std::filesystem::absolute(path).string();
+  return std::filesystem::is_regular_file(path, ignored);
 }
 
-std::shared_ptr<const Program> load(Backend backend, const hsm_runtime::Bundle& bundle, const Graph& graph,
-                                    const SessionOptions& options) {
-  ort::Settings settings{bundle.path(), "", options.threads, options.log};
-  if (backend == Backend::kOnnxRuntimeFused) settings.kernel_library = kernel_library(options);
+// `chosen`, or `name` beside this library; empty when nothing was chosen, nothing is there and it can be done without.
+std::string kernel_library(const std::string& chosen, const char* name, bool is_needed) {
+  const std::filesystem::path path = chosen.empty() ? own_folder() / name : std::filesystem::path(chosen);
+  if (is_file(path)) return std::filesystem::absolute(path).string();
+  if (chosen.empty() && !is_needed) return "";
+  fail(Code::kNoBackend, "the fused kernels are not there: " + path.string());
+}
+
+std::shared_ptr<const Program> load_onnx(Backend backend, const hsm_runtime::Bundle& bundle, const Graph& graph,
+                                         const SessionOptions& options) {
+  ort::Settings settings{bundle.path(), "", options.threads, options.log, std::nullopt};
+  const bool on_gpu = backend == Backend::kOnnxRuntimeCuda;
+  if (on_gpu) {
+    settings.cuda_device = options.device;
+    settings.kernel_library = kernel_library(options.cuda_kernel_library, kCudaKernels, false);
+  } else if (backend == Backend::kOnnxRuntimeFused) {
+    settings.kernel_library = kernel_library(options.kernel_library, kKernels, true);
+  }
   const ort::Library library = ort::load(options.onnxruntime_library);
-  const MappedFile model(bundle.path(), graph.on_cpu());
+  const MappedFile model(bundle.path(), on_gpu ? graph.file : graph.on_cpu());
   return ort::load_program(library, graph, model.bytes(), std::move(settings));
+}
+
+std::shared_ptr<const Program> load(Backend backend, const hsm_runtime::Bundle& bundle, hsm_runtime::Part part,
+                                    const Graph& graph, const SessionOptions& options) {
+  if (backend != Backend::kTensorRt) return load_onnx(backend, bundle, graph, options);
+  const char* name = part == hsm_runtime::Part::kModel ? "model" : "decode";
+  return trt::load_program({bundle.path(), name, graph, bundle.impl().manifest.engines, own_folder().string()},
+                           options);
 }
 
 void tell(const SessionOptions& options, LogLevel level, const std::string& message) {
@@ -64,12 +86,13 @@ std::shared_ptr<const Session::Impl> open_session(const hsm_runtime::Bundle& bun
              (part == hsm_runtime::Part::kModel ? "model of whole sequences" : "decoding model"));
   }
   if (options.threads < 0) fail(Code::kInvalidArgument, "the number of threads must not be negative");
+  if (options.device < 0) fail(Code::kInvalidArgument, "the number of the GPU must not be negative");
   std::string reasons;
   for (const Backend backend : options.backends) {
     const std::string name(name_of(backend));
     try {
-      auto session = std::make_shared<Session::Impl>(Session::Impl{bundle, part, backend, nullptr});
-      session->program = load(backend, bundle, *graph, options);
+      auto session = std::make_shared<Session::Impl>(bundle, part, backend);
+      session->program = load(backend, bundle, part, *graph, options);
       tell(options, LogLevel::kInfo, bundle.path() + "/" + graph->file + " runs in " + name);
       return session;
     } catch (const Error& error) {
@@ -82,9 +105,60 @@ std::shared_ptr<const Session::Impl> open_session(const hsm_runtime::Bundle& bun
                              (reasons.empty() ? "none was asked for" : reasons));
 }
 
+namespace {
+
+// Tensors whose names and shapes are copies; the memory stays the caller's.
+class OwnedTensors {
+ public:
+  explicit OwnedTensors(std::span<const NamedTensor> tensors) {
+    texts_.reserve(tensors.size());  // so that views of short texts stay
+    shapes_.reserve(tensors.size());
+    for (const NamedTensor& tensor : tensors) {
+      NamedTensor& owned = tensors_.emplace_back(tensor);
+      owned.name = texts_.emplace_back(tensor.name);
+      owned.tensor.shape = shapes_.emplace_back(tensor.tensor.shape.begin(), tensor.tensor.shape.end());
+      owned.tensor.strides = {};  // checked: it is dense
+    }
+  }
+  OwnedTensors(const OwnedTensors&) = delete;
+  OwnedTensors& operator=(const OwnedTensors&) = delete;
+  std::span<const NamedTensor> tensors() const { return tensors_; }
+
+ private:
+  std::vector<std::string> texts_;
+  std::vector<std::vector<std::int64_t>> shapes_;
+  std::vector<NamedTensor> tensors_;
+};
+
+void check_run(const Session::Impl& session, std::span<const NamedTensor> inputs,
+               std::span<const NamedTensor> outputs) {
+  if (outputs.empty()) fail(Code::kInvalidArgument, "a run needs at least one output");
+  check_tensors(session.graph(), inputs, outputs, session.program->device());
+}
+
+std::unique_ptr<Started> start(const Session::Impl& session, std::span<const NamedTensor> inputs,
+                               std::span<const NamedTensor> outputs, const RunOptions& options) {
+  if (auto started = session.program->start(inputs, outputs, options)) return started;
+  const auto in = std::make_shared<const OwnedTensors>(inputs), out = std::make_shared<const OwnedTensors>(outputs);
+  // Whoever waits keeps the session alive.
+  return session.worker.start(
+      [&session, in, out, options] { session.program->run(in->tensors(), out->tensors(), options); });
+}
+
+}  // namespace
 }  // namespace hsm::runtime
 
 namespace hsm_runtime {
+
+struct PendingRun::Impl {
+  Impl(std::shared_ptr<const Session::Impl> chosen, std::unique_ptr<hsm::runtime::Started> run)
+      : session(std::move(chosen)), started(std::move(run)) {}
+
+  std::shared_ptr<const Session::Impl> session;  // outlives the run
+  std::unique_ptr<hsm::runtime::Started> started;
+  bool ended = false;
+  Status status;
+};
 
 std::string_view name_of(Backend backend) {
   for (const auto& [known, name] : hsm::runtime::kBackends) {
@@ -116,19 +190,42 @@ Backend Session::backend() const { return impl_->backend; }
 const std::vector<TensorInfo>& Session::inputs() const { return impl_->graph().inputs; }
 const std::vector<TensorInfo>& Session::outputs() const { return impl_->graph().outputs; }
 
-Status Session::run(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs) const {
+Status Session::run(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
+                    const RunOptions& options) const {
   return hsm::runtime::guarded_status([&] {
-    if (outputs.empty()) hsm::runtime::fail(Code::kInvalidArgument, "a run needs at least one output");
-    hsm::runtime::check_tensors(impl_->graph(), inputs, outputs);
-    impl_->program->run(inputs, outputs);
+    hsm::runtime::check_run(*impl_, inputs, outputs);
+    impl_->program->run(inputs, outputs, options);
   });
 }
 
-Result<std::vector<Tensor>> Session::run(std::span<const NamedTensor> inputs) const {
+Result<std::vector<Tensor>> Session::run(std::span<const NamedTensor> inputs, const RunOptions& options) const {
   return hsm::runtime::guarded<std::vector<Tensor>>([&] {
-    hsm::runtime::check_tensors(impl_->graph(), inputs, {});
-    return impl_->program->run(inputs);
+    hsm::runtime::check_tensors(impl_->graph(), inputs, {}, impl_->program->device());
+    return impl_->program->run(inputs, options);
   });
+}
+
+Result<PendingRun> Session::run_async(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
+                                      const RunOptions& options) const {
+  return hsm::runtime::guarded<PendingRun>([&] {
+    hsm::runtime::check_run(*impl_, inputs, outputs);
+    return PendingRun(std::make_unique<PendingRun::Impl>(impl_, hsm::runtime::start(*impl_, inputs, outputs, options)));
+  });
+}
+
+PendingRun::PendingRun(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+PendingRun::PendingRun(PendingRun&&) noexcept = default;
+PendingRun& PendingRun::operator=(PendingRun&&) noexcept = default;
+PendingRun::~PendingRun() = default;
+
+bool PendingRun::done() const { return impl_->ended || impl_->started->done(); }
+
+Status PendingRun::wait() {
+  if (!impl_->ended) {
+    impl_->status = hsm::runtime::guarded_status([&] { impl_->started->wait(); });
+    impl_->ended = true;
+  }
+  return impl_->status;
 }
 
 }  // namespace hsm_runtime

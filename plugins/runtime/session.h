@@ -2,18 +2,23 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 
 #include "hsm_runtime/session.h"
 #include "runtime/bundle.h"
 #include "runtime/program.h"
+#include "runtime/worker.h"
 
 namespace hsm_runtime {
 
 struct Session::Impl {
+  Impl(Bundle opened, Part chosen, Backend loaded) : bundle(std::move(opened)), part(chosen), backend(loaded) {}
+
   Bundle bundle;
   Part part;
   Backend backend;
   std::shared_ptr<const hsm::runtime::Program> program;
+  mutable hsm::runtime::Worker worker;  // of runs that no device carries out
 
   const hsm::runtime::Graph& graph() const { return *bundle.impl().graph(part); }
 };

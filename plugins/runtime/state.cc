@@ -32,8 +32,8 @@ std::string stored_dtype(DType dtype) {
   }
 }
 
-StateBuffer allocate(const StateTensor& tensor, std::int64_t batch, std::int64_t capacity) {
-  StateBuffer buffer{tensor.past(), tensor.present(), tensor.dtype, {batch}, {}};
+StateBuffer allocate(const Memory& memory, const StateTensor& tensor, std::int64_t batch, std::int64_t capacity) {
+  StateBuffer buffer{tensor.past(), tensor.present(), tensor.dtype, {batch}};
   std::int64_t bytes = batch * static_cast<std::int64_t>(size_of(tensor.dtype));
   for (std::size_t i = 1; i < tensor.shape.size(); ++i) {
     const std::int64_t* size = std::get_if<std::int64_t>(&tensor.shape[i]);
@@ -42,7 +42,8 @@ StateBuffer allocate(const StateTensor& tensor, std::int64_t batch, std::int64_t
       fail(Code::kInvalidArgument, "the state " + tensor.name + " would be too large");
     }
   }
-  buffer.memory.resize(static_cast<std::size_t>(bytes));
+  buffer.bytes = static_cast<std::size_t>(bytes);
+  buffer.memory = memory.allocate(buffer.bytes);
   return buffer;
 }
 
@@ -82,18 +83,19 @@ bool fits(const StoredTensor& found, const StateBuffer& buffer, bool is_cache) {
   return true;
 }
 
-void copy_rows(const StoredTensor& from, StateBuffer& to) {
+void copy_rows(const Memory& memory, const StoredTensor& from, const StateBuffer& to) {
   const std::size_t rows = static_cast<std::size_t>(to.shape[0]);
-  const std::size_t source = from.data.size() / rows, target = to.row_bytes();
+  const std::size_t source = from.data.size() / rows;
+  memory.clear(to.memory.get(), to.bytes);
   for (std::size_t row = 0; row < rows; ++row) {
-    std::memset(to.memory.data() + row * target, 0, target);
-    std::memcpy(to.memory.data() + row * target, from.data.data() + row * source, std::min(source, target));
+    memory.copy(to.row(row), from.data.data() + row * source, std::min(source, to.row_bytes()));
   }
 }
 
 }  // namespace
 
-StateBuffers::StateBuffers(const StateSpec& chosen, std::int64_t batch, std::int64_t capacity) : spec(&chosen) {
+StateBuffers::StateBuffers(const Program& program, const StateSpec& chosen, std::int64_t batch, std::int64_t capacity)
+    : spec(&chosen), memory(&program.memory()) {
   constexpr std::int64_t kMost = (std::int64_t{1} << 31) - 1;
   if (batch < 1 || batch > kMost) fail(Code::kInvalidArgument, "a generator needs at least one row");
   if (capacity < 0 || capacity > kMost) fail(Code::kInvalidArgument, "the capacity is out of range");
@@ -109,32 +111,41 @@ StateBuffers::StateBuffers(const StateSpec& chosen, std::int64_t batch, std::int
     fail(Code::kInvalidArgument, "a row can reach " + std::to_string(longest) + " tokens, not " +
                                      std::to_string(capacity) + "; export with a larger --capacity");
   }
-  for (const StateTensor& tensor : chosen.tensors) tensors.push_back(allocate(tensor, batch, capacity));
+  for (const StateTensor& tensor : chosen.tensors) tensors.push_back(allocate(*memory, tensor, batch, capacity));
+}
+
+StateBuffers StateBuffers::counterpart(const Program& program) const {
+  StateBuffers other = *this;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (!program.updates_in_place(spec->tensors[i].kind)) other.tensors[i].memory = memory->allocate(tensors[i].bytes);
+  }
+  return other;
 }
 
 std::size_t StateBuffers::bytes() const {
   std::size_t total = 0;
-  for (const StateBuffer& tensor : tensors) total += tensor.memory.size();
+  for (const StateBuffer& tensor : tensors) total += tensor.bytes;
   return total;
 }
 
 void StateBuffers::clear_row(std::size_t row) {
-  for (StateBuffer& tensor : tensors) {
-    std::memset(tensor.memory.data() + row * tensor.row_bytes(), 0, tensor.row_bytes());
-  }
+  for (const StateBuffer& tensor : tensors) memory->clear(tensor.row(row), tensor.row_bytes());
 }
 
 void StateBuffers::copy_row(std::size_t source, std::size_t target) {
-  for (StateBuffer& tensor : tensors) {
-    const std::size_t bytes = tensor.row_bytes();
-    std::memcpy(tensor.memory.data() + target * bytes, tensor.memory.data() + source * bytes, bytes);
-  }
+  for (const StateBuffer& tensor : tensors) memory->copy(tensor.row(target), tensor.row(source), tensor.row_bytes());
 }
 
 void StateBuffers::save(const std::string& path, std::span<const std::int64_t> positions) const {
   std::map<std::string, StoredTensor> stored;
+  std::vector<std::vector<std::byte>> copies;  // of what is not in the CPU's memory
   for (const StateBuffer& tensor : tensors) {
-    stored[tensor.past] = {stored_dtype(tensor.dtype), tensor.shape, tensor.memory};
+    const std::byte* data = tensor.memory.get();
+    if (memory->device().kind != Device::Kind::kCpu) {
+      data = copies.emplace_back(tensor.bytes).data();
+      memory->copy(copies.back().data(), tensor.memory.get(), tensor.bytes);
+    }
+    stored[tensor.past] = {stored_dtype(tensor.dtype), tensor.shape, {data, tensor.bytes}};
   }
   stored["position"] = {"I64", {static_cast<std::int64_t>(positions.size())}, std::as_bytes(positions)};
   write_safetensors(path, stored, {{"state", json_of(*spec)}});
@@ -163,7 +174,7 @@ std::vector<std::int64_t> StateBuffers::load(const std::string& path, std::size_
       fail(Code::kInvalidArgument, path + " holds the state of another model or precision: " + tensors[i].past);
     }
   }
-  for (StateBuffer& tensor : tensors) copy_rows(stored(file, tensor.past, path), tensor);
+  for (const StateBuffer& tensor : tensors) copy_rows(*memory, stored(file, tensor.past, path), tensor);
   return positions;
 }
 

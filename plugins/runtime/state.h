@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,15 +18,22 @@ struct StateBuffer {
   std::string past, present;
   DType dtype = DType::kFloat32;
   std::vector<std::int64_t> shape;
-  std::vector<std::byte> memory;
+  std::size_t bytes = 0;
+  std::shared_ptr<std::byte> memory;
 
-  TensorView view() { return {memory.data(), dtype, shape}; }
-  std::size_t row_bytes() const { return memory.size() / static_cast<std::size_t>(shape[0]); }
+  TensorView view(const Device& device) const { return {memory.get(), dtype, shape, {}, device}; }
+  std::size_t row_bytes() const { return bytes / static_cast<std::size_t>(shape[0]); }
+  std::byte* row(std::size_t index) const { return memory.get() + index * row_bytes(); }
 };
 
 struct StateBuffers {
-  // Zeros. Throws Error(kInvalidArgument): a batch or capacity that is out of range, missing or too small for the file.
-  StateBuffers(const StateSpec& spec, std::int64_t batch, std::int64_t capacity);
+  // Zeros, where `program` likes them to be. Throws Error(kInvalidArgument): a batch or capacity that is out of range,
+  // missing or too small for the file.
+  StateBuffers(const Program& program, const StateSpec& spec, std::int64_t batch, std::int64_t capacity);
+
+  // The set that a call writes which reads this one: the same buffers where the program updates them in place, and new
+  // ones elsewhere.
+  StateBuffers counterpart(const Program& program) const;
 
   std::size_t bytes() const;
   void clear_row(std::size_t row);
@@ -36,6 +44,7 @@ struct StateBuffers {
   std::vector<std::int64_t> load(const std::string& path, std::size_t rows);
 
   const StateSpec* spec;
+  const Memory* memory;
   std::vector<StateBuffer> tensors;
   std::int64_t longest = 0;  // tokens that a row may reach; 0: any number
 };

@@ -2,6 +2,7 @@
 
 #include <onnxruntime_session_options_config_keys.h>
 
+#include <array>
 #include <utility>
 
 namespace hsm::runtime::ort {
@@ -49,7 +50,9 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
         log_(std::move(settings.log)),
         outputs_(graph.outputs),
         env_(nullptr, api_.ReleaseEnv),
+        cuda_device_(settings.cuda_device),
         memory_(nullptr, api_.ReleaseMemoryInfo),
+        cuda_memory_(nullptr, api_.ReleaseMemoryInfo),
         session_(nullptr, api_.ReleaseSession) {
     OrtEnv* env = nullptr;
     check(api_.CreateEnv(ORT_LOGGING_LEVEL_ERROR, "hsm_runtime", &env));
@@ -57,20 +60,27 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
     OrtMemoryInfo* memory = nullptr;
     check(api_.CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &memory));
     memory_.reset(memory);
+    if (cuda_device_) {
+      check(api_.CreateMemoryInfo("Cuda", OrtDeviceAllocator, *cuda_device_, OrtMemTypeDefault, &memory));
+      cuda_memory_.reset(memory);
+    }
     const Handle<OrtSessionOptions> options = make_options(settings);
     OrtSession* session = nullptr;
     check(api_.CreateSessionFromArray(env_.get(), model.data(), model.size(), options.get(), &session));
     session_.reset(session);
   }
 
-  void run(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs) const override {
+  void run(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
+           const RunOptions& options) const override {
+    check_options(options);
     const Feed in = feed(inputs);
     const Feed out = feed(outputs);
     std::vector<OrtValue*> results = out.raw;
     execute(in, out.names, results);
   }
 
-  std::vector<Tensor> run(std::span<const NamedTensor> inputs) const override {
+  std::vector<Tensor> run(std::span<const NamedTensor> inputs, const RunOptions& options) const override {
+    check_options(options);
     const Feed in = feed(inputs);
     std::vector<const char*> names;
     for (const TensorInfo& info : outputs_) names.push_back(info.name.c_str());
@@ -95,7 +105,15 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
     return std::make_unique<OrtBinding>(api_, session_.get(), std::move(binding));
   }
 
+  Device device() const override { return cuda_device_ ? Device{Device::Kind::kCuda, *cuda_device_} : Device{}; }
+
  private:
+  void check_options(const RunOptions& options) const {
+    if (options.cuda_stream == nullptr) return;
+    fail(Code::kInvalidArgument, cuda_device_ ? "ONNX Runtime has streams of its own; synchronise yours before the run"
+                                              : "this back end runs on the CPU and takes no CUDA stream");
+  }
+
   // Tensors as ONNX Runtime takes them.
   struct Feed {
     std::vector<std::string> text;
@@ -110,9 +128,9 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
     for (const NamedTensor& named : tensors) {
       const TensorView& view = named.tensor;
       OrtValue* value = nullptr;
-      check(api_.CreateTensorWithDataAsOrtValue(memory_.get(), view.data, bytes_of(view), view.shape.data(),
-                                                view.shape.size(), static_cast<ONNXTensorElementDataType>(view.dtype),
-                                                &value));
+      const OrtMemoryInfo* memory = view.device.kind == Device::Kind::kCuda ? cuda_memory_.get() : memory_.get();
+      check(api_.CreateTensorWithDataAsOrtValue(memory, view.data, bytes_of(view), view.shape.data(), view.shape.size(),
+                                                static_cast<ONNXTensorElementDataType>(view.dtype), &value));
       feed.values.emplace_back(value, api_.ReleaseValue);
       feed.raw.push_back(value);
       feed.names.push_back(feed.text.emplace_back(named.name).c_str());
@@ -152,10 +170,22 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
     check(api_.SetIntraOpNumThreads(made, settings.threads));
     check(api_.AddSessionConfigEntry(made, kOrtSessionOptionsModelExternalInitializersFileFolderPath,
                                      settings.folder.c_str()));
+    if (cuda_device_) append_cuda(made);
     if (!settings.kernel_library.empty()) {
       check(api_.RegisterCustomOpsLibrary_V2(made, settings.kernel_library.c_str()));
     }
     return options;
+  }
+
+  void append_cuda(OrtSessionOptions* options) const {
+    constexpr const char* kNoCuda = "this ONNX Runtime runs nothing on a GPU";
+    OrtCUDAProviderOptionsV2* made = nullptr;
+    require(api_, api_.CreateCUDAProviderOptions(&made), Code::kNoBackend, kNoCuda);
+    const Handle<OrtCUDAProviderOptionsV2> cuda(made, api_.ReleaseCUDAProviderOptions);
+    const std::string device = std::to_string(*cuda_device_);
+    const std::array<const char*, 1> keys = {"device_id"}, values = {device.c_str()};
+    check(api_.UpdateCUDAProviderOptions(made, keys.data(), values.data(), keys.size()));
+    require(api_, api_.SessionOptionsAppendExecutionProvider_CUDA_V2(options, made), Code::kNoBackend, kNoCuda);
   }
 
   void check(OrtStatus* status) const { require(api_, status, Code::kNoBackend, "ONNX Runtime refuses"); }
@@ -164,7 +194,9 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
   const hsm_runtime::LogCallback log_;  // the session points to it
   const std::vector<TensorInfo> outputs_;
   Handle<OrtEnv> env_;
+  const std::optional<int> cuda_device_;
   Handle<OrtMemoryInfo> memory_;
+  Handle<OrtMemoryInfo> cuda_memory_;
   Handle<OrtSession> session_;
 };
 

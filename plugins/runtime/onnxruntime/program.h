@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -17,6 +18,7 @@ struct Settings {
   std::string kernel_library;  // fused kernels; empty runs the bodies
   int threads = 0;
   hsm_runtime::LogCallback log;
+  std::optional<int> cuda_device;  // none: the CPU
 };
 
 // Loads a serialised model; `model` and `graph` need not outlive the call. Throws Error(kNoBackend).

@@ -31,7 +31,8 @@ struct Sampling {
   double top_p = 1;
 };
 
-/// Sequences and their state, in buffers that the state specification sizes once. Movable; one thread at a time may use
+/// Sequences and their state, in buffers that the state specification sizes once; with TensorRT they stay in the GPU's
+/// memory, and a step moves tokens, positions and logits alone. Movable; one thread at a time may use
 /// a generator, and any number of generators one session.
 class HSM_RUNTIME_API Generator {
  public:

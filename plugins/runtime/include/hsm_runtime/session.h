@@ -19,9 +19,11 @@ namespace hsm_runtime {
 enum class Backend : int {
   kOnnxRuntimeFused = 0,   ///< ONNX Runtime on the CPU with the fused kernels of libhsm_onnxruntime.so.
   kOnnxRuntimeBodies = 1,  ///< ONNX Runtime on the CPU, which runs the operators' bodies from the file.
+  kTensorRt = 2,           ///< An engine of the bundle in TensorRT or TensorRT-RTX on an NVIDIA GPU.
+  kOnnxRuntimeCuda = 3,    ///< ONNX Runtime's CUDA provider on an NVIDIA GPU.
 };
 
-/// The back end's name: "onnxruntime-fused", "onnxruntime-bodies".
+/// The back end's name: "tensorrt", "onnxruntime-cuda", "onnxruntime-fused", "onnxruntime-bodies".
 HSM_RUNTIME_API std::string_view name_of(Backend backend);
 /// Sets `backend` when the name is one; says whether it is.
 HSM_RUNTIME_API bool backend_from_name(std::string_view name, Backend* backend);
@@ -33,16 +35,58 @@ using LogCallback = std::function<void(LogLevel, std::string_view message)>;
 
 struct SessionOptions {
   /// Tried in this order; the first that can load the graph is taken.
-  std::vector<Backend> backends = {Backend::kOnnxRuntimeFused, Backend::kOnnxRuntimeBodies};
+  std::vector<Backend> backends = {Backend::kTensorRt, Backend::kOnnxRuntimeCuda, Backend::kOnnxRuntimeFused,
+                                   Backend::kOnnxRuntimeBodies};
   /// ONNX Runtime's shared library. Empty: the environment variable HSM_ONNXRUNTIME_LIBRARY, else libonnxruntime.so.1
   /// and libonnxruntime.so as the system finds them.
   std::string onnxruntime_library;
   /// The library of fused kernels. Empty: libhsm_onnxruntime.so beside libhsm_runtime.so.
   std::string kernel_library;
+  /// The library of CUDA kernels for ONNX Runtime. Empty: libhsm_onnxruntime_cuda.so beside libhsm_runtime.so where it
+  /// is there, else the operators' bodies run.
+  std::string cuda_kernel_library;
+  /// The TensorRT back end. Empty: libhsm_backend_tensorrt.so beside libhsm_runtime.so.
+  std::string tensorrt_backend;
+  /// TensorRT's shared library. Empty: those that the bundle's engines are for, as the system finds them.
+  std::string nvinfer_library;
+  /// CUDA's runtime library. Empty: libcudart.so.13, libcudart.so.12 or libcudart.so, as the system finds them.
+  std::string cudart_library;
+  /// The TensorRT plugins. Empty: libhsm_tensorrt.so beside libhsm_runtime.so.
+  std::string plugin_library;
+  /// Load engines that hold their plugins, which is native code: for bundles that you trust as you trust a program.
+  bool allow_embedded_plugins = false;
+  /// The GPU, as CUDA counts them.
+  int device = 0;
   /// Threads of one run; 0 means all cores, 1 means the calling thread alone.
   int threads = 0;
   /// Where messages go; by default nowhere.
   LogCallback log;
+};
+
+struct RunOptions {
+  /// A cudaStream_t of the session's device: what the run reads must have been written earlier on that stream, and what
+  /// it writes may be read later on it. Null: a stream of the session's own, so inputs in GPU memory must be complete.
+  /// Only TensorRT takes one.
+  void* cuda_stream = nullptr;
+};
+
+/// A run that was started. Movable; one thread at a time may use it. Being destroyed waits for the run.
+class HSM_RUNTIME_API PendingRun {
+ public:
+  struct Impl;
+
+  /// Whether the run has ended, so that wait() returns at once.
+  bool done() const;
+  /// Waits for the run and says how it ended; may be called again.
+  Status wait();
+
+  PendingRun(PendingRun&&) noexcept;
+  PendingRun& operator=(PendingRun&&) noexcept;
+  ~PendingRun();
+  explicit PendingRun(std::unique_ptr<Impl> impl);
+
+ private:
+  std::unique_ptr<Impl> impl_;
 };
 
 /// A loaded graph. All methods may be called from any number of threads at the same time.
@@ -58,12 +102,19 @@ class HSM_RUNTIME_API Session {
   const std::vector<TensorInfo>& inputs() const;
   const std::vector<TensorInfo>& outputs() const;
 
-  /// Runs the graph from the caller's memory into the caller's memory; nothing is copied. Every input must be given;
-  /// outputs may be left out. Shapes are checked before anything runs.
-  Status run(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs) const;
+  /// Runs the graph from the caller's memory into the caller's memory, and returns when all is done. Nothing is copied
+  /// where the memory is the back end's: the CPU's, or that of its GPU. Every input must be given; outputs may be left
+  /// out. Shapes are checked before anything runs.
+  Status run(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
+             const RunOptions& options = {}) const;
 
-  /// Runs the graph; every output comes in memory of its own, in the order of outputs().
-  Result<std::vector<Tensor>> run(std::span<const NamedTensor> inputs) const;
+  /// Runs the graph; every output comes in CPU memory of its own, in the order of outputs().
+  Result<std::vector<Tensor>> run(std::span<const NamedTensor> inputs, const RunOptions& options = {}) const;
+
+  /// Starts a run as above and returns. The tensors' memory must stay until the run has ended; names and shapes need
+  /// not. TensorRT enqueues it on the stream; elsewhere a thread of the session runs one such run after the other.
+  Result<PendingRun> run_async(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
+                               const RunOptions& options = {}) const;
 
   const Impl& impl() const { return *impl_; }
   explicit Session(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}

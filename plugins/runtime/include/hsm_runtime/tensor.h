@@ -32,14 +32,15 @@ HSM_RUNTIME_API std::size_t size_of(DType dtype);
 /// The type's name as in NumPy: "float32".
 HSM_RUNTIME_API std::string_view name_of(DType dtype);
 
-/// Where memory is.
+/// Where memory is; `index` is the GPU's, as CUDA counts them.
 struct Device {
   enum class Kind : int { kCpu = 0, kCuda = 1 };
   Kind kind = Kind::kCpu;
   int index = 0;
 };
 
-/// Memory of the caller's: nothing is copied, and the caller keeps it alive during the call. Inputs are only read.
+/// Memory of the caller's, who keeps it alive during the call. Inputs are only read. Memory of a GPU starts at a
+/// multiple of 256 bytes, as cudaMalloc's does.
 struct TensorView {
   void* data = nullptr;
   DType dtype = DType::kFloat32;
