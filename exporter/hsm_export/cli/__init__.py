@@ -12,6 +12,7 @@ import click
 COMMANDS = {
     "export": "export",
     "validate": "validate",
+    "diff": "diff",
     "build": "build",
     "bundle": "bundle",
     "inspect": "inspect",

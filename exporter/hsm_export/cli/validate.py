@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 _COLOURS = {"passed": "green", "failed": "bold red", "baseline": "blue", "skipped": "yellow"}
 
 
-def _names(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+def runtime_names(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """Split a comma-separated list."""
     if value is None:
         return None
     return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
-def _shapes(
+def shape_pairs(
     _ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[tuple[int, int], ...] | None:
     """Parse BATCHxLENGTH options."""
@@ -41,10 +41,12 @@ def _shapes(
 @click.command("validate")
 @click.argument("model", type=click.Path())
 @click.option("--against", metavar="CHECKPOINT", help="Checkpoint or zoo:NAME that the file was exported from.")
-@click.option("--runtimes", callback=_names, metavar="A,B", help="Runtimes to judge [default: all that work here].")
+@click.option(
+    "--runtimes", callback=runtime_names, metavar="A,B", help="Runtimes to judge [default: all that work here]."
+)
 @click.option("--inputs", type=click.Path(), metavar="DATA.npz", help="Your own inputs instead of the built-in cases.")
 @click.option(
-    "--shape", "shapes", multiple=True, callback=_shapes, metavar="BATCHxLENGTH", help="Shape to try; repeatable."
+    "--shape", "shapes", multiple=True, callback=shape_pairs, metavar="BATCHxLENGTH", help="Shape to try; repeatable."
 )
 @click.option("--steps", type=click.IntRange(1), help="Decoding files: single steps of the long case [default: 64].")
 @json_option

@@ -52,11 +52,11 @@ class SourceCheck:
         """
         for unit in units:
             limits.check(f"comparing {unit.name} with the source")
-            inputs = self._inputs(unit, source)
+            inputs = self.inputs_of(unit, source)
             if inputs is not None:
                 yield from self._compare(unit, inputs, source)
 
-    def _inputs(self, unit: Unit, source: Spool) -> dict[str, Array] | None:
+    def inputs_of(self, unit: Unit, source: Spool) -> dict[str, Array] | None:
         """Return what the source fed to a unit, None where that is not known."""
         found = {}
         for name in unit.reads:

@@ -1,0 +1,143 @@
+"""Command `diff`: where runtimes of a file part, or what changed from one file to another."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .console import emit, json_option, phases
+from .validate import runtime_names, shape_pairs
+
+if TYPE_CHECKING:
+    from ..diffing.results import DiffResult
+
+_MEGABYTE = 1_000_000
+
+
+def _generated(_ctx: click.Context, _parameter: click.Parameter, value: int) -> int:
+    if value < 0:
+        raise click.BadParameter("must not be negative")
+    return value
+
+
+@click.command("diff")
+@click.argument("model", type=click.Path())
+@click.argument("new", type=click.Path(), required=False)
+@click.option(
+    "--against", metavar="CHECKPOINT", help="Source that the file was exported from: a checkpoint or zoo:NAME."
+)
+@click.option(
+    "--runtimes", callback=runtime_names, metavar="A,B", help="Runtimes to compare [default: all that work here]."
+)
+@click.option(
+    "--reference", metavar="NAME|FILE.npz", help="Whose numbers count as right [default: torch64, or onnx64]."
+)
+@click.option("--inputs", type=click.Path(), metavar="DATA", help="Inputs: an .npz file, or text for a language model.")
+@click.option("--tokenizer", type=click.Path(), metavar="JSON", help="tokenizer.json for the text.")
+@click.option(
+    "--shape", "shapes", multiple=True, callback=shape_pairs, metavar="BATCHxLENGTH", help="Shape to try; repeatable."
+)
+@click.option("--layers/--no-layers", default=None, help="Compare every layer [default: where an output differs].")
+@click.option("--bisect", is_flag=True, help="Find the smallest set of nodes that makes an output fail.")
+@click.option("--generate", default=32, callback=_generated, show_default=True, help="Tokens to generate greedily.")
+@click.option(
+    "--fail-on", multiple=True, metavar="RULE", help="What gives exit code 5; repeatable [default: output,layer]."
+)
+@click.option("--baseline", type=click.Path(), metavar="OLD.json", help="Older report; says what got worse since.")
+@click.option("--html", type=click.Path(), metavar="FILE", help="Write the report as one HTML file.")
+@click.option("--markdown", type=click.Path(), metavar="FILE", help="Write it for a pull request.")
+@click.option("--junit", type=click.Path(), metavar="FILE", help="Write it for a CI server.")
+@click.option("--save", type=click.Path(), metavar="FILE", help="Write it as JSON, for --baseline.")
+@click.option("--repro", type=click.Path(), metavar="DIR", help="Write the nodes at fault, each with its real inputs.")
+@click.option("--polygraphy", type=click.Path(), metavar="DIR", help="Write inputs and outputs in Polygraphy's format.")
+@click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
+@click.option(
+    "--max-memory", type=click.FloatRange(min=0, min_open=True), metavar="MB", help="Stop beyond so much memory."
+)
+@json_option
+def command(
+    model: str,
+    new: str | None,
+    runtimes: tuple[str, ...] | None,
+    shapes: tuple[tuple[int, int], ...] | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Say where the runtimes of MODEL part, from which node on, and what that does to the model.
+
+    With a second file: what changed from MODEL to NEW, in structure, weights and numbers.
+    Layers are held to their own maths in float64 on the inputs that the runtime fed to them, so that a node's own
+    error is told from what it inherits. Exit code 5 when a rule of --fail-on holds.
+
+    \b
+    Examples:
+      hsm-export diff hsm-lm.onnx --against zoo:hsm-lm --layers --html report.html
+      hsm-export diff model.onnx --runtimes ort,ort-fused --bisect --repro repro/
+      hsm-export diff hsm-lm.onnx --inputs text.txt --fail-on 'kl>1e-3' --fail-on 'perplexity>1%'
+      hsm-export diff model.onnx --save today.json --baseline yesterday.json --fail-on regression
+      hsm-export diff old.onnx new.onnx
+    """
+    if new is not None:
+        from .diff_files import compare_files
+
+        compare_files(model, new, runtimes, options, as_json)
+        return
+    from ..diffing.api import FAIL_ON, DiffOptions, diff
+    from ..diffing.reporting.terminal import render
+    from ..errors import NumbersDifferError
+
+    memory = options["max_memory"]
+    chosen = DiffOptions(
+        layers=options["layers"],
+        bisect=options["bisect"],
+        generate=options["generate"],
+        fail_on=options["fail_on"] or FAIL_ON,
+        baseline=options["baseline"],
+        repro=options["repro"],
+        polygraphy=options["polygraphy"],
+        max_seconds=options["max_seconds"],
+        max_bytes=None if memory is None else int(memory * _MEGABYTE),
+        command=shlex.join(["hsm-export", *sys.argv[1:]]),
+    )
+    with phases("diff") as progress:
+        result = diff(
+            model,
+            runtimes,
+            against=options["against"],
+            reference=options["reference"],
+            inputs=options["inputs"],
+            shapes=shapes,
+            tokenizer=options["tokenizer"],
+            options=chosen,
+            progress=progress,
+        )
+    _write(result, options)
+    emit(result, as_json, render)
+    if not result.passed:
+        raise NumbersDifferError(result.summary, "docs/diffing.md says how to read a report")
+
+
+def _write(result: DiffResult, options: dict[str, Any]) -> None:
+    """Write the reports that were asked for."""
+    if options["html"]:
+        from ..diffing.reporting.html import write_html
+
+        write_html(result, options["html"])
+    if options["markdown"]:
+        from ..diffing.reporting.markdown import markdown
+        from ..files import atomic_path
+
+        with atomic_path(options["markdown"]) as scratch:
+            Path(scratch).write_text(markdown(result), encoding="utf-8")
+    if options["junit"]:
+        from ..diffing.reporting.junit import write_junit
+
+        write_junit(result, options["junit"])
+    if options["save"]:
+        from ..diffing.reporting.json_file import write_json
+
+        write_json(result, options["save"])

@@ -1,0 +1,344 @@
+"""The function `diff`: outputs of every runtime, where they part, and what that means."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from ..files import sha256
+from .environment import environment
+from .limits import LimitError, Limits, resident_bytes
+from .results import DiffResult, RuntimeDiff
+from .rules import parse, violations
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..runtimes.runtime import RunContext, Runtime
+    from ..validation.api import Truth
+    from ..validation.model_file import ModelFile
+    from ..validation.planning import Plan
+    from ..validation.sources import Source
+    from .feeds import Feeds
+
+Progress = Callable[[str], None]
+
+FAIL_ON = ("output", "layer")
+
+
+@dataclass(frozen=True)
+class DiffOptions:
+    """What a diff does besides comparing outputs.
+
+    Attributes:
+        layers: compare every layer; None compares them where an output differs.
+        bisect: find the smallest set of nodes that makes an output fail.
+        generate: tokens that language models generate greedily; 0 for none.
+        fail_on: rules (see `rules`).
+        baseline: an older report (JSON) to say what got worse.
+        repro: folder for the nodes at fault; None writes none.
+        polygraphy: folder for inputs and outputs in Polygraphy's format; None writes none.
+        max_seconds, max_bytes: caps on time and on resident memory; the report then says how far it came.
+        command: how the report says that it was made.
+    """
+
+    layers: bool | None = None
+    bisect: bool = False
+    generate: int = 32
+    fail_on: Sequence[str] = FAIL_ON
+    baseline: str | Path | None = None
+    repro: str | Path | None = None
+    polygraphy: str | Path | None = None
+    max_seconds: float | None = None
+    max_bytes: int | None = None
+    command: str = ""
+
+
+def diff(
+    model: str | Path,
+    runtimes: Sequence[str] | None = None,
+    *,
+    against: str | Path | nn.Module | None = None,
+    reference: str | Path | None = None,
+    inputs: str | Path | Mapping[str, Any] | None = None,
+    shapes: Sequence[tuple[int, int]] | None = None,
+    tokenizer: str | Path | None = None,
+    options: DiffOptions | None = None,
+    progress: Progress | None = None,
+) -> DiffResult:
+    """Say where runtimes of an ONNX file part, from which node on, and what that does to the model.
+
+    Outputs are judged as `validate` judges them. Layer by layer, what a node inherits is told from what it gets wrong
+    itself: its results are held to its own maths in float64 on the very inputs that the runtime fed to it.
+
+    Args:
+        model: the ONNX file, ours or any other.
+        runtimes: names of the runtimes; None means every one that works here and takes seconds.
+        against: the source: a checkpoint, `zoo:NAME` or a module; then the file itself is held to it, too.
+        reference: the runtime whose numbers count as right, or an .npz file with them. None means the source in
+            float64, or the file's own maths in float64 without one.
+        inputs: an .npz file, a mapping of arrays, or text for a language model; None chooses.
+        shapes: (batch, length) of chosen inputs.
+        tokenizer: a tokenizer.json for text.
+        options: what else to do.
+        progress: receives the name of each phase.
+
+    Raises:
+        BadInputError: the file, the inputs, the baseline or the pair of file and source cannot be used.
+        CheckpointError: the checkpoint cannot be used.
+        UsageError: unknown runtimes or rules, or options that contradict each other.
+        MissingDependencyError: a runtime that was asked for does not work on this machine.
+    """
+    from ..validation.model_file import open_model
+    from .reporting.json_file import read_json
+
+    options = options or DiffOptions()
+    rules = parse(options.fail_on)
+    old = read_json(options.baseline) if options.baseline is not None else None
+    start = time.monotonic()
+    progress = progress or (lambda phase: None)
+    progress("opening the model")
+    setup = _set_up(open_model(model), runtimes, against, reference, inputs)
+    run = Diff(setup, options, progress)
+    run.measure(inputs, shapes, tokenizer)
+    result = run.result(time.monotonic() - start)
+    if old is not None:
+        from .baseline import check, compare
+
+        regressions = compare(result, old)
+        result = replace(result, regressions=regressions, notes=result.notes + check(result, old))
+    violated = violations(rules, result)
+    named = tuple(rule.text for rule in rules)
+    return replace(result, fail_on=named, violated=violated, passed=result.passed and not violated)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A file, and who takes part in comparing it.
+
+    Attributes:
+        file: the file.
+        source: its source; None without one.
+        context: what runtimes run.
+        plan: reference (the arbiter), baseline and the others.
+        shown: the baseline was asked for, so it is reported too.
+    """
+
+    file: ModelFile
+    source: Source | None
+    context: RunContext
+    plan: Plan
+    shown: bool
+
+
+def _set_up(
+    file: ModelFile,
+    runtimes: Sequence[str] | None,
+    against: str | Path | nn.Module | None,
+    reference: str | Path | None,
+    inputs: Any,
+) -> Setup:
+    from ..runtimes import get
+    from ..runtimes.routing import instrument
+    from ..runtimes.runtime import RunContext
+    from ..validation.planning import make_plan, requested
+    from ..validation.sources import open_source
+
+    names = requested(runtimes, against is not None)
+    source = open_source(against) if against is not None else None
+    if source is not None and file.metadata.get("decode") == "1":
+        from ..validation.decoding import decoding_source, state_of
+
+        source = decoding_source(source, state_of(file))
+    is_stored = reference is not None and str(reference).endswith(".npz")
+    # Numbers from a file belong to the runtime's own choice of experts.
+    instrumented, routed = (file.model, ()) if is_stored else instrument(file.model)
+    load = source.load if source is not None else None
+    context = RunContext(instrumented, file.path.parent, file.precision, load, routed)
+    plan = make_plan(names, file, source)
+    if is_stored:
+        from .stored import stored_reference
+
+        if inputs is None:
+            raise UsageError(f"{reference} belongs to one set of inputs", "name it with --inputs DATA.npz")
+        plan = replace(plan, arbiter=stored_reference(str(reference)))
+    elif reference is not None:
+        requested([str(reference)], source is not None)
+        plan = replace(plan, arbiter=get(str(reference)))
+    candidates = [runtime for runtime in plan.candidates if runtime.name != plan.arbiter.name]
+    if source is not None and plan.arbiter.name != "onnx64":
+        candidates.insert(0, get("onnx64"))  # the file itself: are its maths and weights the source's?
+    shown = plan.baseline.needs_source if names is None else plan.baseline.name in names
+    return Setup(file, source, context, replace(plan, candidates=tuple(dict.fromkeys(candidates))), shown)
+
+
+@dataclass
+class Diff:
+    """One diff: what its steps share.
+
+    Args:
+        setup: who takes part.
+        options: what to do.
+        progress: receives each phase.
+    """
+
+    setup: Setup
+    options: DiffOptions
+    progress: Progress
+    reports: dict[str, RuntimeDiff] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    layer_case: str = ""
+    bisections: tuple[Any, ...] = ()
+    complete: bool = True
+
+    def __post_init__(self) -> None:
+        self.limits = Limits(self.options.max_seconds, self.options.max_bytes)
+
+    def measure(self, inputs: Any, shapes: Any, tokenizer: Any) -> None:
+        """Run everything; what a cap cuts off is noted."""
+        from ..validation.api import Validation
+        from .feeds import open_feeds
+
+        setup = self.setup
+        self.feeds: Feeds = open_feeds(
+            setup.file, inputs, call=self._call_reference, shapes=shapes, tokenizer=tokenizer
+        )
+        self.notes += self.feeds.notes
+        validation = Validation(setup.file, setup.source, setup.context, self.feeds.cases, setup.plan, self.progress)
+        self.truth: Truth = validation.truth()
+        try:
+            self._outputs()
+            self._explain()
+        except LimitError as error:
+            self.complete = False
+            self.notes.append(f"{error.message}: what follows was not compared")
+
+    def result(self, seconds: float) -> DiffResult:
+        """Return the outcome; rules and baseline are not applied yet."""
+        setup, truth = self.setup, self.truth
+        skipped = [RuntimeDiff(item.runtime, "skipped", reason=item.reason) for item in setup.plan.skipped]
+        runtimes = (*self.reports.values(), *skipped)
+        compared = [item for item in runtimes if item.verdict not in ("skipped", "failed")]
+        problems = list(truth.problems)
+        if not compared:
+            problems.append("no runtime was compared: none of those asked for works here")
+        return DiffResult(
+            model=str(setup.file.path),
+            sha256=sha256(setup.file.path),
+            against=setup.source.name if setup.source else None,
+            precision=setup.file.precision,
+            task=setup.file.task,
+            reference=truth.plan.arbiter.name,
+            baseline=truth.plan.baseline.name,
+            passed=not problems and self.complete and not any(item.verdict == "failed" for item in runtimes),
+            runtimes=runtimes,
+            cases=tuple(case.name for case in self.feeds.cases),
+            environment=environment(self.options.command),
+            layer_case=self.layer_case,
+            bisections=self.bisections,
+            problems=tuple(problems),
+            warnings=self._warnings(),
+            notes=tuple(self.notes),
+            complete=self.complete,
+            seconds=seconds,
+        )
+
+    def _call_reference(self, feed: Mapping[str, Any]) -> Mapping[str, Any]:
+        from ..runtimes.routing import free_mask
+        from .tapping import run_once
+
+        masks = {node.mask: free_mask() for node in self.setup.context.routed}
+        return run_once(self.setup.plan.arbiter, self.setup.context, {**feed, **masks})
+
+    def _outputs(self) -> None:
+        """Run every runtime over all inputs, one at a time."""
+        from .polygraphy_files import polygraphy_folder
+
+        if self.setup.shown:
+            baseline = self.truth.plan.baseline
+            self.reports[baseline.name] = self._judged(baseline, self.truth.natives[0], 0.0)
+        self.truth.natives.clear()
+        if self.options.polygraphy is None:
+            for runtime in self.truth.plan.candidates:
+                self._run(runtime, None)
+            return
+        with polygraphy_folder(self.options.polygraphy) as folder:
+            for case in self.feeds.cases:
+                folder.add_inputs(case.feed)
+            self._save(folder, self.truth.plan.arbiter.name, self.truth.arbiter)
+            for runtime in self.truth.plan.candidates:
+                self._run(runtime, folder)
+
+    def _run(self, runtime: Runtime, folder: Any) -> None:
+        """Run a runtime over all inputs, and once more over the last ones to see whether it repeats itself."""
+        from ..validation.running import run
+
+        self.limits.check(f"running {runtime.name}")
+        self.progress(f"running {runtime.name}")
+        feeds = self.truth.feeds
+        start = time.monotonic()
+        try:
+            results = run(runtime, self.setup.context, [*feeds, feeds[-1]])
+        except Exception as error:
+            text = str(error).strip().splitlines()
+            reason = f"{runtime.name} cannot run the file: {text[0] if text else type(error).__name__}"
+            self.reports[runtime.name] = RuntimeDiff(runtime.name, "failed", reason=reason)
+            return
+        self.reports[runtime.name] = self._judged(runtime, results, time.monotonic() - start)
+        if folder is not None:
+            self._save(folder, runtime.name, results)
+
+    def _judged(self, runtime: Runtime, results: Any, seconds: float) -> RuntimeDiff:
+        from polygraphy.comparator import Comparator, RunResults
+
+        from ..validation.running import quiet
+        from .outputs import OutputJudge, noise_between
+
+        runs = results[0][1]
+        noise = None
+        if len(runs) > len(self.truth.feeds):
+            noise = noise_between(dict(runs[-2].items()), dict(runs[-1].items()))
+        kept = RunResults()
+        kept.append((runtime.name, list(runs[: len(self.truth.feeds)])))
+        judge = OutputJudge(runtime.name, self.setup.file, self.feeds.items, self.truth, self.setup.context.routed)
+        with quiet():
+            Comparator.compare_accuracy([self.truth.arbiter, kept], compare_func=judge, comparisons=[(0, 1)])
+        report = replace(judge.report(seconds), noise=noise, peak_bytes=resident_bytes())
+        return report if not noise else replace(report, notes=(f"repeated runs differ by up to {noise:.3g}",))
+
+    def _save(self, folder: Any, name: str, results: Any) -> None:
+        """Save the runs with the runtime's own choice of experts; those are the last ones."""
+        hidden = {node.logits for node in self.setup.context.routed}
+        count = len(self.feeds.cases)
+        runs = list(results[0][1])[: len(self.truth.feeds)][-count:]
+        for item in runs:
+            folder.add_outputs(name, {key: value for key, value in item.items() if key not in hidden})
+
+    def _explain(self) -> None:
+        """Look at layers, bisect and generate, where asked for or needed."""
+        from .explaining import Explanation
+
+        failing = [name for name, item in self.reports.items() if item.verdict == "differs" or item.noise]
+        wanted = self.options.layers is True or bool(failing or self.truth.problems)
+        explanation = Explanation(self)
+        if wanted and self.options.layers is not False:
+            explanation.compare_layers()
+        if self.options.bisect:
+            explanation.bisect()
+        if self.options.generate:
+            explanation.generate(self.options.generate)
+
+    def _warnings(self) -> tuple[str, ...]:
+        """Say loudly when the source is not the one that the file was exported from."""
+        recorded = self.setup.file.metadata.get("source_sha256")
+        source = self.setup.source
+        if source is None or not recorded or source.fingerprint in (None, recorded):
+            return ()
+        return (
+            f"{self.setup.file.path} was exported from a checkpoint with SHA-256 {recorded[:12]}…, {source.name} has "
+            f"{str(source.fingerprint)[:12]}…: a stale file, or another checkpoint",
+        )

@@ -1,0 +1,308 @@
+"""Why runtimes differ: layers, bisection and generated text, for a diff whose outputs have been judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import HsmExportError
+from ..runtimes import get
+from .graph import LayerGraph
+from .layerwise import Comparison
+from .outputs import noise_between
+from .repro import write_repro
+from .results import Culprit, LayerDiff, RuntimeDiff
+from .spool import Spool
+from .tapping import run_once, tap
+
+if TYPE_CHECKING:
+    from ..runtimes.runtime import Runtime
+    from .alignment import Unit
+    from .api import Diff
+
+FILE = "onnx64"  # the file itself, in float64
+
+
+class Explanation:
+    """Explains the reports of a diff, and adds to them.
+
+    Args:
+        diff: the diff.
+    """
+
+    def __init__(self, diff: Diff) -> None:
+        self._diff = diff
+        self._context = diff.setup.context
+        self._graph = LayerGraph(self._context.model)
+        self._case = self._choose_case()
+        self._units: tuple[Unit, ...] = ()
+
+    def compare_layers(self) -> None:
+        """Compare every layer of every runtime, then of the file with its source."""
+        diff = self._diff
+        diff.layer_case = diff.feeds.cases[self._case].name
+        with TemporaryDirectory(prefix="hsm-diff-") as name:
+            folder = Path(name)
+            reference = self._tapped(get(FILE), _folder(folder, "reference"))
+            spools = self._spools(folder)
+            found: dict[str, list[LayerDiff]] = {runtime: [] for runtime in spools}
+            if diff.setup.source is not None:
+                found[FILE] = self._source_layers(folder)
+            diff.progress("comparing layers")
+            comparison = Comparison(self._graph, self._context, diff.layer_case, self._feed().get("lengths"))
+            try:
+                for _, items in comparison.layers(reference, spools, diff.limits):
+                    for item in items:
+                        found[item.runtime].append(item)
+            finally:
+                for runtime, items in found.items():
+                    self._report(runtime, items, spools.get(runtime))
+            for runtime, spool in spools.items():
+                if diff.reports[runtime].noise:
+                    self._name_unstable(runtime, spool, self._tapped(get(runtime), _folder(folder, f"again {runtime}")))
+
+    def bisect(self) -> None:
+        """Find the smallest set of nodes that makes each failing runtime fail."""
+        from .bisecting import bisect
+
+        diff = self._diff
+        for name, report in diff.reports.items():
+            worst = report.worst
+            if report.verdict != "differs" or worst is None or worst.passed or get(name).needs_source:
+                continue
+            if name == FILE:
+                continue
+            diff.limits.check(f"bisecting {name}")
+            case = self._case_of(worst.case)
+            bar = diff.truth.bars[case][worst.output]
+            right = np.where(bar.comparable, bar.reference, 0.0)
+            good = self._good_way(name)
+            try:
+                found = bisect(
+                    self._context,
+                    good,
+                    name,
+                    diff.truth.feeds[case],
+                    output=worst.output,
+                    reference=right if bar.comparable.all() else None,
+                    tolerance=worst.threshold.value,
+                    progress=diff.progress,
+                )
+            except HsmExportError as error:
+                diff.notes.append(f"{name} could not be bisected: {error.message}")
+                continue
+            diff.bisections = (*diff.bisections, found)
+
+    def generate(self, steps: int) -> None:
+        """Generate greedily in every runtime of a language model, and see where the text parts."""
+        from .feeds import prompt_of
+        from .generating import PROMPT, generate
+        from .metrics import scored_output, with_generation
+
+        diff = self._diff
+        file, arbiter = diff.setup.file, diff.truth.plan.arbiter
+        if scored_output(file)[0] != "language_model" or arbiter.name == "stored":
+            return
+        prompt = prompt_of(diff.feeds, file, PROMPT)
+        diff.progress(f"generating with {arbiter.name}")
+        right = generate(file, arbiter, self._context, prompt, steps)
+        for name, report in diff.reports.items():
+            if report.language is None:
+                continue
+            diff.limits.check(f"generating with {name}")
+            diff.progress(f"generating with {name}")
+            own = generate(file, get(name), self._context, prompt, steps, until=right)
+            diff.reports[name] = replace(report, language=with_generation(report.language, right, own))
+
+    def _choose_case(self) -> int:
+        """Return the case in which an output is furthest beyond its threshold, else the longest ordinary one."""
+        outputs = [item for report in self._diff.reports.values() for item in report.outputs]
+        worst = max(outputs, key=lambda item: item.severity, default=None)
+        if worst is not None and not worst.passed:
+            return self._case_of(worst.case)
+        cases = self._diff.feeds.cases
+        sizes = [sum(array.size for array in case.feed.values()) if case.ordinary else -1 for case in cases]
+        return int(np.argmax(sizes))
+
+    def _case_of(self, name: str) -> int:
+        names = [case.name for case in self._diff.feeds.cases]
+        return next(index for index, known in enumerate(names) if name == known or name.startswith(f"{known}, its own"))
+
+    def _feed(self) -> Mapping[str, Any]:
+        """Return the inputs of the chosen case, with the reference's experts."""
+        return self._diff.truth.feeds[self._case]
+
+    def _spools(self, folder: Path) -> dict[str, Spool]:
+        """Run every runtime that ran, one at a time, and spool its tensors."""
+        spools: dict[str, Spool] = {}
+        for name, report in list(self._diff.reports.items()):
+            if report.verdict in ("failed", "skipped") or name == FILE:
+                continue
+            self._diff.progress(f"taking {name} apart")
+            target = _folder(folder, f"runtime-{len(spools)}")
+            try:
+                spools[name] = self._source_spool(target) if get(name).needs_source else self._tapped(get(name), target)
+            except HsmExportError:
+                raise
+            except Exception as error:
+                note = f"its layers cannot be seen: {_first_line(error)}"
+                self._diff.reports[name] = replace(report, notes=(*report.notes, note))
+                continue
+            self._note_disturbance(name, spools[name])
+        return spools
+
+    def _tapped(self, runtime: Runtime, target: Path) -> Spool:
+        spool = Spool(target)
+        tap(runtime, self._context, self._graph, self._feed(), spool, self._diff.limits)
+        return spool
+
+    def _source_spool(self, target: Path) -> Spool:
+        from .alignment import record
+
+        spool = Spool(target)
+        record(self._context, self._context.precision, self._graph, self._feed(), spool)
+        return spool
+
+    def _note_disturbance(self, name: str, spool: Spool) -> None:
+        """Say when exposing the tensors changes the outputs: the runtime then fuses nodes that it cannot now."""
+        report = self._diff.reports[name]
+        if report.noise or get(name).needs_source:
+            return
+        plain = run_once(get(name), self._context, self._feed())
+        changed = [key for key, array in plain.items() if not _same(array, spool.read(key))]
+        if changed:
+            note = (
+                f"exposing its tensors changes {', '.join(changed)} in the last places: the runtime joins nodes that "
+                "cannot be joined when their results are looked at"
+            )
+            self._diff.reports[name] = replace(report, notes=(*report.notes, note))
+
+    def _source_layers(self, folder: Path) -> list[LayerDiff]:
+        """Hold the file's maths to the source's, unit by unit."""
+        from .alignment import record
+        from .source_check import SourceCheck, innermost
+
+        diff = self._diff
+        diff.progress("holding the file to its source")
+        source = Spool(_folder(folder, "source"))
+        native: list[Spool] = []
+
+        def in_native_precision() -> Spool:
+            if not native:
+                native.append(self._source_spool(_folder(folder, "source-native")))
+            return native[0]
+
+        self._units = record(self._context, "fp64", self._graph, self._feed(), source)
+        check = SourceCheck(self._graph, self._context, diff.layer_case, in_native_precision)
+        layers = list(check.layers(self._units, source, diff.limits))
+        guilty = {id(item) for item in innermost(layers, self._units)}
+        first = next((item for item in layers if id(item) in guilty), None)
+        if first is not None:
+            unit = next(unit for unit in self._units if (unit.name, unit.operator) == (first.node, first.operator))
+            expected = {name: source.read(unit.result(place)) for place, name in enumerate(unit.writes)}
+            inputs = check.inputs_of(unit, source)
+            self._culprit(FILE, first, unit.indices, len(guilty) - 1, inputs, expected)
+        return layers
+
+    def _report(self, name: str, layers: list[LayerDiff], spool: Spool | None) -> None:
+        """Add the layers to a runtime's report, and name the first node at fault."""
+        report = self._diff.reports.get(name, RuntimeDiff(name, "same"))
+        report = replace(report, layers=tuple(layers))
+        self._diff.reports[name] = report
+        faulty = [item for item in layers if not item.passed]
+        if name == FILE or not faulty or spool is None:
+            return
+        first = min(faulty, key=lambda item: item.index)
+        layer = next(layer for layer in self._graph.layers if layer.index == first.index)
+        inputs = {key: spool.read(key) for key in layer.inputs}
+        expected = self._right_results(first.index, layer.outputs, inputs)
+        self._culprit(name, first, (first.index,), len({item.index for item in faulty}) - 1, inputs, expected)
+
+    def _name_unstable(self, name: str, first: Spool, second: Spool) -> None:
+        """Name the first node that gives two results for the same inputs; at fault when they differ too much."""
+        report = self._diff.reports[name]
+        for item in report.layers:
+            layer = next(layer for layer in self._graph.layers if layer.index == item.index)
+            a, b = first.read(item.tensor), second.read(item.tensor)
+            if _same(a, b) or not all(_same(first.read(key), second.read(key)) for key in layer.inputs):
+                continue
+            assert a is not None and b is not None
+            gap = noise_between({item.tensor: a}, {item.tensor: b})
+            note = f"{item.node} ({item.operator}) gives two results for the same inputs, up to {gap:.3g} apart"
+            self._diff.reports[name] = replace(report, notes=(*report.notes, note))
+            if item.threshold is not None and gap > item.threshold.value and report.culprit is None:
+                unstable = replace(item, reason=f"two results for the same inputs, {gap:.3g} apart")
+                inputs = {key: first.read(key) for key in layer.inputs}
+                expected = self._right_results(item.index, layer.outputs, inputs)
+                self._culprit(name, unstable, (item.index,), 0, inputs, expected)
+            return
+
+    def _right_results(self, index: int, outputs: tuple[str, ...], inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        from .tapping import single
+
+        known = {key: array for key, array in inputs.items() if array is not None}
+        return single(get(FILE), self._context, self._graph.extract([index], outputs), known)
+
+    def _culprit(
+        self,
+        runtime: str,
+        item: LayerDiff,
+        indices: tuple[int, ...],
+        consequences: int,
+        inputs: Mapping[str, Any] | None,
+        expected: Mapping[str, Any],
+    ) -> None:
+        """Name a node, and write it out where that was asked for."""
+        node = self._graph.model.graph.node[indices[-1]]
+        layers = {layer.index: layer for layer in self._graph.layers}
+        known = {key: array for key, array in (inputs or {}).items() if array is not None}
+        attributes = layers[indices[-1]].attributes if len(indices) == 1 and indices[-1] in layers else {}
+        culprit = Culprit(
+            runtime=runtime,
+            layer=item,
+            attributes=attributes,
+            input_shapes={key: tuple(array.shape) for key, array in known.items()},
+            consequences=consequences,
+        )
+        folder = self._diff.options.repro
+        right = {key: array for key, array in expected.items() if array is not None}
+        if folder is not None and known:
+            model = self._graph.extract(indices, tuple(right))
+            path, command = write_repro(
+                Path(folder), f"{runtime}.{item.node or node.name}", model, self._context.folder, known, right,
+                precision=self._context.precision, runtime="onnx64" if runtime == FILE else runtime,
+            )  # fmt: skip
+            culprit = replace(culprit, repro=str(path), command=command)
+        report = self._diff.reports.get(runtime, RuntimeDiff(runtime, "same"))
+        reason = report.reason if report.verdict == "differs" else culprit.line
+        self._diff.reports[runtime] = replace(report, culprit=culprit, verdict="differs", reason=reason)
+
+    def _good_way(self, bad: str) -> str:
+        """Return a way that gives the right output: a runtime that passed, else the nodes' maths in float64."""
+        reports = self._diff.reports
+        for name in ("ort", "ort-fused"):
+            if name != bad and name in reports and reports[name].verdict == "same":
+                return name
+        return "fp64"
+
+
+def _same(first: Any, second: Any) -> bool:
+    if first is None or second is None or first.shape != second.shape:
+        return first is second
+    return bool(np.array_equal(first, second, equal_nan=first.dtype.kind == "f"))
+
+
+def _folder(parent: Path, name: str) -> Path:
+    folder = parent / name
+    folder.mkdir()
+    return folder
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
