@@ -149,10 +149,10 @@ def _metrics(old: RuntimeDiff, new: RuntimeDiff) -> Iterator[Regression]:
         if _grown(before, after, floor):
             yield Regression("metric", f"{new.runtime} {name}", before, after)
     if old.classifier is not None and new.classifier is not None:
-        before, after = old.classifier.accuracy, new.classifier.accuracy
+        had, has = old.classifier.accuracy, new.classifier.accuracy
         # Not a matter of ratios: whatever is lost beyond one example counts.
-        if before is not None and after is not None and before - after > 1.5 / max(new.classifier.examples, 1):
-            yield Regression("metric", f"{new.runtime} accuracy", before, after)
+        if had is not None and has is not None and had - has > 1.5 / max(new.classifier.examples, 1):
+            yield Regression("metric", f"{new.runtime} accuracy", had, has)
     if old.language is not None and new.language is not None and _diverges_earlier(old.language, new):
         first = old.language.first_divergence
         at = math.inf if first is None else float(first)

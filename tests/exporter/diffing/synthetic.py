@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from dataclasses import replace
@@ -189,6 +190,7 @@ def passing() -> DiffResult:
     return result(RuntimeDiff("ort", "same", (output("ort"),), seconds=0.4, peak_bytes=3 * 2**28, noise=0.0))
 
 
+@functools.cache
 def failing(*, count: int = 96) -> DiffResult:
     """Return a result in which every kind of thing went wrong, with every field filled."""
     fused = layers("ort-fused", count, faults=(44, 45, 50, 51), seed=2)
@@ -275,6 +277,7 @@ def hostile() -> DiffResult:
     )
 
 
+@functools.cache
 def huge(*, count: int = 2000, runtimes: int = 6) -> DiffResult:
     """Return a result as large as they get."""
     made = []

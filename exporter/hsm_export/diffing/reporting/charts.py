@@ -63,12 +63,19 @@ class Mark:
 
 @dataclass(frozen=True)
 class Depth:
-    """Error against depth of one runtime."""
+    """Error against depth of one runtime.
+
+    Attributes:
+        lines, marks, hovers: what is drawn, and what the pointer finds.
+        label: names the first layer at fault, at its place; `anchor` is where its text is tied.
+    """
 
     runtime: str
     lines: tuple[Line, ...]
     marks: tuple[Mark, ...]
     hovers: tuple[Cell, ...]
+    label: Tick | None
+    anchor: str
 
 
 @dataclass(frozen=True)
@@ -234,7 +241,8 @@ def _depth(runtime: RuntimeDiff, bins: dict[int, list[LayerDiff]], columns: int,
     series: dict[str, list[tuple[float, float] | None]] = {
         kind: [] for kind in ("total", "inherited", "threshold", "own")
     }
-    marks = []
+    marks: list[Mark] = []
+    label = None
     for column, items in bins.items():
         x, item = _x(column, columns), worst(items)
         inherited = [layer.inherited for layer in items if layer.inherited is not None]
@@ -251,13 +259,16 @@ def _depth(runtime: RuntimeDiff, bins: dict[int, list[LayerDiff]], columns: int,
             )
         if not item.passed:
             error = item.own if item.own is not None else item.total
+            label = label or Tick(x, f"#{item.index} {words.shortened(item.operator, 30)}")
             marks.append(Mark(x, scale(error), _title(item, len(items))))
     hovers = tuple(
         Cell(_x(column - 0.5, columns), (RIGHT - LEFT) / columns, "", False, _title(worst(items), len(items)))
         for column, items in bins.items()
     )
     lines = tuple(Line(kind, _path(points)) for kind, points in series.items())
-    return Depth(runtime.runtime, tuple(line for line in lines if line.path), tuple(marks), hovers)
+    # The text stays inside: it runs to the left from the right half.
+    anchor = "end" if label is not None and label.at > (LEFT + RIGHT) / 2 else "start"
+    return Depth(runtime.runtime, tuple(line for line in lines if line.path), tuple(marks), hovers, label, anchor)
 
 
 def _path(points: Sequence[tuple[float, float] | None]) -> str:

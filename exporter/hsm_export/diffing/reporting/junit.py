@@ -131,8 +131,8 @@ def _whole(result: DiffResult) -> Iterable[_Case]:
     for item in result.regressions:
         change = f"{words.exact(item.before)} before, {words.exact(item.after)} now"
         yield _Case(f"since the baseline: {item.what} {item.name}", "failure", change, change)
-    for problem in result.problems:
-        yield _Case("problem", "error", problem, problem)
+    for place, problem in enumerate(result.problems):
+        yield _Case(f"problem {place + 1}", "error", problem, problem)
 
 
 def _text(value: str) -> str:

@@ -127,8 +127,8 @@ def _bisection(item: Bisection) -> str:
         return f"bisect {item.good} | {item.bad}: {item.reason}"
     nodes = ", ".join(f"{name} ({operator})" for name, operator in item.nodes[:_MOST_LINES])
     more = f" and {len(item.nodes) - _MOST_LINES} more" if len(item.nodes) > _MOST_LINES else ""
-    error = f"error {words.number(item.error)}, allowed {words.number(item.tolerance)}"
-    return f"bisect: {item.bad} instead of {item.good} for {nodes}{more} makes it fail ({error}; {item.runs} runs)"
+    error = f"error {words.number(item.error)}, allowed {words.number(item.tolerance)}; {words.count(item.runs, 'run')}"
+    return f"bisect: {item.bad} instead of {item.good} for {nodes}{more} makes it fail ({error})"
 
 
 def _meaning(item: RuntimeDiff) -> list[str]:

@@ -154,8 +154,9 @@ def times(value: float) -> str:
     if value < 0.01:
         return "<0.01×"
     text = f"{value:.3g}" if value >= 10 else f"{value:.2f}"
-    # A ratio just beyond 1 must not read as 1.
-    return f"{text}×" if value <= 1.0 or float(text) > 1.0 else f"{value:.6f}×"
+    # Just beyond the threshold and just within must not read the same.
+    sign = "" if float(text) != 1.0 or value == 1.0 else ">" if value > 1.0 else "<"
+    return f"{sign}{text}×"
 
 
 def share(value: float | None) -> str:
@@ -199,9 +200,8 @@ def file_name(path: str) -> str:
 
 
 def ulp_labels() -> tuple[str, ...]:
-    """Return the names of the histogram's buckets."""
-    bounds = [f"≤{_short(bound)}" if bound else "0" for bound in ULP_BUCKETS]
-    return (*bounds, f">{_short(ULP_BUCKETS[-1])}")
+    """Return the names of the histogram's buckets: their upper bounds."""
+    return (*map(_short, ULP_BUCKETS), "more")
 
 
 def _short(bound: int) -> str:

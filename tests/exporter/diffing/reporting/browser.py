@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -100,20 +101,17 @@ def browser(profile: Path) -> Iterator[Page]:
     """Start Chromium with a new profile and yield a page of it."""
     assert CHROMIUM is not None
     to_read, to_write = os.pipe(), os.pipe()
-    # The browser reads from descriptor 3 and writes to 4.
-    command = [
-        "sh",
-        "-c",
-        f'exec "$0" "$@" 3<&{to_read[0]} 4>&{to_write[1]}',
-        CHROMIUM,
-        *_FLAGS,
-        f"--user-data-dir={profile}",
-    ]
+    # The browser reads from descriptor 3 and writes to 4; higher ones cannot be in the way of these.
+    theirs = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 10) for descriptor in (to_read[0], to_write[1])]
+    command = f'exec "$0" "$@" 3<&{theirs[0]} 4>&{theirs[1]}'
     process = subprocess.Popen(
-        command, pass_fds=(to_read[0], to_write[1]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ["bash", "-c", command, CHROMIUM, *_FLAGS, f"--user-data-dir={profile}"],
+        pass_fds=theirs,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    os.close(to_read[0])
-    os.close(to_write[1])
+    for descriptor in (*theirs, to_read[0], to_write[1]):
+        os.close(descriptor)
     try:
         yield Page(to_write[0], to_read[1])
     finally:
