@@ -19,6 +19,7 @@ CUSTOM_OPS = "libhsm_onnxruntime.so"
 CUDA_OPS = "libhsm_onnxruntime_cuda.so"
 EMULATED_OPS = "libhsm_onnxruntime_emulated.so"
 TENSORRT_PLUGINS = "libhsm_tensorrt.so"
+RUN_PROGRAM = "hsm-run"
 
 # What a machine must have to build a library, where it is not a C++ compiler.
 _CURES = {TENSORRT_PLUGINS: "install the CUDA toolkit's nvcc (13.0)"}
@@ -66,6 +67,24 @@ def tensorrt_plugin_path() -> Path:
     if path is None:
         raise _missing(TENSORRT_PLUGINS, "TensorRT")
     return path
+
+
+def run_program_path() -> Path:
+    """Return the path of the program that runs bundles: the one that HSM_RUN_PROGRAM names, or the installed one.
+
+    Raises:
+        MissingDependencyError: there is none.
+    """
+    named = os.environ.get("HSM_RUN_PROGRAM")
+    if named:
+        path = Path(named)
+        if not path.is_file():
+            raise MissingDependencyError(f"HSM_RUN_PROGRAM names {path}, which is not there", "correct it, or unset it")
+        return path
+    for folder in _folders():
+        if (folder / "bin" / RUN_PROGRAM).is_file():
+            return folder / "bin" / RUN_PROGRAM
+    raise _missing(RUN_PROGRAM, "C++ runtime")
 
 
 def cmake_prefix_path() -> Path:

@@ -22,6 +22,7 @@ _HOMES = {
     "onnx-reference": ("onnx_reference", "ONNX_REFERENCE"),
     "ort": ("onnx_runtime", "ORT"),
     "ort-fused": ("ort_fused", "ORT_FUSED"),
+    "cpp": ("cpp", "CPP"),
     "cuda-emulated": ("ort_fused", "CUDA_EMULATED"),
     "ort-cuda": ("ort_gpu", "ORT_CUDA"),
     "ort-tensorrt": ("ort_gpu", "ORT_TENSORRT"),

@@ -71,6 +71,11 @@ def gpu_session(
     return session
 
 
+def thread_count() -> int:
+    """Return the threads of a run: one for each core that this process may use, no more than OMP_NUM_THREADS."""
+    return min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "64")))
+
+
 def _options(folder: Path, kernels: Path | None) -> onnxruntime.SessionOptions:
     import onnxruntime
 
@@ -78,7 +83,7 @@ def _options(folder: Path, kernels: Path | None) -> onnxruntime.SessionOptions:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "64")))
+    options.intra_op_num_threads = thread_count()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     if kernels:
         register(options, kernels)
