@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 Shape = tuple[int, int]
-_RUNTIMES = ("torch", "torch-compile", "ort", "ort-fused", "ort-cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx")
+_RUNTIMES = (
+    "torch", "torch-compile", "ort", "ort-fused", "cpp", "ort-cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx",
+)  # fmt: skip
 _LENGTHS = (128, 512, 2048)
 # Until the idle threads of the runtime before have stopped spinning.
 _PAUSE_SECONDS = 0.005

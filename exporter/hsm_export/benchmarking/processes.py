@@ -62,12 +62,16 @@ class WorkerProcess:
         return answer
 
     def stop(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
+        """End the process: at the end of its requests, so that it can clean up, or by force when it is at work."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        try:
+            self._process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 @contextlib.contextmanager
@@ -84,6 +88,8 @@ def worker_processes(jobs: Sequence[Job], threads: int) -> Iterator[list[WorkerP
             worker.stop()
 
 
+# How long a worker may take to end by itself.
+_GRACE_SECONDS = 10.0
 _ENDED_HINT = "most likely the memory ran out: use shorter lengths or a smaller batch"
 
 
