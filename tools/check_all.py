@@ -82,7 +82,7 @@ class Outcome:
 
 
 def fuzzed(output: str) -> str:
-    """Return libFuzzer's count of executions as a remark."""
+    """Return libFuzzer's counts of executions, one of each target, as a remark."""
     counts = re.findall(r"stat::number_of_executed_units: *(\d+)", output)
     return "".join(f", {int(count):,} inputs" for count in counts)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build the C++ tests with a preset of plugins/CMakePresets.json and run them: release, asan, tsan, aarch64, gpu, or
-# fuzz [seconds]. Exits with 3 and the reason when a preset's tools are not installed.
+# fuzz [seconds for each target]. Exits with 3 and the reason when a preset's tools are not installed.
 set -euo pipefail
 cd "$(dirname "$0")/../plugins"
 preset=${1:-release}
@@ -37,9 +37,16 @@ if ! { cmake --preset "$preset" && cmake --build --preset "$preset" --parallel "
 fi
 
 if [ "$preset" = fuzz ]; then
-    mkdir -p "$build/corpus"
-    exec "$build/tests/fuzz/hsm_fuzz_operators" -max_total_time="$seconds" -max_len=256 -len_control=0 -timeout=600 \
-        -rss_limit_mb=2000 -print_final_stats=1 -verbosity=0 -artifact_prefix="$build/" "$build/corpus"
+    fuzz() { # TARGET LONGEST FOLDER...: the first folder keeps what is found from run to run
+        local target=$1 longest=$2
+        mkdir -p "$3"
+        shift 2
+        "$build/tests/fuzz/$target" -max_total_time="$seconds" -max_len="$longest" -len_control=0 -timeout=600 \
+            -rss_limit_mb=2000 -print_final_stats=1 -verbosity=0 -artifact_prefix="$build/$target-" "$@"
+    }
+    fuzz hsm_fuzz_operators 256 "$build/corpus"
+    fuzz hsm_fuzz_manifest 8192 "$build/corpus-manifest" tests/fuzz/seeds/manifest
+    exit
 fi
 
 # The CUDA kernels on the GPU itself.

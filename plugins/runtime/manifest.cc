@@ -20,14 +20,24 @@ constexpr std::int64_t kLargestFile = std::int64_t{1} << 53;
   fail(Code::kBadBundle, where + ": " + what);
 }
 
-bool matches(const std::string& text, const char* pattern) {
-  // Names longer than any pattern allows are not for a backtracking matcher.
-  return text.size() <= 160 && std::regex_match(text, std::regex(pattern));
+// Compiled once: that takes longer than all else in a manifest.
+struct Patterns {
+  std::regex file{"(engines/)?[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}"};
+  std::regex engine{R"(engines/.+\.engine)"};
+  std::regex sha256{"[0-9a-f]{64}"};
+  std::regex architecture{R"(sm[0-9]{2,3}\+?)"};
+  std::regex version{R"([0-9]+(\.[0-9]+){1,3})"};
+  std::regex library{R"(.*\.(so(\.[0-9.]+)?|dll|dylib|pyd))", std::regex::icase | std::regex::ECMAScript};
+};
+
+const Patterns& patterns() {
+  static const Patterns compiled;
+  return compiled;
 }
 
-bool is_library(const std::string& name) {
-  static constexpr const char* kPattern = R"(.*\.(so(\.[0-9.]+)?|dll|dylib|pyd))";
-  return name.size() <= 160 && std::regex_match(name, std::regex(kPattern, std::regex::icase | std::regex::ECMAScript));
+bool matches(const std::string& text, const std::regex& pattern) {
+  // Names longer than any pattern allows are not for a backtracking matcher.
+  return text.size() <= 160 && std::regex_match(text, pattern);
 }
 
 Dimension read_dimension(const json::Value& value, const std::string& where) {
@@ -155,15 +165,15 @@ Engine read_engine(const json::Value& value, const std::string& where) {
                 false};
   for (const json::Value& item : reader.get<json::Array>("architectures")) {
     engine.architectures.push_back(as<std::string>(item, reader.path("architectures")));
-    if (!matches(engine.architectures.back(), R"(sm[0-9]{2,3}\+?)")) refuse(where, "an architecture is malformed");
+    if (!matches(engine.architectures.back(), patterns().architecture)) refuse(where, "an architecture is malformed");
   }
   engine.plugins = reader.get<bool>("plugins");
   engine.embedded_plugins = reader.get<bool>("embedded_plugins");
   for (const json::Value& profile : reader.get<json::Array>("profiles"))
     check_profile(profile, reader.path("profiles"));
   reader.finish();
-  if (!matches(engine.file, R"(engines/.+\.engine)")) refuse(where, engine.file + " is not named engines/NAME.engine");
-  if (!matches(engine.version, R"([0-9]+(\.[0-9]+){1,3})")) refuse(where, "the version '" + engine.version + "'");
+  if (!matches(engine.file, patterns().engine)) refuse(where, engine.file + " is not named engines/NAME.engine");
+  if (!matches(engine.version, patterns().version)) refuse(where, "the version '" + engine.version + "'");
   if (engine.embedded_plugins && !engine.plugins) refuse(where, "it has embedded plugins and no plugins");
   return engine;
 }
@@ -194,14 +204,14 @@ std::map<std::string, double> read_self_test(const json::Value& value, const std
 std::map<std::string, FileEntry> read_files(const json::Value& value, const std::string& where) {
   std::map<std::string, FileEntry> files;
   for (const auto& [name, item] : as<json::Members>(value, where)) {
-    if (!matches(name, "(engines/)?[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}") || name == kManifestFile) {
+    if (!matches(name, patterns().file) || name == kManifestFile) {
       refuse(where, "the file name '" + name + "' is not allowed in a bundle");
     }
-    if (is_library(name)) refuse(where, name + " is a shared library, which has no place in a bundle");
+    if (matches(name, patterns().library)) refuse(where, name + " is a shared library, which has no place in a bundle");
     ObjectReader reader(item, where + "." + name);
     FileEntry entry{static_cast<std::uint64_t>(reader.whole("bytes", 0, kLargestFile)), reader.text("sha256")};
     reader.finish();
-    if (!matches(entry.sha256, "[0-9a-f]{64}")) refuse(where, "the SHA-256 of " + name + " is malformed");
+    if (!matches(entry.sha256, patterns().sha256)) refuse(where, "the SHA-256 of " + name + " is malformed");
     files.emplace(name, std::move(entry));
   }
   return files;
