@@ -12,7 +12,9 @@ from ..errors import UsageError
 from ..runtimes.runtime import RunContext
 from .bisecting_search import CulpritSearch
 from .bisecting_whole import WholeGraph
+from .graph import LayerGraph
 from .hybrid import Hybrid, way
+from .hybrid_source import SOURCES, SourceWay
 from .results import Bisection
 
 Array = NDArray[Any]
@@ -34,14 +36,15 @@ def bisect(
     """Find the smallest set of nodes that, run the bad way, makes an output fail.
 
     A way is a runtime that runs ONNX files, the file's precision (ONNX Runtime), or "fp32" or "fp64": the node's maths
-    in float64 on the file's weights, its results not rounded to the file's type.
+    in float64 on the file's weights, its results not rounded to the file's type. The good one may also be "torch" or
+    "torch64": the source's own modules and `hsm` operators in place of the nodes that were made from them.
 
     Args:
         context: what to run; its model may be instrumented for experts, the feed then holds their masks.
-        good, bad: the two ways: `hybrid.way` has the names.
+        good, bad: the two ways.
         feed: the graph's inputs.
         output: which output; None means the first one.
-        reference: its right numbers; None takes those of a run with every node the good way.
+        reference: its right numbers; None takes those of the source, or of a run with every node the good way.
         tolerance: largest |output - reference| that passes; None takes half the error with every node the bad way.
         progress: receives the phase in words.
 
@@ -55,12 +58,22 @@ def bisect(
     output = output or known[0]
     if output not in known:
         raise UsageError(f"there is no output {output!r}", f"outputs are {', '.join(known)}")
-    ways = way(good, context.precision), way(bad, context.precision)
-    with Hybrid(context, *ways) as hybrid:
-        whole = WholeGraph(context, good, bad, feed, output)
-        return _Bisecting(hybrid, whole, (good, bad), feed, output, progress or (lambda phase: None)).run(
-            reference, tolerance
-        )
+    progress = progress or (lambda phase: None)
+    graph = LayerGraph(context.model)
+    whole = WholeGraph(context, good, bad, feed, output)
+    bad_way = way(bad, context.precision)
+    if good not in SOURCES:
+        with Hybrid(context, graph, way(good, context.precision), bad_way) as hybrid:
+            return _Bisecting(hybrid, whole, (good, bad), feed, output, progress).run(reference, tolerance)
+    with SourceWay(context, good, graph, feed) as source:
+        if reference is None:
+            reference = source.outputs[output]
+        for pieces in source.partitions():
+            with Hybrid(context, graph, source, bad_way, pieces) as hybrid:
+                found = _Bisecting(hybrid, whole, (good, bad), feed, output, progress).run(reference, tolerance)
+            if found.nodes:
+                break
+        return found
 
 
 class _Bisecting:

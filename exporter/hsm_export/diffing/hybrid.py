@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,23 +23,59 @@ _OPEN_BYTES = 1 << 30
 _ENGINES = ("tensorrt", "tensorrt-rtx")
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Nodes that run together; most often one.
+
+    Attributes:
+        name, operator: of the node, or path and class of the module that the nodes are.
+        indices: positions of the nodes in the graph.
+        reads: the tensors that come from outside and depend on the graph's inputs.
+        writes: the tensors that leave.
+        swaps: whether there is a choice; without one the bad way runs it.
+    """
+
+    name: str
+    operator: str
+    indices: tuple[int, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    swaps: bool = True
+
+
+def node_pieces(graph: LayerGraph, swaps: bool = True) -> tuple[Piece, ...]:
+    """Return every node that depends on the graph's inputs as a piece of its own, in graph order."""
+    nodes = graph.model.graph.node
+    return tuple(
+        Piece(
+            layer.node,
+            layer.operator,
+            (layer.index,),
+            layer.inputs,
+            tuple(name for name in nodes[layer.index].output if name),
+            swaps,
+        )
+        for layer in graph.layers
+    )
+
+
 class OpenNode(Protocol):
-    """A node that is ready to run."""
+    """A piece that is ready to run."""
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the node's results by tensor name."""
+        """Return the piece's results by tensor name."""
 
     def close(self) -> None:
         """Release its memory."""
 
 
 class Way(Protocol):
-    """A way to run single nodes."""
+    """A way to run pieces."""
 
     name: str
 
-    def open(self, context: RunContext) -> OpenNode:
-        """Make a model of one node ready to run; the context's model is that one."""
+    def open(self, context: RunContext, piece: Piece) -> OpenNode:
+        """Make a piece ready to run; the context's model is that piece alone."""
 
 
 class RuntimeWay:
@@ -66,8 +102,8 @@ class RuntimeWay:
                 "bisect between ort, ort-fused, onnx-reference, onnx64 or the precisions",
             )
 
-    def open(self, context: RunContext) -> OpenNode:
-        """Make a runner of the node."""
+    def open(self, context: RunContext, piece: Piece) -> OpenNode:
+        """Make a runner of the piece."""
         return _RunnerNode(self._runtime.runner(context), self._dtype)
 
 
@@ -110,20 +146,26 @@ def way(name: str, precision: str) -> Way:
 
 
 class Hybrid:
-    """Runs a graph in topological order, each of its nodes the good or the bad way.
+    """Runs a graph in topological order, each of its pieces the good or the bad way.
 
-    Tensors are released when their last reader has run; nodes stay open as memory allows. A context manager.
+    Tensors are released when their last reader has run; pieces stay open as memory allows. A context manager.
 
     Args:
         context: what is run.
+        graph: its graph.
         good, bad: the ways.
+        pieces: all of the graph in the order in which it can run; None means node by node.
     """
 
-    def __init__(self, context: RunContext, good: Way, bad: Way) -> None:
+    def __init__(
+        self, context: RunContext, graph: LayerGraph, good: Way, bad: Way, pieces: Sequence[Piece] | None = None
+    ) -> None:
         self._context = context
-        self._graph = LayerGraph(context.model)
+        self._graph = graph
+        self._pieces = node_pieces(graph) if pieces is None else tuple(pieces)
+        self._swapped = [piece for piece in self._pieces if piece.swaps]
         self._ways = {False: good, True: bad}
-        self._open: OrderedDict[tuple[int, bool], tuple[OpenNode, int]] = OrderedDict()
+        self._open: OrderedDict[tuple[Piece, bool], tuple[OpenNode, int]] = OrderedDict()
         self._outputs = [value.name for value in context.model.graph.output]
         self._last_reads = self._releases()
         self.runs = 0
@@ -138,8 +180,8 @@ class Hybrid:
 
     @property
     def nodes(self) -> tuple[tuple[str, str], ...]:
-        """(name, operator) of every node that depends on the inputs, in graph order."""
-        return tuple((layer.node, layer.operator) for layer in self._graph.layers)
+        """(name, operator) of every piece that there is a choice for, in the order in which they run."""
+        return tuple((piece.name, piece.operator) for piece in self._swapped)
 
     def run(self, feed: Mapping[str, Array], bad: Collection[int]) -> dict[str, Array]:
         """Run the graph once.
@@ -151,44 +193,46 @@ class Hybrid:
         Returns:
             The graph's outputs by name.
         """
-        return self._walk(feed, lambda position, inputs: self._node(position, position in bad).run(inputs))
+        chosen = {self._swapped[position] for position in bad}
+        return self._walk(feed, lambda piece, inputs: self._open_piece(piece, piece in chosen).run(inputs))
 
     def unstable(self, feed: Mapping[str, Array], bad: bool) -> tuple[int, ...]:
-        """Run every node twice on the same inputs, one way, and return the positions of those that give two results."""
+        """Run every piece twice on the same inputs, one way, and return the positions of those with two results."""
         found = []
 
-        def twice(position: int, inputs: Mapping[str, Array]) -> dict[str, Array]:
-            node = self._node(position, bad)
+        def twice(piece: Piece, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            node = self._open_piece(piece, bad)
             first, second = node.run(inputs), node.run(inputs)
-            if any(not np.array_equal(first[name], second[name], equal_nan=_is_float(first[name])) for name in first):
-                found.append(position)
+            same = (np.array_equal(first[name], second[name], equal_nan=_is_float(first[name])) for name in first)
+            if piece.swaps and not all(same):
+                found.append(self._swapped.index(piece))
             return first
 
         self._walk(feed, twice)
         return tuple(found)
 
     def _walk(
-        self, feed: Mapping[str, Array], run: Callable[[int, Mapping[str, Array]], dict[str, Array]]
+        self, feed: Mapping[str, Array], run: Callable[[Piece, Mapping[str, Array]], dict[str, Array]]
     ) -> dict[str, Array]:
         self.runs += 1
         tensors = {name: np.asarray(array) for name, array in feed.items()}
-        for position, layer in enumerate(self._graph.layers):
-            tensors.update(run(position, {name: tensors[name] for name in layer.inputs}))
-            for name in self._last_reads[position]:
+        for piece, unneeded in zip(self._pieces, self._last_reads, strict=True):
+            tensors.update(run(piece, {name: tensors[name] for name in piece.reads}))
+            for name in unneeded:
                 tensors.pop(name, None)
         missing = [name for name in self._outputs if name not in tensors]
         if missing:
             raise HsmExportError(f"output {missing[0]} depends on weights alone: there is nothing to bisect")
         return {name: tensors[name] for name in self._outputs}
 
-    def _node(self, position: int, bad: bool) -> OpenNode:
-        """Return a node ready to run one way; closes those that were not used for longest when there are too many."""
-        key = position, bad
+    def _open_piece(self, piece: Piece, bad: bool) -> OpenNode:
+        """Return a piece ready to run one way; closes those that were not used for longest when there are too many."""
+        bad = bad or not piece.swaps
+        key = piece, bad
         if key in self._open:
             self._open.move_to_end(key)
             return self._open[key][0]
-        layer = self._graph.layers[position]
-        model = self._graph.extract([layer.index])
+        model = self._graph.extract(piece.indices, piece.writes)
         size = _weight_bytes(model)
         while self._open and (
             len(self._open) >= _OPEN_NODES or sum(held for _, held in self._open.values()) + size > _OPEN_BYTES
@@ -196,25 +240,23 @@ class Hybrid:
             self._open.popitem(last=False)[1][0].close()
         context = replace(self._context, model=model, source=None, routed=(), traced=())
         try:
-            node = self._ways[bad].open(context)
+            node = self._ways[bad].open(context, piece)
         except HsmExportError:
             raise
         except Exception as error:  # runtimes raise what they like
-            name, operator = self.nodes[position]
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise HsmExportError(
-                f"{self._ways[bad].name} cannot run node {name} ({operator}) on its own: {reason}"
+                f"{self._ways[bad].name} cannot run node {piece.name} ({piece.operator}) on its own: {reason}"
             ) from error
         self._open[key] = node, size
         return node
 
     def _releases(self) -> list[list[str]]:
-        """Return, for every position, the tensors that nobody needs after it."""
+        """Return, for every piece, the tensors that nobody needs after it."""
         last: dict[str, int] = {}
-        for position, layer in enumerate(self._graph.layers):
-            node = self._graph.model.graph.node[layer.index]
-            last.update(dict.fromkeys((*layer.inputs, *filter(None, node.output)), position))
-        releases: list[list[str]] = [[] for _ in self._graph.layers]
+        for position, piece in enumerate(self._pieces):
+            last.update(dict.fromkeys((*piece.reads, *piece.writes), position))
+        releases: list[list[str]] = [[] for _ in self._pieces]
         for name, position in last.items():
             if name not in self._outputs:
                 releases[position].append(name)

@@ -12,12 +12,14 @@ import onnx
 import onnx.parser
 import pytest
 from numpy.typing import NDArray
+from tests.exporter.runtimes.fused import needs_library
 
 from hsm_export.diffing import hybrid
 from hsm_export.diffing.bisecting import bisect
 from hsm_export.diffing.bisecting_search import CulpritSearch
 from hsm_export.diffing.bisecting_whole import from_bodies
-from hsm_export.diffing.hybrid import Hybrid, RuntimeWay, way
+from hsm_export.diffing.graph import LayerGraph
+from hsm_export.diffing.hybrid import Hybrid, Piece, RuntimeWay, way
 from hsm_export.diffing.results import Bisection
 from hsm_export.errors import HsmExportError, UsageError
 from hsm_export.runtimes.runtime import RunContext
@@ -56,9 +58,9 @@ class Broken(RuntimeWay):
         self._rng = np.random.default_rng(1)
         self._noise = noise
 
-    def open(self, context: RunContext) -> Any:
-        inner = super().open(context)
-        name = context.model.graph.node[-1].name
+    def open(self, context: RunContext, piece: Piece) -> Any:
+        inner = super().open(context, piece)
+        name = piece.name
         outer = self
 
         class Node:
@@ -175,7 +177,8 @@ def test_the_precision_of_one_node_is_blamed() -> None:
     [
         ("ort", "ort", "twice"),
         ("ort", "nothing", "no runtime"),
-        ("torch", "ort", "whole models"),
+        ("ort", "torch", "whole models"),
+        ("torch64", "ort", "there is none"),
         ("ort", "tensorrt", "whole models"),
     ],
 )
@@ -199,7 +202,8 @@ def test_a_node_that_a_runtime_cannot_run_is_named() -> None:
 
 def test_tensors_are_released_and_nodes_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hybrid, "_OPEN_NODES", 3)
-    with Hybrid(context(chain(20)), way("ort", "fp32"), way("onnx64", "fp32")) as running:
+    model = chain(20)
+    with Hybrid(context(model), LayerGraph(model), way("ort", "fp32"), way("onnx64", "fp32")) as running:
         once = running.run(FEED, range(0, 20, 2))
         assert len(running._open) == 3
         again = running.run(FEED, range(0, 20, 2))
@@ -245,3 +249,57 @@ def test_some_nodes_are_run_from_their_bodies() -> None:
     assert [node.domain for node in changed.graph.node] == ["hsm", "hsm_export.bodies"]
     assert {function.domain for function in changed.functions} == {"hsm", "hsm_export.bodies"}
     onnx.checker.check_model(changed)
+
+
+def tokens() -> dict[str, Array]:
+    return {"tokens": np.random.default_rng(2).integers(0, 256, (2, 11))}
+
+
+def sourced(model: onnx.ModelProto, checkpoint: Path) -> RunContext:
+    from hsm_models.checkpoint import load_checkpoint
+
+    return RunContext(model, checkpoint.parent, "fp32", lambda: load_checkpoint(checkpoint))
+
+
+def test_a_file_that_is_right_has_nothing_against_its_source(whole: Path, checkpoint: Path) -> None:
+    found = bisect(sourced(onnx.load(whole), checkpoint), "torch64", "onnx64", tokens(), tolerance=1e-6)
+    assert found.nodes == () and "nothing to find" in str(found.reason)
+
+
+def test_a_wrong_attribute_is_found_against_the_source(whole: Path, checkpoint: Path) -> None:
+    model = onnx.load(whole)
+    node = next(node for node in model.graph.node if node.domain == "hsm")
+    shifts = next(item for item in node.attribute if item.name == "shifts")
+    shifts.ints[-1] += 1
+    found = bisect(sourced(model, checkpoint), "torch64", "onnx64", tokens(), tolerance=1e-6)
+    assert found.nodes == ((node.name, node.op_type),)
+    assert found.runs <= 7 + math.ceil(math.log2(found.candidates)) + 1
+
+
+@pytest.mark.parametrize("name", ["layers.0.feed_forward.up.weight", "embedding.weight"])
+def test_a_changed_weight_is_found_against_the_source(whole: Path, checkpoint: Path, name: str) -> None:
+    model = onnx.load(whole)
+    tensor = next(item for item in model.graph.initializer if item.name == name)
+    changed = onnx.numpy_helper.to_array(tensor) * np.float32(1.01)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(changed, name))
+    found = bisect(sourced(model, checkpoint), "torch", "ort", tokens(), tolerance=1e-4)
+    assert [node for node, _ in found.nodes] == [name.removesuffix(".weight")]
+
+
+def test_a_node_outside_modules_is_found_in_its_layer(whole: Path, checkpoint: Path) -> None:
+    """The sums of a layer have no module of their own: the whole layer is named."""
+    model = onnx.load(whole)
+    node = next(node for node in model.graph.node if node.name == "layers.1.Add")
+    node.op_type = "Sub"
+    found = bisect(sourced(model, checkpoint), "torch64", "onnx64", tokens(), tolerance=1e-6)
+    assert [node for node, _ in found.nodes] == ["layers.1"]
+
+
+@needs_library
+def test_kernels_are_confirmed_in_whole_graphs(whole: Path, checkpoint: Path) -> None:
+    """The kernels are right: they round differently, and that little is searched for."""
+    model = onnx.load(whole)
+    found = bisect(sourced(model, checkpoint), "ort", "ort-fused", tokens())
+    operators = {node.name: node.op_type for node in model.graph.node if node.domain == "hsm"}
+    assert set(found.nodes) <= set(operators.items())
+    assert (found.reason is None) == any("whole graphs" in note for note in found.notes)
