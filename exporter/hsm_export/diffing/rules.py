@@ -167,14 +167,14 @@ def _because(runtime: RuntimeDiff) -> str:
 
 
 def _layer(result: DiffResult) -> str:
-    layers = [item for runtime in result.runtimes for item in runtime.layers]
-    broken = [item for item in layers if not item.passed]
+    # Layers are compared where an output differs, unless they were asked for: none compared is none at fault.
+    broken = [item for runtime in result.runtimes for item in runtime.layers if not item.passed]
     broken += [item.layer for item in result.culprits if item.layer not in broken]
-    if broken:
-        worst = max(broken, key=lambda item: item.severity)
-        more = _more(len(broken), "layer")
-        return f"{worst.node} ({worst.operator}) of {worst.runtime} errs by {number(worst.own)} itself{more}."
-    return "" if layers else "cannot be judged, because no layer was compared."
+    if not broken:
+        return ""
+    worst = max(broken, key=lambda item: item.severity)
+    more = _more(len(broken), "layer")
+    return f"{worst.node} ({worst.operator}) of {worst.runtime} errs by {number(worst.own)} itself{more}."
 
 
 def _skipped(result: DiffResult) -> str:
