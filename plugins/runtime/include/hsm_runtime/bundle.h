@@ -18,6 +18,7 @@ enum class Part : int {
   kDecode = 1,  ///< Reads pieces, with a state; Generator runs it.
 };
 
+/// How a bundle is opened.
 struct BundleOptions {
   /// Compare the SHA-256 of every file, which reads all of them. Without it a file is checked by its size alone: for
   /// bundles that the application has verified before and nobody else can write.
@@ -32,6 +33,7 @@ class HSM_RUNTIME_API Bundle {
   /// Opens a bundle that anybody may have written: no link is followed, no other folder is touched, nothing is loaded.
   static Result<Bundle> open(const std::string& path, const BundleOptions& options = {});
 
+  /// Its folder, as open() was told.
   const std::string& path() const;
   /// "language_model", "classification", or "" for a model that does not say.
   const std::string& task() const;
@@ -39,15 +41,20 @@ class HSM_RUNTIME_API Bundle {
   const std::string& precision() const;
   /// The version of hsm-export that wrote it.
   const std::string& writer_version() const;
+  /// Whether it has such a graph.
   bool has(Part part) const;
-  /// Empty when the bundle lacks the part.
+  /// What the graph reads; empty when the bundle lacks the part.
   const std::vector<TensorInfo>& inputs(Part part) const;
+  /// What it writes; empty when the bundle lacks the part.
   const std::vector<TensorInfo>& outputs(Part part) const;
   /// The largest absolute error of each output of the self-test, such as "model.logits".
   const std::map<std::string, double>& tolerances() const;
 
+  /// @{
+  /// For the library itself.
   const Impl& impl() const { return *impl_; }
   explicit Bundle(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+  /// @}
 
  private:
   std::shared_ptr<const Impl> impl_;

@@ -14,6 +14,7 @@
 
 namespace hsm_runtime {
 
+/// The size of a generator.
 struct GeneratorOptions {
   /// Sequences B.
   std::int64_t batch = 1;
@@ -41,7 +42,9 @@ class HSM_RUNTIME_API Generator {
   /// `session` is of Part::kDecode.
   static Result<Generator> create(const Session& session, const GeneratorOptions& options = {});
 
+  /// Sequences B.
   std::int64_t batch() const;
+  /// Tokens V that the logits tell apart.
   std::int64_t vocabulary() const;
   /// Tokens that a row may reach; 0 where nothing limits it.
   std::int64_t capacity() const;
@@ -76,9 +79,12 @@ class HSM_RUNTIME_API Generator {
   /// Goes on from such a file of the same model with the same number of rows.
   Status load(const std::string& path);
 
+  /// Moves it; the other is of no use then.
   Generator(Generator&&) noexcept;
+  /// Moves it; the other is of no use then.
   Generator& operator=(Generator&&) noexcept;
   ~Generator();
+  /// For the library itself.
   explicit Generator(std::unique_ptr<Impl> impl);
 
  private:

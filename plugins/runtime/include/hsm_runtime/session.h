@@ -28,11 +28,13 @@ HSM_RUNTIME_API std::string_view name_of(Backend backend);
 /// Sets `backend` when the name is one; says whether it is.
 HSM_RUNTIME_API bool backend_from_name(std::string_view name, Backend* backend);
 
+/// How much a message matters.
 enum class LogLevel : int { kInfo = 0, kWarning = 1, kError = 2 };
 
 /// Called from any thread that uses the session, also at the same time; must not throw.
 using LogCallback = std::function<void(LogLevel, std::string_view message)>;
 
+/// How a session is opened.
 struct SessionOptions {
   /// Tried in this order; the first that can load the graph is taken.
   std::vector<Backend> backends = {Backend::kTensorRt, Backend::kOnnxRuntimeCuda, Backend::kOnnxRuntimeFused,
@@ -63,6 +65,7 @@ struct SessionOptions {
   LogCallback log;
 };
 
+/// How one run is done.
 struct RunOptions {
   /// A cudaStream_t of the session's device: what the run reads must have been written earlier on that stream, and what
   /// it writes may be read later on it. Null: a stream of the session's own, so inputs in GPU memory must be complete.
@@ -80,9 +83,12 @@ class HSM_RUNTIME_API PendingRun {
   /// Waits for the run and says how it ended; may be called again.
   Status wait();
 
+  /// Moves it; the other is of no use then.
   PendingRun(PendingRun&&) noexcept;
+  /// Moves it; the other is of no use then.
   PendingRun& operator=(PendingRun&&) noexcept;
   ~PendingRun();
+  /// For the library itself.
   explicit PendingRun(std::unique_ptr<Impl> impl);
 
  private:
@@ -94,12 +100,16 @@ class HSM_RUNTIME_API Session {
  public:
   struct Impl;
 
+  /// Loads a part of a bundle, which need not stay open.
   static Result<Session> open(const Bundle& bundle, Part part = Part::kModel, const SessionOptions& options = {});
   /// Opens and verifies the bundle too.
   static Result<Session> open(const std::string& bundle, const SessionOptions& options = {});
 
+  /// The back end that took the graph.
   Backend backend() const;
+  /// What the graph reads.
   const std::vector<TensorInfo>& inputs() const;
+  /// What it writes.
   const std::vector<TensorInfo>& outputs() const;
 
   /// Runs the graph from the caller's memory into the caller's memory, and returns when all is done. Nothing is copied
@@ -116,8 +126,11 @@ class HSM_RUNTIME_API Session {
   Result<PendingRun> run_async(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
                                const RunOptions& options = {}) const;
 
+  /// @{
+  /// For the library itself.
   const Impl& impl() const { return *impl_; }
   explicit Session(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
+  /// @}
 
  private:
   std::shared_ptr<const Impl> impl_;

@@ -22,10 +22,14 @@ enum class Code : int {
 class [[nodiscard]] Status {
  public:
   Status() = default;
+  /// An error, unless the code is kOk.
   Status(Code code, std::string message) : code_(code), message_(std::move(message)) {}
 
+  /// Whether all went well.
   bool ok() const { return code_ == Code::kOk; }
+  /// For programs.
   Code code() const { return code_; }
+  /// For people; empty when all went well.
   const std::string& message() const { return message_; }
 
  private:
@@ -37,16 +41,23 @@ class [[nodiscard]] Status {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}          // NOLINT: as implicit as a return statement
+  /// A value.
+  Result(T value) : value_(std::move(value)) {}  // NOLINT: as implicit as a return statement
+  /// Why there is none.
   Result(Status status) : status_(std::move(status)) {}  // NOLINT
 
+  /// Whether there is a value.
   bool ok() const { return value_.has_value(); }
+  /// Why there is none.
   const Status& status() const { return status_; }
+  /// @{
+  /// The value.
   T& operator*() & { return *value_; }
   const T& operator*() const& { return *value_; }
   T&& operator*() && { return *std::move(value_); }
   T* operator->() { return &*value_; }
   const T* operator->() const { return &*value_; }
+  /// @}
 
  private:
   std::optional<T> value_;
