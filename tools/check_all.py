@@ -94,6 +94,7 @@ def steps() -> list[Step]:
         *native,
         Step("C++ aarch64 under qemu", ("bash", "tools/cpp_test.sh", "aarch64")),
         Step("C++ fuzzing for a minute", ("bash", "tools/cpp_test.sh", "fuzz", "60"), fuzzed),
+        Step("C++ headers' documentation", ("bash", "tools/headers_check.sh")),
         Step("C++ and CUDA on a GPU", ("bash", "tools/cpp_test.sh", "gpu")),
         Step("CUDA kernels' registers, spills and instructions", ("bash", "tools/cuda_report.sh")),
         *(tests(name, folders) for name, folders in TEST_FOLDERS.items()),

@@ -1,11 +1,12 @@
-/* C interface of libhsm_runtime.so, for C and every language that can call it.
+/** @file
+ * C interface of libhsm_runtime.so, for C and every language that can call it.
  *
  * Functions that can fail return a code (0 is success, the others are those of hsm_runtime/status.h) and put one
  * sentence into `error`, which may be NULL. Nothing throws, prints or ends the process. Text that a function returns
  * belongs to its object. Sessions and bundles may be used by several threads at once; options and generators may not.
  *
- * Functions and members are only ever added, at the end: a program that was compiled with an older header keeps working
- * with a newer library of the same hsmrt_abi_version().
+ * Functions are only ever added, and so are the members of structures that say how large they are: a program that was
+ * compiled with an older header keeps working with a newer library of the same hsmrt_abi_version().
  */
 #ifndef HSM_RUNTIME_H_
 #define HSM_RUNTIME_H_
@@ -23,6 +24,7 @@
 extern "C" {
 #endif
 
+/** How a call ended; hsm_runtime/status.h says what the codes mean. */
 enum {
   HSMRT_OK = 0,
   HSMRT_INVALID_ARGUMENT = 1,
@@ -33,7 +35,7 @@ enum {
   HSMRT_INTERNAL = 6
 };
 
-/* Element types, with ONNX's numbers. */
+/** Element types, with ONNX's numbers. */
 enum {
   HSMRT_FLOAT32 = 1,
   HSMRT_UINT8 = 2,
@@ -46,119 +48,143 @@ enum {
   HSMRT_BFLOAT16 = 16
 };
 
-enum { HSMRT_MODEL = 0, HSMRT_DECODE = 1 }; /* parts of a bundle */
-enum { HSMRT_INPUT = 0, HSMRT_OUTPUT = 1 }; /* sides of a graph */
-enum { HSMRT_CPU = 0, HSMRT_CUDA = 1 };     /* where memory is */
+/** Parts of a bundle. */
+enum { HSMRT_MODEL = 0, HSMRT_DECODE = 1 };
+/** Sides of a graph. */
+enum { HSMRT_INPUT = 0, HSMRT_OUTPUT = 1 };
+/** Where memory is. */
+enum { HSMRT_CPU = 0, HSMRT_CUDA = 1 };
+/** How much a message matters. */
 enum { HSMRT_INFO = 0, HSMRT_WARNING = 1, HSMRT_ERROR = 2 };
 
+/** Why a call failed. */
 typedef struct hsmrt_error {
-  char message[1024]; /* ends with a zero; longer text is cut off */
+  char message[1024]; /**< ends with a zero; longer text is cut off */
 } hsmrt_error;
 
-/* Memory of the caller's, which is neither copied nor kept. */
+/** Memory of the caller's, which is neither copied nor kept. */
 typedef struct hsmrt_tensor {
-  const char* name; /* of the model's input or output */
-  void* data;       /* of an input, it is only read */
-  int32_t dtype;
-  int32_t device; /* HSMRT_CPU */
-  int32_t device_index;
-  int32_t rank;
-  const int64_t* shape;   /* rank sizes */
-  const int64_t* strides; /* rank numbers of elements, or NULL for dense memory */
+  const char* name; /**< of the model's input or output */
+  void* data;       /**< of an input, it is only read */
+  int32_t dtype;    /**< such as HSMRT_FLOAT32 */
+  int32_t device;   /**< HSMRT_CPU */
+  int32_t device_index;   /**< the GPU, as CUDA counts them */
+  int32_t rank;           /**< number of dimensions */
+  const int64_t* shape;   /**< rank sizes */
+  const int64_t* strides; /**< rank numbers of elements, or NULL for dense memory */
 } hsmrt_tensor;
 
+/** An opened bundle. */
 typedef struct hsmrt_bundle hsmrt_bundle;
+/** Options of a session. */
 typedef struct hsmrt_options hsmrt_options;
+/** A loaded graph. */
 typedef struct hsmrt_session hsmrt_session;
+/** Receives messages. level: such as HSMRT_WARNING. */
 typedef void (*hsmrt_log)(void* user, int32_t level, const char* message);
 
-/* 1 as long as programs keep working without being compiled again. */
+/** 1 as long as programs keep working without being compiled again. */
 HSMRT_API uint32_t hsmrt_abi_version(void);
+/** Of the library, such as "0.1.0". */
 HSMRT_API const char* hsmrt_version(void);
 
-/* Opens a bundle that anybody may have written. verify_digests: compare the SHA-256 of every file too. */
+/** Opens a bundle that anybody may have written. verify_digests: compare the SHA-256 of every file too. */
 HSMRT_API int32_t hsmrt_bundle_open(const char* path, int32_t verify_digests, hsmrt_bundle** bundle,
                                     hsmrt_error* error);
+/** Sessions stay open. */
 HSMRT_API void hsmrt_bundle_close(hsmrt_bundle* bundle);
+/** "language_model", "classification", or "" for a model that does not say. */
 HSMRT_API const char* hsmrt_bundle_task(const hsmrt_bundle* bundle);
+/** "fp32", "fp16" or "bf16". */
 HSMRT_API const char* hsmrt_bundle_precision(const hsmrt_bundle* bundle);
+/** 1 when the bundle has the part, HSMRT_MODEL or HSMRT_DECODE. */
 HSMRT_API int32_t hsmrt_bundle_has(const hsmrt_bundle* bundle, int32_t part);
 
-/* Options of a session; NULL when there is no memory for them. */
+/** Options of a session; NULL when there is no memory for them. */
 HSMRT_API hsmrt_options* hsmrt_options_create(void);
+/** Sessions keep theirs. */
 HSMRT_API void hsmrt_options_close(hsmrt_options* options);
-/* Names: "backends" (such as "onnxruntime-fused,onnxruntime-bodies"), "onnxruntime_library", "kernel_library",
+/** Names: "backends" (such as "onnxruntime-fused,onnxruntime-bodies"), "onnxruntime_library", "kernel_library",
  * "threads". */
 HSMRT_API int32_t hsmrt_options_set(hsmrt_options* options, const char* name, const char* value, hsmrt_error* error);
-/* `log` is called from any thread that uses a session with these options. */
+/** `log` is called from any thread that uses a session with these options. */
 HSMRT_API void hsmrt_options_set_log(hsmrt_options* options, hsmrt_log log, void* user);
 
-/* Loads a part of a bundle; the bundle may be closed afterwards. `options` may be NULL. */
+/** Loads a part of a bundle; the bundle may be closed afterwards. `options` may be NULL. */
 HSMRT_API int32_t hsmrt_session_open(const hsmrt_bundle* bundle, int32_t part, const hsmrt_options* options,
                                      hsmrt_session** session, hsmrt_error* error);
+/** Generators and started runs keep what they need. */
 HSMRT_API void hsmrt_session_close(hsmrt_session* session);
+/** The back end that took the graph, such as "onnxruntime-fused". */
 HSMRT_API const char* hsmrt_session_backend(const hsmrt_session* session);
 
-/* The graph's inputs and outputs. Of what is not there: 0, or NULL. */
+/** Number of inputs or outputs. Of what is not there, this and the next functions return 0 or NULL. */
 HSMRT_API size_t hsmrt_session_count(const hsmrt_session* session, int32_t side);
+/** As the model calls the tensor. */
 HSMRT_API const char* hsmrt_session_name(const hsmrt_session* session, int32_t side, size_t index);
+/** The element type, such as HSMRT_FLOAT32. */
 HSMRT_API int32_t hsmrt_session_dtype(const hsmrt_session* session, int32_t side, size_t index);
+/** Number of dimensions. */
 HSMRT_API size_t hsmrt_session_rank(const hsmrt_session* session, int32_t side, size_t index);
-/* A fixed dimension's size, and -1 for one that the caller chooses, whose name the other function returns. */
+/** A fixed dimension's size, and -1 for one that the caller chooses, whose name the other function returns. */
 HSMRT_API int64_t hsmrt_session_size(const hsmrt_session* session, int32_t side, size_t index, size_t axis);
+/** The name of a dimension that the caller chooses; NULL for a fixed one. */
 HSMRT_API const char* hsmrt_session_dimension(const hsmrt_session* session, int32_t side, size_t index, size_t axis);
 
-/* Runs the graph from the caller's memory into the caller's memory. Every input must be given; outputs may be left
+/** Runs the graph from the caller's memory into the caller's memory. Every input must be given; outputs may be left
  * out. */
 HSMRT_API int32_t hsmrt_session_run(const hsmrt_session* session, const hsmrt_tensor* inputs, size_t input_count,
                                     const hsmrt_tensor* outputs, size_t output_count, hsmrt_error* error);
 
-/* Generation with a decoding model: B sequences that advance together, each from its own position. One thread at a time
- * may use a generator, and any number of generators one session, which may be closed before them. */
+/** Generation with a decoding model: B sequences that advance together, each from its own position. One thread at a
+ * time may use a generator, and any number of generators one session, which may be closed before them. */
 typedef struct hsmrt_generator hsmrt_generator;
 
-/* `session` is of HSMRT_DECODE. capacity: tokens that a row must be able to reach; needed when the file leaves its
+/** `session` is of HSMRT_DECODE. capacity: tokens that a row must be able to reach; needed when the file leaves its
  * caches' size open, else 0. */
 HSMRT_API int32_t hsmrt_generator_create(const hsmrt_session* session, int64_t batch, int64_t capacity,
                                          hsmrt_generator** generator, hsmrt_error* error);
+/** The session stays open. */
 HSMRT_API void hsmrt_generator_close(hsmrt_generator* generator);
 
-/* B, and the V tokens that the logits tell apart. */
+/** Sequences B. */
 HSMRT_API int64_t hsmrt_generator_batch(const hsmrt_generator* generator);
+/** Tokens V that the logits tell apart. */
 HSMRT_API int64_t hsmrt_generator_vocabulary(const hsmrt_generator* generator);
-/* Tokens that a row may reach; 0 where nothing limits it. */
+/** Tokens that a row may reach; 0 where nothing limits it. */
 HSMRT_API int64_t hsmrt_generator_capacity(const hsmrt_generator* generator);
-/* Bytes of the states of all rows. */
+/** Bytes of the states of all rows. */
 HSMRT_API size_t hsmrt_generator_state_bytes(const hsmrt_generator* generator);
-/* Tokens that each row has read: B numbers, at the same place as long as the generator is open. */
+/** Tokens that each row has read: B numbers, at the same place as long as the generator is open. */
 HSMRT_API const int64_t* hsmrt_generator_positions(const hsmrt_generator* generator);
 
-/* Reads prompts: `count` tokens, the same number for each row, row by row, right-padded, of which `lengths` (B, or NULL
- * for all) are valid. A row of length 0 stands still. Nothing has changed when it fails, but after HSMRT_RUN_FAILED:
- * then reset. */
+/** Reads prompts: `count` tokens, the same number for each row, row by row, right-padded, of which `lengths` (B, or
+ * NULL for all) are valid. A row of length 0 stands still. Nothing has changed when it fails, but after
+ * HSMRT_RUN_FAILED: then reset. */
 HSMRT_API int32_t hsmrt_generator_prefill(hsmrt_generator* generator, const int64_t* tokens, size_t count,
                                           const int64_t* lengths, hsmrt_error* error);
-/* Reads one token of each row, so `count` is B; -1 lets a row stand still. Allocates nothing in this library. */
+/** Reads one token of each row, so `count` is B; -1 lets a row stand still. Allocates nothing in this library. */
 HSMRT_API int32_t hsmrt_generator_step(hsmrt_generator* generator, const int64_t* tokens, size_t count,
                                        hsmrt_error* error);
 
-/* V logits of a row's last token, valid until the next call that reads; NULL for a row that is not there. Unspecified
+/** V logits of a row's last token, valid until the next call that reads; NULL for a row that is not there. Unspecified
  * for a row that stood still. */
 HSMRT_API const float* hsmrt_generator_logits(const hsmrt_generator* generator, int64_t row);
-/* Chooses a row's next token. temperature: 0 takes the likeliest; top_k: 0 means all; top_p: 1 means all; uniform: a
+/** Chooses a row's next token. temperature: 0 takes the likeliest; top_k: 0 means all; top_p: 1 means all; uniform: a
  * random number in [0, 1) of the caller's. */
 HSMRT_API int32_t hsmrt_generator_sample(hsmrt_generator* generator, int64_t row, double temperature, int64_t top_k,
                                          double top_p, double uniform, int64_t* token, hsmrt_error* error);
 
-/* Takes back the last `tokens` of a row, where the state allows it. */
+/** Takes back the last `tokens` of a row, where the state allows it. */
 HSMRT_API int32_t hsmrt_generator_rollback(hsmrt_generator* generator, int64_t row, int64_t tokens, hsmrt_error* error);
-/* Copies one row's sequence over another's. */
+/** Copies one row's sequence over another's. */
 HSMRT_API int32_t hsmrt_generator_fork(hsmrt_generator* generator, int64_t source, int64_t target, hsmrt_error* error);
-/* Starts a row anew. */
+/** Starts a row anew. */
 HSMRT_API int32_t hsmrt_generator_reset(hsmrt_generator* generator, int64_t row, hsmrt_error* error);
 
-/* All states and positions as a .safetensors file, and back; the model and B must be the same. */
+/** Writes all states and positions to a .safetensors file, which a generator of the same model and B can load. */
 HSMRT_API int32_t hsmrt_generator_save(const hsmrt_generator* generator, const char* path, hsmrt_error* error);
+/** Goes on from such a file. */
 HSMRT_API int32_t hsmrt_generator_load(hsmrt_generator* generator, const char* path, hsmrt_error* error);
 
 #ifdef __cplusplus
