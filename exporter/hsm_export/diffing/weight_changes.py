@@ -85,8 +85,7 @@ def _note(old: Weight, new: Weight, gap: Distance | None, experts: bool) -> str:
     # Whatever moves numbers about keeps the norm: this spares most tensors a closer look.
     if abs(gap.old - gap.new) > _SAME_NORM * gap.old:
         return _scaled(old, new, gap)
-    arrays = old.array(), new.array()
-    return _permuted(*arrays, experts) or _transposed(*arrays) or _scaled(old, new, gap)
+    return _permuted(old, new, experts) or _transposed(old.array(), new.array()) or _scaled(old, new, gap)
 
 
 def _rounded(old: Weight, new: Weight) -> str:
@@ -111,12 +110,12 @@ def _scaled(old: Weight, new: Weight, gap: Distance) -> str:
     return "negated" if abs(factor + 1) <= epsilon else f"scaled by {float(f'{factor:.6g}')}"
 
 
-def _permuted(old: Array, new: Array, experts: bool) -> str:
-    """Say which slices along one axis changed places."""
+def _permuted(old: Weight, new: Weight, experts: bool) -> str:
+    """Say which slices along one axis changed places; only one of the weights is mapped at a time."""
     for axis, size in enumerate(old.shape):
         if not 2 <= size <= _MOST_SLICES:
             continue
-        before, after = slice_digests(old, axis), slice_digests(new, axis)
+        before, after = (slice_digests(weight.array(), axis) for weight in (old, new))
         if before == after or Counter(before) != Counter(after):
             continue
         places = [index for index, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]

@@ -65,28 +65,36 @@ class Weight:
         return self._shaped(np.frombuffer(self.tensor.raw_data, dtype))
 
     def pieces(self) -> Iterator[Array]:
-        """Yield the numbers in order, flat, so many at a time."""
+        """Yield the numbers in order, flat, so many at a time; external data is read, so that no page of it stays."""
         flat = self.array().reshape(-1)
-        for start in range(0, flat.size, _PIECE):
-            yield flat[start : start + _PIECE]
+        if not isinstance(flat, np.memmap):
+            yield from (flat[start : start + _PIECE] for start in range(0, flat.size, _PIECE))
+            return
+        with self._path.open("rb") as file:
+            file.seek(flat.offset)
+            for start in range(0, flat.size, _PIECE):
+                yield np.fromfile(file, flat.dtype, min(_PIECE, flat.size - start))
+
+    @property
+    def _entries(self) -> dict[str, str]:
+        return {entry.key: entry.value for entry in self.tensor.external_data}
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / self._entries.get("location", "")
 
     def _mapped(self) -> Array:
-        entries = {entry.key: entry.value for entry in self.tensor.external_data}
-        path = self.folder / entries.get("location", "")
         dtype = onnx.helper.tensor_dtype_to_np_dtype(self.tensor.data_type)
-        packed = self.tensor.data_type in _PACKED
-        count = math.prod(self.shape)
+        if not math.prod(self.shape):
+            return np.zeros(self.shape, dtype)
         try:
-            offset = int(entries.get("offset", "0") or 0)
-            size = int(entries.get("length", "0") or 0) or count * dtype.itemsize
-            if not count:
-                return np.zeros(self.shape, dtype)
-            if packed:
-                return np.memmap(path, np.uint8, "r", offset, (size,))
-            return np.memmap(path, dtype, "r", offset, self.shape)
+            offset = int(self._entries.get("offset", "0") or 0)
+            if self.tensor.data_type in _PACKED:  # two numbers a byte
+                return np.memmap(self._path, np.uint8, "r", offset, ((math.prod(self.shape) + 1) // 2,))
+            return np.memmap(self._path, dtype, "r", offset, self.shape)
         except (OSError, ValueError, OverflowError) as error:
             raise BadInputError(
-                f"the weights file {path} does not hold {self.tensor.name}: {error}", "keep both files together"
+                f"the weights file {self._path} does not hold {self.tensor.name}: {error}", "keep both files together"
             ) from error
 
     def _shaped(self, flat: Array) -> Array:

@@ -292,7 +292,8 @@ def test_reads_external_weights_in_pieces(tmp_path: Path, monkeypatch: pytest.Mo
     paths = []
     for name, array in (("old", table), ("same", table), ("swapped", table[:, ::-1]), ("scaled", table * 4)):
         (tmp_path / name).mkdir()
-        model = onnx.load(str(plain(tmp_path / name / "m.onnx", matmul(), {"w": np.ascontiguousarray(array)})))
+        weights = {"first": np.arange(5000.0), "w": np.ascontiguousarray(array), "last": np.ones(3)}
+        model = onnx.load(str(plain(tmp_path / name / "m.onnx", matmul(), weights)))
         paths.append(tmp_path / name / "m.onnx")
         onnx.save(model, str(paths[-1]), save_as_external_data=True, location="w.bin", size_threshold=0)
     found = [diff_structure(paths[0], path) for path in paths[1:]]
