@@ -15,7 +15,7 @@ from ..runtimes.runtime import RunContext
 from ..runtimes.torch_module import TorchModuleRunner
 from ..validation.running import quiet
 from .alignment import Unit, align
-from .graph import LayerGraph
+from .graph import FLOATS, LayerGraph
 from .hybrid import OpenNode, Piece, node_pieces
 
 Array = NDArray[Any]
@@ -162,9 +162,12 @@ class SourceWay:
             found = {position: names[position] for position in tensors if position < len(names)}
             found = {position: name for position, name in found.items() if name in unit.reads}
             return found if set(found.values()) == set(unit.reads) else None
-        if len(unit.reads) != 1 or len(tensors) != 1 or any(isinstance(v, torch.Tensor) for v in kwargs.values()):
+        if len(tensors) != 1 or any(isinstance(value, torch.Tensor) for value in kwargs.values()):
             return None
-        return {tensors[0]: unit.reads[0]}
+        # Beside its argument, a module's nodes may read sizes.
+        floats = [name for name in unit.reads if self._graph.types.get(name) in FLOATS]
+        reads = floats or list(unit.reads)
+        return {tensors[0]: reads[0]} if len(reads) == 1 else None
 
     def _fits(self, unit: Unit, result: Any) -> bool:
         """Say whether a result has as many dimensions as the file's tensor."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..exporting.source import Source
-    from .precision_plan_search import Deviation, PlanSearch
+    from .precision_plan_search import PlanSearch
     from .precision_plan_trials import Trials
 
 Progress = Callable[[str], None]
@@ -34,8 +34,9 @@ def plan_precision(
 ) -> PrecisionPlan:
     """Search the cheapest set of nodes in float32 that keeps the error at a target; no node of it can be left out.
 
-    Every set that is considered is converted as an export would, and run in ONNX Runtime, against PyTorch in float64.
-    Where experts are routed, all sides take the arbiter's choice.
+    Every set that is considered is converted as an export would, and run in ONNX Runtime with every result rounded to
+    the type that the file gives it, against PyTorch in float64. Where experts are routed, all sides take the arbiter's
+    choice.
 
     Args:
         source: a checkpoint's path, `zoo:NAME`, or an nn.Module in float32.
@@ -106,19 +107,18 @@ def _planned(trials: Trials, search: PlanSearch, names: Sequence[str], name: str
 def _measured(trials: Trials, choices: Mapping[str, Sequence[str] | None]) -> dict[str, Measured]:
     """Measure choices side by side; None stands for the float32 file."""
     models = {key: trials.model(names, "fp32" if names is None else None) for key, names in choices.items()}
-    sessions = {key: trials.session(model) for key, model in models.items()}
-    times = trials.milliseconds(list(sessions.values()))
+    plain = {key: trials.session(model) for key, model in models.items()}
+    times = trials.milliseconds(list(plain.values()))
     found = {}
     for (key, names), milliseconds in zip(choices.items(), times, strict=True):
-        error = trials.deviation(sessions[key], trials.references)
-        fresh = trials.deviation(sessions[key], trials.fresh)
-        rounded: Deviation | None = trials.rounded(models[key])
+        rounding = trials.rounding_session(models[key])
+        error = trials.deviation(rounding, trials.references)
         found[key] = Measured(
             nodes=len(trials.candidates) if names is None else len(names),
             error=error.largest,
             rms=error.rms,
-            fresh_error=fresh.largest,
-            rounded_error=None if rounded is None else rounded.largest,
+            fresh_error=trials.deviation(rounding, trials.fresh).largest,
+            ort_error=trials.deviation(plain[key], trials.references).largest,
             milliseconds=milliseconds,
         )
     return found

@@ -56,11 +56,11 @@ class Measured(Result):
 
     Attributes:
         nodes: nodes in float32, of those for which there is a choice.
-        error: largest |output - PyTorch float64| over the cases of the search.
+        error: largest |output - PyTorch float64| over the cases of the search, every result rounded to its type.
         rms: root mean square of the same errors.
         fresh_error: largest error over inputs that the search has not seen.
-        rounded_error: largest error in onnx's evaluator, which rounds every result as the file says; ONNX Runtime's
-            CPU provider keeps float32 between neighbours for which it has no low-precision kernel.
+        ort_error: largest error over the cases of the search in the runtime `ort`, whose CPU provider keeps float32
+            between neighbours for which it has no float16 kernels.
         milliseconds: median time of the largest case in ONNX Runtime on this machine, the choices taking turns.
     """
 
@@ -68,7 +68,7 @@ class Measured(Result):
     error: float
     rms: float
     fresh_error: float
-    rounded_error: float | None
+    ort_error: float
     milliseconds: float
 
 

@@ -16,7 +16,7 @@ _MOVES = frozenset(
 _RUNS_ANYWAY = _CONVERTS | _MOVES
 
 
-def widen_bfloat16(model: onnx.ModelProto, borders: bool = False) -> onnx.ModelProto:
+def widen_bfloat16(model: onnx.ModelProto, borders: bool = False, low: str = "BFLOAT16") -> onnx.ModelProto:
     """Return an equal model whose standard operators compute in float32 and round each result to bfloat16.
 
     Casts are put around every standard node that reads or writes bfloat16. Nodes of other domains stay as they are:
@@ -26,36 +26,39 @@ def widen_bfloat16(model: onnx.ModelProto, borders: bool = False) -> onnx.ModelP
         model: the model; large weights may be external data, which is not read.
         borders: make bfloat16 inputs and outputs of the graph float32 too, which holds every bfloat16 exactly:
             ONNX Runtime's Python interface exchanges no bfloat16 arrays.
+        low: "FLOAT16" does the same to float16 models, where ONNX Runtime otherwise keeps float32 between neighbours
+            for which it has no float16 kernels.
     """
     import onnx
     import onnx_ir as ir
 
+    kind = ir.DataType[low]
     inferred = ir.from_proto(onnx.shape_inference.infer_shapes(model))
-    changed = _widen_borders(inferred.graph) if borders else False
+    changed = _widen_borders(inferred.graph, kind) if borders else False
     for graph in [inferred.graph, *inferred.graph.subgraphs()]:
         casts: dict[ir.Value, ir.Value] = {}
         for node in list(graph):
             if node.domain == "" and node.op_type not in _RUNS_ANYWAY:
-                changed |= _widen_inputs(node, casts) | _narrow_outputs(node)
+                changed |= _widen_inputs(node, casts, kind) | _narrow_outputs(node, kind)
     return ir.to_proto(inferred) if changed else model
 
 
-def _widen_borders(graph: ir.Graph) -> bool:
-    """Turn the graph's bfloat16 inputs and outputs into float32 ones."""
+def _widen_borders(graph: ir.Graph, low: ir.DataType) -> bool:
+    """Turn the graph's low-precision inputs and outputs into float32 ones."""
     import onnx_ir as ir
 
     changed = False
     for value in graph.inputs:
-        if value.dtype == ir.DataType.BFLOAT16:
+        if value.dtype == low:
             readers = tuple(value.uses())
             value.dtype = ir.DataType.FLOAT
-            narrow = _cast(value, ir.DataType.BFLOAT16, f"{value.name}.narrow", graph[0], before=True)
+            narrow = _cast(value, low, f"{value.name}.narrow", graph[0], before=True)
             for reader, index in readers:
                 reader.replace_input_with(index, narrow)
             changed = True
     for index, value in enumerate(graph.outputs):
         producer = value.producer()
-        if value.dtype == ir.DataType.BFLOAT16 and producer is not None:
+        if value.dtype == low and producer is not None:
             name, value.name = value.name, f"{value.name}.narrow"
             wide = _cast(value, ir.DataType.FLOAT, f"{name}.widened", producer, before=False)
             wide.name = name
@@ -64,13 +67,13 @@ def _widen_borders(graph: ir.Graph) -> bool:
     return changed
 
 
-def _widen_inputs(node: ir.Node, casts: dict[ir.Value, ir.Value]) -> bool:
-    """Feed the node float32 copies of its bfloat16 inputs; one Cast serves all readers in the same graph."""
+def _widen_inputs(node: ir.Node, casts: dict[ir.Value, ir.Value], low: ir.DataType) -> bool:
+    """Feed the node float32 copies of its low-precision inputs; one Cast serves all readers in the same graph."""
     import onnx_ir as ir
 
     changed = False
     for index, value in enumerate(node.inputs):
-        if value is None or value.dtype != ir.DataType.BFLOAT16:
+        if value is None or value.dtype != low:
             continue
         if value not in casts:
             casts[value] = _cast(value, ir.DataType.FLOAT, f"{value.name}.wide", node, before=True)
@@ -79,13 +82,13 @@ def _widen_inputs(node: ir.Node, casts: dict[ir.Value, ir.Value]) -> bool:
     return changed
 
 
-def _narrow_outputs(node: ir.Node) -> bool:
-    """Round the node's bfloat16 outputs after it has computed them in float32."""
+def _narrow_outputs(node: ir.Node, low: ir.DataType) -> bool:
+    """Round the node's low-precision outputs after it has computed them in float32."""
     import onnx_ir as ir
 
     changed = False
     for value in node.outputs:
-        if value.dtype != ir.DataType.BFLOAT16:
+        if value.dtype != low:
             continue
         readers = tuple(value.uses())
         graph = node.graph
@@ -93,7 +96,7 @@ def _narrow_outputs(node: ir.Node) -> bool:
         name = value.name
         value.dtype = ir.DataType.FLOAT
         value.name = f"{name}.unrounded"
-        rounded = _cast(value, ir.DataType.BFLOAT16, f"{name}.rounded", node, before=False)
+        rounded = _cast(value, low, f"{name}.rounded", node, before=False)
         rounded.name = name
         for reader, index in readers:
             reader.replace_input_with(index, rounded)
@@ -101,7 +104,7 @@ def _narrow_outputs(node: ir.Node) -> bool:
             if output is value:
                 graph.outputs[index] = rounded
         changed = True
-    if changed and "dtype" in node.attributes and node.attributes["dtype"].as_int() == ir.DataType.BFLOAT16:
+    if changed and "dtype" in node.attributes and node.attributes["dtype"].as_int() == low:
         node.attributes["dtype"] = ir.AttrInt64("dtype", ir.DataType.FLOAT)
     return changed
 
