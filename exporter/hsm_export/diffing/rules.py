@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..errors import UsageError
-from .reporting.words import count, number, perplexity_change, share, times
+from .reporting.words import count, number, perplexity_change, reason, share, times
 from .results import DiffResult, OutputDiff, RuntimeDiff
 
 DEFAULT = ("output",)
@@ -163,7 +163,7 @@ def _where(item: OutputDiff) -> str:
 
 
 def _because(runtime: RuntimeDiff) -> str:
-    return f" ({runtime.reason.rstrip('.')})" if runtime.reason else ""
+    return f" ({reason(runtime).rstrip('.')})" if runtime.reason else ""
 
 
 def _layer(result: DiffResult) -> str:

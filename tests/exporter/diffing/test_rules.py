@@ -67,7 +67,7 @@ def test_kept(rule: str, result: DiffResult) -> None:
             synthetic.result(RuntimeDiff("o", "differs", tuple(synthetic.output("o", error=x) for x in (1.0, 2.0)))),
             "logits of o in case 'random, 2×17' errs by 2.00e+00, 2.0e+03× what is allowed (and 1 more output).",
         ),
-        ("output", synthetic.result(RuntimeDiff("ort", "failed", reason="no kernel.")), "ort failed (no kernel)."),
+        ("output", synthetic.result(RuntimeDiff("ort", "failed", reason="ort: no kernel.")), "ort failed (no kernel)."),
         ("output", synthetic.result(RuntimeDiff("ort", "differs", reason="experts")), "ort differs (experts)."),
         ("layer", FAILING,
          "/layers.7/ShiftMix_44 (ShiftMix) of ort-fused errs by 1.50e-02 itself (and 3 more layers)."),

@@ -68,6 +68,7 @@ class Depth:
     Attributes:
         lines, marks, hovers: what is drawn, and what the pointer finds.
         label: names the first layer at fault, at its place; `anchor` is where its text is tied.
+        faults: how many layers are at fault; a circle may stand for several.
     """
 
     runtime: str
@@ -76,6 +77,7 @@ class Depth:
     hovers: tuple[Cell, ...]
     label: Tick | None
     anchor: str
+    faults: int
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def layers(result: DiffResult) -> Layers | None:
     merged = math.ceil(len(indices) / _MOST_COLUMNS)
     column = {index: place // merged for place, index in enumerate(indices)}
     count = column[indices[-1]] + 1
-    scale = _LogScale([value for runtime in runtimes for item in runtime.layers for value in _values(item)])
+    scale = _LogScale([item for runtime in runtimes for item in runtime.layers])
     binned = [(runtime, _bins(runtime, column)) for runtime in runtimes]
     return Layers(
         depths=tuple(_depth(runtime, bins, count, scale) for runtime, bins in binned),
@@ -194,18 +196,29 @@ def _brief_share(number: int, total: int) -> str:
     return "100" if number == total else f"{min(share, 99.9):.1f}"
 
 
+def _exponents(values: Iterable[float]) -> list[float]:
+    return [math.log10(value) for value in values if 0.0 < value < math.inf]
+
+
 def _values(item: LayerDiff) -> Iterable[float]:
     yield from (item.total, item.inherited or 0.0, item.own or 0.0, item.threshold.value if item.threshold else 0.0)
 
 
 class _LogScale:
-    """Errors on a logarithmic axis; zeros lie on its bottom, infinities and NaN on its top."""
+    """Errors on a logarithmic axis; zeros lie on its bottom, infinities and NaN on its top.
 
-    def __init__(self, values: Iterable[float]) -> None:
-        exponents = [math.log10(value) for value in values if 0.0 < value < math.inf]
+    What is less than a hundredth of the smallest threshold matters to nobody, and lies on the bottom too.
+    """
+
+    def __init__(self, layers: Sequence[LayerDiff]) -> None:
+        exponents = _exponents(value for item in layers for value in _values(item))
+        allowed = _exponents(item.threshold.value for item in layers if item.threshold is not None)
         self._high = math.ceil(max(exponents, default=0.0) + 0.05)
         low = math.floor(min(exponents, default=-1.0) - 0.05)
-        self._low = max(low, self._high - _MOST_DECADES)
+        if allowed:
+            low = max(low, math.floor(min(allowed) - 2.0))
+        # At least one decade, where all thresholds are larger than all errors.
+        self._low = min(max(low, self._high - _MOST_DECADES), self._high - 1)
 
     def __call__(self, value: float) -> float:
         if not value < math.inf:
@@ -242,33 +255,52 @@ def _depth(runtime: RuntimeDiff, bins: dict[int, list[LayerDiff]], columns: int,
         kind: [] for kind in ("total", "inherited", "threshold", "own")
     }
     marks: list[Mark] = []
-    label = None
     for column, items in bins.items():
         x, item = _x(column, columns), worst(items)
-        inherited = [layer.inherited for layer in items if layer.inherited is not None]
         values = {
-            "total": max(layer.total for layer in items),
-            "inherited": max(inherited, default=None),
+            "total": _largest(layer.total for layer in items),
+            "inherited": _largest(layer.inherited for layer in items if layer.inherited is not None),
             "own": item.own,
             "threshold": item.threshold.value if item.threshold else None,
         }
         for kind, value in values.items():
-            # A zero would draw a line to the bottom and back: it is a dot between two gaps.
-            series[kind] += (
-                [None] if value is None else [None, (x, BOTTOM), None] if value == 0.0 else [(x, scale(value))]
-            )
+            series[kind] += [None] if value is None else _points(x, scale(value))
         if not item.passed:
             error = item.own if item.own is not None else item.total
-            label = label or Tick(x, f"#{item.index} {words.shortened(item.operator, 30)}")
             marks.append(Mark(x, scale(error), _title(item, len(items))))
     hovers = tuple(
         Cell(_x(column - 0.5, columns), (RIGHT - LEFT) / columns, "", False, _title(worst(items), len(items)))
         for column, items in bins.items()
     )
     lines = tuple(Line(kind, _path(points)) for kind, points in series.items())
+    label = _first_at_fault(runtime, bins, columns)
     # The text stays inside: it runs to the left from the right half.
     anchor = "end" if label is not None and label.at > (LEFT + RIGHT) / 2 else "start"
-    return Depth(runtime.runtime, tuple(line for line in lines if line.path), tuple(marks), hovers, label, anchor)
+    shown = tuple(line for line in lines if line.path)
+    return Depth(runtime.runtime, shown, tuple(marks), hovers, label, anchor, _faults(runtime))
+
+
+def _largest(values: Iterable[float]) -> float | None:
+    return max(values, key=lambda value: math.inf if math.isnan(value) else value, default=None)
+
+
+def _points(x: float, y: float) -> list[tuple[float, float] | None]:
+    """Return a point; on the bottom it is a dot between two gaps, for lines down and back would hide all others."""
+    return [(x, y)] if y < BOTTOM else [None, (x, y), None]
+
+
+def _first_at_fault(runtime: RuntimeDiff, bins: dict[int, list[LayerDiff]], columns: int) -> Tick | None:
+    """Name the culprit at its place; without one, the first layer at fault."""
+    culprit = runtime.culprit.layer if runtime.culprit is not None else None
+    for column, items in bins.items():
+        for item in items:
+            if not item.passed and culprit in (None, item):
+                return Tick(_x(column, columns), f"#{item.index} {words.shortened(item.operator, 30)}")
+    return None
+
+
+def _faults(runtime: RuntimeDiff) -> int:
+    return sum(not item.passed for item in runtime.layers)
 
 
 def _path(points: Sequence[tuple[float, float] | None]) -> str:
@@ -288,7 +320,7 @@ def _heat(runtime: RuntimeDiff, bins: dict[int, list[LayerDiff]]) -> Heat:
     for column, items in bins.items():
         item = worst(items)
         cells.append(Cell(column, 1.0, heat(item), not item.passed, _title(item, len(items))))
-    return Heat(runtime.runtime, tuple(cells), sum(not item.passed for item in runtime.layers))
+    return Heat(runtime.runtime, tuple(cells), _faults(runtime))
 
 
 def heat(item: LayerDiff) -> str:

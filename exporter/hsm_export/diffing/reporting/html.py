@@ -98,6 +98,7 @@ def _environment() -> Environment:
         "experts": words.experts,
         "heat": charts.heat,
         "meaning": words.meaning,
+        "reason": words.reason,
     }
     return environment
 

@@ -76,7 +76,7 @@ def _suite(root: ElementTree.Element, result: DiffResult, name: str, cases: list
 
 
 def _cases(runtime: RuntimeDiff) -> list[_Case]:
-    reason = runtime.reason or ""
+    reason = words.reason(runtime)
     if runtime.verdict == "skipped":
         return [_Case("runs", "skipped", reason)]
     cases = [_output(item) for item in runtime.outputs]

@@ -93,7 +93,15 @@ def _runtimes(result: DiffResult) -> str:
 def _runtime(item: RuntimeDiff) -> Sequence[str]:
     worst = item.worst
     if worst is None:
-        return code(item.runtime), _MARKS[item.verdict], code(item.reason) if item.reason else "–", "", "", "", ""
+        return (
+            code(item.runtime),
+            _MARKS[item.verdict],
+            code(words.reason(item)) if item.reason else "–",
+            "",
+            "",
+            "",
+            "",
+        )
     numbers = words.number(worst.errors.max_abs), words.number(worst.threshold.value), words.times(worst.severity)
     return code(item.runtime), _MARKS[item.verdict], code(worst.output), *numbers, words.meaning(item)
 

@@ -77,7 +77,7 @@ def _runtimes(result: DiffResult) -> Table:
         verdict = f"[{_COLOURS[item.verdict]}]{item.verdict}[/]"
         worst = item.worst
         if worst is None:
-            table.add_row(_cell(item.runtime), "–", _cell(item.reason or "–"), *["–"] * 4, verdict)
+            table.add_row(_cell(item.runtime), "–", _cell(words.reason(item) or "–"), *["–"] * 4, verdict)
             continue
         error, allowed = words.number(worst.errors.max_abs), words.number(worst.threshold.value)
         row = (_cell(item.runtime), _cell(worst.output), _cell(worst.case), error, allowed, words.times(worst.severity))
@@ -100,7 +100,7 @@ def _layers(result: DiffResult, layers: list[LayerDiff]) -> Table:
     table = Table(title=_cell(title), title_justify="left", box=box.SIMPLE)
     table.add_column("runtime", no_wrap=True)
     table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("node")
+    table.add_column("node", overflow="fold")
     table.add_column("operator", no_wrap=True, max_width=22)
     for heading in ("total", "inherited", "own", "allowed", "of it"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -75,7 +75,7 @@ def _failed(result: DiffResult, quote: Callable[[str], str]) -> tuple[str, str, 
         if found:
             more = f" (and {count(len(found) - 1, 'more runtime')})" if len(found) > 1 else ""
             return (
-                f"{quote(found[0].runtime)} {word}{more}: {quote(found[0].reason or 'no reason was given')}",
+                f"{quote(found[0].runtime)} {word}{more}: {quote(reason(found[0]) or 'no reason was given')}",
                 step,
                 "",
             )
@@ -226,6 +226,11 @@ def divergence(metrics: LanguageMetrics) -> str:
         return place
     wanted, got, margin = metrics.diverging
     return f"{place}: {got} instead of {wanted}, which the reference preferred by {number(margin)}"
+
+
+def reason(runtime: RuntimeDiff) -> str:
+    """Return why a runtime was skipped, failed or differs, without its name at the front."""
+    return (runtime.reason or "").removeprefix(f"{runtime.runtime}: ")
 
 
 def experts(runtime: RuntimeDiff) -> str:

@@ -62,6 +62,26 @@ def test_not_finite_lies_on_top(value: float) -> None:
     assert found.heats[0].cells[0].heat == "6" and found.heats[0].faults == 1
 
 
+def test_circle_that_stands_for_several_names_the_culprit() -> None:
+    """A module and a part of it end at the same node; the heading counts both, and the label is the culprit's."""
+    whole, part = (synthetic.layer("onnx64", 7, own=own, total=own) for own in (2.0, 1.0))
+    part = replace(part, operator="Linear", tensor="part")
+    runtime = RuntimeDiff("onnx64", "differs", layers=(whole, part), culprit=synthetic.culprit(part))
+    found = charts.layers(synthetic.result(runtime))
+    assert found is not None
+    (depth,) = found.depths
+    assert (depth.faults, len(depth.marks)) == (2, 1) == (found.heats[0].faults, 1)
+    assert depth.label is not None and depth.label.label == "#7 Linear"
+
+
+def test_noise_far_below_every_threshold_does_not_stretch_the_axis() -> None:
+    layers = [synthetic.layer("ort", place, own=own, total=1e-4) for place, own in enumerate((1e-5, 1e-14, 1e-5))]
+    found = drawn(*layers)
+    assert [tick.label for tick in found.y_ticks][-1] == "1e-6"
+    own = next(line.path for line in found.depths[0].lines if line.kind == "own")
+    assert own.count("M") == 3 and f" {charts.BOTTOM:.1f}h0" in own
+
+
 def test_only_zeros() -> None:
     (depth,) = drawn(synthetic.layer("ort", 0, own=0.0, total=0.0)).depths
     assert {line.kind for line in depth.lines} == {"total", "inherited", "own", "threshold"}

@@ -120,7 +120,7 @@ def test_every_field_is_shown() -> None:
     for part in (
         "shifts=[1, 2, 4, 8]", "layers.7.weight", "2×17×128, float16", "[1, 4, 17]", "4.015",
         "hsm-lm.diff/ort-fused-44", "amplifies relative errors 1.25 times",
-        "3 later nodes", "at token 17 of 64: 97 instead of 101", "+0.1594%",
+        "3 later nodes beyond", "at token 17 of 64: 97 instead of 101", "+0.1594%",
         "95.83%", "the first 20 of 25", "4 of 680", "repeated runs on the same inputs differ by 2.40e-07", "640 MiB",
         "with every node in fp16 it passes", "differs", "the parser refused node", "another checkpoint",
         "cases beyond 320 tokens", result.sha256, "onnxruntime 1.31.1", "It ended early", "--report report.html",
