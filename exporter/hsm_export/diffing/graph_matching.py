@@ -56,6 +56,7 @@ def match(old: Graph, new: Graph) -> Matching:
     sides = (_Side(old), _Side(new))
     pairs = _Pairs(*sides)
     pairs.add(lambda side: side.names)
+    pairs.add(lambda side: list(zip(side.forward, side.backward, strict=True)))
     pairs.add(lambda side: side.forward)
     pairs.add(lambda side: side.backward)
     for strict in (True, False):

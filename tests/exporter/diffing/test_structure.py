@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from tests.exporter.validation.routed import write_routed
 from tests.exporter.validation.tiny import tiny_model, write_tiny
 
 from hsm_export.diffing.graph_matching import Graph, match, moved
-from hsm_export.diffing.structure import diff_structure
+from hsm_export.diffing.structure import diff_structure, node_changes
 from hsm_export.diffing.structure_rendering import render_structure, structure_markdown
 from hsm_export.diffing.structure_results import StructureDiff
 from hsm_export.errors import BadInputError
@@ -332,6 +334,48 @@ def test_prints_json_tables_and_markdown(tiny: Path) -> None:
     assert "scaled by 2.0" in text and "a|b[bold]" in text and found.summary in " ".join(text.split())
     markdown = structure_markdown(found)
     assert "## weights" in markdown and "a\\|b[bold]" in markdown
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> list[onnx.NodeProto]:
+    """Random operators without names; every result is used, or is an output."""
+    nodes = []
+    for index in range(draw(st.integers(1, 12))):
+        inputs = [f"t{draw(st.integers(-1, index - 1))}" for _ in range(draw(st.integers(1, 2)))]
+        operator = "Add" if len(inputs) == 2 else draw(st.sampled_from(["Neg", "Exp"]))
+        nodes.append(helper.make_node(operator, inputs, [f"t{index}"]))
+    return nodes
+
+
+@given(graphs(), st.randoms(use_true_random=False))
+def test_the_same_operators_in_another_order_are_moved_at_most(nodes: list[onnx.NodeProto], rng: random.Random) -> None:
+    """Renamed and put into another order in which they can run, operators are still the same ones."""
+    used = {name for node in nodes for name in node.input}
+    outputs = [f"t{index}" for index in range(len(nodes)) if f"t{index}" not in used]
+    left, order, known = list(range(len(nodes))), [], {"t-1"}
+    while left:
+        index = rng.choice([i for i in left if known.issuperset(nodes[i].input)])
+        left.remove(index)
+        order.append(index)
+        known.add(f"t{index}")
+    names = {f"t{index}": f"s{place}" for place, index in enumerate(order)} | {"t-1": "x"}
+    others = [
+        helper.make_node(nodes[i].op_type, [names[name] for name in nodes[i].input], [names[f"t{i}"]]) for i in order
+    ]
+    old, new = Graph(nodes, ["t-1"], outputs), Graph(others, ["x"], [names[name] for name in outputs])
+    assert {change.kind for change in node_changes(old, new, match(old, new))} <= {"moved"}
+
+
+@given(graphs(), st.data())
+def test_every_change_of_an_operator_is_found(nodes: list[onnx.NodeProto], data: st.DataObject) -> None:
+    used = {name for node in nodes for name in node.input}
+    outputs = [f"t{index}" for index in range(len(nodes)) if f"t{index}" not in used]
+    others = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    index = data.draw(st.integers(0, len(nodes) - 1))
+    others[index].op_type = "Mul" if others[index].op_type == "Add" else "Log"
+    old, new = Graph(nodes, ["t-1"], outputs), Graph(others, ["t-1"], outputs)
+    (change,) = node_changes(old, new, match(old, new))
+    assert change.details == (f"operator {nodes[index].op_type} → {others[index].op_type}",)
 
 
 def test_a_large_graph_takes_no_time(tmp_path: Path) -> None:
