@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.exporter.diffing import synthetic
@@ -167,3 +169,14 @@ def test_never_is_alone() -> None:
     assert rules.violations(rules.parse(["never"]), FAILING) == ()
     with pytest.raises(UsageError, match="contradicts"):
         rules.parse(["never", "output"])
+
+
+def test_documentation_names_every_rule() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "diffing.md").read_text(encoding="utf-8")
+    table = text.partition("## Rules that make a build fail")[2].partition("\n## ")[0]
+    for name in rules.describe().split(", "):
+        assert f"`{name}`" in table, name
+    # What the table gives as examples are rules.
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    examples = [name for cell in rows for name in re.findall("`([^`]+)`", cell) if name != "never"]
+    assert len(rules.parse(examples)) == len(examples) >= 14
