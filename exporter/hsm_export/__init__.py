@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .decoding.session import DecodeSession
     from .demonstration import demo
     from .diagnosis import doctor
+    from .diffing import DiffOptions, diff, diff_files, plan_precision
     from .exporting import export
     from .importing import import_checkpoint
     from .inspection import inspect
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "accept_kit": ".building",
     "DecodeSession": ".decoding.session",
+    "DiffOptions": ".diffing",
     "Generator": ".decoding.generator",
     "bench": ".benchmarking",
     "build": ".building",
@@ -41,6 +43,8 @@ _HOMES = {
     "cmake_prefix_path": ".native",
     "custom_ops_path": ".native",
     "demo": ".demonstration",
+    "diff": ".diffing",
+    "diff_files": ".diffing",
     "doctor": ".diagnosis",
     "export": ".exporting",
     "generate": ".decoding.generator",
@@ -48,6 +52,7 @@ _HOMES = {
     "inspect": ".inspection",
     "open_bundle": ".bundling",
     "perplexity": ".decoding.perplexity",
+    "plan_precision": ".diffing",
     "session": ".native",
     "tensorrt_plugin_path": ".native",
     "train": "hsm_models.training",
@@ -59,6 +64,7 @@ _HOMES = {
 
 __all__ = [
     "DecodeSession",
+    "DiffOptions",
     "Generator",
     "__version__",
     "accept_kit",
@@ -68,6 +74,8 @@ __all__ = [
     "cmake_prefix_path",
     "custom_ops_path",
     "demo",
+    "diff",
+    "diff_files",
     "doctor",
     "export",
     "generate",
@@ -75,6 +83,7 @@ __all__ = [
     "inspect",
     "open_bundle",
     "perplexity",
+    "plan_precision",
     "session",
     "tensorrt_plugin_path",
     "train",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +56,8 @@ def _generated(_ctx: click.Context, _parameter: click.Parameter, value: int) -> 
 @click.option("--save", type=click.Path(), metavar="FILE", help="Write it as JSON, for --baseline.")
 @click.option("--repro", type=click.Path(), metavar="DIR", help="Write the nodes at fault, each with its real inputs.")
 @click.option("--polygraphy", type=click.Path(), metavar="DIR", help="Write inputs and outputs in Polygraphy's format.")
+@click.option("--precision-plan", type=click.Path(), metavar="FILE", help="Write which nodes must stay in fp32.")
+@click.option("--target-error", type=click.FloatRange(min=0, min_open=True), help="Error that the plan keeps to.")
 @click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
 @click.option(
     "--max-memory", type=click.FloatRange(min=0, min_open=True), metavar="MB", help="Stop beyond so much memory."
@@ -79,12 +83,13 @@ def command(
       hsm-export diff model.onnx --runtimes ort,ort-fused --bisect --repro repro/
       hsm-export diff hsm-lm.onnx --inputs text.txt --fail-on 'kl>1e-3' --fail-on 'perplexity>1%'
       hsm-export diff model.onnx --save today.json --baseline yesterday.json --fail-on regression
+      hsm-export diff hsm-lm-fp16.onnx --against zoo:hsm-lm --precision-plan plan.json
       hsm-export diff old.onnx new.onnx
     """
     if new is not None:
         from .diff_files import compare_files
 
-        compare_files(model, new, runtimes, options, as_json)
+        compare_files(model, new, runtimes, shapes, options, as_json)
         return
     from ..diffing.api import FAIL_ON, DiffOptions, diff
     from ..diffing.reporting.terminal import render
@@ -115,10 +120,32 @@ def command(
             options=chosen,
             progress=progress,
         )
+        result = _with_plan(result, options, progress)
     _write(result, options)
     emit(result, as_json, render)
     if not result.passed:
         raise NumbersDifferError(result.summary, "docs/diffing.md says how to read a report")
+
+
+def _with_plan(result: DiffResult, options: dict[str, Any], progress: Callable[[str], None]) -> DiffResult:
+    """Search a precision plan for the source and write it, where one was asked for."""
+    from ..errors import UsageError
+
+    if not options["precision_plan"]:
+        if options["target_error"] is not None:
+            raise UsageError("--target-error belongs to a precision plan", "add --precision-plan FILE")
+        return result
+    if options["against"] is None or result.precision == "fp32":
+        raise UsageError(
+            "a precision plan needs an fp16 or bf16 file and its source", "export --precision fp16, add --against"
+        )
+    from ..diffing.precision_plan import plan_precision
+
+    plan = plan_precision(
+        options["against"], result.precision, options["target_error"], progress=lambda phase: progress(f"plan: {phase}")
+    )
+    plan.write(options["precision_plan"])
+    return replace(result, notes=(*result.notes, f"{options['precision_plan']}: {plan.summary}"))
 
 
 def _write(result: DiffResult, options: dict[str, Any]) -> None:

@@ -1,3 +1,9 @@
 """Where runtimes part: outputs, every layer, the node at fault, and what it means for the model."""
 
 from __future__ import annotations
+
+from .api import DiffOptions, diff
+from .files_diff import diff_files
+from .precision_plan import plan_precision
+
+__all__ = ["DiffOptions", "diff", "diff_files", "plan_precision"]
