@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from ..errors import BadInputError
 from ..runtimes.routing import EXPERT_OPERATORS
@@ -36,8 +38,10 @@ def diff_structure(old: str | Path, new: str | Path, *, progress: Callable[[str]
     report = progress or (lambda phase: None)
     started = time.perf_counter()
     report("opening both files")
-    files = open_model(old), open_model(new)
     try:
+        files = open_model(old), open_model(new)
+        for file in files:
+            _check_text(file.model, file.path)
         return _compared(*files, report, started)
     except (ValueError, TypeError, KeyError, IndexError, RecursionError, OverflowError) as error:
         # A stranger's file may contradict itself anywhere the checker does not look.
@@ -67,6 +71,18 @@ def _compared(old: ModelFile, new: ModelFile, report: Callable[[str], None], sta
         equal_weights=equal,
         seconds=time.perf_counter() - started,
     )
+
+
+def _check_text(message: Message, path: Path) -> None:
+    """Refuse names that are not text: protobuf returns them as bytes, which no report can hold."""
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_STRING:
+            items = (value,) if isinstance(value, (str, bytes)) else value
+            if not all(isinstance(item, str) for item in items):
+                raise BadInputError(f"{path} is a damaged ONNX model: its {field.name} is not text", "export it again")
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            for item in (value,) if isinstance(value, Message) else value:
+                _check_text(item, path)
 
 
 def node_changes(old: Graph, new: Graph, matching: Matching) -> Iterator[NodeChange]:

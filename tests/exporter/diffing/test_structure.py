@@ -393,6 +393,9 @@ def test_refuses_what_is_no_model(tmp_path: Path, tiny: Path) -> None:
         diff_structure(tiny, tmp_path / "bad.onnx")
     with pytest.raises(BadInputError, match="does not exist"):
         diff_structure(tmp_path / "missing.onnx", tiny)
+    (tmp_path / "bytes.onnx").write_bytes(tiny.read_bytes().replace(b"gelu", b"ge\xff\xfe"))
+    with pytest.raises(BadInputError, match="is not text"):
+        diff_structure(tiny, tmp_path / "bytes.onnx")
 
 
 def matmul() -> list[onnx.NodeProto]:
