@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -15,6 +16,9 @@ struct hsmrt_bundle {
 };
 struct hsmrt_options {
   hsm_runtime::SessionOptions options;
+};
+struct hsmrt_run {
+  hsm_runtime::PendingRun run;
 };
 
 namespace {
@@ -49,20 +53,40 @@ std::vector<hsm_runtime::Backend> backends_of(std::string_view text) {
   return backends;
 }
 
+int number_of(std::string_view name, std::string_view value, int most) {
+  int number = -1;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (error != std::errc() || end != value.data() + value.size() || number < 0 || number > most) {
+    fail(Code::kInvalidArgument, std::string(name) + " must be a whole number from 0" + (most == 1 ? " to 1" : "") +
+                                     ", got '" + std::string(value) + "'");
+  }
+  return number;
+}
+
+// The options that are texts.
+std::string* text_of(SessionOptions& options, std::string_view name) {
+  if (name == "onnxruntime_library") return &options.onnxruntime_library;
+  if (name == "kernel_library") return &options.kernel_library;
+  if (name == "cuda_kernel_library") return &options.cuda_kernel_library;
+  if (name == "tensorrt_backend") return &options.tensorrt_backend;
+  if (name == "nvinfer_library") return &options.nvinfer_library;
+  if (name == "cudart_library") return &options.cudart_library;
+  if (name == "plugin_library") return &options.plugin_library;
+  return nullptr;
+}
+
 void set(SessionOptions& options, std::string_view name, std::string_view value) {
-  if (name == "backends") {
+  constexpr int kMost = std::numeric_limits<int>::max();
+  if (std::string* text = text_of(options, name)) {
+    *text = value;
+  } else if (name == "backends") {
     options.backends = backends_of(value);
-  } else if (name == "onnxruntime_library") {
-    options.onnxruntime_library = value;
-  } else if (name == "kernel_library") {
-    options.kernel_library = value;
+  } else if (name == "allow_embedded_plugins") {
+    options.allow_embedded_plugins = number_of(name, value, 1) == 1;
+  } else if (name == "device") {
+    options.device = number_of(name, value, kMost);
   } else if (name == "threads") {
-    int threads = 0;
-    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), threads);
-    if (error != std::errc() || end != value.data() + value.size() || threads < 0) {
-      fail(Code::kInvalidArgument, "threads must be a whole number from 0, got '" + std::string(value) + "'");
-    }
-    options.threads = threads;
+    options.threads = number_of(name, value, kMost);
   } else {
     fail(Code::kInvalidArgument, "there is no option '" + std::string(name) + "'");
   }
@@ -77,9 +101,7 @@ NamedTensor view_of(const hsmrt_tensor& tensor) {
   named.tensor.dtype = static_cast<hsm_runtime::DType>(tensor.dtype);
   named.tensor.shape = {tensor.shape, rank};
   if (tensor.strides != nullptr) named.tensor.strides = {tensor.strides, rank};
-  named.tensor.device = {
-      tensor.device == HSMRT_CPU ? hsm_runtime::Device::Kind::kCpu : hsm_runtime::Device::Kind::kCuda,
-      tensor.device_index};
+  named.tensor.device = {static_cast<hsm_runtime::Device::Kind>(tensor.device), tensor.device_index};
   return named;
 }
 
@@ -88,6 +110,12 @@ std::vector<NamedTensor> views_of(const hsmrt_tensor* tensors, std::size_t count
   if (count > 0) std::ignore = given(tensors, "the list of tensors");
   for (std::size_t i = 0; i < count; ++i) views.push_back(view_of(tensors[i]));
   return views;
+}
+
+hsm_runtime::RunOptions options_of(const hsmrt_run_options* options) {
+  if (options == nullptr) return {};
+  if (options->size < sizeof *options) fail(Code::kInvalidArgument, "the size in the run's options is too small");
+  return {options->cuda_stream};
 }
 
 const TensorInfo* info_of(const hsmrt_session* session, std::int32_t side, std::size_t index) {
@@ -211,7 +239,35 @@ const char* hsmrt_session_dimension(const hsmrt_session* session, int32_t side, 
 
 int32_t hsmrt_session_run(const hsmrt_session* session, const hsmrt_tensor* inputs, size_t input_count,
                           const hsmrt_tensor* outputs, size_t output_count, hsmrt_error* error) {
+  return hsmrt_session_run_with(session, inputs, input_count, outputs, output_count, nullptr, error);
+}
+
+int32_t hsmrt_session_run_with(const hsmrt_session* session, const hsmrt_tensor* inputs, size_t input_count,
+                               const hsmrt_tensor* outputs, size_t output_count, const hsmrt_run_options* options,
+                               hsmrt_error* error) {
   return call(error, [&] {
-    return given(session, "the session").session.run(views_of(inputs, input_count), views_of(outputs, output_count));
+    return given(session, "the session")
+        .session.run(views_of(inputs, input_count), views_of(outputs, output_count), options_of(options));
   });
 }
+
+int32_t hsmrt_session_start(const hsmrt_session* session, const hsmrt_tensor* inputs, size_t input_count,
+                            const hsmrt_tensor* outputs, size_t output_count, const hsmrt_run_options* options,
+                            hsmrt_run** run, hsmrt_error* error) {
+  return call(error, [&] {
+    std::ignore = given(run, "the place for the run");
+    auto started =
+        given(session, "the session")
+            .session.run_async(views_of(inputs, input_count), views_of(outputs, output_count), options_of(options));
+    if (started.ok()) *run = new hsmrt_run{*std::move(started)};
+    return started.status();
+  });
+}
+
+int32_t hsmrt_run_done(const hsmrt_run* run) { return run != nullptr && run->run.done() ? 1 : 0; }
+
+int32_t hsmrt_run_wait(hsmrt_run* run, hsmrt_error* error) {
+  return call(error, [&] { return given(run, "the run").run.wait(); });
+}
+
+void hsmrt_run_close(hsmrt_run* run) { delete run; }

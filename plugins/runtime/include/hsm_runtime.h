@@ -62,12 +62,12 @@ typedef struct hsmrt_error {
   char message[1024]; /**< ends with a zero; longer text is cut off */
 } hsmrt_error;
 
-/** Memory of the caller's, which is neither copied nor kept. */
+/** Memory of the caller's, which is not kept. That of a GPU starts at a multiple of 256 bytes, as cudaMalloc's does. */
 typedef struct hsmrt_tensor {
-  const char* name; /**< of the model's input or output */
-  void* data;       /**< of an input, it is only read */
-  int32_t dtype;    /**< such as HSMRT_FLOAT32 */
-  int32_t device;   /**< HSMRT_CPU */
+  const char* name;       /**< of the model's input or output */
+  void* data;             /**< of an input, it is only read */
+  int32_t dtype;          /**< such as HSMRT_FLOAT32 */
+  int32_t device;         /**< HSMRT_CPU, or HSMRT_CUDA where the back end runs on that GPU */
   int32_t device_index;   /**< the GPU, as CUDA counts them */
   int32_t rank;           /**< number of dimensions */
   const int64_t* shape;   /**< rank sizes */
@@ -104,8 +104,10 @@ HSMRT_API int32_t hsmrt_bundle_has(const hsmrt_bundle* bundle, int32_t part);
 HSMRT_API hsmrt_options* hsmrt_options_create(void);
 /** Sessions keep theirs. */
 HSMRT_API void hsmrt_options_close(hsmrt_options* options);
-/** Names: "backends" (such as "onnxruntime-fused,onnxruntime-bodies"), "onnxruntime_library", "kernel_library",
- * "threads". */
+/** The names are those of SessionOptions in hsm_runtime/session.h: "backends" (such as
+ * "tensorrt,onnxruntime-fused,onnxruntime-bodies"), "onnxruntime_library", "kernel_library", "cuda_kernel_library",
+ * "tensorrt_backend", "nvinfer_library", "cudart_library", "plugin_library", "allow_embedded_plugins" ("0" or "1"),
+ * "device" (the GPU), "threads". */
 HSMRT_API int32_t hsmrt_options_set(hsmrt_options* options, const char* name, const char* value, hsmrt_error* error);
 /** `log` is called from any thread that uses a session with these options. */
 HSMRT_API void hsmrt_options_set_log(hsmrt_options* options, hsmrt_log log, void* user);
@@ -186,6 +188,31 @@ HSMRT_API int32_t hsmrt_generator_reset(hsmrt_generator* generator, int64_t row,
 HSMRT_API int32_t hsmrt_generator_save(const hsmrt_generator* generator, const char* path, hsmrt_error* error);
 /** Goes on from such a file. */
 HSMRT_API int32_t hsmrt_generator_load(hsmrt_generator* generator, const char* path, hsmrt_error* error);
+
+/** Options of one run; all zeros but for `size` are the defaults. */
+typedef struct hsmrt_run_options {
+  size_t size;       /**< sizeof(hsmrt_run_options) */
+  void* cuda_stream; /**< a cudaStream_t to run on, or NULL for one of the session's; TensorRT alone takes one */
+} hsmrt_run_options;
+
+/** As hsmrt_session_run; `options` may be NULL. */
+HSMRT_API int32_t hsmrt_session_run_with(const hsmrt_session* session, const hsmrt_tensor* inputs, size_t input_count,
+                                         const hsmrt_tensor* outputs, size_t output_count,
+                                         const hsmrt_run_options* options, hsmrt_error* error);
+
+/** A run that was started; one thread at a time may use it, and the session may be closed before it. */
+typedef struct hsmrt_run hsmrt_run;
+
+/** Starts a run and returns. The tensors' memory must stay until it has ended; names and shapes need not. */
+HSMRT_API int32_t hsmrt_session_start(const hsmrt_session* session, const hsmrt_tensor* inputs, size_t input_count,
+                                      const hsmrt_tensor* outputs, size_t output_count,
+                                      const hsmrt_run_options* options, hsmrt_run** run, hsmrt_error* error);
+/** 1 when the run has ended. */
+HSMRT_API int32_t hsmrt_run_done(const hsmrt_run* run);
+/** Waits for the run and says how it ended; may be called again. */
+HSMRT_API int32_t hsmrt_run_wait(hsmrt_run* run, hsmrt_error* error);
+/** Waits. */
+HSMRT_API void hsmrt_run_close(hsmrt_run* run);
 
 #ifdef __cplusplus
 }
