@@ -46,6 +46,7 @@ TEST_FOLDERS = {
     "tests of benchmarks": ("tests/benchmarks", "tests/exporter/benchmarking"),
     "tests of native parts": ("tests/plugins", "tests/tools"),
 }
+STUDY = (sys.executable, "-m", "tests.studies.diff_thresholds", "--count", "200")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ def fuzzed(output: str) -> str:
     return "".join(f", {int(count):,} inputs" for count in counts)
 
 
+def studied(output: str) -> str:
+    """Return what the study of thresholds counted as a remark."""
+    counts = dict(re.findall(r'"(\w+)": ([\d.]+)', output))
+    return ", {models} models, {false_alarms} false alarms, {located} of {twins} faults located".format(**counts)
+
+
 def steps() -> list[Step]:
     """Return every step, in the order in which they run. A new check is one line here."""
     native = [Step(f"C++ {preset}", ("bash", "tools/cpp_test.sh", preset)) for preset in ("release", "asan", "tsan")]
@@ -98,6 +105,11 @@ def steps() -> list[Step]:
         Step("C++ and CUDA on a GPU", ("bash", "tools/cpp_test.sh", "gpu")),
         Step("CUDA kernels' registers, spills and instructions", ("bash", "tools/cuda_report.sh")),
         *(tests(name, folders) for name, folders in TEST_FOLDERS.items()),
+        Step(
+            "thresholds of diff on 200 models",
+            (*STUDY, "--out", str(RESULTS / f"diff-{commit().split()[0]}.jsonl")),
+            studied,
+        ),
         tests("all other tests", ["tests", *(f"--ignore={f}" for fs in TEST_FOLDERS.values() for f in fs)]),
     ]
 
