@@ -19,7 +19,8 @@ from typing import Literal
 
 from . import runtimes
 from .building.cuda_driver import probe
-from .native import build_record, find_library
+from .errors import MissingDependencyError
+from .native import RUN_PROGRAM, build_record, find_library, run_program_path
 from .results import Result
 
 # How long the import of one package, or a compiler's `--version`, may take before it counts as broken.
@@ -275,7 +276,14 @@ def _package(known: _Known, problem: str | None) -> Package:
 
 def _libraries() -> tuple[Tool, ...]:
     found = [Tool(name, _library(package, pattern)) for name, package, pattern in _LIBRARIES]
-    return (*found, *_native_libraries())
+    return (*found, *_native_libraries(), Tool(RUN_PROGRAM, _run_program()))
+
+
+def _run_program() -> str | None:
+    try:
+        return str(run_program_path())
+    except MissingDependencyError:
+        return None
 
 
 def _library(package: str, pattern: str) -> str | None:
