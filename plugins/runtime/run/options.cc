@@ -94,7 +94,7 @@ const char* const kHelp =
     "                     median of many) or 'error TEXT'\n"
     "  --json             print one JSON object\n"
     "  --threads N        threads of a run; 0, the default, means one a core\n"
-    "  --backend NAME     onnxruntime-fused or onnxruntime-bodies; default: the first that works\n"
+    "  --backend NAME     such as onnxruntime-fused; default: the first that works (docs/embedding.md)\n"
     "  --onnxruntime LIB  ONNX Runtime's library; default: HSM_ONNXRUNTIME_LIBRARY, or what the system finds\n"
     "  --kernels LIB      the library of fused kernels; default: the one beside libhsm_runtime.so\n"
     "  --no-digests       do not compare the files' SHA-256: for bundles that were verified before\n"
