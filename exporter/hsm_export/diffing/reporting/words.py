@@ -60,7 +60,7 @@ def _others(result: DiffResult) -> str:
 def _after_success(result: DiffResult) -> str:
     if not result.complete:
         return "It ended early: repeat it with more time or memory before you rely on it."
-    return "Nothing to do. Keep the JSON report as the baseline of the next export."
+    return "Nothing to do. Keep the JSON report (--save) as the --baseline of the next export."
 
 
 def _failed(result: DiffResult, quote: Callable[[str], str]) -> tuple[str, str, str]:
@@ -68,17 +68,14 @@ def _failed(result: DiffResult, quote: Callable[[str], str]) -> tuple[str, str, 
     if result.culprits:
         return _culprit(result, quote)
     for word, step in (
-        ("differs", "Repeat it with the layers compared, to find the first node at fault."),
+        ("differs", _without_culprit(result, quote)),
         ("failed", "Read the runtime's message: what it could not run says nothing about its numbers."),
     ):
         found = [item for item in result.runtimes if item.verdict == word]
         if found:
             more = f" (and {count(len(found) - 1, 'more runtime')})" if len(found) > 1 else ""
-            return (
-                f"{quote(found[0].runtime)} {word}{more}: {quote(reason(found[0]) or 'no reason was given')}",
-                step,
-                "",
-            )
+            why = quote(reason(found[0]) or "no reason was given")
+            return f"{quote(found[0].runtime)} {word}{more}: {why}", step, ""
     if result.violated:
         more = f" (and {len(result.violated) - 1} more)" if len(result.violated) > 1 else ""
         return f"A rule is violated{more}: {quote(result.violated[0])}", "Change the model, or the rule.", ""
@@ -89,6 +86,18 @@ def _failed(result: DiffResult, quote: Callable[[str], str]) -> tuple[str, str, 
         "Install a runtime; doctor says which ones this machine can have:",
         "hsm-export doctor",
     )
+
+
+def _without_culprit(result: DiffResult, quote: Callable[[str], str]) -> str:
+    """Return the next step where an output differs and no node is known to be at fault."""
+    blamed = [(item, *item.nodes[0]) for item in result.bisections if item.nodes]
+    if blamed:
+        item, node, operator = blamed[0]
+        more = f" (and {count(len(item.nodes) - 1, 'more node')})" if len(item.nodes) > 1 else ""
+        return f"Look at what bisection blames: {quote(node)} ({quote(operator)}){more}."
+    if result.layer_case:
+        return "No node is at fault by itself: --bisect finds the nodes that are together."
+    return "Repeat it with --layers, to find the first node at fault."
 
 
 def _culprit(result: DiffResult, quote: Callable[[str], str]) -> tuple[str, str, str]:

@@ -66,7 +66,7 @@ def test_shapes() -> None:
         (
             synthetic.result(RuntimeDiff("ort", "differs", reason="too far"), RuntimeDiff("x", "differs")),
             "ort differs (and 1 more runtime): too far",
-            "Repeat it with the layers compared",
+            "Repeat it with --layers",
         ),
         (
             synthetic.result(RuntimeDiff("ort", "failed", reason="no kernel")),
@@ -91,6 +91,18 @@ def test_verdict(result: DiffResult, sentence: str, step: str) -> None:
     assert verdict.passed == result.passed
     assert verdict.sentence.startswith(sentence)
     assert verdict.next_step.startswith(step)
+
+
+def test_next_step_without_a_culprit() -> None:
+    """What helps depends on what was tried already."""
+    differs = synthetic.result(RuntimeDiff("ort", "differs", reason="too far"))
+    layered = replace(differs, layer_case=synthetic.CASE)
+    assert (
+        words.verdict(layered).next_step == "No node is at fault by itself: --bisect finds the nodes that are together."
+    )
+    bisected = replace(layered, bisections=synthetic.failing().bisections)
+    step = words.verdict(bisected, lambda text: f"<{text}>").next_step
+    assert step == "Look at what bisection blames: </layers.7/ShiftMix_44> (<ShiftMix>)."
 
 
 def test_file_that_is_itself_at_fault() -> None:
