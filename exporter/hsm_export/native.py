@@ -48,9 +48,18 @@ def find_library(name: str) -> Path | None:
 def custom_ops_path() -> Path:
     """Return the path of the ONNX Runtime custom-op library, for `SessionOptions.register_custom_ops_library`.
 
+    It is the one that HSM_FUSED_LIBRARY names, such as a build of changed kernels, else the installed one.
+
     Raises:
-        MissingDependencyError: this installation was built without it.
+        MissingDependencyError: this installation was built without it, or HSM_FUSED_LIBRARY names no file.
     """
+    named = os.environ.get("HSM_FUSED_LIBRARY")
+    if named:
+        if not Path(named).is_file():
+            raise MissingDependencyError(
+                f"HSM_FUSED_LIBRARY names {named}, which is not there", "correct it, or unset it"
+            )
+        return Path(named)
     path = find_library(CUSTOM_OPS)
     if path is None:
         raise _missing(CUSTOM_OPS)

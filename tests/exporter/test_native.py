@@ -152,3 +152,12 @@ def test_files_that_cannot_be_loaded_are_bad_input(tmp_path: Path) -> None:
     (tmp_path / "m.data").unlink()
     with pytest.raises(BadInputError, match="cannot load"):
         hsm_export.session(lacking)
+
+
+def test_another_library_of_fused_kernels_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    library = tmp_path / "libchanged.so"
+    monkeypatch.setenv("HSM_FUSED_LIBRARY", str(library))
+    with pytest.raises(MissingDependencyError, match=r"HSM_FUSED_LIBRARY names .*libchanged\.so, which is not there"):
+        hsm_export.custom_ops_path()
+    library.touch()
+    assert hsm_export.custom_ops_path() == library
