@@ -93,7 +93,7 @@ def _verdicts(result: DiffResult, old: DiffResult) -> Iterator[Regression]:
         before, after = _RANK[item.verdict], ranks.get(item.runtime, _NOT_THERE)
         # One that was skipped before and is not there now takes nothing away.
         if after > before and before != _RANK["skipped"]:
-            yield Regression("verdict", item.runtime, before, after)
+            yield Regression("verdict", item.runtime, float(before), float(after))
 
 
 def _grown(before: float, after: float, floor: float) -> bool:
