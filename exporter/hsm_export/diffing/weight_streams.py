@@ -147,18 +147,18 @@ def distance(old: Weight, new: Weight, scale: float = 1.0) -> Distance:
     equal, largest = True, 0.0
     squares = np.zeros(4)
     for before, after in zip(old.pieces(), new.pieces(), strict=True):
-        if scale == 1.0 and np.array_equal(before, after):
-            norm = float(np.square(_wide(before)).sum())
-            squares += (0.0, norm, norm, norm)
-            continue
         a, b = _wide(before), _wide(after)
         with np.errstate(invalid="ignore", over="ignore"):
-            same = (before == after if scale == 1.0 else scale * a == b) | (np.isnan(a) & np.isnan(b))
-            gap = np.where(same, 0.0, np.abs(b - scale * a))
-        gap[np.isnan(gap)] = np.inf
-        equal = equal and bool(same.all())
-        largest = max(largest, float(gap.max(initial=0.0)))
-        squares += (np.square(gap).sum(), np.square(a).sum(), np.square(b).sum(), (a * b).sum())
+            gap = b - scale * a
+            sums = np.array([gap @ gap, a @ a, b @ b, a @ b])
+            if not np.isfinite(sums).all():
+                same = (scale * a == b) | (np.isnan(a) & np.isnan(b))
+                gap = np.where(same, 0.0, np.where(np.isnan(gap), np.inf, gap))
+                sums[0] = gap @ gap
+        squares += sums
+        largest = max(largest, float(np.abs(gap).max(initial=0.0)))
+        # Not from the gap, in which large integers lose their last digits.
+        equal = equal and bool(np.array_equal(before, after) or (np.isnan(a).any() and not gap.any()))
     difference, norm, other = (math.sqrt(value) if value >= 0 else math.nan for value in squares[:3])
     return Distance(equal, difference, norm, other, largest, float(squares[3]))
 
