@@ -143,6 +143,22 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def bundle(name: str) -> Path:
+    """Return the bundle of a model of the zoo, with its decoding model where it has one; made once."""
+    import hsm_export
+
+    folder = RESULTS / "bundles"
+    target = folder / f"{name}.hsm"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        decode = folder / f"{name}-decode.onnx" if name.endswith("-lm") else None
+        hsm_export.export(f"zoo:{name}", output=folder / f"{name}.onnx")
+        if decode is not None:
+            hsm_export.export(f"zoo:{name}", output=decode, decode=True)
+        hsm_export.bundle(folder / f"{name}.onnx", target, decode=decode, against=f"zoo:{name}")
+    return target
+
+
 def take_turns(calls: Mapping[str, Call], repetitions: int) -> dict[str, Spread]:
     """Time calls against each other: they take turns, so that whatever else the machine does hits all alike.
 

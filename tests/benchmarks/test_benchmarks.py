@@ -24,6 +24,8 @@ SCRIPTS = [
     pytest.param("decode_context", marks=pytest.mark.slow),
     pytest.param("whole_models", marks=pytest.mark.slow),
     pytest.param("taylor_auto_choice", marks=pytest.mark.slow),
+    pytest.param("runtime_overhead", marks=pytest.mark.slow),
+    pytest.param("cold_start", marks=pytest.mark.slow),
 ]
 
 

@@ -115,10 +115,10 @@ def _command(bundle: Path) -> list[str | Path]:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, _LIBRARY_VARIABLE: str(_onnxruntime_library())}
+    return {**os.environ, _LIBRARY_VARIABLE: str(onnxruntime_library())}
 
 
-def _onnxruntime_library() -> Path:
+def onnxruntime_library() -> Path:
     """Return ONNX Runtime's shared library: the one that the environment names, or that of the Python package.
 
     Raises:
@@ -141,7 +141,7 @@ def _available() -> str | None:
     try:
         program = run_program_path()
         custom_ops_path()
-        _onnxruntime_library()
+        onnxruntime_library()
         done = subprocess.run([program, "--help"], capture_output=True, text=True, errors="replace", timeout=60)
     except MissingDependencyError as error:
         return f"{error.message}; {error.hint}"
