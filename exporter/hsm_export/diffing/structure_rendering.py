@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from .reporting.words import visible
 from .results import OutputDiff
 from .structure_results import NodeChange, StructureDiff, WeightChange
 
@@ -19,19 +20,18 @@ Section = tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]
 def render_structure(result: StructureDiff) -> RenderableType:
     """Return what the terminal shows."""
     from rich.console import Group
-    from rich.markup import escape
     from rich.table import Table
 
     parts: list[RenderableType] = []
     for title, headings, rows in _sections(result):
         table = Table(*headings, title=title, title_justify="left")
         for row in rows[:_SHOWN]:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(_shown, row))
         if len(rows) > _SHOWN:
             table.caption = f"and {len(rows) - _SHOWN} more: --json has all of them"
         parts.append(table)
-    parts += [escape(f"note: {note}") for note in result.notes]
-    return Group(*parts, escape(result.summary))
+    parts += [_shown(f"note: {note}") for note in result.notes]
+    return Group(*parts, _shown(result.summary))
 
 
 def structure_markdown(result: StructureDiff) -> str:
@@ -125,6 +125,19 @@ def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(map(_cell, cells))} |"
 
 
+def _shown(text: str) -> str:
+    """Return text for the terminal: names come from strangers' files, and may hold markup and control characters."""
+    from rich.markup import escape
+
+    return escape(visible(text))
+
+
 def _cell(text: str) -> str:
-    """Return text that cannot break out of its cell: names come from strangers' files."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
+    """Return text that cannot break out of its cell."""
+    return (
+        visible(" ".join(text.split()))
+        .replace("\\", "\\\\")
+        .replace("|", "\\|")
+        .replace("<", "&lt;")
+        .replace("`", "\\`")
+    )

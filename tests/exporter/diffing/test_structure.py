@@ -321,7 +321,7 @@ def test_compares_integers_booleans_and_infinities(tmp_path: Path) -> None:
 def test_prints_json_tables_and_markdown(tiny: Path) -> None:
     def change(model: onnx.ModelProto) -> None:
         node(model, "gelu").op_type = "Relu"
-        node(model, "gelu").name = "a|b[bold]"
+        node(model, "gelu").name = "a|b[bold]\x1b[31m"
         set_weight(model, "up", lambda w: w * 2)
         model.metadata_props[0].value = "2"
 
@@ -334,6 +334,7 @@ def test_prints_json_tables_and_markdown(tiny: Path) -> None:
     assert "scaled by 2.0" in text and "a|b[bold]" in text and found.summary in " ".join(text.split())
     markdown = structure_markdown(found)
     assert "## weights" in markdown and "a\\|b[bold]" in markdown
+    assert "\x1b" not in text + markdown and "\\x1b" in text
 
 
 @st.composite
