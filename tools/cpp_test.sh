@@ -59,4 +59,11 @@ wheel=$(compgen -G "$PWD/../.venv/lib/python3*/site-packages/onnxruntime/capi/li
 if [ "$preset" != aarch64 ] && [ -n "$wheel" ]; then
     export HSM_TEST_ONNXRUNTIME=${HSM_TEST_ONNXRUNTIME:-$wheel}
 fi
+# The TensorRT back end is shown to the wheels' real libraries, and to CUDA's, where there are some.
+nvinfer=$(compgen -G "$PWD/../.venv/lib/python3*/site-packages/tensorrt_*_libs/lib*.so.*" |
+    grep -E '/(libnvinfer_lean|libtensorrt_rtx)\.so\.[0-9]+$' | paste -sd: || true)
+cudart=$(compgen -G "${CUDA_HOME:-/usr/local/cuda}/lib*/libcudart.so.1[0-9]" | head -1 || true)
+if [ "$preset" = release ]; then
+    export HSM_TEST_NVINFER=${HSM_TEST_NVINFER:-$nvinfer} HSM_TEST_CUDART=${HSM_TEST_CUDART:-$cudart}
+fi
 ctest --preset "$preset" --progress

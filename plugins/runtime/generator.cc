@@ -24,7 +24,7 @@ struct Generator::Impl {
       : session(chosen),
         graph(session.impl().graph()),
         vocabulary(hsm::runtime::vocabulary_of(graph)),
-        states(two_sets(*session.impl().program, *graph.state, options)),
+        states(sets(*session.impl().program, *graph.state, options)),
         rows(static_cast<std::size_t>(options.batch)),
         tokens(rows),
         lengths(rows),
@@ -33,16 +33,24 @@ struct Generator::Impl {
         logits(rows * static_cast<std::size_t>(vocabulary)),
         room(static_cast<std::size_t>(vocabulary)) {
     const std::array<std::int64_t, 3> shape = {options.batch, 1, vocabulary};
-    for (const std::size_t from : {std::size_t{0}, std::size_t{1}}) steps[from] = bind(tokens, 1, logits, shape, from);
+    for (std::size_t from = 0; from < states.size(); ++from) steps.push_back(bind(tokens, 1, logits, shape, from));
   }
 
-  static std::array<hsm::runtime::StateBuffers, 2> two_sets(const hsm::runtime::Program& program,
-                                                            const hsm::runtime::StateSpec& spec,
-                                                            const GeneratorOptions& options) {
-    hsm::runtime::StateBuffers first(program, spec, options.batch, options.capacity);
-    hsm::runtime::StateBuffers second = first.counterpart(program);
-    return {std::move(first), std::move(second)};
+  // One set where a call may write what it reads, else two that change roles.
+  static std::vector<hsm::runtime::StateBuffers> sets(const hsm::runtime::Program& program,
+                                                      const hsm::runtime::StateSpec& spec,
+                                                      const GeneratorOptions& options) {
+    std::vector<hsm::runtime::StateBuffers> made;
+    made.emplace_back(program, spec, options.batch, options.capacity);
+    const auto in_place = [&](const auto& tensor) { return program.updates_in_place(tensor.kind); };
+    if (!std::all_of(spec.tensors.begin(), spec.tensors.end(), in_place)) {
+      made.push_back(made.front().counterpart(program));
+    }
+    return made;
   }
+
+  // The set that a call writes which reads that one.
+  std::size_t after(std::size_t set) const { return (set + 1) % states.size(); }
 
   // Binds one call of `count` tokens for each row that reads the states `from` and writes the others.
   std::unique_ptr<hsm::runtime::Binding> bind(std::vector<std::int64_t>& ids, std::int64_t count,
@@ -59,7 +67,7 @@ struct Generator::Impl {
     for (const hsm::runtime::StateBuffer& state : states[from].tensors) {
       inputs.push_back({state.past, state.view(device)});
     }
-    for (const hsm::runtime::StateBuffer& state : states[1 - from].tensors) {
+    for (const hsm::runtime::StateBuffer& state : states[after(from)].tensors) {
       outputs.push_back({state.present, state.view(device)});
     }
     hsm::runtime::check_tensors(graph, inputs, outputs, device);
@@ -91,7 +99,7 @@ struct Generator::Impl {
 
   // After a run: the states have changed roles.
   void advance() {
-    current = 1 - current;
+    current = after(current);
     for (std::size_t row = 0; row < rows; ++row) {
       positions[row] += lengths[row];
       furthest[row] = std::max(furthest[row], positions[row]);
@@ -171,8 +179,8 @@ struct Generator::Impl {
   }
 
   void load(const std::string& path) {
-    std::vector<std::int64_t> loaded = states[1 - current].load(path, rows);
-    current = 1 - current;
+    std::vector<std::int64_t> loaded = states[after(current)].load(path, rows);
+    current = after(current);
     positions = loaded;  // the same size, hence in the memory that is bound
     for (std::size_t row = 0; row < rows; ++row) furthest[row] = positions[row] + graph.state->rollback;
   }
@@ -180,13 +188,13 @@ struct Generator::Impl {
   Session session;
   const hsm::runtime::Graph& graph;
   std::int64_t vocabulary;
-  std::array<hsm::runtime::StateBuffers, 2> states;
+  std::vector<hsm::runtime::StateBuffers> states;
   std::size_t current = 0;
   std::size_t rows;
   std::vector<std::int64_t> tokens, lengths, positions, furthest;
   std::vector<float> logits;
   hsm::runtime::SamplingRoom room;
-  std::array<std::unique_ptr<hsm::runtime::Binding>, 2> steps;
+  std::vector<std::unique_ptr<hsm::runtime::Binding>> steps;  // by the set that they read
 };
 
 Generator::Generator(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
