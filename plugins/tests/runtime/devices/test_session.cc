@@ -1,0 +1,417 @@
+// Sessions in the real TensorRT back end, on a GPU that the tests play: what is called, with what, in which order.
+#include <dlfcn.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdlib>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "hsm_runtime/session.h"
+#include "tests/runtime/devices/engine_bundle.h"
+
+namespace hsm::testing {
+namespace {
+
+using namespace hsm_runtime;  // NOLINT: the whole public interface is under test
+using ::testing::Contains;
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+using Shape = std::array<std::int64_t, 2>;
+
+constexpr Shape kOneRow = {1, 3}, kTwoRows = {2, 3};
+const std::vector<FakeEngine> kOneEngine = {FakeEngine()};
+
+// Memory of the fake device, or a stream there.
+class OnGpu {
+ public:
+  explicit OnGpu(std::size_t bytes) {
+    data_ = std::aligned_alloc(256, (bytes + 511) / 256 * 256);
+    const std::lock_guard lock(fake_gpu().mutex);
+    fake_gpu().memory[data_] = bytes + 256;
+  }
+  ~OnGpu() {
+    fake_gpu().memory.erase(data_);
+    std::free(data_);
+  }
+  OnGpu(const OnGpu&) = delete;
+  OnGpu& operator=(const OnGpu&) = delete;
+  float* floats() const { return static_cast<float*>(data_); }
+
+ private:
+  void* data_;
+};
+
+class TensorRtTest : public ::testing::Test {
+ protected:
+  void SetUp() override { fake_gpu().reset(); }
+  void TearDown() override { expect_clean(); }
+
+  Result<Session> open(const std::vector<FakeEngine>& engines = kOneEngine) {
+    const Result<Bundle> bundle = Bundle::open(write_engine_bundle(folder_, engines));
+    EXPECT_TRUE(bundle.ok()) << bundle.status().message();
+    return Session::open(*bundle, Part::kModel, options_);
+  }
+
+  void expect_none(const std::vector<FakeEngine>& engines, const std::string& words) {
+    const Result<Session> session = open(engines);
+    EXPECT_EQ(session.status().code(), Code::kNoBackend) << words;
+    EXPECT_THAT(session.status().message(), HasSubstr(words));
+    expect_clean();
+  }
+
+  TemporaryFolder folder_;
+  SessionOptions options_ = fake_options();
+};
+
+NamedTensor named(std::string_view name, float* data, const Shape& shape, Device device = {}) {
+  return {name, {data, DType::kFloat32, shape, {}, device}};
+}
+
+constexpr Device kGpu = {Device::Kind::kCuda, 0};
+
+void expect_doubled(const Session& session, std::int64_t batch) {
+  const Shape shape = {batch, 3};
+  std::vector<float> x(static_cast<std::size_t>(3 * batch)), y(x.size(), -1);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i) + 0.5f;
+  const Status status = session.run(std::array{named("x", x.data(), shape)}, std::array{named("y", y.data(), shape)});
+  ASSERT_TRUE(status.ok()) << status.message();
+  for (std::size_t i = 0; i < x.size(); ++i) EXPECT_EQ(y[i], 2 * x[i]);
+}
+
+TEST_F(TensorRtTest, StagesTensorsOfTheCpuOnTheStream) {
+  const Result<Session> session = open();
+  ASSERT_TRUE(session.ok()) << session.status().message();
+  EXPECT_EQ(session->backend(), Backend::kTensorRt);
+  expect_doubled(*session, 3);
+  fake_gpu().calls.clear();
+  expect_doubled(*session, 3);
+  EXPECT_THAT(fake_gpu().calls,
+              ElementsAre("cudaGetDevice", "setInputShape x (3, 3)", "inferShapes", "setTensorAddress x",
+                          "setTensorAddress y", "cudaMemcpyAsync to device 36", "enqueueV3",
+                          "cudaMemcpyAsync to host 36", "cudaEventRecord", "cudaGetDevice", "cudaEventSynchronize"));
+}
+
+TEST_F(TensorRtTest, ServesEveryLayoutOfTensorRt) {
+  struct Case {
+    std::int32_t version;
+    std::string target, text;
+  };
+  const std::vector<Case> cases = {{100000, "tensorrt", "10.0"},
+                                   {101401, "tensorrt", "10.14.1.48"},
+                                   {110400, "tensorrt", "11.4.0"},
+                                   {10701, "tensorrt-rtx", "1.7.1"}};
+  for (const Case& one : cases) {
+    fake_gpu().version = one.version;
+    const Result<Session> session = open({{.target = one.target, .version = one.text}});
+    ASSERT_TRUE(session.ok()) << session.status().message();
+    expect_doubled(*session, 2);
+  }
+}
+
+TEST_F(TensorRtTest, TakesTheNarrowestProfileThatFits) {
+  const Result<Session> session = open();
+  ASSERT_TRUE(session.ok()) << session.status().message();
+  expect_doubled(*session, 2);
+  expect_doubled(*session, 8);
+  expect_doubled(*session, 1);
+  EXPECT_THAT(calls_of({"setOptimizationProfileAsync"}),
+              ElementsAre("setOptimizationProfileAsync 0", "setOptimizationProfileAsync 1"));
+  const Shape shape = {9, 3};
+  std::vector<float> x(27), y(27);
+  const Status status = session->run(std::array{named("x", x.data(), shape)}, std::array{named("y", y.data(), shape)});
+  EXPECT_EQ(status.code(), Code::kInvalidArgument);
+  EXPECT_EQ(status.message(),
+            "the engine does not take these shapes: profile 0 takes 'x' from (1, 3) to (8, 3), not (9, 3), "
+            "profile 1 takes 'x' from (1, 3) to (2, 3), not (9, 3)");
+}
+
+TEST_F(TensorRtTest, BindsTensorsOfTheGpuWithoutCopies) {
+  const Result<Session> session = open();
+  ASSERT_TRUE(session.ok()) << session.status().message();
+  const OnGpu x(24), y(24);
+  const Shape shape = {2, 3};
+  for (int i = 0; i < 6; ++i) x.floats()[i] = static_cast<float>(i);
+  fake_gpu().calls.clear();
+  const Status status =
+      session->run(std::array{named("x", x.floats(), shape, kGpu)}, std::array{named("y", y.floats(), shape, kGpu)});
+  ASSERT_TRUE(status.ok()) << status.message();
+  EXPECT_EQ(y.floats()[5], 10);
+  EXPECT_THAT(calls_of({"cudaMemcpyAsync", "cudaMalloc"}), IsEmpty());
+
+  const Device other = {Device::Kind::kCuda, 1};
+  const auto refused = [&](const NamedTensor& in, const NamedTensor& out, const std::string& words) {
+    const Status wrong = session->run(std::array{in}, std::array{out});
+    EXPECT_EQ(wrong.code(), Code::kInvalidArgument);
+    EXPECT_THAT(wrong.message(), HasSubstr(words));
+  };
+  const NamedTensor in = named("x", x.floats(), shape, kGpu), out = named("y", y.floats(), shape, kGpu);
+  refused(named("x", x.floats(), shape, other), out, "'x' is on GPU 1, but the session is on GPU 0");
+  refused(named("x", x.floats() + 1, shape, kGpu), out, "'x' does not start at a multiple of 256 bytes");
+  NamedTensor strided = in;
+  const Shape column = {1, 2};
+  strided.tensor.strides = column;
+  refused(strided, out, "not dense");
+  refused(named("x", x.floats(), shape, {static_cast<Device::Kind>(7), 0}), out, "no known kind");
+}
+
+TEST_F(TensorRtTest, RunsOnTheCallersStream) {
+  const Result<Session> session = open();
+  ASSERT_TRUE(session.ok()) << session.status().message();
+  void* library = dlopen(fake_gpu_library().c_str(), RTLD_NOW);
+  void* stream = nullptr;
+  ASSERT_EQ(reinterpret_cast<int (*)(void**, unsigned)>(dlsym(library, "cudaStreamCreateWithFlags"))(&stream, 1), 0);
+  const Shape shape = {1, 3};
+  const OnGpu x(12), y(12);
+  // What is on the stream before the run comes first.
+  fake_gpu().enqueue(stream, [&] { x.floats()[0] = x.floats()[1] = x.floats()[2] = 21; });
+  Result<PendingRun> run = session->run_async(std::array{named("x", x.floats(), shape, kGpu)},
+                                              std::array{named("y", y.floats(), shape, kGpu)}, {stream});
+  ASSERT_TRUE(run.ok()) << run.status().message();
+  EXPECT_FALSE(run->done());
+  while (!run->done()) {
+  }
+  EXPECT_EQ(y.floats()[2], 42);
+  EXPECT_TRUE(run->wait().ok());
+  EXPECT_TRUE(run->wait().ok());
+  x.floats()[0] = 4;
+  const Status status = session->run(std::array{named("x", x.floats(), shape, kGpu)},
+                                     std::array{named("y", y.floats(), shape, kGpu)}, {stream});
+  EXPECT_TRUE(status.ok()) << status.message();
+  EXPECT_EQ(y.floats()[0], 8);
+  reinterpret_cast<int (*)(void*)>(dlsym(library, "cudaStreamDestroy"))(stream);
+  dlclose(library);
+}
+
+TEST_F(TensorRtTest, RunsSeveralCallsAtOnceInContextsOfTheirOwn) {
+  std::optional<Session> session(*open());
+  const Shape shape = {1, 3};
+  std::vector<std::array<float, 3>> x(3), y(3);
+  std::vector<PendingRun> runs;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    x[i].fill(static_cast<float>(i));
+    // Names and shapes may go once the run is started.
+    std::string name = "x";
+    Shape own = shape;
+    Result<PendingRun> run =
+        session->run_async(std::array{named(name, x[i].data(), own)}, std::array{named("y", y[i].data(), own)});
+    ASSERT_TRUE(run.ok()) << run.status().message();
+    runs.push_back(*std::move(run));
+    name = "z", own = {9, 9};
+  }
+  EXPECT_EQ(fake_gpu().live["context"], 4);  // the one that loading made is of the other profile
+  session.reset();                           // the runs keep what they need
+  EXPECT_TRUE(runs[2].wait().ok());
+  runs.erase(runs.begin());  // waits
+  EXPECT_TRUE(runs[0].wait().ok());
+  runs.clear();
+  for (std::size_t i = 0; i < x.size(); ++i) EXPECT_THAT(y[i], Each(2.0f * static_cast<float>(i)));
+}
+
+TEST_F(TensorRtTest, ReturnsTensorsThatOutliveIt) {
+  std::optional<Session> session(*open());
+  std::array<float, 6> x = {1, 2, 3, 4, 5, 6};
+  Result<std::vector<Tensor>> results = session->run(std::array{named("x", x.data(), kTwoRows)});
+  ASSERT_TRUE(results.ok()) << results.status().message();
+  session.reset();
+  EXPECT_THAT(std::vector(results->at(0).shape().begin(), results->at(0).shape().end()), ElementsAre(2, 3));
+  const auto values = results->at(0).values<float>();
+  EXPECT_THAT(std::vector(values.begin(), values.end()), ElementsAre(2, 4, 6, 8, 10, 12));
+}
+
+TEST_F(TensorRtTest, ServesManyThreads) {
+  const Result<Session> session = open();
+  ASSERT_TRUE(session.ok()) << session.status().message();
+  std::vector<std::thread> threads;
+  std::array<int, 4> wrong = {};
+  for (std::size_t t = 0; t < wrong.size(); ++t) {
+    threads.emplace_back([&, t] {
+      const Shape shape = {static_cast<std::int64_t>(t) + 1, 3};
+      std::vector<float> x(3 * (t + 1), static_cast<float>(t)), y(x.size());
+      for (int i = 0; i < 100; ++i) {
+        std::fill(y.begin(), y.end(), -1.0f);
+        const std::array in = {named("x", x.data(), shape)}, out = {named("y", y.data(), shape)};
+        Status status;
+        if (i % 2 == 0) {
+          status = session->run(in, out);
+        } else {
+          Result<PendingRun> run = session->run_async(in, out);
+          status = run.ok() ? run->wait() : run.status();
+        }
+        if (!status.ok() || y != std::vector<float>(x.size(), 2.0f * static_cast<float>(t))) ++wrong[t];
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_THAT(wrong, Each(0));
+  EXPECT_LE(fake_gpu().counts["createExecutionContext"], 5);  // no more than threads, and the one of loading
+}
+
+TEST_F(TensorRtTest, SaysWhichEngineFitsAndWhyNot) {
+  fake_gpu().sm = 90, fake_gpu().version = 110400;
+  expect_none({{.version = "10.14"}},
+              "tensorrt: engines/a.engine is for sm86 and TensorRT 10.14; this machine has sm90 and TensorRT 11.4.0");
+  expect_none({{.version = "11.4.0.106"}}, "engines/a.engine is for sm86; this machine has sm90");
+  expect_none({{.architectures = R"("sm90")"}},
+              "engines/a.engine is for TensorRT 10.14.1; this machine has TensorRT 11.4.0");
+  expect_none({{.target = "tensorrt-rtx", .version = "1.7.1", .architectures = R"("sm90", "sm120")"}},
+              "is for TensorRT-RTX 1.7.1; this machine has TensorRT 11.4.0");
+  expect_none({{.of = "model", .architectures = R"("sm100+")"}}, "is for sm100+ and TensorRT 10.14.1");
+  fake_gpu().reset();
+  fake_gpu().sm = 89;
+  const Result<Session> session = open({{.file = "engines/a.engine", .architectures = R"("sm80+")"},
+                                        {.file = "engines/b.engine", .architectures = R"("sm86", "sm89")"}});
+  ASSERT_TRUE(session.ok()) << session.status().message();
+  fake_gpu().reset();
+  fake_gpu().sm = 89;
+  fake_gpu().failing = "deserializeCudaEngine";
+  const Result<Session> next = open(
+      {{.file = "engines/a.engine", .architectures = R"("sm80+")"}, {.file = "engines/b.engine", .architectures = ""}});
+  EXPECT_TRUE(next.ok()) << next.status().message();  // the second one, after the first failed
+}
+
+TEST_F(TensorRtTest, LoadsPluginsOnlyWhereTheyAreNeededAndAllowed) {
+  expect_none({{.plugins = true}}, "the plugin library that engines/a.engine needs is not there: ");
+  EXPECT_THAT(fake_gpu().plugin_libraries, IsEmpty());
+  expect_none({{.plugins = true, .embedded = true}}, "loads only with the option allow_embedded_plugins");
+
+  options_.plugin_library = fake_gpu_library();
+  {
+    const Result<Session> session = open({{.plugins = true}});
+    ASSERT_TRUE(session.ok()) << session.status().message();
+    EXPECT_THAT(fake_gpu().plugin_libraries, ElementsAre(fake_gpu_library()));
+    EXPECT_FALSE(fake_gpu().allowed_native_code);
+  }
+  fake_gpu().reset();
+  options_.allow_embedded_plugins = true;
+  {
+    const Result<Session> session = open({{.plugins = true, .embedded = true}});
+    ASSERT_TRUE(session.ok()) << session.status().message();
+    EXPECT_THAT(fake_gpu().plugin_libraries, IsEmpty());
+    EXPECT_TRUE(fake_gpu().allowed_native_code);
+  }
+  fake_gpu().reset();
+  fake_gpu().failing = "loadLibrary";
+  expect_none({{.plugins = true}}, "cannot load the plugins of " + fake_gpu_library());
+}
+
+TEST_F(TensorRtTest, SaysWhatIsMissing) {
+  expect_none({}, "the bundle holds no engine of model.onnx");
+  const auto with = [&](const auto& change, const std::string& words) {
+    change(options_);
+    expect_none(kOneEngine, words);
+    options_ = fake_options();
+  };
+  with([](SessionOptions& o) { o.tensorrt_backend = "/nonexistent.so"; }, "the TensorRT back end is not there");
+  with([](SessionOptions& o) { o.tensorrt_backend = fake_gpu_library(); }, "has no hsmrt_backend_tensorrt_v1");
+  with([](SessionOptions& o) { o.nvinfer_library = "/nonexistent.so"; }, "TensorRT cannot be loaded (/nonexistent.so");
+  with([](SessionOptions& o) { o.nvinfer_library = "libm.so.6"; }, "has no getInferLibVersion");
+  with([](SessionOptions& o) { o.cudart_library = "/nonexistent.so"; }, "runtime library cannot be loaded");
+  with([](SessionOptions& o) { o.cudart_library = "libm.so.6"; }, "has no cudaGetDeviceCount");
+  with([](SessionOptions& o) { o.nvinfer_library.clear(); }, "libnvinfer.so.10");
+  with([](SessionOptions& o) { o.device = 1; }, "there is no GPU 1; CUDA counts 1");
+  options_.device = -1;
+  EXPECT_EQ(open().status().code(), Code::kInvalidArgument);
+  options_ = fake_options();
+  std::ofstream(folder_.path() / "text.so") << "no library";
+  with([&](SessionOptions& o) { o.tensorrt_backend = (folder_.path() / "text.so").string(); },
+       "the TensorRT back end cannot be loaded");
+  fake_gpu().devices = 0;
+  expect_none(kOneEngine, "CUDA finds no GPU here: no CUDA-capable device is detected");
+  fake_gpu().reset();
+  fake_gpu().version = 8601;
+  expect_none(kOneEngine, "TensorRT is too old");
+}
+
+TEST_F(TensorRtTest, RefusesEnginesThatAreNotTheModels) {
+  expect_none({{.content = "noise"}}, "TensorRT cannot read engines/a.engine: the magic tag does not match");
+  expect_none({{.content = "counting"}}, "engines/a.engine is of another model than model.onnx: the input 'tokens'");
+  fake_gpu().has_strange_type = true;
+  expect_none(kOneEngine, "the input 'x' has another type or rank there");
+  fake_gpu().reset();
+  fake_gpu().has_shape_tensor = true;
+  expect_none(kOneEngine, "computes shapes from the numbers in 'x'");
+  fake_gpu().reset();
+  const Result<Session> session = open();
+  ASSERT_TRUE(session.ok()) << session.status().message();
+  fake_gpu().has_unknown_output = true;
+  std::array<float, 3> x = {}, y = {};
+  const Status status =
+      session->run(std::array{named("x", x.data(), kOneRow)}, std::array{named("y", y.data(), kOneRow)});
+  EXPECT_EQ(status.code(), Code::kRunFailed);
+  EXPECT_THAT(status.message(), HasSubstr("the shape of 'y' depends on numbers"));
+}
+
+TEST_F(TensorRtTest, PassesOnWhatTensorRtSays) {
+  std::vector<std::string> log;
+  options_.log = [&](LogLevel, std::string_view text) { log.emplace_back(text); };
+  {
+    const Result<Session> session = open();
+    EXPECT_TRUE(session.ok()) << session.status().message();
+  }
+  EXPECT_THAT(log, Contains("TensorRT: loaded an engine"));
+  EXPECT_THAT(log.back(), HasSubstr("model.onnx runs in tensorrt"));
+  log.clear();
+  expect_none({{.content = "noise"}}, "the magic tag does not match");
+  EXPECT_THAT(log, Contains("TensorRT: a second error"));
+}
+
+// Whatever fails, and whenever: an error, no crash, nothing left.
+TEST_F(TensorRtTest, SurvivesEveryFailureOfEveryFunction) {
+  const std::string path = write_engine_bundle(folder_, {{.plugins = true}});
+  const Result<Bundle> bundle = Bundle::open(path);
+  ASSERT_TRUE(bundle.ok()) << bundle.status().message();
+  options_.plugin_library = fake_gpu_library();
+  const auto scenario = [&]() -> Status {
+    const Result<Session> session = Session::open(*bundle, Part::kModel, options_);
+    if (!session.ok()) return session.status();
+    std::array<float, 3> x = {1, 2, 3}, y = {};
+    const std::array in = {named("x", x.data(), kOneRow)}, out = {named("y", y.data(), kOneRow)};
+    if (const Status status = session->run(in, out); !status.ok()) {
+      // The session goes on.
+      const Status again = session->run(in, out);
+      EXPECT_TRUE(again.ok()) << again.message();
+      return status;
+    }
+    Result<PendingRun> run = session->run_async(in, out);
+    if (!run.ok()) return run.status();
+    if (const Status status = run->wait(); !status.ok()) return status;
+    const auto results = session->run(in);
+    return results.status();
+  };
+  const Status good = scenario();
+  ASSERT_TRUE(good.ok()) << good.message();
+  const std::map<std::string, int> counts = fake_gpu().counts;
+  int tried = 0;
+  for (const auto& [name, count] : counts) {
+    // What only tidies up cannot fail usefully, and what merely asks is not an error.
+    if (name.ends_with("Destroy") || name == "cudaFree") continue;
+    for (int call = 1; call <= count; ++call, ++tried) {
+      fake_gpu().reset();
+      fake_gpu().failing = name, fake_gpu().failing_call = call;
+      const Status status = scenario();
+      // The last questions for the device are asked while all is torn down.
+      if (name == "cudaGetDevice" && status.ok()) continue;
+      EXPECT_FALSE(status.ok()) << name << " " << call;
+      const bool is_load = status.message().find("no back end can run") != std::string::npos;
+      const Code expected = is_load                                                    ? Code::kNoBackend
+                            : name == "cudaMalloc" || name == "createExecutionContext" ? Code::kOutOfMemory
+                                                                                       : Code::kRunFailed;
+      EXPECT_EQ(status.code(), expected) << name << " " << call << ": " << status.message();
+      EXPECT_FALSE(status.message().empty());
+      expect_clean();
+    }
+  }
+  EXPECT_GT(tried, 40);
+}
+
+}  // namespace
+}  // namespace hsm::testing
