@@ -333,12 +333,25 @@ class Diff:
             explanation.generate(self.options.generate)
 
     def _warnings(self) -> tuple[str, ...]:
-        """Say loudly when the source is not the one that the file was exported from."""
-        recorded = self.setup.file.metadata.get("source_sha256")
+        """Say loudly when the source is not the one that the file was exported from, and which weights differ."""
+        from .stale_engines import stale_engines
+
+        recorded = self.setup.file.metadata.get("source_sha256", "")
         source = self.setup.source
-        if source is None or not recorded or source.fingerprint in (None, recorded):
-            return ()
-        return (
-            f"{self.setup.file.path} was exported from a checkpoint with SHA-256 {recorded[:12]}…, {source.name} has "
-            f"{str(source.fingerprint)[:12]}…: a stale file, or another checkpoint",
-        )
+        warnings = list(stale_engines(self.setup.file.path))
+        if source is None:
+            return tuple(warnings)
+        is_other = recorded != "" and source.fingerprint not in (None, recorded)
+        if is_other:
+            warnings.append(
+                f"{self.setup.file.path} was exported from a checkpoint with SHA-256 {recorded[:12]}…, {source.name} "
+                f"has {str(source.fingerprint)[:12]}…: a stale file, or another checkpoint"
+            )
+        own = self.reports.get("onnx64")
+        if is_other or (own is not None and own.verdict == "differs"):
+            from .source_weights import changed_weights, sentence
+
+            changed, compared = changed_weights(self.setup.context)
+            if changed:
+                warnings.append(sentence(changed, compared, source.name))
+        return tuple(warnings)

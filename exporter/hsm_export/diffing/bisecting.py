@@ -105,12 +105,14 @@ class _Bisecting:
         reference = right if reference is None else np.asarray(reference)
         wrong = self._repeated(range(self._count))
         passing, failing = _error(right, reference), _error(wrong, reference)
-        if self._noise > 0:
-            self._name_unstable()
+        unstable = self._unstable() if self._noise > 0 else ()
         # Where the bad side is not finite, only that counts.
         allowed = min(failing / 2, float(np.finfo(np.float64).max)) if tolerance is None else tolerance
         if self._noise > 0 and passing <= max(allowed, _ABOVE_NOISE * self._noise) < failing:
             allowed = max(allowed, _ABOVE_NOISE * self._noise)
+        if unstable and self._noise > allowed >= passing:
+            # One run passes and the next one does not: halving would follow chance.
+            return self._result(unstable, max(failing, self._noise), allowed, None)
         reason = self._no_difference(passing, failing, allowed, reference)
         if reason is not None:
             return self._result((), failing, allowed, reason)
@@ -141,13 +143,17 @@ class _Bisecting:
             self._noise = max(self._noise, _error(self._output_of(positions), first))
         return first
 
-    def _name_unstable(self) -> None:
+    def _unstable(self) -> tuple[int, ...]:
+        """Name the nodes that give two results for the same inputs; return those of the bad way."""
+        found: tuple[int, ...] = ()
         for name, is_bad in zip(self._names, (False, True), strict=True):
-            nodes = [self._hybrid.nodes[position] for position in self._hybrid.unstable(self._feed, is_bad)]
+            found = self._hybrid.unstable(self._feed, is_bad)
+            nodes = [self._hybrid.nodes[position] for position in found]
             if nodes:
                 listed = ", ".join(f"{node} ({operator})" for node, operator in nodes[:5])
                 more = f" and {len(nodes) - 5} more" if len(nodes) > 5 else ""
                 self._notes.append(f"{name} gives two results for the same inputs at {listed}{more}")
+        return found
 
     def _no_difference(self, passing: float, failing: float, allowed: float, reference: Array) -> str | None:
         """Say why there is nothing to find; None when there is."""

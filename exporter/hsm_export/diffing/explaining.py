@@ -67,36 +67,56 @@ class Explanation:
                     self._name_unstable(runtime, spool, self._tapped(get(runtime), _folder(folder, f"again {runtime}")))
 
     def bisect(self) -> None:
-        """Find the smallest set of nodes that makes each failing runtime fail."""
+        """Find the smallest set of nodes that makes each failing runtime fail, the file itself first.
+
+        The file is swapped with the modules and operators of its source. Where it is at fault, runtimes that keep to
+        its maths have nothing to find, and the others are held to that maths.
+        """
+        reports = self._diff.reports
+        names = [name for name, item in reports.items() if _fails(item) and not get(name).needs_source]
+        is_file_wrong = FILE in names
+        for name in sorted(names, key=lambda item: item != FILE):
+            self._diff.limits.check(f"bisecting {name}")
+            if name == FILE:
+                if self._diff.setup.source is not None:
+                    self._bisect("torch64", FILE, is_good_right=True)
+            elif not is_file_wrong:
+                self._bisect(self._good_way(name), name, is_good_right=True)
+            elif reports[name].culprit is not None:
+                self._bisect("fp64", name, is_good_right=False)
+            else:
+                self._diff.notes.append(f"{name} was not bisected: the file itself is at fault, and {name} keeps to it")
+
+    def _bisect(self, good: str, bad: str, is_good_right: bool) -> None:
+        """Bisect between two ways.
+
+        Args:
+            good, bad: the ways.
+            is_good_right: whether the good way's output is the reference's; else it is its own reference.
+        """
         from .bisecting import bisect
 
         diff = self._diff
-        for name, report in diff.reports.items():
-            worst = report.worst
-            if report.verdict != "differs" or worst is None or worst.passed or get(name).needs_source:
-                continue
-            if name == FILE:
-                continue
-            diff.limits.check(f"bisecting {name}")
-            case = self._case_of(worst.case)
-            bar = diff.truth.bars[case][worst.output]
-            right = np.where(bar.comparable, bar.reference, 0.0)
-            good = self._good_way(name)
-            try:
-                found = bisect(
-                    self._context,
-                    good,
-                    name,
-                    diff.truth.feeds[case],
-                    output=worst.output,
-                    reference=right if bar.comparable.all() else None,
-                    tolerance=worst.threshold.value,
-                    progress=diff.progress,
-                )
-            except HsmExportError as error:
-                diff.notes.append(f"{name} could not be bisected: {error.message}")
-                continue
-            diff.bisections = (*diff.bisections, found)
+        worst = diff.reports[bad].worst
+        assert worst is not None
+        case = self._case_of(worst.case)
+        bar = diff.truth.bars[case][worst.output]
+        right = np.where(bar.comparable, bar.reference, 0.0)
+        try:
+            found = bisect(
+                self._context,
+                good,
+                bad,
+                diff.truth.feeds[case],
+                output=worst.output,
+                reference=right if is_good_right and bar.comparable.all() else None,
+                tolerance=worst.threshold.value,
+                progress=diff.progress,
+            )
+        except HsmExportError as error:
+            diff.notes.append(f"{bad} could not be bisected: {error.message}")
+            return
+        diff.bisections = (*diff.bisections, found)
 
     def generate(self, steps: int) -> None:
         """Generate greedily in every runtime of a language model, and see where the text parts."""
@@ -289,6 +309,10 @@ class Explanation:
             if name != bad and name in reports and reports[name].verdict == "same":
                 return name
         return "fp64"
+
+
+def _fails(report: RuntimeDiff) -> bool:
+    return report.verdict == "differs" and report.worst is not None and not report.worst.passed
 
 
 def _same(first: Any, second: Any) -> bool:
