@@ -11,7 +11,7 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsm_export.diffing.measuring import errors, ulp_distance, ulp_histogram
@@ -127,6 +127,7 @@ def _ordinal(number: float) -> int:
 _singles = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(_singles, _singles), min_size=1, max_size=50))
 def test_distance_of_singles_is_that_of_their_bit_patterns(pairs: list[tuple[float, float]]) -> None:
     value, reference = (np.array(side) for side in zip(*pairs, strict=True))
@@ -135,6 +136,7 @@ def test_distance_of_singles_is_that_of_their_bit_patterns(pairs: list[tuple[flo
     assert ulp_distance(reference, value, "fp32").tolist() == expected
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(["fp32", "fp16", "bf16"]))
 def test_rounds_to_the_nearest_number(number: float, precision: str) -> None:
     """A double is no step from the number that exact arithmetic rounds it to."""
@@ -152,6 +154,7 @@ def _rounded(number: float, precision: str) -> float:
     return float(rounded) if abs(rounded) <= _LARGEST[precision] else math.copysign(INF, number)
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(_singles, _singles), max_size=50))
 def test_histogram_holds_every_element_once(pairs: list[tuple[float, float]]) -> None:
     value, reference = np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
@@ -348,6 +348,7 @@ def graphs(draw: st.DrawFn) -> list[onnx.NodeProto]:
     return nodes
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(graphs(), st.randoms(use_true_random=False))
 def test_the_same_operators_in_another_order_are_moved_at_most(nodes: list[onnx.NodeProto], rng: random.Random) -> None:
     """Renamed and put into another order in which they can run, operators are still the same ones."""
@@ -367,6 +368,7 @@ def test_the_same_operators_in_another_order_are_moved_at_most(nodes: list[onnx.
     assert {change.kind for change in node_changes(old, new, match(old, new))} <= {"moved"}
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(graphs(), st.data())
 def test_every_change_of_an_operator_is_found(nodes: list[onnx.NodeProto], data: st.DataObject) -> None:
     used = {name for node in nodes for name in node.input}
