@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ LIBRARY = find_library("libhsm_runtime.so")
 NAMED = os.environ.get("HSM_TEST_RUNTIME_PREFIX")
 PREFIX = Path(NAMED) if NAMED else LIBRARY.parents[1] if LIBRARY else None
 EXAMPLES = ROOT / "plugins" / "examples"
+EXAMPLE_NAMES = sorted(path.name for path in EXAMPLES.iterdir())
 
 pytestmark = pytest.mark.skipif(PREFIX is None, reason="this installation has no libhsm_runtime.so")
 
@@ -109,21 +112,40 @@ def test_both_readers_agree_on_bundles_from_anybody(good: Path, tmp_path: Path) 
         assert hsm_run(path).returncode != 4, path.name
 
 
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function that builds an example in an empty folder, once, and returns its program."""
+
+    @functools.cache
+    def build(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        made = run(str(program("cmake")), "-S", EXAMPLES / name, "-B", folder, f"-DCMAKE_PREFIX_PATH={PREFIX}")
+        assert made.returncode == 0, made.stderr
+        compiled = run(str(program("cmake")), "--build", folder)
+        assert compiled.returncode == 0, compiled.stdout
+        return folder / name
+
+    return build
+
+
+@needs("c++")
+@needs("cmake")
+@pytest.mark.parametrize("name", EXAMPLE_NAMES)
+def test_an_example_is_short_and_builds_from_the_installed_package(name: str, example: Callable[[str], Path]) -> None:
+    assert example(name).is_file()
+    (source,) = (EXAMPLES / name).glob("main.*")
+    assert len(source.read_text().splitlines()) < 80
+
+
 @pytest.mark.slow
 @needs("c++")
 @needs("cmake")
-def test_the_examples_build_and_run(language_bundle: Path, tmp_path: Path) -> None:
-    for name in ("classify", "classify_c", "generate", "generate_c", "serve_8_threads"):
-        build = tmp_path / name
-        made = run(str(program("cmake")), "-S", EXAMPLES / name, "-B", build, f"-DCMAKE_PREFIX_PATH={PREFIX}")
-        assert made.returncode == 0, made.stderr
-        compiled = run(str(program("cmake")), "--build", build)
-        assert compiled.returncode == 0, compiled.stdout
+def test_the_examples_run(language_bundle: Path, example: Callable[[str], Path], tmp_path: Path) -> None:
     for name in ("generate", "generate_c"):
-        generated = run(tmp_path / name / name, language_bundle, "Hi", "5")
+        generated = run(example(name), language_bundle, "Hi", "5")
         assert generated.returncode == 0 and generated.stdout.startswith("Hi"), generated.stderr
-    served = run(tmp_path / "serve_8_threads" / "serve_8_threads", language_bundle, "20")
+    served = run(example("serve_8_threads"), language_bundle, "20")
     assert served.returncode == 0 and "160 requests, 0 wrong" in served.stdout, served.stderr
     for name in ("classify", "classify_c"):
-        refused = run(tmp_path / name / name, tmp_path, text="1 2 3\n")
+        refused = run(example(name), tmp_path, text="1 2 3\n")
         assert refused.returncode == 1 and "manifest.json" in refused.stderr

@@ -72,7 +72,7 @@ void Call::add_zeros(const TensorInfo& info) {
     if (const std::string* name = std::get_if<std::string>(&dimension)) {
       const auto known = sizes_.find(*name);
       if (known == sizes_.end()) {
-        fail(Code::kBadBundle, "give the input '" + info.name + "': no other tells its size '" + *name + "'");
+        fail(Code::kInvalidArgument, "give the input '" + info.name + "': no other tells its size '" + *name + "'");
       }
       shape.push_back(known->second);
     } else {

@@ -16,7 +16,8 @@ class Call {
  public:
   // Takes the inputs that the file holds under `prefix` and their names. A state that it lacks (past.*) is that before
   // the first token: zeros, with as many slots as the call has tokens where the caller chooses that. Throws
-  // Error(kBadBundle): an input is missing, has another type, or, without a prefix, one is too many.
+  // Error(kBadBundle): an input is missing, has another type, or, without a prefix, one is too many; or
+  // Error(kInvalidArgument): nothing tells the size of a state.
   Call(const hsm_runtime::Session& session, const runtime::SafetensorsFile& file, const std::string& prefix = "");
 
   // Runs; `microseconds` becomes how long that took.
