@@ -167,7 +167,7 @@ class Validation:
         """Run arbiter and baseline, and derive the tolerances."""
         arbiter, feeds = self._run_arbiter()
         natives = self._run_baseline(feeds)
-        bars = self._bars(arbiter, natives)
+        bars = self._bars(arbiter, natives, self._exact(feeds))
         return Truth(arbiter, feeds, natives, bars, self._iterations, self._plan, tuple(self._problems))
 
     def result(self, notes: list[str]) -> ValidationResult:
@@ -254,14 +254,31 @@ class Validation:
         self._plan = replace(self._plan, baseline=substitute, candidates=others)
         return self._run_baseline(feeds)
 
-    def _bars(self, arbiter: Any, natives: list[Any]) -> list[dict[str, Bar]]:
+    def _exact(self, feeds: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+        """Return float64 outputs per case where the arbiter is none; the native error is measured against them."""
+        from ..runtimes import get
+        from .running import run
+
+        exact = get("torch64" if self._source is not None else "onnx64")
+        if self._plan.arbiter.name in ("torch64", "onnx64"):
+            return None
+        self._progress(f"running {exact.name}")
+        try:
+            outputs = run(exact, self._context, feeds[: len(self._cases)])[0][1]
+        except Exception as error:
+            raise _unusable(exact, error) from error
+        return [dict(output.items()) for output in outputs]
+
+    def _bars(
+        self, arbiter: Any, natives: list[Any], exact: list[dict[str, Any]] | None = None
+    ) -> list[dict[str, Bar]]:
         """Derive the tolerances; the first iterations are those with the arbiter's experts, where there are any."""
         from .reference import bars
 
         count = len(self._cases)
         outputs = [[dict(item.items()) for item in results[0][1][:count]] for results in (arbiter, *natives)]
         try:
-            derived = bars(self._file, self._cases, outputs[0], outputs[1:])
+            derived = bars(self._file, self._cases, outputs[0], outputs[1:], exact)
         except ValueError as error:
             raise _unusable(self._plan.arbiter, error) from error
         for case, of_case in zip(self._cases, derived, strict=True):

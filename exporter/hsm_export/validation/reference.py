@@ -42,6 +42,7 @@ def bars(
     cases: Sequence[Case],
     arbiter: Sequence[Mapping[str, Array]],
     natives: Sequence[Sequence[Mapping[str, Array]]],
+    exact: Sequence[Mapping[str, Array]] | None = None,
 ) -> list[dict[str, Bar]]:
     """Return, per case, the bar of every output.
 
@@ -55,9 +56,12 @@ def bars(
         arbiter: the arbiter's outputs per case.
         natives: the baseline's outputs per case, with the arbiter's experts prescribed; one sequence for each way to
             compute them.
+        exact: float64 outputs per case that the native error is measured against, where the arbiter is none: numbers
+            from a file, or another runtime, may be what is wrong, and must not widen their own tolerance.
     """
     by_case = list(zip(*natives, strict=True))
-    raw = [_measured(file, case, arbiter[i], by_case[i]) for i, case in enumerate(cases)]
+    exact = arbiter if exact is None else exact
+    raw = [_measured(file, case, arbiter[i], by_case[i], exact[i]) for i, case in enumerate(cases)]
     absolute: dict[str, float] = {}
     relative: dict[str, float] = {}
     for case, outputs in zip(cases, raw, strict=True):
@@ -85,7 +89,11 @@ def _kind(output: str) -> str:
 
 
 def _measured(
-    file: ModelFile, case: Case, arbiter: Mapping[str, Array], natives: Sequence[Mapping[str, Array]]
+    file: ModelFile,
+    case: Case,
+    arbiter: Mapping[str, Array],
+    natives: Sequence[Mapping[str, Array]],
+    exact: Mapping[str, Array],
 ) -> dict[str, tuple[Array, NDArray[np.bool_], float]]:
     """Return reference, comparable elements and native error per output."""
     result = {}
@@ -100,7 +108,8 @@ def _measured(
         comparable = np.isfinite(reference) & _specified(file, case, name, reference.shape)
         for value in values:
             comparable &= np.isfinite(value)
-        error = max(measure(value, reference, comparable).max_abs for value in values)
+        right = np.asarray(exact[name], np.float64)
+        error = max(measure(value, right, comparable & np.isfinite(right)).max_abs for value in values)
         result[name] = (reference, comparable, error)
     return result
 
