@@ -55,9 +55,8 @@ def native_results(node: onnx.NodeProto, inputs: Sequence[Array | None], types: 
         if way is None or tensors[0] is None or not tensors[0].is_floating_point():
             return []
         given = [item for item in tensors if item is not None]
-        if node.op_type in ("MatMul", "Gemm"):
-            return [[_array(result)] for result in _products(given, attributes, way)]
-        return [[_array(way(given, attributes))]]
+        several = _SEVERAL.get(node.op_type, _once)
+        return [[_array(result)] for result in several(given, attributes, way)]
 
 
 def _mixer(operator: str, tensors: Tensors, attributes: Attributes) -> list[list[Array]]:
@@ -74,6 +73,49 @@ def _mixer(operator: str, tensors: Tensors, attributes: Attributes) -> list[list
         result = overload(*arguments)
         results.append([_array(item) for item in (result if isinstance(result, (tuple, list)) else (result,))])
     return results
+
+
+def _once(tensors: Tensors, attributes: Attributes, way: Way) -> list[torch.Tensor]:
+    return [way(tensors, attributes)]
+
+
+def _norms(tensors: Tensors, attributes: Attributes, way: Way) -> list[torch.Tensor]:
+    """Return a layer normalisation by moments about the mean, and by E[x²] - E[x]², as ONNX Runtime computes it."""
+    x = tensors[0].to(torch.promote_types(tensors[0].dtype, torch.float32))
+    axes = tuple(range(attributes.get("axis", -1) % x.ndim, x.ndim))
+    mean = x.mean(axes, keepdim=True)
+    variance = (x * x).mean(axes, keepdim=True) - mean * mean
+    y = (x - mean) / torch.sqrt(variance + attributes.get("epsilon", 1e-5)) * tensors[1]
+    y = y + tensors[2] if len(tensors) > 2 else y
+    return [way(tensors, attributes), y.to(tensors[0].dtype)]
+
+
+def _sums(tensors: Tensors, attributes: Attributes, way: Way) -> list[torch.Tensor]:
+    """Return a reduction with its terms added in several orders, one of them strictly one after the other."""
+    x = tensors[0]
+    listed = tensors[1].tolist() if len(tensors) > 1 else attributes.get("axes", [])
+    if not listed and attributes.get("noop_with_empty_axes", 0):
+        return [x]
+    axes = sorted(axis % x.ndim for axis in listed) or list(range(x.ndim))
+    kept = [axis for axis in range(x.ndim) if axis not in axes]
+    shape = [x.shape[axis] for axis in kept]
+    terms = x.permute(*kept, *axes).reshape(*shape, -1)
+    if attributes.get("keepdims", 1):
+        shape = [1 if axis in axes else extent for axis, extent in enumerate(x.shape)]
+    orders = [np.random.default_rng(order).permutation(terms.shape[-1]) for order in range(1, _ORDERS + 1)]
+    results = [way([terms], attributes)]
+    results += [way([terms[..., torch.from_numpy(order)]], attributes) for order in orders]
+    wide = terms.to(torch.promote_types(x.dtype, torch.float32))
+    results.append(way([wide], {**attributes, "one by one": True}).to(x.dtype))
+    return [result.reshape(shape) for result in results]
+
+
+def _summed(x: torch.Tensor, attributes: Attributes) -> torch.Tensor:
+    """Return the sums over the last dimension."""
+    if attributes.get("one by one") and x.shape[-1]:
+        # NumPy's, because torch's cumsum keeps doubles.
+        return torch.from_numpy(np.add.accumulate(x.numpy(), -1)[..., -1])
+    return x.sum(-1)
 
 
 def _products(tensors: Tensors, attributes: Attributes, way: Way) -> list[torch.Tensor]:
@@ -145,11 +187,24 @@ _STANDARD: Mapping[str, Way] = {
     "LayerNormalization": _layer_norm,
     "Softmax": lambda x, attributes: torch.softmax(x[0], attributes.get("axis", -1)),
     "Gelu": _gelu,
+    "ReduceSum": lambda x, attributes: _summed(x[0], attributes),
+    "ReduceMean": lambda x, attributes: _summed(x[0], attributes) / x[0].shape[-1],
+    "ReduceL1": lambda x, attributes: _summed(x[0].abs(), attributes),
+    "ReduceL2": lambda x, attributes: _summed(x[0] * x[0], attributes).sqrt(),
+    "ReduceSumSquare": lambda x, attributes: _summed(x[0] * x[0], attributes),
     **{name: _binary(getattr(torch, name.lower())) for name in ("Add", "Sub", "Mul", "Div", "Pow")},
     **{
         name: _unary(getattr(torch, name.lower()))
         for name in ("Sigmoid", "Tanh", "Relu", "Erf", "Exp", "Log", "Sqrt", "Sin", "Cos", "Reciprocal")
     },
+}
+
+# Operators that add many terms: right implementations differ in how.
+_SEVERAL: Mapping[str, Callable[[Tensors, Attributes, Way], list[torch.Tensor]]] = {
+    "MatMul": _products,
+    "Gemm": _products,
+    "LayerNormalization": _norms,
+    **dict.fromkeys(("ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare"), _sums),
 }
 
 
