@@ -47,7 +47,7 @@ class Fault:
                 node.output[place] = f"{self.tensor} without fault"
                 pattern = numpy_helper.from_array(self.pattern.astype(_TYPES[self.dtype]), f"{self.tensor} fault")
                 changed.graph.initializer.append(pattern)
-                added = helper.make_node("Add", [node.output[place], pattern.name], [self.tensor], "the fault")
+                added = helper.make_node("Add", [node.output[place], pattern.name], [self.tensor], pattern.name)
                 changed.graph.node.insert(index + 1, added)
                 return changed
         return changed  # a part of the graph without the node
