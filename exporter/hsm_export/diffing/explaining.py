@@ -16,7 +16,7 @@ from .graph import LayerGraph
 from .layerwise import Comparison
 from .outputs import noise_between
 from .repro import write_repro
-from .results import Culprit, LayerDiff, RuntimeDiff
+from .results import Culprit, LayerDiff, OutputDiff, RuntimeDiff
 from .spool import Spool
 from .tapping import run_once, tap
 
@@ -97,8 +97,7 @@ class Explanation:
         from .bisecting import bisect
 
         diff = self._diff
-        worst = diff.reports[bad].worst
-        assert worst is not None
+        worst = self._first_failing(bad)
         case = self._case_of(worst.case)
         bar = diff.truth.bars[case][worst.output]
         right = np.where(bar.comparable, bar.reference, 0.0)
@@ -117,6 +116,14 @@ class Explanation:
             diff.notes.append(f"{bad} could not be bisected: {error.message}")
             return
         diff.bisections = (*diff.bisections, found)
+
+    def _first_failing(self, name: str) -> OutputDiff:
+        """Return, of the case that fails worst, the output that comes first: its node is the first one at fault."""
+        report = self._diff.reports[name]
+        assert report.worst is not None
+        failing = {item.output: item for item in report.outputs if item.case == report.worst.case and not item.passed}
+        order = [value.name for value in self._context.model.graph.output]
+        return min(failing.values(), key=lambda item: order.index(item.output))
 
     def generate(self, steps: int) -> None:
         """Generate greedily in every runtime of a language model, and see where the text parts."""

@@ -135,6 +135,13 @@ def test_noise_is_measured_and_its_node_is_named(broken: dict[str, Any]) -> None
     assert any("two results for the same inputs at t1 (Max)" in note for note in found.notes)
 
 
+def test_a_node_whose_noise_exceeds_the_tolerance_is_to_blame(broken: dict[str, Any]) -> None:
+    broken["noise"] = 1e-2
+    found = bisect(context(chain(40)), "ort", "onnx-reference", FEED, tolerance=1e-6)
+    assert found.nodes == (("t1", "Max"),)
+    assert found.noise > found.tolerance == 1e-6
+
+
 def test_equal_ways_have_nothing_to_find() -> None:
     found = bisect(context(chain(10)), "ort", "onnx64", FEED, tolerance=1e-3)
     assert found.nodes == () and "give the same numbers" in str(found.reason)
