@@ -91,16 +91,18 @@ def command(
 
         compare_files(model, new, runtimes, shapes, options, as_json)
         return
-    from ..diffing.api import FAIL_ON, DiffOptions, diff
+    from ..diffing.api import DiffOptions, diff
     from ..diffing.reporting.terminal import render
+    from ..diffing.rules import DEFAULT
     from ..errors import NumbersDifferError
 
     memory = options["max_memory"]
     chosen = DiffOptions(
-        layers=options["layers"],
+        # Who asks for a rule on layers asks for layers.
+        layers=True if "layer" in ",".join(options["fail_on"]).split(",") else options["layers"],
         bisect=options["bisect"],
         generate=options["generate"],
-        fail_on=options["fail_on"] or FAIL_ON,
+        fail_on=options["fail_on"] or DEFAULT,
         baseline=options["baseline"],
         repro=options["repro"],
         polygraphy=options["polygraphy"],

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..benchmarking.memory import forget_peak, peak_bytes
 from ..errors import UsageError
 from ..files import sha256
 from .environment import environment
-from .limits import LimitError, Limits, resident_bytes
+from .limits import LimitError, Limits
 from .results import DiffResult, RuntimeDiff
-from .rules import parse, violations
+from .rules import DEFAULT, parse, violations
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from .feeds import Feeds
 
 Progress = Callable[[str], None]
-
-FAIL_ON = ("output", "layer")
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class DiffOptions:
     layers: bool | None = None
     bisect: bool = False
     generate: int = 32
-    fail_on: Sequence[str] = FAIL_ON
+    fail_on: Sequence[str] = DEFAULT
     baseline: str | Path | None = None
     repro: str | Path | None = None
     polygraphy: str | Path | None = None
@@ -281,6 +280,7 @@ class Diff:
         self.progress(f"running {runtime.name}")
         feeds = self.truth.feeds
         start = time.monotonic()
+        forget_peak()
         try:
             results = run(runtime, self.setup.context, [*feeds, feeds[-1]])
         except Exception as error:
@@ -288,9 +288,11 @@ class Diff:
             reason = f"{runtime.name} cannot run the file: {text[0] if text else type(error).__name__}"
             self.reports[runtime.name] = RuntimeDiff(runtime.name, "failed", reason=reason)
             return
-        self.reports[runtime.name] = self._judged(runtime, results, time.monotonic() - start)
+        seconds, peak = time.monotonic() - start, peak_bytes()
+        self.reports[runtime.name] = replace(self._judged(runtime, results, seconds), peak_bytes=peak)
         if folder is not None:
             self._save(folder, runtime.name, results)
+            folder.add_accuracy(self.truth.plan.arbiter.name, runtime.name, self._allowed())
 
     def _judged(self, runtime: Runtime, results: Any, seconds: float) -> RuntimeDiff:
         from polygraphy.comparator import Comparator, RunResults
@@ -307,7 +309,7 @@ class Diff:
         judge = OutputJudge(runtime.name, self.setup.file, self.feeds.items, self.truth, self.setup.context.routed)
         with quiet():
             Comparator.compare_accuracy([self.truth.arbiter, kept], compare_func=judge, comparisons=[(0, 1)])
-        report = replace(judge.report(seconds), noise=noise, peak_bytes=resident_bytes())
+        report = replace(judge.report(seconds), noise=noise)
         return report if not noise else replace(report, notes=(f"repeated runs differ by up to {noise:.3g}",))
 
     def _save(self, folder: Any, name: str, results: Any) -> None:
@@ -317,6 +319,11 @@ class Diff:
         runs = list(results[0][1])[: len(self.truth.feeds)][-count:]
         for item in runs:
             folder.add_outputs(name, {key: value for key, value in item.items() if key not in hidden})
+
+    def _allowed(self) -> list[dict[str, float]]:
+        """Return, per case, the thresholds of the file's own outputs."""
+        hidden = {node.logits for node in self.setup.context.routed}
+        return [{name: bar.tolerance for name, bar in bars.items() if name not in hidden} for bars in self.truth.bars]
 
     def _explain(self) -> None:
         """Look at layers, bisect and generate, where asked for or needed."""

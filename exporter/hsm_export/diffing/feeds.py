@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import BadInputError, UsageError
 from ..files import require_file
-from ..validation.cases import Case, _read_npz, default_cases, shaped_cases, user_case
+from ..validation.cases import Case, default_cases, read_npz, shaped_cases, user_case
 from .plain_feeds import index_bounds, plain_cases
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _digits(file: ModelFile) -> tuple[Feed | None, str]:
 def _user_feed(file: ModelFile, inputs: str | Path | Mapping[str, Any]) -> Feed:
     """Return the user's arrays; labels that are not an input of the model are taken out of them."""
     loosened = replace(file, inputs=tuple(_loosened(file)))
-    arrays, where = (dict(inputs), "given inputs") if isinstance(inputs, Mapping) else _read_npz(Path(inputs))
+    arrays, where = (dict(inputs), "given inputs") if isinstance(inputs, Mapping) else read_npz(Path(inputs))
     given = arrays | {
         spec.name: np.asarray(arrays[spec.name]).astype(np.uint8)
         for spec in file.inputs

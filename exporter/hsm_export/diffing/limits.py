@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from ..benchmarking.memory import resident_bytes
 from ..errors import HsmExportError
 
 _CHUNK = 256 * 1024 * 1024
@@ -48,14 +48,3 @@ class Limits:
         """
         room = _CHUNK if self.bytes is None else min(_CHUNK, max(1, (self.bytes - resident_bytes()) // 4))
         return max(1, room * 4 // element)
-
-
-def resident_bytes() -> int:
-    """Return the resident memory of this process, 0 where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    import resource
-
-    return pages * resource.getpagesize()

@@ -13,7 +13,7 @@ from ..errors import UsageError
 from .reporting.words import count, number, perplexity_change, reason, share, times
 from .results import DiffResult, OutputDiff, RuntimeDiff
 
-DEFAULT = ("output",)
+DEFAULT = ("output", "layer")
 
 _COMPARISON = re.compile(r"(?P<name>[^<>=]+?)\s*(?P<comparison><=|>=|<|>)\s*(?P<bound>[^<>=\s]+)")
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {

@@ -103,7 +103,7 @@ def user_case(file: ModelFile, inputs: str | Path | Mapping[str, Any]) -> Case:
         BadInputError: the file cannot be read; names are missing or unknown; or an array has the wrong type, shape or
             range, or holds NaN or infinities.
     """
-    arrays, name = _read_npz(Path(inputs)) if isinstance(inputs, (str, Path)) else (dict(inputs), "given inputs")
+    arrays, name = read_npz(Path(inputs)) if isinstance(inputs, (str, Path)) else (dict(inputs), "given inputs")
     expected = {spec.name for spec in file.inputs}
     if set(arrays) != expected:
         raise BadInputError(
@@ -231,7 +231,7 @@ def _floats(rng: np.random.Generator, shape: tuple[int, ...], kind: str, precisi
     return (rng.standard_normal(shape) * scale).astype(np.float32)
 
 
-def _read_npz(path: Path) -> tuple[dict[str, Any], str]:
+def read_npz(path: Path) -> tuple[dict[str, Any], str]:
     require_file(path, "the inputs file")
     try:
         with np.load(path, allow_pickle=False) as archive:

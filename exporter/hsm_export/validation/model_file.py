@@ -79,7 +79,7 @@ def open_model(path: str | Path) -> ModelFile:
     except Exception as error:
         raise _damaged(path, str(error).strip().splitlines()[0] if str(error).strip() else "the checker") from error
     _check_bodies(model, path)
-    metadata = {p.key.removeprefix(_PREFIX): p.value for p in model.metadata_props if p.key.startswith(_PREFIX)}
+    metadata = _metadata(model, path)
     return ModelFile(
         path=path,
         model=model,
@@ -88,6 +88,15 @@ def open_model(path: str | Path) -> ModelFile:
         inputs=input_specs(model, _json(path, metadata, "inputs")),
         config=_json(path, metadata, "config") or {},
     )
+
+
+def _metadata(model: onnx.ModelProto, path: Path) -> dict[str, str]:
+    """Return what our exporter wrote about the file, without the prefix."""
+    try:
+        found = {item.key: item.value for item in model.metadata_props}
+    except UnicodeDecodeError as error:  # protobuf looks at the bytes only now
+        raise _damaged(path, "its metadata is not UTF-8") from error
+    return {key.removeprefix(_PREFIX): value for key, value in found.items() if key.startswith(_PREFIX)}
 
 
 def _damaged(path: Path, why: str) -> BadInputError:
