@@ -10,11 +10,14 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from tests.exporter.bundling.engines import pretend_engine
+from tests.exporter.runtimes.fused import needs_library
 from tests.faults.harness import compare, export, library, patch_of, refused_export
 from tests.faults.models import train_further, write_checkpoint
 
 from hsm_export.diffing.results import DiffResult
 from hsm_export.diffing.stale_engines import stale_engines
+
+pytestmark = needs_library  # where it could be built, a patched one can be
 
 FILE = "onnx64"
 Node = tuple[str, str]
