@@ -50,9 +50,15 @@ def tap(
         spool.write(name, np.asarray(array))
     for piece in _pieces(graph, feed, limits.chunk_bytes(8 if runtime.name == "onnx64" else 4)):
         limits.check(f"running {runtime.name}")
-        outputs = run_once(runtime, replace(context, model=expose(context.model, graph, piece)), feed)
-        for name, array in outputs.items():
-            spool.write(name, np.asarray(array))
+        _run_into(spool, runtime, replace(context, model=expose(context.model, graph, piece)), feed)
+
+
+def _run_into(spool: Spool, runtime: Runtime, context: RunContext, feed: Mapping[str, Array]) -> None:
+    """Run a runtime and spool its outputs, without a second copy of them in memory."""
+    with quiet(), runtime.runner(context) as runner:
+        outputs: dict[str, Array] = dict(runner.infer(dict(feed), check_inputs=False))
+        for name in list(outputs):
+            spool.write(name, np.asarray(outputs.pop(name)))
 
 
 def run_once(runtime: Runtime, context: RunContext, feed: Mapping[str, Array]) -> Mapping[str, Array]:

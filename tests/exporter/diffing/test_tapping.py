@@ -16,7 +16,7 @@ from hsm_export.diffing import tapping
 from hsm_export.diffing.graph import LayerGraph
 from hsm_export.diffing.limits import LimitError, Limits, resident_bytes
 from hsm_export.diffing.spool import Spool
-from hsm_export.diffing.tapping import expose, run_once, tap, wanted
+from hsm_export.diffing.tapping import expose, tap, wanted
 from hsm_export.runtimes import get
 
 
@@ -42,7 +42,7 @@ def test_pieces_hold_what_one_run_holds(make: Any, tmp_path: Path) -> None:
         spools.append(Spool(tmp_path / name))
         with (
             mock.patch.object(Limits, "chunk_bytes", lambda self, element, limit=limit: limit),
-            mock.patch.object(tapping, "run_once", wraps=run_once) as runs,
+            mock.patch.object(tapping, "_run_into", wraps=tapping._run_into) as runs,
         ):
             tap(get("ort"), context(proto, tmp_path), graph, rows(), spools[-1], Limits())
         assert runs.call_count == (1 if name == "whole" else len(wanted(graph)))
