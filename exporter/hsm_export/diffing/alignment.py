@@ -42,11 +42,16 @@ class Unit:
 
     def argument(self, position: int) -> str:
         """Name under which the source's argument of that position is spooled."""
-        return f"{self.name}\0{self.operator}\0{position}"
+        return f"{self.name}\0{self._kind}\0{position}"
 
     def result(self, position: int = 0) -> str:
         """Name under which the source's own result is spooled."""
-        return f"{self.name}\0{self.operator}\0result {position}"
+        return f"{self.name}\0{self._kind}\0result {position}"
+
+    @property
+    def _kind(self) -> str:
+        """Tell a module from the operator inside it: both may be called TaylorShift."""
+        return "node" if self.single else "module"
 
 
 def align(graph: LayerGraph, module: torch.nn.Module) -> tuple[Unit, ...]:

@@ -230,7 +230,7 @@ class Explanation:
         guilty = {id(item) for item in innermost(layers, self._units)}
         first = next((item for item in layers if id(item) in guilty), None)
         if first is not None:
-            unit = next(unit for unit in self._units if (unit.name, unit.operator) == (first.node, first.operator))
+            unit = next(unit for unit in self._units if (unit.name, unit.single) == (first.node, first.domain == "hsm"))
             expected = {name: source.read(unit.result(place)) for place, name in enumerate(unit.writes)}
             inputs = check.inputs_of(unit, source)
             self._culprit(FILE, first, unit.indices, len(guilty) - 1, inputs, expected)

@@ -152,9 +152,9 @@ class SourceCheck:
 def innermost(layers: Iterable[LayerDiff], units: Iterable[Unit]) -> list[LayerDiff]:
     """Return the measurements at fault that are not explained by one inside them."""
     found = [item for item in layers if not item.passed]
-    indices = {(unit.name, unit.operator): set(unit.indices) for unit in units}
-    inside = {(item.node, item.operator): indices[item.node, item.operator] for item in found}
-    return [item for item in found if not any(other < inside[item.node, item.operator] for other in inside.values())]
+    indices = {(unit.name, unit.single): set(unit.indices) for unit in units}
+    inside = [indices[item.node, item.domain == "hsm"] for item in found]
+    return [item for item, own in zip(found, inside, strict=True) if not any(other < own for other in inside)]
 
 
 def _distance(value: Array, exact: Array) -> float:

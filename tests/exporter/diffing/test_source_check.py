@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,19 @@ def test_the_innermost_unit_is_named() -> None:
 
     units = [unit("a.inner", 1), unit("a", 0, 1, 2), unit("b", 3, 4), unit("c", 5)]
     failing = [layer("onnx64", place, own=1.0, total=1.0, node=item.name) for place, item in enumerate(units)]
-    named = [item.__class__(**{**vars(item), "operator": "Block"}) for item in failing]
+    named = [item.__class__(**{**vars(item), "operator": "Block", "domain": ""}) for item in failing]
     assert [item.node for item in innermost(named, units)] == ["a.inner", "b", "c"]
     assert [item.node for item in innermost(named[1:], units)] == ["a", "b", "c"]
     assert innermost([], units) == []
+
+
+def test_a_module_and_the_operator_inside_it_may_share_a_name(tmp_path: Path) -> None:
+    """A mixer of class TaylorShift calls the operator TaylorShift: its results are not the operator's."""
+    module = Unit("layers.0.mixer", "TaylorShift", (1, 2, 3), ("x",), ("y",), False)
+    operator = Unit("layers.0.mixer", "TaylorShift", (2,), ("q",), ("a",), True)
+    assert module.result() != operator.result()
+    assert module.argument(0) != operator.argument(0)
+    failing = layer("onnx64", 3, own=1.0, total=1.0, node="layers.0.mixer")
+    items = [replace(failing, operator="TaylorShift", domain=domain) for domain in ("hsm", "")]
+    assert innermost(items, [operator, module]) == items[:1]
+    assert innermost(items[1:], [operator, module]) == items[1:]
