@@ -96,8 +96,7 @@ print(peak())
 def _ran(code: str, folder: Path, *arguments: str) -> int:
     """Run a program and return the number that it prints."""
     command = [sys.executable, "-c", code, *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"), "MALLOC_ARENA_MAX": ""}
-    environment.pop("MALLOC_ARENA_MAX")
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
     process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-3000:]
     number: int = json.loads(process.stdout.splitlines()[-1])
