@@ -199,6 +199,8 @@ def _loosened(file: ModelFile) -> Iterator[InputSpec]:
     for spec in file.inputs:
         if spec.dtype == "bool":
             yield replace(spec, dtype="uint8", low=0, high=1)
+        elif spec.name == "position" and file.metadata.get("decode") == "1":
+            yield replace(spec, low=None, high=None)  # tokens that a row has read: any number
         elif spec.is_integer and not file.metadata:
             high = bounds.get(spec.name)
             yield replace(spec, low=None if high is None else -high - 1, high=high)  # ONNX counts from the end too
