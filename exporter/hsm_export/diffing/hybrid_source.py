@@ -127,6 +127,9 @@ class SourceWay:
         """Run the source once and keep how its modules and operators were called; drop those called more than once."""
         module = self._runner.module
         units = align(self._graph, module)
+        # A module that is nothing but one operator of its name is called as that operator.
+        operators_named = {(unit.name, unit.operator) for unit in units if unit.single}
+        units = tuple(unit for unit in units if unit.single or (unit.name, unit.operator) not in operators_named)
         counts: dict[tuple[str, str], int] = {}
         operators = iter([unit for unit in sorted(units, key=lambda unit: unit.indices) if unit.single])
 

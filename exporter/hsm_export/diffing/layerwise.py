@@ -102,7 +102,7 @@ class _Judge:
     def _total(self, runtime: str, name: str, value: Array, right: Array) -> LayerDiff:
         layer = self._layer
         if value.shape == right.shape:
-            measured = errors(value, right, self._comparable(value), self._graph.precision(name))
+            measured = errors(value, right, self._comparable(name, value), self._graph.precision(name))
             reason = None
         else:
             zeros = np.zeros(right.shape)
@@ -134,7 +134,7 @@ class _Judge:
         name, expected = item.tensor, exact[item.tensor]
         if value.shape != expected.shape:
             return replace(item, own=float("inf"), reason=f"its shape is {value.shape} instead of {expected.shape}")
-        comparable = self._comparable(value)
+        comparable = self._comparable(name, value)
         own = errors(value, expected, comparable, self._graph.precision(name))
         inherited = (
             errors(expected, right, comparable, "fp32", ulps=False).max_abs if expected.shape == right.shape else None
@@ -172,18 +172,21 @@ class _Judge:
         for name, array in inputs.items():
             right = self._right[name]
             if right is not None and array.dtype.kind == "f" and array.shape == right.shape:
-                measured = errors(array, right, self._comparable(array), "fp32", ulps=False)
+                measured = errors(array, right, self._comparable(name, array), "fp32", ulps=False)
                 if measured.scale > 0:
                     largest = max(largest, measured.max_abs / measured.scale)
         if inherited is None or largest == 0.0 or scale == 0.0 or not np.isfinite(largest):
             return None
         return inherited / scale / largest
 
-    def _comparable(self, array: Array) -> NDArray[np.bool_] | None:
+    def _comparable(self, name: str, array: Array) -> NDArray[np.bool_] | None:
         """Leave out tokens beyond a row's length: (B,T,…) tensors have them at these places."""
         lengths = self._comparison.lengths
         if lengths is None or array.ndim < 3 or array.shape[0] != len(lengths):
             return None
+        dims = self._graph.info(name).type.tensor_type.shape.dim
+        if len(dims) > 1 and dims[1].HasField("dim_value"):
+            return None  # heads, not tokens
         valid = np.arange(array.shape[1])[None, :] < lengths[:, None]
         if not valid.any(1).all() or array.shape[1] < int(lengths.max()):
             return None
