@@ -246,7 +246,7 @@ class Explanation:
             return
         first = min(faulty, key=lambda item: item.index)
         layer = next(layer for layer in self._graph.layers if layer.index == first.index)
-        inputs = {key: spool.read(key) for key in layer.inputs}
+        inputs = {key: spool.read(key, layer.index) for key in layer.inputs}
         expected = self._right_results(first.index, layer.outputs, inputs)
         self._culprit(name, first, (first.index,), len({item.index for item in faulty}) - 1, inputs, expected)
 
@@ -255,8 +255,10 @@ class Explanation:
         report = self._diff.reports[name]
         for item in report.layers:
             layer = next(layer for layer in self._graph.layers if layer.index == item.index)
-            a, b = first.read(item.tensor), second.read(item.tensor)
-            if _same(a, b) or not all(_same(first.read(key), second.read(key)) for key in layer.inputs):
+            a, b = first.read(item.tensor, item.index), second.read(item.tensor, item.index)
+            if _same(a, b) or not all(
+                _same(first.read(key, item.index), second.read(key, item.index)) for key in layer.inputs
+            ):
                 continue
             assert a is not None and b is not None
             gap = noise_between({item.tensor: a}, {item.tensor: b})
@@ -264,7 +266,7 @@ class Explanation:
             self._diff.reports[name] = replace(report, notes=(*report.notes, note))
             if item.threshold is not None and gap > item.threshold.value and report.culprit is None:
                 unstable = replace(item, reason=f"two results for the same inputs, {gap:.3g} apart")
-                inputs = {key: first.read(key) for key in layer.inputs}
+                inputs = {key: first.read(key, item.index) for key in layer.inputs}
                 expected = self._right_results(item.index, layer.outputs, inputs)
                 self._culprit(name, unstable, (item.index,), 0, inputs, expected)
             return

@@ -56,7 +56,7 @@ class Comparison:
             yield layer, self._compare(layer, reference, runtimes)
 
     def _compare(self, layer: Layer, reference: Spool, runtimes: Mapping[str, Spool]) -> list[LayerDiff]:
-        right = {name: reference.read(name) for name in (*layer.inputs, *layer.outputs)}
+        right = {name: reference.read(name, layer.index) for name in (*layer.inputs, *layer.outputs)}
         found: list[LayerDiff] = []
         try:
             with NodeMaths(self.graph, layer, self.context) as maths:
@@ -84,13 +84,13 @@ class _Judge:
 
     def measure(self, runtime: str, spool: Spool) -> list[LayerDiff]:
         """Return one measurement for each tensor that the layer writes and the runtime shows."""
-        inputs = {name: spool.read(name) for name in self._layer.inputs}
+        inputs = {name: spool.read(name, self._layer.index) for name in self._layer.inputs}
         known = {name: array for name, array in inputs.items() if array is not None}
         complete = self._maths is not None and len(known) == len(inputs)
         exact = self._maths.exact(known) if self._maths is not None and complete else {}
         found = []
         for name in self._layer.outputs:
-            value, right = spool.read(name), self._right[name]
+            value, right = spool.read(name, self._layer.index), self._right[name]
             if value is None or right is None:
                 continue
             item = self._total(runtime, name, value, right)

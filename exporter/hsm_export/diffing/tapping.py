@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..runtimes.runtime import RunContext, Runtime
 from ..validation.running import quiet
-from .graph import LayerGraph
+from .graph import Layer, LayerGraph
 from .limits import Limits
 from .spool import Spool
 
@@ -48,17 +48,25 @@ def tap(
     """
     for name, array in feed.items():
         spool.write(name, np.asarray(array))
-    for piece in _pieces(graph, feed, limits.chunk_bytes(8 if runtime.name == "onnx64" else 4)):
+    inner = {name for layer in graph.layers for name in layer.outputs}
+    for run, layers in enumerate(_pieces(graph, feed, limits.chunk_bytes(8 if runtime.name == "onnx64" else 4))):
         limits.check(f"running {runtime.name}")
-        _run_into(spool, runtime, replace(context, model=expose(context.model, graph, piece)), feed)
+        tensors = _tensors(graph, layers)
+        spool.assign((layer.index for layer in layers), run)
+        exposed = replace(context, model=expose(context.model, graph, tensors))
+        _run_into(spool, runtime, exposed, feed, run, inner - set(tensors))
 
 
-def _run_into(spool: Spool, runtime: Runtime, context: RunContext, feed: Mapping[str, Array]) -> None:
-    """Run a runtime and spool its outputs, without a second copy of them in memory."""
+def _run_into(
+    spool: Spool, runtime: Runtime, context: RunContext, feed: Mapping[str, Array], run: int, others: Container[str]
+) -> None:
+    """Run a runtime and spool its outputs but `others`, without a second copy of them in memory."""
     with quiet(), runtime.runner(context) as runner:
         outputs: dict[str, Array] = dict(runner.infer(dict(feed), check_inputs=False))
         for name in list(outputs):
-            spool.write(name, np.asarray(outputs.pop(name)))
+            array = outputs.pop(name)
+            if name not in others:
+                spool.write(name, np.asarray(array), run)
 
 
 def run_once(runtime: Runtime, context: RunContext, feed: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -72,25 +80,34 @@ def run_once(runtime: Runtime, context: RunContext, feed: Mapping[str, Array]) -
 
 def wanted(graph: LayerGraph) -> tuple[str, ...]:
     """Return the tensors that a comparison of layers needs: what layers write, and whatever they read."""
+    return _tensors(graph, graph.layers)
+
+
+def _tensors(graph: LayerGraph, layers: Iterable[Layer]) -> tuple[str, ...]:
     inputs = {value.name for value in graph.model.graph.input}
-    names = (name for layer in graph.layers for name in (*layer.inputs, *layer.outputs))
+    names = (name for layer in layers for name in (*layer.inputs, *layer.outputs))
     return tuple(name for name in dict.fromkeys(names) if name not in inputs)
 
 
-def _pieces(graph: LayerGraph, feed: Mapping[str, Array], limit: int) -> Iterator[list[str]]:
-    """Yield the tensors in runs whose elements (4 bytes each) stay below a number of bytes."""
+def _pieces(graph: LayerGraph, feed: Mapping[str, Array], limit: int) -> Iterator[list[Layer]]:
+    """Yield the layers in runs whose tensors' elements (4 bytes each) stay below a number of bytes."""
     sizes = graph.dimensions(feed)
-    piece: list[str] = []
-    filled = 0
-    for name in wanted(graph):
-        size = graph.elements(name, sizes)
-        needed = 4 * size if size is not None else _UNKNOWN_BYTES
-        if piece and filled + needed > limit:
+    piece: list[Layer] = []
+    held: dict[str, int] = {}
+    for layer in graph.layers:
+        added = {name: _bytes(graph, name, sizes) for name in _tensors(graph, [layer]) if name not in held}
+        if piece and sum(held.values()) + sum(added.values()) > limit:
             yield piece
-            piece, filled = [], 0
-        piece.append(name)
-        filled += needed
+            piece, held = [], {}
+            added = {name: _bytes(graph, name, sizes) for name in _tensors(graph, [layer])}
+        piece.append(layer)
+        held.update(added)
     yield piece
+
+
+def _bytes(graph: LayerGraph, name: str, sizes: Mapping[str, int]) -> int:
+    size = graph.elements(name, sizes)
+    return 4 * size if size is not None else _UNKNOWN_BYTES
 
 
 def single(
