@@ -108,4 +108,4 @@ def test_same_numbers(tmp_path: Path, name: str, precision: str) -> None:
             numbers = native_numbers(language, opened, backend, "decode", [prompt, steps], ROWS, LENGTH, STEPS)
             assert numbers.tobytes() == expected.tobytes(), (language, backend)
     # And they are the right ones, within the bundle's tolerances.
-    run(BUILD / "runtime" / "hsm-run", opened.path, "--self-test", "--backend", "onnxruntime-bodies")
+    run(BUILD / "runtime" / "run" / "hsm-run", opened.path, "--self-test", "--backend", "onnxruntime-bodies")
