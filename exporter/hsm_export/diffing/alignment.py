@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..runtimes.runtime import RunContext
-from ..runtimes.torch_module import TorchModuleRunner
+from ..runtimes.torch_module import TorchModuleRunner, to_array
 from ..runtimes.tracing import watch_operators
 from ..validation.running import quiet
 from .graph import LayerGraph, node_name
@@ -117,10 +117,10 @@ def _watch(runner: Any, units: Sequence[Unit], feed: Mapping[str, Array], spool:
             return
         for position, value in enumerate(arguments):
             if isinstance(value, torch.Tensor):
-                spool.write(unit.argument(position), _array(value))
+                spool.write(unit.argument(position), to_array(value))
         for position, value in enumerate(results):
-            spool.write(unit.result(position), _array(value))
-            spool.write(unit.writes[position], _array(value))
+            spool.write(unit.result(position), to_array(value))
+            spool.write(unit.writes[position], to_array(value))
 
     def on_call(arguments: Sequence[Any], results: list[torch.Tensor]) -> None:
         unit = next(operators, None)
@@ -146,9 +146,3 @@ def _watch(runner: Any, units: Sequence[Unit], feed: Mapping[str, Array], spool:
     for name, array in outputs.items():
         spool.write(name, np.asarray(array))
     return seen
-
-
-def _array(tensor: torch.Tensor) -> Array:
-    tensor = tensor.detach().cpu()
-    result: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return result

@@ -14,6 +14,7 @@ import hsm_models.ops  # noqa: F401  (registers the operators)
 
 from ..opset import OPERATORS
 from ..opset.translation import TORCH_NAMES
+from ..runtimes.torch_module import to_array
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +57,7 @@ def native_results(node: onnx.NodeProto, inputs: Sequence[Array | None], types: 
             return []
         given = [item for item in tensors if item is not None]
         several = _SEVERAL.get(node.op_type, _once)
-        return [[_array(result)] for result in several(given, attributes, way)]
+        return [[to_array(result)] for result in several(given, attributes, way)]
 
 
 def _mixer(operator: str, tensors: Tensors, attributes: Attributes) -> list[list[Array]]:
@@ -71,7 +72,7 @@ def _mixer(operator: str, tensors: Tensors, attributes: Attributes) -> list[list
     for form in forms:
         arguments = [form if name == "form" else given[name] for name in names]
         result = overload(*arguments)
-        results.append([_array(item) for item in (result if isinstance(result, (tuple, list)) else (result,))])
+        results.append([to_array(item) for item in (result if isinstance(result, (tuple, list)) else (result,))])
     return results
 
 
@@ -214,8 +215,3 @@ def _tensor(array: Array, kind: int) -> torch.Tensor:
     # A mapped file cannot be written to, which torch warns of.
     tensor = torch.from_numpy(np.array(array))
     return tensor.to(_TYPES[kind]) if tensor.is_floating_point() and kind in _TYPES else tensor
-
-
-def _array(tensor: torch.Tensor) -> Array:
-    result: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    return result

@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 
 from ..runtimes import get
 from ..runtimes.runtime import RunContext
-from ..validation.measures import EPSILON
+from ..validation.measures import EPSILON, FACTOR, FLOOR
 from ..validation.running import quiet
 from .graph import FLOATS, Layer, LayerGraph
 from .results import Threshold
 
 Array = NDArray[Any]
 
-_FACTOR = 2.0  # times the error of native precision, and times the effect of rounded inputs
-_FLOOR = 4.0  # units in the last place of the largest number
 _ROUNDINGS = 3  # random roundings of the inputs that the condition is estimated from
 _ORDERS = 3  # orders of summation of onnx's evaluator
 # Logits that experts are chosen from: rounding them may change the choice, which is no matter of precision.
@@ -74,10 +72,10 @@ class NodeMaths:
         rounded = [self.exact(self._rounded(inputs, draw)) for draw in range(_ROUNDINGS)]
         thresholds = {}
         for name in self._layer.outputs:
-            native = _FACTOR * max((_distance(result[name], exact[name]) for result in natives), default=0.0)
-            condition = _FACTOR * max(_distance(result[name], exact[name]) for result in rounded)
+            native = FACTOR * max((_distance(result[name], exact[name]) for result in natives), default=0.0)
+            condition = FACTOR * max(_distance(result[name], exact[name]) for result in rounded)
             finite = np.abs(exact[name][np.isfinite(exact[name])])
-            floor = _FLOOR * EPSILON[self._graph.precision(name)] * float(finite.max(initial=0.0))
+            floor = FLOOR * EPSILON[self._graph.precision(name)] * float(finite.max(initial=0.0))
             thresholds[name] = Threshold(max(native, condition, floor), native, native_by, condition, floor)
         return thresholds
 

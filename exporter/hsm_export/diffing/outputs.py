@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..runtimes.routing import LOGITS_SUFFIX
 from ..validation.api import Truth
 from ..validation.judging import Judge
-from ..validation.measures import EPSILON
+from ..validation.measures import EPSILON, FACTOR, FLOOR
 from ..validation.model_file import ModelFile
 from ..validation.reference import Bar
 from ..validation.results import Comparison
@@ -23,8 +23,6 @@ from .metrics import ClassifierTally, LanguageTally, scored_output
 from .results import OutputDiff, RuntimeDiff, Threshold
 
 Array = NDArray[Any]
-
-_FACTOR, _FLOOR = 2.0, 4.0
 
 
 class OutputJudge(Judge):
@@ -104,8 +102,8 @@ class OutputJudge(Judge):
         if value.shape != bar.reference.shape:
             measured = replace(measured, max_abs=float("inf"))
         forced = ", its own experts" if iteration.mode == FREE and self._routing_outputs else ""
-        floor = _FLOOR * EPSILON[self._file.precision] * measured.scale
-        native = _FACTOR * bar.native_error
+        floor = FLOOR * EPSILON[self._file.precision] * measured.scale
+        native = FACTOR * bar.native_error
         return OutputDiff(
             runtime=self._runtime,
             output=comparison.output,

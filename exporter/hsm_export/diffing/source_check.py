@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..runtimes import get
 from ..runtimes.runtime import RunContext
-from ..validation.measures import EPSILON
+from ..validation.measures import EPSILON, FACTOR, FLOOR
 from .alignment import Unit
 from .graph import LayerGraph
 from .limits import Limits
@@ -22,7 +22,6 @@ from .tapping import single
 
 Array = NDArray[Any]
 
-_FACTOR, _FLOOR = 2.0, 4.0
 _ROUNDINGS = 2
 
 
@@ -90,11 +89,11 @@ class SourceCheck:
             value = exact[name].reshape(right.shape)
             precision = self._precision(unit)
             measured = errors(value, right, None, precision)
-            floor = _FLOOR * EPSILON[precision] * measured.scale
-            condition = _FACTOR * max(_distance(item[name], exact[name]) for item in rounded)
+            floor = FLOOR * EPSILON[precision] * measured.scale
+            condition = FACTOR * max(_distance(item[name], exact[name]) for item in rounded)
             native = 0.0
             if measured.max_abs > max(floor, condition):
-                native = _FACTOR * self._native(unit, position, right)
+                native = FACTOR * self._native(unit, position, right)
             threshold = Threshold(max(floor, condition, native), native, "torch" if native else "", condition, floor)
             yield self._layer(unit, name, right, measured, threshold)
 

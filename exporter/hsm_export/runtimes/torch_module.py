@@ -69,10 +69,10 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
             result, calls = _call(self._module, inputs, forced)
         self.inference_time = time.perf_counter() - start
         tensors = [result] if isinstance(result, torch.Tensor) else list(result)
-        outputs = OrderedDict((name, _array(tensor)) for name, tensor in zip(self._names(), tensors, strict=True))
+        outputs = OrderedDict((name, to_array(tensor)) for name, tensor in zip(self._names(), tensors, strict=True))
         outputs.update(_routing_outputs(routed, calls))
         for node, results in zip(traced, operators, strict=True):
-            outputs.update(zip(node.outputs, map(_array, results), strict=True))
+            outputs.update(zip(node.outputs, map(to_array, results), strict=True))
         return outputs
 
     def _names(self) -> list[str]:
@@ -130,10 +130,11 @@ def _routing_outputs(routed: tuple[RoutedNode, ...], calls: list[torch.Tensor]) 
             f"the PyTorch model chose experts {len(calls)} times, the ONNX file does so {len(routed)} times: "
             "they are not the same model"
         )
-    return {node.logits: _array(logits) for node, logits in zip(routed, calls, strict=True)}
+    return {node.logits: to_array(logits) for node, logits in zip(routed, calls, strict=True)}
 
 
-def _array(tensor: torch.Tensor) -> Any:
+def to_array(tensor: torch.Tensor) -> Any:
+    """Return a tensor as an array; bfloat16 as float32 of the same values."""
     tensor = tensor.detach().cpu()
     # NumPy has no bfloat16 of its own; float32 holds every bfloat16 exactly.
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

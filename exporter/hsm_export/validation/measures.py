@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 EPSILON = {"fp32": 2.0**-23, "fp16": 2.0**-10, "bf16": 2.0**-7}
-_FLOOR = 4.0  # units in the last place of the tensor's largest number
-_FACTOR = 2.0  # times the error that PyTorch makes in the same precision
+FLOOR = 4.0  # units in the last place of the tensor's largest number
+FACTOR = 2.0  # times the error that PyTorch makes in the same precision
 
 Array = NDArray[Any]
 
@@ -55,7 +55,7 @@ def measure(value: Array, reference: Array, comparable: NDArray[np.bool_]) -> Er
 def tolerance(native_error: float, reference: Array, comparable: NDArray[np.bool_], precision: str) -> float:
     """Return the largest error allowed: twice native precision's own, at least 4 eps(T) max|reference|."""
     scale = largest(reference, comparable)
-    return max(_FACTOR * native_error, _FLOOR * EPSILON[precision] * scale)
+    return max(FACTOR * native_error, FLOOR * EPSILON[precision] * scale)
 
 
 def largest(reference: Array, comparable: NDArray[np.bool_]) -> float:
