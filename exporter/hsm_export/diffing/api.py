@@ -303,7 +303,9 @@ class Diff:
         runs = results[0][1]
         noise = None
         if len(runs) > len(self.truth.feeds):
-            noise = noise_between(dict(runs[-2].items()), dict(runs[-1].items()))
+            bars = self.truth.bars[self.truth.iterations[-1].case]
+            counted = {name: bar.comparable for name, bar in bars.items()}
+            noise = noise_between(dict(runs[-2].items()), dict(runs[-1].items()), counted)
         kept = RunResults()
         kept.append((runtime.name, list(runs[: len(self.truth.feeds)])))
         judge = OutputJudge(runtime.name, self.setup.file, self.feeds.items, self.truth, self.setup.context.routed)

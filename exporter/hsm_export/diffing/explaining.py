@@ -225,7 +225,9 @@ class Explanation:
             return native[0]
 
         self._units = record(self._context, "fp64", self._graph, self._feed(), source)
-        check = SourceCheck(self._graph, self._context, diff.layer_case, in_native_precision)
+        check = SourceCheck(
+            self._graph, self._context, diff.layer_case, in_native_precision, self._feed().get("lengths")
+        )
         layers = list(check.layers(self._units, source, diff.limits))
         guilty = {id(item) for item in innermost(layers, self._units)}
         first = next((item for item in layers if id(item) in guilty), None)
@@ -261,7 +263,10 @@ class Explanation:
             ):
                 continue
             assert a is not None and b is not None
-            gap = noise_between({item.tensor: a}, {item.tensor: b})
+            counted = self._graph.specified(item.tensor, a, self._feed().get("lengths"))
+            gap = noise_between({item.tensor: a}, {item.tensor: b}, {item.tensor: counted})
+            if gap == 0:
+                continue
             note = f"{item.node} ({item.operator}) gives two results for the same inputs, up to {gap:.3g} apart"
             self._diff.reports[name] = replace(report, notes=(*report.notes, note))
             if item.threshold is not None and gap > item.threshold.value and report.culprit is None:

@@ -112,6 +112,24 @@ class LayerGraph:
             count *= size
         return count
 
+    def specified(self, tensor: str, array: NDArray[Any], lengths: NDArray[Any] | None) -> NDArray[np.bool_] | None:
+        """Return which elements mean something: (B,T,…) tensors are unspecified beyond a row's length; None for all.
+
+        Args:
+            tensor: its name.
+            array: its numbers.
+            lengths: (B) valid tokens of each row; None when all are.
+        """
+        if lengths is None or array.ndim < 3 or array.shape[0] != len(lengths):
+            return None
+        dims = self.info(tensor).type.tensor_type.shape.dim
+        if len(dims) > 1 and dims[1].HasField("dim_value"):
+            return None  # heads, not tokens
+        if array.shape[1] < int(lengths.max()):
+            return None
+        valid = np.arange(array.shape[1])[None, :] < lengths[:, None]
+        return np.broadcast_to(valid.reshape(valid.shape + (1,) * (array.ndim - 2)), array.shape)
+
     def constants(self, index: int, folder: Path) -> dict[str, NDArray[Any]]:
         """Return the values of a node's inputs that depend on weights alone.
 

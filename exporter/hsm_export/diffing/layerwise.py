@@ -59,7 +59,7 @@ class Comparison:
         right = {name: reference.read(name, layer.index) for name in (*layer.inputs, *layer.outputs)}
         found: list[LayerDiff] = []
         try:
-            with NodeMaths(self.graph, layer, self.context) as maths:
+            with NodeMaths(self.graph, layer, self.context, self.lengths) as maths:
                 judge = _Judge(self, layer, right, maths)
                 for name, spool in runtimes.items():
                     found += judge.measure(name, spool)
@@ -181,16 +181,7 @@ class _Judge:
 
     def _comparable(self, name: str, array: Array) -> NDArray[np.bool_] | None:
         """Leave out tokens beyond a row's length: (B,T,…) tensors have them at these places."""
-        lengths = self._comparison.lengths
-        if lengths is None or array.ndim < 3 or array.shape[0] != len(lengths):
-            return None
-        dims = self._graph.info(name).type.tensor_type.shape.dim
-        if len(dims) > 1 and dims[1].HasField("dim_value"):
-            return None  # heads, not tokens
-        valid = np.arange(array.shape[1])[None, :] < lengths[:, None]
-        if not valid.any(1).all() or array.shape[1] < int(lengths.max()):
-            return None
-        return np.broadcast_to(valid.reshape(valid.shape + (1,) * (array.ndim - 2)), array.shape)
+        return self._graph.specified(name, array, self._comparison.lengths)
 
 
 def _reason(own: float, threshold: Threshold) -> str | None:

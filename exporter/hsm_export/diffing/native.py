@@ -73,7 +73,29 @@ def _mixer(operator: str, tensors: Tensors, attributes: Attributes) -> list[list
         arguments = [form if name == "form" else given[name] for name in names]
         result = overload(*arguments)
         results.append([to_array(item) for item in (result if isinstance(result, (tuple, list)) else (result,))])
+    if operator.startswith("Expert"):
+        results.append([to_array(_experts_one_by_one(operator, torch.from_numpy(results[0][0]), tensors, attributes))])
     return results
+
+
+def _experts_one_by_one(operator: str, plain: torch.Tensor, tensors: Tensors, attributes: Attributes) -> torch.Tensor:
+    """Return an expert operator's result with the terms of some tokens' products added one after the other."""
+    x, logits, weight = tensors
+    heads, experts = logits.shape[2:]
+    tokens = max(1, min(x.shape[1], _SEQUENTIAL // max(1, heads * experts * weight.shape[-1])))
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    part, scores = x[:1, :tokens].to(wide), logits[:1, :tokens]
+    per_head = part if operator == "ExpertMatMulSum" else part[:, :, None].expand(-1, -1, heads, -1)
+    left, right = per_head.numpy(), weight.to(wide).numpy()
+    total = np.zeros((1, tokens, heads, experts, weight.shape[-1]), left.dtype)
+    for term in range(weight.shape[2]):
+        total += left[:, :, :, None, term, None] * right[:, :, term]
+    chosen = torch.argsort(-scores, dim=-1, stable=True)[..., : attributes["k"]]
+    gates = torch.zeros_like(scores).scatter(-1, chosen, torch.sigmoid(scores.gather(-1, chosen))).to(wide)
+    mixed = (gates[..., None] * torch.from_numpy(total)).sum(-2)
+    result = plain.clone()
+    result[:1, :tokens] = (mixed.sum(2) if operator == "ExpertMatMulSum" else mixed).to(x.dtype).to(plain.dtype)
+    return result
 
 
 def _once(tensors: Tensors, attributes: Attributes, way: Way) -> list[torch.Tensor]:

@@ -34,9 +34,11 @@ class NodeMaths:
         graph: the file's graph.
         layer: which node.
         context: the run context of the file.
+        lengths: (B) valid tokens of each row; None when all are.
     """
 
-    def __init__(self, graph: LayerGraph, layer: Layer, context: RunContext) -> None:
+    def __init__(self, graph: LayerGraph, layer: Layer, context: RunContext, lengths: Array | None = None) -> None:
+        self._lengths = lengths
         self._graph = graph
         self._layer = layer
         self._node: onnx.NodeProto = graph.model.graph.node[layer.index]
@@ -72,9 +74,11 @@ class NodeMaths:
         rounded = [self.exact(self._rounded(inputs, draw)) for draw in range(_ROUNDINGS)]
         thresholds = {}
         for name in self._layer.outputs:
-            native = FACTOR * max((_distance(result[name], exact[name]) for result in natives), default=0.0)
-            condition = FACTOR * max(_distance(result[name], exact[name]) for result in rounded)
-            finite = np.abs(exact[name][np.isfinite(exact[name])])
+            counted = self._graph.specified(name, exact[name], self._lengths)
+            right = exact[name] if counted is None else np.where(counted, exact[name], np.nan)
+            native = FACTOR * max((_distance(result[name], right) for result in natives), default=0.0)
+            condition = FACTOR * max(_distance(result[name], right) for result in rounded)
+            finite = np.abs(right[np.isfinite(right)])
             floor = FLOOR * EPSILON[self._graph.precision(name)] * float(finite.max(initial=0.0))
             thresholds[name] = Threshold(max(native, condition, floor), native, native_by, condition, floor)
         return thresholds

@@ -125,13 +125,25 @@ def describe(item: OutputDiff) -> str:
     )
 
 
-def noise_between(first: Mapping[str, Array], second: Mapping[str, Array]) -> float:
-    """Return the largest difference between two runs on the same inputs; infinite where one is not a number."""
+def noise_between(
+    first: Mapping[str, Array],
+    second: Mapping[str, Array],
+    counted: Mapping[str, NDArray[np.bool_] | None] | None = None,
+) -> float:
+    """Return the largest difference between two runs on the same inputs; infinite where one is not a number.
+
+    Args:
+        first, second: tensors by name.
+        counted: which elements mean something; None, or no entry, for all.
+    """
     largest = 0.0
     for name, array in first.items():
         a, b = np.asarray(array), np.asarray(second[name])
         if a.shape != b.shape:
             return float("inf")
+        mask = (counted or {}).get(name)
+        if mask is not None:
+            a, b = a[mask], b[mask]
         if a.dtype.kind in "fV" and not np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
             with np.errstate(invalid="ignore"):
                 gaps = np.abs(a.astype(np.float64) - b.astype(np.float64))

@@ -34,12 +34,14 @@ class SourceCheck:
         context: its run context, with the source.
         case: name of the inputs.
         native: returns the source's tensors in the file's precision; called only where weights were rounded.
+        lengths: (B) valid tokens of each row; None when all are.
     """
 
     graph: LayerGraph
     context: RunContext
     case: str
     native: Callable[[], Spool]
+    lengths: Array | None = None
 
     def layers(self, units: Iterable[Unit], source: Spool, limits: Limits) -> Iterator[LayerDiff]:
         """Yield a measurement of every unit whose inputs are known: the file's maths in float64 on the source's inputs.
@@ -88,7 +90,8 @@ class SourceCheck:
                 continue
             value = exact[name].reshape(right.shape)
             precision = self._precision(unit)
-            measured = errors(value, right, None, precision)
+            counted = self.graph.specified(name, right, self.lengths)
+            measured = errors(value, right, counted, precision)
             floor = FLOOR * EPSILON[precision] * measured.scale
             condition = FACTOR * max(_distance(item[name], exact[name]) for item in rounded)
             native = 0.0
