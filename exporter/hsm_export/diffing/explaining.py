@@ -247,7 +247,7 @@ class Explanation:
         if name == FILE or not faulty or spool is None:
             return
         first = min(faulty, key=lambda item: item.index)
-        layer = next(layer for layer in self._graph.layers if layer.index == first.index)
+        layer = self._graph.layer_at[first.index]
         inputs = {key: spool.read(key, layer.index) for key in layer.inputs}
         expected = self._right_results(first.index, layer.outputs, inputs)
         self._culprit(name, first, (first.index,), len({item.index for item in faulty}) - 1, inputs, expected)
@@ -256,7 +256,7 @@ class Explanation:
         """Name the first node that gives two results for the same inputs; at fault when they differ too much."""
         report = self._diff.reports[name]
         for item in report.layers:
-            layer = next(layer for layer in self._graph.layers if layer.index == item.index)
+            layer = self._graph.layer_at[item.index]
             a, b = first.read(item.tensor, item.index), second.read(item.tensor, item.index)
             if _same(a, b) or not all(
                 _same(first.read(key, item.index), second.read(key, item.index)) for key in layer.inputs
@@ -293,9 +293,8 @@ class Explanation:
     ) -> None:
         """Name a node, and write it out where that was asked for."""
         node = self._graph.model.graph.node[indices[-1]]
-        layers = {layer.index: layer for layer in self._graph.layers}
         known = {key: array for key, array in (inputs or {}).items() if array is not None}
-        attributes = layers[indices[-1]].attributes if len(indices) == 1 and indices[-1] in layers else {}
+        attributes = self._graph.layer_at[indices[0]].attributes if len(indices) == 1 else {}
         culprit = Culprit(
             runtime=runtime,
             layer=item,

@@ -67,6 +67,7 @@ class LayerGraph:
                 self._varying.update(name for name in node.output if name)
                 layers.append(self._layer(index, node, reads))
         self.layers = tuple(layers)
+        self.layer_at = {layer.index: layer for layer in layers}
 
     @cached_property
     def readers(self) -> dict[str, tuple[int, ...]]:

@@ -123,7 +123,7 @@ class NodeMaths:
         types = [self._graph.types.get(name, onnx.TensorProto.FLOAT) for name in node.input]
         try:
             ways = native_results(node, arrays, types)
-        except (RuntimeError, NotImplementedError, KeyError, ValueError, TypeError, IndexError):
+        except (RuntimeError, KeyError, ValueError, TypeError, IndexError):
             return []  # not an operator, type or shape that PyTorch takes as ONNX means it
         outputs = [name for name in node.output if name]
         found = [dict(zip(outputs, way, strict=False)) for way in ways]
