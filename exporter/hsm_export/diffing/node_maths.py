@@ -18,6 +18,8 @@ from .graph import FLOATS, Layer, LayerGraph
 from .results import Threshold
 
 Array = NDArray[Any]
+# Results of the node in its own precision by tensor name, and the numbers that they stand for.
+Native = tuple[Mapping[str, Array], Mapping[str, Array]]
 
 _ROUNDINGS = 3  # random roundings of the inputs that the condition is estimated from
 _ORDERS = 3  # orders of summation of onnx's evaluator
@@ -70,15 +72,15 @@ class NodeMaths:
             inputs: what the node reads.
             exact: its results in float64 on them.
         """
-        native_by, natives = self._natives(inputs)
+        native_by, natives = self._natives(inputs, exact)
         rounded = [self.exact(self._rounded(inputs, draw)) for draw in range(_ROUNDINGS)]
         thresholds = {}
         for name in self._layer.outputs:
             counted = self._graph.specified(name, exact[name], self._lengths)
-            right = exact[name] if counted is None else np.where(counted, exact[name], np.nan)
-            native = FACTOR * max((_distance(result[name], right) for result in natives), default=0.0)
-            condition = FACTOR * max(_distance(result[name], right) for result in rounded)
-            finite = np.abs(right[np.isfinite(right)])
+            native = FACTOR * max((_distance(own[name], of[name], counted) for own, of in natives), default=0.0)
+            condition = FACTOR * max(_distance(result[name], exact[name], counted) for result in rounded)
+            meant = exact[name] if counted is None else exact[name][counted]
+            finite = np.abs(meant[np.isfinite(meant)])
             floor = FLOOR * EPSILON[self._graph.precision(name)] * float(finite.max(initial=0.0))
             thresholds[name] = Threshold(max(native, condition, floor), native, native_by, condition, floor)
         return thresholds
@@ -100,19 +102,23 @@ class NodeMaths:
         expert = self._layer.domain == "hsm" and self._layer.operator.startswith("Expert")
         return expert and name == self._node.input[_ROUTING_INPUT]
 
-    def _natives(self, inputs: Mapping[str, Array]) -> tuple[str, list[dict[str, Array]]]:
-        """Return who can run the node in its own precision, and its results in each way to round."""
-        by, results = "", self._torch(inputs)
+    def _natives(self, inputs: Mapping[str, Array], exact: Mapping[str, Array]) -> tuple[str, list[Native]]:
+        """Return who can run the node in its own precision, and its results in each way to round.
+
+        PyTorch's operators of domain `hsm` are held to themselves in float64, not to the function body: where a body is
+        wrong, the difference is a fault and no rounding.
+        """
+        by, results = "", self._torch(inputs, exact)
         if results:
             by = "torch"
         work = sum(np.size(array) for array in inputs.values())
         if (not results or self._layer.domain == "hsm") and work <= _EVALUATOR_ELEMENTS:
             found = self._evaluator(inputs)
-            results += found
+            results += [(own, exact) for own in found]
             by = by or ("onnx-reference" if found else "")
         return by, results
 
-    def _torch(self, inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
+    def _torch(self, inputs: Mapping[str, Array], exact: Mapping[str, Array]) -> list[Native]:
         from .native import native_results
 
         node = self._node
@@ -121,16 +127,16 @@ class NodeMaths:
         constants = self._graph.constants(self._layer.index, self._context.folder)
         arrays = [None if not name else inputs[name] if name in inputs else constants[name] for name in node.input]
         types = [self._graph.types.get(name, onnx.TensorProto.FLOAT) for name in node.input]
+        doubles = [onnx.TensorProto.DOUBLE if kind in FLOATS else kind for kind in types]
         try:
             ways = native_results(node, arrays, types)
+            precise = native_results(node, arrays, doubles)[0] if node.domain == "hsm" else None
         except (RuntimeError, KeyError, ValueError, TypeError, IndexError):
             return []  # not an operator, type or shape that PyTorch takes as ONNX means it
         outputs = [name for name in node.output if name]
-        found = [dict(zip(outputs, way, strict=False)) for way in ways]
-        return [{name: way[name] for name in self._layer.outputs} for way in found if self._fits(way)]
-
-    def _fits(self, way: Mapping[str, Array]) -> bool:
-        return all(name in way for name in self._layer.outputs)
+        of = exact if precise is None else dict(zip(outputs, precise, strict=True))
+        # What a standard operator returns besides its first result, PyTorch's lacks.
+        return [(dict(zip(outputs, way, strict=True)), of) for way in ways if len(way) == len(outputs)]
 
     def _evaluator(self, inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
         """Run onnx's own evaluator with the terms of products in several orders."""
@@ -151,10 +157,11 @@ class NodeMaths:
         return np.asarray(array).astype(onnx.helper.tensor_dtype_to_np_dtype(kind)) if kind in FLOATS else array
 
 
-def _distance(value: Array, exact: Array) -> float:
-    """Return the largest difference of finite numbers; infinite ones are judged apart."""
+def _distance(value: Array, exact: Array, counted: NDArray[np.bool_] | None) -> float:
+    """Return the largest difference of finite numbers that are counted; infinite ones are judged apart."""
     if value.shape != exact.shape:
         return 0.0
     with np.errstate(all="ignore"):
         error = np.abs(np.asarray(value, np.float64) - exact)
+    error = error if counted is None else error[counted]
     return float(error[np.isfinite(error)].max(initial=0.0))

@@ -13,6 +13,7 @@ from tests.exporter.diffing.plain_models import NODE, chain, context, model, row
 from hsm_export.diffing.graph import LayerGraph
 from hsm_export.diffing.node_maths import NodeMaths
 from hsm_export.diffing.results import Threshold
+from hsm_export.opset import functions_for, make_node
 
 EPS32 = 2.0**-23
 
@@ -95,3 +96,26 @@ def test_an_operator_that_torch_lacks_is_measured_by_onnx(tmp_path: Path) -> Non
 def test_the_threshold_says_which_term_decided() -> None:
     assert Threshold(3.0, 1.0, "torch", 3.0, 2.0).source == "condition"
     assert Threshold(3.0, 3.0, "torch", 1.0, 2.0).source == "native"
+
+
+def test_a_wrong_body_does_not_allow_for_itself(tmp_path: Path) -> None:
+    """Native error is PyTorch's against itself in float64: a body that differs from it is at fault, not imprecise."""
+    node = make_node("TokenShift", ["x"], ["y"], shifts=[1, 2])
+    value = onnx.helper.make_tensor_value_info
+    borders = [value(name, onnx.TensorProto.FLOAT, [2, 5, 4]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([node], "shift", borders[:1], borders[1:])
+    imports = [onnx.helper.make_opsetid("", 21), onnx.helper.make_opsetid("hsm", 1)]
+    proto = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
+    (body,) = functions_for(proto)
+    result = body.output[0]
+    body.output[0] = "negated"
+    body.node.append(onnx.helper.make_node("Neg", [result], ["negated"]))
+    proto.functions.append(body)
+    feed = {"x": np.random.default_rng(0).standard_normal((2, 5, 4)).astype(np.float32)}
+    layers = LayerGraph(proto)
+    with NodeMaths(layers, layers.layers[0], context(proto, tmp_path)) as maths:
+        exact = maths.exact(feed)
+        allowed = maths.thresholds(feed, exact)["y"]
+    assert exact["y"][0, 2, 0] == -feed["x"][0, 1, 0]
+    assert allowed.native == 0
+    assert allowed.value < 1e-5
