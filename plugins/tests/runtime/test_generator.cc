@@ -15,7 +15,7 @@
 #include "runtime/sampling.h"
 #include "runtime/session.h"
 #include "tests/runtime/allocations.h"
-#include "tests/runtime/bundle_writer.h"
+#include "tests/runtime/onnxruntime_test.h"
 
 namespace hsm::testing {
 namespace {
@@ -24,16 +24,8 @@ using namespace hsm_runtime;  // NOLINT: the whole public interface is under tes
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-class GeneratorTest : public ::testing::Test {
+class GeneratorTest : public OnnxRuntimeTest {
  protected:
-  void SetUp() override {
-    const char* library = std::getenv("HSM_TEST_ONNXRUNTIME");
-    if (library == nullptr) GTEST_SKIP() << "HSM_TEST_ONNXRUNTIME names no libonnxruntime.so";
-    options_.onnxruntime_library = library;
-    options_.backends = {Backend::kOnnxRuntimeBodies};
-    options_.threads = 1;
-  }
-
   Session session(const std::string& kind = "ring") {
     const Result<Bundle> bundle = Bundle::open(write_counting_bundle(folder_, kind));
     EXPECT_TRUE(bundle.ok()) << bundle.status().message();
@@ -47,9 +39,6 @@ class GeneratorTest : public ::testing::Test {
     EXPECT_TRUE(made.ok()) << made.status().message();
     return *std::move(made);
   }
-
-  TemporaryFolder folder_;
-  SessionOptions options_;
 };
 
 using Tokens = std::vector<std::int64_t>;

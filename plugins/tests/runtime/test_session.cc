@@ -11,15 +11,7 @@
 #include <vector>
 
 #include "hsm_runtime/session.h"
-#include "tests/runtime/bundle_writer.h"
-
-#if defined(__SANITIZE_THREAD__)
-// ONNX Runtime is not instrumented, so ThreadSanitizer cannot see its atomics and reports races inside it.
-extern "C" __attribute__((visibility("default"))) const char* __tsan_default_suppressions() {
-  return "called_from_lib:libonnxruntime.so\n";
-}
-extern "C" __attribute__((visibility("default"))) const char* __tsan_default_options() { return "report_mutex_bugs=0"; }
-#endif
+#include "tests/runtime/onnxruntime_test.h"
 
 namespace hsm::testing {
 namespace {
@@ -28,26 +20,13 @@ using namespace hsm_runtime;  // NOLINT: the whole public interface is under tes
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-class SessionTest : public ::testing::Test {
+class SessionTest : public DoublingTest {
  protected:
-  void SetUp() override {
-    const char* library = std::getenv("HSM_TEST_ONNXRUNTIME");
-    if (library == nullptr) GTEST_SKIP() << "HSM_TEST_ONNXRUNTIME names no libonnxruntime.so";
-    options_.onnxruntime_library = library;
-    options_.backends = {Backend::kOnnxRuntimeBodies};
-    options_.threads = 1;
-    bundle_.emplace(*Bundle::open(write_good_bundle(folder_)));
-  }
-
   Session session() {
     Result<Session> session = Session::open(*bundle_, Part::kModel, options_);
     EXPECT_TRUE(session.ok()) << session.status().message();
     return *session;
   }
-
-  TemporaryFolder folder_;
-  SessionOptions options_;
-  std::optional<Bundle> bundle_;
 };
 
 template <typename T>

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "hsm_runtime/session.h"
-#include "tests/runtime/bundle_writer.h"
+#include "tests/runtime/onnxruntime_test.h"
 
 namespace hsm::testing {
 namespace {
@@ -17,20 +17,9 @@ namespace {
 using namespace hsm_runtime;  // NOLINT: the whole public interface is under test
 using ::testing::HasSubstr;
 
-class CudaProviderTest : public ::testing::Test {
+class CudaProviderTest : public DoublingTest {
  protected:
-  void SetUp() override {
-    const char* library = std::getenv("HSM_TEST_ONNXRUNTIME");
-    if (library == nullptr) GTEST_SKIP() << "HSM_TEST_ONNXRUNTIME names no libonnxruntime.so";
-    options_.onnxruntime_library = library;
-    options_.backends = {Backend::kOnnxRuntimeCuda};
-    options_.threads = 1;
-    bundle_.emplace(*Bundle::open(write_good_bundle(folder_)));
-  }
-
-  TemporaryFolder folder_;
-  SessionOptions options_;
-  std::optional<Bundle> bundle_;
+  CudaProviderTest() { options_.backends = {Backend::kOnnxRuntimeCuda}; }
 };
 
 TEST_F(CudaProviderTest, SaysWhyItIsNotThere) {
