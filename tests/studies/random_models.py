@@ -19,8 +19,8 @@ from tests.exporter.validation.families import FAMILIES, random_config
 from tests.studies.plain_graphs import write_plain
 
 from hsm_export import export
-from hsm_export.diffing.decoding_feeds import decoding_cases
-from hsm_export.diffing.tapping import run_once
+from hsm_export.diffing.inputs.decoding import decoding_cases
+from hsm_export.diffing.layers.tapping import run_once
 from hsm_export.exporting import assembling
 from hsm_export.exporting.assembling import FloatGraph
 from hsm_export.runtimes import get

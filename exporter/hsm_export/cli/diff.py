@@ -141,7 +141,7 @@ def _with_plan(result: DiffResult, options: dict[str, Any], progress: Callable[[
         raise UsageError(
             "a precision plan needs an fp16 or bf16 file and its source", "export --precision fp16, add --against"
         )
-    from ..diffing.precision_plan import plan_precision
+    from ..diffing.precision.planning import plan_precision
 
     plan = plan_precision(
         options["against"], result.precision, options["target_error"], progress=lambda phase: progress(f"plan: {phase}")

@@ -36,8 +36,8 @@ def compare_files(
         UsageError: options that belong to the diff of one file.
         NumbersDifferError: the outputs differ by more than rounding.
     """
-    from ..diffing.files_diff import diff_files
-    from ..diffing.structure_rendering import render_structure, structure_markdown
+    from ..diffing.files.api import diff_files
+    from ..diffing.files.rendering import render_structure, structure_markdown
     from ..errors import NumbersDifferError, UsageError
     from ..files import atomic_path
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .api import DiffOptions, diff
-from .files_diff import diff_files
-from .precision_plan import plan_precision
+from .files.api import diff_files
+from .precision.planning import plan_precision
 
 __all__ = ["DiffOptions", "diff", "diff_files", "plan_precision"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..validation.model_file import ModelFile
     from ..validation.planning import Plan
     from ..validation.sources import Source
-    from .feeds import Feeds
+    from .inputs.feeds import Feeds
 
 Progress = Callable[[str], None]
 
@@ -200,7 +200,7 @@ class Diff:
     def measure(self, inputs: Any, shapes: Any, tokenizer: Any) -> None:
         """Run everything; what a cap cuts off is noted."""
         from ..validation.api import Validation
-        from .feeds import open_feeds
+        from .inputs.feeds import open_feeds
 
         setup = self.setup
         self.feeds: Feeds = open_feeds(
@@ -248,7 +248,7 @@ class Diff:
 
     def _call_reference(self, feed: Mapping[str, Any]) -> Mapping[str, Any]:
         from ..runtimes.routing import free_mask
-        from .tapping import run_once
+        from .layers.tapping import run_once
 
         masks = {node.mask: free_mask() for node in self.setup.context.routed}
         return run_once(self.setup.plan.arbiter, self.setup.context, {**feed, **masks})
@@ -358,7 +358,7 @@ class Diff:
             )
         own = self.reports.get("onnx64")
         if is_other or (own is not None and own.verdict == "differs"):
-            from .source_weights import changed_weights, sentence
+            from .layers.source_weights import changed_weights, sentence
 
             changed, compared = changed_weights(self.setup.context)
             if changed:

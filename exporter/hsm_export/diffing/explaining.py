@@ -12,18 +12,18 @@ import numpy as np
 
 from ..errors import HsmExportError
 from ..runtimes import get
-from .graph import LayerGraph
-from .layerwise import Comparison
+from .layers.graph import LayerGraph
+from .layers.layerwise import Comparison
+from .layers.spool import Spool
+from .layers.tapping import run_once, tap
 from .outputs import noise_between
 from .repro import write_repro
 from .results import Culprit, LayerDiff, OutputDiff, RuntimeDiff
-from .spool import Spool
-from .tapping import run_once, tap
 
 if TYPE_CHECKING:
     from ..runtimes.runtime import Runtime
-    from .alignment import Unit
     from .api import Diff
+    from .layers.alignment import Unit
 
 FILE = "onnx64"  # the file itself, in float64
 
@@ -94,7 +94,7 @@ class Explanation:
             good, bad: the ways.
             is_good_right: whether the good way's output is the reference's; else it is its own reference.
         """
-        from .bisecting import bisect
+        from .bisection.bisecting import bisect
 
         diff = self._diff
         worst = self._first_failing(bad)
@@ -127,8 +127,8 @@ class Explanation:
 
     def generate(self, steps: int) -> None:
         """Generate greedily in every runtime of a language model, and see where the text parts."""
-        from .feeds import prompt_of
         from .generating import PROMPT, generate
+        from .inputs.feeds import prompt_of
         from .metrics import scored_output, with_generation
 
         diff = self._diff
@@ -189,7 +189,7 @@ class Explanation:
         return spool
 
     def _source_spool(self, target: Path) -> Spool:
-        from .alignment import record
+        from .layers.alignment import record
 
         spool = Spool(target)
         record(self._context, self._context.precision, self._graph, self._feed(), spool)
@@ -211,8 +211,8 @@ class Explanation:
 
     def _source_layers(self, folder: Path) -> list[LayerDiff]:
         """Hold the file's maths to the source's, unit by unit."""
-        from .alignment import record
-        from .source_check import SourceCheck, innermost
+        from .layers.alignment import record
+        from .layers.source_check import SourceCheck, innermost
 
         diff = self._diff
         diff.progress("holding the file to its source")
@@ -277,7 +277,7 @@ class Explanation:
             return
 
     def _right_results(self, index: int, outputs: tuple[str, ...], inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        from .tapping import single
+        from .layers.tapping import single
 
         known = {key: array for key, array in inputs.items() if array is not None}
         return single(get(FILE), self._context, self._graph.extract([index], outputs), known)

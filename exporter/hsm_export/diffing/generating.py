@@ -62,7 +62,7 @@ def generate(
 def _full_passes(
     file: ModelFile, runtime: Runtime, context: RunContext, prompt: Array, steps: int, until: Generation | None
 ) -> Generation:
-    from .feeds import longest_sequence
+    from .inputs.feeds import longest_sequence
     from .metrics import scored_output
 
     _, output = scored_output(file)
@@ -84,7 +84,7 @@ def _full_passes(
 def _whole_feed(file: ModelFile, context: RunContext, sequence: list[int]) -> dict[str, Any]:
     """Return the inputs of one pass over a sequence; a causal model does not see what is padded on the right."""
     from ..runtimes.routing import free_mask
-    from .feeds import token_input
+    from .inputs.feeds import token_input
 
     spec = token_input(file)
     assert spec is not None

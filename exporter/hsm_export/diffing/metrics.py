@@ -30,7 +30,7 @@ def scored_output(file: ModelFile) -> tuple[str, str]:
     A plain ONNX file is a language model where an output has a number for every row of the table that its tokens
     look up, and a classifier where its only output is (B,C).
     """
-    from .feeds import token_input
+    from .inputs.feeds import token_input
 
     outputs = {value.name: value.type.tensor_type.shape.dim for value in file.model.graph.output}
     if file.task:

@@ -17,7 +17,7 @@ from ..validation.model_file import ModelFile
 from ..validation.reference import Bar
 from ..validation.results import Comparison
 from ..validation.running import FREE, Iteration
-from .feeds import Feed, token_input
+from .inputs.feeds import Feed, token_input
 from .measuring import errors
 from .metrics import ClassifierTally, LanguageTally, scored_output
 from .results import OutputDiff, RuntimeDiff, Threshold

@@ -1,6 +1,6 @@
 """The file that says which nodes of a low-precision export compute in float32: `export --precision-plan FILE` obeys it.
 
-It is found by `hsm_export.diffing.precision_plan`; everything in it but the names of the nodes says how good it is.
+It is found by `hsm_export.diffing.precision.planning`; everything in it but the names of the nodes says how good it is.
 """
 
 from __future__ import annotations

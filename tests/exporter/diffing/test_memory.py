@@ -52,7 +52,7 @@ ALONE = (
     + """
 import sys
 import numpy as np
-from hsm_export.diffing.tapping import run_once
+from hsm_export.diffing.layers.tapping import run_once
 from hsm_export.runtimes import get
 from hsm_export.runtimes.routing import free_mask, instrument
 from hsm_export.runtimes.runtime import RunContext

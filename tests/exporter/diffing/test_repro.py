@@ -15,7 +15,7 @@ import pytest
 from tests.exporter.diffing.plain_models import chain, rows
 from tests.exporter.diffing.synthetic import HOSTILE
 
-from hsm_export.diffing.graph import LayerGraph
+from hsm_export.diffing.layers.graph import LayerGraph
 from hsm_export.diffing.repro import write_repro
 from hsm_export.errors import BadInputError
 from hsm_export.validation.model_file import open_model

@@ -10,8 +10,8 @@ import pytest
 from tests.exporter.diffing.plain_models import chain, context, rows
 
 from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing.layers.tapping import run_once
 from hsm_export.diffing.stored import stored_reference
-from hsm_export.diffing.tapping import run_once
 from hsm_export.errors import BadInputError, UsageError
 from hsm_export.runtimes import get
 

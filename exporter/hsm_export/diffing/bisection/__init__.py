@@ -1,0 +1,1 @@
+"""The smallest set of nodes that makes an output fail."""

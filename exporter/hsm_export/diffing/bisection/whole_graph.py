@@ -1,0 +1,86 @@
+"""Whole graphs in which a runtime with kernels runs some `hsm` nodes from their bodies: its kernels are left out there.
+
+What a bisection finds node by node is checked here, where the runtime sees, and optimises, the whole graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ...opset import DOMAIN
+from ...runtimes import get, names
+from ...runtimes.runtime import RunContext
+from ...validation.running import quiet
+
+Array = NDArray[Any]
+# Its functions are those of `hsm`; no library has kernels for it.
+_BODIES = "hsm_export.bodies"
+_WITH_KERNELS = ("ort-fused", "cuda-emulated", "ort-cuda")
+
+
+class WholeGraph:
+    """Runs a whole file the bad way, and with some of its kernels only.
+
+    Args:
+        context: what is run.
+        good, bad: the ways; only runtimes of the registry run whole graphs.
+        feed: the graph's inputs.
+        output: the output that counts.
+    """
+
+    def __init__(self, context: RunContext, good: str, bad: str, feed: Mapping[str, Array], output: str) -> None:
+        self._context = context
+        self._bad = bad
+        self._swaps_bodies = good == "ort" and bad in _WITH_KERNELS
+        self._feed = feed
+        self._output = output
+
+    def error(self, reference: Array) -> float | None:
+        """Return the error of the whole file the bad way; None where that is not one runtime."""
+        runtime = "ort" if self._bad == self._context.precision else self._bad
+        return self._error(runtime, self._context.model, reference) if runtime in names() else None
+
+    def error_with(self, kernels: Collection[str], reference: Array) -> tuple[float, float] | None:
+        """Return the errors with the kernels of these nodes alone, and with all others; None where none are swapped."""
+        if not self._swaps_bodies:
+            return None
+        model = self._context.model
+        others = {node.name for node in model.graph.node if node.domain == DOMAIN} - set(kernels)
+        return (
+            self._error(self._bad, from_bodies(model, others), reference),
+            self._error(self._bad, from_bodies(model, kernels), reference),
+        )
+
+    def _error(self, runtime: str, model: onnx.ModelProto, reference: Array) -> float:
+        context = replace(self._context, model=model)
+        feed = {name: np.asarray(array) for name, array in self._feed.items()}
+        with quiet(), get(runtime).runner(context) as runner:
+            value = np.asarray(runner.infer(feed, check_inputs=False)[self._output], np.float64)
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(value - np.asarray(reference, np.float64))
+        return float(np.where(np.isnan(difference), np.inf, difference).max(initial=0.0))
+
+
+def from_bodies(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
+    """Return a model in which the `hsm` nodes of these names are run from their bodies by every runtime."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    used = set()
+    for node in changed.graph.node:
+        if node.domain == DOMAIN and node.name in nodes:
+            node.domain = _BODIES
+            used.add(node.op_type)
+    for function in model.functions:
+        if function.domain == DOMAIN and function.name in used:
+            copy = changed.functions.add()
+            copy.CopyFrom(function)
+            copy.domain = _BODIES
+    if used:
+        changed.opset_import.append(onnx.helper.make_opsetid(_BODIES, 1))
+    return changed

@@ -1,0 +1,1 @@
+"""What changed from one ONNX file to another: structure, weights, functions and numbers."""

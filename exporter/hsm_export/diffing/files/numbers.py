@@ -1,0 +1,261 @@
+"""What two ONNX files make of equal inputs, and whether rounding explains the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import BadInputError, HsmExportError
+from ..inputs.feeds import Feeds, open_feeds
+from ..measuring import errors
+from ..results import Errors, OutputDiff, Threshold
+
+if TYPE_CHECKING:
+    from ...runtimes.routing import RoutedNode
+    from ...runtimes.runtime import RunContext, Runtime
+    from ...validation.cases import Case
+    from ...validation.model_file import ModelFile
+    from ...validation.reference import Bar
+
+Array = NDArray[Any]
+Outputs = Sequence[Mapping[str, Array]]
+
+DEFAULT_RUNTIMES = ("ort",)
+_EXACT = "onnx64"
+_MEASURED = "onnx-reference"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How far apart the outputs of two files are.
+
+    Attributes:
+        outputs: per runtime of the new file, case and output, against the old file's maths in float64; "onnx64" is
+            the new file's maths in float64: what is off there is no matter of rounding in a runtime.
+        incomparable: why nothing was compared; None when something was.
+        notes: what a reader should know.
+    """
+
+    outputs: tuple[OutputDiff, ...] = ()
+    incomparable: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def compare_numbers(
+    old: ModelFile,
+    new: ModelFile,
+    *,
+    runtimes: Sequence[str] = DEFAULT_RUNTIMES,
+    inputs: str | Path | Mapping[str, Any] | None = None,
+    shapes: Sequence[tuple[int, int]] | None = None,
+    tokenizer: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Numbers:
+    """Run both files on equal inputs, and compare every output that both have.
+
+    The old file's own maths in float64 counts as right. An output may be off by what rounding explains in either file:
+    twice the error that onnx's evaluator makes in it against its own maths in float64, at least 4 eps(T) max|reference|
+    of the coarser type T; see docs/validation.md. Where both choose experts, all runs use the old file's choice.
+
+    Args:
+        old, new: the opened files.
+        runtimes: what runs the new file, beside its maths in float64.
+        inputs, shapes, tokenizer: as of `feeds.open_feeds`.
+        progress: is called with the name of each phase.
+
+    Raises:
+        UsageError: an unknown runtime, or options that contradict each other.
+        BadInputError: the inputs cannot be used, or the old file does not run.
+        MissingDependencyError: a runtime does not work here.
+    """
+    from ...validation.planning import requested
+
+    report = progress or (lambda phase: None)
+    names = requested(tuple(name for name in runtimes if name != _EXACT), has_source=False) or ()
+    reason = _other_inputs(old, new)
+    if reason:
+        return Numbers(incomparable=reason)
+    sides = _Side.of(old), _Side.of(new)
+    report("choosing inputs")
+    feeds = open_feeds(_narrower(old, new), inputs, call=sides[0].call, shapes=shapes, tokenizer=tokenizer)
+    return _compared(sides, feeds, names, report)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One of the files, instrumented."""
+
+    file: ModelFile
+    context: RunContext
+    routed: tuple[RoutedNode, ...]
+
+    @staticmethod
+    def of(file: ModelFile) -> _Side:
+        from ...runtimes.routing import instrument
+        from ...runtimes.runtime import RunContext
+
+        model, routed = instrument(file.model)
+        return _Side(file, RunContext(model, file.path.parent, file.precision, routed=routed), routed)
+
+    def call(self, feed: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Make one call in float64."""
+        return self.run(_EXACT, [feed])[0]
+
+    def run(self, runtime: str | Runtime, feeds: Sequence[Mapping[str, Array]], choices: Any = None) -> Outputs:
+        """Run all feeds; `choices` (a sequence of masks per feed) prescribes the experts."""
+        from ...runtimes import get
+        from ...runtimes.routing import free_mask
+        from ...validation.running import run
+
+        masked = []
+        for index, feed in enumerate(feeds):
+            masks = choices[index] if choices is not None else [free_mask()] * len(self.routed)
+            masked.append({**feed, **{node.mask: mask for node, mask in zip(self.routed, masks, strict=True)}})
+        results = run(get(runtime) if isinstance(runtime, str) else runtime, self.context, masked)
+        return [dict(item.items()) for item in results[0][1]]
+
+    def choices(self, outputs: Outputs) -> list[list[NDArray[np.bool_]]]:
+        """Return the experts that a run chose, per case and operator."""
+        return [[node.selection(np.asarray(output[node.logits])) for node in self.routed] for output in outputs]
+
+    def bars(self, cases: Sequence[Case], choices: Any) -> tuple[Outputs, list[dict[str, Bar]]]:
+        """Return the file's own numbers in float64, and how far off rounding may be from them."""
+        from ...runtimes import get
+        from ...validation.planning import baseline_contexts
+        from ...validation.reference import bars
+
+        feeds = [case.feed for case in cases]
+        exact = self.run(_EXACT, feeds, choices)
+        measured = get(_MEASURED)
+        natives = [
+            replace(self, context=context).run(measured, feeds, choices)
+            for context in baseline_contexts(measured, self.context, self.file)
+        ]
+        return exact, bars(self.file, cases, exact, natives)
+
+
+def _compared(sides: tuple[_Side, _Side], feeds: Feeds, names: Sequence[str], report: Callable[[str], None]) -> Numbers:
+    old, new = sides
+    cases = feeds.cases
+    notes = list(feeds.notes)
+    shared = len(old.routed) == len(new.routed)
+    try:
+        report("running the old file in float64")
+        choices = old.choices(old.run(_EXACT, [case.feed for case in cases])) if shared and old.routed else None
+        exact, allowed = old.bars(cases, choices)
+    except Exception as error:
+        raise BadInputError(f"{old.file.path} does not run: {_first_line(error)}", "validate it first") from error
+    try:
+        report("running the new file in float64")
+        own, own_allowed = new.bars(cases, choices)
+    except Exception as error:  # runtimes raise what they like
+        return Numbers(incomparable=f"{new.file.path} does not run on the old file's inputs: {_first_line(error)}")
+    if old.routed:
+        notes.append("experts as the old file chooses them" if shared else "each file chooses its own experts")
+    compared: list[OutputDiff] = list(_outputs(_EXACT, cases, exact, own, allowed, own_allowed, sides))
+    for name in names:
+        report(f"running the new file in {name}")
+        try:
+            values = new.run(name, [case.feed for case in cases], choices)
+        except Exception as error:
+            raise BadInputError(f"{name} cannot run {new.file.path}: {_first_line(error)}") from error
+        compared += _outputs(name, cases, exact, values, allowed, own_allowed, sides)
+    missing = sorted(set(own_allowed[0]) ^ set(allowed[0]))
+    notes += [f"only one file has the output {name}" for name in missing if not name.endswith(".routing_logits")]
+    if not compared:
+        return Numbers(incomparable="the files have no output in common", notes=tuple(notes))
+    return Numbers(tuple(compared), notes=tuple(notes))
+
+
+def _outputs(
+    runtime: str,
+    cases: Sequence[Case],
+    exact: Outputs,
+    values: Outputs,
+    allowed: Sequence[Mapping[str, Bar]],
+    own_allowed: Sequence[Mapping[str, Bar]],
+    sides: tuple[_Side, _Side],
+) -> Iterator[OutputDiff]:
+    hidden = {node.logits for side in sides for node in side.routed}
+    precision = _coarser(sides[0].file.precision, sides[1].file.precision)
+    for index, case in enumerate(cases):
+        for name, bar in allowed[index].items():
+            if name in hidden or name not in own_allowed[index]:
+                continue
+            value = np.asarray(values[index][name])
+            yield _output(runtime, name, case, value, exact[index][name], (bar, own_allowed[index][name]), precision)
+
+
+def _output(
+    runtime: str, name: str, case: Case, value: Array, reference: Array, bars: tuple[Bar, Bar], precision: str
+) -> OutputDiff:
+    reference = np.asarray(reference, np.float64)
+    if value.shape != reference.shape:
+        nothing = np.zeros(())
+        reason = f"its shape is {value.shape} instead of {reference.shape}"
+        blank = replace(errors(nothing, nothing, None, precision), max_abs=float("inf"))
+        return OutputDiff(
+            runtime, name, case.name, case.shapes, value.shape, blank, _threshold(bars, blank, precision), reason
+        )
+    # Only where the inputs are huge or tiny may the new file's type overflow by itself.
+    comparable = bars[0].comparable if case.ordinary else bars[0].comparable & bars[1].comparable
+    found = errors(value, reference, comparable, precision)
+    threshold = _threshold(bars, found, precision)
+    missed = None
+    if not found.max_abs <= threshold.value:
+        missed = f"error {found.max_abs:.3g}, allowed {threshold.value:.3g}"
+    return OutputDiff(runtime, name, case.name, case.shapes, value.shape, found, threshold, missed)
+
+
+def _threshold(bars: tuple[Bar, Bar], found: Errors, precision: str) -> Threshold:
+    from ...validation.measures import EPSILON
+
+    native = 2 * max(bar.native_error for bar in bars)
+    floor = 4 * EPSILON[precision] * found.scale
+    return Threshold(max(native, floor), native, _MEASURED, 0.0, floor)
+
+
+def _coarser(*precisions: str) -> str:
+    from ...validation.measures import EPSILON
+
+    return max(precisions, key=lambda name: EPSILON[name])
+
+
+def _other_inputs(old: ModelFile, new: ModelFile) -> str | None:
+    """Say why the files cannot be fed the same; None when they can."""
+    before, after = ({spec.name: spec for spec in file.inputs} for file in (old, new))
+    if before.keys() != after.keys():
+        return f"the inputs are {', '.join(sorted(before)) or 'none'} and {', '.join(sorted(after)) or 'none'}"
+    for name, spec in before.items():
+        other = after[name]
+        if spec.is_integer != other.is_integer:
+            return f"input {name} holds {spec.dtype} in one file, {other.dtype} in the other"
+        sizes = zip(spec.shape, other.shape, strict=False)
+        if len(spec.shape) != len(other.shape) or any(
+            isinstance(a, int) and isinstance(b, int) and a != b for a, b in sizes
+        ):
+            return f"input {name} has shape {list(spec.shape)} in one file, {list(other.shape)} in the other"
+    return None
+
+
+def _narrower(old: ModelFile, new: ModelFile) -> ModelFile:
+    """Return the old file with inputs that the new one takes too: fixed sizes, and the smaller ranges."""
+    after = {spec.name: spec for spec in new.inputs}
+    specs = []
+    for spec in old.inputs:
+        other = after[spec.name]
+        sizes = zip(spec.shape, other.shape, strict=True)
+        shape = tuple(b if isinstance(b, int) and not isinstance(a, int) else a for a, b in sizes)
+        highs = [high for high in (spec.high, other.high) if high is not None]
+        specs.append(replace(spec, shape=shape, high=min(highs, default=None)))
+    return replace(old, inputs=tuple(specs))
+
+
+def _first_line(error: Exception) -> str:
+    text = error.message if isinstance(error, HsmExportError) else str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,307 @@
+"""The inputs that a diff feeds: the user's arrays or text, or chosen ones that any ONNX file runs with."""
+
+from __future__ import annotations
+
+import codecs
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import BadInputError, UsageError
+from ...files import require_file
+from ...validation.cases import Case, default_cases, read_npz, shaped_cases, user_case
+from .plain import index_bounds, plain_cases
+
+if TYPE_CHECKING:
+    from ...validation.inputs import InputSpec
+    from ...validation.model_file import ModelFile
+
+Array = NDArray[Any]
+# Makes one call of the file in the runtime whose numbers count as right, and returns its outputs.
+Call = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+LABELS = "labels"
+# Text is cut into windows of so many tokens, so many of them are one case, and there are so many cases at most.
+_WINDOW, _WINDOWS, _TEXT_CASES = 128, 4, 8
+# A file of any size may be given; this much holds more than enough windows.
+_TEXT_BYTES = 4 << 20
+_DIGITS_LENGTH, _DIGITS_CLASSES = 64, 10
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One set of inputs, and what is known about them.
+
+    Attributes:
+        case: the inputs.
+        labels: (B,) the right classes; None where they are not known.
+        text: the tokens are text, so that their perplexity means something.
+    """
+
+    case: Case
+    labels: Array | None = None
+    text: bool = False
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """All sets of inputs, and notes on how they were chosen."""
+
+    items: tuple[Feed, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def cases(self) -> list[Case]:
+        """The inputs alone."""
+        return [item.case for item in self.items]
+
+
+def open_feeds(
+    file: ModelFile,
+    inputs: str | Path | Mapping[str, Any] | None = None,
+    *,
+    call: Call,
+    shapes: Sequence[tuple[int, int]] | None = None,
+    tokenizer: str | Path | None = None,
+) -> Feeds:
+    """Return what a file is fed with. Floating-point numbers are rounded to the types of the inputs.
+
+    Args:
+        file: the opened file.
+        inputs: an .npz file or a mapping with the arrays of the inputs by name, and `labels` (B,) where they are
+            known; or a text file for a language model. None chooses inputs.
+        call: makes a call where inputs are to be chosen: for the state of a decoding file, and to see with which
+            inputs a file without metadata runs at all.
+        shapes: (batch, length) of chosen inputs.
+        tokenizer: a tokenizer.json for the text. Without it, that beside the model; without that, bytes.
+
+    Raises:
+        BadInputError: the inputs cannot be read, or are not what the model takes.
+        UsageError: options that contradict each other or the file.
+        MissingDependencyError: the tokenizer needs a package that is not installed.
+    """
+    if inputs is not None and shapes:
+        raise UsageError("inputs and shapes contradict each other", "give one of them")
+    if inputs is None:
+        feeds = _chosen(file, call, shapes)
+    elif isinstance(inputs, Mapping) or _holds_arrays(Path(inputs)):
+        feeds = Feeds((_user_feed(file, inputs),))
+    else:
+        feeds = _text_feeds(file, Path(inputs), tokenizer)
+    return replace(feeds, items=tuple(_rounded(file, item) for item in feeds.items))
+
+
+def token_input(file: ModelFile) -> InputSpec | None:
+    """Return the input that holds a language model's tokens (B,T): the one such of integers; None without one."""
+    others = {"lengths", "position"}
+    candidates = [spec for spec in file.inputs if spec.name not in others and not spec.name.startswith("past.")]
+    if len(candidates) == 1 and candidates[0].is_integer and len(candidates[0].shape) == 2:
+        return candidates[0]
+    return None
+
+
+def longest_sequence(file: ModelFile) -> int | None:
+    """Return the most tokens that a file reads at once or, with a state, in all; None for any number."""
+    if file.metadata.get("decode") == "1":
+        from ...validation.decoding import state_of
+
+        return state_of(file).longest()
+    spec = token_input(file)
+    fixed = spec.shape[1] if spec is not None and isinstance(spec.shape[1], int) else None
+    configured = int(file.config.get("max_length") or 0)
+    return min(filter(None, (fixed, configured)), default=None)
+
+
+def prompt_of(feeds: Feeds, file: ModelFile, length: int) -> Array:
+    """Return tokens (L,), at most `length`, to generate from: the beginning of the first text, else of any case."""
+    spec = token_input(file)
+    assert spec is not None
+    item = next((item for item in feeds.items if item.text), feeds.items[-1])
+    row = item.case.feed[spec.name][0]
+    lengths = item.case.feed.get("lengths")
+    beginning: Array = row[: min(length, len(row) if lengths is None else max(1, int(lengths[0])))]
+    return beginning
+
+
+def _chosen(file: ModelFile, call: Call, shapes: Sequence[tuple[int, int]] | None) -> Feeds:
+    if file.metadata.get("decode") == "1":
+        from .decoding import decoding_cases
+
+        return Feeds(tuple(map(Feed, decoding_cases(file, call, shapes))))
+    if not file.metadata and not any(node.domain == "hsm" for node in file.model.graph.node):
+        cases, notes = plain_cases(file, call, shapes)
+        return Feeds(tuple(map(Feed, cases)), tuple(notes))
+    cases, notes = (shaped_cases(file, shapes), []) if shapes else default_cases(file)
+    items = [Feed(case) for case in cases]
+    if not shapes and _reads_digits(file):
+        item, note = _digits(file)
+        items += [item] if item else []
+        notes = [*notes, note]
+    return Feeds(tuple(items), tuple(notes))
+
+
+def _reads_digits(file: ModelFile) -> bool:
+    """Whether a file classifies what the zoo's digits are: rows of 64 grey levels."""
+    config = file.config
+    return (
+        config.get("input") == "pixels"
+        and config.get("classes") == _DIGITS_CLASSES
+        and (longest_sequence(file) or _DIGITS_LENGTH) >= _DIGITS_LENGTH
+    )
+
+
+def _digits(file: ModelFile) -> tuple[Feed | None, str]:
+    """Return the held-out digits, which no training saw, with their labels; None where they are not at hand."""
+    from hsm_models.data import load_digits
+    from hsm_models.errors import DataError
+
+    try:
+        data = load_digits()
+    except DataError as error:
+        return None, f"no accuracy on the digits: {error}"
+    sequences = data.sequences[data.train_count :].numpy()
+    spec = next(spec for spec in file.inputs if not spec.is_lengths)
+    feed: dict[str, Array] = {spec.name: sequences.astype(spec.dtype)}
+    if any(other.is_lengths for other in file.inputs):
+        feed["lengths"] = np.full(len(sequences), sequences.shape[1], np.int64)
+    case = Case(f"digits, {len(sequences)} held out", feed)
+    return Feed(case, data.labels[data.train_count :].numpy()), f"accuracy on the {len(sequences)} held-out digits"
+
+
+def _user_feed(file: ModelFile, inputs: str | Path | Mapping[str, Any]) -> Feed:
+    """Return the user's arrays; labels that are not an input of the model are taken out of them."""
+    loosened = replace(file, inputs=tuple(_loosened(file)))
+    arrays, where = (dict(inputs), "given inputs") if isinstance(inputs, Mapping) else read_npz(Path(inputs))
+    given = arrays | {
+        spec.name: np.asarray(arrays[spec.name]).astype(np.uint8)
+        for spec in file.inputs
+        if spec.dtype == "bool" and spec.name in arrays and np.asarray(arrays[spec.name]).dtype == np.bool_
+    }
+    labels = None if LABELS in {spec.name for spec in file.inputs} else given.pop(LABELS, None)
+    # From the file itself where nothing was changed, because its name is in the errors then.
+    case = user_case(
+        loosened, inputs if labels is None and all(given[name] is arrays[name] for name in arrays) else given
+    )
+    # Validation knows no Booleans, and no doubles.
+    own = {spec.name: np.asarray(arrays[spec.name]).astype(spec.dtype) for spec in file.inputs if _is_own(spec)}
+    case = replace(case, name=where, feed=case.feed | own)
+    return Feed(case, None if labels is None else _labels(np.asarray(labels), case, file, where))
+
+
+def _loosened(file: ModelFile) -> Iterator[InputSpec]:
+    """Yield the inputs; integers of a file without metadata are only bound by the tables that they index."""
+    bounds = {} if file.metadata else index_bounds(file)
+    for spec in file.inputs:
+        if spec.dtype == "bool":
+            yield replace(spec, dtype="uint8", low=0, high=1)
+        elif spec.name == "position" and file.metadata.get("decode") == "1":
+            yield replace(spec, low=None, high=None)  # tokens that a row has read: any number
+        elif spec.is_integer and not file.metadata:
+            high = bounds.get(spec.name)
+            yield replace(spec, low=None if high is None else -high - 1, high=high)  # ONNX counts from the end too
+        else:
+            yield spec
+
+
+def _is_own(spec: InputSpec) -> bool:
+    return spec.dtype in ("bool", "float64")
+
+
+def _holds_arrays(path: Path) -> bool:
+    """Whether a file is one of NumPy's, whatever it holds, rather than a text."""
+    return path.suffix.lower() in (".npz", ".npy") or (path.is_file() and zipfile.is_zipfile(path))
+
+
+def _labels(labels: Array, case: Case, file: ModelFile, where: str) -> Array:
+    rows = case.feed[file.inputs[0].name].shape[:1]
+    if labels.dtype.kind not in "iu" or labels.shape != rows:
+        raise BadInputError(
+            f"{where}: {LABELS} must be one integer for each of the {rows[0] if rows else 1} examples, got "
+            f"{labels.dtype} of shape {labels.shape}"
+        )
+    return labels.astype(np.int64)
+
+
+def _text_feeds(file: ModelFile, path: Path, tokenizer: str | Path | None) -> Feeds:
+    """Cut a text into windows, several of them a case."""
+    spec = token_input(file)
+    if spec is None:
+        raise UsageError(
+            f"{path} is not an .npz file, and only language models read text: {file.path} takes "
+            f"{', '.join(f'{item.name} ({item.dtype})' for item in file.inputs) or 'no inputs'}",
+            "give its arrays: np.savez(path, name=array, …)",
+        )
+    ids = _tokens(file, path, tokenizer, (spec.high or 0) + 1)
+    length = _window(file, spec)
+    batch = spec.shape[0] if isinstance(spec.shape[0], int) else _WINDOWS
+    windows = [ids[start : start + length] for start in range(0, len(ids), length)]
+    # A last window that is shorter would need padding, which not every model can take.
+    whole = [window for window in windows if len(window) == length] or windows[:1]
+    if isinstance(spec.shape[1], int) and len(whole[0]) < length:
+        raise BadInputError(f"{path} has {len(ids)} tokens, but {file.path} reads {length} at once")
+    used = whole[: _TEXT_CASES * batch]
+    groups = [used[start : start + batch] for start in range(0, len(used), batch)]
+    if isinstance(spec.shape[0], int):
+        groups = [(group * batch)[:batch] for group in groups]
+    items = [_text_feed(file, spec, np.stack(group), index) for index, group in enumerate(groups)]
+    read = sum(len(window) for window in used)
+    notes = [f"{path.name}: the first {read:,} tokens, in windows of {len(used[0])}, each read without context"]
+    return Feeds(tuple(items), tuple(notes))
+
+
+def _tokens(file: ModelFile, path: Path, tokenizer: str | Path | None, vocabulary: int) -> NDArray[np.int64]:
+    from ...decoding.tokenizer import check_vocabulary, open_tokenizer
+
+    beside = file.path.parent / "tokenizer.json"
+    encoder = open_tokenizer(tokenizer if tokenizer is not None else beside if beside.is_file() else None)
+    check_vocabulary(encoder, vocabulary)
+    with require_file(path, "the text").open("rb") as stream:
+        content = stream.read(_TEXT_BYTES)
+        last = not stream.read(1)
+    # A character that the limit cuts is left out; bytes that are no text come back as they were.
+    text = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(content, final=last)
+    try:
+        ids = np.asarray(encoder.encode(text), np.int64)
+    except UnicodeError as error:
+        raise BadInputError(f"{path} is not UTF-8 text: {error}") from error
+    if len(ids) < 2:
+        raise BadInputError(f"{path} has {len(ids)} tokens, but at least two are needed to predict one from another")
+    return ids
+
+
+def _window(file: ModelFile, spec: InputSpec) -> int:
+    if isinstance(spec.shape[1], int):
+        return spec.shape[1]
+    return min(_WINDOW, longest_sequence(file) or _WINDOW)
+
+
+def _text_feed(file: ModelFile, spec: InputSpec, tokens: Array, index: int) -> Feed:
+    feed: dict[str, Array] = {spec.name: tokens.astype(spec.dtype)}
+    lengths = np.full(len(tokens), tokens.shape[1], np.int64)
+    if file.metadata.get("decode") == "1":
+        from .decoding import first_call
+
+        feed = first_call(file, tokens, lengths)
+    elif any(other.is_lengths for other in file.inputs):
+        feed["lengths"] = lengths
+    return Feed(Case(f"text {index + 1}, {len(tokens)}×{tokens.shape[1]}", feed), text=True)
+
+
+def _rounded(file: ModelFile, item: Feed) -> Feed:
+    """Round floating-point inputs to the type in which the graph takes them, so that every runtime gets the same.
+
+    What NumPy has no type for (bfloat16) stays float32 of the rounded value.
+    """
+    import ml_dtypes
+
+    types = {spec.name: ml_dtypes.bfloat16 if spec.dtype == "bfloat16" else spec.dtype for spec in file.inputs}
+    feed = {
+        name: array.astype(types[name]).astype(array.dtype) if array.dtype.kind == "f" else array
+        for name, array in item.case.feed.items()
+    }
+    return replace(item, case=replace(item.case, feed=feed))

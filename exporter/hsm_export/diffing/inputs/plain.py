@@ -1,0 +1,224 @@
+"""Random inputs for ONNX files that say nothing about what they take: tried until the file runs with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ...errors import BadInputError, UsageError
+from ...inspection.shapes import TensorInfo, infer, nodes_of, skeleton
+from ...validation.cases import Case
+
+if TYPE_CHECKING:
+    from ...validation.inputs import InputSpec
+    from ...validation.model_file import ModelFile
+
+Array = NDArray[Any]
+
+# Sizes of the dynamic dimensions, batch and all others: the first that the file runs with, and odd ones after that.
+_SIZES = ((2, 17), (1, 1), (3, 5), (1, 16), (1, 64), (1, 224))
+_CASES = 3
+# Operators whose result holds values of their first input, at other places.
+_MOVES = frozenset(
+    ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Slice", "Expand", "Tile", "Clip")
+)
+_LOOKUPS = {"Gather": 1, "GatherElements": 1, "GatherND": 1}
+_BYTES = ("int8", "uint8")
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Which integers every input may hold, both ends included; what it is worth to try, from daring to safe."""
+
+    name: str
+    bounds: Mapping[str, tuple[int, int]]
+
+
+def plain_cases(
+    file: ModelFile, call: Callable[[Mapping[str, Array]], Any], shapes: Sequence[tuple[int, int]] | None = None
+) -> tuple[list[Case], list[str]]:
+    """Return cases that a file runs with, and notes on how they were found.
+
+    Args:
+        file: the file.
+        call: runs the file, and raises where it cannot.
+        shapes: sizes of the dynamic dimensions: (batch, all others). None looks for some that work.
+
+    Raises:
+        UsageError: a size below 1.
+        BadInputError: an input of a type that cannot be made up, or no inputs that were tried make the file run.
+    """
+    _refuse_unknown_types(file)
+    for sizes in shapes or ():
+        if min(sizes) < 1:
+            raise UsageError(f"batch and length must be at least 1, got {sizes[0]}×{sizes[1]}")
+    rng = np.random.default_rng(0)
+    ranges, error = _working_ranges(file, call, tuple(shapes or _SIZES), rng)
+    if ranges is None:
+        raise BadInputError(
+            f"{file.path} runs with none of the random inputs that were tried: {_first_line(error)}",
+            "give inputs of your own: --inputs data.npz",
+        )
+    cases, left_out = _running_cases(file, call, tuple(shapes or _sizes_of(file)), ranges, rng)
+    notes = [f"{file.path.name} says nothing about its inputs: random ones, {ranges.name}"]
+    if left_out and shapes:
+        notes.append(f"it does not run with sizes {', '.join(left_out)}")
+    return cases, notes
+
+
+def index_bounds(file: ModelFile) -> dict[str, int]:
+    """Return how large the numbers of an integer input may be for the tables that it visibly indexes."""
+    tensors = _tensors(file.model)
+    bounds = {}
+    for spec in file.inputs:
+        if spec.is_integer:
+            sizes = list(_indexed(file.model, spec.name, tensors))
+            if sizes:
+                bounds[spec.name] = max(0, min(sizes) - 1)
+    return bounds
+
+
+def _refuse_unknown_types(file: ModelFile) -> None:
+    tensors = {value.name: value.type.HasField("tensor_type") for value in file.model.graph.input}
+    for spec in file.inputs:
+        known = spec.is_integer or spec.dtype in ("bool", "bfloat16") or spec.dtype.startswith("float")
+        if not known or not tensors.get(spec.name, False):
+            raise BadInputError(
+                f"{file.path}: input {spec.name} holds neither numbers nor Booleans", "there are no random ones for it"
+            )
+
+
+def _sizes_of(file: ModelFile) -> tuple[tuple[int, int], ...]:
+    dynamic = any(isinstance(size, str) for spec in file.inputs for size in spec.shape)
+    return _SIZES if dynamic else _SIZES[:1]
+
+
+def _working_ranges(
+    file: ModelFile, call: Callable[[Mapping[str, Array]], Any], sizes: Sequence[tuple[int, int]], rng: Any
+) -> tuple[Ranges | None, Exception | None]:
+    """Return the most daring ranges with which the file runs in any of the sizes, and the last error."""
+    error: Exception | None = None
+    for ranges in _candidates(file):
+        for batch, length in sizes:
+            try:
+                call(_feed(file, ranges, batch, length, rng))
+            except Exception as refused:  # runtimes raise what they like
+                error = refused
+                continue
+            return ranges, None
+    return None, error
+
+
+def _candidates(file: ModelFile) -> Iterator[Ranges]:
+    visible = index_bounds(file)
+    integers = [spec for spec in file.inputs if spec.is_integer]
+    known = {spec.name: (0, visible[spec.name]) for spec in integers if spec.name in visible}
+    whole = {spec.name: _whole_range(spec) for spec in integers}
+    small = {spec.name: (0, 1) for spec in integers}
+    ones, zeros = ({spec.name: (value, value) for spec in integers} for value in (1, 0))
+    described = "integers in the ranges of the tables that they index" if known else "floating-point numbers"
+    if all(spec.name in visible or spec.dtype in _BYTES for spec in integers):
+        yield Ranges(described, whole | known)
+    yield Ranges("integers 0 and 1 where no table shows what they may be", small | known)
+    yield Ranges("integers 1 where no table shows what they may be", ones | known)
+    yield Ranges("integers 0 where no table shows what they may be", zeros | known)
+    yield Ranges("all integers 0", zeros)
+
+
+def _whole_range(spec: InputSpec) -> tuple[int, int]:
+    """Return all numbers of a type of one byte, which is what quantised data uses; 0 and 1 of others."""
+    if spec.dtype not in _BYTES:
+        return 0, 1
+    info = np.iinfo(spec.dtype)
+    return int(info.min), int(info.max)
+
+
+def _running_cases(
+    file: ModelFile,
+    call: Callable[[Mapping[str, Array]], Any],
+    sizes: Sequence[tuple[int, int]],
+    ranges: Ranges,
+    rng: Any,
+) -> tuple[list[Case], list[str]]:
+    cases: list[Case] = []
+    left_out = []
+    for batch, length in sizes:
+        feed = _feed(file, ranges, batch, length, rng)
+        try:
+            call(feed)
+        except Exception:  # runtimes raise what they like
+            left_out.append(f"{batch}×{length}")
+            continue
+        cases.append(Case(f"random {batch}×{length}", feed))
+        if len(cases) == _CASES:
+            break
+    return cases, left_out
+
+
+def _feed(file: ModelFile, ranges: Ranges, batch: int, length: int, rng: np.random.Generator) -> dict[str, Array]:
+    first = file.inputs[0].shape[0] if file.inputs and file.inputs[0].shape else "batch"
+    feed = {}
+    for spec in file.inputs:
+        shape = tuple(
+            size if isinstance(size, int) else batch if size in (first, "batch") else length for size in spec.shape
+        )
+        if spec.is_integer:
+            low, high = ranges.bounds[spec.name]
+            feed[spec.name] = rng.integers(low, high + 1, shape).astype(spec.dtype)
+        elif spec.dtype == "bool":
+            feed[spec.name] = rng.random(shape) < 0.5
+        else:
+            kind = np.float64 if spec.dtype == "float64" else np.float32
+            feed[spec.name] = np.asarray(rng.standard_normal(shape), kind)
+    return feed
+
+
+def _tensors(model: onnx.ModelProto) -> dict[str, TensorInfo]:
+    """Return the tensors whose shapes can be found out; empty for graphs that inference does not take."""
+    try:
+        found = infer(skeleton(model), {})
+    except Exception:  # what a stranger's file breaks is its own
+        found = {}
+    return found
+
+
+def _indexed(model: onnx.ModelProto, name: str, tensors: Mapping[str, TensorInfo]) -> Iterator[int]:
+    """Yield the sizes of the dimensions that an input's values index."""
+    fixed = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    aliases = {name}
+    for node in nodes_of(model.graph):
+        if node.op_type == "Constant" and node.output:
+            fixed[node.output[0]] = _constant_shape(node)
+        carriers = node.input if node.op_type == "Concat" else node.input[:1] if node.op_type in _MOVES else ()
+        if aliases.intersection(carriers):
+            aliases.update(node.output)
+        position = _LOOKUPS.get(node.op_type)
+        if position is not None and len(node.input) > position and node.input[position] in aliases:
+            table = node.input[0]
+            info = tensors.get(table)
+            yield from _extent(node, fixed.get(table) or (info.shape if info else ()))
+
+
+def _constant_shape(node: onnx.NodeProto) -> tuple[int, ...]:
+    return next((tuple(attribute.t.dims) for attribute in node.attribute if attribute.name == "value"), ())
+
+
+def _extent(node: onnx.NodeProto, shape: tuple[int, ...]) -> Iterator[int]:
+    if not shape:
+        return
+    if node.op_type == "GatherND":
+        yield min(shape)
+        return
+    axis = next((int(attribute.i) for attribute in node.attribute if attribute.name == "axis"), 0)
+    if -len(shape) <= axis < len(shape):
+        yield shape[axis]
+
+
+def _first_line(error: Exception | None) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

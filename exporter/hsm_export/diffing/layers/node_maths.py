@@ -1,0 +1,167 @@
+"""One node on given inputs: its maths in float64, and the error that it may make in its own precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ...runtimes import get
+from ...runtimes.runtime import RunContext
+from ...validation.measures import EPSILON, FACTOR, FLOOR
+from ...validation.running import quiet
+from ..results import Threshold
+from .graph import FLOATS, Layer, LayerGraph
+
+Array = NDArray[Any]
+# Results of the node in its own precision by tensor name, and the numbers that they stand for.
+Native = tuple[Mapping[str, Array], Mapping[str, Array]]
+
+_ROUNDINGS = 3  # random roundings of the inputs that the condition is estimated from
+_ORDERS = 3  # orders of summation of onnx's evaluator
+# Logits that experts are chosen from: rounding them may change the choice, which is no matter of precision.
+_ROUTING_INPUT = 1
+# onnx's evaluator is written in Python; beyond so many numbers it takes minutes.
+_EVALUATOR_ELEMENTS = 1 << 21
+
+
+class NodeMaths:
+    """Evaluates one layer; a context manager that keeps its float64 session open.
+
+    Args:
+        graph: the file's graph.
+        layer: which node.
+        context: the run context of the file.
+        lengths: (B) valid tokens of each row; None when all are.
+    """
+
+    def __init__(self, graph: LayerGraph, layer: Layer, context: RunContext, lengths: Array | None = None) -> None:
+        self._lengths = lengths
+        self._graph = graph
+        self._layer = layer
+        self._node: onnx.NodeProto = graph.model.graph.node[layer.index]
+        model = graph.extract([layer.index], layer.outputs)
+        self._context = replace(context, model=model, source=None, routed=(), traced=(), summation=0)
+        self._runner: Any = get("onnx64").runner(self._context)
+
+    def __enter__(self) -> NodeMaths:
+        with quiet():
+            self._runner.activate()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with quiet():
+            self._runner.deactivate()
+
+    def exact(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the node's results in float64 on these inputs, by tensor name."""
+        with quiet():
+            outputs = self._runner.infer(
+                {name: np.asarray(array) for name, array in inputs.items()}, check_inputs=False
+            )
+            return {name: np.array(array, np.float64) for name, array in outputs.items()}
+
+    def thresholds(self, inputs: Mapping[str, Array], exact: Mapping[str, Array]) -> dict[str, Threshold]:
+        """Return how large the node's own error may be on these inputs, by tensor name.
+
+        Args:
+            inputs: what the node reads.
+            exact: its results in float64 on them.
+        """
+        native_by, natives = self._natives(inputs, exact)
+        rounded = [self.exact(self._rounded(inputs, draw)) for draw in range(_ROUNDINGS)]
+        thresholds = {}
+        for name in self._layer.outputs:
+            counted = self._graph.specified(name, exact[name], self._lengths)
+            native = FACTOR * max((_distance(own[name], of[name], counted) for own, of in natives), default=0.0)
+            condition = FACTOR * max(_distance(result[name], exact[name], counted) for result in rounded)
+            meant = exact[name] if counted is None else exact[name][counted]
+            finite = np.abs(meant[np.isfinite(meant)])
+            floor = FLOOR * EPSILON[self._graph.precision(name)] * float(finite.max(initial=0.0))
+            thresholds[name] = Threshold(max(native, condition, floor), native, native_by, condition, floor)
+        return thresholds
+
+    def _rounded(self, inputs: Mapping[str, Array], draw: int) -> dict[str, Array]:
+        """Return the inputs, each number moved by half a unit in the last place of its type."""
+        rng = np.random.default_rng(draw)
+        moved = {}
+        for name, array in inputs.items():
+            if array.dtype.kind != "f" or self._is_routing(name):
+                moved[name] = array
+                continue
+            half = EPSILON[self._graph.precision(name)] / 2
+            signs = rng.integers(0, 2, array.shape, np.int8) * 2.0 - 1.0
+            moved[name] = np.asarray(array, np.float64) * (1.0 + half * signs)
+        return moved
+
+    def _is_routing(self, name: str) -> bool:
+        expert = self._layer.domain == "hsm" and self._layer.operator.startswith("Expert")
+        return expert and name == self._node.input[_ROUTING_INPUT]
+
+    def _natives(self, inputs: Mapping[str, Array], exact: Mapping[str, Array]) -> tuple[str, list[Native]]:
+        """Return who can run the node in its own precision, and its results in each way to round.
+
+        PyTorch's operators of domain `hsm` are held to themselves in float64, not to the function body: where a body is
+        wrong, the difference is a fault and no rounding.
+        """
+        by, results = "", self._torch(inputs, exact)
+        if results:
+            by = "torch"
+        work = sum(np.size(array) for array in inputs.values())
+        if (not results or self._layer.domain == "hsm") and work <= _EVALUATOR_ELEMENTS:
+            found = self._evaluator(inputs)
+            results += [(own, exact) for own in found]
+            by = by or ("onnx-reference" if found else "")
+        return by, results
+
+    def _torch(self, inputs: Mapping[str, Array], exact: Mapping[str, Array]) -> list[Native]:
+        from .native import native_results
+
+        node = self._node
+        if any(attribute.HasField("g") for attribute in node.attribute):
+            return []
+        constants = self._graph.constants(self._layer.index, self._context.folder)
+        arrays = [None if not name else inputs[name] if name in inputs else constants[name] for name in node.input]
+        types = [self._graph.types.get(name, onnx.TensorProto.FLOAT) for name in node.input]
+        doubles = [onnx.TensorProto.DOUBLE if kind in FLOATS else kind for kind in types]
+        try:
+            ways = native_results(node, arrays, types)
+            precise = native_results(node, arrays, doubles)[0] if node.domain == "hsm" else None
+        except (RuntimeError, KeyError, ValueError, TypeError, IndexError):
+            return []  # not an operator, type or shape that PyTorch takes as ONNX means it
+        outputs = [name for name in node.output if name]
+        of = exact if precise is None else dict(zip(outputs, precise, strict=True))
+        # What a standard operator returns besides its first result, PyTorch's lacks.
+        return [(dict(zip(outputs, way, strict=True)), of) for way in ways if len(way) == len(outputs)]
+
+    def _evaluator(self, inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
+        """Run onnx's own evaluator with the terms of products in several orders."""
+        results = []
+        runtime = get("onnx-reference")
+        typed = {name: self._typed(name, array) for name, array in inputs.items()}
+        for order in range(_ORDERS):
+            try:
+                with quiet(), runtime.runner(replace(self._context, summation=order)) as runner:
+                    results.append({name: np.array(a) for name, a in runner.infer(typed, check_inputs=False).items()})
+            except Exception:  # any operator or type that the evaluator lacks; the other terms remain
+                break
+        return results
+
+    def _typed(self, name: str, array: Array) -> Array:
+        """Return an array in the tensor's own type; only bfloat16 ones come in another."""
+        kind = self._graph.types.get(name, onnx.TensorProto.FLOAT)
+        return np.asarray(array).astype(onnx.helper.tensor_dtype_to_np_dtype(kind)) if kind in FLOATS else array
+
+
+def _distance(value: Array, exact: Array, counted: NDArray[np.bool_] | None) -> float:
+    """Return the largest difference of finite numbers that are counted; infinite ones are judged apart."""
+    if value.shape != exact.shape:
+        return 0.0
+    with np.errstate(all="ignore"):
+        error = np.abs(np.asarray(value, np.float64) - exact)
+    error = error if counted is None else error[counted]
+    return float(error[np.isfinite(error)].max(initial=0.0))

@@ -1,0 +1,1 @@
+"""Which nodes must stay in float32 for a target error."""
