@@ -20,12 +20,6 @@ if TYPE_CHECKING:
 _MEGABYTE = 1_000_000
 
 
-def _generated(_ctx: click.Context, _parameter: click.Parameter, value: int) -> int:
-    if value < 0:
-        raise click.BadParameter("must not be negative")
-    return value
-
-
 @click.command("diff")
 @click.argument("model", type=click.Path())
 @click.argument("new", type=click.Path(), required=False)
@@ -45,7 +39,9 @@ def _generated(_ctx: click.Context, _parameter: click.Parameter, value: int) -> 
 )
 @click.option("--layers/--no-layers", default=None, help="Compare every layer [default: where an output differs].")
 @click.option("--bisect", is_flag=True, help="Find the smallest set of nodes that makes an output fail.")
-@click.option("--generate", default=32, callback=_generated, show_default=True, help="Tokens to generate greedily.")
+@click.option(
+    "--generate", type=click.IntRange(0), help="Tokens to generate greedily [default: 32; large models none]."
+)
 @click.option(
     "--fail-on", multiple=True, metavar="RULE", help="What gives exit code 5; repeatable [default: output,layer]."
 )

@@ -36,7 +36,7 @@ class DiffOptions:
     Attributes:
         layers: compare every layer; None compares them where an output differs.
         bisect: find the smallest set of nodes that makes an output fail.
-        generate: tokens that language models generate greedily; 0 for none.
+        generate: tokens that language models generate greedily; 0 for none. None means 32, none for large models.
         fail_on: rules (see `rules`).
         baseline: an older report (JSON) to say what got worse.
         repro: folder for the nodes at fault; None writes none.
@@ -47,7 +47,7 @@ class DiffOptions:
 
     layers: bool | None = None
     bisect: bool = False
-    generate: int = 32
+    generate: int | None = None
     fail_on: Sequence[str] = DEFAULT
     baseline: str | Path | None = None
     repro: str | Path | None = None
@@ -338,8 +338,21 @@ class Diff:
             explanation.compare_layers()
         if self.options.bisect:
             explanation.bisect()
-        if self.options.generate:
-            explanation.generate(self.options.generate)
+        steps = self._steps()
+        if steps:
+            explanation.generate(steps)
+
+    def _steps(self) -> int:
+        """Return how many tokens to generate; each is a pass over the whole sequence in every runtime."""
+        from ..validation.cases import LARGE_WEIGHTS
+        from .generating import STEPS
+
+        if self.options.generate is not None:
+            return self.options.generate
+        if self.setup.file.weight_bytes() <= LARGE_WEIGHTS:
+            return STEPS
+        self.notes.append("no text was generated with a model of this size: ask for it with --generate")
+        return 0
 
     def _warnings(self) -> tuple[str, ...]:
         """Say loudly when the source is not the one that the file was exported from, and which weights differ."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,6 @@ from .results import Culprit, LayerDiff, OutputDiff, RuntimeDiff
 if TYPE_CHECKING:
     from ..runtimes.runtime import Runtime
     from .api import Diff
-    from .layers.alignment import Unit
 
 FILE = "onnx64"  # the file itself, in float64
 
@@ -38,9 +38,11 @@ class Explanation:
     def __init__(self, diff: Diff) -> None:
         self._diff = diff
         self._context = diff.setup.context
-        self._graph = LayerGraph(self._context.model)
         self._case = self._choose_case()
-        self._units: tuple[Unit, ...] = ()
+
+    @cached_property
+    def _graph(self) -> LayerGraph:
+        return LayerGraph(self._context.model)
 
     def compare_layers(self) -> None:
         """Compare every layer of every runtime, then of the file with its source."""
@@ -224,15 +226,15 @@ class Explanation:
                 native.append(self._source_spool(_folder(folder, "source-native")))
             return native[0]
 
-        self._units = record(self._context, "fp64", self._graph, self._feed(), source)
+        units = record(self._context, "fp64", self._graph, self._feed(), source)
         check = SourceCheck(
             self._graph, self._context, diff.layer_case, in_native_precision, self._feed().get("lengths")
         )
-        layers = list(check.layers(self._units, source, diff.limits))
-        guilty = {id(item) for item in innermost(layers, self._units)}
+        layers = list(check.layers(units, source, diff.limits))
+        guilty = {id(item) for item in innermost(layers, units)}
         first = next((item for item in layers if id(item) in guilty), None)
         if first is not None:
-            unit = next(unit for unit in self._units if (unit.name, unit.single) == (first.node, first.domain == "hsm"))
+            unit = next(unit for unit in units if (unit.name, unit.single) == (first.node, first.domain == "hsm"))
             expected = {name: source.read(unit.result(place)) for place, name in enumerate(unit.writes)}
             inputs = check.inputs_of(unit, source)
             self._culprit(FILE, first, unit.indices, len(guilty) - 1, inputs, expected)

@@ -20,7 +20,7 @@ from .model_file import ModelFile
 # What two cores compute in seconds; longer sequences only when asked for.
 _AFFORDABLE_TOKENS = 320
 _AFFORDABLE_TOKENS_LARGE = 48
-_LARGE_WEIGHTS = 200_000_000
+LARGE_WEIGHTS = 200_000_000
 _TYPICAL_LENGTH = 17
 # A classifier gives few numbers for a row: only many rows show what errors are typical. These bound the wide batch.
 _WIDE_NUMBERS = 512
@@ -73,7 +73,7 @@ def default_cases(file: ModelFile) -> tuple[list[Case], list[str]]:
     shapes = [(1 + index % 3, length) for index, length in enumerate(lengths)]
     if len(shapes) == 1:
         shapes.append((3, lengths[0]))
-    if file.task != "language_model" and file.weight_bytes() <= _LARGE_WEIGHTS:
+    if file.task != "language_model" and file.weight_bytes() <= LARGE_WEIGHTS:
         shapes.append(_wide_shape(file, lengths))
     return shaped_cases(file, shapes), notes
 
@@ -117,7 +117,7 @@ def user_case(file: ModelFile, inputs: str | Path | Mapping[str, Any]) -> Case:
 
 
 def _awkward_lengths(file: ModelFile) -> tuple[list[int], list[str]]:
-    limit = _AFFORDABLE_TOKENS_LARGE if file.weight_bytes() > _LARGE_WEIGHTS else _AFFORDABLE_TOKENS
+    limit = _AFFORDABLE_TOKENS_LARGE if file.weight_bytes() > LARGE_WEIGHTS else _AFFORDABLE_TOKENS
     longest = _longest(file)
     if not _has_length(file):
         return [1], ["the model's inputs have a fixed length: only the batch size varies"]

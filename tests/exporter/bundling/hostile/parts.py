@@ -1,0 +1,107 @@
+"""States and graphs for CPUs that do not fit the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .changing import add, case, edit
+
+# States; a bundle without a decoding model gets one of a stranger's making
+
+
+def with_state(bundle: Path, **changes: Any) -> None:
+    """Give the bundle's decoding model a state of one ring, right but for the changes."""
+    tensor = {"name": "0.ring", "layer": 0, "kind": "ring", "dtype": "float32", "shape": ["batch", 4, 8], "spare": 0}
+    names = {"past": "past.0.ring", "present": "present.0.ring", "bytes": 128, "bytes_per_token": 0}
+    whole = {"schema": 1, "capacity": None, "rollback": 0, "max_length": 0, "last_logits": False}
+    state = {**whole, "tensors": [{**tensor, **names, **changes.pop("tensor", {})}], **changes}
+    tensors = {
+        part: [{"name": name, "dtype": "float32", "shape": ["batch", 4, 8]}]
+        for part, name in (("inputs", "past.0.ring"), ("outputs", "present.0.ring"))
+    }
+    add(bundle, "decode.onnx", (bundle / "model.onnx").read_bytes())
+    decode = {"file": "decode.onnx", "cpu_file": None, **tensors, "state": state}
+    edit(bundle, lambda manifest: manifest.update(decode=decode))
+
+
+@case
+def newer_state(bundle: Path) -> None:
+    with_state(bundle, schema=2)
+
+
+@case
+def unknown_kind_of_state(bundle: Path) -> None:
+    with_state(bundle, tensor={"kind": "pickle"})
+
+
+@case
+def state_that_the_model_lacks(bundle: Path) -> None:
+    with_state(bundle, tensor={"name": "1.ring"})
+
+
+@case
+def state_without_a_batch(bundle: Path) -> None:
+    with_state(bundle, tensor={"shape": [1, 4, 8]})
+
+
+@case
+def state_of_negative_size(bundle: Path) -> None:
+    with_state(bundle, tensor={"shape": ["batch", -4, 8]})
+
+
+@case
+def state_is_a_list(bundle: Path) -> None:
+    with_state(bundle)
+    edit(bundle, lambda manifest: manifest["decode"].update(state=[]))
+
+
+# Graphs for CPUs
+
+
+def with_cpu_variant(bundle: Path, name: Any = "model.cpu.onnx") -> None:
+    """Give the bundle's model another form for CPUs, described rightly but for the name."""
+    add(bundle, "model.cpu.onnx", (bundle / "model.onnx").read_bytes())
+    edit(bundle, lambda manifest: manifest["model"].update(cpu_file=name))
+
+
+@case
+def cpu_variant_outside(bundle: Path) -> None:
+    with_cpu_variant(bundle, "../model.cpu.onnx")
+
+
+@case
+def cpu_variant_by_another_name(bundle: Path) -> None:
+    with_cpu_variant(bundle, "model.onnx")
+
+
+@case
+def cpu_variant_of_another_part(bundle: Path) -> None:
+    with_cpu_variant(bundle, "decode.cpu.onnx")
+
+
+@case
+def cpu_variant_is_a_number(bundle: Path) -> None:
+    with_cpu_variant(bundle, 1)
+
+
+@case
+def cpu_variant_without_a_name(bundle: Path) -> None:
+    with_cpu_variant(bundle, "")
+
+
+@case
+def cpu_variant_that_is_not_listed(bundle: Path) -> None:
+    edit(bundle, lambda manifest: manifest["model"].update(cpu_file="model.cpu.onnx"))
+
+
+@case
+def cpu_variant_that_is_a_link(bundle: Path) -> None:
+    with_cpu_variant(bundle)
+    (bundle / "model.cpu.onnx").unlink()
+    (bundle / "model.cpu.onnx").symlink_to("model.onnx")
+
+
+@case
+def cpu_variant_left_out(bundle: Path) -> None:
+    edit(bundle, lambda manifest: manifest["model"].pop("cpu_file"))
