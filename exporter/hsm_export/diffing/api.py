@@ -288,7 +288,7 @@ class Diff:
             reason = f"{runtime.name} cannot run the file: {text[0] if text else type(error).__name__}"
             self.reports[runtime.name] = RuntimeDiff(runtime.name, "failed", reason=reason)
             return
-        seconds, peak = time.monotonic() - start, peak_bytes()
+        seconds, peak = time.monotonic() - start, None if runtime.own_process else peak_bytes()
         self.reports[runtime.name] = replace(self._judged(runtime, results, seconds), peak_bytes=peak)
         if folder is not None:
             self._save(folder, runtime.name, results)

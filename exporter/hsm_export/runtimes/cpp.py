@@ -157,4 +157,5 @@ CPP = Runtime(
     description="the C++ runtime library with the fused kernels, in a process of its own (hsm-run)",
     available=_available,
     runner=CppRunner,
+    own_process=True,
 )

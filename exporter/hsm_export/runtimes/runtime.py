@@ -52,6 +52,7 @@ class Runtime:
             as the graph outputs.
         needs_source: it runs the PyTorch model instead of the ONNX file.
         by_default: validation runs it without being asked; False for what takes long.
+        own_process: it computes in a process of its own, so that this one's memory says nothing about it.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Runtime:
     runner: Callable[[RunContext], Any]
     needs_source: bool = False
     by_default: bool = True
+    own_process: bool = False
 
 
 def missing_package(package: str, install: str) -> str | None:
