@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PATCHES = Path(__file__).parent
 _CACHE = ROOT / "build" / "faults"
 _LIBRARY = "libhsm_onnxruntime.so"
+_BUILD_FILES = (".txt", ".cmake", ".in")
 _DIFFERS = 5
 # One instruction set and few optimisations: a patched kernel is compiled in seconds.
 _FLAGS = "-O1 -DHWY_COMPILE_ONLY_STATIC"
@@ -154,9 +155,11 @@ def _apply(folder: Path, patch: Path) -> None:
 
 
 def _sources() -> list[Path]:
-    folders = (ROOT / "plugins" / name for name in ("mixers", "onnxruntime", "cmake"))
+    plugins = ROOT / "plugins"
+    folders = (plugins / name for name in ("mixers", "onnxruntime", "cmake"))
     inside = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [ROOT / "plugins" / "CMakeLists.txt", *(path for path in inside if "cuda" not in path.parent.name)]
+    at_top = [path for path in sorted(plugins.iterdir()) if path.suffix in _BUILD_FILES]
+    return [*at_top, *(path for path in inside if "cuda" not in path.parent.name)]
 
 
 def _digest(patch: Path | None) -> str:
@@ -196,7 +199,7 @@ def _synchronise(tree: Path) -> bool:
             continue
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-        build_files = build_files or path.suffix in (".txt", ".cmake", ".in")
+        build_files = build_files or path.suffix in _BUILD_FILES
     return build_files
 
 
