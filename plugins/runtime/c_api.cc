@@ -20,6 +20,9 @@ struct hsmrt_options {
 struct hsmrt_run {
   hsm_runtime::PendingRun run;
 };
+struct hsmrt_bound {
+  hsm_runtime::BoundRun run;
+};
 
 namespace {
 
@@ -271,3 +274,21 @@ int32_t hsmrt_run_wait(hsmrt_run* run, hsmrt_error* error) {
 }
 
 void hsmrt_run_close(hsmrt_run* run) { delete run; }
+
+int32_t hsmrt_session_bind(const hsmrt_session* session, const hsmrt_tensor* inputs, size_t input_count,
+                           const hsmrt_tensor* outputs, size_t output_count, const hsmrt_run_options* options,
+                           hsmrt_bound** bound, hsmrt_error* error) {
+  return call(error, [&] {
+    std::ignore = given(bound, "the place for the bound run");
+    auto made = given(session, "the session")
+                    .session.bind(views_of(inputs, input_count), views_of(outputs, output_count), options_of(options));
+    if (made.ok()) *bound = new hsmrt_bound{*std::move(made)};
+    return made.status();
+  });
+}
+
+int32_t hsmrt_bound_run(hsmrt_bound* bound, hsmrt_error* error) {
+  return call(error, [&] { return given(bound, "the bound run").run.run(); });
+}
+
+void hsmrt_bound_close(hsmrt_bound* bound) { delete bound; }

@@ -71,7 +71,7 @@ struct Generator::Impl {
       outputs.push_back({state.present, state.view(device)});
     }
     hsm::runtime::check_tensors(graph, inputs, outputs, device);
-    return program.bind(inputs, outputs);
+    return program.bind(inputs, outputs, {});
   }
 
   void check_row(std::int64_t row) const {

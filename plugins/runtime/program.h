@@ -19,11 +19,12 @@ using hsm_runtime::RunOptions;
 using hsm_runtime::Tensor;
 using hsm_runtime::TensorView;
 
-// Inputs and outputs bound to memory that stays: running it allocates nothing in this library.
+// Inputs and outputs bound to memory that stays, whose numbers each run reads anew: running it allocates nothing in
+// this library. One thread at a time. The program outlives it.
 class Binding {
  public:
   virtual ~Binding() = default;
-  virtual void run() = 0;
+  virtual void run() = 0;  // after a failure it may be called again
 };
 
 // A run in flight. Its destructor waits. One thread at a time.
@@ -53,11 +54,10 @@ const Memory& cpu_memory();
 class Program {
  public:
   virtual ~Program() = default;
-  virtual void run(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
-                   const RunOptions& options) const = 0;
   virtual std::vector<Tensor> run(std::span<const NamedTensor> inputs, const RunOptions& options) const = 0;
-  virtual std::unique_ptr<Binding> bind(std::span<const NamedTensor> inputs,
-                                        std::span<const NamedTensor> outputs) const = 0;
+  // Keeps the memory's addresses, and copies of names and shapes.
+  virtual std::unique_ptr<Binding> bind(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
+                                        const RunOptions& options) const = 0;
 
   // Starts a run that goes on by itself; null where a thread has to run it.
   virtual std::unique_ptr<Started> start(std::span<const NamedTensor>, std::span<const NamedTensor>,

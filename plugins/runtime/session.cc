@@ -107,42 +107,24 @@ std::shared_ptr<const Session::Impl> open_session(const hsm_runtime::Bundle& bun
 
 namespace {
 
-// Tensors whose names and shapes are copies; the memory stays the caller's.
-class OwnedTensors {
- public:
-  explicit OwnedTensors(std::span<const NamedTensor> tensors) {
-    texts_.reserve(tensors.size());  // so that views of short texts stay
-    shapes_.reserve(tensors.size());
-    for (const NamedTensor& tensor : tensors) {
-      NamedTensor& owned = tensors_.emplace_back(tensor);
-      owned.name = texts_.emplace_back(tensor.name);
-      owned.tensor.shape = shapes_.emplace_back(tensor.tensor.shape.begin(), tensor.tensor.shape.end());
-      owned.tensor.strides = {};  // checked: it is dense
-    }
-  }
-  OwnedTensors(const OwnedTensors&) = delete;
-  OwnedTensors& operator=(const OwnedTensors&) = delete;
-  std::span<const NamedTensor> tensors() const { return tensors_; }
-
- private:
-  std::vector<std::string> texts_;
-  std::vector<std::vector<std::int64_t>> shapes_;
-  std::vector<NamedTensor> tensors_;
-};
-
 void check_run(const Session::Impl& session, std::span<const NamedTensor> inputs,
                std::span<const NamedTensor> outputs) {
   if (outputs.empty()) fail(Code::kInvalidArgument, "a run needs at least one output");
   check_tensors(session.graph(), inputs, outputs, session.program->device());
 }
 
+std::unique_ptr<Binding> bind(const Session::Impl& session, std::span<const NamedTensor> inputs,
+                              std::span<const NamedTensor> outputs, const RunOptions& options) {
+  check_run(session, inputs, outputs);
+  return session.program->bind(inputs, outputs, options);
+}
+
 std::unique_ptr<Started> start(const Session::Impl& session, std::span<const NamedTensor> inputs,
                                std::span<const NamedTensor> outputs, const RunOptions& options) {
+  check_run(session, inputs, outputs);
   if (auto started = session.program->start(inputs, outputs, options)) return started;
-  const auto in = std::make_shared<const OwnedTensors>(inputs), out = std::make_shared<const OwnedTensors>(outputs);
-  // Whoever waits keeps the session alive.
-  return session.worker.start(
-      [&session, in, out, options] { session.program->run(in->tensors(), out->tensors(), options); });
+  const std::shared_ptr<Binding> binding = session.program->bind(inputs, outputs, options);
+  return session.worker.start([binding] { binding->run(); });
 }
 
 }  // namespace
@@ -158,6 +140,11 @@ struct PendingRun::Impl {
   std::unique_ptr<hsm::runtime::Started> started;
   bool ended = false;
   Status status;
+};
+
+struct BoundRun::Impl {
+  std::shared_ptr<const Session::Impl> session;  // outlives the binding
+  std::unique_ptr<hsm::runtime::Binding> binding;
 };
 
 std::string_view name_of(Backend backend) {
@@ -192,10 +179,7 @@ const std::vector<TensorInfo>& Session::outputs() const { return impl_->graph().
 
 Status Session::run(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
                     const RunOptions& options) const {
-  return hsm::runtime::guarded_status([&] {
-    hsm::runtime::check_run(*impl_, inputs, outputs);
-    impl_->program->run(inputs, outputs, options);
-  });
+  return hsm::runtime::guarded_status([&] { hsm::runtime::bind(*impl_, inputs, outputs, options)->run(); });
 }
 
 Result<std::vector<Tensor>> Session::run(std::span<const NamedTensor> inputs, const RunOptions& options) const {
@@ -208,9 +192,25 @@ Result<std::vector<Tensor>> Session::run(std::span<const NamedTensor> inputs, co
 Result<PendingRun> Session::run_async(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
                                       const RunOptions& options) const {
   return hsm::runtime::guarded<PendingRun>([&] {
-    hsm::runtime::check_run(*impl_, inputs, outputs);
     return PendingRun(std::make_unique<PendingRun::Impl>(impl_, hsm::runtime::start(*impl_, inputs, outputs, options)));
   });
+}
+
+Result<BoundRun> Session::bind(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
+                               const RunOptions& options) const {
+  return hsm::runtime::guarded<BoundRun>([&] {
+    auto binding = hsm::runtime::bind(*impl_, inputs, outputs, options);
+    return BoundRun(std::make_unique<BoundRun::Impl>(BoundRun::Impl{impl_, std::move(binding)}));
+  });
+}
+
+BoundRun::BoundRun(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+BoundRun::BoundRun(BoundRun&&) noexcept = default;
+BoundRun& BoundRun::operator=(BoundRun&&) noexcept = default;
+BoundRun::~BoundRun() = default;
+
+Status BoundRun::run() {
+  return hsm::runtime::guarded_status([&] { impl_->binding->run(); });
 }
 
 PendingRun::PendingRun(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

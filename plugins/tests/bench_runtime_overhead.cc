@@ -221,6 +221,19 @@ class ThroughSession final : public Contestant {
   Feed feed_;
 };
 
+class ThroughBoundRun final : public Contestant {
+ public:
+  ThroughBoundRun(const Session& session, Feed feed) : feed_(std::move(feed)) {
+    for (const Feed::Call& call : feed_.calls()) runs_.push_back(require(session.bind(call.inputs, call.outputs)));
+  }
+  void call() override { require(runs_[feed_.advance()].run()); }
+  std::vector<float> logits() const override { return feed_.logits(); }
+
+ private:
+  Feed feed_;
+  std::vector<BoundRun> runs_;  // of each of the feed's calls
+};
+
 class ThroughGenerator final : public Contestant {
  public:
   explicit ThroughGenerator(const Session& session) : generator_(require(Generator::create(session))) {}
@@ -293,10 +306,14 @@ int main(int argc, char** argv) {
   const auto ours = [&](Part part, std::int64_t size) {
     return std::make_unique<ThroughSession>(require(Session::open(bundle, part, options)), Feed(bundle, part, size));
   };
+  const auto bound = [&](Part part, std::int64_t size) {
+    return std::make_unique<ThroughBoundRun>(require(Session::open(bundle, part, options)), Feed(bundle, part, size));
+  };
   std::vector<Named> steps;
   steps.emplace_back("bare", bare(Part::kDecode, "decode.onnx", 1));
   steps.emplace_back("bare again", bare(Part::kDecode, "decode.onnx", 1));
   steps.emplace_back("Session::run", ours(Part::kDecode, 1));
+  steps.emplace_back("BoundRun::run", bound(Part::kDecode, 1));
   steps.emplace_back("Generator::step",
                      std::make_unique<ThroughGenerator>(require(Session::open(bundle, Part::kDecode, options))));
   compete("decode step", steps, pairs);
@@ -304,6 +321,7 @@ int main(int argc, char** argv) {
   whole.emplace_back("bare", bare(Part::kModel, "model.onnx", length));
   whole.emplace_back("bare again", bare(Part::kModel, "model.onnx", length));
   whole.emplace_back("Session::run", ours(Part::kModel, length));
+  whole.emplace_back("BoundRun::run", bound(Part::kModel, length));
   compete("whole sequence", whole, pairs);
   return 0;
 }

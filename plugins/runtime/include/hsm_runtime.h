@@ -3,7 +3,7 @@
  *
  * Functions that can fail return a code (0 is success, the others are those of hsm_runtime/status.h) and put one
  * sentence into `error`, which may be NULL. Nothing throws, prints or ends the process. Text that a function returns
- * belongs to its object. Sessions and bundles may be used by several threads at once; options and generators may not.
+ * belongs to its object. Sessions and bundles may be used by several threads at once; nothing else may.
  *
  * Functions are only ever added, and so are the members of structures that say how large they are: a program that was
  * compiled with an older header keeps working with a newer library of the same hsmrt_abi_version().
@@ -115,7 +115,7 @@ HSMRT_API void hsmrt_options_set_log(hsmrt_options* options, hsmrt_log log, void
 /** Loads a part of a bundle; the bundle may be closed afterwards. `options` may be NULL. */
 HSMRT_API int32_t hsmrt_session_open(const hsmrt_bundle* bundle, int32_t part, const hsmrt_options* options,
                                      hsmrt_session** session, hsmrt_error* error);
-/** Generators and started runs keep what they need. */
+/** Generators, started runs and bound runs keep what they need. */
 HSMRT_API void hsmrt_session_close(hsmrt_session* session);
 /** The back end that took the graph, such as "onnxruntime-fused". */
 HSMRT_API const char* hsmrt_session_backend(const hsmrt_session* session);
@@ -213,6 +213,21 @@ HSMRT_API int32_t hsmrt_run_done(const hsmrt_run* run);
 HSMRT_API int32_t hsmrt_run_wait(hsmrt_run* run, hsmrt_error* error);
 /** Waits. */
 HSMRT_API void hsmrt_run_close(hsmrt_run* run);
+
+/** A run whose tensors were bound once. One thread at a time may use it, and any number of them one session, which may
+ * be closed before them. */
+typedef struct hsmrt_bound hsmrt_bound;
+
+/** Binds tensors for many runs in the same memory with the same shapes. The memory must stay until the bound run is
+ * closed; names, shapes and options need not. Refuses what hsmrt_session_run_with refuses. */
+HSMRT_API int32_t hsmrt_session_bind(const hsmrt_session* session, const hsmrt_tensor* inputs, size_t input_count,
+                                     const hsmrt_tensor* outputs, size_t output_count, const hsmrt_run_options* options,
+                                     hsmrt_bound** bound, hsmrt_error* error);
+/** Runs the graph on the numbers that the inputs' memory holds now, and returns when all is done. Allocates nothing in
+ * this library. */
+HSMRT_API int32_t hsmrt_bound_run(hsmrt_bound* bound, hsmrt_error* error);
+/** The session stays open. */
+HSMRT_API void hsmrt_bound_close(hsmrt_bound* bound);
 
 #ifdef __cplusplus
 }

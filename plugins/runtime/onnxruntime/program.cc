@@ -17,19 +17,33 @@ std::size_t bytes_of(const TensorView& view) {
   return bytes;
 }
 
+// Tensors as ONNX Runtime takes them.
+struct Feed {
+  std::vector<std::string> text;
+  std::vector<const char*> names;
+  std::vector<Handle<OrtValue>> values;
+  std::vector<OrtValue*> raw;
+};
+
+void execute(const OrtApi& api, OrtSession* session, const Feed& in, const std::vector<const char*>& names,
+             std::vector<OrtValue*>& results) {
+  require(api,
+          api.Run(session, nullptr, in.names.data(), in.raw.data(), in.raw.size(), names.data(), names.size(),
+                  results.data()),
+          Code::kRunFailed, "ONNX Runtime cannot run the graph");
+}
+
+// No OrtIoBinding: that copies what the GPU needs from the CPU's memory when it is bound, and never again.
 class OrtBinding final : public Binding {
  public:
-  OrtBinding(const OrtApi& api, OrtSession* session, Handle<OrtIoBinding> binding)
-      : api_(api), session_(session), binding_(std::move(binding)) {}
-  void run() override {
-    require(api_, api_.RunWithBinding(session_, nullptr, binding_.get()), Code::kRunFailed,
-            "ONNX Runtime cannot run the graph");
-  }
+  OrtBinding(const OrtApi& api, OrtSession* session, Feed in, Feed out)
+      : api_(api), session_(session), in_(std::move(in)), out_(std::move(out)) {}
+  void run() override { execute(api_, session_, in_, out_.names, out_.raw); }
 
  private:
   const OrtApi& api_;
   OrtSession* session_;
-  Handle<OrtIoBinding> binding_;
+  Feed in_, out_;
 };
 
 void ORT_API_CALL forward_log(void* callback, OrtLoggingLevel severity, const char* category, const char*, const char*,
@@ -70,22 +84,13 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
     session_.reset(session);
   }
 
-  void run(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
-           const RunOptions& options) const override {
-    check_options(options);
-    const Feed in = feed(inputs);
-    const Feed out = feed(outputs);
-    std::vector<OrtValue*> results = out.raw;
-    execute(in, out.names, results);
-  }
-
   std::vector<Tensor> run(std::span<const NamedTensor> inputs, const RunOptions& options) const override {
     check_options(options);
     const Feed in = feed(inputs);
     std::vector<const char*> names;
     for (const TensorInfo& info : outputs_) names.push_back(info.name.c_str());
     std::vector<OrtValue*> results(names.size(), nullptr);
-    execute(in, names, results);
+    execute(api_, session_.get(), in, names, results);
     std::vector<Handle<OrtValue>> owned;
     for (OrtValue* value : results) owned.push_back({value, api_.ReleaseValue});
     std::vector<Tensor> tensors;
@@ -93,16 +98,10 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
     return tensors;
   }
 
-  std::unique_ptr<Binding> bind(std::span<const NamedTensor> inputs,
-                                std::span<const NamedTensor> outputs) const override {
-    OrtIoBinding* made = nullptr;
-    check(api_.CreateIoBinding(session_.get(), &made));
-    Handle<OrtIoBinding> binding(made, api_.ReleaseIoBinding);
-    const Feed in = feed(inputs);
-    const Feed out = feed(outputs);
-    for (std::size_t i = 0; i < in.raw.size(); ++i) check(api_.BindInput(made, in.names[i], in.raw[i]));
-    for (std::size_t i = 0; i < out.raw.size(); ++i) check(api_.BindOutput(made, out.names[i], out.raw[i]));
-    return std::make_unique<OrtBinding>(api_, session_.get(), std::move(binding));
+  std::unique_ptr<Binding> bind(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
+                                const RunOptions& options) const override {
+    check_options(options);
+    return std::make_unique<OrtBinding>(api_, session_.get(), feed(inputs), feed(outputs));
   }
 
   Device device() const override { return cuda_device_ ? Device{Device::Kind::kCuda, *cuda_device_} : Device{}; }
@@ -113,14 +112,6 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
     fail(Code::kInvalidArgument, cuda_device_ ? "ONNX Runtime has streams of its own; synchronise yours before the run"
                                               : "this back end runs on the CPU and takes no CUDA stream");
   }
-
-  // Tensors as ONNX Runtime takes them.
-  struct Feed {
-    std::vector<std::string> text;
-    std::vector<const char*> names;
-    std::vector<Handle<OrtValue>> values;
-    std::vector<OrtValue*> raw;
-  };
 
   Feed feed(std::span<const NamedTensor> tensors) const {
     Feed feed;
@@ -136,13 +127,6 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
       feed.names.push_back(feed.text.emplace_back(named.name).c_str());
     }
     return feed;
-  }
-
-  void execute(const Feed& in, const std::vector<const char*>& names, std::vector<OrtValue*>& results) const {
-    require(api_,
-            api_.Run(session_.get(), nullptr, in.names.data(), in.raw.data(), in.raw.size(), names.data(), names.size(),
-                     results.data()),
-            Code::kRunFailed, "ONNX Runtime cannot run the graph");
   }
 
   Tensor take(const TensorInfo& info, Handle<OrtValue> value) const {

@@ -213,9 +213,14 @@ bool BoundCall::is_done() const {
 void BoundCall::wait() {
   if (!lane_) return;
   const Gpu& gpu = engine_.gpu();
-  const DeviceScope device(gpu.cuda, gpu.device);
-  std::unique_ptr<Lane> lane = std::move(lane_);  // destroyed with its context unless all went well
-  check(gpu.cuda, gpu.cuda.cudaEventSynchronize(lane->event.get()), "cudaEventSynchronize");
+  std::unique_ptr<Lane> lane = std::move(lane_);
+  // Before anything that may fail, and whichever device is current: afterwards the caller's memory is in nobody's use.
+  const int error = gpu.cuda.cudaEventSynchronize(lane->event.get());
+  if (error != kSuccess) {
+    const DeviceScope device(gpu.cuda, gpu.device);
+    lane.reset();  // nobody shall have this context again
+    check(gpu.cuda, error, "cudaEventSynchronize");
+  }
   engine_.give_back(std::move(lane));
 }
 

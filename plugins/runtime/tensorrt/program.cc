@@ -50,12 +50,12 @@ class OpenEngine {
 
 class EngineRun final : public Started, public Binding {
  public:
-  EngineRun(std::shared_ptr<const OpenEngine> engine, OwnedCall call)
-      : engine_(std::move(engine)), call_(std::move(call)) {}
+  EngineRun(std::shared_ptr<const OpenEngine> engine, OwnedCall call, void* stream)
+      : engine_(std::move(engine)), call_(std::move(call)), stream_(stream) {}
 
-  void start(void* stream) {
+  void start() {
     Failure failure;
-    require(engine_->table().start(call_.get(), stream, &failure), failure);
+    require(engine_->table().start(call_.get(), stream_, &failure), failure);
   }
   bool done() const override { return engine_->table().is_done(call_.get()) != 0; }
   void wait() override {
@@ -63,13 +63,14 @@ class EngineRun final : public Started, public Binding {
     require(engine_->table().wait(call_.get(), &failure), failure);
   }
   void run() override {
-    start(nullptr);
+    start();
     wait();
   }
 
  private:
   std::shared_ptr<const OpenEngine> engine_;
   OwnedCall call_;
+  void* stream_;  // null: one of the engine's
 };
 
 class EngineProgram final : public Program {
@@ -81,32 +82,25 @@ class EngineProgram final : public Program {
         outputs_(graph.outputs),
         has_plugins_(has_plugins) {}
 
-  void run(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
-           const RunOptions& options) const override {
-    EngineRun run(engine_, engine_->bind(inputs, outputs));
-    run.start(options.cuda_stream);
-    run.wait();
-  }
-
   std::vector<Tensor> run(std::span<const NamedTensor> inputs, const RunOptions& options) const override {
     std::vector<Tensor> tensors = allocate_outputs(inputs);
     std::vector<NamedTensor> outputs;
     for (const Tensor& tensor : tensors) {
       outputs.push_back({tensor.name(), {const_cast<void*>(tensor.data()), tensor.dtype(), tensor.shape()}});
     }
-    run(inputs, outputs, options);
+    engine_run(inputs, outputs, options)->run();
     return tensors;
   }
 
-  std::unique_ptr<Binding> bind(std::span<const NamedTensor> inputs,
-                                std::span<const NamedTensor> outputs) const override {
-    return std::make_unique<EngineRun>(engine_, engine_->bind(inputs, outputs));
+  std::unique_ptr<Binding> bind(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
+                                const RunOptions& options) const override {
+    return engine_run(inputs, outputs, options);
   }
 
   std::unique_ptr<Started> start(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
                                  const RunOptions& options) const override {
-    auto run = std::make_unique<EngineRun>(engine_, engine_->bind(inputs, outputs));
-    run->start(options.cuda_stream);
+    auto run = engine_run(inputs, outputs, options);
+    run->start();
     return run;
   }
 
@@ -143,6 +137,11 @@ class EngineProgram final : public Program {
   }
 
  private:
+  std::unique_ptr<EngineRun> engine_run(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
+                                        const RunOptions& options) const {
+    return std::make_unique<EngineRun>(engine_, engine_->bind(inputs, outputs), options.cuda_stream);
+  }
+
   std::vector<Tensor> allocate_outputs(std::span<const NamedTensor> inputs) const {
     const CallTensors in(inputs);
     std::vector<const char*> names;

@@ -145,4 +145,13 @@ std::string write_good_bundle(const TemporaryFolder& folder) {
   return path.string();
 }
 
+std::string write_lying_bundle(const TemporaryFolder& folder) {
+  std::string manifest = manifest_of(good_files());
+  const std::string shape = R"("batch")";
+  manifest.replace(manifest.rfind(shape), shape.size(), R"("rows")");
+  const std::filesystem::path path = folder.path() / "lying.hsm";
+  write_bundle(path, good_files(), manifest);
+  return path.string();
+}
+
 }  // namespace hsm::testing

@@ -43,4 +43,7 @@ void write_bundle(const std::filesystem::path& folder, const std::map<std::strin
 // Writes the good bundle and returns its path.
 std::string write_good_bundle(const TemporaryFolder& folder);
 
+// The same, but its manifest says that y may have more or fewer rows than x: with these a run fails.
+std::string write_lying_bundle(const TemporaryFolder& folder);
+
 }  // namespace hsm::testing

@@ -33,6 +33,12 @@ TEST(CApi, TakesNullEverywhere) {
   EXPECT_EQ(hsmrt_bundle_open(nullptr, 1, nullptr, &error), HSMRT_INVALID_ARGUMENT);
   EXPECT_EQ(hsmrt_session_open(nullptr, 0, nullptr, nullptr, &error), HSMRT_INVALID_ARGUMENT);
   EXPECT_EQ(hsmrt_session_run(nullptr, nullptr, 1, nullptr, 1, &error), HSMRT_INVALID_ARGUMENT);
+  hsmrt_bound* bound = nullptr;
+  EXPECT_EQ(hsmrt_session_bind(nullptr, nullptr, 1, nullptr, 1, nullptr, &bound, &error), HSMRT_INVALID_ARGUMENT);
+  EXPECT_EQ(bound, nullptr);
+  EXPECT_EQ(hsmrt_bound_run(nullptr, &error), HSMRT_INVALID_ARGUMENT);
+  EXPECT_THAT(error.message, HasSubstr("the bound run is NULL"));
+  hsmrt_bound_close(nullptr);
   EXPECT_EQ(hsmrt_options_set(nullptr, "threads", "1", &error), HSMRT_INVALID_ARGUMENT);
   EXPECT_EQ(hsmrt_bundle_task(nullptr), nullptr);
   EXPECT_EQ(hsmrt_bundle_precision(nullptr), nullptr);
@@ -60,7 +66,7 @@ TEST(CApi, RefusesUnknownOptions) {
   hsmrt_options_close(options);
 }
 
-TEST(CApi, RunsAModel) {
+TEST(CApi, RunsAndBindsAModel) {
   const char* library = std::getenv("HSM_TEST_ONNXRUNTIME");
   if (library == nullptr) GTEST_SKIP() << "HSM_TEST_ONNXRUNTIME names no libonnxruntime.so";
   const TemporaryFolder folder;
@@ -108,7 +114,24 @@ TEST(CApi, RunsAModel) {
   EXPECT_EQ(hsmrt_session_run(session, &in, 1, &out, 1, &error), HSMRT_INVALID_ARGUMENT);
   in.shape = shape.data(), in.dtype = 99;
   EXPECT_EQ(hsmrt_session_run(session, &in, 1, &out, 1, &error), HSMRT_INVALID_ARGUMENT);
+
+  hsmrt_bound* bound = nullptr;
+  EXPECT_EQ(hsmrt_session_bind(session, &in, 1, &out, 1, nullptr, &bound, &error), HSMRT_INVALID_ARGUMENT);
+  EXPECT_EQ(bound, nullptr);
+  in.dtype = HSMRT_FLOAT32;
+  EXPECT_EQ(hsmrt_session_bind(session, &in, 1, &out, 1, nullptr, nullptr, &error), HSMRT_INVALID_ARGUMENT);
+  const hsmrt_run_options on_stream = {sizeof on_stream, &bound};
+  EXPECT_EQ(hsmrt_session_bind(session, &in, 1, &out, 1, &on_stream, &bound, &error), HSMRT_INVALID_ARGUMENT);
+  EXPECT_THAT(error.message, HasSubstr("takes no CUDA stream"));
+  ASSERT_EQ(hsmrt_session_bind(session, &in, 1, &out, 1, nullptr, &bound, &error), HSMRT_OK) << error.message;
   hsmrt_session_close(session);
+  in = out = {};
+  for (const float first : {5.0f, -1.0f}) {
+    x[0] = first;
+    EXPECT_EQ(hsmrt_bound_run(bound, &error), HSMRT_OK) << error.message;
+    EXPECT_THAT(y, ::testing::ElementsAre(2 * first, 4, 6));
+  }
+  hsmrt_bound_close(bound);
 }
 
 }  // namespace

@@ -162,7 +162,7 @@ TEST_F(GeneratorTest, StepsAllocateNothingOfTheirOwn) {
                              NamedTensor{"past.0.sum", {past.data(), DType::kFloat32, shape}}};
   const std::array outputs = {NamedTensor{"logits", {logits.data(), DType::kFloat32, shape}},
                               NamedTensor{"present.0.sum", {present.data(), DType::kFloat32, shape}}};
-  const auto bare = session.impl().program->bind(inputs, outputs);
+  const auto bare = session.impl().program->bind(inputs, outputs, {});
   const auto count = [](const auto& body) {
     body();  // buffers that ONNX Runtime makes once
     const long before = allocations();

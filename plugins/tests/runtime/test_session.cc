@@ -10,7 +10,10 @@
 #include <thread>
 #include <vector>
 
+#include "hsm_runtime/generator.h"
 #include "hsm_runtime/session.h"
+#include "runtime/onnxruntime/library.h"
+#include "tests/runtime/allocations.h"
 #include "tests/runtime/onnxruntime_test.h"
 
 namespace hsm::testing {
@@ -96,6 +99,9 @@ TEST_F(SessionTest, RefusesTensorsThatDoNotFit) {
     const Status status = session.run(wrong_call.inputs, wrong_call.outputs);
     EXPECT_EQ(status.code(), Code::kInvalidArgument) << wrong_call.words;
     EXPECT_THAT(status.message(), HasSubstr(wrong_call.words));
+    const Status unbound = session.bind(wrong_call.inputs, wrong_call.outputs).status();
+    EXPECT_EQ(unbound.code(), Code::kInvalidArgument) << wrong_call.words;
+    EXPECT_EQ(unbound.message(), status.message());
   }
 }
 
@@ -165,6 +171,155 @@ TEST_F(SessionTest, ServesManyThreads) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_THAT(wrong, ::testing::Each(0));
+}
+
+TEST_F(SessionTest, BoundRunsReadTheMemoryAnew) {
+  std::optional<Session> session(this->session());
+  std::vector<float> x(6), y(6);
+  std::array<std::int64_t, 2> shape = {2, 3};
+  std::string in = "x", out = "y";
+  Result<BoundRun> made = session->bind(std::array{named(in, x, DType::kFloat32, shape)},
+                                        std::array{named(out, y, DType::kFloat32, shape)});
+  ASSERT_TRUE(made.ok()) << made.status().message();
+  // Names and shapes may go, and so may the session; the bound run may move.
+  shape = {7, 7}, in = "z", out = "z";
+  session.reset();
+  bundle_.reset();
+  BoundRun run = *std::move(made);
+  for (int turn = 0; turn < 3; ++turn) {
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i) - static_cast<float>(turn);
+    const Status status = run.run();
+    ASSERT_TRUE(status.ok()) << status.message();
+    for (std::size_t i = 0; i < x.size(); ++i) EXPECT_EQ(y[i], 2 * x[i]);
+  }
+}
+
+TEST_F(SessionTest, BoundRunsSayWhatWentWrong) {
+  std::vector<float> x(6), y(6);
+  const std::array<std::int64_t, 2> one = {1, 3}, two = {2, 3};
+  const std::array in = {named("x", x, DType::kFloat32, one)};
+  const Result<Session> session = Session::open(*Bundle::open(write_lying_bundle(folder_)), Part::kModel, options_);
+  Result<BoundRun> run = session->bind(in, std::array{named("y", y, DType::kFloat32, two)});
+  ASSERT_TRUE(run.ok()) << run.status().message();
+  for (int turn = 0; turn < 2; ++turn) {
+    const Status status = run->run();
+    EXPECT_EQ(status.code(), Code::kRunFailed);
+    EXPECT_THAT(status.message(), HasSubstr("ONNX Runtime cannot run the graph"));
+  }
+  const Status on_stream = session->bind(in, std::array{named("y", y, DType::kFloat32, one)}, {&x}).status();
+  EXPECT_EQ(on_stream.code(), Code::kInvalidArgument);
+  EXPECT_THAT(on_stream.message(), HasSubstr("takes no CUDA stream"));
+}
+
+TEST_F(SessionTest, BoundRunsOfOneSessionRunInThreadsOfTheirOwn) {
+  const Session session = this->session();
+  std::vector<std::thread> threads;
+  std::array<int, 2> wrong = {};
+  for (std::size_t t = 0; t < wrong.size(); ++t) {
+    threads.emplace_back([&, t] {
+      const std::array<std::int64_t, 2> shape = {static_cast<std::int64_t>(t) + 1, 3};
+      std::vector<float> x(3 * (t + 1)), y(x.size());
+      Result<BoundRun> run = session.bind(std::array{named("x", x, DType::kFloat32, shape)},
+                                          std::array{named("y", y, DType::kFloat32, shape)});
+      for (int i = 0; i < 200; ++i) {
+        std::fill(x.begin(), x.end(), static_cast<float>(i) + static_cast<float>(t));
+        const bool good = run.ok() && run->run().ok() && y == std::vector<float>(x.size(), 2 * x[0]);
+        if (!good) ++wrong[t];
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_THAT(wrong, ::testing::Each(0));
+}
+
+// Allocations of a few calls of `body`.
+template <typename F>
+long allocations_of(const F& body) {
+  body();  // buffers that ONNX Runtime makes once
+  const long before = allocations();
+  for (int i = 0; i < 3; ++i) body();
+  return allocations() - before;
+}
+
+// What the same run allocates when a program calls ONNX Runtime itself, with values that it made before.
+long allocations_without_us(const std::string& library, const std::string& model, std::vector<float>& x,
+                            std::vector<float>& y, std::span<const std::int64_t> shape) {
+  const OrtApi& api = *runtime::ort::load(library).api;
+  const auto check = [&](OrtStatus* status) { runtime::ort::require(api, status, Code::kRunFailed, "bare"); };
+  OrtEnv* env = nullptr;
+  OrtSessionOptions* options = nullptr;
+  OrtSession* session = nullptr;
+  OrtMemoryInfo* memory = nullptr;
+  OrtValue *in = nullptr, *out = nullptr;
+  check(api.CreateEnv(ORT_LOGGING_LEVEL_ERROR, "bare", &env));
+  check(api.CreateSessionOptions(&options));
+  check(api.SetIntraOpNumThreads(options, 1));
+  check(api.CreateSession(env, model.c_str(), options, &session));
+  check(api.CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &memory));
+  const auto value = [&](std::vector<float>& data, OrtValue** made) {
+    check(api.CreateTensorWithDataAsOrtValue(memory, data.data(), data.size() * sizeof(float), shape.data(),
+                                             shape.size(), ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, made));
+  };
+  value(x, &in);
+  value(y, &out);
+  const std::array<const char*, 1> in_names = {"x"}, out_names = {"y"};
+  const long count =
+      allocations_of([&] { check(api.Run(session, nullptr, in_names.data(), &in, 1, out_names.data(), 1, &out)); });
+  api.ReleaseValue(in);
+  api.ReleaseValue(out);
+  api.ReleaseMemoryInfo(memory);
+  api.ReleaseSession(session);
+  api.ReleaseSessionOptions(options);
+  api.ReleaseEnv(env);
+  return count;
+}
+
+TEST_F(SessionTest, BoundRunsAllocateNothingOfTheirOwn) {
+  if (!counts_allocations()) GTEST_SKIP() << "a sanitizer has its own operator new";
+  const Session session = this->session();
+  std::vector<float> x(6), y(6);
+  const std::array<std::int64_t, 2> shape = {2, 3};
+  const std::array in = {named("x", x, DType::kFloat32, shape)}, out = {named("y", y, DType::kFloat32, shape)};
+  Result<BoundRun> run = session.bind(in, out);
+  ASSERT_TRUE(run.ok()) << run.status().message();
+  const long bound = allocations_of([&] { EXPECT_TRUE(run->run().ok()); });
+  const long unbound = allocations_of([&] { EXPECT_TRUE(session.run(in, out).ok()); });
+  const std::string model = bundle_->path() + "/model.onnx";
+  EXPECT_EQ(bound, allocations_without_us(options_.onnxruntime_library, model, x, y, shape));
+  EXPECT_GT(unbound, bound);  // so what the library allocates is seen
+}
+
+// Decoding with two sets of states that change roles, as a generator does.
+TEST_F(SessionTest, BoundStepsComputeWhatAGeneratorDoes) {
+  const Result<Bundle> bundle = Bundle::open(write_counting_bundle(folder_));
+  const Result<Session> session = Session::open(*bundle, Part::kDecode, options_);
+  ASSERT_TRUE(session.ok()) << session.status().message();
+  std::vector<std::int64_t> token(1), position(1), length = {1};
+  std::vector<float> logits(4);
+  std::array<std::vector<float>, 2> states = {std::vector<float>(4), std::vector<float>(4)};
+  const std::array<std::int64_t, 3> state_shape = {1, 1, 4};
+  const std::array<std::int64_t, 2> call = {1, 1};
+  const std::span<const std::int64_t> row(call.data(), 1);
+  std::vector<BoundRun> steps;
+  for (const std::size_t from : {0, 1}) {
+    Result<BoundRun> step = session->bind(
+        std::array{named("tokens", token, DType::kInt64, call), named("position", position, DType::kInt64, row),
+                   named("lengths", length, DType::kInt64, row),
+                   named("past.0.sum", states[from], DType::kFloat32, state_shape)},
+        std::array{named("logits", logits, DType::kFloat32, state_shape),
+                   named("present.0.sum", states[1 - from], DType::kFloat32, state_shape)});
+    ASSERT_TRUE(step.ok()) << step.status().message();
+    steps.push_back(*std::move(step));
+  }
+  Result<Generator> generator = Generator::create(*session);
+  ASSERT_TRUE(generator.ok()) << generator.status().message();
+  for (const std::int64_t next : {1, 3, 1, 0, 2}) {
+    token[0] = next;
+    ASSERT_TRUE(steps[static_cast<std::size_t>(position[0] % 2)].run().ok());
+    ++position[0];
+    ASSERT_TRUE(generator->step(token).ok());
+    EXPECT_THAT(logits, ::testing::ElementsAreArray(generator->logits(0)));
+  }
 }
 
 }  // namespace

@@ -95,6 +95,28 @@ class HSM_RUNTIME_API PendingRun {
   std::unique_ptr<Impl> impl_;
 };
 
+/// A run whose tensors were bound once. It keeps its session alive. Movable; one thread at a time may use it, and any
+/// number of them one session at the same time.
+class HSM_RUNTIME_API BoundRun {
+ public:
+  struct Impl;
+
+  /// Runs the graph on the numbers that the inputs' memory holds now, into the outputs' memory, and returns when all is
+  /// done. Allocates nothing in this library. After a failure it may be called again.
+  Status run();
+
+  /// Moves it; the other is of no use then.
+  BoundRun(BoundRun&&) noexcept;
+  /// Moves it; the other is of no use then.
+  BoundRun& operator=(BoundRun&&) noexcept;
+  ~BoundRun();
+  /// For the library itself.
+  explicit BoundRun(std::unique_ptr<Impl> impl);
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
 /// A loaded graph. All methods may be called from any number of threads at the same time.
 class HSM_RUNTIME_API Session {
  public:
@@ -125,6 +147,12 @@ class HSM_RUNTIME_API Session {
   /// not. TensorRT enqueues it on the stream; elsewhere a thread of the session runs one such run after the other.
   Result<PendingRun> run_async(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
                                const RunOptions& options = {}) const;
+
+  /// Binds tensors for many runs in the same memory with the same shapes, so that a run is no more than the back end's
+  /// own work. The memory must stay as long as the bound run; names and shapes need not. What run() refuses is refused
+  /// here.
+  Result<BoundRun> bind(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
+                        const RunOptions& options = {}) const;
 
   /// @{
   /// For the library itself.

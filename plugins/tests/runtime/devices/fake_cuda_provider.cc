@@ -1,11 +1,14 @@
 // The real ONNX Runtime, which takes the CUDA provider and its tensors for the CPU's. What it was told is in the
-// environment variable HSM_TEST_CUDA_TENSORS.
+// environment variable HSM_TEST_CUDA_TENSORS. An input that is bound reads zeros ever after: the real provider copies
+// the CPU's memory to the GPU when it is bound, and never again.
 #include <dlfcn.h>
 #include <onnxruntime_c_api.h>
 
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <tuple>
 
 namespace {
 
@@ -34,6 +37,25 @@ OrtStatus* ORT_API_CALL create_memory(const char* name, OrtAllocatorType type, i
   return real->CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, info);
 }
 
+OrtStatus* ORT_API_CALL bind_input(OrtIoBinding* binding, const char* name, const OrtValue* value) noexcept {
+  OrtTensorTypeAndShapeInfo* type = nullptr;
+  if (OrtStatus* status = real->GetTensorTypeAndShape(value, &type)) return status;
+  ONNXTensorElementDataType element = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  std::array<int64_t, 8> shape = {};
+  size_t rank = 0;
+  std::ignore = real->GetTensorElementType(type, &element);
+  std::ignore = real->GetDimensionsCount(type, &rank);
+  std::ignore = real->GetDimensions(type, shape.data(), rank);
+  real->ReleaseTensorTypeAndShapeInfo(type);
+  OrtAllocator* allocator = nullptr;
+  OrtValue* zeros = nullptr;
+  if (OrtStatus* status = real->GetAllocatorWithDefaultOptions(&allocator)) return status;
+  if (OrtStatus* status = real->CreateTensorAsOrtValue(allocator, shape.data(), rank, element, &zeros)) return status;
+  OrtStatus* status = real->BindInput(binding, name, zeros);
+  real->ReleaseValue(zeros);
+  return status;
+}
+
 const OrtApi* ORT_API_CALL api(uint32_t version) noexcept {
   static OrtApi played = [&] {
     OrtApi copy = *real;
@@ -42,6 +64,7 @@ const OrtApi* ORT_API_CALL api(uint32_t version) noexcept {
     copy.UpdateCUDAProviderOptions = update;
     copy.SessionOptionsAppendExecutionProvider_CUDA_V2 = append;
     copy.CreateMemoryInfo = create_memory;
+    copy.BindInput = bind_input;
     return copy;
   }();
   return version == ORT_API_VERSION ? &played : nullptr;

@@ -47,15 +47,26 @@ TEST_F(AsyncTest, GoesOnInAThreadInOrder) {
 }
 
 TEST_F(AsyncTest, ReportsTheFailureOfTheRun) {
+  const Session session = *Session::open(*Bundle::open(write_lying_bundle(folder_)), Part::kModel, options_);
+  const std::array<std::int64_t, 2> one = {1, 3}, two = {2, 3};
+  std::array<float, 6> x = {}, y = {};
+  Result<PendingRun> run = session.run_async(std::array{NamedTensor{"x", {x.data(), DType::kFloat32, one}}},
+                                             std::array{NamedTensor{"y", {y.data(), DType::kFloat32, two}}});
+  ASSERT_TRUE(run.ok()) << run.status().message();
+  const Status status = run->wait();
+  EXPECT_EQ(status.code(), Code::kRunFailed);
+  EXPECT_THAT(status.message(), HasSubstr("ONNX Runtime cannot run the graph"));
+  EXPECT_EQ(run->wait().message(), status.message());
+}
+
+TEST_F(AsyncTest, RefusesBeforeAnythingStarts) {
   const Session session = *Session::open(*bundle_, Part::kModel, options_);
   const std::array<std::int64_t, 2> shape = {1, 3};
   std::array<float, 3> x = {}, y = {};
   const std::array in = {NamedTensor{"x", {x.data(), DType::kFloat32, shape}}};
   const std::array out = {NamedTensor{"y", {y.data(), DType::kFloat32, shape}}};
   EXPECT_EQ(session.run_async(in, {}).status().code(), Code::kInvalidArgument);
-  Result<PendingRun> run = session.run_async(in, out, {&x});
-  ASSERT_TRUE(run.ok()) << run.status().message();
-  const Status status = run->wait();
+  const Status status = session.run_async(in, out, {&x}).status();
   EXPECT_EQ(status.code(), Code::kInvalidArgument);
   EXPECT_THAT(status.message(), HasSubstr("takes no CUDA stream"));
   std::array on_gpu = in;

@@ -70,6 +70,19 @@ TEST_F(CDeviceTest, RunsAndStarts) {
   EXPECT_THAT(y_, ElementsAre(2, 4, 6));
 }
 
+TEST_F(CDeviceTest, BindsOnce) {
+  hsmrt_bound* bound = nullptr;
+  ASSERT_EQ(hsmrt_session_bind(session_, &in_, 1, &out_, 1, nullptr, &bound, &error_), HSMRT_OK) << error_.message;
+  hsmrt_session_close(session_);
+  session_ = nullptr;
+  for (const float first : {5.0f, -1.0f}) {
+    x_[0] = first;
+    EXPECT_EQ(hsmrt_bound_run(bound, &error_), HSMRT_OK) << error_.message;
+    EXPECT_THAT(y_, ElementsAre(2 * first, 4, 6));
+  }
+  hsmrt_bound_close(bound);
+}
+
 TEST_F(CDeviceTest, RefusesWhatCannotBe) {
   const hsmrt_run_options small = {4, nullptr};
   EXPECT_EQ(hsmrt_session_run_with(session_, &in_, 1, &out_, 1, &small, &error_), HSMRT_INVALID_ARGUMENT);

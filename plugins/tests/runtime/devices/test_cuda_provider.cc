@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "hsm_runtime/generator.h"
 #include "hsm_runtime/session.h"
 #include "tests/runtime/onnxruntime_test.h"
 
@@ -59,6 +60,33 @@ TEST_F(CudaProviderTest, BindsTensorsOfTheGpu) {
   const Status on_stream = session->run(in, out, {&x});
   EXPECT_EQ(on_stream.code(), Code::kInvalidArgument);
   EXPECT_THAT(on_stream.message(), HasSubstr("streams of its own"));
+}
+
+TEST_F(CudaProviderTest, CopiesTensorsOfTheCpuInEachBoundRun) {
+  options_.onnxruntime_library = HSM_TEST_CUDA_PROVIDER;
+  const Result<Session> session = Session::open(*bundle_, Part::kModel, options_);
+  ASSERT_TRUE(session.ok()) << session.status().message();
+  const std::array<std::int64_t, 2> shape = {1, 3};
+  std::array<float, 3> x = {}, y = {};
+  Result<BoundRun> run = session->bind(std::array{NamedTensor{"x", {x.data(), DType::kFloat32, shape}}},
+                                       std::array{NamedTensor{"y", {y.data(), DType::kFloat32, shape}}});
+  ASSERT_TRUE(run.ok()) << run.status().message();
+  for (const float value : {1.0f, 5.0f}) {
+    x.fill(value);
+    const Status status = run->run();
+    ASSERT_TRUE(status.ok()) << status.message();
+    EXPECT_THAT(y, ::testing::Each(2 * value));
+  }
+}
+
+TEST_F(CudaProviderTest, StepsReadTheirTokens) {
+  options_.onnxruntime_library = HSM_TEST_CUDA_PROVIDER;
+  const Result<Session> session = Session::open(*Bundle::open(write_counting_bundle(folder_)), Part::kDecode, options_);
+  ASSERT_TRUE(session.ok()) << session.status().message();
+  Result<Generator> generator = Generator::create(*session);
+  ASSERT_TRUE(generator.ok()) << generator.status().message();
+  for (const std::int64_t token : {2, 3}) ASSERT_TRUE(generator->step(std::array{token}).ok());
+  EXPECT_THAT(generator->logits(0), ::testing::ElementsAre(0, 0, 1, 2));
 }
 
 }  // namespace
