@@ -1,11 +1,14 @@
 // The examples of FIPS 180-4, and lengths around a block's end.
 #include <gtest/gtest.h>
 
+#include <random>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "runtime/sha256.h"
+#include "runtime/sha256_blocks.h"
 
 namespace hsm::runtime {
 namespace {
@@ -28,6 +31,23 @@ TEST(Sha256, LengthsAroundABlock) {
   EXPECT_EQ(digest(std::string(65, 'x')), "9537c5fdf120482f7d58d25e9ed583f52c02b4e304ea814db1633ad565aed7e9");
   EXPECT_EQ(digest(std::string(119, 'x')), "000b48d4edf0fa7bee3c6236ecd2785baa5db4eeb8bb54341b029e0d9fa5fb0c");
   EXPECT_EQ(digest(std::string(120, 'x')), "13f05a0b594787f5ecd315edc96141bd3243203d1b7d4f0836f37308b276ba98");
+}
+
+TEST(Sha256, InstructionsEqualThePortableCode) {
+  if (sha256_absorb_x86() == nullptr) GTEST_SKIP() << "this processor has no SHA instructions of x86";
+  const unsigned seed = std::random_device{}();
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
+  for (std::size_t count = 0; count < 20; ++count) {
+    Sha256State state;
+    for (std::uint32_t& word : state) word = random();
+    std::vector<std::byte> blocks(count * kSha256Block + 1);
+    for (std::byte& byte : blocks) byte = static_cast<std::byte>(random());
+    Sha256State expected = state;
+    sha256_absorb_portable(expected, blocks.data() + 1, count);  // + 1: no alignment is promised
+    sha256_absorb_x86()(state, blocks.data() + 1, count);
+    EXPECT_EQ(state, expected) << count;
+  }
 }
 
 }  // namespace
