@@ -15,27 +15,34 @@ BEGIN, END = "<!-- tables: python benchmarks/write_tables.py -->\n", "<!-- end o
 
 
 def main() -> None:
-    """Replace what stands between the marks."""
+    """Replace what stands between the marks of each script that has records; others keep what was measured before."""
     records = [json.loads(path.read_text()) for path in sorted((ROOT / "build" / "benchmarks").glob("*-*.json"))]
     text = TARGET.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    TARGET.write_text(before + BEGIN + "\n" + tables(records) + "\n" + END + after, encoding="utf-8")
+    old, after = rest.split(END)
+    TARGET.write_text(before + BEGIN + renewed(old, records) + "\n" + END + after, encoding="utf-8")
     print(f"wrote {TARGET.relative_to(ROOT)}", file=sys.stderr)
 
 
-def tables(records: list[Record]) -> str:
-    """Return the claims of all scripts by number of threads, then the measurements of each."""
+def renewed(old: str, records: list[Record]) -> str:
+    """Return the sections of all scripts in their names' order, with the records' in place of older ones."""
     by_script: dict[str, list[Record]] = {}
-    for record in sorted(records, key=lambda record: (record["script"], record["threads"])):
-        by_script.setdefault(record["script"], []).append(record)
-    lines = _claims([record for group in by_script.values() for record in group])
-    for script, group in by_script.items():
-        lines += ["", f"## {script.replace('_', ' ')}", "", *_about(group)]
-        rows = [{"threads": record["threads"], **row} for record in group for row in record["rows"]]
-        for table in _groups(rows):
-            lines += ["", *_table(table)]
-    return "\n".join(lines) + "\n"
+    for record in sorted(records, key=lambda record: record["threads"]):
+        by_script.setdefault(record["script"].replace("_", " "), []).append(record)
+    parts = (part.partition("\n") for part in ("\n" + old).split("\n## ")[1:])
+    sections = {name: body.strip("\n") for name, _, body in parts}
+    sections |= {name: "\n".join(_section(group)) for name, group in by_script.items()}
+    return "".join(f"\n## {name}\n\n{sections[name]}\n" for name in sorted(sections))
+
+
+def _section(records: list[Record]) -> list[str]:
+    """Return when a script was run, its claims by number of threads, and its measurements."""
+    lines = _about(records)
+    if any(record["claims"] for record in records):
+        lines += ["", *_claims(records)]
+    for table in _groups([{"threads": record["threads"], **row} for record in records for row in record["rows"]]):
+        lines += ["", *_table(table)]
+    return lines
 
 
 def _claims(records: list[Record]) -> list[str]:
@@ -49,7 +56,7 @@ def _claims(records: list[Record]) -> list[str]:
             measured.setdefault(item["claim"], {})[record["threads"]] = value
             bounds.setdefault(item["claim"], {})[item["bound"]] = None
     heads = [f"{count} thread{'s' if count > 1 else ''}" for count in counts]
-    lines = ["## Claims", "", f"| claim | bound | {' | '.join(heads)} |", f"| --- | ---: |{' ---: |' * len(counts)}"]
+    lines = [f"| claim | bound | {' | '.join(heads)} |", f"| --- | ---: |{' ---: |' * len(counts)}"]
     for claim, values in measured.items():
         cells = (claim, ", ".join(bounds[claim]), *(values.get(count, "") for count in counts))
         lines.append(f"| {' | '.join(cells)} |")

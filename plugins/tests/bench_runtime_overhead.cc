@@ -3,8 +3,10 @@
 // each pair of turns; benchmarks/runtime_overhead.py starts several processes, as two sessions of one model differ a
 // little, and reads them.
 //
-//   hsm_bench_runtime_overhead BUNDLE KERNELS PAIRS LENGTH
+//   hsm_bench_runtime_overhead BUNDLE KERNELS PAIRS LENGTH FIRST
 //
+// LENGTH is that of the whole sequence, or 0 for steps of the decoder. FIRST says whose session is made first, as where
+// its weights lie in memory decides how quick a session is.
 // ONNX Runtime is that of HSM_ONNXRUNTIME_LIBRARY. One thread; its CPU time, which other processes disturb less than
 // wall time.
 #include <onnxruntime_session_options_config_keys.h>
@@ -15,6 +17,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -293,35 +296,34 @@ void compete(const char* what, const std::vector<Named>& contestants, int pairs)
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) stop("usage: hsm_bench_runtime_overhead BUNDLE KERNELS PAIRS LENGTH", 2);
+  if (argc != 6) stop("usage: hsm_bench_runtime_overhead BUNDLE KERNELS PAIRS LENGTH FIRST", 2);
   const std::string folder = argv[1], kernels = argv[2];
   const int pairs = std::atoi(argv[3]);
   const std::int64_t length = std::atoll(argv[4]);
+  const auto first = static_cast<std::size_t>(std::atoll(argv[5]));
+  const Part part = length == 0 ? Part::kDecode : Part::kModel;
   const Bundle bundle = require(Bundle::open(folder));
   const ort::Library library = ort::load("");
-  SessionOptions options{.backends = {Backend::kOnnxRuntimeFused}, .kernel_library = kernels, .threads = 1};
-  const auto bare = [&](Part part, const char* file, std::int64_t size) {
-    return std::make_unique<Bare>(library, folder, file, kernels, Feed(bundle, part, size));
+  const SessionOptions options{.backends = {Backend::kOnnxRuntimeFused}, .kernel_library = kernels, .threads = 1};
+  const auto session = [&] { return require(Session::open(bundle, part, options)); };
+  const auto feed = [&] { return Feed(bundle, part, std::max<std::int64_t>(length, 1)); };
+  const auto bare = [&]() -> std::unique_ptr<Contestant> {
+    const char* file = part == Part::kDecode ? "decode.onnx" : "model.onnx";
+    return std::make_unique<Bare>(library, folder, file, kernels, feed());
   };
-  const auto ours = [&](Part part, std::int64_t size) {
-    return std::make_unique<ThroughSession>(require(Session::open(bundle, part, options)), Feed(bundle, part, size));
-  };
-  const auto bound = [&](Part part, std::int64_t size) {
-    return std::make_unique<ThroughBoundRun>(require(Session::open(bundle, part, options)), Feed(bundle, part, size));
-  };
-  std::vector<Named> steps;
-  steps.emplace_back("bare", bare(Part::kDecode, "decode.onnx", 1));
-  steps.emplace_back("bare again", bare(Part::kDecode, "decode.onnx", 1));
-  steps.emplace_back("Session::run", ours(Part::kDecode, 1));
-  steps.emplace_back("BoundRun::run", bound(Part::kDecode, 1));
-  steps.emplace_back("Generator::step",
-                     std::make_unique<ThroughGenerator>(require(Session::open(bundle, Part::kDecode, options))));
-  compete("decode step", steps, pairs);
-  std::vector<Named> whole;
-  whole.emplace_back("bare", bare(Part::kModel, "model.onnx", length));
-  whole.emplace_back("bare again", bare(Part::kModel, "model.onnx", length));
-  whole.emplace_back("Session::run", ours(Part::kModel, length));
-  whole.emplace_back("BoundRun::run", bound(Part::kModel, length));
-  compete("whole sequence", whole, pairs);
+  std::vector<std::pair<const char*, std::function<std::unique_ptr<Contestant>()>>> makers = {
+      {"bare", bare},
+      {"bare again", bare},
+      {"Session::run", [&] { return std::make_unique<ThroughSession>(session(), feed()); }},
+      {"BoundRun::run", [&] { return std::make_unique<ThroughBoundRun>(session(), feed()); }}};
+  if (part == Part::kDecode) {
+    makers.emplace_back("Generator::step", [&] { return std::make_unique<ThroughGenerator>(session()); });
+  }
+  std::vector<Named> contestants;
+  for (std::size_t i = 0; i < makers.size(); ++i) {
+    const auto& [name, make] = makers[(first + i) % makers.size()];
+    contestants.emplace_back(name, make());
+  }
+  compete(part == Part::kDecode ? "decode step" : "whole sequence", contestants, pairs);
   return 0;
 }

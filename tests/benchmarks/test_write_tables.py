@@ -9,12 +9,12 @@ from typing import Any
 FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "write_tables.py"
 
 
-def tables(records: list[dict[str, Any]]) -> str:
+def renewed(old: str, records: list[dict[str, Any]]) -> str:
     spec = importlib.util.spec_from_file_location("write_tables", FILE)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return str(module.tables(records))
+    return str(module.renewed(old, records))
 
 
 def record(threads: int, measured: str, holds: bool, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -32,11 +32,12 @@ def record(threads: int, measured: str, holds: bool, rows: list[dict[str, Any]])
 
 
 def test_thread_counts_stand_side_by_side_and_what_is_missed_is_bold() -> None:
-    text = tables(
+    text = renewed(
+        "",
         [
             record(2, "1.5", False, [{"length": 8, "ms": 1234.56}, {"other": None}]),
             record(1, "3", True, [{"length": 8, "ms": 0.5}]),
-        ]
+        ],
     )
     lines = text.splitlines()
     assert "| claim | bound | 1 thread | 2 threads |" in lines
@@ -45,3 +46,11 @@ def test_thread_counts_stand_side_by_side_and_what_is_missed_is_bold() -> None:
     assert lines[start + 2 : start + 4] == ["| 1 | 8 | 0.5 |", "| 2 | 8 | 1235 |"]
     assert "| 2 |  |" in lines
     assert "## a vs b" in lines
+
+
+def test_what_was_not_measured_again_stays() -> None:
+    old = "\n## a vs b\n\nof last year\n\n## z\n\nof last week\n\n| t |\n"
+    text = renewed(old, [record(1, "3", True, [{"ms": 0.5}])])
+    assert text.endswith("| 1 | 0.5 |\n\n## z\n\nof last week\n\n| t |\n")
+    assert "last year" not in text
+    assert renewed(text, []) == text
