@@ -1,4 +1,4 @@
-# make demo | test | check-all | lint | zoo | bench | cuda-report | gpu-test | wheel | clean        (`make setup` is implied by each)
+# make demo | test | coverage | check-all | lint | zoo | bench | cuda-report | gpu-test | wheel | clean        (`make setup` is implied by each)
 #
 # PYTHON   interpreter that .venv is made with          (default: python3)
 # JOBS     parallel test processes                      (default: 2)
@@ -16,7 +16,7 @@ export HSM_CUDA_ARCHITECTURES ?= $(if $(shell command -v nvidia-smi),native,86-r
 
 NATIVE := $(shell find plugins -type f)
 
-.PHONY: demo test cpp-test check-all lint zoo bench cuda-report gpu-test wheel setup clean
+.PHONY: demo test coverage cpp-test check-all lint zoo bench cuda-report gpu-test wheel setup clean
 .DEFAULT_GOAL := test
 
 setup: .venv/.ready
@@ -29,6 +29,10 @@ demo: setup
 	$(BIN)/hsm-export demo
 
 test: setup lint cpp-test
+	$(PYTEST) -n $(JOBS) --dist loadgroup -m "not slow"
+
+# Apart, as it takes the tests almost twice as long.
+coverage: setup cpp-test
 	$(PYTEST) -n $(JOBS) --dist loadgroup -m "not slow" --cov --cov-report=term
 
 # PATH: the environment brings cmake and ninja where the system has none.

@@ -6,6 +6,8 @@ cd "$(dirname "$0")/../plugins"
 preset=${1:-release}
 seconds=${2:-60}
 build=../build/native-$preset
+# As in the Makefile: the release build goes on where `make setup` built the libraries.
+export HSM_CUDA_ARCHITECTURES=${HSM_CUDA_ARCHITECTURES:-86-real}
 log=../build/cpp-$preset.log
 mkdir -p ../build
 

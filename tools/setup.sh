@@ -28,7 +28,11 @@ make_environment() {
 [ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null || { rm -rf .venv; make_environment; }
 # torch first and alone: some registries offer its CPU build only by exact version.
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[cpu,rtx,lean,train,plot,dev]"
+# Then CMake: the native half is built where `make cpp-test` goes on, and one CMake shall do both.
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt cmake ninja
+PATH="$PWD/.venv/bin:$PATH" SKBUILD_BUILD_DIR=build/native SKBUILD_CMAKE_DEFINE=HSM_TESTS=ON \
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+    --editable ".[cpu,rtx,lean,train,plot,dev]"
 .venv/bin/python - <<'EOF'
 from hsm_export.errors import MissingDependencyError
 from hsm_export.native import custom_ops_path

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.exporter.building.hand_made import token_model
+from tests.shared import made_once
 
 import hsm_export
 from hsm_export.bundling import bundle
@@ -33,9 +34,14 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def exported() -> Exported:
     """A language model of 256 token ids, with rings, experts, keys and values."""
-    folder = tmp_path_factory.mktemp("exported")
+    folder = made_once("bundling", _export)
+    return Exported(folder / "source.safetensors", folder / "lm.onnx", folder / "lm-decode.onnx")
+
+
+def _export(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
     torch.manual_seed(6)
     switch = SwitchHeadConfig(heads=2, head_dim=8, experts=4, active=2)
     layers = tuple(LayerConfig(mixer, MLPConfig(32)) for mixer in (HSMConfig(shifts=(1, 3)), switch))
@@ -44,12 +50,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     )
     hsm_export.export(folder / "source.safetensors", output=folder / "lm.onnx")
     hsm_export.export(folder / "source.safetensors", output=folder / "lm-decode.onnx", decode=True, capacity=32)
-    return Exported(folder / "source.safetensors", folder / "lm.onnx", folder / "lm-decode.onnx")
 
 
 @pytest.fixture(scope="session")
-def language_bundle(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def language_bundle(exported: Exported) -> Path:
     """The language model as a bundle."""
-    path = tmp_path_factory.mktemp("language") / "lm.hsm"
-    bundle(exported.model, path, decode=exported.decode, against=exported.checkpoint)
-    return path
+    return made_once(
+        "lm.hsm", lambda path: bundle(exported.model, path, decode=exported.decode, against=exported.checkpoint)
+    )

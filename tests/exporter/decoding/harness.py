@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.exporter.exporting.models import MIXERS, language_model
+from tests.shared import made_once
 
 import hsm_export
 from hsm_export.decoding.session import DecodeSession
@@ -41,26 +40,21 @@ MODELS: dict[str, tuple[MixerConfig, ...]] = {
     ),
 }
 
-_folder = tempfile.TemporaryDirectory(prefix="hsm-export-tests.")
 
-
-@functools.cache
 def checkpoint(name: str) -> str:
     """Return a checkpoint: "zoo:NAME", or a random model of the mixers `MODELS[name]`."""
     if name.startswith("zoo:"):
         return name
-    path = Path(_folder.name) / f"{name}.safetensors"
-    save_checkpoint(language_model(*MODELS[name]), path)
-    return str(path)
+    return str(made_once(f"{name}.safetensors", lambda path: save_checkpoint(language_model(*MODELS[name]), path)))
 
 
 def decode_file(name: str, precision: str = "fp32", **options: Any) -> Path:
-    """Export a model of `checkpoint` for decoding, once for all tests of a process."""
+    """Export a model of `checkpoint` for decoding, once for all tests."""
     label = "-".join([name.replace(":", "-"), precision, *(f"{key}{value}" for key, value in options.items())])
-    path = Path(_folder.name) / f"{label}.onnx"
-    if not path.exists():
-        hsm_export.export(checkpoint(name), output=path, precision=precision, decode=True, **options)
-    return path
+    return made_once(
+        f"{label}.onnx",
+        lambda path: hsm_export.export(checkpoint(name), output=path, precision=precision, decode=True, **options),
+    )
 
 
 def open_session(name: str, runtime: str, **options: Any) -> DecodeSession:

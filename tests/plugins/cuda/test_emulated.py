@@ -51,7 +51,12 @@ def _validate(name: str, precision: str, folder: Path, shapes: list[tuple[int, i
 
 
 @pytest.mark.parametrize(
-    ("name", "precision"), [("hsm-lm", "fp16"), ("switch-head-lm", "bf16"), ("taylor-shift-digits", "fp32")]
+    ("name", "precision"),
+    [
+        ("hsm-lm", "fp16"),
+        ("taylor-shift-digits", "fp32"),
+        pytest.param("switch-head-lm", "bf16", marks=pytest.mark.slow),
+    ],
 )
 def test_zoo_model(name: str, precision: str, tmp_path: Path) -> None:
     _validate(name, precision, tmp_path, [(1, 5)])
@@ -74,7 +79,7 @@ def _departure(path: Path, checkpoint: str, length: int) -> str | None:
     return first_departure(file, context, runtimes, shaped_cases(file, [(1, length)])[0])
 
 
-@pytest.mark.parametrize("name", ["hsm-hybrid-lm", "taylor-shift-lm"])
+@pytest.mark.parametrize("name", ["hsm-hybrid-lm", pytest.param("taylor-shift-lm", marks=pytest.mark.slow)])
 def test_every_layer_agrees(name: str, tmp_path: Path) -> None:
     path = tmp_path / f"{name}.onnx"
     hsm_export.export(f"zoo:{name}", output=path)

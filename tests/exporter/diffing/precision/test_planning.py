@@ -132,6 +132,7 @@ def check(plan: PrecisionPlan) -> None:
     assert plan.low.milliseconds > 0 and plan.plan.milliseconds > 0
 
 
+@pytest.mark.slow
 def test_the_plan_of_the_smallest_zoo_model_is_cheaper_than_the_rule(tmp_path: Path) -> None:
     pixels = np.random.default_rng(4).integers(0, 17, (6, 16))
     plan = plan_precision("zoo:taylor-shift-digits", "bf16", cases=[{"pixels": pixels}])
