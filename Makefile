@@ -1,4 +1,5 @@
-# make demo | test | coverage | check-all | lint | zoo | bench | cuda-report | gpu-test | wheel | clean        (`make setup` is implied by each)
+# make demo | test | coverage | check-all | lint | zoo | bench | cuda-report | gpu-test | wheel | clean
+# (`make setup` is implied by each)
 #
 # PYTHON   interpreter that .venv is made with          (default: python3)
 # JOBS     parallel test processes                      (default: 2)
