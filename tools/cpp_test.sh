@@ -7,7 +7,7 @@ preset=${1:-release}
 seconds=${2:-60}
 build=../build/native-$preset
 # As in the Makefile: the release build goes on where `make setup` built the libraries.
-export HSM_CUDA_ARCHITECTURES=${HSM_CUDA_ARCHITECTURES:-86-real}
+export HSM_CUDA_ARCHITECTURES=${HSM_CUDA_ARCHITECTURES:-$(command -v nvidia-smi >/dev/null && echo native || echo 86-real)}
 log=../build/cpp-$preset.log
 mkdir -p ../build
 

@@ -137,7 +137,7 @@ def _plant(tree: Tree, lock: Lock, cache: Path) -> Path:
             shutil.copytree(source, contents, copy_function=os.link, dirs_exist_ok=True)
         for link, target in tree.links.items():
             (contents / link).symlink_to(target)
-        contents.rename(folder)
+        _keep(contents, folder)
     return folder
 
 
@@ -157,8 +157,17 @@ def fetch(download: Download, cache: Path) -> Path:
         _verify(download, archive)
         contents = scratch / "contents"
         _unpack(download, archive, contents)
-        contents.rename(folder)
+        _keep(contents, folder)
     return folder
+
+
+def _keep(contents: Path, folder: Path) -> None:
+    """Put finished contents in place, unless another process that fetched the same was quicker."""
+    try:
+        contents.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
 
 
 def _download(download: Download, folder: Path, cache: Path) -> Path:

@@ -46,7 +46,8 @@ void sha256_absorb_portable(Sha256State& state, const std::byte* blocks, std::si
 std::string sha256(std::span<const std::byte> data) {
   // The square roots of the first 8 primes.
   Sha256State state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-  const Sha256Absorb fastest = sha256_absorb_x86() == nullptr ? sha256_absorb_portable : sha256_absorb_x86();
+  const Sha256Absorb x86 = sha256_absorb_x86();
+  const Sha256Absorb fastest = x86 == nullptr ? sha256_absorb_portable : x86;
   const std::size_t whole = data.size() / kSha256Block * kSha256Block;
   fastest(state, data.data(), whole / kSha256Block);
 

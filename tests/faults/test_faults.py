@@ -116,7 +116,6 @@ def params(faults: tuple[Fault, ...]) -> list[object]:
     ]
 
 
-@pytest.mark.xdist_group("faults")
 @pytest.mark.parametrize("fault", params(KERNELS))
 def test_a_fault_of_a_kernel_is_found(fault: Fault, folder: Path) -> None:
     model, checkpoint = sound_file(fault.case, folder)
@@ -131,7 +130,6 @@ def test_a_fault_of_a_kernel_is_found(fault: Fault, folder: Path) -> None:
         assert any(note in text for text in reports["ort-fused"].notes)
 
 
-@pytest.mark.xdist_group("faults")
 @pytest.mark.parametrize("fault", params(EXPORTS))
 def test_a_fault_of_the_exporter_is_found(fault: Fault, folder: Path, tmp_path: Path) -> None:
     _, checkpoint = sound_file(fault.case, folder)
@@ -142,7 +140,6 @@ def test_a_fault_of_the_exporter_is_found(fault: Fault, folder: Path, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("faults")
 @pytest.mark.parametrize("fault", params(tuple(fault for fault in EXPORTS if fault.patch != "epsilon")))
 def test_the_exporter_refuses_its_own_fault(fault: Fault, folder: Path, tmp_path: Path) -> None:
     """But for the epsilon: that patch changes the models' own code, which the exporter then takes for right."""
@@ -153,7 +150,6 @@ def test_the_exporter_refuses_its_own_fault(fault: Fault, folder: Path, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("faults")
 @pytest.mark.parametrize("name", CASES)
 def test_without_a_fault_nothing_is_found(name: str, folder: Path) -> None:
     model, checkpoint = sound_file(name, folder)
@@ -164,7 +160,6 @@ def test_without_a_fault_nothing_is_found(name: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("faults")
 def test_a_file_of_an_older_checkpoint_is_told(folder: Path, tmp_path: Path) -> None:
     model, checkpoint = sound_file("shifts", folder)
     newer = train_further(checkpoint, tmp_path / "newer.safetensors")
@@ -179,7 +174,6 @@ def test_a_file_of_an_older_checkpoint_is_told(folder: Path, tmp_path: Path) -> 
     assert set(found.nodes) <= {(f"layers.1.feed_forward.{part}", "Linear") for part in ("up", "down")} and found.nodes
 
 
-@pytest.mark.xdist_group("faults")
 def test_an_engine_of_an_older_file_is_told(folder: Path, tmp_path: Path) -> None:
     model = tmp_path / "model.onnx"
     shutil.copy(sound_file("shifts", folder)[0], model)

@@ -96,6 +96,24 @@ def test_another_hash_is_refused_and_leaves_nothing(index: Path, tmp_path: Path)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_of_two_that_fetch_the_same_the_slower_takes_what_is_there(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download = fetch.read_lock(write_lock(tmp_path, digest(index)))["sample"]
+    unpack, others = fetch._unpack, tmp_path / "cache" / f"sample-{digest(index)[:12]}"
+
+    def slowly(download: object, archive: Path, target: Path) -> None:
+        unpack(download, archive, target)
+        unpack(download, archive, others)
+
+    monkeypatch.setattr(fetch, "_unpack", slowly)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    assert fetch.fetch(download, tmp_path / "cache") == others
+    assert (others / "sample" / "text.txt").read_text() == "hello\n"
+    assert list((tmp_path / "cache").iterdir()) == [others]
+
+
 def test_an_unreachable_registry_is_one_clear_error(index: Path, tmp_path: Path) -> None:
     done = run(tmp_path, write_lock(tmp_path, digest(index), version="2.0"), "sample")
     assert done.returncode == 3

@@ -82,7 +82,7 @@ TEST(Bundle, RefusesSpoiledManifests) {
       {"\"engines\": []", "\"engines\": {}", "wrong type"},
       {"\"engines\": []", "\"engines\": " + deep, "nested deeper"},
       {"\"engines\": []",
-       R"("engines": [{"file": "/tmp/a.engine", "of": "model", "target": "tensorrt", "version": "10.1",
+       R"("engines": [{"file": "/a.engine", "of": "model", "target": "tensorrt", "version": "10.1",
  "architectures": ["sm86"], "plugins": true, "embedded_plugins": true, "profiles": []}])",
        "not named engines/"},
       {"\"tokenizer\": null", "\"tokenizer\": {\"kind\": \"huggingface\", \"file\": \"../tokenizer.json\"}",

@@ -51,6 +51,5 @@ def test_accepted(runtime: ctypes.CDLL, good: Path, tmp_path: Path, name: str) -
     assert refusal(runtime, write(good, tmp_path / "bundle.hsm", HARMLESS[name])) is None
 
 
-@pytest.mark.xdist_group("bundling")
 def test_real_bundle(runtime: ctypes.CDLL, language_bundle: Path) -> None:
     assert refusal(runtime, language_bundle) is None

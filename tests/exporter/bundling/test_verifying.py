@@ -22,8 +22,6 @@ from hsm_export.bundling import bundle, open_bundle, verify_bundle
 from hsm_export.errors import BadInputError, MissingDependencyError, NumbersDifferError
 from hsm_export.runtimes import get
 
-# One process makes what the tests share.
-pytestmark = pytest.mark.xdist_group("bundling")
 FUSED = pytest.mark.skipif(get("ort-fused").available() is not None, reason="the fused kernels are not installed")
 
 

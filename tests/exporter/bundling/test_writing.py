@@ -22,9 +22,6 @@ from hsm_export.bundling import Bundle, bundle, open_bundle
 from hsm_export.errors import BadInputError, UsageError
 from hsm_export.files import sha256
 
-# One process makes what the tests share.
-pytestmark = pytest.mark.xdist_group("bundling")
-
 
 def test_contents(language_bundle: Path, exported: Exported) -> None:
     opened = open_bundle(language_bundle)

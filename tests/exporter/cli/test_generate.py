@@ -13,8 +13,6 @@ from tests.exporter.decoding.harness import decode_file
 
 from hsm_export import cli
 
-pytestmark = pytest.mark.xdist_group("decoding")  # so that one process exports the files
-
 PROMPT = "And God said"
 GREEDY = ("--prompt", PROMPT, "--max-tokens", "24", "--temperature", "0")
 

@@ -27,8 +27,6 @@ from hsm_export.decoding.tokenizer import BytesTokenizer
 from hsm_export.errors import UsageError
 from hsm_models import load_checkpoint
 
-pytestmark = pytest.mark.xdist_group("decoding")  # so that one process exports the files
-
 LANGUAGE_MODELS = [
     "zoo:hsm-lm",
     *(

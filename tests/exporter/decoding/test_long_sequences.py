@@ -19,7 +19,7 @@ from tests.exporter.decoding.harness import (
 from hsm_export import DecodeSession
 from hsm_models import load_checkpoint
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("decoding"), needs_library]
+pytestmark = [pytest.mark.slow, needs_library]
 
 LENGTH = 2000
 SIZES = (1, 1, 2, 7, 33, 128, 500)

@@ -16,8 +16,6 @@ from hsm_export.decoding.perplexity import negative_log_likelihood
 from hsm_export.errors import BadInputError, UsageError
 from hsm_models import load_checkpoint
 
-pytestmark = pytest.mark.xdist_group("decoding")  # so that one process exports the files
-
 TEXT = Path(__file__).resolve().parents[2] / "models" / "training" / "held_out.txt"
 LENGTH = 700  # the zoo was trained on windows of 128
 MODELS = [

@@ -22,8 +22,6 @@ from hsm_export import DecodeSession
 from hsm_export.errors import BadInputError, UsageError
 from hsm_models import load_checkpoint
 
-pytestmark = pytest.mark.xdist_group("decoding")  # so that one process exports the files
-
 LENGTHS = np.array([40, 17, 29])
 
 

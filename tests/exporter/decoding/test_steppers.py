@@ -15,8 +15,6 @@ from hsm_export.decoding.state_spec import StateSpec, TensorSpec
 from hsm_export.decoding.steppers import OrtStepper
 from hsm_export.native import custom_ops_path
 
-pytestmark = pytest.mark.xdist_group("decoding")  # so that one process exports the files
-
 PRECISIONS = ["fp32", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fp16", "bf16"))]
 
 

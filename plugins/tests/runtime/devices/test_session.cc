@@ -1,91 +1,21 @@
-// Sessions in the real TensorRT back end, on a GPU that the tests play: what is called, with what, in which order.
+// Runs in the TensorRT back end: what is called, with what, in which order, and what a failure leaves.
 #include <dlfcn.h>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 #include <array>
-#include <cstdlib>
-#include <fstream>
 #include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "hsm_runtime/session.h"
-#include "tests/runtime/devices/engine_bundle.h"
+#include "tests/runtime/devices/tensorrt_test.h"
 
 namespace hsm::testing {
 namespace {
 
-using namespace hsm_runtime;  // NOLINT: the whole public interface is under test
-using ::testing::Contains;
 using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using ::testing::Not;
-
-using Shape = std::array<std::int64_t, 2>;
-
-constexpr Shape kOneRow = {1, 3}, kTwoRows = {2, 3};
-const std::vector<FakeEngine> kOneEngine = {FakeEngine()};
-
-// Memory of the fake device, or a stream there.
-class OnGpu {
- public:
-  explicit OnGpu(std::size_t bytes) {
-    data_ = std::aligned_alloc(256, (bytes + 511) / 256 * 256);
-    const std::lock_guard lock(fake_gpu().mutex);
-    fake_gpu().memory[data_] = bytes + 256;
-  }
-  ~OnGpu() {
-    fake_gpu().memory.erase(data_);
-    std::free(data_);
-  }
-  OnGpu(const OnGpu&) = delete;
-  OnGpu& operator=(const OnGpu&) = delete;
-  float* floats() const { return static_cast<float*>(data_); }
-
- private:
-  void* data_;
-};
-
-class TensorRtTest : public ::testing::Test {
- protected:
-  void SetUp() override { fake_gpu().reset(); }
-  void TearDown() override { expect_clean(); }
-
-  Result<Session> open(const std::vector<FakeEngine>& engines = kOneEngine) {
-    const Result<Bundle> bundle = Bundle::open(write_engine_bundle(folder_, engines));
-    EXPECT_TRUE(bundle.ok()) << bundle.status().message();
-    return Session::open(*bundle, Part::kModel, options_);
-  }
-
-  void expect_none(const std::vector<FakeEngine>& engines, const std::string& words) {
-    const Result<Session> session = open(engines);
-    EXPECT_EQ(session.status().code(), Code::kNoBackend) << words;
-    EXPECT_THAT(session.status().message(), HasSubstr(words));
-    expect_clean();
-  }
-
-  TemporaryFolder folder_;
-  SessionOptions options_ = fake_options();
-};
-
-NamedTensor named(std::string_view name, float* data, const Shape& shape, Device device = {}) {
-  return {name, {data, DType::kFloat32, shape, {}, device}};
-}
-
-constexpr Device kGpu = {Device::Kind::kCuda, 0};
-
-void expect_doubled(const Session& session, std::int64_t batch) {
-  const Shape shape = {batch, 3};
-  std::vector<float> x(static_cast<std::size_t>(3 * batch)), y(x.size(), -1);
-  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i) + 0.5f;
-  const Status status = session.run(std::array{named("x", x.data(), shape)}, std::array{named("y", y.data(), shape)});
-  ASSERT_TRUE(status.ok()) << status.message();
-  for (std::size_t i = 0; i < x.size(); ++i) EXPECT_EQ(y[i], 2 * x[i]);
-}
 
 TEST_F(TensorRtTest, StagesTensorsOfTheCpuOnTheStream) {
   const Result<Session> session = open();
@@ -305,116 +235,6 @@ TEST_F(TensorRtTest, ServesManyThreads) {
   EXPECT_LE(fake_gpu().counts["createExecutionContext"], 5);  // no more than threads, and the one of loading
 }
 
-TEST_F(TensorRtTest, SaysWhichEngineFitsAndWhyNot) {
-  fake_gpu().sm = 90, fake_gpu().version = 110400;
-  expect_none({{.version = "10.14"}},
-              "tensorrt: engines/a.engine is for sm86 and TensorRT 10.14; this machine has sm90 and TensorRT 11.4.0");
-  expect_none({{.version = "11.4.0.106"}}, "engines/a.engine is for sm86; this machine has sm90");
-  expect_none({{.architectures = R"("sm90")"}},
-              "engines/a.engine is for TensorRT 10.14.1; this machine has TensorRT 11.4.0");
-  expect_none({{.target = "tensorrt-rtx", .version = "1.7.1", .architectures = R"("sm90", "sm120")"}},
-              "is for TensorRT-RTX 1.7.1; this machine has TensorRT 11.4.0");
-  expect_none({{.of = "model", .architectures = R"("sm100+")"}}, "is for sm100+ and TensorRT 10.14.1");
-  fake_gpu().reset();
-  fake_gpu().sm = 89;
-  const Result<Session> session = open({{.file = "engines/a.engine", .architectures = R"("sm80+")"},
-                                        {.file = "engines/b.engine", .architectures = R"("sm86", "sm89")"}});
-  ASSERT_TRUE(session.ok()) << session.status().message();
-  fake_gpu().reset();
-  fake_gpu().sm = 89;
-  fake_gpu().failing = "deserializeCudaEngine";
-  const Result<Session> next = open(
-      {{.file = "engines/a.engine", .architectures = R"("sm80+")"}, {.file = "engines/b.engine", .architectures = ""}});
-  EXPECT_TRUE(next.ok()) << next.status().message();  // the second one, after the first failed
-}
-
-TEST_F(TensorRtTest, LoadsPluginsOnlyWhereTheyAreNeededAndAllowed) {
-  expect_none({{.plugins = true}}, "the plugin library that engines/a.engine needs is not there: ");
-  EXPECT_THAT(fake_gpu().plugin_libraries, IsEmpty());
-  expect_none({{.plugins = true, .embedded = true}}, "loads only with the option allow_embedded_plugins");
-
-  options_.plugin_library = fake_gpu_library();
-  {
-    const Result<Session> session = open({{.plugins = true}});
-    ASSERT_TRUE(session.ok()) << session.status().message();
-    EXPECT_THAT(fake_gpu().plugin_libraries, ElementsAre(fake_gpu_library()));
-    EXPECT_FALSE(fake_gpu().allowed_native_code);
-  }
-  fake_gpu().reset();
-  options_.allow_embedded_plugins = true;
-  {
-    const Result<Session> session = open({{.plugins = true, .embedded = true}});
-    ASSERT_TRUE(session.ok()) << session.status().message();
-    EXPECT_THAT(fake_gpu().plugin_libraries, IsEmpty());
-    EXPECT_TRUE(fake_gpu().allowed_native_code);
-  }
-  fake_gpu().reset();
-  fake_gpu().failing = "loadLibrary";
-  expect_none({{.plugins = true}}, "cannot load the plugins of " + fake_gpu_library());
-}
-
-TEST_F(TensorRtTest, SaysWhatIsMissing) {
-  expect_none({}, "the bundle holds no engine of model.onnx");
-  const auto with = [&](const auto& change, const std::string& words) {
-    change(options_);
-    expect_none(kOneEngine, words);
-    options_ = fake_options();
-  };
-  with([](SessionOptions& o) { o.tensorrt_backend = "/nonexistent.so"; }, "the TensorRT back end is not there");
-  with([](SessionOptions& o) { o.tensorrt_backend = fake_gpu_library(); }, "has no hsmrt_backend_tensorrt_v1");
-  with([](SessionOptions& o) { o.nvinfer_library = "/nonexistent.so"; }, "TensorRT cannot be loaded (/nonexistent.so");
-  with([](SessionOptions& o) { o.nvinfer_library = "libm.so.6"; }, "has no getInferLibVersion");
-  with([](SessionOptions& o) { o.cudart_library = "/nonexistent.so"; }, "runtime library cannot be loaded");
-  with([](SessionOptions& o) { o.cudart_library = "libm.so.6"; }, "has no cudaGetDeviceCount");
-  with([](SessionOptions& o) { o.nvinfer_library.clear(); }, "libnvinfer.so.10");
-  with([](SessionOptions& o) { o.device = 1; }, "there is no GPU 1; CUDA counts 1");
-  options_.device = -1;
-  EXPECT_EQ(open().status().code(), Code::kInvalidArgument);
-  options_ = fake_options();
-  std::ofstream(folder_.path() / "text.so") << "no library";
-  with([&](SessionOptions& o) { o.tensorrt_backend = (folder_.path() / "text.so").string(); },
-       "the TensorRT back end cannot be loaded");
-  fake_gpu().devices = 0;
-  expect_none(kOneEngine, "CUDA finds no GPU here: no CUDA-capable device is detected");
-  fake_gpu().reset();
-  fake_gpu().version = 8601;
-  expect_none(kOneEngine, "TensorRT is too old");
-}
-
-TEST_F(TensorRtTest, RefusesEnginesThatAreNotTheModels) {
-  expect_none({{.content = "noise"}}, "TensorRT cannot read engines/a.engine: the magic tag does not match");
-  expect_none({{.content = "counting"}}, "engines/a.engine is of another model than model.onnx: the input 'tokens'");
-  fake_gpu().has_strange_type = true;
-  expect_none(kOneEngine, "the input 'x' has another type or rank there");
-  fake_gpu().reset();
-  fake_gpu().has_shape_tensor = true;
-  expect_none(kOneEngine, "computes shapes from the numbers in 'x'");
-  fake_gpu().reset();
-  const Result<Session> session = open();
-  ASSERT_TRUE(session.ok()) << session.status().message();
-  fake_gpu().has_unknown_output = true;
-  std::array<float, 3> x = {}, y = {};
-  const Status status =
-      session->run(std::array{named("x", x.data(), kOneRow)}, std::array{named("y", y.data(), kOneRow)});
-  EXPECT_EQ(status.code(), Code::kRunFailed);
-  EXPECT_THAT(status.message(), HasSubstr("the shape of 'y' depends on numbers"));
-}
-
-TEST_F(TensorRtTest, PassesOnWhatTensorRtSays) {
-  std::vector<std::string> log;
-  options_.log = [&](LogLevel, std::string_view text) { log.emplace_back(text); };
-  {
-    const Result<Session> session = open();
-    EXPECT_TRUE(session.ok()) << session.status().message();
-  }
-  EXPECT_THAT(log, Contains("TensorRT: loaded an engine"));
-  EXPECT_THAT(log.back(), HasSubstr("model.onnx runs in tensorrt"));
-  log.clear();
-  expect_none({{.content = "noise"}}, "the magic tag does not match");
-  EXPECT_THAT(log, Contains("TensorRT: a second error"));
-}
-
-// Whatever fails, and whenever: an error, no crash, nothing left.
 TEST_F(TensorRtTest, SurvivesEveryFailureOfEveryFunction) {
   const std::string path = write_engine_bundle(folder_, {{.plugins = true}});
   const Result<Bundle> bundle = Bundle::open(path);

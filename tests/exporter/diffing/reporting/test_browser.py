@@ -15,7 +15,6 @@ from hsm_export.diffing.results import DiffResult
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-    pytest.mark.xdist_group("chromium"),
 ]
 REPORTS: dict[str, Callable[[], DiffResult]] = {
     "passing": synthetic.passing,

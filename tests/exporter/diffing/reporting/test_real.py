@@ -15,8 +15,6 @@ from hsm_export.diffing.api import DiffOptions, diff
 from hsm_export.diffing.reporting import markdown, read_json, write_html, write_json, write_junit
 from hsm_export.diffing.results import DiffResult
 
-pytestmark = pytest.mark.xdist_group("real-diffs")
-
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: pytest.TempPathFactory) -> DiffResult:
