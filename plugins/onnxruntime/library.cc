@@ -9,6 +9,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "mixers/opset.h"
@@ -23,6 +24,33 @@
 
 namespace {
 
+using namespace std::string_view_literals;
+
+template <typename T>
+using Handle = std::unique_ptr<T, void(ORT_API_CALL*)(T*)>;
+
+// Has ONNX Runtime take in `domain`. It keeps one table of all the process' domains and writes to it, without a lock,
+// when it makes the first session that knows a domain: two such sessions made at the same time, in two threads, fail or
+// worse. The session below, made while others wait for their registry, is that first one.
+void introduce(const OrtApi& api, OrtCustomOpDomain* domain) {
+  using hsm::onnxruntime::require;
+  // ModelProto: IR version 8, operators of ONNX 17, a graph "g" that returns its input, a float "x".
+  constexpr std::string_view kSmallestModel =
+      "\x08\x08\x42\x04\x0a\x00\x10\x11\x3a\x19\x12\x01g"
+      "\x5a\x09\x0a\x01x\x12\x04\x0a\x02\x08\x01\x62\x09\x0a\x01x\x12\x04\x0a\x02\x08\x01"sv;
+  OrtEnv* env = nullptr;  // the process' own, where there is one
+  require(api.CreateEnv(ORT_LOGGING_LEVEL_WARNING, "hsm", &env));
+  const Handle<OrtEnv> env_owner(env, api.ReleaseEnv);
+  OrtSessionOptions* options = nullptr;
+  require(api.CreateSessionOptions(&options));
+  const Handle<OrtSessionOptions> options_owner(options, api.ReleaseSessionOptions);
+  require(api.SetIntraOpNumThreads(options, 1));
+  require(api.AddCustomOpDomain(options, domain));
+  OrtSession* session = nullptr;
+  require(api.CreateSessionFromArray(env, kSmallestModel.data(), kSmallestModel.size(), options, &session));
+  api.ReleaseSession(session);
+}
+
 // What sessions point to until the library is unloaded.
 class Registry {
  public:
@@ -35,13 +63,14 @@ class Registry {
         hsm::onnxruntime::require(api.CustomOpDomain_Add(domain, &ops_.emplace_back(api, op, type, packed_limit)));
       }
     }
+    introduce(api, domain);
   }
 
   OrtCustomOpDomain* domain() { return domain_.get(); }
 
  private:
   std::deque<hsm::onnxruntime::CustomOp> ops_;  // a deque never moves its elements
-  std::unique_ptr<OrtCustomOpDomain, decltype(OrtApi::ReleaseCustomOpDomain)> domain_;
+  Handle<OrtCustomOpDomain> domain_;
 };
 
 // MiB that a node's packed copy of a constant weight may take; 0 packs nothing.

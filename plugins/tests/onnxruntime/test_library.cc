@@ -10,6 +10,7 @@
 #include <sanitizer/lsan_interface.h>
 #endif
 
+#include <atomic>
 #include <cstdlib>
 #include <map>
 #include <random>
@@ -195,11 +196,15 @@ class Library : public ::testing::Test {
     if (env_ == nullptr) GTEST_SKIP() << "HSM_TEST_ONNXRUNTIME does not name a libonnxruntime.so to run in";
   }
 
-  static Ort::Session load(const std::string& model) {
+  static Ort::SessionOptions with_library() {
     Ort::SessionOptions options;
     options.SetIntraOpNumThreads(kPoolThreads);
     options.RegisterCustomOpsLibrary(HSM_TEST_LIBRARY);
-    return Ort::Session(*env_, model.data(), model.size(), options);
+    return options;
+  }
+
+  static Ort::Session load(const std::string& model) {
+    return Ort::Session(*env_, model.data(), model.size(), with_library());
   }
 
   // Returns the sentence of the error that `body` ends with.
@@ -245,6 +250,29 @@ TEST_F(Library, SessionsComeAndGoInSeveralThreads) {
     });
   }
   for (std::thread& caller : callers) caller.join();
+}
+
+// The first sessions of a process, made at the same moment: each round is a process of its own.
+TEST_F(Library, TheFirstSessionsMayBeMadeInSeveralThreads) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  std::mt19937 random(5);
+  const std::string model = Example(*opset::find("TokenShift"), DType::kFloat32, random).model();
+  const auto first_sessions = [&model] {
+    constexpr int kFirstCallers = 2;  // with more threads than cores they would start one after the other
+    std::atomic<int> ready = 0;
+    const auto make = [&] {
+      const Ort::SessionOptions options = with_library();
+      ++ready;
+      while (ready < kFirstCallers) {  // a latch would wake them one after the other
+      }
+      Ort::Session(*env_, model.data(), model.size(), options);
+    };
+    std::thread other(make);
+    make();
+    other.join();
+    std::_Exit(0);
+  };
+  for (int round = 0; round < 20; ++round) EXPECT_EXIT(first_sessions(), ::testing::ExitedWithCode(0), "");
 }
 
 TEST_F(Library, TheLibraryIsLoadedAndUnloadedAgainAndAgain) {
