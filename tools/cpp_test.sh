@@ -68,4 +68,4 @@ cudart=$(compgen -G "${CUDA_HOME:-/usr/local/cuda}/lib*/libcudart.so.1[0-9]" | h
 if [ "$preset" = release ]; then
     export HSM_TEST_NVINFER=${HSM_TEST_NVINFER:-$nvinfer} HSM_TEST_CUDART=${HSM_TEST_CUDART:-$cudart}
 fi
-ctest --preset "$preset" --progress
+ctest --preset "$preset" --progress --parallel "${JOBS:-2}"
