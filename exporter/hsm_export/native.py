@@ -139,7 +139,8 @@ def emulated_ops_path() -> Path:
     if path is None or not path.is_file():
         raise MissingDependencyError(
             f"there is no {EMULATED_OPS}, the CUDA kernels compiled for the CPU",
-            "run `make cpp-test` in a checkout and name the library of build/native/lib in HSM_EMULATED_LIBRARY",
+            "run `make cpp-test` in a checkout and name the library of build/native/tests/emulated in"
+            " HSM_EMULATED_LIBRARY",
         )
     return path
 

@@ -27,7 +27,8 @@ class RunContext:
         routed: the file's expert operators in graph order, which is PyTorch's call order.
         traced: the operators whose results the graph outputs too (see `tracing`).
         taylor_form: the form in which PyTorch evaluates TaylorShift (see `forms`); None leaves the module's own.
-        summation: in which order onnx's evaluator adds the terms of products (see `summation`); 0 is its own.
+        summation: in which order onnx's evaluator and PyTorch add the terms of products (see `summation`); 0 is their
+            own.
     """
 
     model: onnx.ModelProto

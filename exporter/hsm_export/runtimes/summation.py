@@ -1,4 +1,4 @@
-"""Products of onnx's evaluator whose terms are added in another order.
+"""Products of onnx's evaluator and of PyTorch whose terms are added in another order.
 
 Floating-point sums depend on the order of their terms, and every runtime has one of its own. So a single evaluator
 shows by one draw alone what native precision costs; several orders show what it may cost.
@@ -6,13 +6,20 @@ shows by one draw alone what native precision costs; several orders show what it
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
+if TYPE_CHECKING:
+    import torch
+
 Array = NDArray[Any]
+
+_PRODUCTS = {"matmul", "__matmul__", "mm", "bmm"}
 
 
 def products(order: int = 0) -> list[type[OpRun]]:
@@ -39,11 +46,52 @@ def products(order: int = 0) -> list[type[OpRun]]:
     return [MatMul, Gemm]
 
 
+@contextlib.contextmanager
+def summed_in(order: int) -> Iterator[None]:
+    """Make PyTorch add the terms of linear layers and matrix products in another order inside the block.
+
+    The operators of domain `hsm` keep theirs.
+
+    Args:
+        order: as for `products`.
+    """
+    if not order:
+        yield
+        return
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Shuffled(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.nn.functional.linear and len(args) > 1:
+                x, weight = args[:2]
+                terms = torch.from_numpy(_shuffled(order, x.shape[-1]))
+                args = (x[..., terms], weight[..., terms], *args[2:])
+            elif getattr(func, "__name__", "") in _PRODUCTS and len(args) > 1:
+                args = (*_shuffle(args[0], args[1], order), *args[2:])
+            return func(*args, **(kwargs or {}))
+
+    with Shuffled():
+        yield
+
+
+def _shuffle(a: torch.Tensor, b: torch.Tensor, order: int) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    terms = torch.from_numpy(_shuffled(order, a.shape[-1]))
+    return a[..., terms], b[terms] if b.ndim == 1 else b[..., terms, :]
+
+
+def _shuffled(order: int, terms: int) -> NDArray[np.int64]:
+    """Return an order of so many terms."""
+    return np.random.default_rng((order, terms)).permutation(terms)
+
+
 def _product(a: Array, b: Array, order: int) -> Array:
     """Return a @ b with the terms of each sum in the given order."""
     if order:
-        shuffled = np.random.default_rng((order, a.shape[-1])).permutation(a.shape[-1])
-        a, b = a[..., shuffled], b[shuffled] if b.ndim == 1 else b[..., shuffled, :]
+        terms = _shuffled(order, a.shape[-1])
+        a, b = a[..., terms], b[terms] if b.ndim == 1 else b[..., terms, :]
     if a.dtype.itemsize >= 4:
         return np.asarray(np.matmul(a, b))
     return np.asarray(np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype))

@@ -17,6 +17,7 @@ from hsm_models.precision import accumulator
 from .forms import evaluated_in
 from .metadata import graph_metadata
 from .runtime import RunContext, Runtime
+from .summation import summed_in
 from .tracing import record_operators
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
         recording: AbstractContextManager[list[list[torch.Tensor]]] = record_operators() if traced else nullcontext([])
         start = time.perf_counter()
         form = evaluated_in(self._module, self._context.taylor_form)
-        with torch.inference_mode(), form, recording as operators:
+        order = summed_in(self._context.summation)
+        with torch.inference_mode(), form, order, recording as operators:
             result, calls = _call(self._module, inputs, forced)
         self.inference_time = time.perf_counter() - start
         tensors = [result] if isinstance(result, torch.Tensor) else list(result)

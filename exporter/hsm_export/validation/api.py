@@ -38,7 +38,7 @@ def validate(
     """Run a file in several runtimes and hold each to tolerances derived from float64 and native precision.
 
     The arbiter is the PyTorch model in float64 or, without one, the file's own maths in float64. A runtime's error may
-    be at most twice that of the baseline (PyTorch in the file's precision or, without it, onnx's own evaluator in
+    be at most twice that of the baseline (PyTorch in the file's precision or, without it, onnx's own evaluator, both in
     several orders of summation), with a floor of 4 eps(T) max|reference|. A decoding file reads sequences in pieces,
     with its state, against one pass over everything.
 

@@ -14,7 +14,7 @@ from .sources import Source
 _ARBITERS = ("torch64", "onnx64")
 # The Python evaluator takes minutes for models beyond this.
 _REFERENCE_LIMIT = 100_000_000
-# In how many orders of summation onnx's evaluator measures native error, where there is no checkpoint.
+# In how many orders of summation native error is measured; the many numbers of larger models need no second draw.
 _ORDERS = 4
 
 
@@ -70,9 +70,7 @@ def make_plan(names: tuple[str, ...] | None, file: ModelFile, source: Source | N
 
 def baseline_contexts(baseline: Runtime, context: RunContext, file: ModelFile) -> list[RunContext]:
     """Return the ways in which the baseline evaluates a file: all are right, and each rounds differently."""
-    if not baseline.needs_source:
-        orders = _ORDERS if file.weight_bytes() <= _REFERENCE_LIMIT else 1
-        return [replace(context, summation=order) for order in range(orders)]
-    if file.attribute("output_norm", "TaylorShift", "TaylorShiftMasked"):
-        return [context, replace(context, taylor_form="efficient")]
-    return [context]
+    orders = _ORDERS if file.weight_bytes() <= _REFERENCE_LIMIT else 1
+    two_forms = baseline.needs_source and file.attribute("output_norm", "TaylorShift", "TaylorShiftMasked")
+    forms = (None, "efficient") if two_forms else (None,)
+    return [replace(context, summation=order, taylor_form=form) for form in forms for order in range(orders)]

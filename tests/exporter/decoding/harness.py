@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.exporter.exporting.models import MIXERS, language_model
+from tests.plugins.native import BUILD
 from tests.shared import made_once
 
 import hsm_export
 from hsm_export.decoding.session import DecodeSession
-from hsm_export.native import find_library
-from hsm_export.runtimes import get
+from hsm_export.native import EMULATED_OPS, find_library
 from hsm_models import save_checkpoint
 from hsm_models.config import HSMConfig, MixerConfig, SoftmaxConfig, SwitchHeadConfig
 
@@ -23,9 +23,8 @@ Array = NDArray[Any]
 needs_library = pytest.mark.skipif(
     find_library("libhsm_onnxruntime.so") is None, reason="the native libraries were not built"
 )
-needs_emulator = pytest.mark.skipif(
-    get("cuda-emulated").available() is not None, reason="the CUDA kernels compiled for the CPU are not here"
-)
+EMULATOR = BUILD / "tests" / "emulated" / EMULATED_OPS
+needs_emulator = pytest.mark.skipif(not EMULATOR.is_file(), reason=f"there is no {EMULATOR.name}; see `make cpp-test`")
 ORT_RUNTIMES = ("ort", pytest.param("ort-fused", marks=needs_library))
 RUNTIMES = ("torch", *ORT_RUNTIMES)
 CAPACITY = 64

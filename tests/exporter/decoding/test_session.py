@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.exporter.decoding.harness import (
     CAPACITY,
+    EMULATOR,
     RUNTIMES,
     checkpoint,
     needs_emulator,
@@ -42,7 +43,10 @@ def test_torch64_is_the_full_pass_in_float64(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("runtime", [*RUNTIMES, "onnx-reference", pytest.param("cuda-emulated", marks=needs_emulator)])
-def test_any_pieces_give_the_logits_of_the_full_pass(runtime: str, rng: np.random.Generator) -> None:
+def test_any_pieces_give_the_logits_of_the_full_pass(
+    runtime: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HSM_EMULATED_LIBRARY", str(EMULATOR))
     session = open_session("hybrid", runtime, batch=3)
     assert session.runtime == runtime
     tokens = random_tokens(rng, session, 40)

@@ -1,18 +1,23 @@
-"""onnx's evaluator with its sums in other orders: the same maths, other rounding."""
+"""onnx's evaluator and PyTorch with their sums in other orders: the same maths, other rounding."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
+import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from tests.exporter.opset.harness import ANY_ATTRIBUTES, one_node_model
 
 from hsm_export.runtimes import get
 from hsm_export.runtimes.runtime import RunContext
+from hsm_export.runtimes.summation import summed_in
 
+Multiply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 SUM = {"MatMul": {}, "Gemm": {"alpha": 0.5, "beta": 2.0, "transA": 1, "transB": 1}}
 
 
@@ -48,6 +53,43 @@ def test_every_order_gives_the_product_and_rounds_by_itself(operator: str) -> No
         np.testing.assert_allclose(result, exact, rtol=0, atol=1e-5 * np.abs(exact).max())
         for other in results[:index]:
             assert (result != other).any()
+
+
+@pytest.mark.parametrize(
+    "multiply",
+    [
+        lambda a, b: a @ b,
+        torch.matmul,
+        torch.mm,
+        lambda a, b: a.matmul(b),
+        lambda a, b: F.linear(a, b.t().contiguous()),
+    ],
+    ids=["operator", "function", "mm", "method", "linear"],
+)
+def test_pytorchs_products_round_by_themselves_in_every_order(multiply: Multiply) -> None:
+    a, b = torch.randn(2, 61, 61)
+    exact = a.double() @ b.double()
+    results = []
+    for order in range(4):
+        with summed_in(order):
+            results.append(multiply(a, b))
+    for index, result in enumerate(results):
+        torch.testing.assert_close(result.double(), exact, rtol=0, atol=1e-5 * float(exact.abs().max()))
+        for other in results[:index]:
+            assert (result != other).any()
+    assert torch.equal(results[0], multiply(a, b))
+
+
+def test_pytorchs_layers_keep_their_shapes_and_biases_in_every_order() -> None:
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(7, 5), torch.randn(2, 3, 7)
+    scores, values = torch.randn(2, 4, 3, 5), torch.randn(4, 5, 2)
+    with torch.inference_mode():
+        expected = layer(x), scores @ values, x @ x[0, 0]
+        with summed_in(2):
+            found = layer(x), scores @ values, x @ x[0, 0]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("shapes", [((5,), (5,)), ((2, 3, 5), (5,)), ((5,), (2, 5, 3)), ((2, 1, 3, 5), (4, 5, 2))])
