@@ -125,11 +125,11 @@ class ReferenceStepper:
     def __init__(self, model: onnx.ModelProto, spec: StateSpec) -> None:
         from onnx.reference import ReferenceEvaluator
 
-        from ..runtimes.summation import products
+        from ..runtimes.evaluator import operators
 
         self.spec = spec
         self.vocab_size = _vocabulary(model)
-        self._evaluator = ReferenceEvaluator(model, new_ops=products())
+        self._evaluator = ReferenceEvaluator(model, new_ops=operators())
 
     def run(self, tokens: Array, position: Array, lengths: Array, state: State) -> tuple[Array, State]:
         feed = {"tokens": tokens, "position": position, "lengths": lengths, **state}

@@ -13,9 +13,9 @@ from onnx.reference import ReferenceEvaluator
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
+from .evaluator import operators
 from .metadata import graph_metadata
 from .runtime import RunContext, Runtime
-from .summation import products
 
 
 class ReferenceRunner(BaseRunner):  # type: ignore[misc]
@@ -42,7 +42,7 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]
         order = self._context.summation
         # The evaluator does not use given operators inside functions.
         model = inline(self._model) if order else self._model
-        self._evaluator = ReferenceEvaluator(_with_data(model, self._context), new_ops=products(order))
+        self._evaluator = ReferenceEvaluator(_with_data(model, self._context), new_ops=operators(order))
 
     def deactivate_impl(self) -> None:
         del self._evaluator
