@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
-
-if TYPE_CHECKING:
-    import torch
 
 Array = NDArray[Any]
 
@@ -64,9 +61,8 @@ def summed_in(order: int) -> Iterator[None]:
     class Shuffled(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func is torch.nn.functional.linear and len(args) > 1:
-                x, weight = args[:2]
-                terms = torch.from_numpy(_shuffled(order, x.shape[-1]))
-                args = (x[..., terms], weight[..., terms], *args[2:])
+                terms = _terms(order, args[0].shape[-1])
+                args = (args[0][..., terms], args[1][..., terms], *args[2:])
             elif getattr(func, "__name__", "") in _PRODUCTS and len(args) > 1:
                 args = (*_shuffle(args[0], args[1], order), *args[2:])
             return func(*args, **(kwargs or {}))
@@ -75,23 +71,21 @@ def summed_in(order: int) -> Iterator[None]:
         yield
 
 
-def _shuffle(a: torch.Tensor, b: torch.Tensor, order: int) -> tuple[torch.Tensor, torch.Tensor]:
-    import torch
-
-    terms = torch.from_numpy(_shuffled(order, a.shape[-1]))
+def _shuffle(a: Any, b: Any, order: int) -> tuple[Any, Any]:
+    """Return arrays or tensors whose product is a @ b, with its terms in the given order."""
+    terms = _terms(order, a.shape[-1])
     return a[..., terms], b[terms] if b.ndim == 1 else b[..., terms, :]
 
 
-def _shuffled(order: int, terms: int) -> NDArray[np.int64]:
+def _terms(order: int, count: int) -> NDArray[np.int64]:
     """Return an order of so many terms."""
-    return np.random.default_rng((order, terms)).permutation(terms)
+    return np.random.default_rng((order, count)).permutation(count)
 
 
 def _product(a: Array, b: Array, order: int) -> Array:
     """Return a @ b with the terms of each sum in the given order."""
     if order:
-        terms = _shuffled(order, a.shape[-1])
-        a, b = a[..., terms], b[terms] if b.ndim == 1 else b[..., terms, :]
+        a, b = _shuffle(a, b, order)
     if a.dtype.itemsize >= 4:
         return np.asarray(np.matmul(a, b))
     return np.asarray(np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype))
