@@ -35,14 +35,14 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
-import onnxruntime as ort  # noqa: E402
 import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+import onnxruntime as ort  # noqa: E402
 from hsm_export.benchmarking import Spread  # noqa: E402
 from hsm_export.native import register  # noqa: E402
-from hsm_export.opset import functions_for  # noqa: E402
+from hsm_operators import functions_for  # noqa: E402
 
 torch.set_num_threads(THREADS)
 

@@ -9,8 +9,8 @@ import common
 import numpy as np
 import torch
 
-from hsm_export.opset import make_node
 from hsm_models.ops import expert_matmul, expert_matmul_sum
+from hsm_operators import make_node
 
 HEADS, WIDTH, HEAD_WIDTH = 4, 512, 64
 TORCH = {"ExpertMatMul": expert_matmul, "ExpertMatMulSum": expert_matmul_sum}

@@ -66,11 +66,11 @@ def main(shifts: list[int], shut: bool) -> None:
 def bound_step(shifts: list[int], ring: Any, x: Any, y: Any, position: int) -> Any:
     """Return a call of a fused TokenShiftCached that updates `ring` (1,R,D) in place and writes y (1,1,D)."""
     import numpy as np
-    import onnxruntime
     from onnx.parser import parse_model
 
+    import onnxruntime
     from hsm_export.native import register
-    from hsm_export.opset import functions_for
+    from hsm_operators import functions_for
 
     _, rows, width = ring.shape
     model = parse_model(

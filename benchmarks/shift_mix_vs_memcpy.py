@@ -8,8 +8,8 @@ import common
 import numpy as np
 import torch
 
-from hsm_export.opset import make_node
 from hsm_models.ops import shift_mix
+from hsm_operators import make_node
 
 SHIFTS = [1, 2, 4, 8]
 # (tokens, width, what it fits into)

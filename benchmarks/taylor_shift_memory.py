@@ -11,7 +11,7 @@ import common
 import numpy as np
 
 from hsm_export.benchmarking.memory import forget_peak, peak_bytes, resident_bytes
-from hsm_export.opset import make_node
+from hsm_operators import make_node
 
 HEADS, DIM = 8, 32
 CLAIM = "TaylorShift fused, memory beside inputs and output"

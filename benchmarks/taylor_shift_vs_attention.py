@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from onnx import helper
 
-from hsm_export.opset import make_node
 from hsm_models.ops import taylor_shift
+from hsm_operators import make_node
 
 # (heads, head width) -> the bounds at 4096 tokens: over ONNX Runtime's MultiHeadAttention, over the own body.
 BOUNDS = {(8, 16): (12.0, 5.0), (4, 32): (4.0, 3.0), (8, 64): (None, 1.7)}

@@ -8,8 +8,8 @@ import common
 import numpy as np
 import torch
 
-from hsm_export.opset import make_node
 from hsm_models.ops import taylor_shift
+from hsm_operators import make_node
 
 # (heads, head width, bound); no bound where half of a tile's work is making features.
 SHAPES = ((8, 16, None), (4, 32, 0.6), (8, 64, 0.6))

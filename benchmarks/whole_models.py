@@ -9,9 +9,9 @@ from pathlib import Path
 import common
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 import hsm_export
+import onnxruntime as ort
 from hsm_export.benchmarking import BenchResult
 from hsm_export.native import register
 from hsm_models import zoo
@@ -112,7 +112,7 @@ def fused_profile(path: Path, length: int | None) -> tuple[float, float]:
 
 def hsm_operators() -> frozenset[str]:
     """Return the names of the operators of domain `hsm`."""
-    from hsm_export.opset import OPERATORS
+    from hsm_operators import OPERATORS
 
     return frozenset(OPERATORS)
 

@@ -33,6 +33,9 @@ make_environment() {
 PATH="$PWD/.venv/bin:$PATH" SKBUILD_BUILD_DIR=build/native SKBUILD_CMAKE_DEFINE=HSM_TESTS=ON \
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
     --editable ".[cpu,rtx,lean,train,plot,dev]"
+# The finder of the editable installation knows hsm_operators; its folder on sys.path would make packages of plugins/*,
+# such as plugins/tensorrt, where TensorRT is not installed.
+sed -i '\#/plugins$#d' .venv/lib/python3.*/site-packages/_editable_skbc_hsm_export.pth
 .venv/bin/python - <<'EOF'
 from hsm_export.errors import MissingDependencyError
 from hsm_export.native import custom_ops_path

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ops import expert_matmul, expert_matmul_sum
-from .precision import accumulator
+from hsm_models.ops import expert_matmul, expert_matmul_sum
+from hsm_operators.precision import accumulator
 
 
 class Router(nn.Module):

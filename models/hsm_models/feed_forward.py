@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hsm_models.ops import expert_matmul
+
 from .config import FeedForwardConfig, MLPConfig
 from .experts import ExpertMatMul, ExpertMatMulSum, Router
-from .ops import expert_matmul
 
 _SATURATED = 1e4  # |logit| whose sigmoid is exactly 0 or 1, in float64 too
 

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hsm_operators.precision import accumulator
+
 from .config import ModelConfig
 from .errors import ConfigError
 from .layers import Layer, Output, TokenEmbedding
 from .mixers import State, StateEntry
 from .positions import absolute_positions, sinusoids
-from .precision import accumulator
 from .rows import take_rows
 
 

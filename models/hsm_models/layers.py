@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hsm_operators.precision import accumulator
+
 from .config import ImageConfig, LayerConfig
 from .feed_forward import build_feed_forward
 from .mixers import State, build_mixer
-from .precision import accumulator
 
 
 class Layer(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .precision import accumulator
+from hsm_operators.precision import accumulator
 
 
 def absolute_positions(x: Tensor, position: Tensor | None = None) -> Tensor:

@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hsm_operators.precision import accumulator
+
 from .config import ModelConfig
 from .errors import ConfigError
 from .layers import Layer, Output, PatchEmbedding, TokenEmbedding
 from .positions import absolute_positions, sinusoids
-from .precision import accumulator
 
 
 class SequenceClassifier(nn.Module):

@@ -3,7 +3,7 @@ include_guard()
 include(CheckLanguage)
 
 # The one list that nvcc and the host shim of the tests compile.
-file(GLOB HSM_CUDA_KERNELS CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/mixers/cuda/*.cu")
+file(GLOB HSM_CUDA_KERNELS CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/hsm_operators/*/*.cu")
 
 # Looks for nvcc: CUDACXX, CUDA_HOME, CUDA_PATH, PATH, /usr/local/cuda, and with HSM_FETCH_CUDA the pinned wheels. Sets
 # HSM_NVCC in the cache, or `why_not`.

@@ -5,7 +5,7 @@
 
 #include <cstddef>
 
-#include "mixers/opset.h"
+#include "hsm_operators/common/opset.h"
 #include "onnxruntime/kernels.h"
 
 namespace hsm::onnxruntime {

@@ -3,9 +3,9 @@
 
 #include <cstddef>
 
-#include "mixers/bindings.h"
-#include "mixers/opset.h"
-#include "mixers/types.h"
+#include "hsm_operators/common/bindings.h"
+#include "hsm_operators/common/opset.h"
+#include "hsm_operators/common/types.h"
 
 struct OrtApi;
 struct OrtKernelContext;

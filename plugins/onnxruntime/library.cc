@@ -12,7 +12,7 @@
 #include <string_view>
 #include <utility>
 
-#include "mixers/opset.h"
+#include "hsm_operators/common/opset.h"
 #include "onnxruntime/adapter.h"
 #include "onnxruntime/status.h"
 

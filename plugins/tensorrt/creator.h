@@ -5,7 +5,7 @@
 
 #include <span>
 
-#include "mixers/opset.h"
+#include "hsm_operators/common/opset.h"
 #include "tensorrt/fields.h"
 
 namespace hsm::tensorrt {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "mixers/opset.h"
+#include "hsm_operators/common/opset.h"
 
 namespace hsm::tensorrt {
 

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "mixers/bindings.h"
-#include "mixers/cuda/device.h"
-#include "mixers/cuda/operators.h"
+#include "hsm_operators/common/bindings.h"
+#include "hsm_operators/common/cuda/device.h"
+#include "hsm_operators/common/cuda/operators.h"
 
 namespace hsm::tensorrt {
 

@@ -4,7 +4,7 @@
 #include <span>
 #include <utility>
 
-#include "mixers/cuda/current_device.h"
+#include "hsm_operators/common/cuda/current_device.h"
 #include "tensorrt/guard.h"
 #include "tensorrt/signature.h"
 

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "mixers/cuda/operators.h"
-#include "mixers/opset.h"
+#include "hsm_operators/common/cuda/operators.h"
+#include "hsm_operators/common/opset.h"
 #include "tensorrt/fields.h"
 #include "tensorrt/library.h"
 #include "tensorrt/plan.h"

@@ -2,7 +2,7 @@
 #include <cstdio>
 #include <string>
 
-#include "mixers/opset.h"
+#include "hsm_operators/common/opset.h"
 
 namespace {
 

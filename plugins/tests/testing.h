@@ -15,7 +15,7 @@
 #include <thread>
 #include <vector>
 
-#include "mixers/types.h"
+#include "hsm_operators/common/types.h"
 
 namespace hsm::testing {
 

@@ -16,7 +16,7 @@ from tests.exporter.runtimes.fused import executed, needs_library
 import hsm_export
 from hsm_export import native
 from hsm_export.errors import BadInputError, MissingDependencyError
-from hsm_export.opset import functions_for, make_node
+from hsm_operators import functions_for, make_node
 
 
 @pytest.fixture

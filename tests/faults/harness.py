@@ -31,7 +31,7 @@ _BUILD_FILES = (".txt", ".cmake", ".in")
 _DIFFERS = 5
 # One instruction set and few optimisations: a patched kernel is compiled in seconds.
 _FLAGS = "-O1 -DHWY_COMPILE_ONLY_STATIC"
-_PYTHON_TREES = ("exporter/hsm_export", "models/hsm_models")
+_PYTHON_TREES = ("exporter/hsm_export", "models/hsm_models", "plugins/hsm_operators")
 
 # An editable installation finds its packages before PYTHONPATH does.
 _FROM_TREE = """
@@ -156,7 +156,7 @@ def _apply(folder: Path, patch: Path) -> None:
 
 def _sources() -> list[Path]:
     plugins = ROOT / "plugins"
-    folders = (plugins / name for name in ("mixers", "onnxruntime", "cmake"))
+    folders = (plugins / name for name in ("hsm_operators", "onnxruntime", "cmake"))
     inside = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
     at_top = [path for path in sorted(plugins.iterdir()) if path.suffix in _BUILD_FILES]
     return [*at_top, *(path for path in inside if "cuda" not in path.parent.name)]

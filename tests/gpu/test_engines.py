@@ -104,6 +104,7 @@ def test_a_version_compatible_engine_runs(embedded: bool, tmp_path: Path) -> Non
 def run_once(engine: str, library: str | None) -> Any:
     """Run an engine of a language model on three tokens and return its logits; `library` holds plugins to load."""
     import numpy as np
+
     import tensorrt
 
     log = Log(lambda severity, text: print(f"{severity}: {text}", file=sys.stderr))

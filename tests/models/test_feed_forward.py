@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.oracles.switch_head import sigma_moe
+from tests.models.mixers.switch_head_oracle import sigma_moe
 
 from hsm_models.feed_forward import MLP, SigmaMoE
 from hsm_models.ops import force_routing, record_routing

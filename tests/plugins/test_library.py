@@ -7,13 +7,13 @@ import re
 import subprocess
 from pathlib import Path
 
-import onnxruntime
 import pytest
 from tests.exporter.opset.harness import one_node_model
 from tests.exporter.runtimes.fused import needs_library
 from tests.plugins.native import BUILD, ROOT, needs, program
 
 import hsm_export
+import onnxruntime
 
 pytestmark = needs_library
 

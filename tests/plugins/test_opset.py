@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.plugins.native import built
 
-from hsm_export.opset import DOMAIN, OPERATORS, VERSION, Value
+from hsm_operators import DOMAIN, OPERATORS, VERSION, Port
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,6 @@ def test_signature(table: dict[str, Any], name: str) -> None:
     assert native["attributes"] == [{"name": a.name, "type": a.type} for a in operator.attributes]
 
 
-def _port(value: Value) -> dict[str, str]:
+def _port(value: Port) -> dict[str, str]:
     assert all(len(dim) == 1 for dim in value.shape)
     return {"name": value.name, "type": value.type, "dims": "".join(value.shape)}

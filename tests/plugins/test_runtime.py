@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from tests.exporter.building.hand_made import token_model
@@ -20,6 +19,7 @@ from tests.exporter.bundling.hostile import ACCEPTED, REFUSED, write_all
 from tests.plugins.native import ROOT, needs, program
 
 import hsm_export
+import onnxruntime
 from hsm_export.bundling import bundle
 from hsm_export.native import find_library
 from hsm_models.checkpoint import build_model, save_checkpoint

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from tests.plugins.native import BUILD, built
 
 import hsm_export
+import onnxruntime
 from hsm_export.bundling import Bundle, bundle, open_bundle
 from hsm_export.decoding.session import DecodeSession
 from hsm_export.native import custom_ops_path

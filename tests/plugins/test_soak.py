@@ -7,12 +7,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import onnxruntime
 import pytest
 from tests.exporter.building.hand_made import token_model
 from tests.plugins.native import built
 
 import hsm_export
+import onnxruntime
 from hsm_export.bundling import bundle
 from hsm_export.native import custom_ops_path
 from hsm_export.runtimes import get

@@ -36,7 +36,7 @@ def strip_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     import onnx
 
-    from ..opset import DOMAIN
+    from hsm_operators import DOMAIN
 
     stripped = onnx.ModelProto()
     stripped.CopyFrom(model)
@@ -54,7 +54,7 @@ def _name(node: onnx.NodeProto, index: int) -> str:
 
 def _hsm_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """Yield the nodes of domain `hsm` of a graph and of the graphs inside it."""
-    from ..opset import DOMAIN
+    from hsm_operators import DOMAIN
 
     for node in graph.node:
         if node.domain == DOMAIN:
@@ -73,7 +73,7 @@ def inline_named(model: onnx.ModelProto) -> onnx.ModelProto:
     Args:
         model: a model whose calls of functions are named.
     """
-    from ..opset import inline
+    from hsm_operators import inline
 
     functions = {(function.domain, function.name) for function in model.functions}
     callers = {

@@ -109,7 +109,7 @@ def operators_by_type(path: Path, *, plugins: bool = False) -> dict[str, set[str
     """
     import onnx
 
-    from ..opset import inline
+    from hsm_operators import inline
 
     model = load_graph(path)
     model = onnx.shape_inference.infer_shapes(model if plugins else inline(model))

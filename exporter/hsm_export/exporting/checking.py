@@ -116,7 +116,7 @@ def check_file(path: Path) -> onnx.ModelProto:
 
 
 def _check_mixers(model: onnx.ModelProto) -> None:
-    from ..opset import DOMAIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
+    from hsm_operators import DOMAIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
 
     bodies = {function.name for function in model.functions if function.domain == DOMAIN}
     wanted = {"plugin_namespace": PLUGIN_NAMESPACE, "plugin_version": PLUGIN_VERSION}

@@ -344,7 +344,7 @@ def _standard_schema(name: str, opset: int) -> onnx.defs.OpSchema:
 @functools.cache
 def _fixed_ports(domain: str, name: str, outputs: bool) -> frozenset[int]:
     """Return the inputs or outputs of an operator that are float32 whatever T is."""
-    from ..opset import DOMAIN, OPERATORS
+    from hsm_operators import DOMAIN, OPERATORS
 
     if domain != DOMAIN or name not in OPERATORS:
         return frozenset()

@@ -183,7 +183,7 @@ def _converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 @contextlib.contextmanager
 def _routed(chosen: _Run | None) -> Iterator[list[Tensor]]:
     """Collect the routing logits of a run, and force the experts that another run chose."""
-    from hsm_models.ops.routing import force_routing, record_routing
+    from hsm_operators.routing import force_routing, record_routing
 
     with record_routing() as calls:
         if chosen is None or not chosen.masks:

@@ -26,7 +26,7 @@ def add_bodies(model: ir.Model) -> None:
     """Append the function body of every `hsm` operator that the graph uses."""
     import onnx_ir as ir
 
-    from ..opset import DOMAIN, OPERATORS, VERSION
+    from hsm_operators import DOMAIN, OPERATORS, VERSION
 
     model.functions.clear()
     used = sorted({node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN})
@@ -52,8 +52,9 @@ def describe(
     model: ir.Model, source: Source, inputs: Sequence[InputSpec], precision: str, plan: WideNodes | None = None
 ) -> None:
     """Write who made the file from what into it; nothing that differs from run to run."""
+    from hsm_operators import VERSION
+
     from .. import __version__
-    from ..opset import VERSION
 
     model.ir_version = _IR_VERSION
     model.producer_name = "hsm-export"

@@ -64,7 +64,7 @@ class TraceInput:
 
     def cast(self, value: Tensor, dtype: torch.dtype) -> Tensor:
         """Return a value of this input in the type that PyTorch takes when it computes in `dtype`."""
-        from hsm_models.precision import accumulator
+        from hsm_operators.precision import accumulator
 
         if not value.is_floating_point():
             return value

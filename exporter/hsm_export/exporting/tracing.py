@@ -93,7 +93,7 @@ def _capture_error(error: Exception, module: nn.Module, arguments: Arguments) ->
 def _translate(program: ExportedProgram) -> ir.Model:
     import torch
 
-    from ..opset import translation_table
+    from hsm_operators import translation_table
 
     try:
         exported = torch.onnx.export(

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..opset import DOMAIN, OPERATORS
+from hsm_operators import DOMAIN, OPERATORS
+
 from .shapes import TensorInfo
 
 if TYPE_CHECKING:

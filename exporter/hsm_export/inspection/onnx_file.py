@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hsm_operators import DOMAIN, OPERATORS
+
 from ..building.source import Source, Tensor, load_graph, read_source
 from ..errors import BadInputError
-from ..opset import DOMAIN, OPERATORS
 from .configuration import layer_details
 from .costs import FORMULAS, hsm_details, node_cost, operands_of
 from .result import Border, Cost, FunctionBody, MixerRow, OnnxResult

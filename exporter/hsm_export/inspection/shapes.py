@@ -63,7 +63,7 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     import onnx
 
-    from ..opset import DOMAIN
+    from hsm_operators import DOMAIN
 
     light = onnx.ModelProto(ir_version=model.ir_version)
     light.opset_import.extend(entry for entry in model.opset_import)
@@ -176,7 +176,7 @@ def _stand_in(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """
     import onnx
 
-    from ..opset import OPERATORS
+    from hsm_operators import OPERATORS
 
     known = OPERATORS.get(node.op_type)
     if known is None or len(node.input) != len(known.inputs) or len(node.output) != len(known.outputs):

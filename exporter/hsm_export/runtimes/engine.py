@@ -188,9 +188,10 @@ def _trt_runner(engine: Path, target: str) -> Any:
 
 
 def _load_plugins(trt: Any) -> None:
+    from hsm_operators import OPERATORS
+
     from ..building.portable.compiling import Log, RefusedError, Settings, load_plugins
     from ..native import tensorrt_plugin_path
-    from ..opset import OPERATORS
 
     wanted = {name: name for name in OPERATORS}
     settings = Settings("TensorRT", plugin_library=str(tensorrt_plugin_path()), plugin_layers=wanted)

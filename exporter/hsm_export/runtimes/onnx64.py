@@ -31,7 +31,7 @@ class DoubleRunner(BaseRunner):  # type: ignore[misc]
         self._context = context
 
     def activate_impl(self) -> None:
-        from ..opset import inline
+        from hsm_operators import inline
 
         model, weights = promote(inline(self._context.model), self._context.folder)
         self._inner: Any = self._onnx_runtime(model, weights)

@@ -37,7 +37,7 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]
         self._weights = weights or {}
 
     def activate_impl(self) -> None:
-        from ..opset import inline
+        from hsm_operators import inline
 
         order = self._context.summation
         # The evaluator does not use given operators inside functions.

@@ -10,6 +10,7 @@ from ..errors import MissingDependencyError
 
 if TYPE_CHECKING:
     import onnx
+
     import onnxruntime
 
 

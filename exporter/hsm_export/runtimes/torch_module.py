@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from polygraphy.backend.base import BaseRunner
 
-from hsm_models.precision import accumulator
+from hsm_operators.precision import accumulator
 
 from .forms import evaluated_in
 from .metadata import graph_metadata
@@ -108,7 +108,7 @@ def _call(
     """Run the module; with masks, record the routing and restrict it where a mask restricts anything."""
     if not masks:
         return _forward(module, inputs), []
-    from hsm_models.ops.routing import force_routing, record_routing
+    from hsm_operators.routing import force_routing, record_routing
 
     with record_routing() as calls:
         if all(mask.all() for mask in masks):

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hsm_operators.precision import accumulator
+
 from ..positions import absolute_positions
-from ..precision import accumulator
 from ..rows import take_rows
 from .mixer import State, StateEntry
 

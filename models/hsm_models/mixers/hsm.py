@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..ops import shift_mix, shift_mix_cached, token_shift, token_shift_cached
+from hsm_models.ops import shift_mix, shift_mix_cached, token_shift, token_shift_cached
+
 from ..positions import absolute_positions
 from .mixer import Mixer, State, StateEntry
 from .mixing import ShiftMixing, build_mixing

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..precision import accumulator
+from hsm_operators.precision import accumulator
 
 State = dict[str, Tensor]
 

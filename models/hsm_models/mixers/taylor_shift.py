@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..ops import causal_taylor_shift, taylor_shift, taylor_shift_masked
+from hsm_models.ops import causal_taylor_shift, taylor_shift, taylor_shift_masked
+
 from .mixer import Mixer, State, StateEntry, resolve_head_dim
 
 

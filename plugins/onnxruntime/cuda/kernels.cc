@@ -5,8 +5,8 @@
 #include <optional>
 #include <string>
 
-#include "mixers/cuda/current_device.h"
-#include "mixers/cuda/operators.h"
+#include "hsm_operators/common/cuda/current_device.h"
+#include "hsm_operators/common/cuda/operators.h"
 #include "onnxruntime/cuda/target.h"
 #include "onnxruntime/status.h"
 

@@ -4,8 +4,8 @@
 
 #include <string>
 
-#include "mixers/cuda/device.h"
-#include "mixers/cuda/operators.h"
+#include "hsm_operators/common/cuda/device.h"
+#include "hsm_operators/common/cuda/operators.h"
 #include "onnxruntime/kernels.h"
 
 namespace hsm::onnxruntime {

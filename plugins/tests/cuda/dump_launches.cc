@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "mixers/causal_taylor_shift.h"
-#include "mixers/cuda/operators.h"
-#include "mixers/opset.h"
+#include "hsm_operators/causal_taylor_shift/causal_taylor_shift.h"
+#include "hsm_operators/common/cuda/operators.h"
+#include "hsm_operators/common/opset.h"
 #include "simt.h"
 
 namespace {

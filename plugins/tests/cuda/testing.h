@@ -15,7 +15,7 @@
 #include <cuda_runtime_api.h>
 #endif
 
-#include "mixers/cuda/device.h"
+#include "hsm_operators/common/cuda/device.h"
 #include "tests/testing.h"
 
 namespace hsm::testing {

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "mixers/cuda/current_device.h"
+#include "hsm_operators/common/cuda/current_device.h"
 #include "onnxruntime/cuda/target.h"
 #include "simt.h"
 

@@ -4,10 +4,10 @@
 #include <cstddef>
 #include <string_view>
 
-#include "mixers/causal_taylor_shift.h"
-#include "mixers/expert_matmul.h"
-#include "mixers/shift_mix.h"
-#include "mixers/taylor_shift.h"
+#include "hsm_operators/causal_taylor_shift/causal_taylor_shift.h"
+#include "hsm_operators/expert_matmul/expert_matmul.h"
+#include "hsm_operators/shift_mix/shift_mix.h"
+#include "hsm_operators/taylor_shift/taylor_shift.h"
 
 namespace hsm::fuzz {
 namespace {

@@ -1,7 +1,7 @@
 // The naive kernels behind the same call as the fast ones.
 #pragma once
 
-#include "mixers/bindings.h"
+#include "hsm_operators/common/bindings.h"
 
 namespace hsm::fuzz {
 

@@ -17,8 +17,8 @@
 #include <vector>
 
 #include "hwy/targets.h"
-#include "mixers/cpu/element.h"
-#include "mixers/opset.h"
+#include "hsm_operators/common/cpu/element.h"
+#include "hsm_operators/common/opset.h"
 #include "onnxruntime/kernels.h"
 #include "tests/fuzz/definition.h"
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "mixers/opset.h"
+#include "hsm_operators/common/opset.h"
 
 namespace hsm::testing {
 

@@ -4,7 +4,7 @@
 #include <bit>
 #include <cstring>
 
-#include "mixers/types.h"
+#include "hsm_operators/common/types.h"
 
 namespace hsm::simt {
 namespace {

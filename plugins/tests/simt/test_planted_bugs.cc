@@ -6,8 +6,8 @@
 #include <numeric>
 #include <vector>
 
-#include "mixers/cuda/mma.cuh"
-#include "mixers/cuda/platform.cuh"
+#include "hsm_operators/common/cuda/mma.cuh"
+#include "hsm_operators/common/cuda/platform.cuh"
 #include "tests/cuda/testing.h"
 
 namespace hsm::cuda {

@@ -7,8 +7,8 @@
 #include <thread>
 #include <vector>
 
-#include "mixers/cuda/element.cuh"
-#include "mixers/cuda/mma.cuh"
+#include "hsm_operators/common/cuda/element.cuh"
+#include "hsm_operators/common/cuda/mma.cuh"
 #include "tests/cuda/testing.h"
 
 namespace hsm::cuda {

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "mixers/opset.h"
-#include "mixers/types.h"
+#include "hsm_operators/common/opset.h"
+#include "hsm_operators/common/types.h"
 #include "tensorrt/creator.h"
 #include "tests/tensorrt/node.h"
 

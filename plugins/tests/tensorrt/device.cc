@@ -1,6 +1,6 @@
 #include "tests/tensorrt/device.h"
 
-#include "mixers/cuda/current_device.h"
+#include "hsm_operators/common/cuda/current_device.h"
 #include "tests/cuda/testing.h"
 
 namespace hsm::testing {

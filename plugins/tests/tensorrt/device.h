@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include "mixers/cuda/device.h"
+#include "hsm_operators/common/cuda/device.h"
 
 namespace hsm::testing {
 

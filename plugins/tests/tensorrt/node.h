@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "mixers/bindings.h"
-#include "mixers/opset.h"
-#include "mixers/types.h"
+#include "hsm_operators/common/bindings.h"
+#include "hsm_operators/common/opset.h"
+#include "hsm_operators/common/types.h"
 
 namespace hsm::testing {
 

@@ -8,7 +8,7 @@
 #include <set>
 
 #include "launch.h"
-#include "mixers/cuda/operators.h"
+#include "hsm_operators/common/cuda/operators.h"
 #include "tests/tensorrt/builder.h"
 #include "tests/tensorrt/device.h"
 #include "tests/tensorrt/recorder.h"

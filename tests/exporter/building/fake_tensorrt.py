@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from hsm_export.opset import OPERATORS, functions_for, inline
+from hsm_operators import OPERATORS, functions_for, inline
 
 _NAMES = {onnx.TensorProto.FLOAT: "FLOAT", onnx.TensorProto.FLOAT16: "HALF", onnx.TensorProto.BFLOAT16: "BF16"}
 _NAMES |= {onnx.TensorProto.INT64: "INT64", onnx.TensorProto.BOOL: "BOOL"}

@@ -10,7 +10,7 @@ from tests.exporter.building.hand_made import token_model
 from tests.exporter.building.test_operators import one_node_model
 
 from hsm_export.building.network import network_bytes, plugin_nodes, strip_bodies
-from hsm_export.opset import functions_for, make_node
+from hsm_operators import functions_for, make_node
 
 
 def test_without_plugins_no_node_of_ours_is_left(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from safetensors.numpy import load_file
 from tests.exporter.building.hand_made import token_model
@@ -17,6 +16,7 @@ from tests.exporter.bundling.conftest import Exported
 from tests.exporter.bundling.engines import pretend_engine
 
 import hsm_export
+import onnxruntime
 from hsm_export.building.result import side_file_path
 from hsm_export.bundling import Bundle, bundle, open_bundle
 from hsm_export.errors import BadInputError, UsageError

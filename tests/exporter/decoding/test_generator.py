@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from tests.exporter.decoding.harness import (
@@ -20,6 +19,7 @@ from tests.exporter.decoding.harness import (
     open_session,
 )
 
+import onnxruntime
 from hsm_export import DecodeSession, Generator, generate
 from hsm_export.decoding.generator import Piece
 from hsm_export.decoding.sampling import GREEDY, Sampling

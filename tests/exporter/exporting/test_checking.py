@@ -11,7 +11,7 @@ import pytest
 
 from hsm_export.errors import BadInputError, HsmExportError
 from hsm_export.exporting import checking
-from hsm_export.opset import functions_for
+from hsm_operators import functions_for
 
 
 def model(body: str = "", with_function: bool = True) -> onnx.ModelProto:

@@ -7,14 +7,14 @@ import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir as ir
-import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+import onnxruntime
 from hsm_export.errors import BadInputError
 from hsm_export.exporting.precision import convert
-from hsm_export.opset import functions_for
 from hsm_export.runtimes.bfloat16 import widen_bfloat16
+from hsm_operators import functions_for
 
 FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16
 PRECISIONS = {"fp16": (FLOAT16, np.float16), "bf16": (BFLOAT16, ml_dtypes.bfloat16)}

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from hsm_export.opset import DOMAIN, VERSION, functions_for
+from hsm_operators import DOMAIN, VERSION, functions_for
 
 
 def weights(name: str, *shape: int, dtype: Any = np.float32) -> TensorProto:

@@ -13,7 +13,7 @@ from tests.exporter.inspection.hand_made import save, weights
 
 from hsm_export.errors import BadInputError
 from hsm_export.inspection import OnnxResult, inspect
-from hsm_export.opset import make_node
+from hsm_operators import make_node
 
 
 def inspect_onnx(path: Path) -> OnnxResult:

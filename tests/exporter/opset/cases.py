@@ -11,7 +11,6 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
-from tests import oracles
 from tests.exporter.opset.harness import (
     NUMPY_TYPES,
     Attributes,
@@ -23,8 +22,8 @@ from tests.exporter.opset.harness import (
     run_torch,
 )
 
-from hsm_export.opset import OPERATORS
-from hsm_export.opset.translation import TORCH_NAMES
+from hsm_operators import OPERATORS
+from tests import oracles
 
 Array = npt.NDArray[Any]
 
@@ -90,7 +89,7 @@ class Case:
 
 def expected(case: Case, inputs: Mapping[str, Array]) -> list[Array]:
     """The float64 results; NaN where the operator promises nothing."""
-    result = getattr(oracles, TORCH_NAMES[case.name])(**inputs, **case.attributes)
+    result = getattr(oracles, OPERATORS[case.name].torch_name)(**inputs, **case.attributes)
     return list(result) if isinstance(result, tuple) else [result]
 
 

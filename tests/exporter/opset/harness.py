@@ -13,8 +13,7 @@ import torch
 from onnx import TensorProto, helper
 
 import hsm_models.ops
-from hsm_export.opset import DOMAIN, OPERATORS, OPSET_VERSION, VERSION, Value, make_node
-from hsm_export.opset.translation import TORCH_NAMES
+from hsm_operators import DOMAIN, OPERATORS, OPSET_VERSION, VERSION, Port, make_node
 
 Array = npt.NDArray[Any]
 Attributes = Mapping[str, int | list[int]]
@@ -34,7 +33,7 @@ ANY_ATTRIBUTES: dict[str, dict[str, int | list[int]]] = {
 }
 
 
-def element_type(value: Value, dtype: str) -> int:
+def element_type(value: Port, dtype: str) -> int:
     """ONNX element type of an input or output when T is `dtype`."""
     fixed = {"tensor(float)": TensorProto.FLOAT, "tensor(int64)": TensorProto.INT64}
     return ONNX_TYPES[dtype] if value.type == "T" else fixed[value.type]
@@ -136,6 +135,6 @@ def run_torch(
             tensor = tensor.to(TORCH_TYPES[dtype] if value.type == "T" else torch.float32)
         arguments[value.name] = tensor
     flags = {key: bool(flag) if key in ("normalize", "output_norm") else flag for key, flag in attributes.items()}
-    result = getattr(hsm_models.ops, TORCH_NAMES[name])(**arguments, **flags, **options)
+    result = getattr(hsm_models.ops, OPERATORS[name].torch_name)(**arguments, **flags, **options)
     outputs = result if isinstance(result, tuple) else (result,)
     return [output.to(torch.float64).numpy() for output in outputs]

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from tests.exporter.opset.cases import Case
 
-from hsm_export.opset import OPERATORS
+from hsm_operators import OPERATORS
 
 _SMALL = st.integers(1, 4)
 _WIDTHS = ("D", "d", "f")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hsm_export.opset import OPERATORS, Value
+from hsm_operators import OPERATORS, Port
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "opset.md"
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| \((.*?)\) \|", re.MULTILINE)
@@ -18,7 +18,7 @@ def _sections() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def _type(value: Value) -> str:
+def _type(value: Port) -> str:
     return {"T": "T", "tensor(float)": "float32", "tensor(int64)": "int64"}[value.type]
 
 

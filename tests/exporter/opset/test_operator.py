@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 from tests.exporter.opset.harness import ANY_ATTRIBUTES, DTYPES, element_type, one_node_model
 
-from hsm_export.opset import DOMAIN, OPERATORS, Operator, Value
+from hsm_operators import DOMAIN, OPERATORS, Operator, Port
 
 BY_NAME = pytest.mark.parametrize("name", OPERATORS)
 
@@ -108,8 +108,8 @@ def test_types_that_no_operator_has_yet_are_inferred_too() -> None:
     operator = Operator(
         name="Count",
         description="The lengths as they are.",
-        inputs=(Value("lengths", "tensor(int64)", ("B",), "Lengths."),),
-        outputs=(Value("count", "tensor(int64)", ("B",), "The same."),),
+        inputs=(Port("lengths", "tensor(int64)", ("B",), "Lengths."),),
+        outputs=(Port("count", "tensor(int64)", ("B",), "The same."),),
         attributes=(),
         body="count = Identity (lengths)",
     )

@@ -10,7 +10,7 @@ from tests.exporter.opset.cases import Case, check
 from tests.exporter.opset.harness import DTYPES
 from tests.exporter.opset.strategies import cases
 
-from hsm_export.opset import OPERATORS
+from hsm_operators import OPERATORS
 
 
 def _search(name: str, examples: int) -> None:

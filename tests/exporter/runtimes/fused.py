@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 import pytest
 from tests.exporter.opset.cases import Case
 from tests.exporter.opset.harness import ANY_ATTRIBUTES
 
+import onnxruntime
 from hsm_export.native import CUSTOM_OPS, find_library, register
-from hsm_export.opset import OPERATORS
+from hsm_operators import OPERATORS
 
 Array = npt.NDArray[Any]
 

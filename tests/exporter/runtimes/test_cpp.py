@@ -21,12 +21,12 @@ from tests.exporter.validation.tiny import tiny_model, write_tiny
 
 import hsm_export
 from hsm_export.errors import BadInputError, HsmExportError, MissingDependencyError
-from hsm_export.opset import OPERATORS
 from hsm_export.runtimes import get
 from hsm_export.runtimes.cpp import CppRunner
 from hsm_export.runtimes.routing import free_mask, instrument
 from hsm_export.runtimes.runtime import RunContext
 from hsm_export.runtimes.tracing import trace
+from hsm_operators import OPERATORS
 
 UNAVAILABLE = get("cpp").available()
 needs_program = pytest.mark.skipif(UNAVAILABLE is not None, reason=str(UNAVAILABLE))

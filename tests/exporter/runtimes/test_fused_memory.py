@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -23,7 +22,8 @@ from tests.exporter.runtimes.fused import (
     same_within_lengths,
 )
 
-from hsm_export.opset import OPERATORS
+import onnxruntime
+from hsm_operators import OPERATORS
 
 pytestmark = needs_library
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from tests.exporter.opset.harness import ANY_ATTRIBUTES, DTYPES, one_node_model
 from tests.exporter.runtimes.fused import Array, fused_session, needs_library
 
-from hsm_export.opset import OPERATORS
+from hsm_operators import OPERATORS
 
 pytestmark = needs_library
 

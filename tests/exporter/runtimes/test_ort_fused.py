@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -35,7 +34,8 @@ from tests.exporter.runtimes.fused import (
     same_within_lengths,
 )
 
-from hsm_export.opset import OPERATORS
+import onnxruntime
+from hsm_operators import OPERATORS
 
 pytestmark = needs_library
 

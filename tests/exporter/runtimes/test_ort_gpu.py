@@ -7,10 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import onnx
-import onnxruntime
 import pytest
 from tests.exporter.building.hand_made import token_model
 
+import onnxruntime
 from hsm_export.building.cuda_driver import Driver
 from hsm_export.errors import MissingDependencyError
 from hsm_export.runtimes import get, gpu, ort_gpu

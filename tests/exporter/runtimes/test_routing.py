@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hsm_export.opset import functions_for, make_node
 from hsm_export.runtimes import get
 from hsm_export.runtimes.routing import RoutedNode, free_mask, instrument
 from hsm_export.runtimes.runtime import RunContext
+from hsm_operators import functions_for, make_node
 
 B, T, D, H, E, F, K = 2, 5, 6, 2, 4, 3, 2
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from hsm_export.opset import functions_for, make_node
+from hsm_operators import functions_for, make_node
 
 VOCABULARY, WIDTH, HEADS, EXPERTS, INNER, ACTIVE = 40, 16, 2, 4, 8, 2
 NODES = ("layers.0.source", "layers.0.destination")

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.models.decoding import decode, largest_difference, random_chunks, random_lengths
-from tests.oracles.switch_head import rope
+from tests.models.mixers.switch_head_oracle import rope
 
 from hsm_models.mixers import SoftmaxAttention
 from hsm_models.mixers.attention import attend

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from tests.models.decoding import decode, largest_difference, random_chunks, random_lengths
-from tests.oracles import switch_head as oracle
+from tests.models.mixers import switch_head_oracle as oracle
 
 from hsm_models.mixers import SwitchHead
 

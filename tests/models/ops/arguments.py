@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tests import oracles
 from torch import Tensor
 
 from hsm_models import ops
-from hsm_models.precision import accumulator
+from hsm_operators.precision import accumulator
+from tests import oracles
 
 Array = npt.NDArray[Any]
 

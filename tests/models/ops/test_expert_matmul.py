@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests import oracles
 
 from hsm_models.ops import expert_matmul, expert_matmul_sum, force_routing, record_routing
+from tests import oracles
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

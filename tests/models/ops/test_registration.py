@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests import oracles
 from tests.models.ops.arguments import NAMES, arguments, as_arrays, as_tuple, overloaded
 from torch import Tensor
 
 from hsm_models import ops
+from tests import oracles
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 EVERY = pytest.mark.parametrize("name", NAMES)

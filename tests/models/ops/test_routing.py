@@ -9,7 +9,8 @@ import torch
 
 from hsm_models import build_model
 from hsm_models.config import LayerConfig, ModelConfig, SwitchHeadConfig
-from hsm_models.ops import force_routing, record_routing, routing
+from hsm_operators import routing
+from hsm_operators.routing import force_routing, record_routing
 
 CONFIG = ModelConfig(
     task="language_model",

@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests import oracles
 from torch import Tensor
 
 from hsm_models.ops import causal_taylor_shift, feature_count, taylor_shift, taylor_shift_masked
-from hsm_models.ops.taylor_shift import features, weighted_features
+from hsm_operators.taylor_shift.torch_op import features, weighted_features
+from tests import oracles
 
 
 def _attention(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests import oracles
 
 from hsm_models.ops import shift_mix, shift_mix_cached, token_shift, token_shift_cached
+from tests import oracles
 
 SHIFTS = st.lists(st.integers(1, 12), min_size=1, max_size=4)
 

@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ...opset import DOMAIN
+from hsm_operators import DOMAIN
+
 from ...runtimes import get, names
 from ...runtimes.runtime import RunContext
 from ...validation.running import quiet

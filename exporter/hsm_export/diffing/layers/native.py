@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import hsm_models.ops  # noqa: F401  (registers the operators)
+from hsm_operators import OPERATORS
 
-from ...opset import OPERATORS
-from ...opset.translation import TORCH_NAMES
 from ...runtimes.torch_module import to_array
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def native_results(node: onnx.NodeProto, inputs: Sequence[Array | None], types: 
 
 def _mixer(operator: str, tensors: Tensors, attributes: Attributes) -> list[list[Array]]:
     """Call an operator of hsm_models, TaylorShift in both of its forms."""
-    overload = getattr(torch.ops.hsm, TORCH_NAMES[operator]).default
+    overload = getattr(torch.ops.hsm, OPERATORS[operator].torch_name).default
     names = [argument.name for argument in overload._schema.arguments]
     given: dict[str, Any] = dict(zip([value.name for value in OPERATORS[operator].inputs], tensors, strict=True))
     for attribute in OPERATORS[operator].attributes:

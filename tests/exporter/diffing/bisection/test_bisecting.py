@@ -244,7 +244,7 @@ def test_the_search_finds_minimal_sets_in_few_runs() -> None:
 
 
 def test_some_nodes_are_run_from_their_bodies() -> None:
-    from hsm_export.opset import functions_for
+    from hsm_operators import functions_for
 
     model = onnx.parser.parse_model(
         """<ir_version: 10, opset_import: ["": 21, "hsm": 1]> g (float[1, length, 4] x) => (float[1, length, 4] y)

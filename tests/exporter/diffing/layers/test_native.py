@@ -121,7 +121,7 @@ def test_what_torch_does_not_know_has_no_native_result(node: Any, arrays: list[A
 
 
 def test_taylor_shift_runs_in_both_of_its_forms() -> None:
-    from hsm_export.opset import OPERATORS
+    from hsm_operators import OPERATORS
 
     operator = OPERATORS["TaylorShift"]
     q, k, v = (RNG.standard_normal((1, 7, 2, 4)).astype(np.float32) for _ in range(3))

@@ -13,7 +13,7 @@ from tests.exporter.diffing.plain_models import NODE, chain, context, model, row
 from hsm_export.diffing.layers.graph import LayerGraph
 from hsm_export.diffing.layers.node_maths import NodeMaths
 from hsm_export.diffing.results import Threshold
-from hsm_export.opset import functions_for, make_node
+from hsm_operators import functions_for, make_node
 
 EPS32 = 2.0**-23
 

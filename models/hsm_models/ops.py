@@ -1,0 +1,30 @@
+"""The operators of domain `hsm` as PyTorch functions; the folders of `hsm_operators` define them."""
+
+from hsm_operators.causal_taylor_shift.torch_op import causal_taylor_shift
+from hsm_operators.expert_matmul.torch_op import expert_matmul, expert_matmul_sum
+from hsm_operators.routing import force_routing, record_routing
+from hsm_operators.shift_mix.torch_op import shift_mix, shift_mix_cached, token_shift, token_shift_cached
+from hsm_operators.taylor_shift.torch_op import (
+    feature_count,
+    taylor_shift,
+    taylor_shift_direct,
+    taylor_shift_efficient,
+    taylor_shift_masked,
+)
+
+__all__ = [
+    "causal_taylor_shift",
+    "expert_matmul",
+    "expert_matmul_sum",
+    "feature_count",
+    "force_routing",
+    "record_routing",
+    "shift_mix",
+    "shift_mix_cached",
+    "taylor_shift",
+    "taylor_shift_direct",
+    "taylor_shift_efficient",
+    "taylor_shift_masked",
+    "token_shift",
+    "token_shift_cached",
+]

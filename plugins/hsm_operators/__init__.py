@@ -1,0 +1,35 @@
+"""The operators: one folder a family, with its specification, its maths in PyTorch and NumPy, its kernels and tests."""
+
+from __future__ import annotations
+
+from .operator import DOMAIN, OPSET_VERSION, VERSION, Attribute, Cost, Dimension, Operator, Port, Routing, Rule, State
+from .registry import OPERATORS, find, functions_for, inline, make_node, operators, part_of, register
+from .translation import translation_table
+
+PLUGIN_NAMESPACE = DOMAIN
+PLUGIN_VERSION = str(VERSION)
+
+__all__ = [
+    "DOMAIN",
+    "OPERATORS",
+    "OPSET_VERSION",
+    "PLUGIN_NAMESPACE",
+    "PLUGIN_VERSION",
+    "VERSION",
+    "Attribute",
+    "Cost",
+    "Dimension",
+    "Operator",
+    "Port",
+    "Routing",
+    "Rule",
+    "State",
+    "find",
+    "functions_for",
+    "inline",
+    "make_node",
+    "operators",
+    "part_of",
+    "register",
+    "translation_table",
+]

@@ -1,0 +1,140 @@
+#include "hsm_operators/causal_taylor_shift/cuda.h"
+
+#include <algorithm>
+
+#include "hsm_operators/causal_taylor_shift/cuda.cuh"
+
+namespace hsm::cuda {
+namespace {
+
+enum CausalTactic { kStep, kChunk, kChunkTensor, kTacticCount };
+
+constexpr std::string_view kNames[kTacticCount] = {"step", "chunk", "chunk-tensor"};
+
+// Tokens that `step` takes at most, and those of its two instances.
+constexpr int kStepTokens[] = {1, 8};
+constexpr int kMostStepTokens = 8;
+// Rows of the state that a slice has at least.
+constexpr std::int64_t kLeastSlice = 64;
+
+// About half as many tokens as there are features: then attending within a segment costs about a quarter of what the
+// state costs, and the slots of all segments together are of the size of a few inputs.
+constexpr std::int64_t kLeastSegment = 128;
+constexpr std::int64_t kMostSegment = 2048;
+
+bool is_empty(const CausalTaylorShiftArgs& args) {
+  return args.batch == 0 || args.length == 0 || args.heads == 0 || args.dim == 0;
+}
+
+TaylorUnit unit_of(int tactic) { return tactic == kChunkTensor ? TaylorUnit::kTensor : TaylorUnit::kSimt; }
+
+std::int64_t segment_length(std::int64_t dim) {
+  return std::clamp(divide_up(taylor_features(dim) / 2, kQueryTile) * kQueryTile, kLeastSegment, kMostSegment);
+}
+
+// The tokens that the instance for a call of this length takes.
+int step_tokens(std::int64_t length) { return length <= kStepTokens[0] ? kStepTokens[0] : kStepTokens[1]; }
+
+// Slices of each head: four blocks for every multiprocessor, all heads together.
+std::int64_t slice_count(const CausalTaylorShiftArgs& args, const Device& device) {
+  const std::int64_t wanted = divide_up(4 * device.multiprocessors, args.batch * args.heads);
+  return std::clamp<std::int64_t>(wanted, 1, divide_up(taylor_features(args.dim), kLeastSlice));
+}
+
+TaylorCall call_of(const CausalTaylorShiftArgs& args) {
+  TaylorCall call;
+  call.q = args.q;
+  call.k = args.k;
+  call.v = args.v;
+  call.temperature = args.temperature;
+  call.lengths = args.lengths;
+  call.y = args.y;
+  call.length = args.length;
+  call.heads = args.heads;
+  call.dim = static_cast<int>(args.dim);
+  call.features = static_cast<int>(taylor_features(args.dim));
+  call.normalize = args.normalize;
+  call.causal = true;
+  call.state = args.state;
+  call.norm = args.norm;
+  call.state_out = args.state_out;
+  call.norm_out = args.norm_out;
+  return call;
+}
+
+// Calls body(tokens, columns of a lane), integral constants.
+template <typename Body>
+int with_step(const TaylorCall& call, Body&& body) {
+  const auto with_columns = [&](auto tokens) -> int {
+    if (call.dim <= 32) return body(tokens, std::integral_constant<int, 1>());
+    if (call.dim <= 64) return body(tokens, std::integral_constant<int, 2>());
+    return body(tokens, std::integral_constant<int, 8>());
+  };
+  if (step_tokens(call.length) == kStepTokens[0]) return with_columns(std::integral_constant<int, kStepTokens[0]>());
+  return with_columns(std::integral_constant<int, kStepTokens[1]>());
+}
+
+int launch_step(const CausalTaylorShiftArgs& args, const Device& device, void* workspace, Stream stream) {
+  TaylorCall call = call_of(args);
+  call.head_count = args.batch * args.heads;
+  call.sums = static_cast<float*>(workspace);
+  call.segment_length = divide_up(call.features, slice_count(args, device));
+  call.segments = divide_up(call.features, call.segment_length);
+  const dim3 slices(static_cast<unsigned>(call.segments * call.head_count));
+  const dim3 tokens_of_heads(static_cast<unsigned>(call.length * call.head_count));
+  return with_element(args.type, [&](auto element) {
+    return with_step(call, [&](auto tokens, auto columns) -> int {
+      using T = decltype(element);
+      constexpr int kTokens = decltype(tokens)::value;
+      constexpr int kColumns = decltype(columns)::value;
+      const int error = HSM_LAUNCH((causal_taylor_step<T, kTokens, kColumns>), slices, dim3(kStepThreads),
+                                   step_shared_bytes(call.dim, kTokens), stream, call);
+      if (error != 0) return error;
+      return HSM_LAUNCH((causal_taylor_step_finish<T, kTokens>), tokens_of_heads, dim3(kStepThreads), 0, stream, call);
+    });
+  });
+}
+
+}  // namespace
+
+std::span<const std::string_view> causal_taylor_shift_tactics() noexcept { return kNames; }
+
+bool causal_taylor_shift_supports(const CausalTaylorShiftArgs& args, int tactic, const Device& device) noexcept {
+  if (tactic < 0 || tactic >= kTacticCount) return false;
+  if (tactic != kStep) {
+    return taylor_unit_supports(unit_of(tactic), args.type, args.dim, args.normalize, true, true, device);
+  }
+  const std::int64_t blocks = args.batch * args.heads * std::max(taylor_features(args.dim), args.length);
+  return args.type != DType::kInt64 && args.dim >= 1 && args.dim <= kMostTaylorDim && args.length <= kMostStepTokens &&
+         blocks <= INT32_MAX &&
+         step_shared_bytes(static_cast<int>(args.dim), step_tokens(args.length)) <= device.shared_memory_per_block;
+}
+
+int causal_taylor_shift_default_tactic(const CausalTaylorShiftArgs& args, const Device& device) noexcept {
+  if (causal_taylor_shift_supports(args, kStep, device)) return kStep;
+  return causal_taylor_shift_supports(args, kChunkTensor, device) ? kChunkTensor : kChunk;
+}
+
+std::size_t causal_taylor_shift_workspace(const CausalTaylorShiftArgs& args, int tactic,
+                                          const Device& device) noexcept {
+  if (is_empty(args) || tactic < 0 || tactic >= kTacticCount) return 0;
+  const std::int64_t heads = args.batch * args.heads;
+  if (tactic == kStep) {
+    // Slices of all heads, each rounded up, and the constants' parts.
+    const std::int64_t parts = 4 * device.multiprocessors + 2 * heads;
+    return static_cast<std::size_t>(parts * kMostStepTokens * step_part(static_cast<int>(args.dim))) * sizeof(float);
+  }
+  return sum_bytes(heads * divide_up(args.length, segment_length(args.dim)), args.dim);
+}
+
+int causal_taylor_shift_launch(const CausalTaylorShiftArgs& args, int tactic, const Device& device, void* workspace,
+                               Stream stream) noexcept {
+  if (is_empty(args)) return 0;
+  if (!causal_taylor_shift_supports(args, tactic, device)) return kInvalidValue;
+  if (tactic == kStep) return launch_step(args, device, workspace, stream);
+  const std::int64_t heads = args.batch * args.heads;
+  const SumsPlan plan = plan_sums(heads, args.length, args.dim, segment_length(args.dim), unit_of(tactic));
+  return launch_with_sums(call_of(args), heads, plan, args.type, unit_of(tactic), workspace, stream);
+}
+
+}  // namespace hsm::cuda

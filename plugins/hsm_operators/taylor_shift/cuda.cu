@@ -1,0 +1,136 @@
+#include "hsm_operators/taylor_shift/cuda.h"
+
+#include <algorithm>
+
+#include "hsm_operators/taylor_shift/taylor_call.h"
+
+namespace hsm::cuda {
+namespace {
+
+struct Tactic {
+  bool efficient;
+  TaylorUnit unit;
+};
+
+constexpr std::string_view kNames[] = {"direct", "efficient", "direct-tensor", "efficient-tensor"};
+constexpr Tactic kTactics[] = {
+    {false, TaylorUnit::kSimt}, {true, TaylorUnit::kSimt}, {false, TaylorUnit::kTensor}, {true, TaylorUnit::kTensor}};
+
+// Keys that a segment must have before splitting pays for adding one more slot.
+constexpr std::int64_t kLeastSegment = 256;
+
+bool is_empty(const TaylorShiftArgs& args) {
+  return args.batch == 0 || args.length == 0 || args.heads == 0 || args.dim == 0;
+}
+
+// Slots, one for each segment of each head, that give every multiprocessor four blocks: so many that the last ones,
+// when some multiprocessors are idle, are a small part.
+std::int64_t wanted_slots(const TaylorShiftArgs& args, TaylorUnit unit, const Device& device) {
+  const std::int64_t tiles = divide_up(taylor_features(args.dim), feature_tile(unit));
+  return std::max(args.batch * args.heads, divide_up(4 * device.multiprocessors, tiles));
+}
+
+SumsPlan plan_of(const TaylorShiftArgs& args, TaylorUnit unit, const Device& device) {
+  const std::int64_t heads = args.batch * args.heads;
+  const std::int64_t segments = divide_up(wanted_slots(args, unit, device), heads);
+  return plan_sums(heads, args.length, args.dim, std::max(divide_up(args.length, segments), kLeastSegment), unit);
+}
+
+TaylorCall call_of(const TaylorShiftArgs& args) {
+  TaylorCall call;
+  call.q = args.q;
+  call.k = args.k;
+  call.v = args.v;
+  call.temperature = args.temperature;
+  call.lengths = args.lengths;
+  call.y = args.y;
+  call.length = args.length;
+  call.heads = args.heads;
+  call.dim = static_cast<int>(args.dim);
+  call.features = static_cast<int>(taylor_features(args.dim));
+  call.normalize = args.normalize;
+  call.output_norm = args.output_norm;
+  return call;
+}
+
+int launch_direct(const TaylorShiftArgs& args, TaylorUnit unit, Stream stream) {
+  TaylorCall call = call_of(args);
+  const std::int64_t heads = args.batch * args.heads;
+  const std::int64_t group = std::max<std::int64_t>(INT32_MAX / divide_up(args.length, kLeastQueryTile), 1);
+  for (call.first_head = 0; call.first_head < heads; call.first_head += group) {
+    call.head_count = std::min(group, heads - call.first_head);
+    if (const int error = launch_attend(call, args.type, unit, stream); error != 0) return error;
+  }
+  return 0;
+}
+
+// Cycles that `blocks` blocks take of `work` multiply-adds each.
+double cycles(double blocks, double work, TaylorUnit unit, const Device& device) {
+  // About half of what the arithmetic units of a multiprocessor can do, a third of what its tensor cores can.
+  const double rate = unit == TaylorUnit::kTensor ? 350.0 : 64.0;
+  return std::max(1.0, blocks / device.multiprocessors) * work / rate;
+}
+
+// Estimated cycles of a tactic. A model, not a fit: no measurement on a GPU went into it.
+double cost(const TaylorShiftArgs& args, const Tactic& tactic, const Device& device) {
+  constexpr double kLaunch = 4000.0;         // cycles of one more kernel
+  constexpr double kBytesPerCycle = 1000.0;  // of the whole device
+  const auto heads = static_cast<double>(args.batch * args.heads);
+  const auto length = static_cast<double>(args.length);
+  const auto columns = static_cast<double>(divide_up(args.dim, 16) * 16);
+  const bool tensor = tactic.unit == TaylorUnit::kTensor;
+  const double query_blocks = heads * static_cast<double>(divide_up(args.length, kQueryTile));
+  if (!tactic.efficient) {
+    // q·k, and p(q·k)·v in high and low parts.
+    return cycles(query_blocks, kQueryTile * length * columns * (tensor ? 3 : 2), tactic.unit, device);
+  }
+  const SumsPlan plan = plan_of(args, tactic.unit, device);
+  const std::int64_t tile = feature_tile(tactic.unit);
+  const std::int64_t tiles = divide_up(taylor_features(args.dim), tile);
+  const auto padded = static_cast<double>(tiles * tile);
+  const double sum_blocks = heads * static_cast<double>(tiles * plan.segments);
+  const double sum_work = static_cast<double>(tile * plan.segment_length) * columns * (tensor ? 2 : 1);
+  const double slots = heads * static_cast<double>((plan.segments + 1) * slot_floats(args.dim) * 4);
+  return cycles(sum_blocks, sum_work, tactic.unit, device) + slots / kBytesPerCycle + 2 * kLaunch +
+         cycles(query_blocks, kQueryTile * padded * columns * (tensor ? 3 : 1), tactic.unit, device);
+}
+
+bool is_tactic(int tactic) { return tactic >= 0 && tactic < static_cast<int>(std::size(kTactics)); }
+
+}  // namespace
+
+std::span<const std::string_view> taylor_shift_tactics() noexcept { return kNames; }
+
+bool taylor_shift_supports(const TaylorShiftArgs& args, int tactic, const Device& device) noexcept {
+  if (!is_tactic(tactic)) return false;
+  const Tactic& own = kTactics[tactic];
+  return taylor_unit_supports(own.unit, args.type, args.dim, args.normalize, own.efficient, !own.efficient, device);
+}
+
+int taylor_shift_default_tactic(const TaylorShiftArgs& args, const Device& device) noexcept {
+  if (is_empty(args)) return 0;
+  int best = 0;
+  for (int tactic = 1; tactic < static_cast<int>(std::size(kTactics)); ++tactic) {
+    if (!taylor_shift_supports(args, tactic, device)) continue;
+    if (cost(args, kTactics[tactic], device) < cost(args, kTactics[best], device)) best = tactic;
+  }
+  return best;
+}
+
+std::size_t taylor_shift_workspace(const TaylorShiftArgs& args, int tactic, const Device& device) noexcept {
+  if (!is_tactic(tactic) || !kTactics[tactic].efficient || is_empty(args)) return 0;
+  // Rounded up for each head.
+  return sum_bytes(wanted_slots(args, kTactics[tactic].unit, device) + args.batch * args.heads, args.dim);
+}
+
+int taylor_shift_launch(const TaylorShiftArgs& args, int tactic, const Device& device, void* workspace,
+                        Stream stream) noexcept {
+  if (is_empty(args)) return 0;
+  if (!taylor_shift_supports(args, tactic, device)) return kInvalidValue;
+  const Tactic& own = kTactics[tactic];
+  if (!own.efficient) return launch_direct(args, own.unit, stream);
+  return launch_with_sums(call_of(args), args.batch * args.heads, plan_of(args, own.unit, device), args.type, own.unit,
+                          workspace, stream);
+}
+
+}  // namespace hsm::cuda

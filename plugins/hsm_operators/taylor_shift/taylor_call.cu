@@ -1,0 +1,75 @@
+#include "hsm_operators/taylor_shift/taylor_call.h"
+
+#include <algorithm>
+
+#include "hsm_operators/taylor_shift/taylor_combine.cuh"
+#include "hsm_operators/taylor_shift/taylor_launch.h"
+
+namespace hsm::cuda {
+
+bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t dim, bool normalize, bool sums, bool keys,
+                          const Device& device) noexcept {
+  if (dim < 1 || dim > kMostTaylorDim || type == DType::kInt64) return false;
+  if (unit == TaylorUnit::kSimt) return simt_shared_bytes(dim) <= device.shared_memory_per_block;
+  // Weights of vectors of any length do not fit into float16. Sums are multiplied as bfloat16.
+  if (type == DType::kFloat16 && !normalize) return false;
+  if (!has_tensor_cores(device, sums ? DType::kBFloat16 : type) || type == DType::kFloat32) return false;
+  const std::size_t bytes =
+      std::max(tensor_attend_bytes(dim, sums, keys), sums ? tensor_accumulate_bytes(dim) : std::size_t{0});
+  return bytes <= device.shared_memory_per_block;
+}
+
+SumsPlan plan_sums(std::int64_t heads, std::int64_t length, std::int64_t dim, std::int64_t segment_length,
+                   TaylorUnit unit) noexcept {
+  const std::int64_t bytes = slot_floats(dim) * static_cast<std::int64_t>(sizeof(float));
+  const std::int64_t most = std::max<std::int64_t>(kMostSumBytes / bytes, 1);
+  const std::int64_t least_length = std::max(segment_length, divide_up(length, most));
+  SumsPlan plan;
+  plan.segment_length = divide_up(least_length, kQueryTile) * kQueryTile;
+  plan.segments = divide_up(length, plan.segment_length);
+  // Blocks of the largest grid for each head.
+  const std::int64_t features = taylor_features(dim);
+  const std::int64_t blocks =
+      std::max({divide_up(features, feature_tile(unit)) * plan.segments, divide_up(length, kLeastQueryTile), features});
+  plan.group = std::clamp<std::int64_t>(std::min(most / plan.segments, INT32_MAX / blocks), 1, heads);
+  return plan;
+}
+
+std::size_t sum_bytes(std::int64_t slots, std::int64_t dim) noexcept {
+  const std::int64_t bytes = slot_floats(dim) * static_cast<std::int64_t>(sizeof(float));
+  return static_cast<std::size_t>(std::max(std::min(slots * bytes, kMostSumBytes), bytes));
+}
+
+int launch_with_sums(TaylorCall call, std::int64_t heads, const SumsPlan& plan, DType type, TaylorUnit unit,
+                     void* workspace, Stream stream) noexcept {
+  call.sums = static_cast<float*>(workspace);
+  call.segments = plan.segments;
+  call.segment_length = plan.segment_length;
+  for (std::int64_t first = 0; first < heads; first += plan.group) {
+    call.first_head = first;
+    call.head_count = std::min(plan.group, heads - first);
+    if (const int error = launch_accumulate(call, type, unit, stream); error != 0) return error;
+    if (const int error = launch_combine(call, unit, stream); error != 0) return error;
+    if (const int error = launch_attend(call, type, unit, stream); error != 0) return error;
+  }
+  return 0;
+}
+
+int launch_accumulate(const TaylorCall& call, DType type, TaylorUnit unit, Stream stream) noexcept {
+  return unit == TaylorUnit::kTensor ? launch_accumulate_tensor(call, type, stream)
+                                     : launch_accumulate_simt(call, type, stream);
+}
+
+int launch_combine(const TaylorCall& call, TaylorUnit unit, Stream stream) noexcept {
+  const dim3 grid(static_cast<unsigned>(divide_up(call.head_count * call.features, kCombineWarps)));
+  const dim3 block(32 * kCombineWarps);
+  return unit == TaylorUnit::kTensor ? HSM_LAUNCH(taylor_combine<true>, grid, block, 0, stream, call)
+                                     : HSM_LAUNCH(taylor_combine<false>, grid, block, 0, stream, call);
+}
+
+int launch_attend(const TaylorCall& call, DType type, TaylorUnit unit, Stream stream) noexcept {
+  return unit == TaylorUnit::kTensor ? launch_attend_tensor(call, type, stream)
+                                     : launch_attend_simt(call, type, stream);
+}
+
+}  // namespace hsm::cuda

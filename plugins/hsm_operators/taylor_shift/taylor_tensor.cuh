@@ -1,0 +1,211 @@
+// TaylorShift on tensor cores, for float16 and bfloat16.
+//
+// What enters a product in low precision is either exact (q, k and v as given) or split into a high and a low part,
+// each multiplied, so that little more is lost than the last bits of float32 sums: weights p(q·k) and features of keys
+// as two numbers of type T (22 or 16 bits), features of queries and sums as two bfloat16 numbers (16 bits; their range
+// is that of float32), where the product of both low parts is left out. Norms are applied in float32 after the product
+// of the exact q and k. Float16 weights are scaled so that the largest that the temperature allows fits.
+//
+// Flops, memory and cache traffic are those of taylor_simt.cuh (features of keys are made 128 at a time, not 64), but
+// the parts cost products: accumulate 2 for 1, attend 3 for 1 by sums and 3 for 2 by keys. A byte of 2-byte elements so
+// meets 3·F/2 (attend by sums), F (accumulate) or 3·K/4 (by keys) flops of products. An A100 does 200 and an H100 300
+// of them for each byte of memory: from about d = 20 or 400 keys on the tensor cores are the bound. Making one fragment
+// of features takes some 60 ordinary instructions for d/8 times 2 or 3 products: at d = 32 these take about as long.
+//
+// mma.sync, not Hopper's wgmma: one source for sm_75 (float16 by keys) to sm_120.
+//
+// Shared memory, bytes at the widest head of a class, and registers (nvcc 13.0, more of the two types; no spills):
+//
+//   d up to                        32       64       128      256
+//   accumulate      shared         26176    47680    47936    92992
+//                   sm_80, 86, 89  57       72       120      188
+//                   sm_90          57       75       118      191
+//                   sm_100         61       75       116      184
+//                   sm_120         60       72       126      182
+//   attend, sums    shared         20768    37664    71456    87776
+//                   sm_80, 86, 89  91       106      142      254
+//                   sm_90          96       114      148      254
+//                   sm_100, 120    78       91       142      203
+//   attend, keys    shared         15872    28160    52736    67968
+//                   sm_75          121      127      167      254
+//                   sm_80 to 90    127      127      167      254
+//                   sm_100, 120    127      160      167      225
+//   attend, both    shared         20768    37664    71456    87776
+//                   sm_80 to 90    127      154      168      254
+//                   sm_100, 120    127      168      168      230
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "hsm_operators/common/cuda/mma.cuh"
+#include "hsm_operators/taylor_shift/taylor_features.cuh"
+
+namespace hsm::cuda {
+
+// A class of head widths up to kColumns.
+template <int kColumns>
+struct TensorTile {
+  static constexpr int kStride = kColumns + 8;  // of rows in shared memory: no bank conflicts in ldmatrix
+
+  // accumulate: 8 warps of 16 features
+  static constexpr int kSumThreads = 256;
+  static constexpr int kFeatures = 128;
+  static constexpr int kSumKeys = kColumns <= 64 ? 64 : 32;
+  static constexpr int kSumKeyStride = kSumKeys + 8;
+
+  // attend: 4 warps of 16 queries; keys or features of a step
+  static constexpr int kThreads = 128;
+  static constexpr int kQueries = 64;
+  static constexpr int kKeys = kColumns <= 128 ? 64 : 32;
+  static constexpr int kQueryStride = kQueries + 4;
+  static constexpr int kRows = kColumns <= 128 ? 32 : 16;  // of sums
+  static constexpr int kStages = kColumns <= 128 ? 2 : 1;
+  static constexpr int kBlocks = kColumns <= 32 ? 4 : (kColumns <= 128 ? 3 : 2);  // that registers must allow
+
+  static __host__ __device__ constexpr std::size_t rounded(int floats) {
+    return static_cast<std::size_t>((floats + 3) / 4 * 4) * sizeof(float);
+  }
+  static __host__ __device__ constexpr std::size_t accumulate_bytes(int dim) {
+    return rounded((dim + 2) * kSumKeyStride) + 3 * kSumKeys * kStride * 2 + kSumThreads * sizeof(float);
+  }
+  static __host__ __device__ constexpr std::size_t sums_bytes(int dim) {
+    return rounded((dim + 2) * kQueryStride) + kStages * (2 * kRows * kStride * 2 + 3 * kRows * sizeof(float)) +
+           kThreads * sizeof(float);
+  }
+  static __host__ __device__ constexpr std::size_t keys_bytes() {
+    return (kQueries + 2 * kKeys) * kStride * 2 + (kQueries + kKeys) * sizeof(float);
+  }
+};
+
+// Two numbers as a pair of type T and, in `low`, what rounding left of them.
+template <typename T>
+__device__ __forceinline__ std::uint32_t split(float first, float second, std::uint32_t& low) {
+  const std::uint32_t high = pack<T>(first, second);
+  const T* const parts = reinterpret_cast<const T*>(&high);
+  low = pack<T>(first - to_float(parts[0]), second - to_float(parts[1]));
+  return high;
+}
+
+// Adds up what the four threads of a row of a fragment hold.
+__device__ __forceinline__ float reduce_quad(float value) {
+  value += __shfl_xor_sync(0xffffffffU, value, 1);
+  return value + __shfl_xor_sync(0xffffffffU, value, 2);
+}
+
+// Copies kRows rows of `dim` elements into a tile (kRows, kColumns + 8), zero beyond `count` and `dim`; done when the
+// group that the caller closes is.
+template <int kRows, int kColumns, int kThreads, typename T>
+__device__ __forceinline__ void copy_rows(const T* rows, std::int64_t stride, int count, int dim, T* tile) {
+  constexpr int kSize = Vector<T>::kSize;
+  constexpr int kChunks = kColumns / kSize;
+  const bool aligned = is_aligned(rows) && stride % kSize == 0;
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kChunks; i += kThreads) {
+    const int row = i / kChunks;
+    const int column = i % kChunks * kSize;
+    const int elements = row < count ? clamp_count(dim - column, kSize) : 0;
+    const T* const from = elements > 0 ? rows + row * stride + column : rows;
+    T* const to = tile + row * (kColumns + 8) + column;
+    if (aligned) {
+      cp_async_16(to, from, elements * static_cast<int>(sizeof(T)));
+    } else {
+      *reinterpret_cast<Vector<T>*>(to) = load_vector(from, elements);
+    }
+  }
+}
+
+// Sums phi(k) [v | 1] of one tile of features over one segment of keys. Grid: feature tiles × segments × heads.
+template <typename T, int kColumns>
+__global__ void __launch_bounds__(256) taylor_accumulate_tensor(TaylorCall call) {
+  using Tile = TensorTile<kColumns>;
+  HSM_DYNAMIC_SHARED(unsigned char, shared);
+  float* const keys = reinterpret_cast<float*>(shared);
+  float* const partial = reinterpret_cast<float*>(shared + Tile::rounded((call.dim + 2) * Tile::kSumKeyStride));
+  T* const raw = reinterpret_cast<T*>(partial + Tile::kSumThreads);
+  T* const values = raw + Tile::kSumKeys * Tile::kStride;  // two tiles
+
+  const int tiles = (call.features + Tile::kFeatures - 1) / Tile::kFeatures;
+  const std::int64_t segment = blockIdx.x / tiles % call.segments;
+  const std::int64_t local = blockIdx.x / tiles / call.segments;
+  const Head<T> head(call, local);
+  const std::int64_t begin = segment * call.segment_length;
+  const std::int64_t end = min(begin + call.segment_length, head.valid);
+  if (call.causal && begin >= head.valid) return;  // a slot nobody reads
+
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int pair = lane % 4 * 2;
+  const int feature =
+      static_cast<int>(blockIdx.x % tiles) * Tile::kFeatures + static_cast<int>(threadIdx.x) / 32 * 16 + lane / 4;
+  const FeatureRows upper = feature_rows(feature, call.features, call.dim);
+  const FeatureRows lower = feature_rows(feature + 8, call.features, call.dim);
+  const float* const left[2] = {keys + upper.first * Tile::kSumKeyStride, keys + lower.first * Tile::kSumKeyStride};
+  const float* const right[2] = {keys + upper.second * Tile::kSumKeyStride, keys + lower.second * Tile::kSumKeyStride};
+
+  const auto copy = [&](std::int64_t first, int stage) {
+    const int count = clamp_count(end - first, Tile::kSumKeys);
+    const std::int64_t offset = count > 0 ? first * head.stride : 0;
+    copy_rows<Tile::kSumKeys, kColumns, Tile::kSumThreads>(head.k + offset, head.stride, count, call.dim, raw);
+    copy_rows<Tile::kSumKeys, kColumns, Tile::kSumThreads>(head.v + offset, head.stride, count, call.dim,
+                                                           values + stage * Tile::kSumKeys * Tile::kStride);
+    cp_async_commit();
+  };
+
+  float sum[kColumns / 8][4] = {};
+  float norm[2] = {};
+  int stage = 0;
+  copy(begin, stage);
+  for (std::int64_t first = begin; first < end; first += Tile::kSumKeys, stage ^= 1) {
+    cp_async_wait<0>();
+    __syncthreads();
+    load_transposed<Tile::kSumKeys, Tile::kSumKeyStride, Tile::kSumThreads>(
+        raw, Tile::kStride, clamp_count(end - first, Tile::kSumKeys), call.dim, call.normalize, 1.0f, keys, partial);
+    __syncthreads();
+    copy(first + Tile::kSumKeys, stage ^ 1);
+    const T* const tile = values + stage * Tile::kSumKeys * Tile::kStride;
+#pragma unroll 1
+    for (int step = 0; step < Tile::kSumKeys; step += 16) {
+      std::uint32_t high[4];
+      std::uint32_t low[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int key = step + i / 2 * 8 + pair;
+        const float2 a = *reinterpret_cast<const float2*>(left[i % 2] + key);
+        const float2 b = *reinterpret_cast<const float2*>(right[i % 2] + key);
+        const float phi[2] = {a.x * b.x, a.y * b.y};
+        norm[i % 2] += phi[0] + phi[1];
+        high[i] = split<T>(phi[0], phi[1], low[i]);
+      }
+#pragma unroll
+      for (int n = 0; n < kColumns / 16; ++n) {
+        if (n * 16 >= call.dim) break;
+        std::uint32_t v[4];
+        ldmatrix_x4_trans(v, tile + (step + lane % 16) * Tile::kStride + n * 16 + lane / 16 * 8);
+        const std::uint32_t first_half[2] = {v[0], v[1]};
+        const std::uint32_t second_half[2] = {v[2], v[3]};
+        mma_m16n8k16<T>(sum[2 * n], high, first_half);
+        mma_m16n8k16<T>(sum[2 * n], low, first_half);
+        mma_m16n8k16<T>(sum[2 * n + 1], high, second_half);
+        mma_m16n8k16<T>(sum[2 * n + 1], low, second_half);
+      }
+    }
+  }
+  cp_async_wait<0>();
+
+  float* const slot = slot_of(call, local, segment);
+  const int width = sum_width(call);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const float total = reduce_quad(norm[half]);
+    const int own = feature + 8 * half;
+    if (own >= call.features) continue;
+    if (lane % 4 == 0) slot[norm_offset(call) + own] = total;
+    float* const row = slot + static_cast<std::int64_t>(own) * width;
+#pragma unroll
+    for (int n = 0; n < kColumns / 8; ++n) {
+      if (n * 8 >= width) break;
+      *reinterpret_cast<float2*>(row + n * 8 + pair) = float2{sum[n][2 * half], sum[n][2 * half + 1]};
+    }
+  }
+}
+
+}  // namespace hsm::cuda
