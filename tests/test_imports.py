@@ -1,4 +1,4 @@
-"""Imports go down only: hsm_export stands on hsm_models, which stands on hsm_operators; imports inside functions count."""
+"""Imports go down only, those inside functions too: hsm_export stands on hsm_models, that on hsm_operators."""
 
 from __future__ import annotations
 

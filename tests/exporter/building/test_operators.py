@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from tests.exporter.building.hand_made import ELEMENT_TYPES
 
 import hsm_export
-from hsm_export import opset
+import hsm_operators
 from hsm_export.building.network import inline_named
 from hsm_export.errors import BuildRefusedError
 
@@ -70,17 +70,17 @@ def one_node_model(path: Path, name: str, precision: str) -> Path:
             for tensor, (shape, dtype) in tensors.items()
         ]
 
-    node = opset.make_node(name, list(inputs), list(outputs), "layers.0.mixer", **attributes)
+    node = hsm_operators.make_node(name, list(inputs), list(outputs), "layers.0.mixer", **attributes)
     graph = helper.make_graph([node], name, values(inputs), values(outputs))
-    imports = [helper.make_opsetid("", 21), helper.make_opsetid(opset.DOMAIN, opset.VERSION)]
+    imports = [helper.make_opsetid("", 21), helper.make_opsetid(hsm_operators.DOMAIN, hsm_operators.VERSION)]
     model = helper.make_model(graph, opset_imports=imports, ir_version=10)
-    model.functions.extend(opset.functions_for(model))
+    model.functions.extend(hsm_operators.functions_for(model))
     onnx.save(model, path)
     return path
 
 
 def test_every_operator_is_covered() -> None:
-    assert set(SIGNATURES) == set(opset.OPERATORS)
+    assert set(SIGNATURES) == set(hsm_operators.OPERATORS)
 
 
 @pytest.mark.parametrize("name", SIGNATURES)

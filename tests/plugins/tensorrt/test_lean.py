@@ -8,7 +8,7 @@ import pytest
 from tests.exporter.building.test_operators import SIGNATURES
 from tests.plugins.tensorrt.library import converse, plugin_library
 
-from hsm_export import opset
+import hsm_operators
 
 pytest.importorskip("tensorrt_lean", reason="TensorRT's lean runtime is not installed (tensorrt-lean-cu13)")
 
@@ -48,8 +48,8 @@ def test_it_is_another_major_version_than_the_headers(answer: dict[str, Any]) ->
 
 def test_every_creator_is_listed_with_its_attributes(answer: dict[str, Any]) -> None:
     assert answer["creators"] == {
-        name: {"version": opset.PLUGIN_VERSION, "fields": [a.name for a in operator.attributes]}
-        for name, operator in opset.OPERATORS.items()
+        name: {"version": hsm_operators.PLUGIN_VERSION, "fields": [a.name for a in operator.attributes]}
+        for name, operator in hsm_operators.OPERATORS.items()
     }
 
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from tests.exporter.building.test_operators import SIGNATURES, one_node_model
 from tests.plugins.tensorrt.library import REGISTER, converse, plugin_library
 
-from hsm_export import opset
+import hsm_operators
 from hsm_export.building.network import strip_bodies
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
@@ -69,7 +69,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_every_operator_has_a_creator(built: dict[str, Any]) -> None:
     ours = sorted(name for name in built["creators"] if name.startswith("hsm::"))
-    assert ours == sorted(f"{opset.PLUGIN_NAMESPACE}::{name}@{opset.PLUGIN_VERSION}" for name in opset.OPERATORS)
+    assert ours == sorted(
+        f"{hsm_operators.PLUGIN_NAMESPACE}::{name}@{hsm_operators.PLUGIN_VERSION}" for name in hsm_operators.OPERATORS
+    )
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -98,7 +100,7 @@ def test_loading_the_registering_library_is_enough(tmp_path: Path) -> None:
     without_bodies(path)
     job = {"library": str(library), "register": True, "cases": {"m": {"model": str(path)}}}
     result = converse("parse_and_build.py", job, tmp_path)
-    assert sum(name.startswith("hsm::") for name in result["creators"]) == len(opset.OPERATORS)
+    assert sum(name.startswith("hsm::") for name in result["creators"]) == len(hsm_operators.OPERATORS)
     assert result["cases"]["m"]["plugins"] == ["layers.0.mixer"]
 
 
@@ -121,9 +123,9 @@ def node_model(path: Path, operator: str, inputs: list[Input], **attributes: Any
         [name for name, _, _ in inputs],
         ["y"],
         "layers.0.mixer",
-        domain=opset.DOMAIN,
-        plugin_namespace=opset.PLUGIN_NAMESPACE,
-        plugin_version=opset.PLUGIN_VERSION,
+        domain=hsm_operators.DOMAIN,
+        plugin_namespace=hsm_operators.PLUGIN_NAMESPACE,
+        plugin_version=hsm_operators.PLUGIN_VERSION,
         **attributes,
     )
     graph = helper.make_graph(
@@ -132,7 +134,7 @@ def node_model(path: Path, operator: str, inputs: list[Input], **attributes: Any
         [helper.make_tensor_value_info(*value) for value in inputs],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
     )
-    imports = [helper.make_opsetid("", 21), helper.make_opsetid(opset.DOMAIN, opset.VERSION)]
+    imports = [helper.make_opsetid("", 21), helper.make_opsetid(hsm_operators.DOMAIN, hsm_operators.VERSION)]
     onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10), path)
     return path
 
