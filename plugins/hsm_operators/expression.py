@@ -113,16 +113,18 @@ def _call(node: ast.Call, values: Mapping[str, Value]) -> int:
 
 
 def to_cpp(text: str, spelled: Mapping[str, str]) -> str:
-    """Return the expression in C++, each name as `spelled` says; `len`, `min` and `max` are functions of opset.cc.
+    """Return the expression in the terms of common/expression.h, whose numbers compute as Python's do.
 
-    Division truncates in C++ and rounds down in Python; sizes and attributes that are divided are never negative.
+    Args:
+        text: an expression.
+        spelled: the C++ of each name that it reads: a Number, or Numbers for an attribute that is a list.
     """
     return _to_cpp(parse(text), spelled)
 
 
 def _to_cpp(node: ast.expr, spelled: Mapping[str, str]) -> str:
     if isinstance(node, ast.Constant):
-        return repr(node.value)
+        return f"{node.value!r}_n"
     if isinstance(node, ast.Name):
         return spelled[node.id]
     if isinstance(node, ast.UnaryOp):

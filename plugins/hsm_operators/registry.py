@@ -17,17 +17,16 @@ if TYPE_CHECKING:
 _PACKAGE = __name__.rpartition(".")[0]
 
 
-def _families() -> Iterator[str]:
-    """Yield the folders that specify operators."""
+def families() -> Iterator[str]:
+    """Yield the packages that specify our operators, one a family."""
     here = Path(__file__).parent
     for module in pkgutil.iter_modules([str(here)]):
         if module.ispkg and (here / module.name / "spec.py").is_file():
-            yield module.name
+            yield f"{_PACKAGE}.{module.name}"
 
 
 def _own() -> Iterator[tuple[Operator, str]]:
-    for family in _families():
-        package = f"{_PACKAGE}.{family}"
+    for package in families():
         for operator in importlib.import_module(f"{package}.spec").OPERATORS:
             yield operator, package
 

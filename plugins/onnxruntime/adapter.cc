@@ -1,7 +1,6 @@
 #include "onnxruntime/adapter.h"
 
 #include <algorithm>
-#include <array>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -20,8 +19,7 @@ struct Kernel {
   const opset::Operator& op;
   DType type;
   std::vector<opset::AttributeValue> attributes;
-  Compute compute;
-  PackedExperts packed;
+  Packed packed;
 };
 
 const CustomOp& self(const OrtCustomOp* op) { return *static_cast<const CustomOp*>(op); }
@@ -133,11 +131,11 @@ Dims input_dims(const OrtApi& api, const OrtShapeInferContext* context, std::siz
   return dims;
 }
 
-// Returns the name of the dimension `letter`, from the first input that has one.
-std::string symbol_of(const opset::Operator& op, std::span<const Dims> inputs, char letter) {
+// Returns the name that the model gives a dimension, from the first input that has one.
+std::string symbol_of(const opset::Operator& op, std::span<const Dims> inputs, const opset::Dimension* dim) {
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     for (std::size_t axis = 0; axis < op.inputs[i].dims.size(); ++axis) {
-      if (op.inputs[i].dims[axis] == letter && !inputs[i].symbols[axis].empty()) return inputs[i].symbols[axis];
+      if (op.inputs[i].dims[axis] == dim && !inputs[i].symbols[axis].empty()) return inputs[i].symbols[axis];
     }
   }
   return "";
@@ -230,7 +228,7 @@ void check_known_shapes(const CustomOp& custom, const OrtKernelInfo* info,
   if (const auto problem = opset::infer_shapes(custom.op, attributes, shapes, outputs)) refuse(api, *problem);
 }
 
-PackedExperts pack_constants(const CustomOp& custom, const OrtKernelInfo* info) {
+Packed pack_constants(const CustomOp& custom, const OrtKernelInfo* info) {
   const OrtApi& api = custom.api;
   for (std::size_t i = 0; i < custom.op.inputs.size(); ++i) {
     int is_constant = 0;
@@ -252,8 +250,8 @@ OrtStatusPtr create_kernel(const OrtCustomOp* op, const OrtApi* api, const OrtKe
     auto attributes = read_attributes(
         *api, custom.op, [&](const opset::Attribute& attribute) { return kernel_ints(custom, info, attribute); });
     check_known_shapes(custom, info, attributes);
-    *kernel = std::make_unique<Kernel>(Kernel{custom.api, custom.op, custom.type, std::move(attributes),
-                                              compute_of(custom.op), pack_constants(custom, info)})
+    *kernel = std::make_unique<Kernel>(
+                  Kernel{custom.api, custom.op, custom.type, std::move(attributes), pack_constants(custom, info)})
                   .release();
     return nullptr;
   });
@@ -286,7 +284,7 @@ void run_on_pool(void* pool, std::size_t count, ParallelFor::Task task, void* co
   if (job.error) std::rethrow_exception(job.error);
 }
 
-OrtStatusPtr compute(void* data, OrtKernelContext* context) {
+OrtStatusPtr run(void* data, OrtKernelContext* context) {
   const Kernel& kernel = *static_cast<const Kernel*>(data);
   const OrtApi& api = kernel.api;
   return guarded(api, [&]() -> OrtStatus* {
@@ -305,7 +303,7 @@ OrtStatusPtr compute(void* data, OrtKernelContext* context) {
       refuse(api, *problem);
     }
     if (execution_provider() == nullptr) {
-      if (const auto problem = opset::check_rows(kernel.op, shapes, inputs)) refuse(api, *problem);
+      if (const auto problem = opset::check_rows(kernel.op, kernel.attributes, shapes, inputs)) refuse(api, *problem);
     }
     std::vector<void*> outputs;
     for (std::size_t i = 0; i < output_shapes.size(); ++i) {
@@ -316,40 +314,16 @@ OrtStatusPtr compute(void* data, OrtKernelContext* context) {
       outputs.push_back(tensor);
     }
     std::pair<const OrtApi*, const OrtKernelContext*> pool{&api, context};
-    kernel.compute({kernel.type, kernel.attributes, shapes, inputs, outputs, kernel.packed.get()},
-                   {ParallelFor(run_on_pool, &pool), &kernel.op, &api, context});
+    compute(kernel.op, {kernel.type, kernel.attributes, shapes, inputs, outputs, kernel.packed.get()},
+            {ParallelFor(run_on_pool, &pool), &api, context});
     return nullptr;
   });
 }
 
-// ---------------------------------------------------------------- buffers that input and output may share
-
-// ONNX Runtime's callback gets no context, so there is one function for each list of pairs.
-template <int... Indices>
-std::size_t may_in_place(int** input, int** output) {
-  constexpr std::array<int, sizeof...(Indices)> pairs{Indices...};
-  constexpr std::size_t count = pairs.size() / 2;
-  *input = new int[count];
-  *output = new int[count];
-  for (std::size_t i = 0; i < count; ++i) {
-    (*input)[i] = pairs[2 * i];
-    (*output)[i] = pairs[2 * i + 1];
-  }
-  return count;
-}
-
+// Releases what opset::list_in_place made.
 void release_in_place(int* input, int* output) {
   delete[] input;
   delete[] output;
-}
-
-using MayInPlace = std::size_t (*)(int**, int**);
-
-MayInPlace in_place_of(std::string_view name) {
-  if (name == "TokenShiftCached") return may_in_place<1, 1>;
-  if (name == "ShiftMixCached") return may_in_place<3, 1>;
-  if (name == "CausalTaylorShift") return may_in_place<4, 1, 5, 2>;
-  return nullptr;
 }
 
 }  // namespace
@@ -374,13 +348,13 @@ CustomOp::CustomOp(const OrtApi& own_api, const opset::Operator& own_op, DType o
   GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
   GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
   GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
-  GetStartVersion = [](const OrtCustomOp*) { return opset::kVersion; };
-  GetEndVersion = [](const OrtCustomOp*) { return opset::kVersion; };
+  GetStartVersion = [](const OrtCustomOp* o) { return self(o).op.version; };
+  GetEndVersion = [](const OrtCustomOp* o) { return self(o).op.version; };
   InferOutputShapeFn = infer;
   CreateKernelV2 = create_kernel;
-  KernelComputeV2 = compute;
+  KernelComputeV2 = run;
   KernelDestroy = destroy_kernel;
-  GetMayInplace = in_place_of(own_op.name);
+  GetMayInplace = own_op.list_in_place;
   if (GetMayInplace != nullptr) ReleaseMayInplace = release_in_place;
 }
 

@@ -1,45 +1,25 @@
 #include "onnxruntime/kernels.h"
 
-#include <algorithm>
-#include <utility>
+#include <stdexcept>
+#include <string>
+
+#include "hsm_operators/common/cpu/kernels.h"
 
 namespace hsm::onnxruntime {
-namespace {
 
-template <auto args_of, auto kernel>
-void run(const Call& call, const Execution& execution) {
-  kernel(args_of(call), execution.parallel_for);
+bool has_kernel(const opset::Operator& op) { return cpu::kernel_of(op) != nullptr; }
+
+void compute(const opset::Operator& op, const Call& call, const Execution& execution) {
+  const cpu::Kernel* kernel = cpu::kernel_of(op);
+  if (kernel == nullptr) throw std::logic_error(std::string(op.name) + ": this library has no CPU kernel of it");
+  kernel->run(call, execution.parallel_for);
 }
 
-void taylor(const Call& call, const Execution& execution) {
-  taylor_shift(taylor_shift_args(call), execution.parallel_for);
-}
-
-constexpr std::pair<std::string_view, Compute> kComputes[] = {
-    {"TokenShift", run<token_shift_args, shift_mix>},
-    {"ShiftMix", run<shift_mix_args, shift_mix>},
-    {"TokenShiftCached", run<token_shift_cached_args, shift_mix>},
-    {"ShiftMixCached", run<shift_mix_cached_args, shift_mix>},
-    {"TaylorShift", taylor},
-    {"TaylorShiftMasked", taylor},
-    {"CausalTaylorShift", run<causal_taylor_shift_args, causal_taylor_shift>},
-    {"ExpertMatMul", run<expert_matmul_args, expert_matmul>},
-    {"ExpertMatMulSum", run<expert_matmul_args, expert_matmul_sum>},
-};
-
-}  // namespace
-
-Compute compute_of(const opset::Operator& op) {
-  return std::ranges::find(kComputes, op.name, &std::pair<std::string_view, Compute>::first)->second;
-}
-
-PackedExperts pack_constant(const opset::Operator& op, DType type, std::size_t input, const opset::Shape& shape,
-                            const void* data, std::size_t limit) {
-  if (op.inputs[input].name != "weight" || shape.size() != 4) return nullptr;
-  const ExpertMatMulArgs args{
-      .heads = shape[0], .experts = shape[1], .inputs = shape[2], .outputs = shape[3], .type = type, .weight = data};
-  if (packed_experts_count(args) > limit / sizeof(float)) return nullptr;
-  return pack_experts(args);
+Packed pack_constant(const opset::Operator& op, DType type, std::size_t input, const opset::Shape& shape,
+                     const void* data, std::size_t limit) {
+  const cpu::Kernel* kernel = cpu::kernel_of(op);
+  if (kernel == nullptr || kernel->packing.input != static_cast<int>(input)) return nullptr;
+  return kernel->packing.pack(type, shape, data, limit);
 }
 
 const char* execution_provider() { return nullptr; }

@@ -1,4 +1,4 @@
-// Entry point of libhsm_onnxruntime.so: registers every operator of the table, for every element type.
+// Entry point of a custom-op library: registers every operator of the table that has a kernel, for every element type.
 #include <onnxruntime_c_api.h>
 
 #include <charconv>
@@ -14,6 +14,7 @@
 
 #include "hsm_operators/common/opset.h"
 #include "onnxruntime/adapter.h"
+#include "onnxruntime/kernels.h"
 #include "onnxruntime/status.h"
 
 #if defined(_WIN32)
@@ -54,23 +55,33 @@ void introduce(const OrtApi& api, OrtCustomOpDomain* domain) {
 // What sessions point to until the library is unloaded.
 class Registry {
  public:
-  Registry(const OrtApi& api, std::size_t packed_limit) : domain_(nullptr, api.ReleaseCustomOpDomain) {
-    OrtCustomOpDomain* domain = nullptr;
-    hsm::onnxruntime::require(api.CreateCustomOpDomain(hsm::opset::kDomain.data(), &domain));
-    domain_.reset(domain);
+  Registry(const OrtApi& api, std::size_t packed_limit) {
     for (const hsm::opset::Operator& op : hsm::opset::operators()) {
+      if (!hsm::onnxruntime::has_kernel(op)) continue;  // ONNX Runtime runs its body
       for (const hsm::DType type : {hsm::DType::kFloat32, hsm::DType::kFloat16, hsm::DType::kBFloat16}) {
-        hsm::onnxruntime::require(api.CustomOpDomain_Add(domain, &ops_.emplace_back(api, op, type, packed_limit)));
+        hsm::onnxruntime::require(
+            api.CustomOpDomain_Add(domain_of(api, op.domain), &ops_.emplace_back(api, op, type, packed_limit)));
       }
     }
-    introduce(api, domain);
+    for (const auto& [name, domain] : domains_) introduce(api, domain.get());
   }
 
-  OrtCustomOpDomain* domain() { return domain_.get(); }
+  void add_to(const OrtApi& api, OrtSessionOptions* options) const {
+    for (const auto& [name, domain] : domains_) {
+      hsm::onnxruntime::require(api.AddCustomOpDomain(options, domain.get()));
+    }
+  }
 
  private:
+  OrtCustomOpDomain* domain_of(const OrtApi& api, std::string_view name) {
+    if (const auto found = domains_.find(name); found != domains_.end()) return found->second.get();
+    OrtCustomOpDomain* domain = nullptr;
+    hsm::onnxruntime::require(api.CreateCustomOpDomain(name.data(), &domain));
+    return domains_.try_emplace(name, domain, api.ReleaseCustomOpDomain).first->second.get();
+  }
+
   std::deque<hsm::onnxruntime::CustomOp> ops_;  // a deque never moves its elements
-  Handle<OrtCustomOpDomain> domain_;
+  std::map<std::string_view, Handle<OrtCustomOpDomain>> domains_;
 };
 
 // MiB that a node's packed copy of a constant weight may take; 0 packs nothing.
@@ -113,9 +124,10 @@ extern "C" HSM_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOption
   if (api == nullptr) {
     // No API table means no way to make an OrtStatus of our own: the oldest one has always been able to.
     return base->GetApi(1)->CreateStatus(
-        ORT_FAIL, "libhsm_onnxruntime needs ONNX Runtime 1.21 or newer; install a newer onnxruntime");
+        ORT_FAIL, "this library of operators needs ONNX Runtime 1.21 or newer; install a newer onnxruntime");
   }
   return hsm::onnxruntime::guarded(*api, [&]() -> OrtStatus* {
-    return api->AddCustomOpDomain(options, registry_of(*api, packed_limit_of(*api, options)).domain());
+    registry_of(*api, packed_limit_of(*api, options)).add_to(*api, options);
+    return nullptr;
   });
 }

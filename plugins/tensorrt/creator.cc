@@ -18,19 +18,22 @@ nvinfer1::IPluginV3* Creator::createPlugin(const char* name, const nvinfer1::Plu
       log(Severity::kError, node.empty() ? *problem : node + ": " + *problem);
       return nullptr;
     }
-    return new Plugin(op_, std::move(attributes), std::move(node));
+    const cuda::Kernels* kernels = cuda::kernels_of(op_);
+    if (kernels == nullptr) {
+      log(Severity::kError, std::string(op_.name) + ": this library has no CUDA kernels of it");
+      return nullptr;
+    }
+    return new Plugin(op_, *kernels, std::move(attributes), std::move(node));
   });
 }
-
-const char* Creator::getPluginVersion() const noexcept { return kVersion; }
-
-const char* Creator::getPluginNamespace() const noexcept { return kNamespace; }
 
 std::span<nvinfer1::IPluginCreatorInterface* const> creators() {
   static std::deque<Creator> owners;  // a deque never moves its elements
   static const std::vector<nvinfer1::IPluginCreatorInterface*> pointers = [] {
     std::vector<nvinfer1::IPluginCreatorInterface*> all;
-    for (const opset::Operator& op : opset::operators()) all.push_back(&owners.emplace_back(op));
+    for (const opset::Operator& op : opset::operators()) {
+      if (cuda::kernels_of(op) != nullptr) all.push_back(&owners.emplace_back(op));
+    }
     return all;
   }();
   return pointers;

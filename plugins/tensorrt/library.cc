@@ -1,4 +1,4 @@
-// Entry points of libhsm_tensorrt.so, which TensorRT's plugin registry looks for by name.
+// Entry points of a plugin library, which TensorRT's plugin registry looks for by name.
 #include "tensorrt/library.h"
 
 #include "tensorrt/abi.h"

@@ -1,16 +1,9 @@
-// What libhsm_tensorrt.so exports, and under which names its plugins are registered.
+// What a plugin library exports.
 #pragma once
 
 #include <NvInferRuntime.h>
 
 #include <cstdint>
-
-namespace hsm::tensorrt {
-
-inline constexpr const char* kNamespace = "hsm";
-inline constexpr const char* kVersion = "1";
-
-}  // namespace hsm::tensorrt
 
 #define HSM_EXPORT __attribute__((visibility("default")))
 

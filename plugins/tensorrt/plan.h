@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "hsm_operators/common/bindings.h"
+#include "hsm_operators/common/call.h"
 #include "hsm_operators/common/cuda/device.h"
-#include "hsm_operators/common/cuda/operators.h"
+#include "hsm_operators/common/cuda/kernels.h"
 
 namespace hsm::tensorrt {
 

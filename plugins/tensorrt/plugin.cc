@@ -46,11 +46,13 @@ std::vector<opset::Shape> shapes_of(std::span<const DynamicPluginTensorDesc> ten
 
 }  // namespace
 
-Plugin::Plugin(const opset::Operator& op, std::vector<opset::AttributeValue> attributes, std::string node)
+Plugin::Plugin(const opset::Operator& op, const cuda::Kernels& kernels, std::vector<opset::AttributeValue> attributes,
+               std::string node)
     : state_{.op = &op,
-             .kernels = &cuda::kernels_of(op),
+             .kernels = &kernels,
              .attributes = std::move(attributes),
              .node = std::move(node),
+             .version = std::to_string(op.version),
              .description = {},
              .timing_cache_id = {},
              .to_time = {},
@@ -59,7 +61,7 @@ Plugin::Plugin(const opset::Operator& op, std::vector<opset::AttributeValue> att
   const std::string attribute_text = to_text(state_.attributes);
   state_.description = std::string(op.name) + " " + attribute_text;
   // Another version's kernels are not as fast as this one's.
-  state_.timing_cache_id = "hsm-" HSM_VERSION " " + attribute_text;
+  state_.timing_cache_id = std::string(op.domain) + "-" HSM_VERSION " " + attribute_text;
 }
 
 // ---------------------------------------------------------------- core

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "hsm_operators/common/cuda/operators.h"
+#include "hsm_operators/common/cuda/kernels.h"
 #include "hsm_operators/common/opset.h"
 #include "tensorrt/fields.h"
 #include "tensorrt/library.h"
@@ -24,14 +24,15 @@ class Plugin final : public nvinfer1::IPluginV3,
                      public nvinfer1::IPluginV3OneRuntime {
  public:
   // `attributes` were checked against the table; `node` is the node's name, for messages.
-  Plugin(const opset::Operator& op, std::vector<opset::AttributeValue> attributes, std::string node);
+  Plugin(const opset::Operator& op, const cuda::Kernels& kernels, std::vector<opset::AttributeValue> attributes,
+         std::string node);
 
   nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override;
   nvinfer1::IPluginV3* clone() noexcept override;
 
   const char* getPluginName() const noexcept override;
-  const char* getPluginVersion() const noexcept override { return kVersion; }
-  const char* getPluginNamespace() const noexcept override { return kNamespace; }
+  const char* getPluginVersion() const noexcept override { return state_.version.c_str(); }
+  const char* getPluginNamespace() const noexcept override { return state_.op->domain.data(); }
 
   std::int32_t getNbOutputs() const noexcept override;
   std::int32_t getOutputDataTypes(nvinfer1::DataType* output_types, std::int32_t output_count,
@@ -70,6 +71,7 @@ class Plugin final : public nvinfer1::IPluginV3,
     const cuda::Kernels* kernels;
     std::vector<opset::AttributeValue> attributes;
     std::string node;
+    std::string version;
     std::string description;
     std::string timing_cache_id;
     std::int32_t tactic = 0;            // what TensorRT chose: a tactic's number + 1, or 0: the launcher's own choice

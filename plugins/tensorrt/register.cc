@@ -21,7 +21,8 @@ HSM_FOREIGN_CLASS bool register_with(void* registry) {
   nvinfer1::IPluginCreatorInterface* const* const creators = getCreators(count);
   bool all = true;
   for (std::int32_t i = 0; i < count; ++i) {
-    all = static_cast<Registry*>(registry)->register_creator(creators[i], kNamespace) && all;
+    const char* const space = static_cast<const nvinfer1::IPluginCreatorV3One*>(creators[i])->getPluginNamespace();
+    all = static_cast<Registry*>(registry)->register_creator(creators[i], space) && all;
   }
   return all;
 }

@@ -30,13 +30,15 @@ std::string name_of(DataType type) {
   }
 }
 
-// Returns the expression of the size `letter`: a constant one where an input has it, else that of the first input.
-const IDimensionExpr* size_of(const opset::Operator& op, std::span<const nvinfer1::DimsExprs> inputs, char letter) {
+// Returns the expression of a dimension: a constant one where an input has it, else that of the first input.
+const IDimensionExpr* size_of(const opset::Operator& op, std::span<const nvinfer1::DimsExprs> inputs,
+                              const opset::Dimension* dim) {
   const IDimensionExpr* found = nullptr;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const std::size_t axis = op.inputs[i].dims.find(letter);
-    if (axis == std::string_view::npos) continue;
-    const IDimensionExpr* size = inputs[i].d[axis];
+    const auto dims = op.inputs[i].dims;
+    const auto place = std::ranges::find(dims, dim);
+    if (place == dims.end()) continue;
+    const IDimensionExpr* size = inputs[i].d[place - dims.begin()];
     if (found == nullptr || (!found->isConstant() && size->isConstant())) found = size;
   }
   return found;

@@ -10,15 +10,30 @@ using namespace hsm::opset;
 
 std::string quoted(std::string_view text) { return '"' + std::string(text) + '"'; }
 
+template <typename T>
+std::string to_json(std::span<const T> items);
+
+std::string to_json(const Dimension* dim) { return quoted(dim->name); }
+
+std::string to_json(const Dimension& dim) {
+  return "{\"name\": " + quoted(dim.name) + ", \"least\": " + std::to_string(dim.least) +
+         ", \"most\": " + std::to_string(dim.most) + "}";
+}
+
+std::string to_json(const InPlacePair& pair) {
+  return "[" + std::to_string(pair.input) + ", " + std::to_string(pair.output) + "]";
+}
+
 std::string to_json(const Port& port) {
   static constexpr std::string_view kTypes[] = {"T", "tensor(float)", "tensor(int64)"};
   return "{\"name\": " + quoted(port.name) + ", \"type\": " + quoted(kTypes[static_cast<int>(port.type)]) +
-         ", \"dims\": " + quoted(port.dims) + "}";
+         ", \"dims\": " + to_json(port.dims) + "}";
 }
 
 std::string to_json(const Attribute& attribute) {
   return "{\"name\": " + quoted(attribute.name) +
-         ", \"type\": " + quoted(attribute.type == AttributeType::kInt ? "int" : "ints") + "}";
+         ", \"type\": " + quoted(attribute.type == AttributeType::kInt ? "int" : "ints") +
+         ", \"least\": " + std::to_string(attribute.least) + ", \"most\": " + std::to_string(attribute.most) + "}";
 }
 
 std::string to_json(const Operator& op);
@@ -31,13 +46,13 @@ std::string to_json(std::span<const T> items) {
 }
 
 std::string to_json(const Operator& op) {
-  return "{\"name\": " + quoted(op.name) + ", \"inputs\": " + to_json(op.inputs) +
-         ", \"outputs\": " + to_json(op.outputs) + ", \"attributes\": " + to_json(op.attributes) + "}";
+  return "{\"domain\": " + quoted(op.domain) + ", \"version\": " + std::to_string(op.version) +
+         ", \"name\": " + quoted(op.name) + ", \"dimensions\": " + to_json(op.dimensions) +
+         ", \"inputs\": " + to_json(op.inputs) + ", \"outputs\": " + to_json(op.outputs) +
+         ", \"attributes\": " + to_json(op.attributes) + ", \"in_place\": " + to_json(op.in_place) +
+         ", \"rules\": " + std::to_string(op.rules.size()) + "}";
 }
 
 }  // namespace
 
-int main() {
-  std::printf("{\"domain\": %s, \"version\": %d, \"operators\": %s}\n", quoted(kDomain).c_str(), kVersion,
-              to_json(operators()).c_str());
-}
+int main() { std::printf("%s\n", to_json(operators()).c_str()); }

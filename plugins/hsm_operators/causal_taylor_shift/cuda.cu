@@ -1,4 +1,4 @@
-#include "hsm_operators/causal_taylor_shift/cuda.h"
+#include "hsm_operators/causal_taylor_shift/cuda.gen.h"
 
 #include <algorithm>
 

@@ -76,6 +76,7 @@ class CausalTaylorShift {
             .length = length,
             .heads = case_.heads,
             .dim = case_.dim,
+            .normalize = case_.normalize,
             .type = case_.type,
             .q = q.data(),
             .k = k.data(),
@@ -84,7 +85,6 @@ class CausalTaylorShift {
             .state = state,
             .norm = norm,
             .lengths = lengths,
-            .normalize = case_.normalize,
             .y = result.y.data(),
             .state_out = state,
             .norm_out = norm};

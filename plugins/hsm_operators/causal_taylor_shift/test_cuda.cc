@@ -1,4 +1,5 @@
-#include "hsm_operators/causal_taylor_shift/cuda.h"
+#include "hsm_operators/causal_taylor_shift/cuda.gen.h"
+#include "hsm_operators/causal_taylor_shift/causal_taylor_shift.h"
 
 #include <gmock/gmock.h>
 
@@ -118,8 +119,8 @@ class CausalTaylorShift {
             .length = case_.length,
             .heads = case_.heads,
             .dim = case_.dim,
-            .type = case_.type,
-            .normalize = case_.normalize};
+            .normalize = case_.normalize,
+            .type = case_.type};
   }
 
  private:
@@ -301,7 +302,8 @@ TEST(CudaCausalTaylorShift, EachTacticLaunchesItsKernels) {
 }
 
 TEST(CudaCausalTaylorShift, ChoosesByLengthTypeAndDevice) {
-  CausalTaylorShiftArgs args{.batch = 2, .length = 1, .heads = 4, .dim = 64, .type = DType::kBFloat16};
+  CausalTaylorShiftArgs args{
+      .batch = 2, .length = 1, .heads = 4, .dim = 64, .normalize = true, .type = DType::kBFloat16};
   EXPECT_EQ(cuda::causal_taylor_shift_default_tactic(args, kAmpere), kStep);
   args.length = 100;
   EXPECT_EQ(cuda::causal_taylor_shift_default_tactic(args, kAmpere), kChunkTensor);
@@ -320,7 +322,8 @@ TEST(CudaCausalTaylorShift, WorkspaceOfTheMaximumCoversSmallerShapes) {
   std::mt19937 random(8);
   for (int i = 0; i < 200; ++i) {
     const auto draw = [&](int most) { return std::int64_t{1} << testing::uniform(random, 0, most); };
-    const CausalTaylorShiftArgs large{.batch = draw(6), .length = draw(16), .heads = draw(5), .dim = draw(8)};
+    const CausalTaylorShiftArgs large{
+        .batch = draw(6), .length = draw(16), .heads = draw(5), .dim = draw(8), .normalize = true};
     CausalTaylorShiftArgs small = large;
     small.batch = std::max<std::int64_t>(large.batch / draw(3), 1);
     small.length = std::max<std::int64_t>(large.length / draw(8), 1);

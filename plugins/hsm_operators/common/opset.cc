@@ -1,77 +1,45 @@
 #include "hsm_operators/common/opset.h"
 
-#include <algorithm>
+#include <bit>
 #include <limits>
-#include <map>
 
 namespace hsm::opset {
 namespace {
 
-using enum ElementType;
-using enum AttributeType;
+constexpr std::int64_t kLeastInt = std::numeric_limits<std::int64_t>::min();
+constexpr std::int64_t kMostInt = std::numeric_limits<std::int64_t>::max();
 
-constexpr Port kX{"x", kT, "BTD"};
-constexpr Port kAlpha{"alpha", kT, "D"};
-constexpr Port kBeta{"beta", kT, "D"};
-constexpr Port kRing{"ring", kT, "BRD"};
-constexpr Port kPosition{"position", kInt64, "B"};
-constexpr Port kLengths{"lengths", kInt64, "B"};
-constexpr Port kQ{"q", kT, "BTHd"};
-constexpr Port kK{"k", kT, "BTHd"};
-constexpr Port kV{"v", kT, "BTHd"};
-constexpr Port kTemperature{"temperature", kT, "H"};
-constexpr Port kState{"state", kFloat32, "BHFd"};
-constexpr Port kNorm{"norm", kFloat32, "BHF"};
-constexpr Port kLogits{"logits", kFloat32, "BTHE"};
+// The sizes of an operator's dimensions; a negative size is unknown.
+class Sizes {
+ public:
+  explicit Sizes(const Operator& op) : dimensions_(op.dimensions), sizes_(op.dimensions.size(), -1) {}
 
-constexpr Port kModelOutput[] = {{"y", kT, "BTD"}};
-constexpr Port kHeadOutput[] = {{"y", kT, "BTHd"}};
-constexpr Port kCachedOutputs[] = {{"y", kT, "BTD"}, {"ring_out", kT, "BRD"}};
-constexpr Port kCausalOutputs[] = {{"y", kT, "BTHd"}, {"state_out", kFloat32, "BHFd"}, {"norm_out", kFloat32, "BHF"}};
-constexpr Port kExpertOutput[] = {{"y", kT, "BTHf"}};
+  std::int64_t& operator[](const Dimension* dim) { return sizes_[index(dim)]; }
+  std::int64_t operator[](const Dimension* dim) const { return sizes_[index(dim)]; }
+  std::span<const std::int64_t> all() const { return sizes_; }
 
-constexpr Port kTokenShift[] = {kX};
-constexpr Port kShiftMix[] = {kX, kAlpha, kBeta};
-constexpr Port kTokenShiftCached[] = {kX, kRing, kPosition, kLengths};
-constexpr Port kShiftMixCached[] = {kX, kAlpha, kBeta, kRing, kPosition, kLengths};
-constexpr Port kTaylorShift[] = {kQ, kK, kV, kTemperature};
-constexpr Port kTaylorShiftMasked[] = {kQ, kK, kV, kTemperature, kLengths};
-constexpr Port kCausalTaylorShift[] = {kQ, kK, kV, kTemperature, kState, kNorm, kLengths};
-constexpr Port kExpertMatMul[] = {kX, kLogits, {"weight", kT, "HEDf"}};
-constexpr Port kExpertMatMulSum[] = {{"x", kT, "BTHf"}, kLogits, {"weight", kT, "HEfD"}};
+ private:
+  std::size_t index(const Dimension* dim) const { return static_cast<std::size_t>(dim - dimensions_.data()); }
 
-constexpr Attribute kShifts[] = {{"shifts", kInts}};
-constexpr Attribute kNormalize[] = {{"normalize", kInt}};
-constexpr Attribute kNormalizeBoth[] = {{"normalize", kInt}, {"output_norm", kInt}};
-constexpr Attribute kActive[] = {{"k", kInt}};
-
-constexpr Operator kOperators[] = {
-    {"TokenShift", kTokenShift, kModelOutput, kShifts},
-    {"ShiftMix", kShiftMix, kModelOutput, kShifts},
-    {"TokenShiftCached", kTokenShiftCached, kCachedOutputs, kShifts},
-    {"ShiftMixCached", kShiftMixCached, kCachedOutputs, kShifts},
-    {"TaylorShift", kTaylorShift, kHeadOutput, kNormalizeBoth},
-    {"TaylorShiftMasked", kTaylorShiftMasked, kHeadOutput, kNormalizeBoth},
-    {"CausalTaylorShift", kCausalTaylorShift, kCausalOutputs, kNormalize},
-    {"ExpertMatMul", kExpertMatMul, kExpertOutput, kActive},
-    {"ExpertMatMulSum", kExpertMatMulSum, kModelOutput, kActive},
+  std::span<const Dimension> dimensions_;
+  std::vector<std::int64_t> sizes_;
 };
 
-// Sizes by letter; a negative size is unknown.
-using Sizes = std::map<char, std::int64_t>;
-
-std::string joined(std::string_view dims) {
+std::string joined(DimensionList dims) {
   std::string text = "(";
-  for (const char letter : dims) {
-    if (text.size() > 1) text += ',';
-    text += letter;
-  }
-  text += ')';
-  return text;
+  for (const Dimension* dim : dims) text += (text.size() > 1 ? "," : "") + std::string(dim->name);
+  return text + ")";
 }
 
 std::string of(const Operator& op, const Port& port) {
   return std::string(op.name) + ": input " + std::string(port.name);
+}
+
+// A bound as people write it: 2^20, but 1024.
+std::string bound(std::int64_t value) {
+  const bool is_power = value > 65535 && std::has_single_bit(static_cast<std::uint64_t>(value));
+  return is_power ? "2^" + std::to_string(std::bit_width(static_cast<std::uint64_t>(value)) - 1)
+                  : std::to_string(value);
 }
 
 std::optional<std::string> bind(const Operator& op, const Port& port, const Shape& shape, Sizes& sizes) {
@@ -80,132 +48,149 @@ std::optional<std::string> bind(const Operator& op, const Port& port, const Shap
            ", got " + std::to_string(shape.size());
   }
   for (std::size_t axis = 0; axis < shape.size(); ++axis) {
-    std::int64_t& size = sizes.try_emplace(port.dims[axis], -1).first->second;
+    std::int64_t& size = sizes[port.dims[axis]];
     if (shape[axis] < 0) continue;
     if (size >= 0 && size != shape[axis]) {
-      return of(op, port) + " has size " + std::to_string(shape[axis]) + " in dimension " + port.dims[axis] + " of " +
-             joined(port.dims) + ", but another input has " + std::to_string(size);
+      return of(op, port) + " has size " + std::to_string(shape[axis]) + " in dimension " +
+             std::string(port.dims[axis]->name) + " of " + joined(port.dims) + ", but another input has " +
+             std::to_string(size);
     }
     size = shape[axis];
   }
   return std::nullopt;
 }
 
-std::span<const std::int64_t> value_of(std::span<const AttributeValue> values, std::string_view name) {
-  for (const AttributeValue& value : values) {
-    if (value.name == name) return value.ints;
+// A size beyond kMostElements is refused with its tensor.
+std::optional<std::string> check_ranges(const Operator& op, const Sizes& sizes) {
+  for (const Dimension& dim : op.dimensions) {
+    const std::int64_t size = sizes[&dim];
+    const bool is_too_large = size > dim.most && dim.most < kMostElements;
+    if (size < 0 || (size >= dim.least && !is_too_large)) continue;
+    const std::string range = dim.most < kMostElements ? "from " + bound(dim.least) + " to " + bound(dim.most)
+                                                       : "at least " + bound(dim.least);
+    return std::string(op.name) + ": " + std::string(dim.words) + " " + std::string(dim.name) + " must be " + range +
+           ", got " + std::to_string(size);
   }
-  return {};
+  return std::nullopt;
 }
 
-// Sizes up to which no product that a kernel forms of them leaves 63 bits, not even in bytes or padded to vectors.
-constexpr std::int64_t kMaxElements = std::int64_t{1} << 59;
-constexpr std::int64_t kMaxHeadWidth = std::int64_t{1} << 20;
-constexpr std::int64_t kMaxExperts = std::int64_t{1} << 22;
-
-// Returns the product of the known sizes that are not 0, or `limit` + 1 when it exceeds `limit`.
-std::int64_t extent(std::string_view dims, const Sizes& sizes, std::int64_t limit) {
+// Whether the known sizes that are not 0 multiply to more than kMostElements.
+bool is_too_large(DimensionList dims, const Sizes& sizes) {
   std::int64_t product = 1;
-  for (const char letter : dims) {
-    const auto found = sizes.find(letter);
-    if (found == sizes.end() || found->second <= 0) continue;
-    if (found->second > limit / product) return limit + 1;
-    product *= found->second;
+  for (const Dimension* dim : dims) {
+    if (sizes[dim] <= 0) continue;
+    if (sizes[dim] > kMostElements / product) return true;
+    product *= sizes[dim];
   }
-  return product;
+  return false;
 }
 
 // Refuses sizes that no memory holds: even of an empty tensor, because the products of its sizes must not overflow.
 std::optional<std::string> check_extents(const Operator& op, const Sizes& sizes) {
-  const std::string name(op.name);
-  if (const auto d = sizes.find('d'); d != sizes.end() && (d->second == 0 || d->second > kMaxHeadWidth)) {
-    return name + ": head width d must be from 1 to 2^20, got " + std::to_string(d->second);
-  }
-  if (sizes.contains('E') && extent("HE", sizes, kMaxExperts) > kMaxExperts) {
-    return name + ": the H heads must have at most 2^22 experts in all";
-  }
   for (const std::span<const Port> ports : {op.inputs, op.outputs}) {
     for (const Port& port : ports) {
-      if (extent(port.dims, sizes, kMaxElements) > kMaxElements) {
-        return name + ": the sizes " + joined(port.dims) + " of " + std::string(port.name) +
-               " multiply to more than 2^59";
-      }
+      if (!is_too_large(port.dims, sizes)) continue;
+      return std::string(op.name) + ": the sizes " + joined(port.dims) + " of " + std::string(port.name) +
+             " multiply to more than " + bound(kMostElements);
     }
   }
   return std::nullopt;
 }
 
-// What the letters alone cannot say.
-std::optional<std::string> check_sizes(const Operator& op, std::span<const AttributeValue> values, const Sizes& sizes) {
-  const auto size = [&](char letter) {
-    const auto found = sizes.find(letter);
-    return found == sizes.end() ? std::int64_t{-1} : found->second;
-  };
-  const std::string name(op.name);
-  if (const auto shifts = value_of(values, "shifts"); !shifts.empty()) {
-    const auto groups = static_cast<std::int64_t>(shifts.size());
-    if (size('D') >= 0 && size('D') % groups != 0) {
-      return name + ": width D = " + std::to_string(size('D')) + " does not split into " + std::to_string(groups) +
-             " equal groups, one per shift";
-    }
-    const std::int64_t largest = *std::ranges::max_element(shifts);
-    if (size('R') >= 0 && size('R') < largest) {
-      return name + ": the ring holds R = " + std::to_string(size('R')) + " rows, fewer than the largest shift " +
-             std::to_string(largest);
-    }
-  }
-  if (const std::int64_t d = size('d'); size('F') >= 0 && d >= 0 && size('F') != 1 + d + d * (d + 1) / 2) {
-    return name + ": state has F = " + std::to_string(size('F')) +
-           " features, but head width d = " + std::to_string(d) +
-           " needs 1 + d + d(d+1)/2 = " + std::to_string(1 + d + d * (d + 1) / 2);
-  }
-  if (const auto k = value_of(values, "k"); !k.empty() && size('E') >= 0 && k.front() > size('E')) {
-    return name + ": k = " + std::to_string(k.front()) +
-           " exceeds the number of experts E = " + std::to_string(size('E'));
+std::optional<std::string> check_rules(const Operator& op, std::span<const AttributeValue> attributes,
+                                       const Sizes& sizes) {
+  const Values values(sizes.all(), attributes);
+  for (const Rule& rule : op.rules) {
+    const bool is_known = std::ranges::all_of(rule.reads, [&](const Dimension* dim) { return sizes[dim] >= 0; });
+    if (is_known && !rule.holds(values)) return std::string(op.name) + ": " + rule.sentence(values);
   }
   return std::nullopt;
 }
 
-std::optional<std::string> check_value(const std::string& where, std::string_view name,
-                                       std::span<const std::int64_t> ints) {
-  if (name == "shifts") {
-    if (ints.empty()) return where + " must be a list of at least one integer";
-    for (const std::int64_t shift : ints) {
-      if (shift < 1) return where + " must be at least 1, got " + std::to_string(shift);
+std::string range_of(const Attribute& attribute) {
+  if (attribute.least == 0 && attribute.most == 1) return "0 or 1";
+  if (attribute.most == kMostInt) return "at least " + std::to_string(attribute.least);
+  if (attribute.least == kLeastInt) return "at most " + std::to_string(attribute.most);
+  return "from " + std::to_string(attribute.least) + " to " + std::to_string(attribute.most);
+}
+
+std::int64_t product(std::span<const std::int64_t> sizes) {
+  std::int64_t count = 1;
+  for (const std::int64_t size : sizes) count *= size;
+  return count;
+}
+
+// One int64 input of a call.
+struct Rows {
+  const Operator& op;
+  std::size_t input;
+  std::span<const Shape> shapes;
+  std::span<const void* const> inputs;
+
+  const Port& port() const { return op.inputs[input]; }
+  std::int64_t count(std::size_t of_input) const { return product(shapes[of_input]); }
+  std::int64_t at(std::size_t of_input, std::int64_t index) const {
+    return static_cast<const std::int64_t*>(inputs[of_input])[index];
+  }
+  // Whether the range holds for an element: `where` has one number for each, or for each group of them.
+  bool is_active(std::int64_t index) const {
+    if (port().rows->where < 0) return true;
+    const auto where = static_cast<std::size_t>(port().rows->where);
+    return at(where, index / (count(input) / count(where))) > 0;
+  }
+  // "row 2", or "element (2,0)" where a row has several.
+  std::string place(std::int64_t index) const {
+    const Shape& shape = shapes[input];
+    if (shape.size() < 2) return "row " + std::to_string(index);
+    std::string text = ")";
+    for (std::size_t axis = shape.size(); axis-- > 0; index /= shape[axis]) {
+      text = (axis > 0 ? "," : "(") + std::to_string(index % shape[axis]) + text;
     }
-  } else if (name == "k") {
-    if (ints.front() < 1) return where + " must be at least 1, got " + std::to_string(ints.front());
-  } else if (ints.front() != 0 && ints.front() != 1) {
-    return where + " must be 0 or 1, got " + std::to_string(ints.front());
+    return "element " + text;
+  }
+};
+
+std::optional<std::string> check_range(const Rows& rows, const Values& values) {
+  const RowRange& range = *rows.port().rows;
+  const Number least = range.least(values);
+  const Number most = range.most(values);
+  for (std::int64_t i = 0; i < rows.count(rows.input); ++i) {
+    const std::int64_t value = rows.at(rows.input, i);
+    if ((value >= least && value <= most) || !rows.is_active(i)) continue;
+    return of(rows.op, rows.port()) + " is " + std::to_string(value) + " in " + rows.place(i) + ", but must be " +
+           range.words(values);
   }
   return std::nullopt;
 }
 
-// Returns the values of the int64 input of that name, one per row; empty when the operator has none.
-std::span<const std::int64_t> rows_of(const Operator& op, std::string_view name, std::span<const Shape> shapes,
-                                      std::span<const void* const> inputs) {
-  const auto found = std::ranges::find(op.inputs, name, &Port::name);
-  if (found == op.inputs.end()) return {};
-  const auto index = static_cast<std::size_t>(found - op.inputs.begin());
-  return {static_cast<const std::int64_t*>(inputs[index]), static_cast<std::size_t>(shapes[index].front())};
+Sizes sizes_of(const Operator& op, std::span<const Shape> shapes) {
+  Sizes sizes(op);
+  for (std::size_t i = 0; i < shapes.size(); ++i) {
+    for (std::size_t axis = 0; axis < shapes[i].size(); ++axis) sizes[op.inputs[i].dims[axis]] = shapes[i][axis];
+  }
+  return sizes;
 }
 
 }  // namespace
 
-std::span<const Operator> operators() { return kOperators; }
-
 const Operator* find(std::string_view name) {
-  const auto found = std::ranges::find(kOperators, name, &Operator::name);
-  return found == std::end(kOperators) ? nullptr : &*found;
+  const auto all = operators();
+  const auto found = std::ranges::find(all, name, &Operator::name);
+  return found == all.end() ? nullptr : &*found;
 }
 
 std::optional<std::string> check_attributes(const Operator& op, std::span<const AttributeValue> values) {
-  for (const Attribute& attribute : op.attributes) {
+  for (std::size_t i = 0; i < op.attributes.size(); ++i) {
+    const Attribute& attribute = op.attributes[i];
     const std::string where = std::string(op.name) + ": attribute " + std::string(attribute.name);
-    const auto found = std::ranges::find(values, attribute.name, &AttributeValue::name);
-    if (found == values.end()) return where + " is missing";
-    if (attribute.type == kInt && found->ints.size() != 1) return where + " must be a single integer";
-    if (auto problem = check_value(where, attribute.name, found->ints)) return problem;
+    if (i >= values.size() || values[i].name != attribute.name) return where + " is missing";
+    const std::span<const std::int64_t> ints = values[i].ints;
+    if (attribute.type == AttributeType::kInt && ints.size() != 1) return where + " must be a single integer";
+    if (ints.empty()) return where + " must be a list of at least one integer";
+    for (const std::int64_t value : ints) {
+      if (value >= attribute.least && value <= attribute.most) continue;
+      return where + " must be " + range_of(attribute) + ", got " + std::to_string(value);
+    }
   }
   return std::nullopt;
 }
@@ -216,37 +201,28 @@ std::optional<std::string> infer_shapes(const Operator& op, std::span<const Attr
     return std::string(op.name) + " takes " + std::to_string(op.inputs.size()) + " inputs, got " +
            std::to_string(inputs.size());
   }
-  Sizes sizes;
+  Sizes sizes(op);
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (auto problem = bind(op, op.inputs[i], inputs[i], sizes)) return problem;
   }
+  if (auto problem = check_ranges(op, sizes)) return problem;
   if (auto problem = check_extents(op, sizes)) return problem;
-  if (auto problem = check_sizes(op, values, sizes)) return problem;
+  if (auto problem = check_rules(op, values, sizes)) return problem;
   outputs.clear();
   for (const Port& port : op.outputs) {
     Shape shape;
-    for (const char letter : port.dims) shape.push_back(sizes.at(letter));
+    for (const Dimension* dim : port.dims) shape.push_back(sizes[dim]);
     outputs.push_back(std::move(shape));
   }
   return std::nullopt;
 }
 
-std::optional<std::string> check_rows(const Operator& op, std::span<const Shape> shapes,
-                                      std::span<const void* const> inputs) {
-  const auto lengths = rows_of(op, kLengths.name, shapes, inputs);
-  const auto position = rows_of(op, kPosition.name, shapes, inputs);
-  const auto refusal = [&](const Port& port, std::size_t row, std::int64_t value, const std::string& range) {
-    return of(op, port) + " is " + std::to_string(value) + " in row " + std::to_string(row) + ", but must be " + range;
-  };
-  for (std::size_t row = 0; row < lengths.size(); ++row) {
-    const std::int64_t tokens = shapes.front()[1];
-    if (lengths[row] < 0 || lengths[row] > tokens) {
-      return refusal(kLengths, row, lengths[row], "from 0 to T = " + std::to_string(tokens));
-    }
-    const std::int64_t last = std::numeric_limits<std::int64_t>::max() - tokens;
-    if (!position.empty() && lengths[row] > 0 && (position[row] < 0 || position[row] > last)) {
-      return refusal(kPosition, row, position[row], "from 0 to 2^63 - 1 - T");
-    }
+std::optional<std::string> check_rows(const Operator& op, std::span<const AttributeValue> values,
+                                      std::span<const Shape> shapes, std::span<const void* const> inputs) {
+  const Sizes sizes = sizes_of(op, shapes);
+  for (std::size_t i = 0; i < op.inputs.size(); ++i) {
+    if (op.inputs[i].rows == nullptr) continue;
+    if (auto problem = check_range({op, i, shapes, inputs}, Values(sizes.all(), values))) return problem;
   }
   return std::nullopt;
 }

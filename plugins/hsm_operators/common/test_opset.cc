@@ -49,11 +49,48 @@ TEST(Opset, AttributesThatDoNotFitTheShapesAreRefused) {
             "ExpertMatMul: the H heads must have at most 2^22 experts in all");
 }
 
+TEST(Opset, NoMoreExpertsAreTakenWhereThereIsNoHead) {
+  EXPECT_EQ(problem("ExpertMatMul", {{"k", {1}}}, {{1, 1, 2}, {1, 1, 0, 1 << 23}, {0, 1 << 23, 2, 2}}),
+            "ExpertMatMul: the H heads must have at most 2^22 experts in all");
+}
+
+TEST(Opset, RulesWaitForSizesThatAreNotKnown) {
+  const std::vector<AttributeValue> shifts{{"shifts", {1, 9}}};
+  EXPECT_EQ(problem("TokenShiftCached", shifts, {{-1, -1, -1}, {-1, -1, -1}, {-1}, {-1}}), "");
+  EXPECT_EQ(problem("TokenShiftCached", shifts, {{-1, -1, -1}, {-1, 8, -1}, {-1}, {-1}}),
+            "TokenShiftCached: the ring holds R = 8 rows, fewer than the largest shift 9");
+}
+
+TEST(Opset, AttributesMustBeInTheirRanges) {
+  const auto refusal = [](std::string_view op, const std::vector<AttributeValue>& values) {
+    return check_attributes(*find(op), values).value_or("");
+  };
+  EXPECT_EQ(refusal("TaylorShift", {{"normalize", {1}}}), "TaylorShift: attribute output_norm is missing");
+  EXPECT_EQ(refusal("TaylorShift", {{"normalize", {-1}}, {"output_norm", {0}}}),
+            "TaylorShift: attribute normalize must be 0 or 1, got -1");
+  EXPECT_EQ(refusal("ShiftMix", {{"shifts", {3, 0}}}), "ShiftMix: attribute shifts must be at least 1, got 0");
+  EXPECT_EQ(refusal("ExpertMatMul", {{"k", {1, 2}}}), "ExpertMatMul: attribute k must be a single integer");
+}
+
+TEST(Opset, ARowOfTaylorShiftMaskedHasAToken) {
+  const std::vector<AttributeValue> flags{{"normalize", {1}}, {"output_norm", {0}}};
+  const std::vector<Shape> shapes{{2, 3, 1, 4}, {2, 3, 1, 4}, {2, 3, 1, 4}, {1}, {2}};
+  const auto refusal = [&](std::int64_t first, std::int64_t second) {
+    const std::int64_t lengths[] = {first, second};
+    const std::vector<const void*> inputs{nullptr, nullptr, nullptr, nullptr, lengths};
+    return check_rows(*find("TaylorShiftMasked"), flags, shapes, inputs).value_or("");
+  };
+  EXPECT_EQ(refusal(1, 3), "");
+  EXPECT_EQ(refusal(3, 0), "TaylorShiftMasked: input lengths is 0 in row 1, but must be from 1 to T = 3");
+}
+
 TEST(Opset, RowsThatPointOutsideTheBuffersAreRefused) {
   const Operator& op = *find("TokenShiftCached");
+  const std::vector<AttributeValue> attributes{{"shifts", {1}}};
   const std::vector<Shape> shapes{{1, 3, 4}, {1, 8, 4}, {1}, {1}};
   const auto refusal = [&](std::int64_t position, std::int64_t length) {
-    return check_rows(op, shapes, std::vector<const void*>{nullptr, nullptr, &position, &length}).value_or("");
+    const std::vector<const void*> inputs{nullptr, nullptr, &position, &length};
+    return check_rows(op, attributes, shapes, inputs).value_or("");
   };
   EXPECT_EQ(refusal(5, 4), "TokenShiftCached: input lengths is 4 in row 0, but must be from 0 to T = 3");
   EXPECT_EQ(refusal(5, -kMax - 1).find("TokenShiftCached: input lengths is -9223372036854775808"), 0u);

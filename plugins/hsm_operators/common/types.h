@@ -1,9 +1,11 @@
-// Element types and the threading argument that every kernel shares. No framework header belongs in plugins/hsm_operators.
+// Element types and the threading argument that every kernel shares. No framework header belongs in
+// plugins/hsm_operators.
 #pragma once
 
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <type_traits>
 
 namespace hsm {
@@ -95,6 +97,9 @@ inline Half from_float<Half>(float value) {
   const std::uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
   return {static_cast<std::uint16_t>(sign | ((rounded - 0x38000000u) >> 13))};
 }
+
+// A constant input in the order in which a kernel reads it.
+using Packed = std::shared_ptr<const float[]>;
 
 // Runs `task(index)` for every index below `count`, possibly in parallel, and returns when all are done. The caller
 // decides whose threads run (ONNX Runtime's pool, a test's own); a kernel never starts threads itself, and splits its

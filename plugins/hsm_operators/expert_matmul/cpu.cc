@@ -1,4 +1,4 @@
-#include "hsm_operators/expert_matmul/expert_matmul.h"
+#include "hsm_operators/expert_matmul/args.gen.h"
 
 #include <algorithm>
 #include <cstddef>
@@ -361,16 +361,16 @@ void expert_matmul_sum(const ExpertMatMulArgs& args, const ParallelFor& parallel
   run(args, {args.heads * args.inputs, args.inputs, args.outputs, 0}, 1, parallel_for);
 }
 
-std::size_t packed_experts_count(const ExpertMatMulArgs& args) {
+std::size_t packed_count(const ExpertMatMulArgs& args) {
   return static_cast<std::size_t>(args.heads * args.experts * args.inputs) *
          HWY_DYNAMIC_DISPATCH(padded_columns_of)(static_cast<std::size_t>(args.outputs));
 }
 
-PackedExperts pack_experts(const ExpertMatMulArgs& args) {
+Packed pack_constant(const ExpertMatMulArgs& args) {
   const auto matrices = static_cast<std::size_t>(args.heads * args.experts);
   const auto inputs = static_cast<std::size_t>(args.inputs);
   const auto outputs = static_cast<std::size_t>(args.outputs);
-  const std::size_t count = packed_experts_count(args);
+  const std::size_t count = packed_count(args);
   const std::size_t size = matrices == 0 ? 0 : count / matrices;
   hwy::AlignedFreeUniquePtr<float[]> packed = hwy::AllocateAligned<float>(std::max<std::size_t>(count, 1));
   if (packed == nullptr) throw std::bad_alloc();

@@ -1,4 +1,4 @@
-#include "hsm_operators/expert_matmul/cuda.h"
+#include "hsm_operators/expert_matmul/cuda.gen.h"
 
 #include <algorithm>
 #include <cstdint>

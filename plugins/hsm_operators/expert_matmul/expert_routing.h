@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "hsm_operators/expert_matmul/expert_matmul.h"
+#include "hsm_operators/expert_matmul/args.gen.h"
 
 namespace hsm::cpu {
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "hsm_operators/common/cpu/element.h"
-#include "hsm_operators/expert_matmul/expert_matmul.h"
+#include "hsm_operators/expert_matmul/args.gen.h"
 
 namespace hsm {
 namespace {

@@ -58,7 +58,7 @@ _PROJECT_AND_SUM = """
 _LOGITS = Port("logits", "tensor(float)", ("B", "T", "H", "E"), "Routing logits of each head's experts.")
 _K = Attribute("k", "int", "How many experts each token uses in each head, 1 ... E.", least=1, field="active")
 _RULES = (
-    Rule("H*E <= 4194304", "the H heads must have at most 2^22 experts in all"),
+    Rule("max(H, 1)*E <= 4194304", "the H heads must have at most 2^22 experts in all"),
     Rule("k <= E", "k = {k} exceeds the number of experts E = {E}"),
 )
 # Of the weights, those of experts that some token chose are read.

@@ -1,4 +1,4 @@
-#include "hsm_operators/expert_matmul/expert_matmul.h"
+#include "hsm_operators/expert_matmul/args.gen.h"
 
 #include "hwy/targets.h"
 #include "tests/testing.h"
@@ -63,7 +63,7 @@ class ExpertMatMul {
 
   Buffer run_packed() {
     Buffer y = output();
-    const PackedExperts packed = pack_experts(args(y));
+    const Packed packed = pack_constant(args(y));
     return run({}, packed.get());
   }
 
@@ -92,9 +92,9 @@ class ExpertMatMul {
   ExpertMatMulArgs args(Buffer& y) {
     return {.batch = case_.batch,
             .length = case_.length,
+            .inputs = case_.inputs,
             .heads = case_.heads,
             .experts = case_.experts,
-            .inputs = case_.inputs,
             .outputs = case_.outputs,
             .active = case_.active,
             .type = case_.type,

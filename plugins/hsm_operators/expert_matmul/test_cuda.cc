@@ -1,4 +1,4 @@
-#include "hsm_operators/expert_matmul/cuda.h"
+#include "hsm_operators/expert_matmul/cuda.gen.h"
 
 #include "tests/cuda/testing.h"
 
@@ -119,9 +119,9 @@ class ExpertMatMul {
   ExpertMatMulArgs sizes() const {
     return {.batch = case_.batch,
             .length = case_.length,
+            .inputs = case_.inputs,
             .heads = case_.heads,
             .experts = case_.experts,
-            .inputs = case_.inputs,
             .outputs = case_.outputs,
             .active = case_.active,
             .type = case_.type};
@@ -302,7 +302,7 @@ TEST(CudaExpertMatMul, DefaultsFitTheShapeAndTheDevice) {
 
 TEST(CudaExpertMatMul, RefusesWhatIsTooLarge) {
   const cuda::Device device = testing::device();
-  ExpertMatMulArgs args{.batch = 1, .length = 4, .heads = 70000, .experts = 2, .inputs = 8, .outputs = 8, .active = 1};
+  ExpertMatMulArgs args{.batch = 1, .length = 4, .inputs = 8, .heads = 70000, .experts = 2, .outputs = 8, .active = 1};
   for (int tactic = 0; tactic < kTactics; ++tactic) {
     EXPECT_FALSE(cuda::expert_matmul_supports(args, tactic, device));
     EXPECT_EQ(cuda::expert_matmul_launch(args, tactic, device, nullptr, nullptr), 1);

@@ -1,4 +1,4 @@
-#include "hsm_operators/shift_mix/shift_mix.h"
+#include "hsm_operators/shift_mix/args.gen.h"
 
 #include <algorithm>
 #include <cstring>

@@ -1,7 +1,7 @@
 #include <vector>
 
 #include "hsm_operators/common/cpu/element.h"
-#include "hsm_operators/shift_mix/shift_mix.h"
+#include "hsm_operators/shift_mix/args.gen.h"
 
 namespace hsm {
 namespace {

@@ -1,4 +1,4 @@
-#include "hsm_operators/shift_mix/shift_mix.h"
+#include "hsm_operators/shift_mix/args.gen.h"
 
 #include "hwy/targets.h"
 #include "tests/guarded_ring.h"
@@ -186,15 +186,15 @@ TEST(ShiftMix, AStepInPlaceTouchesOnlyTheSlotsOfItsTokens) {
     shift_mix({.batch = 1,
                .length = 1,
                .width = static_cast<std::int64_t>(ring.width()),
+               .ring_rows = kSlots,
                .shifts = shifts,
                .x = x.data(),
                .alpha = mixes ? weights.data() : nullptr,
                .beta = mixes ? weights.data() : nullptr,
-               .y = y.data(),
-               .ring_rows = kSlots,
                .ring = ring.data(),
                .position = &position,
                .lengths = &length,
+               .y = y.data(),
                .ring_out = ring.data()},
               {});
     EXPECT_EQ(y.back(), mixes ? 1.5f : 0.0f);

@@ -1,4 +1,4 @@
-#include "hsm_operators/shift_mix/cuda.h"
+#include "hsm_operators/shift_mix/cuda.gen.h"
 
 #include "tests/cuda/testing.h"
 

@@ -359,5 +359,9 @@ void taylor_shift(const TaylorShiftArgs& args, const ParallelFor& pool, TaylorFo
   efficient_by_part(args, splits, parallel_for);
 }
 
+void taylor_shift(const TaylorShiftArgs& args, const ParallelFor& parallel_for) {
+  taylor_shift(args, parallel_for, TaylorForm::kAuto);
+}
+
 }  // namespace hsm
 #endif  // HWY_ONCE

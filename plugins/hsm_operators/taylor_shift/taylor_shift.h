@@ -6,31 +6,13 @@
 
 #include <cstdint>
 
-#include "hsm_operators/common/types.h"
+#include "hsm_operators/taylor_shift/args.gen.h"
 
 namespace hsm {
 
 enum class TaylorForm : std::uint8_t { kAuto, kDirect, kEfficient };
 
-struct TaylorShiftArgs {
-  std::int64_t batch = 0;
-  std::int64_t length = 0;
-  std::int64_t heads = 0;
-  std::int64_t dim = 0;
-  DType type = DType::kFloat32;
-  const void* q = nullptr;                // (B,T,H,d)
-  const void* k = nullptr;                // (B,T,H,d)
-  const void* v = nullptr;                // (B,T,H,d)
-  const void* temperature = nullptr;      // (H), read only when `normalize`
-  const std::int64_t* lengths = nullptr;  // (B) valid keys >= 1, or null: all
-  bool normalize = true;                  // q := tau q/|q|, k := k/|k|
-  bool output_norm = false;               // y *= sqrt(valid keys / d)
-  void* y = nullptr;                      // (B,T,H,d)
-};
-
-// Direct form, straight from the definition; the oracle of `taylor_shift`.
-void taylor_shift_naive(const TaylorShiftArgs& args);
-
-void taylor_shift(const TaylorShiftArgs& args, const ParallelFor& parallel_for, TaylorForm form = TaylorForm::kAuto);
+// The form that `taylor_shift` chooses is kAuto's.
+void taylor_shift(const TaylorShiftArgs& args, const ParallelFor& parallel_for, TaylorForm form);
 
 }  // namespace hsm

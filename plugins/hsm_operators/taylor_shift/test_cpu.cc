@@ -53,14 +53,14 @@ class TaylorShift {
             .length = case_.length,
             .heads = case_.heads,
             .dim = case_.dim,
+            .normalize = case_.normalize,
+            .output_norm = case_.output_norm,
             .type = case_.type,
             .q = q_.data(),
             .k = k_.data(),
             .v = v_.data(),
             .temperature = temperature_.data(),
             .lengths = case_.masked ? lengths_.data() : nullptr,
-            .normalize = case_.normalize,
-            .output_norm = case_.output_norm,
             .y = y.data()};
   }
 

@@ -1,4 +1,4 @@
-#include "hsm_operators/taylor_shift/cuda.h"
+#include "hsm_operators/taylor_shift/cuda.gen.h"
 
 #include <gmock/gmock.h>
 
@@ -117,14 +117,14 @@ class TaylorShift {
             .length = case_.length,
             .heads = case_.heads,
             .dim = case_.dim,
+            .normalize = case_.normalize,
+            .output_norm = case_.output_norm,
             .type = case_.type,
             .q = q,
             .k = k,
             .v = v,
             .temperature = temperature,
             .lengths = case_.masked ? lengths : nullptr,
-            .normalize = case_.normalize,
-            .output_norm = case_.output_norm,
             .y = y};
   }
 
@@ -275,7 +275,7 @@ TEST(CudaTaylorShift, EachTacticLaunchesItsKernels) {
 }
 
 TEST(CudaTaylorShift, TacticsFitTheDevice) {
-  TaylorShiftArgs args{.batch = 1, .length = 8, .heads = 1, .dim = 64, .type = DType::kBFloat16};
+  TaylorShiftArgs args{.batch = 1, .length = 8, .heads = 1, .dim = 64, .normalize = true, .type = DType::kBFloat16};
   EXPECT_FALSE(cuda::taylor_shift_supports(args, kDirectTensor, kTuring));
   EXPECT_TRUE(cuda::taylor_shift_supports(args, kEfficient, kTuring));
   args.type = DType::kFloat16;
@@ -292,7 +292,7 @@ TEST(CudaTaylorShift, TacticsFitTheDevice) {
 
 TEST(CudaTaylorShift, ChoosesDirectForFewTokensAndEfficientForMany) {
   for (const std::int64_t dim : {8, 16, 32, 64}) {
-    TaylorShiftArgs args{.batch = 8, .length = 16, .heads = 8, .dim = dim};
+    TaylorShiftArgs args{.batch = 8, .length = 16, .heads = 8, .dim = dim, .normalize = true};
     EXPECT_EQ(cuda::taylor_shift_default_tactic(args, kAmpere), kDirect) << dim;
     args.length = 64 * taylor_features(dim);
     EXPECT_EQ(cuda::taylor_shift_default_tactic(args, kAmpere), kEfficient) << dim;
@@ -306,7 +306,8 @@ TEST(CudaTaylorShift, WorkspaceOfTheMaximumCoversSmallerShapes) {
   std::mt19937 random(8);
   for (int i = 0; i < 200; ++i) {
     const auto draw = [&](std::int64_t most) { return std::int64_t{1} << testing::uniform(random, 0, most); };
-    const TaylorShiftArgs large{.batch = draw(6), .length = draw(16), .heads = draw(5), .dim = draw(8)};
+    const TaylorShiftArgs large{
+        .batch = draw(6), .length = draw(16), .heads = draw(5), .dim = draw(8), .normalize = true};
     TaylorShiftArgs small = large;
     small.batch = std::max<std::int64_t>(large.batch / draw(3), 1);
     small.length = std::max<std::int64_t>(large.length / draw(8), 1);

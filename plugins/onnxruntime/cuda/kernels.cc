@@ -6,7 +6,7 @@
 #include <string>
 
 #include "hsm_operators/common/cuda/current_device.h"
-#include "hsm_operators/common/cuda/operators.h"
+#include "hsm_operators/common/cuda/kernels.h"
 #include "onnxruntime/cuda/target.h"
 #include "onnxruntime/status.h"
 
@@ -43,27 +43,27 @@ class Workspace {
   void* data_ = nullptr;
 };
 
-void check(const Execution& execution, bool good, const std::string& why) {
-  if (good) return;
-  throw StatusError(make_status(*execution.api, ORT_FAIL, std::string(execution.op->name) + ": " + why));
-}
-
-void launch(const Call& call, const Execution& execution) {
-  const std::optional<cuda::Device> device = cuda::current_device();
-  check(execution, device.has_value(), "there is no CUDA device");
-  const cuda::Kernels& kernels = cuda::kernels_of(*execution.op);
-  const int tactic = tactic_of(kernels, call, *device);
-  const Workspace workspace(execution, kernels.workspace(call, tactic, *device));
-  const int error = kernels.launch(call, tactic, *device, workspace.data(), stream_of(execution));
-  check(execution, error == 0, error == 0 ? "" : describe(error));
-}
-
 }  // namespace
 
-Compute compute_of(const opset::Operator& /*op*/) { return launch; }
+bool has_kernel(const opset::Operator& op) { return cuda::kernels_of(op) != nullptr; }
 
-PackedExperts pack_constant(const opset::Operator& /*op*/, DType /*type*/, std::size_t /*input*/,
-                            const opset::Shape& /*shape*/, const void* /*data*/, std::size_t /*limit*/) {
+void compute(const opset::Operator& op, const Call& call, const Execution& execution) {
+  const auto check = [&](bool good, const std::string& why) {
+    if (good) return;
+    throw StatusError(make_status(*execution.api, ORT_FAIL, std::string(op.name) + ": " + why));
+  };
+  const cuda::Kernels* kernels = cuda::kernels_of(op);
+  check(kernels != nullptr, "this library has no CUDA kernel of it");
+  const std::optional<cuda::Device> device = cuda::current_device();
+  check(device.has_value(), "there is no CUDA device");
+  const int tactic = tactic_of(*kernels, call, *device);
+  const Workspace workspace(execution, kernels->workspace(call, tactic, *device));
+  const int error = kernels->launch(call, tactic, *device, workspace.data(), stream_of(execution));
+  check(error == 0, error == 0 ? "" : describe(error));
+}
+
+Packed pack_constant(const opset::Operator& /*op*/, DType /*type*/, std::size_t /*input*/,
+                     const opset::Shape& /*shape*/, const void* /*data*/, std::size_t /*limit*/) {
   return nullptr;
 }
 

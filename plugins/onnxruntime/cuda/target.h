@@ -5,7 +5,7 @@
 #include <string>
 
 #include "hsm_operators/common/cuda/device.h"
-#include "hsm_operators/common/cuda/operators.h"
+#include "hsm_operators/common/cuda/kernels.h"
 #include "onnxruntime/kernels.h"
 
 namespace hsm::onnxruntime {

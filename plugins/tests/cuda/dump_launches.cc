@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "hsm_operators/causal_taylor_shift/causal_taylor_shift.h"
-#include "hsm_operators/common/cuda/operators.h"
+#include "hsm_operators/common/cuda/kernels.h"
 #include "hsm_operators/common/opset.h"
 #include "simt.h"
 
@@ -23,16 +23,17 @@ using hsm::opset::Operator;
 struct Case {
   std::string_view op;
   std::string_view label;
-  std::map<char, std::int64_t> sizes;  // by the letters of the operator table
+  std::map<std::string_view, std::int64_t> sizes;  // by the names of the operator table
   std::vector<hsm::opset::AttributeValue> attributes;
 };
 
-std::map<char, std::int64_t> taylor_sizes(std::int64_t batch, std::int64_t length, std::int64_t heads, std::int64_t d) {
-  return {{'B', batch}, {'T', length}, {'H', heads}, {'d', d}, {'F', hsm::taylor_features(d)}};
+std::map<std::string_view, std::int64_t> taylor_sizes(std::int64_t batch, std::int64_t length, std::int64_t heads,
+                                                      std::int64_t d) {
+  return {{"B", batch}, {"T", length}, {"H", heads}, {"d", d}, {"F", hsm::taylor_features(d)}};
 }
 
-std::map<char, std::int64_t> expert_sizes(std::int64_t length) {
-  return {{'B', 1}, {'T', length}, {'D', 512}, {'H', 8}, {'E', 8}, {'f', 64}};
+std::map<std::string_view, std::int64_t> expert_sizes(std::int64_t length) {
+  return {{"B", 1}, {"T", length}, {"D", 512}, {"H", 8}, {"E", 8}, {"f", 64}};
 }
 
 std::vector<Case> cases() {
@@ -40,8 +41,8 @@ std::vector<Case> cases() {
   const std::vector<hsm::opset::AttributeValue> norms = {{"normalize", {1}}, {"output_norm", {1}}};
   const std::vector<hsm::opset::AttributeValue> norm = {{"normalize", {1}}};
   const std::vector<hsm::opset::AttributeValue> active = {{"k", {2}}};
-  const std::map<char, std::int64_t> prefill = {{'B', 8}, {'T', 2048}, {'D', 1024}, {'R', 8}};
-  const std::map<char, std::int64_t> step = {{'B', 8}, {'T', 1}, {'D', 1024}, {'R', 8}};
+  const std::map<std::string_view, std::int64_t> prefill = {{"B", 8}, {"T", 2048}, {"D", 1024}, {"R", 8}};
+  const std::map<std::string_view, std::int64_t> step = {{"B", 8}, {"T", 1}, {"D", 1024}, {"R", 8}};
   return {
       {"TokenShift", "B=8 T=2048 D=1024", prefill, shifts},
       {"ShiftMix", "B=8 T=2048 D=1024", prefill, shifts},
@@ -78,7 +79,7 @@ constexpr DType kTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
 
 hsm::opset::Shape shape_of(const hsm::opset::Port& port, const Case& item) {
   hsm::opset::Shape shape;
-  for (const char letter : port.dims) shape.push_back(item.sizes.at(letter));
+  for (const hsm::opset::Dimension* dim : port.dims) shape.push_back(item.sizes.at(dim->name));
   return shape;
 }
 
@@ -116,7 +117,7 @@ void dump(const Operator& op, const Case& item, std::size_t type, const Device& 
   std::vector<const void*> inputs(op.inputs.size(), reinterpret_cast<const void*>(std::uintptr_t{1} << 20));
   std::vector<void*> outputs(op.outputs.size(), reinterpret_cast<void*>(std::uintptr_t{1} << 21));
   const Call call{kTypes[type], item.attributes, shapes, inputs, outputs};
-  const hsm::cuda::Kernels& kernels = hsm::cuda::kernels_of(op);
+  const hsm::cuda::Kernels& kernels = *hsm::cuda::kernels_of(op);
   const int chosen = kernels.default_tactic(call, device);
   for (int tactic = 0; tactic < static_cast<int>(kernels.tactics().size()); ++tactic) {
     if (!kernels.supports(call, tactic, device)) continue;

@@ -20,7 +20,7 @@
 #include "hsm_operators/common/cpu/element.h"
 #include "hsm_operators/common/opset.h"
 #include "onnxruntime/kernels.h"
-#include "tests/fuzz/definition.h"
+#include "hsm_operators/common/definition.h"
 
 namespace hsm::fuzz {
 namespace {
@@ -82,33 +82,33 @@ std::vector<opset::AttributeValue> draw_attributes(FuzzedDataProvider& data, con
 }
 
 // Sizes by letter that mostly agree with each other and with the attributes.
-std::map<char, std::int64_t> draw_sizes(FuzzedDataProvider& data, const Node& node) {
-  std::map<char, std::int64_t> sizes;
+std::map<std::string_view, std::int64_t> draw_sizes(FuzzedDataProvider& data, const Node& node) {
+  std::map<std::string_view, std::int64_t> sizes;
   for (const Port& port : node.op.inputs) {
-    for (const char letter : port.dims) {
-      if (!sizes.contains(letter)) sizes[letter] = small_size(data);
+    for (const opset::Dimension* dim : port.dims) {
+      if (!sizes.contains(dim->name)) sizes[dim->name] = small_size(data);
     }
   }
-  if (sizes.contains('F')) sizes['F'] = 1 + sizes['d'] + sizes['d'] * (sizes['d'] + 1) / 2;
+  if (sizes.contains("F")) sizes["F"] = 1 + sizes["d"] + sizes["d"] * (sizes["d"] + 1) / 2;
   for (const opset::AttributeValue& value : node.attributes) {
     if (value.name != "shifts" || value.ints.empty()) continue;
     const std::int64_t largest = *std::ranges::max_element(value.ints);
-    sizes['D'] *= static_cast<std::int64_t>(value.ints.size());
-    if (largest < kMaxElements) sizes['R'] += std::max<std::int64_t>(largest, 0);
+    sizes["D"] *= static_cast<std::int64_t>(value.ints.size());
+    if (largest < kMaxElements) sizes["R"] += std::max<std::int64_t>(largest, 0);
   }
   return sizes;
 }
 
 std::vector<Shape> draw_shapes(FuzzedDataProvider& data, const Node& node) {
-  std::map<char, std::int64_t> sizes = draw_sizes(data, node);
+  std::map<std::string_view, std::int64_t> sizes = draw_sizes(data, node);
   if (data.ConsumeIntegralInRange(0, 7) == 7) {
-    const std::string letters = "BTDRHdFEf";
-    sizes[letters[data.ConsumeIntegralInRange<std::size_t>(0, letters.size() - 1)]] = any_integer(data);
+    const auto dims = node.op.dimensions;
+    sizes[dims[data.ConsumeIntegralInRange<std::size_t>(0, dims.size() - 1)].name] = any_integer(data);
   }
   std::vector<Shape> shapes;
   for (const Port& port : node.op.inputs) {
     Shape shape;
-    for (const char letter : port.dims) shape.push_back(sizes[letter]);
+    for (const opset::Dimension* dim : port.dims) shape.push_back(sizes[dim->name]);
     shapes.push_back(std::move(shape));
   }
   const int mutations = data.ConsumeIntegralInRange(0, 15) < 13 ? 0 : data.ConsumeIntegralInRange(1, 4);
@@ -146,18 +146,18 @@ std::int64_t check_products(const Node& node) {
 
 // A bound on the multiplications of the definition; every size is at most kMaxElements + 1.
 double work_of(const Node& node) {
-  std::map<char, double> sizes;
+  std::map<std::string_view, double> sizes;
   for (std::size_t i = 0; i < node.shapes.size(); ++i) {
     for (std::size_t axis = 0; axis < node.shapes[i].size(); ++axis) {
-      sizes[node.op.inputs[i].dims[axis]] = static_cast<double>(node.shapes[i][axis]);
+      sizes[node.op.inputs[i].dims[axis]->name] = static_cast<double>(node.shapes[i][axis]);
     }
   }
-  double work = (sizes['B'] + 1) * (sizes['T'] + 1);
-  if (sizes.contains('R')) return work * (sizes['D'] + 1) + sizes['B'] * sizes['R'] * sizes['D'];
-  if (sizes.contains('E')) return work * (sizes['H'] + 1) * (sizes['E'] + 1) * (sizes['D'] + 1) * (sizes['f'] + 1);
-  if (sizes.contains('F')) return work * (sizes['H'] + 1) * sizes['F'] * (sizes['d'] + 1);
-  if (sizes.contains('d')) return work * (sizes['H'] + 1) * (sizes['T'] + 1) * (sizes['d'] + 1);
-  return work * (sizes['D'] + 1);
+  double work = (sizes["B"] + 1) * (sizes["T"] + 1);
+  if (sizes.contains("R")) return work * (sizes["D"] + 1) + sizes["B"] * sizes["R"] * sizes["D"];
+  if (sizes.contains("E")) return work * (sizes["H"] + 1) * (sizes["E"] + 1) * (sizes["D"] + 1) * (sizes["f"] + 1);
+  if (sizes.contains("F")) return work * (sizes["H"] + 1) * sizes["F"] * (sizes["d"] + 1);
+  if (sizes.contains("d")) return work * (sizes["H"] + 1) * (sizes["T"] + 1) * (sizes["d"] + 1);
+  return work * (sizes["D"] + 1);
 }
 
 // ---------------------------------------------------------------- running it
@@ -310,34 +310,35 @@ void run(FuzzedDataProvider& data, const Node& node) {
   const bool is_packed = data.ConsumeBool();
   std::vector<const void*> pointers;
   for (const Tensor& tensor : inputs.tensors) pointers.push_back(tensor.data());
-  if (const auto problem = opset::check_rows(node.op, node.shapes, pointers)) return;
+  if (const auto problem = opset::check_rows(node.op, node.attributes, node.shapes, pointers)) return;
 
   const bool has_definition = !inputs.is_wild && work_of(node) <= static_cast<double>(kMaxDefinitionWork);
   std::vector<Tensor> expected = make_outputs(node);
   const auto call = [&](const std::vector<void*>& outputs) {
     return Call{node.type, node.attributes, node.shapes, pointers, outputs};
   };
-  PackedExperts packed;
+  Packed packed;
   for (std::size_t i = 0; is_packed && packed == nullptr && i < pointers.size(); ++i) {
     packed = onnxruntime::pack_constant(node.op, node.type, i, node.shapes[i], pointers[i], std::size_t{1} << 24);
   }
   std::vector<void*> targets;
   for (Tensor& tensor : expected) targets.push_back(tensor.data());
-  if (has_definition) run_definition(node.op, call(targets));
+  if (has_definition) definition_of(node.op)->run(call(targets));
 
-  // The carried buffers of the cached and causal forms are inputs and outputs of one shape, and may be the same.
+  // A state may be one buffer before and after the call.
   std::vector<Tensor> actual = make_outputs(node);
   targets.clear();
   for (std::size_t i = 0; i < actual.size(); ++i) {
     targets.push_back(actual[i].data());
-    for (std::size_t j = 0; in_place && i > 0 && j < node.op.inputs.size(); ++j) {
-      const std::string output(node.op.outputs[i].name);
-      if (output == std::string(node.op.inputs[j].name) + "_out") targets.back() = inputs.tensors[j].data();
+    for (const auto& [past, present] : node.op.in_place) {
+      if (in_place && present == static_cast<int>(i)) {
+        targets.back() = inputs.tensors[static_cast<std::size_t>(past)].data();
+      }
     }
   }
   Call fast = call(targets);
   fast.packed = packed.get();
-  onnxruntime::compute_of(node.op)(fast, {backwards ? ParallelFor(run_backwards, nullptr) : ParallelFor()});
+  onnxruntime::compute(node.op, fast, {backwards ? ParallelFor(run_backwards, nullptr) : ParallelFor()});
   if (!has_definition) return;
   for (std::size_t i = 0; i < actual.size(); ++i) {
     for (Tensor& input : inputs.tensors) {

@@ -39,12 +39,12 @@ std::int64_t data_type(const opset::Port& port, DType type) {
   return type == DType::kFloat16 ? 10 : 16;
 }
 
-// ValueInfoProto, with the letters of the table as the names of dynamic dimensions.
+// ValueInfoProto, with the table's names as the names of dynamic dimensions.
 Message value_info(const opset::Port& port, DType type, const opset::Shape& sizes = {}) {
   Message shape;
   for (const std::int64_t size : sizes) shape.message(1, Message().integer(1, size));
   if (sizes.empty()) {
-    for (const char letter : port.dims) shape.message(1, Message().text(2, std::string(1, letter)));
+    for (const opset::Dimension* dim : port.dims) shape.message(1, Message().text(2, dim->name));
   }
   const Message tensor = Message().integer(1, data_type(port, type)).message(2, shape);
   return Message().text(1, port.name).message(2, Message().message(1, tensor));
@@ -78,7 +78,7 @@ std::string one_node_model(const opset::Operator& op, DType type, std::span<cons
   Message node;
   for (const opset::Port& port : op.inputs) node.text(1, port.name);
   for (const opset::Port& port : op.outputs) node.text(2, port.name);
-  node.text(3, "node").text(4, op.name).text(7, opset::kDomain);
+  node.text(3, "node").text(4, op.name).text(7, op.domain);
   for (std::size_t i = 0; i < attributes.size(); ++i) node.message(5, attribute_proto(op.attributes[i], attributes[i]));
 
   Message graph;
@@ -99,7 +99,7 @@ std::string one_node_model(const opset::Operator& op, DType type, std::span<cons
       .integer(1, kIrVersion)
       .message(7, graph)
       .message(8, Message().text(1, "").integer(2, 21))
-      .message(8, Message().text(1, opset::kDomain).integer(2, opset::kVersion))
+      .message(8, Message().text(1, op.domain).integer(2, op.version))
       .bytes();
 }
 

@@ -15,6 +15,7 @@
 #include <map>
 #include <random>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -48,8 +49,8 @@ struct DroppedStatus {
 #endif
 };
 
-const std::map<char, std::int64_t> kSizes{{'B', 2}, {'T', 150}, {'D', 24}, {'R', 9}, {'H', 3},
-                                          {'d', 7}, {'F', 36},  {'E', 5},  {'f', 10}};
+const std::map<std::string_view, std::int64_t> kSizes{{"B", 2}, {"T", 150}, {"D", 24}, {"R", 9}, {"H", 3},
+                                                      {"d", 7}, {"F", 36},  {"E", 5},  {"f", 10}};
 
 std::vector<AttributeValue> attributes_of(const Operator& op) {
   std::vector<AttributeValue> values;
@@ -106,7 +107,7 @@ class Example {
     std::vector<Buffer> outputs = blank_outputs();
     std::vector<void*> targets;
     for (Buffer& output : outputs) targets.push_back(output.data());
-    onnxruntime::compute_of(op_)({type_, attributes_, shapes_, inputs, targets}, {});
+    onnxruntime::compute(op_, {type_, attributes_, shapes_, inputs, targets}, {});
     return outputs;
   }
 
@@ -138,7 +139,7 @@ class Example {
  private:
   static Shape shape_of(const Port& port) {
     Shape shape;
-    for (const char letter : port.dims) shape.push_back(kSizes.at(letter));
+    for (const opset::Dimension* dim : port.dims) shape.push_back(kSizes.at(dim->name));
     return shape;
   }
   static std::size_t count(const Shape& shape) {

@@ -123,9 +123,9 @@ std::vector<nvinfer1::DimsExprs> Expressions::inputs(std::span<const opset::Port
   std::vector<nvinfer1::DimsExprs> all;
   for (const opset::Port& port : ports) {
     nvinfer1::DimsExprs& dims = all.emplace_back();
-    for (const char letter : port.dims) {
-      const bool is_dynamic = !is_static && (letter == 'B' || letter == 'T');
-      dims.d[dims.nbDims++] = is_dynamic ? dynamic(sizes.at(letter)) : constant(sizes.at(letter));
+    for (const opset::Dimension* dim : port.dims) {
+      const bool is_dynamic = !is_static && (dim->name == "B" || dim->name == "T");
+      dims.d[dims.nbDims++] = is_dynamic ? dynamic(sizes.at(dim->name)) : constant(sizes.at(dim->name));
     }
   }
   return all;

@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <new>
 
-#include "tests/fuzz/definition.h"
+#include "hsm_operators/common/definition.h"
 #include "tests/testing.h"
 
 namespace hsm::testing {
@@ -23,12 +23,12 @@ std::vector<opset::AttributeValue> some_attributes(const opset::Operator& op) {
 }
 
 Sizes some_sizes(std::int64_t batch, std::int64_t length) {
-  return {{'B', batch}, {'T', length}, {'D', 12}, {'R', 7}, {'H', 2}, {'d', 8}, {'F', 45}, {'E', 4}, {'f', 10}};
+  return {{"B", batch}, {"T", length}, {"D", 12}, {"R", 7}, {"H", 2}, {"d", 8}, {"F", 45}, {"E", 4}, {"f", 10}};
 }
 
 opset::Shape shape(const opset::Port& port, const Sizes& sizes) {
   opset::Shape shape;
-  for (const char letter : port.dims) shape.push_back(sizes.at(letter));
+  for (const opset::Dimension* dim : port.dims) shape.push_back(sizes.at(dim->name));
   return shape;
 }
 
@@ -137,7 +137,7 @@ std::vector<Tensor> Node::expected() const {
   std::vector<Tensor> outputs = make_outputs();
   const auto targets = pointers(outputs);
   const auto sources = inputs();
-  fuzz::run_definition(op, {t, attributes, input_shapes, sources, targets});
+  definition_of(op)->run({t, attributes, input_shapes, sources, targets});
   return outputs;
 }
 

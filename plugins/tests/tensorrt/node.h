@@ -6,21 +6,22 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "hsm_operators/common/bindings.h"
+#include "hsm_operators/common/call.h"
 #include "hsm_operators/common/opset.h"
 #include "hsm_operators/common/types.h"
 
 namespace hsm::testing {
 
-// Sizes by the letters of the operator table.
-using Sizes = std::map<char, std::int64_t>;
+// Sizes by the names of the operator table's dimensions.
+using Sizes = std::map<std::string_view, std::int64_t>;
 
 // Attributes that every operator of the table takes with the sizes below.
 std::vector<opset::AttributeValue> some_attributes(const opset::Operator& op);
 
-// Small sizes, different for each letter, with `batch` rows of `length` tokens.
+// Small sizes, different for each name, with `batch` rows of `length` tokens.
 Sizes some_sizes(std::int64_t batch, std::int64_t length);
 
 opset::Shape shape(const opset::Port& port, const Sizes& sizes);

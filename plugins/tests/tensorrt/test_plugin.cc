@@ -8,7 +8,7 @@
 #include <set>
 
 #include "launch.h"
-#include "hsm_operators/common/cuda/operators.h"
+#include "hsm_operators/common/cuda/kernels.h"
 #include "tests/tensorrt/builder.h"
 #include "tests/tensorrt/device.h"
 #include "tests/tensorrt/recorder.h"
@@ -127,7 +127,7 @@ TEST_P(Plugin, FormatCombinationsAreTheTables) {
 // TensorRT allocates the workspace of a profile's largest sizes and uses it for all sizes of the profile.
 TEST_P(Plugin, WorkspaceOfTheLargestSizesDoesForAllSizes) {
   std::mt19937 random(12);
-  const auto tactics = static_cast<std::int32_t>(cuda::kernels_of(op()).tactics().size());
+  const auto tactics = static_cast<std::int32_t>(cuda::kernels_of(op())->tactics().size());
   for (const DType t : kTypes) {
     const int batch = uniform(random, 1, 3);
     const int length = uniform(random, 20, 300);
@@ -148,7 +148,7 @@ TEST_P(Plugin, WorkspaceOfTheLargestSizesDoesForAllSizes) {
 // By the launchers' own word: no size of the profile, tactic or GPU needs more than the engine holds.
 TEST_P(Plugin, WorkspaceCoversEveryTacticOnEveryGpu) {
   std::mt19937 random(13);
-  const cuda::Kernels& kernels = cuda::kernels_of(op());
+  const cuda::Kernels& kernels = *cuda::kernels_of(op());
   const auto attributes = some_attributes(op());
   const std::vector<const void*> inputs(op().inputs.size());
   const std::vector<void*> outputs(op().outputs.size());
@@ -212,7 +212,7 @@ TEST_P(Plugin, EveryTacticIsRightAndLaunchesAnotherKernel) {
 // Sizes may change between runs, and TensorRT keeps a tactic that it chose at one length.
 TEST_P(Plugin, SizesChangeBetweenRuns) {
   const Sizes largest = some_sizes(3, 70);
-  const auto tactics = static_cast<std::int32_t>(cuda::kernels_of(op()).tactics().size());
+  const auto tactics = static_cast<std::int32_t>(cuda::kernels_of(op())->tactics().size());
   for (std::int32_t tactic = 0; tactic <= tactics; ++tactic) {
     const PluginPointer plugin = make();
     const GuardedMemory workspace(configure(plugin, op(), DType::kFloat16, some_sizes(1, 1), largest, largest));
@@ -263,7 +263,7 @@ TEST_P(Plugin, AnEmptyBatchRunsNothing) {
 
 // A tactic that is fastest at one length of a profile would be kept for all of them.
 TEST_P(Plugin, OffersNoTacticsWhereTheBestOneChangesInsideTheProfile) {
-  const cuda::Kernels& kernels = cuda::kernels_of(op());
+  const cuda::Kernels& kernels = *cuda::kernels_of(op());
   const std::vector<Sizes> profile{some_sizes(1, 1), some_sizes(1, 512), some_sizes(8, 4096)};
   std::set<int> best;
   for (const Sizes& sizes : profile) {

@@ -163,7 +163,7 @@ TEST_F(Refusal, ProfilesAndRuns) {
   const PluginPointer plugin = create(op, some_attributes(op));
   const Sizes sizes = some_sizes(1, 2);
   Sizes wide = sizes;
-  wide['D'] = 13;
+  wide["D"] = 13;
   const auto wrong = describe(op.inputs, DType::kFloat32, sizes, sizes, wide);
   EXPECT_NE(build(plugin).configurePlugin(wrong.data(), 1, nullptr, 0), 0);
   EXPECT_EQ(build(plugin).getWorkspaceSize(wrong.data(), 1, nullptr, 0), 0U);

@@ -144,7 +144,7 @@ def test_types_that_do_not_belong_together(name: str, port: str) -> None:
 
 
 ROWS = [
-    ({"lengths": [1, 5]}, "input lengths is 5 in row 1, but must be from 0 to T = 4"),
+    ({"lengths": [1, 5]}, "input lengths is 5 in row 1, but must be from"),
     ({"lengths": [-1, 1]}, "input lengths is -1 in row 0"),
     ({"lengths": [2**62, 1]}, "input lengths is 4611686018427387904 in row 0"),
     ({"position": [0, -1]}, "input position is -1 in row 1"),

@@ -1,7 +1,5 @@
-// TaylorShift and TaylorShiftMasked on the GPU; the arguments' pointers are device pointers.
-//
-// Tactics: the direct form O(N² d) and the efficient form O(N d³), each in float32 arithmetic (every type and
-// architecture) and on tensor cores (float16 with `normalize`, bfloat16).
+// Written by `python -m hsm_operators.generate` from the specifications; changes are lost.
+// clang-format off
 #pragma once
 
 #include <cstddef>
@@ -9,16 +7,20 @@
 #include <string_view>
 
 #include "hsm_operators/common/cuda/device.h"
-#include "hsm_operators/taylor_shift/taylor_shift.h"
+#include "hsm_operators/taylor_shift/args.gen.h"
 
 namespace hsm::cuda {
 
+// Pointers in the arguments are device pointers; lists of attributes are in host memory. A tactic is an implementation
+// or a tile shape, an index into the tactics' names. Nothing allocates, waits for the device, or throws.
+
 std::span<const std::string_view> taylor_shift_tactics() noexcept;
+// Whether a tactic can run this call on this device; reads sizes and attributes only.
 bool taylor_shift_supports(const TaylorShiftArgs& args, int tactic, const Device& device) noexcept;
 int taylor_shift_default_tactic(const TaylorShiftArgs& args, const Device& device) noexcept;
-// Bytes; grows with batch, length and heads. The workspace is aligned to 16 bytes.
+// Bytes of device memory beside the arguments; grows with the sizes.
 std::size_t taylor_shift_workspace(const TaylorShiftArgs& args, int tactic, const Device& device) noexcept;
-// Returns 0 or a cudaError_t.
+// Puts the work into the stream. Returns 0 or a cudaError_t.
 int taylor_shift_launch(const TaylorShiftArgs& args, int tactic, const Device& device, void* workspace,
                         Stream stream) noexcept;
 

@@ -1,25 +1,26 @@
-// CausalTaylorShift on the GPU; the arguments' pointers are device pointers, and `lengths` is never read by the host.
-//
-// Tactics: `step` reads and writes the state once, for a few tokens; `chunk` sums the features of segments of tokens
-// side by side, adds them up to the state before each segment, and then attends within the segment and to that state,
-// in float32 arithmetic or on tensor cores (float16 with `normalize`, bfloat16).
+// Written by `python -m hsm_operators.generate` from the specifications; changes are lost.
+// clang-format off
 #pragma once
 
 #include <cstddef>
 #include <span>
 #include <string_view>
 
-#include "hsm_operators/causal_taylor_shift/causal_taylor_shift.h"
 #include "hsm_operators/common/cuda/device.h"
+#include "hsm_operators/causal_taylor_shift/args.gen.h"
 
 namespace hsm::cuda {
 
+// Pointers in the arguments are device pointers; lists of attributes are in host memory. A tactic is an implementation
+// or a tile shape, an index into the tactics' names. Nothing allocates, waits for the device, or throws.
+
 std::span<const std::string_view> causal_taylor_shift_tactics() noexcept;
+// Whether a tactic can run this call on this device; reads sizes and attributes only.
 bool causal_taylor_shift_supports(const CausalTaylorShiftArgs& args, int tactic, const Device& device) noexcept;
 int causal_taylor_shift_default_tactic(const CausalTaylorShiftArgs& args, const Device& device) noexcept;
-// Bytes; grows with batch, length and heads. The workspace is aligned to 16 bytes.
+// Bytes of device memory beside the arguments; grows with the sizes.
 std::size_t causal_taylor_shift_workspace(const CausalTaylorShiftArgs& args, int tactic, const Device& device) noexcept;
-// Returns 0 or a cudaError_t.
+// Puts the work into the stream. Returns 0 or a cudaError_t.
 int causal_taylor_shift_launch(const CausalTaylorShiftArgs& args, int tactic, const Device& device, void* workspace,
                                Stream stream) noexcept;
 

@@ -1,0 +1,46 @@
+// Written by `python -m hsm_operators.generate` from the specifications; changes are lost.
+// clang-format off
+#include "hsm_operators/common/cpu/kernels.h"
+#include "hsm_operators/causal_taylor_shift/bindings.gen.h"
+#include "hsm_operators/expert_matmul/bindings.gen.h"
+#include "hsm_operators/shift_mix/bindings.gen.h"
+#include "hsm_operators/taylor_shift/bindings.gen.h"
+
+namespace hsm::cpu {
+namespace {
+
+constexpr Kernel kRows[] = {
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::causal_taylor_shift(causal_taylor_shift_args(call), parallel_for); },
+     {},
+     "hsm", "CausalTaylorShift"},
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::expert_matmul(expert_matmul_args(call), parallel_for); },
+     {2, pack<expert_matmul_constant, 4>},
+     "hsm", "ExpertMatMul"},
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::expert_matmul_sum(expert_matmul_sum_args(call), parallel_for); },
+     {2, pack<expert_matmul_sum_constant, 4>},
+     "hsm", "ExpertMatMulSum"},
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::shift_mix(token_shift_args(call), parallel_for); },
+     {},
+     "hsm", "TokenShift"},
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::shift_mix(token_shift_cached_args(call), parallel_for); },
+     {},
+     "hsm", "TokenShiftCached"},
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::shift_mix(shift_mix_args(call), parallel_for); },
+     {},
+     "hsm", "ShiftMix"},
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::shift_mix(shift_mix_cached_args(call), parallel_for); },
+     {},
+     "hsm", "ShiftMixCached"},
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::taylor_shift(taylor_shift_args(call), parallel_for); },
+     {},
+     "hsm", "TaylorShift"},
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::taylor_shift(taylor_shift_masked_args(call), parallel_for); },
+     {},
+     "hsm", "TaylorShiftMasked"},
+};
+
+}  // namespace
+
+std::span<const Kernel> kernels() { return kRows; }
+
+}  // namespace hsm::cpu

@@ -1,0 +1,37 @@
+// Written by `python -m hsm_operators.generate` from the specifications; changes are lost.
+// clang-format off
+#include "hsm_operators/common/definition.h"
+#include "hsm_operators/causal_taylor_shift/bindings.gen.h"
+#include "hsm_operators/expert_matmul/bindings.gen.h"
+#include "hsm_operators/shift_mix/bindings.gen.h"
+#include "hsm_operators/taylor_shift/bindings.gen.h"
+
+namespace hsm {
+namespace {
+
+constexpr Definition kRows[] = {
+    {[](const Call& call) { causal_taylor_shift_naive(causal_taylor_shift_args(call)); },
+     "hsm", "CausalTaylorShift"},
+    {[](const Call& call) { expert_matmul_naive(expert_matmul_args(call)); },
+     "hsm", "ExpertMatMul"},
+    {[](const Call& call) { expert_matmul_sum_naive(expert_matmul_sum_args(call)); },
+     "hsm", "ExpertMatMulSum"},
+    {[](const Call& call) { shift_mix_naive(token_shift_args(call)); },
+     "hsm", "TokenShift"},
+    {[](const Call& call) { shift_mix_naive(token_shift_cached_args(call)); },
+     "hsm", "TokenShiftCached"},
+    {[](const Call& call) { shift_mix_naive(shift_mix_args(call)); },
+     "hsm", "ShiftMix"},
+    {[](const Call& call) { shift_mix_naive(shift_mix_cached_args(call)); },
+     "hsm", "ShiftMixCached"},
+    {[](const Call& call) { taylor_shift_naive(taylor_shift_args(call)); },
+     "hsm", "TaylorShift"},
+    {[](const Call& call) { taylor_shift_naive(taylor_shift_masked_args(call)); },
+     "hsm", "TaylorShiftMasked"},
+};
+
+}  // namespace
+
+std::span<const Definition> definitions() { return kRows; }
+
+}  // namespace hsm

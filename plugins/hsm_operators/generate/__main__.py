@@ -1,0 +1,50 @@
+"""Rewrites the committed generated files, or names those that are stale."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from ..registry import families
+from .family import Family
+from .files import texts
+
+ROOT = Path(__file__).resolve().parent.parent
+PREFIX = "hsm_operators/"
+
+
+def own_files() -> dict[Path, str]:
+    """Return the committed generated files by path, with the text that they must have."""
+    own = [Family.of(importlib.import_module(f"{package}.spec")) for package in families()]
+    return {ROOT / name: text for name, text in texts(own, PREFIX).items()}
+
+
+def stale() -> list[Path]:
+    """Return the committed files whose text is another, and those that are no longer generated."""
+    files = own_files()
+    wrong = [path for path, text in files.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    return wrong + [path for path in sorted(ROOT.rglob("*.gen.*")) if path not in files]
+
+
+def main() -> int:
+    """Write or check the files; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m hsm_operators.generate", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when a file is stale")
+    options = parser.parse_args()
+    wrong, files = stale(), own_files()
+    for path in wrong:
+        if options.check:
+            print(f"{path} is stale; run: python -m hsm_operators.generate", file=sys.stderr)
+        elif path in files:
+            path.write_text(files[path], encoding="utf-8")
+            print(f"wrote {path}")
+        else:
+            path.unlink()
+            print(f"removed {path}, which nothing generates any more")
+    return 1 if wrong and options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

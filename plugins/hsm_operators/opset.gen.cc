@@ -1,0 +1,540 @@
+// Written by `python -m hsm_operators.generate` from the specifications; changes are lost.
+// clang-format off
+#include <limits>
+
+#include "hsm_operators/common/opset.h"
+
+namespace hsm::opset {
+namespace {
+
+namespace causal_taylor_shift_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"H", "heads", 0, kMostElements},
+    {"d", "head width", 1, 1048576},
+    {"F", "features", 0, kMostElements},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput3Dims[] = {&kDimensions[2]};
+constexpr const Dimension* kInput4Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[4], &kDimensions[3]};
+constexpr const Dimension* kInput5Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kInput6Dims[] = {&kDimensions[0]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kOutput1Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[4], &kDimensions[3]};
+constexpr const Dimension* kOutput2Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[4]};
+constexpr RowRange kInput6Rows = {
+    .least = [](const Values&) {
+      return Number(0_n);
+    },
+    .most = [](const Values& v) {
+      return Number(v.size(1));
+    },
+    .words = [](const Values& v) {
+      return sentence("from 0 to T = ", v.size(1));
+    },
+    .where = -1,
+};
+constexpr Port kInputs[] = {
+    {"q", ElementType::kT, kInput0Dims},
+    {"k", ElementType::kT, kInput1Dims},
+    {"v", ElementType::kT, kInput2Dims},
+    {"temperature", ElementType::kT, kInput3Dims},
+    {"state", ElementType::kFloat32, kInput4Dims},
+    {"norm", ElementType::kFloat32, kInput5Dims},
+    {"lengths", ElementType::kInt64, kInput6Dims, &kInput6Rows},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+    {"state_out", ElementType::kFloat32, kOutput1Dims},
+    {"norm_out", ElementType::kFloat32, kOutput2Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"normalize", AttributeType::kInt, 0, 1},
+};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[3], &kDimensions[4]};
+constexpr Rule kRules[] = {
+    // F == 1 + d + d*(d+1)//2
+    {.reads = kRule0Reads,
+     .holds = [](const Values& v) {
+      return bool(v.size(4) == ((1_n + v.size(3)) + ((v.size(3) * (v.size(3) + 1_n)) / 2_n)));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("state has F = ", v.size(4), " features, but head width d = ", v.size(3),
+                      " needs 1 + d + d(d+1)/2 = ", (1_n + v.size(3)) + ((v.size(3) * (v.size(3) + 1_n)) / 2_n));
+    }},
+};
+constexpr InPlacePair kInPlace[] = {
+    {4, 1},
+    {5, 2},
+};
+}  // namespace causal_taylor_shift_row
+
+namespace expert_matmul_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"D", "width", 0, kMostElements},
+    {"H", "heads", 0, kMostElements},
+    {"E", "experts", 0, kMostElements},
+    {"f", "head width", 0, kMostElements},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[3], &kDimensions[4]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[3], &kDimensions[4], &kDimensions[2], &kDimensions[5]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[3], &kDimensions[5]};
+constexpr Port kInputs[] = {
+    {"x", ElementType::kT, kInput0Dims},
+    {"logits", ElementType::kFloat32, kInput1Dims},
+    {"weight", ElementType::kT, kInput2Dims},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"k", AttributeType::kInt, 1, std::numeric_limits<std::int64_t>::max()},
+};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[3], &kDimensions[4]};
+constexpr const Dimension* kRule1Reads[] = {&kDimensions[4]};
+constexpr Rule kRules[] = {
+    // max(H, 1)*E <= 4194304
+    {.reads = kRule0Reads,
+     .holds = [](const Values& v) {
+      return bool((max_of(v.size(3), 1_n) * v.size(4)) <= 4194304_n);
+    },
+     .sentence = [](const Values&) {
+      return sentence("the H heads must have at most 2^22 experts in all");
+    }},
+    // k <= E
+    {.reads = kRule1Reads,
+     .holds = [](const Values& v) {
+      return bool(v.number(0) <= v.size(4));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("k = ", v.number(0), " exceeds the number of experts E = ", v.size(4));
+    }},
+};
+}  // namespace expert_matmul_row
+
+namespace expert_matmul_sum_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"H", "heads", 0, kMostElements},
+    {"f", "head width", 0, kMostElements},
+    {"E", "experts", 0, kMostElements},
+    {"D", "width", 0, kMostElements},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[2], &kDimensions[4], &kDimensions[3], &kDimensions[5]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[5]};
+constexpr Port kInputs[] = {
+    {"x", ElementType::kT, kInput0Dims},
+    {"logits", ElementType::kFloat32, kInput1Dims},
+    {"weight", ElementType::kT, kInput2Dims},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"k", AttributeType::kInt, 1, std::numeric_limits<std::int64_t>::max()},
+};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kRule1Reads[] = {&kDimensions[4]};
+constexpr Rule kRules[] = {
+    // max(H, 1)*E <= 4194304
+    {.reads = kRule0Reads,
+     .holds = [](const Values& v) {
+      return bool((max_of(v.size(2), 1_n) * v.size(4)) <= 4194304_n);
+    },
+     .sentence = [](const Values&) {
+      return sentence("the H heads must have at most 2^22 experts in all");
+    }},
+    // k <= E
+    {.reads = kRule1Reads,
+     .holds = [](const Values& v) {
+      return bool(v.number(0) <= v.size(4));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("k = ", v.number(0), " exceeds the number of experts E = ", v.size(4));
+    }},
+};
+}  // namespace expert_matmul_sum_row
+
+namespace token_shift_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"D", "width", 0, kMostElements},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2]};
+constexpr Port kInputs[] = {
+    {"x", ElementType::kT, kInput0Dims},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"shifts", AttributeType::kInts, 1, std::numeric_limits<std::int64_t>::max()},
+};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[2]};
+constexpr Rule kRules[] = {
+    // D % len(shifts) == 0
+    {.reads = kRule0Reads,
+     .holds = [](const Values& v) {
+      return bool((v.size(2) % len_of(v.list(0))) == 0_n);
+    },
+     .sentence = [](const Values& v) {
+      return sentence("width D = ", v.size(2), " does not split into ", len_of(v.list(0)),
+                      " equal groups, one per shift");
+    }},
+};
+}  // namespace token_shift_row
+
+namespace token_shift_cached_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"D", "width", 0, kMostElements},
+    {"R", "rows of the ring", 0, kMostElements},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[3], &kDimensions[2]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[0]};
+constexpr const Dimension* kInput3Dims[] = {&kDimensions[0]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2]};
+constexpr const Dimension* kOutput1Dims[] = {&kDimensions[0], &kDimensions[3], &kDimensions[2]};
+constexpr RowRange kInput2Rows = {
+    .least = [](const Values&) {
+      return Number(0_n);
+    },
+    .most = [](const Values& v) {
+      return Number(9223372036854775807_n - v.size(1));
+    },
+    .words = [](const Values&) {
+      return sentence("from 0 to 2^63 - 1 - T");
+    },
+    .where = 3,
+};
+constexpr RowRange kInput3Rows = {
+    .least = [](const Values&) {
+      return Number(0_n);
+    },
+    .most = [](const Values& v) {
+      return Number(v.size(1));
+    },
+    .words = [](const Values& v) {
+      return sentence("from 0 to T = ", v.size(1));
+    },
+    .where = -1,
+};
+constexpr Port kInputs[] = {
+    {"x", ElementType::kT, kInput0Dims},
+    {"ring", ElementType::kT, kInput1Dims},
+    {"position", ElementType::kInt64, kInput2Dims, &kInput2Rows},
+    {"lengths", ElementType::kInt64, kInput3Dims, &kInput3Rows},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+    {"ring_out", ElementType::kT, kOutput1Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"shifts", AttributeType::kInts, 1, std::numeric_limits<std::int64_t>::max()},
+};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[2]};
+constexpr const Dimension* kRule1Reads[] = {&kDimensions[3]};
+constexpr Rule kRules[] = {
+    // D % len(shifts) == 0
+    {.reads = kRule0Reads,
+     .holds = [](const Values& v) {
+      return bool((v.size(2) % len_of(v.list(0))) == 0_n);
+    },
+     .sentence = [](const Values& v) {
+      return sentence("width D = ", v.size(2), " does not split into ", len_of(v.list(0)),
+                      " equal groups, one per shift");
+    }},
+    // R >= max(shifts)
+    {.reads = kRule1Reads,
+     .holds = [](const Values& v) {
+      return bool(v.size(3) >= max_of(v.list(0)));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("the ring holds R = ", v.size(3), " rows, fewer than the largest shift ", max_of(v.list(0)));
+    }},
+};
+constexpr InPlacePair kInPlace[] = {
+    {1, 1},
+};
+}  // namespace token_shift_cached_row
+
+namespace shift_mix_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"D", "width", 0, kMostElements},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[2]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[2]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2]};
+constexpr Port kInputs[] = {
+    {"x", ElementType::kT, kInput0Dims},
+    {"alpha", ElementType::kT, kInput1Dims},
+    {"beta", ElementType::kT, kInput2Dims},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"shifts", AttributeType::kInts, 1, std::numeric_limits<std::int64_t>::max()},
+};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[2]};
+constexpr Rule kRules[] = {
+    // D % len(shifts) == 0
+    {.reads = kRule0Reads,
+     .holds = [](const Values& v) {
+      return bool((v.size(2) % len_of(v.list(0))) == 0_n);
+    },
+     .sentence = [](const Values& v) {
+      return sentence("width D = ", v.size(2), " does not split into ", len_of(v.list(0)),
+                      " equal groups, one per shift");
+    }},
+};
+}  // namespace shift_mix_row
+
+namespace shift_mix_cached_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"D", "width", 0, kMostElements},
+    {"R", "rows of the ring", 0, kMostElements},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[2]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[2]};
+constexpr const Dimension* kInput3Dims[] = {&kDimensions[0], &kDimensions[3], &kDimensions[2]};
+constexpr const Dimension* kInput4Dims[] = {&kDimensions[0]};
+constexpr const Dimension* kInput5Dims[] = {&kDimensions[0]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2]};
+constexpr const Dimension* kOutput1Dims[] = {&kDimensions[0], &kDimensions[3], &kDimensions[2]};
+constexpr RowRange kInput4Rows = {
+    .least = [](const Values&) {
+      return Number(0_n);
+    },
+    .most = [](const Values& v) {
+      return Number(9223372036854775807_n - v.size(1));
+    },
+    .words = [](const Values&) {
+      return sentence("from 0 to 2^63 - 1 - T");
+    },
+    .where = 5,
+};
+constexpr RowRange kInput5Rows = {
+    .least = [](const Values&) {
+      return Number(0_n);
+    },
+    .most = [](const Values& v) {
+      return Number(v.size(1));
+    },
+    .words = [](const Values& v) {
+      return sentence("from 0 to T = ", v.size(1));
+    },
+    .where = -1,
+};
+constexpr Port kInputs[] = {
+    {"x", ElementType::kT, kInput0Dims},
+    {"alpha", ElementType::kT, kInput1Dims},
+    {"beta", ElementType::kT, kInput2Dims},
+    {"ring", ElementType::kT, kInput3Dims},
+    {"position", ElementType::kInt64, kInput4Dims, &kInput4Rows},
+    {"lengths", ElementType::kInt64, kInput5Dims, &kInput5Rows},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+    {"ring_out", ElementType::kT, kOutput1Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"shifts", AttributeType::kInts, 1, std::numeric_limits<std::int64_t>::max()},
+};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[2]};
+constexpr const Dimension* kRule1Reads[] = {&kDimensions[3]};
+constexpr Rule kRules[] = {
+    // D % len(shifts) == 0
+    {.reads = kRule0Reads,
+     .holds = [](const Values& v) {
+      return bool((v.size(2) % len_of(v.list(0))) == 0_n);
+    },
+     .sentence = [](const Values& v) {
+      return sentence("width D = ", v.size(2), " does not split into ", len_of(v.list(0)),
+                      " equal groups, one per shift");
+    }},
+    // R >= max(shifts)
+    {.reads = kRule1Reads,
+     .holds = [](const Values& v) {
+      return bool(v.size(3) >= max_of(v.list(0)));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("the ring holds R = ", v.size(3), " rows, fewer than the largest shift ", max_of(v.list(0)));
+    }},
+};
+constexpr InPlacePair kInPlace[] = {
+    {3, 1},
+};
+}  // namespace shift_mix_cached_row
+
+namespace taylor_shift_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"H", "heads", 0, kMostElements},
+    {"d", "head width", 1, 1048576},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput3Dims[] = {&kDimensions[2]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr Port kInputs[] = {
+    {"q", ElementType::kT, kInput0Dims},
+    {"k", ElementType::kT, kInput1Dims},
+    {"v", ElementType::kT, kInput2Dims},
+    {"temperature", ElementType::kT, kInput3Dims},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"normalize", AttributeType::kInt, 0, 1},
+    {"output_norm", AttributeType::kInt, 0, 1},
+};
+}  // namespace taylor_shift_row
+
+namespace taylor_shift_masked_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"H", "heads", 0, kMostElements},
+    {"d", "head width", 1, 1048576},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput3Dims[] = {&kDimensions[2]};
+constexpr const Dimension* kInput4Dims[] = {&kDimensions[0]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr RowRange kInput4Rows = {
+    .least = [](const Values&) {
+      return Number(1_n);
+    },
+    .most = [](const Values& v) {
+      return Number(v.size(1));
+    },
+    .words = [](const Values& v) {
+      return sentence("from 1 to T = ", v.size(1));
+    },
+    .where = -1,
+};
+constexpr Port kInputs[] = {
+    {"q", ElementType::kT, kInput0Dims},
+    {"k", ElementType::kT, kInput1Dims},
+    {"v", ElementType::kT, kInput2Dims},
+    {"temperature", ElementType::kT, kInput3Dims},
+    {"lengths", ElementType::kInt64, kInput4Dims, &kInput4Rows},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"normalize", AttributeType::kInt, 0, 1},
+    {"output_norm", AttributeType::kInt, 0, 1},
+};
+}  // namespace taylor_shift_masked_row
+
+constexpr Operator kOperators[] = {
+    {.domain = "hsm",
+     .version = 1,
+     .name = "CausalTaylorShift",
+     .dimensions = causal_taylor_shift_row::kDimensions,
+     .inputs = causal_taylor_shift_row::kInputs,
+     .outputs = causal_taylor_shift_row::kOutputs,
+     .attributes = causal_taylor_shift_row::kAttributes,
+     .rules = causal_taylor_shift_row::kRules,
+     .in_place = causal_taylor_shift_row::kInPlace,
+     .list_in_place = list_in_place<causal_taylor_shift_row::kInPlace>},
+    {.domain = "hsm",
+     .version = 1,
+     .name = "ExpertMatMul",
+     .dimensions = expert_matmul_row::kDimensions,
+     .inputs = expert_matmul_row::kInputs,
+     .outputs = expert_matmul_row::kOutputs,
+     .attributes = expert_matmul_row::kAttributes,
+     .rules = expert_matmul_row::kRules},
+    {.domain = "hsm",
+     .version = 1,
+     .name = "ExpertMatMulSum",
+     .dimensions = expert_matmul_sum_row::kDimensions,
+     .inputs = expert_matmul_sum_row::kInputs,
+     .outputs = expert_matmul_sum_row::kOutputs,
+     .attributes = expert_matmul_sum_row::kAttributes,
+     .rules = expert_matmul_sum_row::kRules},
+    {.domain = "hsm",
+     .version = 1,
+     .name = "TokenShift",
+     .dimensions = token_shift_row::kDimensions,
+     .inputs = token_shift_row::kInputs,
+     .outputs = token_shift_row::kOutputs,
+     .attributes = token_shift_row::kAttributes,
+     .rules = token_shift_row::kRules},
+    {.domain = "hsm",
+     .version = 1,
+     .name = "TokenShiftCached",
+     .dimensions = token_shift_cached_row::kDimensions,
+     .inputs = token_shift_cached_row::kInputs,
+     .outputs = token_shift_cached_row::kOutputs,
+     .attributes = token_shift_cached_row::kAttributes,
+     .rules = token_shift_cached_row::kRules,
+     .in_place = token_shift_cached_row::kInPlace,
+     .list_in_place = list_in_place<token_shift_cached_row::kInPlace>},
+    {.domain = "hsm",
+     .version = 1,
+     .name = "ShiftMix",
+     .dimensions = shift_mix_row::kDimensions,
+     .inputs = shift_mix_row::kInputs,
+     .outputs = shift_mix_row::kOutputs,
+     .attributes = shift_mix_row::kAttributes,
+     .rules = shift_mix_row::kRules},
+    {.domain = "hsm",
+     .version = 1,
+     .name = "ShiftMixCached",
+     .dimensions = shift_mix_cached_row::kDimensions,
+     .inputs = shift_mix_cached_row::kInputs,
+     .outputs = shift_mix_cached_row::kOutputs,
+     .attributes = shift_mix_cached_row::kAttributes,
+     .rules = shift_mix_cached_row::kRules,
+     .in_place = shift_mix_cached_row::kInPlace,
+     .list_in_place = list_in_place<shift_mix_cached_row::kInPlace>},
+    {.domain = "hsm",
+     .version = 1,
+     .name = "TaylorShift",
+     .dimensions = taylor_shift_row::kDimensions,
+     .inputs = taylor_shift_row::kInputs,
+     .outputs = taylor_shift_row::kOutputs,
+     .attributes = taylor_shift_row::kAttributes},
+    {.domain = "hsm",
+     .version = 1,
+     .name = "TaylorShiftMasked",
+     .dimensions = taylor_shift_masked_row::kDimensions,
+     .inputs = taylor_shift_masked_row::kInputs,
+     .outputs = taylor_shift_masked_row::kOutputs,
+     .attributes = taylor_shift_masked_row::kAttributes},
+};
+
+}  // namespace
+
+std::span<const Operator> operators() { return kOperators; }
+
+}  // namespace hsm::opset
