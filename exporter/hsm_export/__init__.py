@@ -1,6 +1,7 @@
 """Export PyTorch models with HSM, TaylorShift and SwitchHead mixers, and prove that every runtime keeps their numbers.
 
-Every CLI command is a function of the same name here; each returns a typed result. `session` runs a file with the fused
+Every CLI command is a function of the same name here; each returns a typed result. `operator` adds an operator of one's
+own, which all of them know from then on. `session` runs a file with the fused
 CPU kernels, and `custom_ops_path` and `cmake_prefix_path` say where they are:
 
     import hsm_export
@@ -15,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hsm_models.training import train
+    from hsm_operators import Attribute, Cost, Dimension, Operator, OperatorError, Port, Routing, RowRange, Rule, State
+    from hsm_operators.definition import operator, operator_for, register
+    from hsm_operators.discovery import load as load_operators
 
     from .benchmarking import bench
     from .building import accept_kit, build, write_kit
@@ -33,6 +37,21 @@ if TYPE_CHECKING:
     from .validation import validate
 
 _HOMES = {
+    **dict.fromkeys(
+        (
+            "Attribute",
+            "Cost",
+            "Dimension",
+            "Operator",
+            "OperatorError",
+            "Port",
+            "Routing",
+            "RowRange",
+            "Rule",
+            "State",
+        ),
+        "hsm_operators",
+    ),
     "accept_kit": ".building",
     "DecodeSession": ".decoding.session",
     "DiffOptions": ".diffing",
@@ -50,9 +69,13 @@ _HOMES = {
     "generate": ".decoding.generator",
     "import_checkpoint": ".importing",
     "inspect": ".inspection",
+    "load_operators": "hsm_operators.discovery",
     "open_bundle": ".bundling",
+    "operator": "hsm_operators.definition",
+    "operator_for": "hsm_operators.definition",
     "perplexity": ".decoding.perplexity",
     "plan_precision": ".diffing",
+    "register": "hsm_operators.definition",
     "session": ".native",
     "tensorrt_plugin_path": ".native",
     "train": "hsm_models.training",
@@ -61,11 +84,23 @@ _HOMES = {
     "write_kit": ".building",
     "write_repository": ".bundling.triton",
 }
+# What is called otherwise at home.
+_NAMES = {"load_operators": "load"}
 
 __all__ = [
+    "Attribute",
+    "Cost",
     "DecodeSession",
     "DiffOptions",
+    "Dimension",
     "Generator",
+    "Operator",
+    "OperatorError",
+    "Port",
+    "Routing",
+    "RowRange",
+    "Rule",
+    "State",
     "__version__",
     "accept_kit",
     "bench",
@@ -81,9 +116,13 @@ __all__ = [
     "generate",
     "import_checkpoint",
     "inspect",
+    "load_operators",
     "open_bundle",
+    "operator",
+    "operator_for",
     "perplexity",
     "plan_precision",
+    "register",
     "session",
     "tensorrt_plugin_path",
     "train",
@@ -102,7 +141,7 @@ def __getattr__(name: str) -> Any:
         return version("hsm-export")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name], __name__), name)
+    return getattr(importlib.import_module(_HOMES[name], __name__), _NAMES.get(name, name))
 
 
 def __dir__() -> list[str]:

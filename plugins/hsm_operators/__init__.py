@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from .operator import DOMAIN, OPSET_VERSION, VERSION, Attribute, Cost, Dimension, Operator, Port, Routing, Rule, State
-from .registry import OPERATORS, find, functions_for, inline, make_node, operators, part_of, register
+from .definition import register
+from .errors import OperatorError
+from .operator import (
+    DOMAIN,
+    OPSET_VERSION,
+    VERSION,
+    Attribute,
+    Cost,
+    Dimension,
+    Operator,
+    Port,
+    Routing,
+    RowRange,
+    Rule,
+    State,
+)
+from .registry import OPERATORS, find, functions_for, inline, make_node, operators, part_of
 from .translation import translation_table
 
 PLUGIN_NAMESPACE = DOMAIN
@@ -20,8 +35,10 @@ __all__ = [
     "Cost",
     "Dimension",
     "Operator",
+    "OperatorError",
     "Port",
     "Routing",
+    "RowRange",
     "Rule",
     "State",
     "find",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,7 +70,12 @@ def evaluate(text: str, values: Mapping[str, Value]) -> int:
         KeyError: a name has no value.
         ZeroDivisionError: a division by zero.
     """
-    return int(_evaluate(parse(text), values))
+    return int(value(text, values))
+
+
+def value(text: str, values: Mapping[str, Any]) -> Any:
+    """Return an expression's value as it is: sizes may be symbols of a trace, and attributes floats or lists."""
+    return _evaluate(parse(text), values)
 
 
 def _evaluate(node: ast.expr, values: Mapping[str, Value]) -> Any:
@@ -110,6 +116,11 @@ def _call(node: ast.Call, values: Mapping[str, Value]) -> int:
         return len(arguments[0])
     spread = [x for argument in arguments for x in (argument if isinstance(argument, (list, tuple)) else [argument])]
     return min(spread) if node.func.id == "min" else max(spread)
+
+
+def spell_out(message: str, values: Mapping[str, Value]) -> str:
+    """Return a message with a number in the place of each {expression}."""
+    return re.sub(r"\{([^{}]+)\}", lambda match: str(evaluate(match[1], values)), message)
 
 
 def to_cpp(text: str, spelled: Mapping[str, str]) -> str:

@@ -3,7 +3,8 @@
 Rules that every body follows, because the runtimes force them:
 
 - one body serves all values of the attributes: some parsers keep a single body per name, so a numeric attribute is
-  arithmetic in the body and a structural difference is another operator;
+  arithmetic in the body and a structural difference is another operator; where a body is derived from PyTorch and holds
+  the values themselves, each set of values is a function of its own name (see `variant_name`);
 - no optional inputs, no attribute defaults: every node writes every attribute;
 - floats are cast to float32 on entry and back to the input's type on exit, so that sums accumulate in float32 and
   bfloat16 runs where a runtime has no bfloat16 arithmetic;
@@ -18,7 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import expression
 
@@ -34,7 +35,12 @@ PLUGIN_ATTRIBUTES = ("plugin_namespace", "plugin_version")
 FLOATS = ("tensor(float)", "tensor(float16)", "tensor(bfloat16)")
 FLOAT = "tensor(float)"
 INT64 = "tensor(int64)"
-TYPES = ("T", FLOAT, INT64)
+BOOL = "tensor(bool)"
+TYPES = ("T", FLOAT, INT64, BOOL)
+ATTRIBUTE_TYPES = ("int", "ints", "float")
+
+# What separates an operator's name from the values that a derived body of it holds.
+VARIANT = "__"
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ class Port:
     name: str
     type: str
     shape: tuple[str, ...]
-    description: str
+    description: str = ""
     rows: RowRange | None = None
 
 
@@ -113,7 +119,7 @@ class Attribute:
 
     Attributes:
         name: the attribute's name, also the name of the PyTorch operator's argument.
-        type: "int" or "ints".
+        type: "int", "ints" or "float".
         description: what it means.
         least, most: the range of each number, inclusive; None is no bound. From 0 to 1 it is a flag: bool in PyTorch
             and C++.
@@ -122,7 +128,7 @@ class Attribute:
 
     name: str
     type: str
-    description: str
+    description: str = ""
     least: int | None = None
     most: int | None = None
     field: str = ""
@@ -203,13 +209,19 @@ class Operator:
         inputs: all of them required.
         outputs: all of them present.
         attributes: all of them written on every node, besides `plugin_namespace` and `plugin_version`.
-        body: nodes in ONNX's text format, sorted so that each follows what it reads.
+        body: nodes in ONNX's text format, sorted so that each follows what it reads; "" is derived from the PyTorch
+            function while a model is exported.
         dimensions: those that are not `DIMENSIONS`, or mean something else here.
         rules: what sizes and attributes owe each other.
         states: what a sequence carries from call to call.
         cost: operations and bytes; None is unknown.
         routing: the choice that it makes, if it makes one.
         details: what `inspect` tells of a node: names, and an attribute or an expression for each value.
+        lengths: expressions over attributes and dimensions: numbers of tokens at which the maths takes another path, so
+            that tests are worth most there.
+        evaluations: arguments of the PyTorch operator that choose how to compute and not what, with the values that
+            they may have, the body's own first; ONNX does not have them.
+        ignored: arguments of the PyTorch operator that do not change the result.
         constant: name of an input that kernels may pack once when it is constant; "" is none.
         kernel: name of the C++ functions that compute it; "" is `torch_name`. Several operators may share one.
         arguments: name of the C++ structure that the kernel takes; "" is the kernel's name in camel case and "Args".
@@ -222,14 +234,17 @@ class Operator:
     description: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    attributes: tuple[Attribute, ...]
-    body: str
+    attributes: tuple[Attribute, ...] = ()
+    body: str = ""
     dimensions: tuple[Dimension, ...] = ()
     rules: tuple[Rule, ...] = ()
     states: tuple[State, ...] = ()
     cost: Cost | None = None
     routing: Routing | None = None
     details: Mapping[str, str] = field(default_factory=dict)
+    lengths: tuple[str, ...] = ()
+    evaluations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
     constant: str = ""
     kernel: str = ""
     arguments: str = ""
@@ -275,7 +290,12 @@ class Operator:
 
         Args:
             opset_version: version of ONNX's own operators; must be the model's.
+
+        Raises:
+            ValueError: there is no body; it is derived for each model that is exported.
         """
+        if not self.body:
+            raise ValueError(f"{self.qualified_name} has no body of its own; exporting a model derives one")
         from .schema import function
 
         return function(self, opset_version)
@@ -286,6 +306,11 @@ class Operator:
         from .schema import schema
 
         return schema(self)
+
+
+def base_name(name: str) -> str:
+    """Return the operator that a function is called after: DecayMix of DecayMix__span3."""
+    return name.partition(VARIANT)[0] or name
 
 
 def snake_case(name: str) -> str:
@@ -306,23 +331,34 @@ def _check(operator: Operator) -> None:
             raise ValueError(f"operator {operator.domain}::{operator.name}: {problem}")
 
     inputs, outputs = {port.name: port for port in operator.inputs}, {port.name: port for port in operator.outputs}
-    require(bool(re.fullmatch(r"[A-Za-z_]\w*", operator.name)), "the name must be letters, digits and _")
-    require(bool(re.fullmatch(r"[a-z][\w.]*", operator.domain)), f"{operator.domain!r} is not a domain")
+    named = bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", operator.name)) and VARIANT not in operator.name[1:]
+    require(named, "the name must be letters, digits and single _")
+    require(bool(re.fullmatch(r"[A-Za-z][A-Za-z0-9_.]*", operator.domain)), f"{operator.domain!r} is not a domain")
     require(operator.version >= 1, "the version must be at least 1")
     require(bool(inputs) and bool(outputs), "it needs an input and an output")
     ports = [*operator.inputs, *operator.outputs]
     words = [*(port.name for port in ports), *(attribute.name for attribute in operator.attributes)]
     require(len(set(words)) == len(words), f"two of {words} have one name")
+    bad = sorted(word for word in words if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", word))
+    require(not bad, f"{bad} must be letters, digits and _")
     for port in ports:
         require(port.type in TYPES, f"{port.name} has the type {port.type!r}; it must be one of {', '.join(TYPES)}")
     known = {name for port in operator.inputs for name in port.shape}
     unknown = {name for port in operator.outputs for name in port.shape} - known
     require(not unknown, f"no input has the outputs' dimensions {sorted(unknown)}")
     for attribute in operator.attributes:
-        require(attribute.type in ("int", "ints"), f"attribute {attribute.name} must be of type int or ints")
+        good = attribute.type in ATTRIBUTE_TYPES
+        require(good, f"attribute {attribute.name} must be of type {' or '.join(ATTRIBUTE_TYPES)}")
     values = known | {attribute.name for attribute in operator.attributes}
-    for rule in operator.rules:
-        require(expression.names(rule.condition) <= values, f"the rule {rule.condition!r} names what it does not have")
+    costs = [operator.cost.flops, operator.cost.bytes] if operator.cost else []
+    read = {f"the rule {rule.condition!r}": rule.condition for rule in operator.rules}
+    read |= {f"the cost {text!r}": text for text in costs if text} | {
+        f"lengths {text!r}": text for text in operator.lengths
+    }
+    read |= {f"the detail {name!r}": text for name, text in operator.details.items()}
+    for what, text in read.items():
+        stray = expression.names(text) - values - {"T_bytes"}
+        require(not stray, f"{what} reads {sorted(stray)}, which it does not have")
     for state in operator.states:
         require(state.past in inputs and state.present in outputs, f"the state {state} names no input and output")
         require(
@@ -332,19 +368,8 @@ def _check(operator: Operator) -> None:
         )
         require(state.rollback in ("position", "slots", "snapshot"), f"{state.rollback!r} is no kind of roll-back")
     if operator.routing:
-        require(operator.routing.logits in inputs, f"routing: there is no input {operator.routing.logits}")
+        logits = inputs.get(operator.routing.logits)
+        require(logits is not None and logits.type == FLOAT, f"routing: no float32 input {operator.routing.logits}")
+        active = [attribute.type for attribute in operator.attributes if attribute.name == operator.routing.active]
+        require(active == ["int"], f"routing: there is no int attribute {operator.routing.active}")
     require(not operator.constant or operator.constant in inputs, f"there is no input {operator.constant}")
-
-
-def bound_sizes(operator: Operator, shapes: list[tuple[int, ...]], attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that the operator's expressions read, from its inputs' shapes and attributes.
-
-    Raises:
-        ValueError: a shape has another number of dimensions than the port, or two shapes contradict each other.
-    """
-    values: dict[str, Any] = {name: attributes[name] for name in (a.name for a in operator.attributes)}
-    for port, shape in zip(operator.inputs, shapes, strict=True):
-        for name, size in zip(port.shape, shape, strict=True):
-            if values.setdefault(name, size) != size:
-                raise ValueError(f"{operator.name}: {name} is {size} in {port.name}, and {values[name]} before")
-    return values

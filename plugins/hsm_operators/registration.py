@@ -1,4 +1,4 @@
-"""Registers an operator with torch from its reference maths.
+"""Registers an operator with torch from its reference maths, under any namespace.
 
 An operator stays one node in the graphs of `torch.export` and `torch.compile`. A hand-written gradient is an operator
 too, so it need not be traceable either: it may look at values, such as which experts were chosen.
@@ -11,6 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from .operator import DOMAIN, FLOAT, INT64, Attribute, Operator, Port
+from .precision import accumulator
+from .sizes import bound_sizes, require_rules
+
+_SCHEMA_TYPES = {"int": "int", "ints": "int[]", "float": "float"}
 
 
 def require(condition: bool, message: str) -> None:
@@ -26,21 +32,21 @@ def register(
     fake: Callable[..., Any],
     gradient: Callable[..., dict[int, Tensor]] | None = None,
 ) -> Any:
-    """Register `hsm::name` and return the operator to call.
+    """Register `hsm::name`, or an operator of another namespace, and return the operator to call.
 
     Args:
-        name: the operator's name without namespace.
+        name: the operator's name; without a namespace it is one of ours.
         schema: its torch schema without the name, such as "(Tensor x, int[] shifts) -> Tensor".
         reference: maths on plain torch operations.
         fake: shapes and dtypes of the outputs for tracing.
         gradient: for an operator of one output, `gradient(output gradient, needed, *inputs)` returns the gradients of
-            at least the inputs whose indices are in `needed`, and `hsm::name_backward` is registered for it. Without
+            at least the inputs whose indices are in `needed`, and `name_backward` is registered for it. Without
             it the reference must be differentiable: the backward pass runs it once more, with gradients on.
     """
-    qualified = f"hsm::{name}"
+    qualified = name if "::" in name else f"{DOMAIN}::{name}"
     operator = torch.library.custom_op(qualified, _without_gradients(reference), mutates_args=(), schema=schema)
     operator.register_fake(fake)
-    differentiate = _register_gradient(name, schema, gradient) if gradient else _rerun(reference)
+    differentiate = _register_gradient(qualified, schema, gradient) if gradient else _rerun(reference)
     operator.register_autograd(_backward_by(differentiate), setup_context=_remember_inputs)
     return operator
 
@@ -107,7 +113,7 @@ def _rerun(reference: Callable[..., Any]) -> Callable[..., Sequence[Tensor | Non
 def _register_gradient(
     name: str, schema: str, gradient: Callable[..., dict[int, Tensor]]
 ) -> Callable[..., Sequence[Tensor | None]]:
-    """Register `hsm::name_backward`, which returns one new tensor for each needed input."""
+    """Register `name_backward`, which returns one new tensor for each needed input."""
 
     def run(output_gradient: Tensor, needed: list[int], *inputs: Any) -> list[Tensor]:
         found = gradient(output_gradient, needed, *inputs)
@@ -118,7 +124,7 @@ def _register_gradient(
 
     arguments = schema[schema.index("(") + 1 : schema.index(") ->")]
     operator = torch.library.custom_op(
-        f"hsm::{name}_backward",
+        f"{name}_backward",
         run,
         mutates_args=(),
         schema=f"(Tensor output_gradient, int[] needed, {arguments}) -> Tensor[]",
@@ -129,3 +135,120 @@ def _register_gradient(
         return operator(gradients[0], needed, *arguments)
 
     return differentiate
+
+
+def register_operator(operator: Operator, function: Callable[..., Any]) -> Any:
+    """Register an operator with torch from its specification and its maths, and return what to call.
+
+    As in its body, floats of type T are computed in float32, or in float64 where they are float64.
+
+    Args:
+        operator: the specification; it says types and shapes.
+        function: takes the inputs in order and the attributes by name, and returns the output, or a tuple of them.
+    """
+    return register(
+        f"{operator.domain}::{operator.torch_name}",
+        torch_schema(operator),
+        lambda *arguments: _computed(operator, function, arguments),
+        lambda *arguments: _shaped(operator, arguments),
+    )
+
+
+def torch_schema(operator: Operator) -> str:
+    """Return an operator's torch schema without the name: its inputs, then its attributes."""
+    inputs = [f"Tensor {port.name}" for port in operator.inputs]
+    attributes = [f"{_schema_type(attribute)} {attribute.name}" for attribute in operator.attributes]
+    outputs = ", ".join("Tensor" for _ in operator.outputs)
+    result = outputs if len(operator.outputs) == 1 else f"({outputs})"
+    return f"({', '.join(inputs + attributes)}) -> {result}"
+
+
+def _schema_type(attribute: Attribute) -> str:
+    return "bool" if attribute.is_flag else _SCHEMA_TYPES[attribute.type]
+
+
+def _computed(operator: Operator, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Check the arguments, run the maths in the accumulator's type, and give the results their own."""
+    inputs, attributes = _bound(operator, arguments)
+    own = own_type(operator, inputs)
+    for port, tensor in zip(operator.inputs, inputs, strict=True):
+        _check_type(operator, port, tensor, own)
+    sizes = bound_sizes(operator, [tuple(tensor.shape) for tensor in inputs], attributes)
+    require_rules(operator, sizes)
+    wide = [
+        tensor.to(accumulator(own)) if port.type in ("T", FLOAT) else tensor
+        for port, tensor in zip(operator.inputs, inputs, strict=True)
+    ]
+    result = function(*wide, **attributes)
+    results = result if isinstance(result, (tuple, list)) else (result,)
+    require(
+        len(results) == len(operator.outputs) and all(isinstance(item, Tensor) for item in results),
+        f"{operator.qualified_name}: its function must return {len(operator.outputs)} tensors, "
+        f"{', '.join(port.name for port in operator.outputs)}; it returned {_described(result)}",
+    )
+    outputs = [
+        _finished(operator, port, item, own, sizes) for port, item in zip(operator.outputs, results, strict=True)
+    ]
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+
+def _described(result: Any) -> str:
+    if isinstance(result, (tuple, list)):
+        return f"a {type(result).__name__} of {len(result)}"
+    return f"a {type(result).__name__}"
+
+
+def _bound(operator: Operator, arguments: tuple[Any, ...]) -> tuple[list[Tensor], dict[str, Any]]:
+    """Split what torch calls an operator with into its inputs and its attributes."""
+    count = len(operator.inputs)
+    names = [attribute.name for attribute in operator.attributes]
+    return list(arguments[:count]), dict(zip(names, arguments[count:], strict=True))
+
+
+def own_type(operator: Operator, inputs: Sequence[Tensor]) -> torch.dtype:
+    """Return T: the type of the first input that has it."""
+    found = (tensor.dtype for port, tensor in zip(operator.inputs, inputs, strict=True) if port.type == "T")
+    return next(found, torch.float32)
+
+
+def type_of(port: Port, own: torch.dtype) -> torch.dtype:
+    """Return the torch type of a port: sums are float64 where all else is."""
+    if port.type == "T":
+        return own
+    return accumulator(own) if port.type == FLOAT else torch.int64 if port.type == INT64 else torch.bool
+
+
+def _check_type(operator: Operator, port: Port, tensor: Tensor, own: torch.dtype) -> None:
+    # Under autocast the tensors of type T may differ; all of them are computed in one type anyway.
+    good = tensor.is_floating_point() if port.type in ("T", FLOAT) else tensor.dtype == type_of(port, own)
+    wanted = "floating-point" if port.type in ("T", FLOAT) else str(type_of(port, own)).removeprefix("torch.")
+    require(good, f"{operator.name}: {port.name} must be {wanted}, got {tensor.dtype}")
+
+
+def _finished(operator: Operator, port: Port, result: Tensor, own: torch.dtype, sizes: dict[str, Any]) -> Tensor:
+    """Give a result its type and check its shape."""
+    shape = tuple(sizes[name] for name in port.shape)
+    require(
+        tuple(result.shape) == shape,
+        f"{operator.qualified_name}: its function returned {port.name} of shape {tuple(result.shape)}; "
+        f"({','.join(port.shape)}) is {shape} here",
+    )
+    return result.to(type_of(port, own)).contiguous()
+
+
+def _shaped(operator: Operator, arguments: tuple[Any, ...]) -> Any:
+    """Return empty outputs: what a trace knows of a call. Sizes may be symbols, so nothing is compared."""
+    inputs, _ = _bound(operator, arguments)
+    own = own_type(operator, inputs)
+    sizes: dict[str, Any] = {}
+    for port, tensor in zip(operator.inputs, inputs, strict=True):
+        require(
+            tensor.dim() == len(port.shape),
+            f"{operator.name}: {port.name} must be ({','.join(port.shape)}), got shape {tuple(tensor.shape)}",
+        )
+        for name, size in zip(port.shape, tensor.shape, strict=True):
+            sizes.setdefault(name, size)
+    outputs = [
+        inputs[0].new_empty([sizes[name] for name in port.shape], dtype=type_of(port, own)) for port in operator.outputs
+    ]
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)

@@ -8,7 +8,7 @@ import onnx
 import onnx.parser
 from onnx.defs import OpSchema
 
-from .operator import FLOATS, PLUGIN_ATTRIBUTES, Operator, Port
+from .operator import BOOL, FLOAT, FLOATS, INT64, PLUGIN_ATTRIBUTES, Operator, Port
 
 # Constants that any body may name; those that it does not use are dropped from the function.
 # Plural-looking names (zero, one, ..., last, end) are vectors of one element, as axes and sizes are; i* are scalars.
@@ -59,7 +59,8 @@ def schema(operator: Operator) -> OpSchema:
 
 
 def _schema_attributes(operator: Operator) -> list[OpSchema.Attribute]:
-    types = {"int": OpSchema.AttrType.INT, "ints": OpSchema.AttrType.INTS}
+    kinds = OpSchema.AttrType
+    types = {"int": kinds.INT, "ints": kinds.INTS, "float": kinds.FLOAT}
     declared = [OpSchema.Attribute(a.name, types[a.type], a.description) for a in operator.attributes]
     plugin = [OpSchema.Attribute(name, OpSchema.AttrType.STRING, "For TensorRT.") for name in PLUGIN_ATTRIBUTES]
     return declared + plugin
@@ -89,7 +90,7 @@ def _infer(operator: Operator, context: onnx.shape_inference.InferenceContext) -
         context.set_output_type(index, output)
 
 
-_ELEMENT_TYPES = {"tensor(float)": onnx.TensorProto.FLOAT, "tensor(int64)": onnx.TensorProto.INT64}
+_ELEMENT_TYPES = {FLOAT: onnx.TensorProto.FLOAT, INT64: onnx.TensorProto.INT64, BOOL: onnx.TensorProto.BOOL}
 
 
 def _formal_parameter(port: Port) -> OpSchema.FormalParameter:

@@ -5,15 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .errors import OperatorError
 from .operator import Operator
 from .registry import operators, register_torch_operators
 
 
 def overload_of(operator: Operator) -> Any:
-    """Return the PyTorch operator; those of ours must have been registered."""
+    """Return the PyTorch operator, None where there is none; those of ours must have been registered."""
+    try:
+        return overload_named(f"{operator.domain}::{operator.torch_name}")
+    except OperatorError:
+        return None
+
+
+def overload_named(name: str) -> Any:
+    """Return the PyTorch operator of a name such as "acme::decay_mix" or "acme::decay_mix.overload".
+
+    Raises:
+        OperatorError: there is none, or it has several overloads.
+    """
     import torch
 
-    return getattr(getattr(torch.ops, operator.domain), operator.torch_name).default
+    namespace, _, rest = name.partition("::")
+    own, _, overload = rest.partition(".")
+    packet = getattr(getattr(torch.ops, namespace), own, None) if namespace and own else None
+    if packet is None:
+        raise OperatorError(f"PyTorch knows no operator {name}", "import the package that registers it first")
+    known = packet.overloads()
+    chosen = overload or ("default" if "default" in known else known[0] if len(known) == 1 else "")
+    if chosen not in known:
+        raise OperatorError(f"{name} is one of several: {', '.join(f'{namespace}::{own}.{item}' for item in known)}")
+    return getattr(packet, chosen)
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -23,25 +45,36 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     """
     register_torch_operators()
     overloads = [(overload_of(operator), operator) for operator in operators()]
-    return {overload: _translation(operator, overload) for overload, operator in overloads}
+    return {overload: _translation(operator, overload) for overload, operator in overloads if overload is not None}
 
 
 def _translation(operator: Operator, overload: Any) -> Callable[..., Any]:
-    """Return the function that records one node; arguments that the opset does not have (`form`) are dropped."""
+    """Return the function that records one node."""
     from onnxscript import values
 
     node = values.Op(values.Opset(operator.domain, operator.version), operator.name, operator.schema)
-    argument_names = [argument.name for argument in overload._schema.arguments]
+    declared = overload._schema.arguments
+    defaults = {argument.name: argument.default_value for argument in declared if argument.has_default_value()}
+    taken = {port.name for port in operator.inputs} | {attribute.name for attribute in operator.attributes}
+    dropped = {*operator.ignored, *operator.evaluations}
 
     def translate(*arguments: Any, **keywords: Any) -> Any:
-        bound = dict(zip(argument_names, arguments, strict=False)) | keywords
-        attributes = {attribute.name: _attribute_value(bound[attribute.name]) for attribute in operator.attributes}
+        bound = defaults | dict(zip((argument.name for argument in declared), arguments, strict=False)) | keywords
+        for name in bound.keys() - taken - dropped:
+            if bound[name] != defaults.get(name, bound[name]):
+                raise OperatorError(
+                    f"{operator.qualified_name} is called with {name} = {bound[name]!r}, which its node cannot say",
+                    "name it in its signature, or among ignored= if the result does not depend on it",
+                )
+        attributes = {a.name: _attribute_value(bound[a.name], a.type) for a in operator.attributes}
         inputs = (bound[port.name] for port in operator.inputs)
         return node(*inputs, **attributes, **operator.plugin_attributes)
 
     return translate
 
 
-def _attribute_value(value: Any) -> int | list[int]:
+def _attribute_value(value: Any, kind: str) -> int | float | list[int]:
     """ONNX has no booleans among its attributes."""
-    return [int(item) for item in value] if isinstance(value, (list, tuple)) else int(value)
+    if kind == "ints":
+        return [int(item) for item in value]
+    return float(value) if kind == "float" else int(value)

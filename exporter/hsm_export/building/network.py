@@ -1,4 +1,4 @@
-"""The network that a builder gets: every `hsm` node a plugin, or every one its function body."""
+"""The network that a builder gets: every operator that has a plugin one, and every other one its function body."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def network_bytes(path: Path, *, plugins: bool) -> bytes:
 
     Args:
         path: the ONNX file.
-        plugins: leave the nodes of domain `hsm` for the plugins; otherwise inline their bodies.
+        plugins: leave the operators that our library has plugins for; otherwise inline their bodies too.
     """
     import onnx
 
@@ -25,14 +25,15 @@ def network_bytes(path: Path, *, plugins: bool) -> bytes:
 
 
 def plugin_nodes(model: onnx.ModelProto) -> dict[str, str]:
-    """Return the operator of every node of domain `hsm` by the name that `strip_bodies` leaves it, in graph order."""
-    return {_name(node, index): node.op_type for index, node in enumerate(_hsm_nodes(model.graph))}
+    """Return the operator of every node that has a plugin by the name that `strip_bodies` leaves it, in graph order."""
+    return {_name(node, index): node.op_type for index, node in enumerate(_with_plugin(model.graph))}
 
 
 def strip_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model without the bodies of the `hsm` operators, and every such node named.
+    """Return the model without the bodies of the operators that have plugins, and every node of theirs named.
 
     TensorRT may prefer a body to a plugin, without a word. Without bodies the only way to build is with the plugins.
+    Bodies of other operators are inlined: TensorRT keeps a single body of each name.
     """
     import onnx
 
@@ -40,20 +41,19 @@ def strip_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
 
     stripped = onnx.ModelProto()
     stripped.CopyFrom(model)
-    kept = [function for function in model.functions if function.domain != DOMAIN]
     del stripped.functions[:]
-    stripped.functions.extend(kept)
-    for index, node in enumerate(_hsm_nodes(stripped.graph)):
+    stripped.functions.extend(function for function in model.functions if function.domain != DOMAIN)
+    for index, node in enumerate(_with_plugin(stripped.graph)):
         node.name = _name(node, index)
-    return stripped
+    return inline_named(stripped) if stripped.functions else stripped
 
 
 def _name(node: onnx.NodeProto, index: int) -> str:
     return str(node.name) or f"{node.op_type}_{index}"
 
 
-def _hsm_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes of domain `hsm` of a graph and of the graphs inside it."""
+def _with_plugin(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of a graph, and of the graphs inside it, that our library has plugins for: all of our domain."""
     from hsm_operators import DOMAIN
 
     for node in graph.node:
@@ -61,7 +61,7 @@ def _hsm_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
             yield node
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _hsm_nodes(attribute.g)
+                yield from _with_plugin(attribute.g)
 
 
 def inline_named(model: onnx.ModelProto) -> onnx.ModelProto:

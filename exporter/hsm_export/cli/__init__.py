@@ -59,7 +59,13 @@ def _version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> No
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 @click.option("--traceback", is_flag=True, help="Show Python's traceback of an error.")
-def cli(traceback: bool) -> None:
+@click.option(
+    "--operators",
+    multiple=True,
+    metavar="SOURCE",
+    help="Operators of your own: a module, a .py file or a folder; repeatable. [env: HSM_EXPORT_OPERATORS]",
+)
+def cli(traceback: bool, operators: tuple[str, ...]) -> None:
     """Export PyTorch models with HSM, TaylorShift and SwitchHead mixers, and prove their numbers everywhere.
 
     \b
@@ -73,6 +79,13 @@ def cli(traceback: bool) -> None:
     Exit codes: 0 good, 1 internal error, 2 usage, 3 environment, 4 bad input file,
     5 numbers differ, 6 build refused, 130 interrupted.
     """
+    if operators:
+        from hsm_operators import discovery
+
+        # By the environment, so that child processes know them too.
+        named = [*operators, *filter(None, os.environ.get(discovery.VARIABLE, "").split(os.pathsep))]
+        os.environ[discovery.VARIABLE] = os.pathsep.join(named)
+        discovery.load_installed()
 
 
 def main() -> None:
@@ -109,9 +122,12 @@ def run(arguments: list[str]) -> int:
 def _explain(error: Exception) -> int:
     """Print one clear line for an error and return its exit code."""
     from hsm_models.errors import ModelError
+    from hsm_operators import OperatorError
 
-    from ..errors import HsmExportError
+    from ..errors import BadInputError, HsmExportError
 
+    if isinstance(error, OperatorError):
+        error = BadInputError(error.message, error.hint or None)
     if isinstance(error, HsmExportError):
         click.echo(f"error: {error.message}", err=True)
         if error.hint:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
+
+from hsm_operators import find
 
 if TYPE_CHECKING:
     import onnx
 
     from .state_spec import StateSpec
 
-# Operators whose kernel leaves what it need not change where it is, when input and output are one buffer:
+# Standard operators whose kernel leaves what it need not change where it is, when input and output are one buffer:
 # operator -> {index of the input: index of the output}.
 _STANDARD = {"ScatterND": {0: 0}, "ScatterElements": {0: 0}}
-_FUSED = {"TokenShiftCached": {1: 1}, "ShiftMixCached": {3: 1}, "CausalTaylorShift": {4: 1, 5: 2}}
 # Operators whose output may be the very memory of their input.
 _VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 _READ_NO_DATA = frozenset({"Shape", "Size"})
 
 
-def updated_in_place(model: onnx.ModelProto, spec: StateSpec, *, fused: bool) -> frozenset[str]:
+def updated_in_place(model: onnx.ModelProto, spec: StateSpec, *, fused: Collection[str]) -> frozenset[str]:
     """Return the `past` names whose buffer may also be their `present`.
 
     That is safe when the node that makes the present reads the past itself, with a kernel that is known to work in
@@ -30,7 +31,7 @@ def updated_in_place(model: onnx.ModelProto, spec: StateSpec, *, fused: bool) ->
     Args:
         model: the graph as the runtime gets it.
         spec: its states.
-        fused: nodes of domain `hsm` run as fused kernels.
+        fused: the domains whose operators run as fused kernels; their specifications say which states they update.
     """
     graph = _Graph(model.graph)
     return frozenset(tensor.past for tensor in spec.tensors if graph.carries(tensor.past, tensor.present, fused))
@@ -48,7 +49,7 @@ class _Graph:
             for name in names:
                 self._readers[name].append(index)
 
-    def carries(self, past: str, present: str, fused: bool) -> bool:
+    def carries(self, past: str, present: str, fused: Collection[str]) -> bool:
         """Return whether one buffer may hold `past` and then `present`."""
         writer = self._writer.get(present)
         if writer is None or not _works_in_place(self._nodes[writer], past, present, fused):
@@ -80,11 +81,12 @@ class _Graph:
         return found
 
 
-def _works_in_place(node: onnx.NodeProto, past: str, present: str, fused: bool) -> bool:
-    known = _STANDARD if node.domain == "" else _FUSED if node.domain == "hsm" and fused else {}
+def _works_in_place(node: onnx.NodeProto, past: str, present: str, fused: Collection[str]) -> bool:
+    pairs = _STANDARD.get(node.op_type, {}) if node.domain == "" else {}
+    operator = find(node.domain, node.op_type) if node.domain in fused else None
     return list(node.input).count(past) == 1 and any(
         node.input[source] == past and node.output[target] == present
-        for source, target in known.get(node.op_type, {}).items()
+        for source, target in (pairs if operator is None else operator.in_place).items()
     )
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import ml_dtypes
 import numpy as np
 
+from hsm_operators import DOMAIN
+
 from ..errors import HsmExportError
 from .aliasing import updated_in_place
 from .state_spec import Array, State, StateSpec
@@ -79,7 +81,8 @@ class OrtStepper:
         self.spec = spec
         self.vocab_size = _vocabulary(model)
         runnable = widen_bfloat16(model)
-        self.in_place = updated_in_place(runnable, spec, fused=kernels is not None) if in_place else frozenset()
+        fused = () if kernels is None else (DOMAIN,)
+        self.in_place = updated_in_place(runnable, spec, fused=fused) if in_place else frozenset()
         self._session = cpu_session(runnable, folder, kernels=kernels)
         self._binding = self._session.io_binding()
         self._bound: State = {}

@@ -247,10 +247,9 @@ class Diff:
         )
 
     def _call_reference(self, feed: Mapping[str, Any]) -> Mapping[str, Any]:
-        from ..runtimes.routing import free_mask
         from .layers.tapping import run_once
 
-        masks = {node.mask: free_mask() for node in self.setup.context.routed}
+        masks = {node.mask: node.free_mask() for node in self.setup.context.routed}
         return run_once(self.setup.plan.arbiter, self.setup.context, {**feed, **masks})
 
     def _outputs(self) -> None:

@@ -234,7 +234,7 @@ class Explanation:
         guilty = {id(item) for item in innermost(layers, units)}
         first = next((item for item in layers if id(item) in guilty), None)
         if first is not None:
-            unit = next(unit for unit in units if (unit.name, unit.single) == (first.node, first.domain == "hsm"))
+            unit = next(unit for unit in units if (unit.name, unit.single) == (first.node, bool(first.domain)))
             expected = {name: source.read(unit.result(place)) for place, name in enumerate(unit.writes)}
             inputs = check.inputs_of(unit, source)
             self._culprit(FILE, first, unit.indices, len(guilty) - 1, inputs, expected)

@@ -83,7 +83,6 @@ def _full_passes(
 
 def _whole_feed(file: ModelFile, context: RunContext, sequence: list[int]) -> dict[str, Any]:
     """Return the inputs of one pass over a sequence; a causal model does not see what is padded on the right."""
-    from ..runtimes.routing import free_mask
     from .inputs.feeds import token_input
 
     spec = token_input(file)
@@ -92,7 +91,7 @@ def _whole_feed(file: ModelFile, context: RunContext, sequence: list[int]) -> di
     rows = batch if isinstance(batch, int) else 1
     padded = np.zeros((rows, length if isinstance(length, int) else len(sequence)), spec.dtype)
     padded[:, : len(sequence)] = sequence
-    feed: dict[str, Any] = {spec.name: padded, **{node.mask: free_mask() for node in context.routed}}
+    feed: dict[str, Any] = {spec.name: padded, **{node.mask: node.free_mask() for node in context.routed}}
     if any(other.is_lengths for other in file.inputs):
         feed["lengths"] = np.full(rows, len(sequence), np.int64)
     return feed

@@ -112,7 +112,8 @@ def _export(
     external_data: bool | None,
     progress: Callable[[str], None],
 ) -> ExportResult:
-    from .assembling import expert_nodes, feed_of, finished_graph
+    from ..runtimes.evaluations import have_evaluations
+    from .assembling import active_counts, feed_of, finished_graph
     from .checking import check_in_subprocess
     from .comparing import compare, references
     from .finishing import write
@@ -120,7 +121,8 @@ def _export(
     progress("tracing")
     model, inputs = finished_graph(source, precision, plan)
     progress("running PyTorch")
-    expected = references(source, precision, [node.attributes["k"].as_int() for node in expert_nodes(model)])
+    several = have_evaluations((node.domain, node.op_type) for node in model.graph)
+    expected = references(source, precision, active_counts(model), evaluations=several)
     progress("writing")
     path = scratch / target.name
     data = write(model, path, external_data)
@@ -160,7 +162,7 @@ def _result(
         bytes=path.stat().st_size + (0 if data is None else data.stat().st_size),
         parameters=sum(parameter.numel() for parameter in source.module.parameters()),
         nodes=len(model.graph),
-        mixers={node.name or "": node.op_type for node in model.graph if node.domain == "hsm"},
+        mixers=_mixers(model),
         inputs=inputs,
         outputs=tuple(value.name or "" for value in model.graph.outputs),
         checks=checks,
@@ -168,6 +170,18 @@ def _result(
         state=source.state,
         wide_nodes=None if plan is None else plan.names,
     )
+
+
+def _mixers(model: ir.Model) -> dict[str, str]:
+    """Return the operators of the graph by the nodes' names; those of other domains than ours with their domain."""
+    from hsm_operators import DOMAIN, find
+
+    found = ((node, find(node.domain, node.op_type)) for node in model.graph)
+    return {
+        node.name or "": node.op_type if node.domain == DOMAIN else f"{node.domain}::{node.op_type}"
+        for node, operator in found
+        if operator is not None
+    }
 
 
 def _side_file(result: ExportResult) -> dict[str, Any]:

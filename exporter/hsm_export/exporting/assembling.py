@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hsm_operators import find
+
 from .inputs import InputSpec
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ def finished_graph(
     Raises:
         BadInputError: the module cannot be exported, or the plan names a node that its graph does not have.
     """
-    from .finishing import add_bodies, describe
+    from .bodies import add_bodies
+    from .finishing import describe
     from .precision import convert
 
     graph = float_graph(source)
@@ -82,11 +85,22 @@ def carried(source: Source) -> set[str]:
     return {name for t in source.state.tensors if t.kind != "taylor" for name in (t.past, t.present)}
 
 
-def expert_nodes(model: ir.Model) -> list[ir.Node]:
-    """Return the graph's expert operators in order, which is PyTorch's call order."""
-    from ..runtimes.routing import EXPERT_OPERATORS
+def routed_nodes(model: ir.Model) -> list[ir.Node]:
+    """Return the graph's operators that choose, such as experts, in order, which is PyTorch's call order."""
+    from .cleaning import is_routed
 
-    return [node for node in model.graph if node.domain == "hsm" and node.op_type in EXPERT_OPERATORS]
+    return [node for node in model.graph if is_routed(node)]
+
+
+def active_counts(model: ir.Model) -> list[int]:
+    """Return how many each of the `routed_nodes` chooses."""
+    return [_active(node) for node in routed_nodes(model)]
+
+
+def _active(node: ir.Node) -> int:
+    operator = find(node.domain, node.op_type)
+    assert operator is not None and operator.routing is not None
+    return node.attributes[operator.routing.active].as_int()
 
 
 def feed_of(model: ir.Model, feeds: Mapping[str, Any], masks: Sequence[Any]) -> dict[str, Any]:
@@ -94,6 +108,6 @@ def feed_of(model: ir.Model, feeds: Mapping[str, Any], masks: Sequence[Any]) -> 
     from ..runtimes.routing import RoutedNode
 
     feed = dict(feeds)
-    for node, mask in zip(expert_nodes(model), masks, strict=True):
-        feed[RoutedNode(node.name or "", node.attributes["k"].as_int()).mask] = mask
+    for node, mask in zip(routed_nodes(model), masks, strict=True):
+        feed[RoutedNode(node.name or "", _active(node)).mask] = mask
     return feed

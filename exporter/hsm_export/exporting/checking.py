@@ -97,8 +97,8 @@ def check_file(path: Path) -> onnx.ModelProto:
     """Check a file's format and return its graph, external data not loaded.
 
     Raises:
-        BadInputError: the ONNX checker or strict shape inference refuses it, or an `hsm` node lacks its function body
-            or its plugin attributes.
+        BadInputError: the ONNX checker or strict shape inference refuses it, or a mixer operator lacks its function
+            body or its plugin attributes.
     """
     import onnx
 
@@ -116,15 +116,13 @@ def check_file(path: Path) -> onnx.ModelProto:
 
 
 def _check_mixers(model: onnx.ModelProto) -> None:
-    from hsm_operators import DOMAIN, PLUGIN_NAMESPACE, PLUGIN_VERSION
+    from ..file_operators import FileOperators
 
-    bodies = {function.name for function in model.functions if function.domain == DOMAIN}
-    wanted = {"plugin_namespace": PLUGIN_NAMESPACE, "plugin_version": PLUGIN_VERSION}
-    for node in model.graph.node:
-        if node.domain != DOMAIN:
-            continue
-        if node.op_type not in bodies:
-            raise BadInputError(f"node {node.name} ({DOMAIN}::{node.op_type}) has no function body in the file")
+    bodies = {(function.domain, function.name) for function in model.functions}
+    for node, operator in FileOperators(model).nodes(model.graph):
+        if (node.domain, node.op_type) not in bodies:
+            raise BadInputError(f"node {node.name} ({node.domain}::{node.op_type}) has no function body in the file")
+        wanted = operator.plugin_attributes
         written = {attribute.name: attribute.s.decode() for attribute in node.attribute if attribute.name in wanted}
         if written != wanted:
             raise BadInputError(f"node {node.name} lacks the attributes {', '.join(sorted(wanted))}")

@@ -181,7 +181,7 @@ class Classifier:
             self._kinds[node.outputs[index]] = Kind.WIDE if self.plans[node].outputs[index] else Kind.LOW
 
     def _plan_mixer(self, node: ir.Node, floats: list[int], results: list[int]) -> None:
-        """An `hsm` node takes T where its schema lets it, unless nothing of type T comes in."""
+        """An operator of another domain takes T where its schema lets it, unless nothing of type T comes in."""
         fixed = self._fixed_inputs(node)
         wide = not any(self._kind(node, index) is Kind.LOW for index in floats if index not in fixed)
         plan = NodePlan({index: wide or index in fixed for index in floats})
@@ -344,9 +344,10 @@ def _standard_schema(name: str, opset: int) -> onnx.defs.OpSchema:
 @functools.cache
 def _fixed_ports(domain: str, name: str, outputs: bool) -> frozenset[int]:
     """Return the inputs or outputs of an operator that are float32 whatever T is."""
-    from hsm_operators import DOMAIN, OPERATORS
+    from hsm_operators import find
 
-    if domain != DOMAIN or name not in OPERATORS:
+    operator = find(domain, name)
+    if operator is None:
         return frozenset()
-    values = OPERATORS[name].outputs if outputs else OPERATORS[name].inputs
+    values = operator.outputs if outputs else operator.inputs
     return frozenset(index for index, value in enumerate(values) if value.type == "tensor(float)")

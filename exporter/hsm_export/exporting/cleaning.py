@@ -8,15 +8,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hsm_operators import find
+
 from ..errors import UsageError
-from ..runtimes.routing import EXPERT_OPERATORS
 from .inputs import InputSpec, TraceInput
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-_HSM = "hsm"
 _CALL = "call"
 
 
@@ -34,17 +34,24 @@ def clean(
     Raises:
         UsageError: the number of output names is not the number of outputs.
     """
-    _simplify(model, weights)
+    simplify(model, weights)
     _rename_borders(model, inputs, output_names)
     specs = _name_dimensions(model, inputs)
-    _name_nodes(model)
+    name_nodes(model.graph)
     _name_constants(model, weights)
-    _strip(model)
+    model.metadata_props.clear()
+    model.doc_string = None
+    strip(model.graph)
     return specs
 
 
-def _simplify(model: ir.Model, weights: set[str]) -> None:
-    """Fold shapes and constants, never weights, and compute what is equal once."""
+def simplify(model: ir.Model, weights: set[str]) -> None:
+    """Fold shapes and constants, never weights, and compute what is equal once; in place.
+
+    Args:
+        model: a traced model.
+        weights: names of the initialisers that are weights.
+    """
     import onnx_ir.passes.common as common
     from onnxscript import optimizer, rewriter
 
@@ -69,16 +76,26 @@ def _simplify(model: ir.Model, weights: set[str]) -> None:
 
 
 def _merge_equal_nodes(model: ir.Model) -> None:
-    """Compute what is equal once, but keep each call of an expert operator: they are counted against PyTorch's."""
+    """Compute what is equal once, but keep each call of an operator that routes: they are counted against PyTorch's."""
     import onnx_ir as ir
     import onnx_ir.passes.common as common
 
-    experts = [node for node in model.graph if node.domain == _HSM and node.op_type in EXPERT_OPERATORS]
-    for index, node in enumerate(experts):
+    routed = [node for node in model.graph if is_routed(node)]
+    for index, node in enumerate(routed):
         node.attributes[_CALL] = ir.AttrInt64(_CALL, index)
     common.CommonSubexpressionEliminationPass()(model)
-    for node in experts:
+    for node in routed:
         del node.attributes[_CALL]
+
+
+def _is_operator(node: ir.Node) -> bool:
+    return find(node.domain, node.op_type) is not None
+
+
+def is_routed(node: ir.Node) -> bool:
+    """Say whether a node makes a choice that validation watches, such as that of experts."""
+    operator = find(node.domain, node.op_type)
+    return operator is not None and operator.routing is not None
 
 
 def _merge_constants(graph: ir.Graph, weights: set[str]) -> None:
@@ -160,19 +177,19 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
     return values
 
 
-def _name_nodes(model: ir.Model) -> None:
+def name_nodes(graph: ir.Graph) -> None:
     """Name nodes after the module that they come from, and what they compute after them.
 
-    The only `hsm` node of a module has the module's own path (`layers.3.mixer`); all others add their operator's name
-    (`layers.3.mixer.qkv.MatMul`), and a number from the second on.
+    The only mixer operator of a module has the module's own path (`layers.3.mixer`); all others add their operator's
+    name (`layers.3.mixer.qkv.MatMul`), and a number from the second on.
     """
-    nodes = list(model.graph.all_nodes())
+    nodes = list(graph.all_nodes())
     scopes = _scopes(nodes)
-    mixers = Counter(scope for node, scope in zip(nodes, scopes, strict=True) if node.domain == _HSM)
-    borders = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
-    used: Counter[str] = Counter()
+    mixers = Counter(scope for node, scope in zip(nodes, scopes, strict=True) if _is_operator(node))
+    borders = {value.name for value in (*graph.inputs, *graph.outputs)}
+    used: Counter[str] = Counter(name for name in borders if name is not None)
     for node, scope in zip(nodes, scopes, strict=True):
-        alone = node.domain == _HSM and mixers[scope] == 1 and scope
+        alone = _is_operator(node) and mixers[scope] == 1 and scope
         base = scope if alone else ".".join(filter(None, (scope, node.op_type)))
         used[base] += 1
         node.name = base if used[base] == 1 else f"{base}_{used[base]}"
@@ -221,19 +238,17 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _strip(model: ir.Model) -> None:
+def strip(graph: ir.Graph) -> None:
     """Drop stack traces, file paths and scopes: they differ between machines and say nothing to a runtime."""
-    model.metadata_props.clear()
-    model.doc_string = None
-    for graph in (model.graph, *model.graph.subgraphs()):
-        graph.metadata_props.clear()
-        graph.doc_string = None
-        for value in _values(graph):
+    for inner in (graph, *graph.subgraphs()):
+        inner.metadata_props.clear()
+        inner.doc_string = None
+        for value in _values(inner):
             value.metadata_props.clear()
             value.doc_string = None
             if value.const_value is not None:
                 value.const_value.metadata_props.clear()
                 value.const_value.doc_string = None
-        for node in graph:
+        for node in inner:
             node.metadata_props.clear()
             node.doc_string = None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import HsmExportError, NumbersDifferError
-from ..runtimes.forms import evaluated_in, native_forms
+from ..runtimes.evaluations import evaluated_as_body
 from .result import CheckedOutput
 from .source import Source, evaluating, resized
 
@@ -48,7 +48,7 @@ class Reference:
     specified: list[NDArray[np.bool_] | None]
 
 
-def references(source: Source, precision: str, active: Sequence[int]) -> list[Reference]:
+def references(source: Source, precision: str, active: Sequence[int], *, evaluations: bool = False) -> list[Reference]:
     """Run the module in float64 and in the file's precision, with the source's runs or at the example shapes.
 
     Without runs of its own, a second one has other sizes in all dynamic dimensions; it is left out where the module
@@ -58,13 +58,15 @@ def references(source: Source, precision: str, active: Sequence[int]) -> list[Re
         source: the module and its example inputs.
         precision: "fp32", "fp16" or "bf16".
         active: the experts k that each expert operator of the file uses, in call order.
+        evaluations: PyTorch has several ways to compute some of the file's operators; all of them count.
     """
     import torch
 
     examples = _examples(source)
     arbiter = _run_all(source, torch.float64, examples, active)
     own_type = getattr(torch, TYPES[precision])
-    natives = [_run_all(source, own_type, examples, active, arbiter, form) for form in native_forms(source.module)]
+    ways = (False, True) if evaluations else (False,)
+    natives = [_run_all(source, own_type, examples, active, arbiter, as_body=way) for way in ways]
     if arbiter[0] is None:
         arbiter = _run_all(source, torch.float32, examples, active)
         natives = []
@@ -130,19 +132,20 @@ def _run_all(
     examples: Sequence[Sequence[Tensor]],
     active: Sequence[int],
     choices: Sequence[_Run | None] | None = None,
-    form: str | None = None,
+    *,
+    as_body: bool = False,
 ) -> list[_Run | None]:
     """Run the module in a type; None for a run that PyTorch refuses.
 
     Args:
         choices: runs whose choice of experts to take; None lets the module choose.
-        form: the form in which TaylorShift is evaluated; None leaves the module's own.
+        as_body: compute the operators as their bodies do; False leaves PyTorch the choice.
     """
     import torch
 
     runs: list[_Run | None] = []
     module = source.module if dtype is torch.float32 else _converted(source.module, dtype)
-    with evaluating(module), evaluated_in(module, form):
+    with evaluating(module), evaluated_as_body(as_body):
         for index, tensors in enumerate(examples):
             chosen = None if choices is None else choices[index]
             if choices is not None and chosen is None:

@@ -22,22 +22,6 @@ _IR_VERSION = 10  # the first with functions and opset 21
 _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearMatMul", "MatMulInteger"}
 
 
-def add_bodies(model: ir.Model) -> None:
-    """Append the function body of every `hsm` operator that the graph uses."""
-    import onnx_ir as ir
-
-    from hsm_operators import DOMAIN, OPERATORS, VERSION
-
-    model.functions.clear()
-    used = sorted({node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN})
-    for name in used:
-        function = ir.serde.deserialize_function(OPERATORS[name].function(model.opset_imports[""]))
-        model.functions[function.identifier()] = function
-    model.opset_imports.pop(DOMAIN, None)
-    if used:
-        model.opset_imports[DOMAIN] = VERSION
-
-
 def refuse_quantised(model: ir.Model) -> None:
     """Raise BadInputError when the graph has quantised operators."""
     for node in model.graph.all_nodes():
@@ -52,9 +36,10 @@ def describe(
     model: ir.Model, source: Source, inputs: Sequence[InputSpec], precision: str, plan: WideNodes | None = None
 ) -> None:
     """Write who made the file from what into it; nothing that differs from run to run."""
-    from hsm_operators import VERSION
+    from hsm_operators import VERSION, find
 
     from .. import __version__
+    from ..file_operators import KEY, description
 
     model.ir_version = _IR_VERSION
     model.producer_name = "hsm-export"
@@ -71,6 +56,9 @@ def describe(
     }
     if source.state is not None:
         values |= {"decode": "1", "state": source.state.to_json()}
+    used = {(o.domain, o.name): o for n in model.graph.all_nodes() if (o := find(n.domain, n.op_type)) is not None}
+    if foreign := description(used[key] for key in sorted(used)):
+        values[KEY] = foreign
     if plan is not None:
         values["precision_plan"] = plan.to_json()
     model.metadata_props.update({f"hsm_export.{key}": value for key, value in values.items()})

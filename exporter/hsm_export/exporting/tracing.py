@@ -32,8 +32,8 @@ def trace(module: nn.Module, arguments: Arguments) -> ir.Model:
     """
     import torch
 
-    with torch.no_grad(), evaluating(module), _quiet():
-        return _translate(_capture(module, arguments))
+    with torch.no_grad(), evaluating(module), quiet():
+        return translate(_capture(module, arguments))
 
 
 def _capture(module: nn.Module, arguments: Arguments) -> ExportedProgram:
@@ -90,7 +90,12 @@ def _capture_error(error: Exception, module: nn.Module, arguments: Arguments) ->
     return BadInputError(f"torch.export cannot trace {what}: {_first_line(text)}")
 
 
-def _translate(program: ExportedProgram) -> ir.Model:
+def translate(program: ExportedProgram) -> ir.Model:
+    """Return a traced program in ONNX's operators and those that are registered.
+
+    Raises:
+        BadInputError: an operator has no ONNX counterpart.
+    """
     import torch
 
     from hsm_operators import translation_table
@@ -109,10 +114,7 @@ def _translate(program: ExportedProgram) -> ir.Model:
         text = str(error)
         missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", text)
         if missing:
-            raise BadInputError(
-                f"the PyTorch operator {missing[1]} has no ONNX counterpart",
-                "express it with other operators",
-            ) from error
+            raise _unknown_operator(missing[1]) from error
         reason = re.search(r"## Exception summary\s+(?:<class '[^']+'>: )?(.+)", text)
         raise BadInputError(
             f"torch.onnx cannot translate the model: {_first_line(reason[1] if reason else text)}"
@@ -121,13 +123,32 @@ def _translate(program: ExportedProgram) -> ir.Model:
     return exported.model
 
 
+def _unknown_operator(name: str) -> BadInputError:
+    """Say how an operator that ONNX does not have can be exported: with a body of the user's."""
+    from hsm_operators import OperatorError
+    from hsm_operators.translation import overload_named
+
+    qualified = name.replace(".", "::", 1) if "::" not in name else name
+    try:
+        arguments = overload_named(qualified.removesuffix(".default"))._schema.arguments
+        tensors = ", ".join(f"{argument.name}[…]" for argument in arguments if str(argument.type) == "Tensor")
+    except OperatorError:
+        tensors = "x[…]"
+    own = qualified.removesuffix(".default")
+    return BadInputError(
+        f"the PyTorch operator {own} has no ONNX counterpart",
+        f'express it with other operators, or give it a body: hsm_export.operator_for("{own}", "{tensors} -> y[…]", '
+        "function), where function is the same maths in plain PyTorch",
+    )
+
+
 def _first_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else "no reason given"
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the tracer's log lines and warnings, which say nothing to the user of this tool."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

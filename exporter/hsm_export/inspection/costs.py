@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hsm_operators import DOMAIN, OPERATORS
+from hsm_operators import Operator, expression
 
+from ..file_operators import FileOperators
 from .shapes import TensorInfo
 
 if TYPE_CHECKING:
@@ -54,15 +56,26 @@ class Operands:
     attributes: Mapping[str, Any]
 
 
-def node_cost(node: onnx.NodeProto, tensors: Mapping[str, TensorInfo]) -> tuple[int, int] | None:
-    """Return a node's floating-point operations and bytes, or None where its operator or a shape is not known."""
+def node_cost(
+    node: onnx.NodeProto, tensors: Mapping[str, TensorInfo], operators: FileOperators
+) -> tuple[int, int] | None:
+    """Return a node's floating-point operations and bytes, or None where its operator or a shape is not known.
+
+    Args:
+        node: the node.
+        tensors: the shapes of what it reads and writes.
+        operators: the mixer operators, whose specifications say what they cost.
+    """
     names = [name for name in (*node.input, *node.output) if name]
     if node.domain in ("", "ai.onnx") and node.op_type in _VIEWS:
         return 0, 0
     if any(name not in tensors for name in names):
         return None
     operands = operands_of(node, tensors)
+    operator = operators.find(node)
     try:
+        if operator is not None:
+            return _operator_cost(operator, node, tensors, operands)
         flops = _flops(node, operands)
         return None if flops is None else (flops, _bytes(node, operands))
     except (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError):
@@ -91,39 +104,44 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return found
 
 
-def hsm_details(operator: str, operands: Operands) -> dict[str, Any]:
-    """Return what a user wants to know of an `hsm` node: shifts, heads H, head width d, experts E, active k."""
-    named = dict(zip((value.name for value in OPERATORS[operator].inputs), operands.inputs, strict=False))
-    given = operands.attributes
-    if "weight" in named:
-        heads, experts, rows, columns = named["weight"].shape
-        width, head_dim = (rows, columns) if operator == "ExpertMatMul" else (columns, rows)
-        return {"heads": heads, "experts": experts, "active": given.get("k"), "width": width, "head_dim": head_dim}
-    if "q" in named:
-        *_, heads, head_dim = named["q"].shape
-        flags = {name: bool(given[name]) for name in ("normalize", "output_norm") if name in given}
-        return {"heads": heads, "head_dim": head_dim, **flags}
-    details = {"shifts": [int(shift) for shift in given.get("shifts", ())], "width": operands.inputs[0].shape[-1]}
-    return details | ({"ring": named["ring"].shape[1]} if "ring" in named else {})
+def operator_details(operator: Operator, node: onnx.NodeProto, tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
+    """Return what a user wants to know of a mixer operator's node, as its specification says: heads, shifts, …
+
+    What depends on a shape that is not known, or on an attribute that the node lacks, is left out.
+    """
+    flags = {attribute.name for attribute in operator.attributes if attribute.is_flag}
+    values = _values(operator, node, tensors)
+    found: dict[str, Any] = {}
+    for name, text in operator.details.items():
+        with contextlib.suppress(KeyError, ZeroDivisionError, TypeError):
+            value = expression.value(text, values)
+            found[name] = bool(value) if text in flags else value
+    return found
 
 
-FORMULAS = {
-    "TokenShift": "0",
-    "TokenShiftCached": "0",
-    "ShiftMix": "3D",
-    "ShiftMixCached": "3D",
-    "TaylorShift": "H·min(4Td + 4T, 4F(d+1) + d(d+1)) + 8Hd, F = 1+d+d(d+1)/2",
-    "TaylorShiftMasked": "H·min(4Td + 4T, 4F(d+1) + d(d+1)) + 8Hd, F = 1+d+d(d+1)/2",
-    "CausalTaylorShift": "H·(4F(d+1) + d(d+1)) + 8Hd, F = 1+d+d(d+1)/2",
-    "ExpertMatMul": "2kHDf",
-    "ExpertMatMulSum": "2kHDf",
-}
+def _values(operator: Operator, node: onnx.NodeProto, tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
+    """Return a node's attributes and sizes by their names in the specification, and the size of T as `T_bytes`."""
+    values: dict[str, Any] = attributes(node)
+    for port, name in zip(operator.inputs, node.input, strict=False):
+        if name in tensors:
+            values |= dict(zip(port.shape, tensors[name].shape, strict=False))
+            if port.type == "T":
+                values["T_bytes"] = math.ceil(tensors[name].itemsize)
+    return values
+
+
+def _operator_cost(
+    operator: Operator, node: onnx.NodeProto, tensors: Mapping[str, TensorInfo], operands: Operands
+) -> tuple[int, int] | None:
+    if operator.cost is None:
+        return None
+    values = _values(operator, node, tensors)
+    flops = expression.evaluate(operator.cost.flops, values)
+    moved = sum(tensor.bytes for tensor in (*operands.inputs, *operands.outputs))
+    return flops, expression.evaluate(operator.cost.bytes, values) if operator.cost.bytes else moved
 
 
 def _flops(node: onnx.NodeProto, operands: Operands) -> int | None:
-    if node.domain == DOMAIN:
-        rule = _HSM_FLOPS.get(node.op_type)
-        return None if rule is None else rule(operands)
     operator = node.op_type if node.domain in ("", "ai.onnx") else ""
     out = operands.outputs[0].size if operands.outputs else 0
     if operator in _PRODUCTS:
@@ -143,15 +161,6 @@ def _bytes(node: onnx.NodeProto, operands: Operands) -> int:
         return indices.bytes + 2 * updates.bytes
     if node.op_type in _SELECTIONS:
         return 2 * written + sum(tensor.bytes for tensor in operands.inputs[1:])
-    if node.domain == DOMAIN and node.op_type in ("ExpertMatMul", "ExpertMatMulSum"):
-        x, logits, weight = operands.inputs
-        experts = weight.shape[1]
-        touched = min(experts, int(operands.attributes["k"]) * math.prod(x.shape[:2]))
-        return x.bytes + logits.bytes + weight.bytes * touched // experts + written
-    if node.domain == DOMAIN and node.op_type in ("TokenShiftCached", "ShiftMixCached"):
-        # Kernels update the ring in place: each new token reads and writes one row per channel.
-        x = operands.inputs[0]
-        return 4 * x.bytes + sum(tensor.bytes for tensor in operands.inputs[1:] if len(tensor.shape) == 1)
     return written + sum(tensor.bytes for tensor in operands.inputs)
 
 
@@ -177,47 +186,9 @@ def _einsum(operands: Operands) -> int:
     return 2 * math.prod(sizes.values())
 
 
-def _shift_mix(operands: Operands) -> int:
-    return 3 * operands.inputs[0].size
-
-
-def _taylor_shift(operands: Operands) -> int:
-    batch, length, heads, d = operands.inputs[0].shape
-    direct = 4 * length * length * (d + 1)
-    return batch * heads * (min(direct, _efficient(length, d)) + 8 * length * d)
-
-
-def _causal_taylor_shift(operands: Operands) -> int:
-    batch, length, heads, d = operands.inputs[0].shape
-    return batch * heads * (_efficient(length, d) + 8 * length * d)
-
-
-def _efficient(length: int, d: int) -> int:
-    """Sums over keys and queries of F packed features times d values and the normaliser, and the features."""
-    features = 1 + d + d * (d + 1) // 2
-    return length * (4 * features * (d + 1) + d * (d + 1))
-
-
-def _expert_matmul(operands: Operands) -> int:
-    x, _, weight = operands.inputs
-    heads, _, rows, columns = weight.shape
-    return 2 * int(operands.attributes["k"]) * heads * rows * columns * math.prod(x.shape[:2])
-
-
 _PRODUCTS: dict[str, Callable[[Operands], int]] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
     "Conv": _conv,
     "Einsum": _einsum,
-}
-_HSM_FLOPS: dict[str, Callable[[Operands], int]] = {
-    "TokenShift": lambda operands: 0,
-    "TokenShiftCached": lambda operands: 0,
-    "ShiftMix": _shift_mix,
-    "ShiftMixCached": _shift_mix,
-    "TaylorShift": _taylor_shift,
-    "TaylorShiftMasked": _taylor_shift,
-    "CausalTaylorShift": _causal_taylor_shift,
-    "ExpertMatMul": _expert_matmul,
-    "ExpertMatMulSum": _expert_matmul,
 }

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hsm_operators import DOMAIN, OPERATORS
+from hsm_operators import DOMAIN
 
 from ..building.source import Source, Tensor, load_graph, read_source
 from ..errors import BadInputError
+from ..file_operators import FileOperators
 from .configuration import layer_details
-from .costs import FORMULAS, hsm_details, node_cost, operands_of
+from .costs import node_cost, operator_details
 from .result import Border, Cost, FunctionBody, MixerRow, OnnxResult
 from .shapes import TensorInfo, constant_nodes, infer, item_size, nodes_of, skeleton
 from .state import state_table
@@ -42,7 +43,7 @@ class _Group:
 
 
 def inspect_onnx(path: Path) -> OnnxResult:
-    """Describe an ONNX file; function bodies are not entered, an `hsm` node counts as its fused kernel.
+    """Describe an ONNX file; function bodies are not entered, a mixer operator counts as its fused kernel.
 
     Raises:
         BadInputError: it is not an ONNX file, is damaged or quantised, or lacks its external data.
@@ -59,8 +60,9 @@ def inspect_onnx(path: Path) -> OnnxResult:
 def _describe(path: Path, source: Source, model: onnx.ModelProto) -> OnnxResult:
     config = _config(source.metadata)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    groups = _group(model.graph.node)
-    costs, uncounted, tensors = _costs(model, source, groups)
+    known = FileOperators(model)
+    groups = _group(model.graph.node, known)
+    costs, uncounted, tensors = _costs(model, source, groups, known)
     operators = dict(Counter(map(_operator, nodes_of(model.graph))).most_common())
     return OnnxResult(
         kind="onnx",
@@ -78,9 +80,9 @@ def _describe(path: Path, source: Source, model: onnx.ModelProto) -> OnnxResult:
         parameters=_parameters(weights.values()),
         weight_bytes=_weight_bytes(weights.values()),
         external_data=tuple(source.external_data),
-        mixers=tuple(_row(name, group, tensors, weights, config) for name, group in groups.items() if name),
+        mixers=tuple(_row(name, group, tensors, weights, config, known) for name, group in groups.items() if name),
         costs=costs,
-        formulas={name: formula for name, formula in FORMULAS.items() if f"{DOMAIN}::{name}" in operators},
+        formulas=_formulas(model.graph, known),
         uncounted=uncounted,
         metadata=dict(source.metadata),
         state=state_table(source.metadata, str(path)),
@@ -95,18 +97,33 @@ def _operator(node: onnx.NodeProto) -> str:
     return f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
 
 
-def _group(nodes: Iterable[onnx.NodeProto]) -> dict[str, _Group]:
+def _mixer_name(node: onnx.NodeProto) -> str:
+    """Return an operator's name, with its domain where that is not ours."""
+    return node.op_type if node.domain == DOMAIN else _operator(node)
+
+
+def _formulas(graph: onnx.GraphProto, known: FileOperators) -> dict[str, str]:
+    """Return what the graph's operators cost for each token, by their names."""
+    used = {
+        operator.name if operator.domain == DOMAIN else operator.qualified_name: operator.cost.formula
+        for _, operator in known.nodes(graph)
+        if operator.cost is not None
+    }
+    return dict(sorted(used.items()))
+
+
+def _group(nodes: Iterable[onnx.NodeProto], known: FileOperators) -> dict[str, _Group]:
     """Sort nodes by the mixer or feed-forward network that their names say they come from; the rest is under ""."""
     groups: dict[str, _Group] = {}
     for node in nodes:
         module = _MODULE.match(node.name)
-        name = module.group(1) if module else node.name or node.op_type if node.domain == DOMAIN else ""
+        name = module.group(1) if module else node.name or node.op_type if known.find(node) else ""
         groups.setdefault(name, _Group()).nodes.append(node)
     return groups
 
 
 def _costs(
-    model: onnx.ModelProto, source: Source, groups: Mapping[str, _Group]
+    model: onnx.ModelProto, source: Source, groups: Mapping[str, _Group], known: FileOperators
 ) -> tuple[tuple[Cost, ...], dict[str, int], dict[str, TensorInfo]]:
     """Return the work at each length, what it leaves out, and the tensors at the last length; fills the groups'."""
     light, folded = skeleton(model), constant_nodes(model.graph)
@@ -118,7 +135,7 @@ def _costs(
         for group in groups.values():
             work = (0, 0)
             for node in group.nodes:
-                cost = (0, 0) if node.output and node.output[0] in folded else node_cost(node, tensors)
+                cost = (0, 0) if node.output and node.output[0] in folded else node_cost(node, tensors, known)
                 uncounted.update([_operator(node)] if cost is None else [])
                 work = _sum(work, cost or (0, 0))
             group.costs.append(Cost.of(length, *work))
@@ -183,13 +200,13 @@ def _row(
     tensors: Mapping[str, TensorInfo],
     weights: Mapping[str, onnx.TensorProto],
     config: ModelConfig | None,
+    known: FileOperators,
 ) -> MixerRow:
-    fused = [node for node in group.nodes if node.domain == DOMAIN]
-    operators = tuple(node.op_type for node in fused)
+    fused = [(node, operator) for node in group.nodes if (operator := known.find(node)) is not None]
+    operators = tuple(_mixer_name(node) for node, _ in fused)
     details: dict[str, Any] = {}
-    for node in fused:
-        if node.op_type in OPERATORS:
-            details |= hsm_details(node.op_type, operands_of(node, tensors))
+    for node, operator in fused:
+        details |= operator_details(operator, node, tensors)
     kind, configured = _configured(name, config)
     return MixerRow(
         name=name,

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import BadInputError
+from ..file_operators import FileOperators
 
 if TYPE_CHECKING:
     import onnx
+
+    from hsm_operators import Operator
 
 _SMALL = 64
 
@@ -56,18 +59,18 @@ def constant_nodes(graph: onnx.GraphProto) -> set[str]:
 
 
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model of the same tensors without weights and without bodies of `hsm` operators.
+    """Return a model of the same tensors without weights and without bodies of known operators.
 
     Raises:
         BadInputError: functions that call each other in a circle.
     """
     import onnx
 
-    from hsm_operators import DOMAIN
-
+    operators = FileOperators(model)
+    known = {(node.domain, node.op_type) for node, _ in operators.nodes(model.graph)}
     light = onnx.ModelProto(ir_version=model.ir_version)
     light.opset_import.extend(entry for entry in model.opset_import)
-    light.functions.extend(function for function in model.functions if function.domain != DOMAIN)
+    light.functions.extend(body for body in model.functions if (body.domain, body.name) not in known)
     _refuse_recursion(light)
     initialised = set()
     for tensor in model.graph.initializer:
@@ -81,7 +84,8 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     light.graph.value_info.extend(model.graph.value_info)
     light.graph.output.extend(model.graph.output)
     for node in model.graph.node:
-        light.graph.node.extend(_stand_in(node) if node.domain == DOMAIN else [node])
+        operator = operators.find(node)
+        light.graph.node.extend([node] if operator is None else _stand_in(node, operator))
     return light
 
 
@@ -169,17 +173,14 @@ def _info(value: onnx.ValueInfoProto) -> TensorInfo | None:
     return TensorInfo(tuple(dim.dim_value for dim in tensor.shape.dim), item_size(tensor.elem_type))
 
 
-def _stand_in(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Return standard nodes with the outputs' shapes of an `hsm` node, so that inference needs no function bodies.
+def _stand_in(node: onnx.NodeProto, known: Operator) -> list[onnx.NodeProto]:
+    """Return standard nodes with the outputs' shapes of an operator, so that inference needs no function bodies.
 
     An output whose dimensions are those of an input copies it; any other is a product that sums the rest away.
     """
     import onnx
 
-    from hsm_operators import OPERATORS
-
-    known = OPERATORS.get(node.op_type)
-    if known is None or len(node.input) != len(known.inputs) or len(node.output) != len(known.outputs):
+    if len(node.input) != len(known.inputs) or len(node.output) != len(known.outputs):
         return []
     stand_ins = []
     for output, name in zip(known.outputs, node.output, strict=True):

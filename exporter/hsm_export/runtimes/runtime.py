@@ -26,7 +26,7 @@ class RunContext:
         source: returns a fresh float32 copy of the PyTorch model in eval mode; None when there is no checkpoint.
         routed: the file's expert operators in graph order, which is PyTorch's call order.
         traced: the operators whose results the graph outputs too (see `tracing`).
-        taylor_form: the form in which PyTorch evaluates TaylorShift (see `forms`); None leaves the module's own.
+        as_body: PyTorch computes the operators as their bodies do (see `evaluations`); False leaves it the choice.
         summation: in which order onnx's evaluator and PyTorch add the terms of products (see `summation`); 0 is their
             own.
     """
@@ -37,7 +37,7 @@ class RunContext:
     source: Callable[[], nn.Module] | None = None
     routed: tuple[RoutedNode, ...] = ()
     traced: tuple[TracedNode, ...] = ()
-    taylor_form: str | None = None
+    as_body: bool = False
     summation: int = 0
 
 

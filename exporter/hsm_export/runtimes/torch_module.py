@@ -14,7 +14,7 @@ from polygraphy.backend.base import BaseRunner
 
 from hsm_operators.precision import accumulator
 
-from .forms import evaluated_in
+from .evaluations import evaluated_as_body
 from .metadata import graph_metadata
 from .runtime import RunContext, Runtime
 from .summation import summed_in
@@ -65,9 +65,9 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
         forced = [torch.from_numpy(np.asarray(feed_dict[node.mask])) for node in routed]
         recording: AbstractContextManager[list[list[torch.Tensor]]] = record_operators() if traced else nullcontext([])
         start = time.perf_counter()
-        form = evaluated_in(self._module, self._context.taylor_form)
+        evaluation = evaluated_as_body(self._context.as_body)
         order = summed_in(self._context.summation)
-        with torch.inference_mode(), form, order, recording as operators:
+        with torch.inference_mode(), evaluation, order, recording as operators:
             result, calls = _call(self._module, inputs, forced)
         self.inference_time = time.perf_counter() - start
         tensors = [result] if isinstance(result, torch.Tensor) else list(result)

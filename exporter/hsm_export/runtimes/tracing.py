@@ -1,6 +1,6 @@
-"""Make the results of every operator of domain `hsm` visible, to find the first one that departs.
+"""Make the results of every mixer operator visible, to find the first one that departs.
 
-The n-th node of domain `hsm` in the graph is the n-th call of an `hsm::` operator in PyTorch.
+The n-th node of an operator in the graph is the n-th call of an operator in PyTorch.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import TensorProto, helper
 
+from hsm_operators import find
+from hsm_operators.registry import find_torch
+
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True)
 class TracedNode:
-    """An operator of domain `hsm` in a graph.
+    """A mixer operator in a graph.
 
     Attributes:
         name: the node's name.
@@ -33,12 +36,12 @@ class TracedNode:
 
 
 def trace(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[TracedNode, ...]]:
-    """Return a copy of a model that also outputs the results of its `hsm` operators, and those in graph order."""
+    """Return a copy of a model that also outputs the results of its mixer operators, and those in graph order."""
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     traced = []
     for index, node in enumerate(model.graph.node):
-        if node.domain != "hsm":
+        if find(node.domain, node.op_type) is None:
             continue
         name = node.name or f"{node.op_type}_{index}"
         outputs = tuple(f"{name}.traced_{position}" for position in range(len(node.output)))
@@ -51,13 +54,13 @@ def trace(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[TracedNode, ..
 
 @contextlib.contextmanager
 def watch_operators(on_call: Callable[[Sequence[Any], list[torch.Tensor]], None]) -> Iterator[None]:
-    """Report every call of an `hsm::` operator that PyTorch makes inside the block: its arguments and its results."""
+    """Report every call of an operator that PyTorch makes inside the block: its arguments and its results."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
-            if func.namespace == "hsm":
+            if find_torch(func) is not None:
                 on_call(args, [result] if not isinstance(result, (tuple, list)) else list(result))
             return result
 
@@ -67,7 +70,7 @@ def watch_operators(on_call: Callable[[Sequence[Any], list[torch.Tensor]], None]
 
 @contextlib.contextmanager
 def record_operators() -> Iterator[list[list[torch.Tensor]]]:
-    """Collect the results of every `hsm::` operator that PyTorch calls inside the block, in call order."""
+    """Collect the results of every operator that PyTorch calls inside the block, in call order."""
     calls: list[list[torch.Tensor]] = []
     with watch_operators(lambda arguments, results: calls.append(results)):
         yield calls

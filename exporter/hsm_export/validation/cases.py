@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+
+from hsm_operators import Operator, expression
 
 from ..errors import BadInputError, UsageError
 from ..files import require_file
@@ -28,7 +33,6 @@ _WIDE_TOKENS = 8192
 _WIDE_LENGTH = 128
 _WIDE_WEIGHTS = 1_000_000_000  # bytes of weights times rows
 _LEAST_WIDE_BATCH = 16
-_CHUNK = 128  # the causal TaylorShift body works in chunks of this many tokens
 # Large enough to overflow a careless square or exponential, small enough for a projection of a few hundred terms.
 _HUGE = {"fp16": 1e3, "fp32": 1e15, "bf16": 1e15}
 _TINY = {"fp16": 1e-6, "fp32": 1e-36, "bf16": 1e-36}
@@ -38,6 +42,9 @@ _ADVERSARIAL = {
     "huge": ("huge values", "last token repeated"),
     "tiny": ("tiny values", "random token repeated"),
 }
+
+# The length of a sequence in front of which a model puts tokens, such as that of a class.
+_LONGER = re.compile(r"\w+ \+ (\d+)")
 
 Shape = tuple[int, int]
 
@@ -65,9 +72,9 @@ class Case:
 def default_cases(file: ModelFile) -> tuple[list[Case], list[str]]:
     """Return the cases that any file is validated with, and notes on what was left out.
 
-    Lengths: 1; below, at and above the model's shifts; around TaylorShift's crossover N0 = d² + d + 1 and around the
-    chunk length of its causal form; several batch sizes, a wide one unless the model gives many numbers for a row;
-    unequal lengths where the model takes lengths.
+    Lengths: 1, a usual one, and those at which the model's operators take another path, such as the shifts of a token
+    shift; several batch sizes, a wide one unless the model gives many numbers for a row; unequal lengths where the
+    model takes lengths.
     """
     lengths, notes = _awkward_lengths(file)
     shapes = [(1 + index % 3, length) for index, length in enumerate(lengths)]
@@ -121,11 +128,7 @@ def _awkward_lengths(file: ModelFile) -> tuple[list[int], list[str]]:
     longest = _longest(file)
     if not _has_length(file):
         return [1], ["the model's inputs have a fixed length: only the batch size varies"]
-    wanted = {1, _TYPICAL_LENGTH} | _lengths_around_shifts(file)
-    if file.attribute("normalize", "CausalTaylorShift"):
-        wanted |= {_CHUNK, _CHUNK + 1}
-    for crossover in _crossovers(file):
-        wanted |= {crossover - 1, crossover, crossover + 1}
+    wanted = {1, _TYPICAL_LENGTH} | telling_lengths(file)
     bound = min(limit, longest) if longest else limit
     left_out = sorted(length for length in wanted if length > bound)
     notes = []
@@ -151,28 +154,34 @@ def _has_length(file: ModelFile) -> bool:
     return any(isinstance(dim, str) for spec in file.inputs for dim in spec.shape[1:])
 
 
-def _lengths_around_shifts(file: ModelFile) -> set[int]:
-    shifts = [shift for value in file.attribute("shifts", "TokenShift", "ShiftMix") for shift in value]
-    if not shifts:
-        return set()
-    return {max(1, min(shifts) - 1), max(shifts), max(shifts) + 1}
+def telling_lengths(file: ModelFile) -> set[int]:
+    """Return the lengths of the model's inputs at which its operators take another path, as their specifications say.
 
-
-def _crossovers(file: ModelFile) -> set[int]:
-    """Return the input lengths at which TaylorShift's two forms cost the same."""
-    prepended = int(file.config.get("pooling") == "cls" and file.task == "sequence_classifier")
-    return {width * width + width + 1 - prepended for width in _taylor_head_widths(file)}
-
-
-def _taylor_head_widths(file: ModelFile) -> set[int]:
-    widths = set()
+    Of the lengths that one expression gives in several nodes, only the smallest and the largest count.
+    """
     shapes = {value.name: value.type.tensor_type.shape.dim for value in file.model.graph.value_info}
-    for node in file.model.graph.node:
-        if node.domain == "hsm" and node.op_type in ("TaylorShift", "TaylorShiftMasked"):
-            dims = shapes.get(node.input[0])
-            if dims and dims[-1].HasField("dim_value"):
-                widths.add(int(dims[-1].dim_value))
-    return widths
+    shapes |= {value.name: value.type.tensor_type.shape.dim for value in file.model.graph.input}
+    found: dict[tuple[str, str], set[int]] = {}
+    for node, operator in file.operators:
+        values, added = _known_values(node, operator, shapes)
+        for text in operator.lengths:
+            with contextlib.suppress(KeyError, ZeroDivisionError):  # a size that is dynamic, or malformed
+                length = expression.evaluate(text, values) - added
+                found.setdefault((operator.qualified_name, text), set()).add(length)
+    return {length for lengths in found.values() for length in (min(lengths), max(lengths)) if length >= 1}
+
+
+def _known_values(node: onnx.NodeProto, operator: Operator, shapes: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """Return a node's attributes and fixed sizes, and how many tokens its sequences have more than the model's."""
+    values: dict[str, Any] = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    added = 0
+    for port, name in zip(operator.inputs, node.input, strict=False):
+        for size, dim in zip(port.shape, shapes.get(name, ()), strict=False):
+            if dim.HasField("dim_value"):
+                values[size] = int(dim.dim_value)
+            elif longer := _LONGER.fullmatch(dim.dim_param):
+                added = int(longer[1])
+    return values, added
 
 
 def _longest(file: ModelFile) -> int:

@@ -48,10 +48,10 @@ class FlipCounter:
             chosen = node.selection(np.asarray(runtime[node.logits]))
             expected = node.selection(reference)
             flips = (chosen != expected).any(-1)
-            earlier = np.broadcast_to(flipped_rows.reshape(-1, 1, 1), flips.shape)
+            earlier = np.broadcast_to(flipped_rows.reshape(-1, *(1,) * (flips.ndim - 1)), flips.shape)
             margins = _margins(reference, expected, chosen)
             self._classify(node, flips, earlier, margins)
-            flipped_rows = flipped_rows | flips.any((1, 2))
+            flipped_rows = flipped_rows | flips.any(tuple(range(1, flips.ndim)))
         return ~flipped_rows
 
     def _classify(self, node: RoutedNode, flips: NDArray[np.bool_], earlier: NDArray[np.bool_], margins: Array) -> None:
@@ -74,7 +74,8 @@ class FlipCounter:
             ordered = np.sort(np.asarray(arbiter[node.logits], np.float64), axis=-1)[..., ::-1]
             if node.k < ordered.shape[-1]:
                 margins = ordered[..., node.k - 1] - ordered[..., node.k]
-                doubtful = doubtful | (margins <= 2 * self._router_error[node.name]).any(2)
+                close = margins <= 2 * self._router_error[node.name]
+                doubtful = doubtful | close.any(tuple(range(2, close.ndim)))
         return doubtful
 
     def result(self) -> Flips:
@@ -90,7 +91,7 @@ class FlipCounter:
 
 
 def _margins(reference: Array, expected: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> Array:
-    """Return by how much (B,T,H) the arbiter preferred the best expert that was dropped to the worst one gained."""
+    """Return by how much the arbiter preferred the best expert that was dropped to the worst one gained."""
     dropped = np.where(expected & ~chosen, reference, -np.inf).max(-1)
     gained = np.where(chosen & ~expected, reference, np.inf).min(-1)
     with np.errstate(invalid="ignore"):

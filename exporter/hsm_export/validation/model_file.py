@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,7 +12,10 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
+from hsm_operators import Operator
+
 from ..errors import BadInputError
+from ..file_operators import FileOperators
 from ..files import require_file
 from .inputs import InputSpec, input_specs
 
@@ -48,15 +52,10 @@ class ModelFile:
         """Return the size of the weights in bytes."""
         return sum(_tensor_bytes(tensor) for tensor in self.model.graph.initializer)
 
-    def attribute(self, name: str, *operators: str) -> list[Any]:
-        """Return the values of an attribute over the graph's nodes of domain `hsm` with these operators."""
-        return [
-            onnx.helper.get_attribute_value(attribute)
-            for node in self.model.graph.node
-            if node.domain == "hsm" and node.op_type in operators
-            for attribute in node.attribute
-            if attribute.name == name
-        ]
+    @functools.cached_property
+    def operators(self) -> list[tuple[onnx.NodeProto, Operator]]:
+        """The graph's nodes that are mixer operators, with their specifications, in order."""
+        return FileOperators(self.model).nodes(self.model.graph)
 
 
 def open_model(path: str | Path) -> ModelFile:
@@ -64,7 +63,7 @@ def open_model(path: str | Path) -> ModelFile:
 
     Raises:
         BadInputError: it is missing, damaged, truncated, or not ONNX; its metadata is malformed; its external data
-            is missing; or a node of domain `hsm` has no function body.
+            is missing; or the node of a mixer operator has no function body.
     """
     path = require_file(path, "the model")
     try:
@@ -116,9 +115,9 @@ def _check_external_data(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _check_bodies(model: onnx.ModelProto, path: Path) -> None:
-    bodies = {function.name for function in model.functions if function.domain == "hsm"}
-    for node in model.graph.node:
-        if node.domain == "hsm" and node.op_type not in bodies:
+    bodies = {(function.domain, function.name) for function in model.functions}
+    for node, _ in FileOperators(model).nodes(model.graph):
+        if (node.domain, node.op_type) not in bodies:
             raise BadInputError(
                 f"{path}: node {node.name} ({node.op_type}) has no function body in the file",
                 "export it again with hsm-export; tools that rewrite the graph may drop the bodies",

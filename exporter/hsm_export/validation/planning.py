@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import MissingDependencyError, UsageError
+from ..runtimes.evaluations import have_evaluations
 from ..runtimes.runtime import RunContext, Runtime
 from .model_file import ModelFile
 from .results import RuntimeReport
@@ -71,6 +72,6 @@ def make_plan(names: tuple[str, ...] | None, file: ModelFile, source: Source | N
 def baseline_contexts(baseline: Runtime, context: RunContext, file: ModelFile) -> list[RunContext]:
     """Return the ways in which the baseline evaluates a file: all are right, and each rounds differently."""
     orders = _ORDERS if file.weight_bytes() <= _REFERENCE_LIMIT else 1
-    two_forms = baseline.needs_source and file.attribute("output_norm", "TaylorShift", "TaylorShiftMasked")
-    forms = (None, "efficient") if two_forms else (None,)
-    return [replace(context, summation=order, taylor_form=form) for form in forms for order in range(orders)]
+    several = baseline.needs_source and have_evaluations((node.domain, node.op_type) for node in file.model.graph.node)
+    ways = (False, True) if several else (False,)
+    return [replace(context, summation=order, as_body=way) for way in ways for order in range(orders)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runtimes.routing import RoutedNode, free_mask
+from ..runtimes.routing import RoutedNode
 from ..runtimes.runtime import RunContext, Runtime
 from .cases import Case
 
@@ -33,7 +33,7 @@ def iterations(cases: Sequence[Case], routed: Sequence[RoutedNode]) -> list[Iter
 
 def free_feed(case: Case, routed: Sequence[RoutedNode]) -> dict[str, NDArray[Any]]:
     """Return the inputs of a run in which the runtime chooses the experts."""
-    return {**case.feed, **{node.mask: free_mask() for node in routed}}
+    return {**case.feed, **{node.mask: node.free_mask() for node in routed}}
 
 
 def forced_feed(

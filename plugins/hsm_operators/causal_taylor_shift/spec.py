@@ -145,6 +145,7 @@ CAUSAL_TAYLOR_SHIFT = Operator(
     states=(State("state", "state_out"), State("norm", "norm_out")),
     cost=Cost(f"B*H*({EFFICIENT_FLOPS} + 8*T*d)", "H·(4F(d+1) + d(d+1)) + 8Hd, F = 1+d+d(d+1)/2"),
     details={"heads": "H", "head_dim": "d", "normalize": "normalize"},
+    lengths=("128", "129"),  # one chunk of the body, and one token more
 )
 
 OPERATORS = (CAUSAL_TAYLOR_SHIFT,)

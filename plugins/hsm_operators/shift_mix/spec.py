@@ -128,6 +128,8 @@ _GROUPS = Rule("D % len(shifts) == 0", "width D = {D} does not split into {len(s
 _REACH = Rule("R >= max(shifts)", "the ring holds R = {R} rows, fewer than the largest shift {max(shifts)}")
 _RING_STATE = State("ring", "ring_out", rollback="slots")
 _DETAILS = {"shifts": "shifts", "width": "D"}
+# Below the smallest shift nothing is mixed; from the largest on everything is.
+_LENGTHS = ("max(1, min(shifts) - 1)", "max(shifts)", "max(shifts) + 1")
 # Kernels update the ring in place: each new token reads and writes one row per channel.
 _RING_BYTES = "4*B*T*D*T_bytes + 16*B"
 
@@ -141,6 +143,7 @@ TOKEN_SHIFT = Operator(
     rules=(_GROUPS,),
     cost=Cost("0", "0"),
     details=_DETAILS,
+    lengths=_LENGTHS,
     kernel="shift_mix",
 )
 
@@ -180,6 +183,7 @@ SHIFT_MIX = Operator(
     rules=(_GROUPS,),
     cost=Cost("3*B*T*D", "3D"),
     details=_DETAILS,
+    lengths=_LENGTHS,
 )
 
 SHIFT_MIX_CACHED = Operator(

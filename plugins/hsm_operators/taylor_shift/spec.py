@@ -156,6 +156,9 @@ _COST = Cost(
     "H·min(4Td + 4T, 4F(d+1) + d(d+1)) + 8Hd, F = 1+d+d(d+1)/2",
 )
 _DETAILS = {"heads": "H", "head_dim": "d", "normalize": "normalize", "output_norm": "output_norm"}
+# Around the crossover N0 = d² + d + 1, from which on the efficient form is the cheaper one.
+_LENGTHS_AROUND_CROSSOVER = ("d*d + d", "d*d + d + 1", "d*d + d + 2")
+_FORMS = {"form": ("efficient", "direct")}
 
 TAYLOR_SHIFT = Operator(
     name="TaylorShift",
@@ -166,6 +169,8 @@ TAYLOR_SHIFT = Operator(
     body=NORMALISED + PACKING + _ALL_KEYS + _EFFICIENT + _OUTPUT,
     cost=_COST,
     details=_DETAILS,
+    lengths=_LENGTHS_AROUND_CROSSOVER,
+    evaluations=_FORMS,
 )
 
 TAYLOR_SHIFT_MASKED = Operator(
@@ -177,6 +182,8 @@ TAYLOR_SHIFT_MASKED = Operator(
     body=NORMALISED + PACKING + VALID_KEYS + _VALID_COUNT + _EFFICIENT + _OUTPUT,
     cost=_COST,
     details=_DETAILS,
+    lengths=_LENGTHS_AROUND_CROSSOVER,
+    evaluations=_FORMS,
     kernel="taylor_shift",
 )
 

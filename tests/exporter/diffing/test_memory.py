@@ -54,7 +54,7 @@ import sys
 import numpy as np
 from hsm_export.diffing.layers.tapping import run_once
 from hsm_export.runtimes import get
-from hsm_export.runtimes.routing import free_mask, instrument
+from hsm_export.runtimes.routing import instrument
 from hsm_export.runtimes.runtime import RunContext
 from hsm_export.validation.model_file import open_model
 from hsm_export.validation.sources import open_source
@@ -64,7 +64,7 @@ file = open_model("large.onnx")
 model, routed = instrument(file.model)
 context = RunContext(model, file.path.parent, file.precision, open_source("large.safetensors").load, routed)
 feed = {"tokens": np.random.default_rng(0).integers(0, 8000, (1, length))}
-run_once(get(name), context, feed | {node.mask: free_mask() for node in routed})
+run_once(get(name), context, feed | {node.mask: node.free_mask() for node in routed})
 print(peak())
 """
 )

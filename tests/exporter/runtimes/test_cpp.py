@@ -23,7 +23,7 @@ import hsm_export
 from hsm_export.errors import BadInputError, HsmExportError, MissingDependencyError
 from hsm_export.runtimes import get
 from hsm_export.runtimes.cpp import CppRunner
-from hsm_export.runtimes.routing import free_mask, instrument
+from hsm_export.runtimes.routing import instrument
 from hsm_export.runtimes.runtime import RunContext
 from hsm_export.runtimes.tracing import trace
 from hsm_operators import OPERATORS
@@ -97,7 +97,7 @@ def test_instrumented_experts_and_traced_operators(tmp_path: Path) -> None:
     instrumented, routed = instrument(model)
     traced, nodes = trace(instrumented)
     arrays = feed(case_of("ExpertMatMul").inputs(np.random.default_rng(1)))
-    arrays |= {node.mask: free_mask() for node in routed}
+    arrays |= {node.mask: node.free_mask() for node in routed}
     outputs = same(RunContext(traced, tmp_path, "fp32", routed=routed, traced=nodes), arrays)
     assert outputs[routed[0].logits].ndim == 4
     assert nodes[0].outputs[0] in outputs

@@ -19,7 +19,7 @@ from hsm_export.errors import BadInputError, MissingDependencyError
 from hsm_export.runtimes import engine as engine_module
 from hsm_export.runtimes import get, gpu
 from hsm_export.runtimes.engine import EngineRunner, name_dimensions
-from hsm_export.runtimes.routing import free_mask, instrument
+from hsm_export.runtimes.routing import instrument
 from hsm_export.runtimes.runtime import RunContext
 from hsm_export.runtimes.session import cpu_session
 
@@ -118,7 +118,7 @@ def test_experts_can_be_free_and_prescribed(switch_head: Path) -> None:
     full = np.zeros((2, 5, heads, experts), bool)
     full[..., :2] = True
     with EngineRunner(made, "tensorrt", workshop.compile, workshop.load) as runner:
-        for mask in (full, free_mask()):
+        for mask in (full, made.routed[0].free_mask()):
             runner.infer({"tokens": tokens, **{node.mask: mask for node in made.routed}})
         assert len(workshop.profiles) == 1  # prescribed first, as in validation
         assert workshop.profiles[0][0][f"{made.routed[0].mask}.3"] == Range(1, experts, experts)

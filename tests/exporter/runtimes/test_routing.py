@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hsm_export.runtimes import get
-from hsm_export.runtimes.routing import RoutedNode, free_mask, instrument
+from hsm_export.runtimes.routing import RoutedNode, instrument
 from hsm_export.runtimes.runtime import RunContext
 from hsm_operators import functions_for, make_node
 
@@ -54,7 +54,7 @@ def test_logits_come_out_and_a_mask_decides(name: str) -> None:
     node = routed[0]
     other = node.selection(-logits)  # the two least likely experts
     with get(name).runner(RunContext(model, Path(), "fp32", routed=routed)) as runner:
-        for given, chosen in [(free_mask(), node.selection(logits)), (other, other)]:
+        for given, chosen in [(node.free_mask(), node.selection(logits)), (other, other)]:
             outputs = runner.infer({"x": x, "logits": logits, node.mask: given})
             np.testing.assert_array_equal(outputs[node.logits], logits)
             np.testing.assert_allclose(outputs["y"], expected(x, logits, weight, chosen), rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The PyTorch source as a way to run nodes: its modules and `hsm` operators in place of what was made from them."""
+"""The PyTorch source as a way to run nodes: its modules and mixer operators in place of what was made from them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from hsm_operators.registry import find_torch
 
 from ...errors import HsmExportError, UsageError
 from ...runtimes.runtime import RunContext
@@ -197,13 +199,13 @@ class _SourceNode:
 
 
 def _operator_calls(on_call: Callable[[Any, Any, Any, Any], None]) -> Any:
-    """Report every call of an `hsm::` operator inside the block: the operator, its arguments and its result."""
+    """Report every call of an operator inside the block: the operator, its arguments and its result."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
-            if func.namespace == "hsm":
+            if find_torch(func) is not None:
                 on_call(func, args, kwargs or {}, result)
             return result
 

@@ -1,4 +1,4 @@
-"""Whole graphs in which a runtime with kernels runs some `hsm` nodes from their bodies: its kernels are left out there.
+"""Whole graphs in which a runtime with kernels runs some operators from their bodies: its kernels are left out there.
 
 What a bisection finds node by node is checked here, where the runtime sees, and optimises, the whole graph.
 """
@@ -13,15 +13,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from hsm_operators import DOMAIN
-
 from ...runtimes import get, names
 from ...runtimes.runtime import RunContext
 from ...validation.running import quiet
 
 Array = NDArray[Any]
-# Its functions are those of `hsm`; no library has kernels for it.
-_BODIES = "hsm_export.bodies"
+# A domain of this prefix has the functions of the domain that follows; no library has kernels for it.
+_BODIES = "hsm_export.bodies."
 _WITH_KERNELS = ("ort-fused", "cuda-emulated", "ort-cuda")
 
 
@@ -52,7 +50,8 @@ class WholeGraph:
         if not self._swaps_bodies:
             return None
         model = self._context.model
-        others = {node.name for node in model.graph.node if node.domain == DOMAIN} - set(kernels)
+        functions = {(function.domain, function.name) for function in model.functions}
+        others = {node.name for node in model.graph.node if (node.domain, node.op_type) in functions} - set(kernels)
         return (
             self._error(self._bad, from_bodies(model, others), reference),
             self._error(self._bad, from_bodies(model, kernels), reference),
@@ -69,19 +68,20 @@ class WholeGraph:
 
 
 def from_bodies(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:
-    """Return a model in which the `hsm` nodes of these names are run from their bodies by every runtime."""
+    """Return a model in which the operators of these names are run from their bodies by every runtime."""
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
+    bodies = {(function.domain, function.name): function for function in model.functions}
     used = set()
     for node in changed.graph.node:
-        if node.domain == DOMAIN and node.name in nodes:
-            node.domain = _BODIES
-            used.add(node.op_type)
-    for function in model.functions:
-        if function.domain == DOMAIN and function.name in used:
-            copy = changed.functions.add()
-            copy.CopyFrom(function)
-            copy.domain = _BODIES
-    if used:
-        changed.opset_import.append(onnx.helper.make_opsetid(_BODIES, 1))
+        key = node.domain, node.op_type
+        if node.name in nodes and key in bodies:
+            node.domain = _BODIES + node.domain
+            used.add(key)
+    for key in sorted(used):
+        copy = changed.functions.add()
+        copy.CopyFrom(bodies[key])
+        copy.domain = _BODIES + copy.domain
+    for domain in sorted({domain for domain, _ in used}):
+        changed.opset_import.append(onnx.helper.make_opsetid(_BODIES + domain, 1))
     return changed

@@ -109,12 +109,11 @@ class _Side:
     def run(self, runtime: str | Runtime, feeds: Sequence[Mapping[str, Array]], choices: Any = None) -> Outputs:
         """Run all feeds; `choices` (a sequence of masks per feed) prescribes the experts."""
         from ...runtimes import get
-        from ...runtimes.routing import free_mask
         from ...validation.running import run
 
         masked = []
         for index, feed in enumerate(feeds):
-            masks = choices[index] if choices is not None else [free_mask()] * len(self.routed)
+            masks = choices[index] if choices is not None else [node.free_mask() for node in self.routed]
             masked.append({**feed, **{node.mask: mask for node, mask in zip(self.routed, masks, strict=True)}})
         results = run(get(runtime) if isinstance(runtime, str) else runtime, self.context, masked)
         return [dict(item.items()) for item in results[0][1]]

@@ -11,7 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-un
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from ...errors import BadInputError
-from ...runtimes.routing import EXPERT_OPERATORS
+from ...file_operators import FileOperators
 from ...validation.model_file import ModelFile, open_model
 from .matching import Graph, Matching, attribute_key, canonical, match, moved
 from .results import FunctionChange, NodeChange, PropertyChange, StructureDiff
@@ -19,7 +19,6 @@ from .weight_changes import weight_changes
 from .weight_streams import Weight, element_type_name
 
 _LONGEST_TEXT = 60
-_EXPERT_WEIGHTS = 2  # input of an expert operator that holds the weights (H,E,...)
 
 
 def diff_structure(old: str | Path, new: str | Path, *, progress: Callable[[str], None] | None = None) -> StructureDiff:
@@ -55,7 +54,7 @@ def _compared(old: ModelFile, new: ModelFile, report: Callable[[str], None], sta
     nodes = tuple(node_changes(*graphs, matching))
     report("comparing weights")
     same = {name: other for name, other in matching.tensors.items() if name in graphs[0].weights}
-    weights, equal = weight_changes(_weights(old), _weights(new), same, _expert_weights(graphs[1]))
+    weights, equal = weight_changes(_weights(old), _weights(new), same, _expert_weights(new.model))
     report("comparing functions and metadata")
     return StructureDiff(
         old=str(old.path),
@@ -164,11 +163,13 @@ def _weights(file: ModelFile) -> dict[str, Weight]:
     return {tensor.name: Weight(tensor, file.path.parent) for tensor in file.model.graph.initializer}
 
 
-def _expert_weights(graph: Graph) -> set[str]:
+def _expert_weights(model: onnx.ModelProto) -> set[str]:
+    """Return the weights (H,E,...) of operators that choose among experts."""
     return {
-        node.input[_EXPERT_WEIGHTS]
-        for node in graph.nodes
-        if node.op_type in EXPERT_OPERATORS and len(node.input) > _EXPERT_WEIGHTS
+        name
+        for node, operator in FileOperators(model).nodes(model.graph)
+        for port, name in zip(operator.inputs, node.input, strict=False)
+        if operator.routing is not None and port.name == operator.constant
     }
 
 

@@ -133,7 +133,7 @@ def _chosen(file: ModelFile, call: Call, shapes: Sequence[tuple[int, int]] | Non
         from .decoding import decoding_cases
 
         return Feeds(tuple(map(Feed, decoding_cases(file, call, shapes))))
-    if not file.metadata and not any(node.domain == "hsm" for node in file.model.graph.node):
+    if not file.metadata and not file.operators:
         cases, notes = plain_cases(file, call, shapes)
         return Feeds(tuple(map(Feed, cases)), tuple(notes))
     cases, notes = (shaped_cases(file, shapes), []) if shapes else default_cases(file)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hsm_operators import find
+
 from ...runtimes.runtime import RunContext
 from ...runtimes.torch_module import TorchModuleRunner, to_array
 from ...runtimes.tracing import watch_operators
@@ -30,7 +32,7 @@ class Unit:
         indices: positions of the nodes.
         reads: the tensors that come from outside and depend on the graph's inputs.
         writes: the tensors that leave, in the order of the operator's results; one of a module.
-        single: whether it is one operator of domain `hsm`.
+        single: whether it is one mixer operator.
     """
 
     name: str
@@ -57,7 +59,7 @@ class Unit:
 def align(graph: LayerGraph, module: torch.nn.Module) -> tuple[Unit, ...]:
     """Return the operators and modules of a source that can be found in the graph, in graph order, inner ones first.
 
-    The exporter names nodes after the modules that they come from, and the n-th `hsm` node is the n-th call.
+    The exporter names nodes after the modules that they come from, and the n-th operator's node is the n-th call.
     """
     nodes = graph.model.graph.node
     names = [node_name(node, index) for index, node in enumerate(nodes)]
@@ -68,7 +70,7 @@ def align(graph: LayerGraph, module: torch.nn.Module) -> tuple[Unit, ...]:
             members.setdefault(".".join(parts[:length]), []).append(index)
     units = []
     for index, node in enumerate(nodes):
-        if node.domain == "hsm":
+        if find(node.domain, node.op_type) is not None:
             reads, _ = graph.borders([index])
             units.append(Unit(names[index], node.op_type, (index,), reads, tuple(node.output), True))
     for path, part in module.named_modules():

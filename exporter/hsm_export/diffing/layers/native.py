@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-import hsm_models.ops  # noqa: F401  (registers the operators)
-from hsm_operators import OPERATORS
+from hsm_operators import Operator, find, part_of
+from hsm_operators.registry import register_torch_operators
+from hsm_operators.translation import overload_of
 
 from ...runtimes.torch_module import to_array
 
@@ -22,6 +24,8 @@ Array = NDArray[Any]
 Tensors = list["torch.Tensor"]
 Attributes = dict[str, Any]
 Way = Callable[[list["torch.Tensor"], dict[str, Any]], "torch.Tensor"]
+
+register_torch_operators()
 
 _TYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
@@ -49,8 +53,9 @@ def native_results(node: onnx.NodeProto, inputs: Sequence[Array | None], types: 
     tensors = [None if array is None else _tensor(array, kind) for array, kind in zip(inputs, types, strict=True)]
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
     with torch.inference_mode():
-        if node.domain == "hsm" and node.op_type in OPERATORS:
-            return _mixer(node.op_type, [item for item in tensors if item is not None], attributes)
+        operator = find(node.domain, node.op_type)
+        if operator is not None:
+            return _mixer(operator, [item for item in tensors if item is not None], attributes)
         way = _STANDARD.get(node.op_type) if node.domain == "" else None
         if way is None or tensors[0] is None or not tensors[0].is_floating_point():
             return []
@@ -59,42 +64,27 @@ def native_results(node: onnx.NodeProto, inputs: Sequence[Array | None], types: 
         return [[to_array(result)] for result in several(given, attributes, way)]
 
 
-def _mixer(operator: str, tensors: Tensors, attributes: Attributes) -> list[list[Array]]:
-    """Call an operator of hsm_models, TaylorShift in both of its forms."""
-    overload = getattr(torch.ops.hsm, OPERATORS[operator].torch_name).default
+def _mixer(operator: Operator, tensors: Tensors, attributes: Attributes) -> list[list[Array]]:
+    """Call an operator in each of its evaluations, then those that its family offers besides."""
+    overload = overload_of(operator)
+    if overload is None:
+        return []
     names = [argument.name for argument in overload._schema.arguments]
-    given: dict[str, Any] = dict(zip([value.name for value in OPERATORS[operator].inputs], tensors, strict=True))
-    for attribute in OPERATORS[operator].attributes:
-        given[attribute.name] = attributes[attribute.name]
-    forms = ("direct", "efficient") if "form" in names else (None,)
+    given: dict[str, Any] = dict(zip([port.name for port in operator.inputs], tensors, strict=True))
+    given |= {attribute.name: attributes[attribute.name] for attribute in operator.attributes}
     results = []
-    for form in forms:
-        arguments = [form if name == "form" else given[name] for name in names]
-        result = overload(*arguments)
-        results.append([to_array(item) for item in (result if isinstance(result, (tuple, list)) else (result,))])
-    if operator.startswith("Expert"):
-        results.append([to_array(_experts_one_by_one(operator, torch.from_numpy(results[0][0]), tensors, attributes))])
-    return results
+    for chosen in itertools.product(*operator.evaluations.values()):
+        known = given | dict(zip(operator.evaluations, chosen, strict=True))
+        results.append(_listed(overload(**{name: known[name] for name in names if name in known})))
+    further = part_of(operator, "native")
+    if further is not None:
+        plain = [torch.from_numpy(to_array(item)) for item in results[0]]
+        results += further.evaluations(operator, plain, tensors, attributes)
+    return [[to_array(item) for item in result] for result in results]
 
 
-def _experts_one_by_one(operator: str, plain: torch.Tensor, tensors: Tensors, attributes: Attributes) -> torch.Tensor:
-    """Return an expert operator's result with the terms of some tokens' products added one after the other."""
-    x, logits, weight = tensors
-    heads, experts = logits.shape[2:]
-    tokens = max(1, min(x.shape[1], _SEQUENTIAL // max(1, heads * experts * weight.shape[-1])))
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    part, scores = x[:1, :tokens].to(wide), logits[:1, :tokens]
-    per_head = part if operator == "ExpertMatMulSum" else part[:, :, None].expand(-1, -1, heads, -1)
-    left, right = per_head.numpy(), weight.to(wide).numpy()
-    total = np.zeros((1, tokens, heads, experts, weight.shape[-1]), left.dtype)
-    for term in range(weight.shape[2]):
-        total += left[:, :, :, None, term, None] * right[:, :, term]
-    chosen = torch.argsort(-scores, dim=-1, stable=True)[..., : attributes["k"]]
-    gates = torch.zeros_like(scores).scatter(-1, chosen, torch.sigmoid(scores.gather(-1, chosen))).to(wide)
-    mixed = (gates[..., None] * torch.from_numpy(total)).sum(-2)
-    result = plain.clone()
-    result[:1, :tokens] = (mixed.sum(2) if operator == "ExpertMatMulSum" else mixed).to(x.dtype).to(plain.dtype)
-    return result
+def _listed(result: Any) -> list[torch.Tensor]:
+    return list(result) if isinstance(result, (tuple, list)) else [result]
 
 
 def _once(tensors: Tensors, attributes: Attributes, way: Way) -> list[torch.Tensor]:

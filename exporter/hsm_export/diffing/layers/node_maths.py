@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ...file_operators import FileOperators
 from ...runtimes import get
+from ...runtimes.routing import logits_index
 from ...runtimes.runtime import RunContext
 from ...validation.measures import EPSILON, FACTOR, FLOOR
 from ...validation.running import quiet
@@ -23,8 +25,6 @@ Native = tuple[Mapping[str, Array], Mapping[str, Array]]
 
 _ROUNDINGS = 3  # random roundings of the inputs that the condition is estimated from
 _ORDERS = 3  # orders of summation of onnx's evaluator
-# Logits that experts are chosen from: rounding them may change the choice, which is no matter of precision.
-_ROUTING_INPUT = 1
 # onnx's evaluator is written in Python; beyond so many numbers it takes minutes.
 _EVALUATOR_ELEMENTS = 1 << 21
 
@@ -44,6 +44,7 @@ class NodeMaths:
         self._graph = graph
         self._layer = layer
         self._node: onnx.NodeProto = graph.model.graph.node[layer.index]
+        self._operator = FileOperators(graph.model).find(self._node)
         model = graph.extract([layer.index], layer.outputs)
         self._context = replace(context, model=model, source=None, routed=(), traced=(), summation=0)
         self._runner: Any = get("onnx64").runner(self._context)
@@ -99,20 +100,23 @@ class NodeMaths:
         return moved
 
     def _is_routing(self, name: str) -> bool:
-        expert = self._layer.domain == "hsm" and self._layer.operator.startswith("Expert")
-        return expert and name == self._node.input[_ROUTING_INPUT]
+        """Say whether a choice is made by an input: rounding may change that, which is no matter of precision."""
+        operator = self._operator
+        return (
+            operator is not None and operator.routing is not None and name == self._node.input[logits_index(operator)]
+        )
 
     def _natives(self, inputs: Mapping[str, Array], exact: Mapping[str, Array]) -> tuple[str, list[Native]]:
         """Return who can run the node in its own precision, and its results in each way to round.
 
-        PyTorch's operators of domain `hsm` are held to themselves in float64, not to the function body: where a body is
-        wrong, the difference is a fault and no rounding.
+        PyTorch's mixer operators are held to themselves in float64, not to the function body: where a body is wrong,
+        the difference is a fault and no rounding.
         """
         by, results = "", self._torch(inputs, exact)
         if results:
             by = "torch"
         work = sum(np.size(array) for array in inputs.values())
-        if (not results or self._layer.domain == "hsm") and work <= _EVALUATOR_ELEMENTS:
+        if (not results or self._operator is not None) and work <= _EVALUATOR_ELEMENTS:
             found = self._evaluator(inputs)
             results += [(own, exact) for own in found]
             by = by or ("onnx-reference" if found else "")
@@ -130,7 +134,7 @@ class NodeMaths:
         doubles = [onnx.TensorProto.DOUBLE if kind in FLOATS else kind for kind in types]
         try:
             ways = native_results(node, arrays, types)
-            precise = native_results(node, arrays, doubles)[0] if node.domain == "hsm" else None
+            precise = native_results(node, arrays, doubles)[0] if self._operator is not None else None
         except (RuntimeError, KeyError, ValueError, TypeError, IndexError):
             return []  # not an operator, type or shape that PyTorch takes as ONNX means it
         outputs = [name for name in node.output if name]

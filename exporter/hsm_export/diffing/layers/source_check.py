@@ -155,7 +155,7 @@ def innermost(layers: Iterable[LayerDiff], units: Iterable[Unit]) -> list[LayerD
     """Return the measurements at fault that are not explained by one inside them."""
     found = [item for item in layers if not item.passed]
     indices = {(unit.name, unit.single): set(unit.indices) for unit in units}
-    inside = [indices[item.node, item.domain == "hsm"] for item in found]
+    inside = [indices[item.node, bool(item.domain)] for item in found]
     return [item for item, own in zip(found, inside, strict=True) if not any(other < own for other in inside)]
 
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...exporting.assembling import carried, expert_nodes, feed_of, float_graph
+from ...exporting.assembling import active_counts, carried, feed_of, float_graph
 from ...exporting.comparing import Reference, references
 from ...exporting.precision import classify, convert
+from ...file_operators import FileOperators
 from ...runtimes.bfloat16 import widen_bfloat16
+from ...runtimes.evaluations import have_evaluations
 from ...runtimes.session import cpu_session
 from .search import Deviation
 
@@ -60,10 +62,11 @@ class Trials:
         self._source = source
         self._precision = precision
         self._graph = float_graph(source)
-        active = [node.attributes["k"].as_int() for node in expert_nodes(self._graph.model)]
+        active = active_counts(self._graph.model)
         given, unseen = (replace(source, runs=tuple(map(tuple, runs))) for runs in (runs, fresh))
-        self.references = references(given, precision, active)
-        self.fresh = references(unseen, precision, active)
+        several = have_evaluations((node.domain, node.op_type) for node in self._graph.model.graph)
+        self.references = references(given, precision, active, evaluations=several)
+        self.fresh = references(unseen, precision, active, evaluations=several)
         classifier = classify(self._copy(), precision)
         self.operators = {node.name or "": node.op_type for node in classifier.free}
         self.rule = tuple(
@@ -87,13 +90,13 @@ class Trials:
         from ...inspection.shapes import infer, skeleton
 
         model = ir.to_proto(self._copy())
-        tensors = infer(skeleton(model), self._sizes(model))
+        tensors, operators = infer(skeleton(model), self._sizes(model)), FileOperators(model)
         found = {}
         for node in model.graph.node:
             if node.name not in self.operators:
                 continue
             known = [tensors[name].bytes for name in (*node.input, *node.output) if name in tensors]
-            flops, moved = node_cost(node, tensors) or (0, sum(known))
+            flops, moved = node_cost(node, tensors, operators) or (0, sum(known))
             found[node.name] = NodeCost((moved or sum(known)) // 2, flops)
         return found
 
@@ -110,7 +113,7 @@ class Trials:
         """
         import onnx_ir as ir
 
-        from ...exporting.finishing import add_bodies
+        from ...exporting.bodies import add_bodies
         from ...runtimes.routing import instrument
 
         model = self._copy()

@@ -253,8 +253,8 @@ def test_some_nodes_are_run_from_their_bodies() -> None:
     model.graph.node[0].name, model.graph.node[1].name = "first", "second"
     model.functions.extend(functions_for(model))
     changed = from_bodies(model, {"second"})
-    assert [node.domain for node in changed.graph.node] == ["hsm", "hsm_export.bodies"]
-    assert {function.domain for function in changed.functions} == {"hsm", "hsm_export.bodies"}
+    assert [node.domain for node in changed.graph.node] == ["hsm", "hsm_export.bodies.hsm"]
+    assert {function.domain for function in changed.functions} == {"hsm", "hsm_export.bodies.hsm"}
     onnx.checker.check_model(changed)
 
 

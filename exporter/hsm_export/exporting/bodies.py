@@ -1,0 +1,87 @@
+"""Function bodies of the operators that a graph uses: as their specifications write them, or derived from PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hsm_operators import find
+from hsm_operators.operator import Operator
+
+from .derivation import Call
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def add_bodies(model: ir.Model) -> None:
+    """Append the function body of every operator that the graph uses.
+
+    Where derived bodies of one operator hold different values of its attributes, each is a function of its own name,
+    DecayMix__span3, and its nodes are renamed after it; a body that serves all nodes has the operator's plain name.
+
+    Raises:
+        BadInputError: a body cannot be derived.
+    """
+    import onnx_ir as ir
+
+    model.functions.clear()
+    used: dict[tuple[str, str], tuple[Operator, list[ir.Node]]] = {}
+    for node in model.graph.all_nodes():
+        operator = find(node.domain, node.op_type)
+        if operator is not None:
+            used.setdefault((operator.domain, operator.name), (operator, []))[1].append(node)
+    opset = model.opset_imports[""]
+    functions: list[ir.Function] = []
+    for _, (operator, nodes) in sorted(used.items()):
+        if operator.body:
+            functions.append(ir.serde.deserialize_function(operator.function(opset)))
+        else:
+            functions += _derived(operator, nodes, opset)
+    for function in functions:
+        model.functions[function.identifier()] = function
+    for domain in [domain for domain in model.opset_imports if find_domain(domain)]:
+        del model.opset_imports[domain]
+    for operator, _ in used.values():
+        model.opset_imports[operator.domain] = operator.version
+
+
+def find_domain(domain: str) -> bool:
+    """Say whether operators are registered under a domain."""
+    from hsm_operators import operators
+
+    return any(operator.domain == domain for operator in operators())
+
+
+def _derived(operator: Operator, nodes: Sequence[ir.Node], opset: int) -> list[ir.Function]:
+    """Return the bodies that the nodes of one operator need, and name the nodes after them."""
+    from .assembly import Body, derive, function_of
+
+    bodies: list[Body] = []
+    chosen: list[Body] = []
+    for node in nodes:
+        call = _call(operator, node)
+        body = next((body for body in bodies if body.serves(call)), None)
+        if body is None:
+            body = derive(operator, call)
+            bodies.append(body)
+        chosen.append(body)
+    names = {id(body): operator.name + (body.traced.suffix if len(bodies) > 1 else "") for body in bodies}
+    for node, body in zip(nodes, chosen, strict=True):
+        node.op_type = names[id(body)]
+    return [function_of(body, names[id(body)], opset) for body in bodies]
+
+
+def _call(operator: Operator, node: ir.Node) -> Call:
+    """Return a node's attributes, and the sizes that its inputs have in every run."""
+    attributes = {}
+    for attribute in operator.attributes:
+        value = node.attributes[attribute.name].value
+        attributes[attribute.name] = bool(value) if attribute.is_flag else value
+    sizes: dict[str, int] = {}
+    for port, value in zip(operator.inputs, node.inputs, strict=True):
+        if value is not None and value.shape is not None:
+            for name, size in zip(port.shape, value.shape, strict=True):
+                if isinstance(size, int):
+                    sizes[name] = size
+    return Call(attributes, sizes)

@@ -1,0 +1,340 @@
+"""The body of an operator without one: its PyTorch function, traced with every size that the model leaves open.
+
+Integer attributes stay attributes of the node where the function's code leaves their values open; what it looks at is
+held by the body, which then serves these values only. The same is true of sizes that are fixed in the model.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hsm_operators import OperatorError
+from hsm_operators.expression import value as value_of
+from hsm_operators.operator import BOOL, INT64, VARIANT, Operator, Port
+from hsm_operators.sizes import require_rules
+
+from ..errors import BadInputError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+    from torch.export import ExportedProgram
+
+Attributes = Mapping[str, Any]
+Sizes = Mapping[str, int]
+
+_PRIMES = (3, 7, 5, 11, 13)
+# Sizes on which a traced function is held to the one that it was traced from, besides those of the trace.
+_TRIED = (1, 2, 17)
+_LARGEST_CONSTANT = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one node asks of its operator's body.
+
+    Attributes:
+        attributes: the node's attributes.
+        sizes: the sizes that the model fixes; the others are dynamic.
+    """
+
+    attributes: Attributes
+    sizes: Sizes
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A function as a graph.
+
+    Attributes:
+        model: the float32 graph; its inputs are the function's tensors and then the attributes of `open`.
+        open: the integer attributes that are inputs.
+        held: the attributes whose values the graph holds.
+        fixed: the sizes that the graph holds.
+        sizes: the sizes that it was traced with.
+        program: the traced function, which checks what it is called with.
+    """
+
+    model: ir.Model
+    open: tuple[str, ...]
+    held: Attributes
+    fixed: Sizes
+    sizes: Sizes
+    program: Callable[[Sequence[torch.Tensor], Attributes], Any]
+
+    def serves(self, call: Call) -> bool:
+        """Say whether the graph holds for a call's attributes and sizes, as far as these are known beforehand."""
+        held = all(call.attributes[name] == value for name, value in self.held.items())
+        return held and all(call.sizes.get(name) == size for name, size in self.fixed.items())
+
+    @property
+    def suffix(self) -> str:
+        """What tells a function that holds these values from others of its operator, such as "__span3"."""
+        parts = [f"{name}{_spelled(value)}" for name, value in {**self.held, **self.fixed}.items()]
+        return VARIANT + "_".join(parts) if parts else ""
+
+
+def _spelled(value: Any) -> str:
+    """Return an attribute's value with letters, digits and _ alone."""
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    text = "_".join(str(int(number)) if isinstance(number, (bool, int)) else repr(number) for number in numbers)
+    return re.sub(r"[^A-Za-z0-9_]", "_", text.replace("-", "m").replace(".", "p"))
+
+
+class Traceable:
+    """A function that is traced for one call, and the examples that it is traced with.
+
+    Args:
+        operator: whose function it is.
+        function: takes `ports` in order and the attributes by name.
+        ports: the function's tensors.
+        call: what a node asks for.
+    """
+
+    def __init__(self, operator: Operator, function: Any, ports: Sequence[Port], call: Call) -> None:
+        self._operator = operator
+        self._function = function
+        self._ports = tuple(ports)
+        self._call = call
+
+    def trace(self) -> Traced:
+        """Return the function as a graph.
+
+        Raises:
+            BadInputError: it cannot be traced, or holds for some sizes only; says which and what to do.
+        """
+        *others, last = self._assignments()
+        for sizes in others:
+            try:
+                return self._trace(sizes)
+            except BadInputError:
+                continue  # the code may need the very sizes that the model has
+        return self._trace(last)
+
+    def _assignments(self) -> list[dict[str, int]]:
+        """Return sizes to trace with: the model's own; before them with 2 in place of 1, which a trace would fix."""
+        names = dict.fromkeys(name for port in self._ports for name in port.shape)
+        every = [*self._operator.sizes]
+        free = [name for name in every if name not in self._call.sizes]
+        for primes in itertools.permutations(_PRIMES, len(free)) if len(free) <= len(_PRIMES) else ():
+            own = {**self._call.sizes, **dict(zip(free, primes, strict=True))}
+            if self._allowed(own):
+                larger = {name: max(2, size) for name, size in own.items()}
+                chosen = [larger, own] if larger != own and self._allowed(larger) else [own]
+                return [{name: sizes[name] for name in names} for sizes in chosen]
+        raise BadInputError(
+            f"{self._operator.qualified_name}: no example sizes fulfil its rules",
+            "its rules may leave no sizes, or need others than small primes; give the model fixed sizes",
+        )
+
+    def _allowed(self, sizes: Mapping[str, int]) -> bool:
+        try:
+            require_rules(self._operator, {**self._call.attributes, **sizes})
+        except (ValueError, KeyError, ZeroDivisionError):
+            return False
+        return True
+
+    def _trace(self, sizes: dict[str, int]) -> Traced:
+        import torch
+
+        from .tracing import quiet, translate
+
+        with torch.no_grad(), quiet():
+            opened, program = self._opened(sizes)
+            self._refuse_weights(program)
+            model = translate(program)
+        held = {name: value for name, value in self._call.attributes.items() if name not in opened}
+        fixed = self._fixed(self._placeholders(program, opened))
+        traced = Traced(model, opened, held, fixed, sizes, _Program(program.module(), opened))
+        self.verify(traced)
+        return traced
+
+    def _opened(self, sizes: dict[str, int]) -> tuple[tuple[str, ...], ExportedProgram]:
+        """Trace with as many open attributes as the code allows; return which, and the trace."""
+        opened = self._numbers()
+        while opened:
+            try:
+                program = self._capture(sizes, opened)
+            except BadInputError:
+                break  # an attribute may be used as only a number can be
+            values = self._placeholders(program, opened)[len(self._ports) :]
+            still = tuple(n for n, v in zip(opened, values, strict=True) if v.node.maybe_as_int() is None)
+            if still == opened:
+                return opened, program
+            opened = still
+        return (), self._capture(sizes, ())
+
+    def _placeholders(self, program: ExportedProgram, opened: Sequence[str]) -> list[Any]:
+        """Return what a trace knows of its inputs, the tensors and then the open attributes."""
+        nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
+        return [node.meta["val"] for node in nodes[len(nodes) - len(self._ports) - len(opened) :]]
+
+    def _numbers(self) -> tuple[str, ...]:
+        """Return the attributes that may stay open: numbers of which a trace does not take 0 and 1 for special."""
+        numbers = [a.name for a in self._operator.attributes if a.type == "int" and not a.is_flag]
+        return tuple(name for name in numbers if self._call.attributes[name] > 1)
+
+    def _capture(self, sizes: dict[str, int], opened: Sequence[str]) -> ExportedProgram:
+        import torch
+        from torch.export import Dim
+
+        held = {name: value for name, value in self._call.attributes.items() if name not in opened}
+        module = _Module(self._function, len(self._ports), opened, held)
+        tensors = self._examples(sizes)
+        shapes = [
+            {
+                axis: Dim.AUTO if name in self._call.sizes else Dim.DYNAMIC
+                for axis, name in enumerate(port.shape)
+                if tensor.shape[axis] > 1
+            }
+            for port, tensor in zip(self._ports, tensors, strict=True)
+        ]
+        arguments = (*tensors, *(self._call.attributes[name] for name in opened))
+        dynamic = ((*shapes, *(Dim.AUTO for _ in opened)),)
+        try:
+            return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
+        except Exception as error:  # whatever the function raises
+            raise self._explain(error) from error
+
+    def _examples(self, sizes: Sizes, seed: int = 0) -> list[torch.Tensor]:
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        found = []
+        for port in self._ports:
+            shape = [sizes[name] for name in port.shape]
+            if port.type == INT64:
+                low, high = self._range(port, sizes)
+                found.append(torch.randint(low, high + 1, shape, generator=generator))
+            elif port.type == BOOL:
+                found.append(torch.rand(shape, generator=generator) < 0.5)
+            else:
+                found.append(torch.randn(shape, generator=generator))
+        return found
+
+    def _range(self, port: Port, sizes: Sizes) -> tuple[int, int]:
+        if port.rows is None:
+            return 0, 0
+        known = {**self._call.attributes, **sizes}
+        low = int(value_of(port.rows.least, known))
+        return low, max(low, min(int(value_of(port.rows.most, known)), 1000))
+
+    def _fixed(self, values: Sequence[Any]) -> dict[str, int]:
+        """Return the sizes that a trace holds."""
+        fixed = {}
+        for port, value in zip(self._ports, values, strict=False):
+            for name, size in zip(port.shape, value.shape, strict=True):
+                if isinstance(size, int):
+                    fixed[name] = size
+        return fixed
+
+    def _refuse_weights(self, program: ExportedProgram) -> None:
+        """Refuse tensors from outside the function that belong into its signature."""
+        for value in (*program.constants.values(), *program.state_dict.values()):
+            size = getattr(value, "nbytes", 0)
+            if size > _LARGEST_CONSTANT or getattr(value, "requires_grad", False):
+                what = "a parameter" if getattr(value, "requires_grad", False) else f"a tensor of {size:,} bytes"
+                raise BadInputError(
+                    f"{self._operator.qualified_name}: its function captures {what} of shape {tuple(value.shape)}",
+                    "pass it as an input of the operator",
+                )
+
+    def verify(self, traced: Traced) -> None:
+        """Hold a trace to its function on other sizes, with the call's attributes.
+
+        Raises:
+            BadInputError: the function takes another way there, which its trace does not know.
+        """
+        import torch
+
+        for name, size in self._other_sizes(traced):
+            other = {**traced.sizes, name: size}
+            tensors = self._examples(other)
+            try:
+                with torch.no_grad():
+                    expected = _listed(self._function(*tensors, **self._call.attributes))
+            except Exception:
+                continue  # the function does not take such a size either
+            try:
+                with torch.no_grad():
+                    found = _listed(traced.program(tensors, self._call.attributes))
+            except (AssertionError, RuntimeError) as error:
+                raise self._differs(name, size, _guard(error)) from error
+            for a, b in zip(found, expected, strict=True):
+                if a.shape != b.shape or not torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True):
+                    raise self._differs(name, size, "")
+
+    def _other_sizes(self, traced: Traced) -> Iterator[tuple[str, int]]:
+        """Yield the sizes to try, one dimension after the other; those of the trace come first."""
+        first = next(iter(traced.sizes))
+        yield first, traced.sizes[first]
+        every = dict.fromkeys(self._operator.sizes, 3) | dict(traced.sizes)
+        for name, size in itertools.product(traced.sizes, _TRIED):
+            if name not in traced.fixed and self._allowed({**every, name: size}):
+                yield name, size
+
+    def _differs(self, name: str, size: int, why: str) -> BadInputError:
+        return BadInputError(
+            f"{self._operator.qualified_name}: its function takes another way where {name} = {size}{why}",
+            f"write it so that one way serves all sizes of {name}, or give the operator a rule that excludes this one",
+        )
+
+    def _explain(self, error: Exception) -> BadInputError:
+        """Turn torch.export's pages into a sentence."""
+        name, text = self._operator.qualified_name, str(error)
+        fixed = re.search(
+            r"marked L\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\] as dynamic .*? a constant \((\d+)\)", text, re.S
+        ) or re.search(r"\[(\d+)\]\S*\.size\(\)\[(\d+)\] as dynamic .*? a constant \((\d+)\)", text, re.S)
+        if fixed:
+            dimension = self._ports[int(fixed[1])].shape[int(fixed[2])]
+            return BadInputError(
+                f"{name}: its function works for one size of {dimension} only once it is traced, {fixed[3]}",
+                f"a Python loop over {dimension} does that: give step= for a loop over tokens, or write it with torch "
+                "operations or torch's scan",
+            )
+        if isinstance(error, OperatorError):
+            return BadInputError(error.message, error.hint or None)
+        if "data-dependent" in text:
+            return BadInputError(
+                f"{name}: its function takes a decision that depends on the values of a tensor",
+                "express it with torch.where",
+            )
+        first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+        return BadInputError(f"{name}: its function cannot be traced: {type(error).__name__}: {first}")
+
+
+def _guard(error: Exception) -> str:
+    text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    return f" ({text})" if text.startswith("Guard failed") else ""
+
+
+def _listed(result: Any) -> list[torch.Tensor]:
+    return list(result) if isinstance(result, (tuple, list)) else [result]
+
+
+@dataclass(frozen=True)
+class _Program:
+    """A traced function; calling it takes tensors and all attributes."""
+
+    module: torch.nn.Module
+    open: tuple[str, ...]
+
+    def __call__(self, tensors: Sequence[torch.Tensor], attributes: Attributes) -> Any:
+        return self.module(*tensors, *(attributes[name] for name in self.open))
+
+
+def _Module(function: Any, count: int, names: Sequence[str], held: Attributes) -> torch.nn.Module:
+    """Return a module that takes tensors and open attributes by position."""
+    import torch
+
+    class Function(torch.nn.Module):
+        def forward(self, *tensors: Any) -> Any:
+            attributes = {**held, **dict(zip(names, tensors[count:], strict=True))}
+            result = function(*tensors[:count], **attributes)
+            return tuple(result) if isinstance(result, list) else result
+
+    return Function()
