@@ -52,6 +52,7 @@ def describe(
     model: ir.Model, source: Source, inputs: Sequence[InputSpec], precision: str, plan: WideNodes | None = None
 ) -> None:
     """Write who made the file from what into it; nothing that differs from run to run."""
+    from hsm_models.config import ModelConfig
     from hsm_operators import VERSION
 
     from .. import __version__
@@ -69,6 +70,9 @@ def describe(
         "inputs": json.dumps([asdict(spec) for spec in inputs]),
         "task": source.task,
     }
+    if source.config:
+        parts = ModelConfig.from_json(source.config).parts()
+        values["parts"] = json.dumps({name: part.to_data() for name, part in parts.items()})
     if source.state is not None:
         values |= {"decode": "1", "state": source.state.to_json()}
     if plan is not None:
