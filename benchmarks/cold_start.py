@@ -25,9 +25,8 @@ import hsm_export
 from hsm_export.native import custom_ops_path, run_program_path
 from hsm_export.runtimes.cpp import onnxruntime_library
 from hsm_export.runtimes.cpp_bundle import write_graph_bundle
-from hsm_models import zoo
+from hsm_models import HSMConfig, LayerConfig, MLPConfig, ModelConfig, zoo
 from hsm_models.checkpoint import build_model, save_checkpoint
-from hsm_models.config import HSMConfig, LayerConfig, MLPConfig, ModelConfig
 
 FOLDER = common.RESULTS / "cold_start"
 LARGE = "random, 50 M parameters"

@@ -10,8 +10,7 @@ import guarded_ring
 import numpy as np
 
 from hsm_export.decoding.state_spec import StateSpec
-from hsm_models import LanguageModel, load_checkpoint
-from hsm_models.config import HSMConfig, SoftmaxConfig, SwitchHeadConfig
+from hsm_models import HSMConfig, LanguageModel, SoftmaxConfig, SwitchHeadConfig, load_checkpoint
 
 SHIFTS = (1, 16, 256, 4096, 65536)
 MODELS = ("hsm-lm", "taylor-shift-lm", "switch-head-lm", "baseline-softmax")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,3 +24,19 @@ def test_relative_links_in_the_documentation_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
             if "://" not in target:
                 assert (document.parent / target).exists(), f"{document.name} links to {target}, which is not there"
+
+
+def test_the_mixer_in_the_documentation_stands_in_a_model() -> None:
+    import torch
+
+    from hsm_models import HSMConfig, LayerConfig, ModelConfig, build_model
+
+    section = (ROOT / "docs" / "exporting.md").read_text().split("## Your own mixer in our models")[1]
+    code = re.search(r"^    .*\n(?:    .*\n|\n)*", section, re.MULTILINE)
+    assert code is not None
+    names: dict[str, Any] = {"__name__": __name__}
+    exec(textwrap.dedent(code.group()), names)
+    layers = (LayerConfig(names["GatedConfig"](bias=False)), LayerConfig(HSMConfig()))
+    config = ModelConfig(task="language_model", width=8, vocab_size=5, layers=layers)
+    model = build_model(ModelConfig.from_json(config.to_json()))
+    assert model(torch.zeros(1, 3, dtype=torch.int64)).shape == (1, 3, 5)

@@ -79,8 +79,6 @@ def import_checkpoint(
         hsm_models.errors.CheckpointError: the source is damaged or hostile, or has names left over or missing.
         hsm_models.errors.ConfigError: the sizes in the source contradict each other.
     """
-    from dataclasses import asdict
-
     import torch
 
     from hsm_models.checkpoint import build_model, fingerprint, save_checkpoint
@@ -108,7 +106,7 @@ def import_checkpoint(
         fingerprint=fingerprint(output),
         layout=layout,
         preset=preset,
-        config=asdict(imported.config),
+        config=imported.config.to_dict(),
         parameters=sum(tensor.numel() for tensor in imported.weights.values()),
         names=imported.names,
         ignored=imported.ignored,

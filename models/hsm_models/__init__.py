@@ -1,91 +1,28 @@
-"""PyTorch models with HSM, TaylorShift and SwitchHead mixers; knows nothing of ONNX.
+"""PyTorch models with HSM, TaylorShift and SwitchHead mixers, and with mixers of yours; knows nothing of ONNX.
 
     import hsm_models
     model = hsm_models.load_checkpoint("zoo:hsm-lm")
     logits = model(tokens)
 
-Public names are imported at their first use, so that `import hsm_models` stays quick.
+Public names are imported at their first use, so that `import hsm_models` stays quick. Their list is `__init__.pyi`,
+where type checkers look for them too.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .checkpoint import build_model, fingerprint, load_checkpoint, read_config, resolve, save_checkpoint
-    from .config import (
-        HSMConfig,
-        ImageConfig,
-        LayerConfig,
-        MLPConfig,
-        ModelConfig,
-        MoEConfig,
-        SoftmaxConfig,
-        SwitchHeadConfig,
-        TaylorShiftConfig,
-    )
-    from .errors import CheckpointError, ConfigError, DataError, ModelError
-    from .language_model import LanguageModel
-    from .mixers import HSM, SoftmaxAttention, SwitchHead, TaylorShift
-    from .sequence_classifier import SequenceClassifier
+from pathlib import Path
+from typing import Any
 
 _HOMES = {
-    "HSM": ".mixers",
-    "SoftmaxAttention": ".mixers",
-    "SwitchHead": ".mixers",
-    "TaylorShift": ".mixers",
-    "LanguageModel": ".language_model",
-    "SequenceClassifier": ".sequence_classifier",
-    "build_model": ".checkpoint",
-    "fingerprint": ".checkpoint",
-    "load_checkpoint": ".checkpoint",
-    "read_config": ".checkpoint",
-    "resolve": ".checkpoint",
-    "save_checkpoint": ".checkpoint",
-    "HSMConfig": ".config",
-    "ImageConfig": ".config",
-    "LayerConfig": ".config",
-    "MLPConfig": ".config",
-    "ModelConfig": ".config",
-    "MoEConfig": ".config",
-    "SoftmaxConfig": ".config",
-    "SwitchHeadConfig": ".config",
-    "TaylorShiftConfig": ".config",
-    "CheckpointError": ".errors",
-    "ConfigError": ".errors",
-    "DataError": ".errors",
-    "ModelError": ".errors",
+    name.name: f"{__name__}.{statement.module}"
+    for statement in ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
+    if isinstance(statement, ast.ImportFrom)
+    for name in statement.names
 }
 
-__all__ = [
-    "HSM",
-    "CheckpointError",
-    "ConfigError",
-    "DataError",
-    "HSMConfig",
-    "ImageConfig",
-    "LanguageModel",
-    "LayerConfig",
-    "MLPConfig",
-    "MoEConfig",
-    "ModelConfig",
-    "ModelError",
-    "SequenceClassifier",
-    "SoftmaxAttention",
-    "SoftmaxConfig",
-    "SwitchHead",
-    "SwitchHeadConfig",
-    "TaylorShift",
-    "TaylorShiftConfig",
-    "__version__",
-    "build_model",
-    "fingerprint",
-    "load_checkpoint",
-    "read_config",
-    "resolve",
-    "save_checkpoint",
-]
+__all__ = sorted([*_HOMES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
@@ -94,7 +31,7 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name], __name__), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

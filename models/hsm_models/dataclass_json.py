@@ -1,4 +1,4 @@
-"""Dataclasses from untrusted JSON: every name and type is checked before anything is built."""
+"""Dataclasses to JSON data and back: every name and type is checked before anything is built."""
 
 from __future__ import annotations
 
@@ -16,13 +16,57 @@ LIMIT = 2**31  # sizes and shifts beyond it have no meaning in any runtime
 _T = TypeVar("_T")
 
 
+def added(default: _T) -> _T:
+    """Return a dataclass's field that earlier versions did not know.
+
+    At its default it is left out of JSON, so that the text of everything made before, and with it every fingerprint,
+    stays as it was.
+    """
+    return dataclasses.field(default=default, metadata={"added": True})
+
+
+def data_of(value: Any) -> Any:
+    """Return a dataclass, and what it holds, as JSON data: `build_dataclass` makes an equal one of it."""
+    if hasattr(value, "to_data"):
+        return value.to_data()
+    if dataclasses.is_dataclass(value):
+        return fields_of(value)
+    if isinstance(value, (list, tuple)):
+        return [data_of(item) for item in value]
+    if isinstance(value, collections.abc.Mapping):
+        return {name: data_of(item) for name, item in value.items()}
+    return value
+
+
+def fields_of(instance: Any) -> dict[str, Any]:
+    """Return a dataclass's fields as JSON data, by name, without those that `added` leaves out."""
+    values = {field: getattr(instance, field.name) for field in dataclasses.fields(instance)}
+    return {
+        field.name: data_of(value)
+        for field, value in values.items()
+        if not (field.metadata.get("added") and value == field.default)
+    }
+
+
+def check_fields(instance: Any, where: str) -> None:
+    """Check the types of a dataclass's fields as if they came from JSON.
+
+    Raises:
+        ConfigError: a value of the wrong type.
+    """
+    hints = typing.get_type_hints(type(instance))
+    for field in dataclasses.fields(instance):
+        _value(hints[field.name], getattr(instance, field.name), f"{where}.{field.name}", _limit(field))
+
+
 def build_dataclass(cls: type[_T], data: Any, where: str) -> _T:
     """Make a dataclass from JSON data, checking names and types field by field.
 
     Args:
         cls: the dataclass; its fields are ints, floats, strings, Literals, tuples, mappings from strings, dataclasses,
             None, Any for what is checked elsewhere, or unions of them. Dataclasses in a union are told apart by their
-            Literal field `kind`. Numbers are below 2**31, or the field's metadata "limit".
+            Literal field `kind`; one with a class method `from_data` reads itself. Numbers are below 2**31, or the
+            field's metadata "limit".
         data: what `json.loads` gave.
         where: name of the data in error messages.
 
@@ -36,10 +80,7 @@ def build_dataclass(cls: type[_T], data: Any, where: str) -> _T:
     unknown = sorted(set(data) - set(known))
     if unknown:
         raise ConfigError(f"{where} has unknown fields {', '.join(unknown)}; known are {', '.join(known)}")
-    values = {
-        name: _value(hints[name], item, f"{where}.{name}", known[name].metadata.get("limit", LIMIT))
-        for name, item in data.items()
-    }
+    values = {name: _value(hints[name], item, f"{where}.{name}", _limit(known[name])) for name, item in data.items()}
     missing = [
         name
         for name, f in known.items()
@@ -48,6 +89,11 @@ def build_dataclass(cls: type[_T], data: Any, where: str) -> _T:
     if missing:
         raise ConfigError(f"{where} lacks the fields {', '.join(missing)}")
     return cls(**values)
+
+
+def _limit(field: dataclasses.Field[Any]) -> int:
+    limit: int = field.metadata.get("limit", LIMIT)
+    return limit
 
 
 def _value(hint: Any, item: Any, where: str, limit: int = LIMIT) -> Any:
@@ -71,6 +117,11 @@ def _value(hint: Any, item: Any, where: str, limit: int = LIMIT) -> Any:
         if not isinstance(item, dict):
             raise ConfigError(f"{where} must be an object, got {reprlib.repr(item)}")
         return {name: _value(typing.get_args(hint)[1], x, f"{where}[{name!r}]") for name, x in item.items()}
+    if dataclasses.is_dataclass(hint) and isinstance(item, hint):  # type: ignore[arg-type]
+        check_fields(item, where)
+        return item
+    if hasattr(hint, "from_data"):
+        return hint.from_data(item, where)
     if dataclasses.is_dataclass(hint):
         return build_dataclass(hint, item, where)  # type: ignore[arg-type]
     if hint in (int, float) and isinstance(item, (int, float)) and not isinstance(item, bool):

@@ -15,3 +15,9 @@ class CheckpointError(ModelError):
 
 class DataError(ModelError):
     """Training data is missing, too short or malformed."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError with the message unless the condition holds."""
+    if not condition:
+        raise ConfigError(message)

@@ -2,39 +2,88 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hsm_models.ops import expert_matmul
 
-from .config import FeedForwardConfig, MLPConfig
+from .errors import require
 from .experts import ExpertMatMul, ExpertMatMulSum, Router
+from .parts import FeedForwardConfig, Place, feed_forward
 
 _SATURATED = 1e4  # |logit| whose sigmoid is exactly 0 or 1, in float64 too
 
 
-class MLP(nn.Module):
-    """W2 act(W1 x), with exact GELU or ReLU.
+@dataclass(frozen=True)
+class MLPConfig(FeedForwardConfig):
+    """Dense feed-forward network W2 act(W1 x).
 
-    Args:
-        width: model width D.
+    Attributes:
         hidden: hidden width.
-        activation: "gelu" or "relu".
+        activation: exact GELU or ReLU.
         bias: biases in both projections.
     """
 
-    def __init__(self, width: int, hidden: int, activation: str = "gelu", bias: bool = True) -> None:
+    hidden: int
+    activation: Literal["gelu", "relu"] = "gelu"
+    bias: bool = True
+
+    def check(self, place: Place) -> None:
+        super().check(place)
+        require(self.hidden > 0, f"{place.where}.hidden must be positive")
+
+
+@feed_forward("mlp", MLPConfig)
+class MLP(nn.Module):
+    """W2 act(W1 x), with exact GELU or ReLU.
+
+    Parameters: `up` (hidden, D), `down` (D, hidden).
+
+    Args:
+        width: model width D.
+        *fields, **named: an `MLPConfig`, or its fields.
+    """
+
+    def __init__(self, width: int, *fields: Any, **named: Any) -> None:
         super().__init__()
-        self.activation = F.relu if activation == "relu" else F.gelu
-        self.up = nn.Linear(width, hidden, bias=bias)
-        self.down = nn.Linear(hidden, width, bias=bias)
+        config = MLPConfig.given(width, *fields, **named)
+        self.activation = F.relu if config.activation == "relu" else F.gelu
+        self.up = nn.Linear(width, config.hidden, bias=config.bias)
+        self.down = nn.Linear(config.hidden, width, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B,T,D) to (B,T,D)."""
         return self.down(self.activation(self.up(x)))
 
 
+@dataclass(frozen=True)
+class MoEConfig(FeedForwardConfig):
+    """SwitchAll's sigma-MoE feed-forward network: sum over the k best experts of s_e ReLU(x K_e) V_e.
+
+    Attributes:
+        experts: number of experts E.
+        active: experts k used per token.
+        expert_width: hidden width of one expert.
+    """
+
+    experts: int
+    active: int
+    expert_width: int = 128
+
+    def check(self, place: Place) -> None:
+        super().check(place)
+        require(
+            1 <= self.active <= self.experts,
+            f"{place.where}: active {self.active} must lie between 1 and experts {self.experts}",
+        )
+        require(self.expert_width > 0, f"{place.where}.expert_width must be positive")
+
+
+@feed_forward("moe", MoEConfig)
 class SigmaMoE(nn.Module):
     """y = sum over the k best experts e of sigmoid(logit_e) ReLU(x K_e) V_e (arXiv:2312.07987, section 3.5).
 
@@ -46,19 +95,16 @@ class SigmaMoE(nn.Module):
 
     Args:
         width: model width D.
-        experts: number of experts E.
-        active: experts k used per token.
-        expert_width: hidden width of one expert.
+        *fields, **named: a `MoEConfig`, or its fields.
     """
 
-    def __init__(self, width: int, experts: int, active: int, expert_width: int = 128) -> None:
+    def __init__(self, width: int, *fields: Any, **named: Any) -> None:
         super().__init__()
-        if not 1 <= active <= experts:
-            raise ValueError(f"active {active} must lie between 1 and experts {experts}")
-        self.active = active
-        self.router = Router(width, 1, experts)
-        self.up = ExpertMatMul(experts, 1, width, expert_width, active=1)
-        self.down = ExpertMatMulSum(experts, 1, expert_width, width, active=1)
+        config = MoEConfig.given(width, *fields, **named)
+        self.active = config.active
+        self.router = Router(width, 1, config.experts)
+        self.up = ExpertMatMul(config.experts, 1, width, config.expert_width, active=1)
+        self.down = ExpertMatMulSum(config.experts, 1, config.expert_width, width, active=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B,T,D) to (B,T,D)."""
@@ -73,10 +119,3 @@ class SigmaMoE(nn.Module):
         experts = logits.shape[-1]
         identity = torch.eye(experts, dtype=logits.dtype, device=logits.device).reshape(1, experts, 1, experts)
         return expert_matmul(torch.ones_like(logits[:, :, 0, :1]), logits, identity, self.active)
-
-
-def build_feed_forward(config: FeedForwardConfig, width: int) -> nn.Module:
-    """Make the feed-forward network that a configuration describes, for model width D."""
-    if isinstance(config, MLPConfig):
-        return MLP(width, config.hidden, config.activation, config.bias)
-    return SigmaMoE(width, config.experts, config.active, config.expert_width)

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from hsm_operators.precision import accumulator
 
 from .config import ImageConfig, LayerConfig
-from .feed_forward import build_feed_forward
-from .mixers import State, build_mixer
+from .mixers import Mixer, State
 
 
 class Layer(nn.Module):
@@ -28,14 +27,14 @@ class Layer(nn.Module):
     def __init__(self, config: LayerConfig, width: int, index: int, norm_eps: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
-        self.mixer = build_mixer(config.mixer, width, index)
+        self.mixer: Mixer = config.mixer.build(width, index)
         self.scale1 = nn.Parameter(torch.ones(width)) if config.layer_scale else None
         self.norm2: nn.LayerNorm | None = None
         self.feed_forward: nn.Module | None = None
         self.scale2: nn.Parameter | None = None
         if config.feed_forward is not None:
             self.norm2 = nn.LayerNorm(width, eps=norm_eps)
-            self.feed_forward = build_feed_forward(config.feed_forward, width)
+            self.feed_forward = config.feed_forward.build(width, index)
             self.scale2 = nn.Parameter(torch.ones(width)) if config.layer_scale else None
 
     def forward(

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from hsm_models.checkpoint import build_model, load_checkpoint, save_checkpoint
-from hsm_models.config import (
+from hsm_models import (
     HSMConfig,
     LayerConfig,
     MLPConfig,
@@ -15,6 +14,7 @@ from hsm_models.config import (
     SwitchHeadConfig,
     TaylorShiftConfig,
 )
+from hsm_models.checkpoint import build_model, load_checkpoint, save_checkpoint
 
 _WIDTH, _VOCABULARY = 32, 61
 # Values around 2048, as in models with outlying channels: 33 of them sum up beyond float16.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hsm_models.config import (
+from hsm_models import (
     HSMConfig,
     ImageConfig,
     LayerConfig,

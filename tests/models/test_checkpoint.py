@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.models.examples import LANGUAGE_MODELS, MODELS
 
-from hsm_models import checkpoint
+from hsm_models import LayerConfig, MLPConfig, ModelConfig, SoftmaxConfig, checkpoint
 from hsm_models.checkpoint import (
     build_model,
     fingerprint,
@@ -25,7 +25,6 @@ from hsm_models.checkpoint import (
     resolve,
     save_checkpoint,
 )
-from hsm_models.config import LayerConfig, MLPConfig, ModelConfig, SoftmaxConfig
 from hsm_models.errors import CheckpointError, ConfigError
 from hsm_models.mixers import HSM
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.models.examples import CLASSIFIERS, LANGUAGE_MODELS, MODELS
 
-from hsm_models.config import HSMConfig, LayerConfig, ModelConfig
+from hsm_models import HSMConfig, LayerConfig, ModelConfig
 from hsm_models.errors import ConfigError
 
 
@@ -69,7 +69,7 @@ REFUSALS = [
     ("hsm", [*LAYER, "feed_forward", "hidden"], 0, "hidden must be positive"),
     ("hybrid", ["layers", 1, "mixer", "window"], 0, r"layers\[1\].mixer.window must be at least 1"),
     ("hybrid", ["layers", 3, "mixer", "window"], 2.5, "window"),
-    ("taylor_shift", [*MIXER, "causal"], False, "needs causal TaylorShift"),
+    ("taylor_shift", [*MIXER, "causal"], False, "needs causal mixers; set causal to true"),
     ("taylor_shift", [*MIXER, "output_norm"], True, "output_norm has no meaning"),
     ("taylor_shift", [*MIXER, "heads"], 3, "not a multiple of heads 3"),
     ("taylor_shift", [*MIXER, "heads"], 0, "heads must be positive"),

@@ -22,8 +22,8 @@ import hsm_export
 import onnxruntime
 from hsm_export.bundling import bundle
 from hsm_export.native import find_library
+from hsm_models import HSMConfig, LayerConfig, MLPConfig, ModelConfig, SwitchHeadConfig
 from hsm_models.checkpoint import build_model, save_checkpoint
-from hsm_models.config import HSMConfig, LayerConfig, MLPConfig, ModelConfig, SwitchHeadConfig
 
 LIBRARY = find_library("libhsm_runtime.so")
 # An installation elsewhere: what `cmake --install build/native --prefix FOLDER` wrote.

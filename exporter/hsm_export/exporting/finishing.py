@@ -36,6 +36,7 @@ def describe(
     model: ir.Model, source: Source, inputs: Sequence[InputSpec], precision: str, plan: WideNodes | None = None
 ) -> None:
     """Write who made the file from what into it; nothing that differs from run to run."""
+    from hsm_models.config import ModelConfig
     from hsm_operators import VERSION, find
 
     from .. import __version__
@@ -54,6 +55,9 @@ def describe(
         "inputs": json.dumps([asdict(spec) for spec in inputs]),
         "task": source.task,
     }
+    if source.config:
+        parts = ModelConfig.from_json(source.config).parts()
+        values["parts"] = json.dumps({name: part.to_data() for name, part in parts.items()})
     if source.state is not None:
         values |= {"decode": "1", "state": source.state.to_json()}
     used = {(o.domain, o.name): o for n in model.graph.all_nodes() if (o := find(n.domain, n.op_type)) is not None}

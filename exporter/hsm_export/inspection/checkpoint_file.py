@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import Counter
 from pathlib import Path
@@ -46,7 +45,7 @@ def inspect_checkpoint(path: Path) -> CheckpointResult:
         path=path,
         bytes=sum(file.stat().st_size for file in files if file.is_file()),
         fingerprint=fingerprint(path),
-        config=dataclasses.asdict(config),
+        config=config.to_dict(),
         parameters=sum(sizes.values()),
         weight_bytes=dict(stored),
         mixers=configured_rows(config, sizes),

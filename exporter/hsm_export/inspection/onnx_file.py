@@ -16,7 +16,7 @@ from hsm_operators import DOMAIN
 from ..building.source import Source, Tensor, load_graph, read_source
 from ..errors import BadInputError
 from ..file_operators import FileOperators
-from .configuration import layer_details
+from .configuration import part_details
 from .costs import node_cost, operator_details
 from .result import Border, Cost, FunctionBody, MixerRow, OnnxResult
 from .shapes import TensorInfo, constant_nodes, infer, item_size, nodes_of, skeleton
@@ -25,13 +25,10 @@ from .state import state_table
 if TYPE_CHECKING:
     import onnx
 
-    from hsm_models.config import ModelConfig
-
 LENGTHS = (1, 128, 1024, 4096)
 MAX_BYTES = 2**31  # the format's own limit
 _MODULE = re.compile(r"^(.*?\b(?:mixer|feed_forward))(?:\.|$)")
 _CONSTANT = re.compile(r"^constant_\d+$")
-_LAYER = re.compile(r"^layers\.(\d+)\.(mixer|feed_forward)$")
 
 
 @dataclass
@@ -58,7 +55,7 @@ def inspect_onnx(path: Path) -> OnnxResult:
 
 
 def _describe(path: Path, source: Source, model: onnx.ModelProto) -> OnnxResult:
-    config = _config(source.metadata)
+    parts = _parts(source.metadata)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     known = FileOperators(model)
     groups = _group(model.graph.node, known)
@@ -80,7 +77,9 @@ def _describe(path: Path, source: Source, model: onnx.ModelProto) -> OnnxResult:
         parameters=_parameters(weights.values()),
         weight_bytes=_weight_bytes(weights.values()),
         external_data=tuple(source.external_data),
-        mixers=tuple(_row(name, group, tensors, weights, config, known) for name, group in groups.items() if name),
+        mixers=tuple(
+            _row(name, group, tensors, weights, parts.get(name), known) for name, group in groups.items() if name
+        ),
         costs=costs,
         formulas=_formulas(model.graph, known),
         uncounted=uncounted,
@@ -184,14 +183,13 @@ def _sizes(source: Source, length: int | None) -> dict[str, int]:
     return sizes if name is None or length is None else sizes | {name: length}
 
 
-def _config(metadata: Mapping[str, str]) -> ModelConfig | None:
-    from hsm_models.config import ModelConfig
-    from hsm_models.errors import ConfigError
-
+def _parts(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return what the exporter wrote of each mixer and feed-forward network, by the module's name."""
     try:
-        return ModelConfig.from_json(metadata["config"]) if metadata.get("config") else None
-    except ConfigError:
-        return None
+        parts = json.loads(metadata.get("parts") or "{}").items()
+    except (ValueError, AttributeError):
+        return {}
+    return {name: part for name, part in parts if isinstance(part, dict) and "kind" in part}
 
 
 def _row(
@@ -199,7 +197,7 @@ def _row(
     group: _Group,
     tensors: Mapping[str, TensorInfo],
     weights: Mapping[str, onnx.TensorProto],
-    config: ModelConfig | None,
+    part: Mapping[str, Any] | None,
     known: FileOperators,
 ) -> MixerRow:
     fused = [(node, operator) for node in group.nodes if (operator := known.find(node)) is not None]
@@ -207,7 +205,7 @@ def _row(
     details: dict[str, Any] = {}
     for node, operator in fused:
         details |= operator_details(operator, node, tensors)
-    kind, configured = _configured(name, config)
+    kind, configured = part_details(part) if part else ("", {})
     return MixerRow(
         name=name,
         kind=kind or ", ".join(dict.fromkeys(operators)) or "dense",
@@ -216,16 +214,6 @@ def _row(
         parameters=_parameters(tensor for key, tensor in weights.items() if key.startswith(f"{name}.")),
         costs=tuple(group.costs),
     )
-
-
-def _configured(name: str, config: ModelConfig | None) -> tuple[str, dict[str, Any]]:
-    """Return what the recorded configuration says of a module: its kind and details."""
-    match = _LAYER.match(name)
-    if config is None or match is None or int(match.group(1)) >= len(config.layers):
-        return "", {}
-    layer = config.layers[int(match.group(1))]
-    part = layer.mixer if match.group(2) == "mixer" else layer.feed_forward
-    return ("", {}) if part is None else (part.kind, layer_details(part, config.width, int(match.group(1))))
 
 
 def _parameters(tensors: Iterable[onnx.TensorProto]) -> int:

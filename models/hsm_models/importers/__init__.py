@@ -9,7 +9,6 @@ Nothing in a file is executed, and every name in it is used or the import fails.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..config import ModelConfig
-from ..errors import ConfigError
 from . import switch_head, taylor_shift
 from .mapping import Entry, to_ours, to_theirs
 from .options import LAYOUTS, PRESETS, ImportOptions, Layout, OptionError, QueryScale, check_preset, combine
@@ -141,11 +139,7 @@ def load_attention(
     config = switch_head.read_attention_config(own, prefix, names, options or ImportOptions())
     width = own[prefix + names.query].shape[1]
     translated = to_ours(switch_head.attention_entries(config, width, names, theirs=prefix), own)
-    arguments = {name: value for name, value in dataclasses.asdict(config).items() if name != "kind"}
-    try:
-        attention = SwitchHead(width, **arguments)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    attention = SwitchHead(width, config)
     attention.load_state_dict(translated, assign=True)
     return attention.eval()
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..config import MLPConfig, ModelConfig, MoEConfig, SwitchHeadConfig, TaylorShiftConfig
+from ..config import ModelConfig
+from ..dataclass_json import fields_of
 from ..errors import ConfigError
 
 Layout = Literal["taylor-shift", "switch-head"]
@@ -126,20 +127,17 @@ def combine(*sources: tuple[str, ImportOptions]) -> ImportOptions:
     return ImportOptions(**values)
 
 
-def sizes_of(config: ModelConfig) -> dict[str, int]:
-    """Return the sizes of a model whose layers are all alike, as presets name them."""
-    layer = config.layers[0]
-    sizes = {"width": config.width, "layers": len(config.layers)}
-    if isinstance(layer.mixer, TaylorShiftConfig | SwitchHeadConfig):
-        sizes["heads"] = layer.mixer.heads
-        sizes["head_dim"] = layer.mixer.head_dim or config.width // layer.mixer.heads
-    if isinstance(layer.mixer, SwitchHeadConfig):
-        sizes["experts"] = layer.mixer.experts
-    if isinstance(layer.feed_forward, MLPConfig):
-        sizes["hidden"] = layer.feed_forward.hidden
-    if isinstance(layer.feed_forward, MoEConfig):
-        sizes["expert_width"] = layer.feed_forward.expert_width
-    return sizes
+def sizes_of(config: ModelConfig) -> dict[str, Any]:
+    """Return the sizes of a model whose layers are all alike, as presets name them: the fields of its parts.
+
+    Where both have a field of that name, it is the mixer's.
+    """
+    parts = config.parts()
+    sizes: dict[str, Any] = {}
+    for role in ("feed_forward", "mixer"):
+        if part := parts.get(f"layers.0.{role}"):
+            sizes |= fields_of(part)
+    return sizes | {"width": config.width, "layers": len(config.layers)}
 
 
 def check_preset(name: str, config: ModelConfig) -> None:

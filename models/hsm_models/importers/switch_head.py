@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
-from ..config import LayerConfig, MLPConfig, ModelConfig, MoEConfig, SwitchHeadConfig
+from ..config import LayerConfig, ModelConfig
 from ..errors import CheckpointError
+from ..feed_forward import MLPConfig, MoEConfig
+from ..mixers import SwitchHeadConfig
 from .mapping import Entry, count_layers, reshaped, shape_of, weight_and_bias
 from .options import ImportOptions, OptionError
 
@@ -170,7 +172,7 @@ def attention_entries(
 ) -> list[Entry]:
     """Return the table of one attention layer, with prefixes in front of both sides' names."""
     heads, experts = config.heads, config.experts
-    head_dim = config.head_dim or width // heads
+    head_dim = config.head_width(width)
     rows, copies = heads * head_dim, heads * experts
     routing = (copies, width)
     table = [

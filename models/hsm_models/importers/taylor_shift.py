@@ -9,8 +9,10 @@ from collections.abc import Mapping
 
 import torch
 
-from ..config import ImageConfig, LayerConfig, MLPConfig, ModelConfig, TaylorShiftConfig
+from ..config import ImageConfig, LayerConfig, ModelConfig
 from ..errors import CheckpointError
+from ..feed_forward import MLPConfig
+from ..mixers import TaylorShiftConfig
 from .mapping import Entry, at_least_single, count_layers, reshaped, shape_of, transposed, weight_and_bias
 from .options import ImportOptions, OptionError, QueryScale
 
@@ -123,7 +125,7 @@ def _query_factor(mixer: TaylorShiftConfig, width: int, query_scale: QueryScale 
             "the attention is not normalised, so the authors' factor on the queries matters: give query_scale, "
             "`package` for width**-0.5 or `training` for d**0.25"
         )
-    return width**-0.5 if query_scale == "package" else (mixer.head_dim or width // mixer.heads) ** 0.25
+    return width**-0.5 if query_scale == "package" else mixer.head_width(width) ** 0.25
 
 
 def _embedding_entries(config: ModelConfig) -> list[Entry]:

@@ -12,9 +12,21 @@ from torch import Tensor
 
 from hsm_operators.precision import accumulator
 
+from ..errors import require
+from ..parts import Place
 from ..positions import absolute_positions
 from ..rows import take_rows
 from .mixer import State, StateEntry
+
+
+def check_rotation(base: float, place: Place) -> None:
+    """Refuse a base of RoPE's wavelengths that has no powers; raises ConfigError."""
+    require(base > 0, f"{place.where}.rope_base must be positive, got {base}")
+
+
+def check_window(window: int | None, place: Place) -> None:
+    """Refuse a window in which a token does not even see itself; raises ConfigError."""
+    require(window is None or window >= 1, f"{place.where}.window must be at least 1, got {window}")
 
 
 def causal_mask(query_position: Tensor, key_position: Tensor, window: int | None = None) -> Tensor:

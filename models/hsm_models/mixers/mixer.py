@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from hsm_operators.precision import accumulator
+
+from ..errors import require
+from ..parts import MixerConfig, Place
 
 State = dict[str, Tensor]
 
@@ -114,12 +117,32 @@ class Mixer(nn.Module):
         raise TypeError(f"{type(self).__name__} is not causal: it cannot decode token by token")
 
 
-def resolve_head_dim(width: int, heads: int, head_dim: int | None) -> int:
-    """Return the head width, by default width / heads.
+@dataclass(frozen=True)
+class HeadsConfig(MixerConfig):
+    """What the configurations of all mixers with heads have in common.
 
-    Raises:
-        ValueError: the width does not split into that many heads.
+    Attributes:
+        heads: number of heads H.
+        head_dim: width of a head; None means width / heads.
     """
-    if heads < 1 or (head_dim is None and width % heads):
-        raise ValueError(f"width {width} does not split into {heads} heads; give head_dim")
-    return width // heads if head_dim is None else head_dim
+
+    heads: int = 4
+    head_dim: int | None = None
+
+    def check(self, place: Place) -> None:
+        super().check(place)
+        require(self.heads > 0, f"{place.where}.heads must be positive, got {self.heads}")
+        require(
+            self.head_dim is not None or place.width % self.heads == 0,
+            f"{place.where}: width {place.width} is not a multiple of heads {self.heads}; give head_dim",
+        )
+        require(
+            self.head_dim is None or self.head_dim > 0, f"{place.where}.head_dim must be positive, got {self.head_dim}"
+        )
+
+    def resolved(self, place: Place) -> Self:
+        return replace(self, head_dim=self.head_width(place.width))
+
+    def head_width(self, width: int) -> int:
+        """Return the width of a head in a model of this width."""
+        return width // self.heads if self.head_dim is None else self.head_dim

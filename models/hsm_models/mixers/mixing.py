@@ -7,9 +7,13 @@ The definitions are our reading of the framework in arXiv:2601.22852. The scalar
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..errors import ConfigError
 
 
 class ShiftMixing(nn.Module):
@@ -95,20 +99,33 @@ class FusionMixing(nn.Module):
         return self.down(F.gelu(self.up(torch.cat((current, shifted), dim=-1))))
 
 
+_BUILDERS: dict[str, Callable[[int, int, int | None], nn.Module]] = {
+    "scalar": lambda width, groups, hidden: ShiftMixing(width, groups, per_channel=False),
+    "vector": lambda width, groups, hidden: ShiftMixing(width, groups),
+    "matrix": lambda width, groups, hidden: MatrixMixing(width),
+    "gated": lambda width, groups, hidden: GatedMixing(width),
+    "gated2": lambda width, groups, hidden: GatedPairMixing(width),
+    "fusion": lambda width, groups, hidden: FusionMixing(width, hidden),
+}
+MIXINGS = tuple(_BUILDERS)
+CUSTOM = "custom"  # a user-written module in a configuration
+
+
 def build_mixing(name: str, width: int, groups: int, hidden: int | None) -> nn.Module:
-    """Make a mixing function by its name in `hsm_models.config.MIXINGS`.
+    """Make a mixing function by its name in `MIXINGS`.
+
+    Args:
+        name: the name.
+        width: model width D.
+        groups: number of shifts.
+        hidden: hidden width of "fusion"; None means D.
 
     Raises:
-        ValueError: no such mixing function.
+        ConfigError: the name stands for a module of the user's.
     """
-    if name in ("scalar", "vector"):
-        return ShiftMixing(width, groups, per_channel=name == "vector")
-    if name == "matrix":
-        return MatrixMixing(width)
-    if name == "gated":
-        return GatedMixing(width)
-    if name == "gated2":
-        return GatedPairMixing(width)
-    if name == "fusion":
-        return FusionMixing(width, hidden)
-    raise ValueError(f"no mixing function is named {name!r}; pass one of config.MIXINGS or an nn.Module")
+    if name == CUSTOM:
+        raise ConfigError(
+            "a configuration with mixing 'custom' cannot be rebuilt: build the model in your own code with "
+            "HSM(width, mixing=your_module) and export that module"
+        )
+    return _BUILDERS[name](width, groups, hidden)

@@ -2,51 +2,66 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Literal
+
 from torch import Tensor, nn
 
+from ..dataclass_json import added
+from ..parts import Place, mixer
 from ..positions import absolute_positions, rotary_tables, rotate
-from .attention import attend, causal_mask, memory_entries, remember
-from .mixer import Mixer, State, StateEntry, resolve_head_dim
+from .attention import attend, causal_mask, check_rotation, check_window, memory_entries, remember
+from .mixer import HeadsConfig, Mixer, State, StateEntry
 
 
+@dataclass(frozen=True)
+class SoftmaxConfig(HeadsConfig):
+    """Plain causal softmax attention with RoPE, the baseline and the other half of hybrids.
+
+    Attributes:
+        heads: number of heads H.
+        head_dim: width f of a head; None means width / heads.
+        positions: rotary ("rope") or no positions.
+        rope_base: base of RoPE's wavelengths.
+        bias: biases in the qkv and output projections.
+        window: tokens that a token sees at most, itself included (sliding-window attention); None means all.
+    """
+
+    positions: Literal["rope", "none"] = "rope"
+    rope_base: float = 10000.0
+    bias: bool = True
+    window: int | None = added(None)
+
+    def check(self, place: Place) -> None:
+        super().check(place)
+        check_rotation(self.rope_base, place)
+        check_window(self.window, place)
+
+
+@mixer("softmax", SoftmaxConfig)
 class SoftmaxAttention(Mixer):
     """Causal multi-head softmax attention with rotary positions.
 
+    Parameters: `qkv` (3*H*f, D), `proj` (D, H*f).
+
     Args:
         width: model width D.
-        heads: number of heads H.
-        head_dim: width f of a head; None means D / H.
-        positions: "rope" or "none".
-        rope_base: base of RoPE's wavelengths.
-        bias: biases in both projections.
-        window: tokens that a token sees at most, itself included (sliding-window attention); None means all.
+        *fields, **named: a `SoftmaxConfig`, or its fields.
 
     Raises:
-        ValueError: heads that do not split the width, unknown positions, or a window below 1.
+        ConfigError: heads that do not split the width, unknown positions, or a window below 1.
     """
 
-    def __init__(
-        self,
-        width: int,
-        heads: int = 4,
-        head_dim: int | None = None,
-        positions: str = "rope",
-        rope_base: float = 10000.0,
-        bias: bool = True,
-        window: int | None = None,
-    ) -> None:
+    def __init__(self, width: int, *fields: Any, **named: Any) -> None:
         super().__init__()
-        if positions not in ("rope", "none"):
-            raise ValueError(f"positions must be 'rope' or 'none', got {positions!r}")
-        if window is not None and window < 1:
-            raise ValueError(f"window must be at least 1, got {window}")
-        self.heads = heads
-        self.head_dim = resolve_head_dim(width, heads, head_dim)
-        self.positions = positions
-        self.rope_base = rope_base
-        self.window = window
-        self.qkv = nn.Linear(width, 3 * heads * self.head_dim, bias=bias)
-        self.proj = nn.Linear(heads * self.head_dim, width, bias=bias)
+        config = SoftmaxConfig.given(width, *fields, **named)
+        self.heads = config.heads
+        self.head_dim = config.head_width(width)
+        self.positions = config.positions
+        self.rope_base = config.rope_base
+        self.window = config.window
+        self.qkv = nn.Linear(width, 3 * self.heads * self.head_dim, bias=config.bias)
+        self.proj = nn.Linear(self.heads * self.head_dim, width, bias=config.bias)
 
     def mix(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         positions = absolute_positions(x)

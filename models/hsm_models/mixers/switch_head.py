@@ -5,16 +5,59 @@ Csordas et al., NeurIPS 2024 (arXiv:2312.07987).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..dataclass_json import added
+from ..errors import require
 from ..experts import ExpertMatMul, ExpertMatMulSum, Router
+from ..parts import Place, mixer
 from ..positions import absolute_positions, rotary_tables, rotate, sinusoids
-from .attention import Memory, attend, causal_mask, memory_entries, remember
-from .mixer import Mixer, State, StateEntry, resolve_head_dim
+from .attention import Memory, attend, causal_mask, check_rotation, check_window, memory_entries, remember
+from .mixer import HeadsConfig, Mixer, State, StateEntry
 
 
+@dataclass(frozen=True)
+class SwitchHeadConfig(HeadsConfig):
+    """SwitchHead attention with experts in the value and output projections (arXiv:2312.07987).
+
+    Attributes:
+        heads: number of heads H.
+        head_dim: width f of a head; None means width / heads.
+        experts: experts E per head; 1 means dense projections with a sigmoid output gate per head.
+        active: experts k used per token and head.
+        positions: rotary ("rope"), Transformer-XL relative ("xl", without its biases u and v) or no positions.
+        rope_fraction: fraction of the head's channels that RoPE turns.
+        rope_base: base of RoPE's wavelengths.
+        same_selection: the source routing also selects and weights the output experts.
+        window: tokens that a token sees at most, itself included (Transformer-XL's context window); None means all.
+    """
+
+    heads: int = 2
+    experts: int = 4
+    active: int = 2
+    positions: Literal["rope", "xl", "none"] = "rope"
+    rope_fraction: float = 0.5
+    rope_base: float = 10000.0
+    same_selection: bool = False
+    window: int | None = added(None)
+
+    def check(self, place: Place) -> None:
+        super().check(place)
+        require(
+            1 <= self.active <= self.experts,
+            f"{place.where}: active {self.active} must lie between 1 and experts {self.experts}",
+        )
+        require(0 <= self.rope_fraction <= 1, f"{place.where}.rope_fraction must lie in [0, 1]")
+        check_rotation(self.rope_base, place)
+        check_window(self.window, place)
+
+
+@mixer("switch_head", SwitchHeadConfig)
 class SwitchHead(Mixer):
     """SwitchHead attention, eq. 6-10 of the paper, without biases.
 
@@ -25,51 +68,27 @@ class SwitchHead(Mixer):
 
     Args:
         width: model width D.
-        heads: number of heads H.
-        head_dim: width f of a head; None means D / H.
-        experts: experts E per head.
-        active: experts k used per token and head.
-        positions: "rope", "xl" (Transformer-XL's relative term, without its biases u and v) or "none".
-        rope_fraction: fraction of the head's channels that RoPE turns.
-        rope_base: base of RoPE's wavelengths.
-        same_selection: the source routing also selects and weights the output experts.
-        window: tokens that a token sees at most, itself included (Transformer-XL's context window); None means all.
+        *fields, **named: a `SwitchHeadConfig`, or its fields.
 
     Raises:
-        ValueError: heads that do not split the width, active experts out of range, unknown positions, or a window
+        ConfigError: heads that do not split the width, active experts out of range, unknown positions, or a window
             below 1.
     """
 
-    def __init__(
-        self,
-        width: int,
-        heads: int = 2,
-        head_dim: int | None = None,
-        experts: int = 4,
-        active: int = 2,
-        positions: str = "rope",
-        rope_fraction: float = 0.5,
-        rope_base: float = 10000.0,
-        same_selection: bool = False,
-        window: int | None = None,
-    ) -> None:
+    def __init__(self, width: int, *fields: Any, **named: Any) -> None:
         super().__init__()
-        if positions not in ("rope", "xl", "none"):
-            raise ValueError(f"positions must be 'rope', 'xl' or 'none', got {positions!r}")
-        if not 1 <= active <= experts:
-            raise ValueError(f"active {active} must lie between 1 and experts {experts}")
-        if window is not None and window < 1:
-            raise ValueError(f"window must be at least 1, got {window}")
+        config = SwitchHeadConfig.given(width, *fields, **named)
+        heads, experts, active = config.heads, config.experts, config.active
         self.width = width
         self.heads = heads
-        self.head_dim = resolve_head_dim(width, heads, head_dim)
-        self.positions = positions
-        self.rotary_channels = int(rope_fraction * self.head_dim) // 2 * 2
-        self.rope_base = rope_base
-        self.window = window
+        self.head_dim = config.head_width(width)
+        self.positions = config.positions
+        self.rotary_channels = int(config.rope_fraction * self.head_dim) // 2 * 2
+        self.rope_base = config.rope_base
+        self.window = config.window
         self.query = nn.Linear(width, heads * self.head_dim, bias=False)
         self.key = nn.Linear(width, heads * self.head_dim, bias=False)
-        self.position = nn.Linear(width, heads * self.head_dim, bias=False) if positions == "xl" else None
+        self.position = nn.Linear(width, heads * self.head_dim, bias=False) if self.positions == "xl" else None
         self.value: nn.Module
         self.output: nn.Module
         if experts == 1:
@@ -80,7 +99,7 @@ class SwitchHead(Mixer):
             self.value = ExpertMatMul(heads, experts, width, self.head_dim, active)
             self.output = ExpertMatMulSum(heads, experts, self.head_dim, width, active)
             self.source = Router(width, heads, experts)
-        shares = same_selection and experts > 1
+        shares = config.same_selection and experts > 1
         self.destination = None if shares else Router(width, heads, experts)
 
     def mix(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -2,14 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import torch
 from torch import Tensor, nn
 
 from hsm_models.ops import causal_taylor_shift, taylor_shift, taylor_shift_masked
 
-from .mixer import Mixer, State, StateEntry, resolve_head_dim
+from ..errors import require
+from ..parts import Place, mixer
+from .mixer import HeadsConfig, Mixer, State, StateEntry
 
 
+@dataclass(frozen=True)
+class TaylorShiftConfig(HeadsConfig):
+    """TaylorShift attention (arXiv:2403.02920).
+
+    Attributes:
+        heads: number of heads H.
+        head_dim: width d of a head; None means width / heads.
+        causal: token t attends to tokens <= t (our extension) instead of to all.
+        normalize: normalise q and k and learn a temperature per head; False is the plain polynomial.
+        output_norm: multiply the output by sqrt(N / d); not available when causal.
+        form: which of two equal formulas PyTorch evaluates when not causal: "direct", O(N^2 d), "efficient", O(N d^3),
+            or "auto", the cheaper one; exported files hold both.
+        bias: biases in the qkv and output projections.
+    """
+
+    causal: bool = False
+    normalize: bool = True
+    output_norm: bool = False
+    form: Literal["auto", "direct", "efficient"] = "auto"
+    bias: bool = True
+
+    def check(self, place: Place) -> None:
+        super().check(place)
+        require(
+            not (self.causal and self.output_norm), f"{place.where}: output_norm has no meaning when causal is true"
+        )
+
+    @property
+    def is_causal(self) -> bool:
+        return self.causal
+
+
+@mixer("taylor_shift", TaylorShiftConfig)
 class TaylorShift(Mixer):
     """Multi-head TaylorShift attention.
 
@@ -17,41 +55,24 @@ class TaylorShift(Mixer):
 
     Args:
         width: model width D.
-        heads: number of heads H.
-        head_dim: width d of a head; None means D / H.
-        causal: token t attends to tokens <= t only (our extension).
-        normalize: normalise q and k and multiply q by a learned temperature per head.
-        output_norm: multiply the output by sqrt(N / d); bidirectional only.
-        form: "direct", O(N^2 d), "efficient", O(N d^3), or "auto", the cheaper one; bidirectional only.
-        bias: biases in both projections.
+        *fields, **named: a `TaylorShiftConfig`, or its fields.
 
     Raises:
-        ValueError: heads that do not split the width, or output_norm together with causal.
+        ConfigError: heads that do not split the width, or output_norm together with causal.
     """
 
-    def __init__(
-        self,
-        width: int,
-        heads: int = 4,
-        head_dim: int | None = None,
-        causal: bool = False,
-        normalize: bool = True,
-        output_norm: bool = False,
-        form: str = "auto",
-        bias: bool = True,
-    ) -> None:
+    def __init__(self, width: int, *fields: Any, **named: Any) -> None:
         super().__init__()
-        if causal and output_norm:
-            raise ValueError("output_norm has no meaning when causal is true")
-        self.heads = heads
-        self.head_dim = resolve_head_dim(width, heads, head_dim)
-        self.causal = causal
-        self.normalize = normalize
-        self.output_norm = output_norm
-        self.form = form
-        self.qkv = nn.Linear(width, 3 * heads * self.head_dim, bias=bias)
-        self.proj = nn.Linear(heads * self.head_dim, width, bias=bias)
-        self.temperature = nn.Parameter(torch.ones(1, heads, 1, 1)) if normalize else None
+        config = TaylorShiftConfig.given(width, *fields, **named)
+        self.heads = config.heads
+        self.head_dim = config.head_width(width)
+        self.causal = config.causal
+        self.normalize = config.normalize
+        self.output_norm = config.output_norm
+        self.form: str = config.form
+        self.qkv = nn.Linear(width, 3 * self.heads * self.head_dim, bias=config.bias)
+        self.proj = nn.Linear(self.heads * self.head_dim, width, bias=config.bias)
+        self.temperature = nn.Parameter(torch.ones(1, self.heads, 1, 1)) if config.normalize else None
 
     def mix(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         if self.causal:

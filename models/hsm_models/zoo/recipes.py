@@ -17,18 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config import (
-    HSMConfig,
-    LayerConfig,
-    MixerConfig,
-    MLPConfig,
-    ModelConfig,
-    SoftmaxConfig,
-    SwitchHeadConfig,
-    TaylorShiftConfig,
-)
+from ..config import LayerConfig, ModelConfig
 from ..data import DIGITS
 from ..errors import ConfigError, DataError, ModelError
+from ..feed_forward import MLPConfig
+from ..mixers import HSMConfig, SoftmaxConfig, SwitchHeadConfig, TaylorShiftConfig
+from ..parts import MixerConfig
 from ..training_settings import Progress, TrainingSettings
 from . import names, path
 

@@ -9,9 +9,7 @@ import pytest
 import torch
 
 import hsm_export
-from hsm_models import zoo
-from hsm_models.checkpoint import build_model, save_checkpoint
-from hsm_models.config import (
+from hsm_models import (
     HSMConfig,
     ImageConfig,
     LayerConfig,
@@ -22,7 +20,9 @@ from hsm_models.config import (
     SoftmaxConfig,
     SwitchHeadConfig,
     TaylorShiftConfig,
+    zoo,
 )
+from hsm_models.checkpoint import build_model, save_checkpoint
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 

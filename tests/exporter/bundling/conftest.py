@@ -12,8 +12,8 @@ from tests.shared import made_once
 
 import hsm_export
 from hsm_export.bundling import bundle
+from hsm_models import HSMConfig, LayerConfig, MLPConfig, ModelConfig, SwitchHeadConfig
 from hsm_models.checkpoint import build_model, save_checkpoint
-from hsm_models.config import HSMConfig, LayerConfig, MLPConfig, ModelConfig, SwitchHeadConfig
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import pytest
 from tests.exporter.exporting.models import language_model
 
 from hsm_export import cli
+from hsm_models import HSMConfig
 from hsm_models.checkpoint import save_checkpoint
-from hsm_models.config import HSMConfig
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -15,8 +15,7 @@ from tests.shared import made_once
 import hsm_export
 from hsm_export.decoding.session import DecodeSession
 from hsm_export.native import EMULATED_OPS, find_library
-from hsm_models import save_checkpoint
-from hsm_models.config import HSMConfig, MixerConfig, SoftmaxConfig, SwitchHeadConfig
+from hsm_models import HSMConfig, MixerConfig, SoftmaxConfig, SwitchHeadConfig, save_checkpoint
 
 Array = NDArray[Any]
 

@@ -13,7 +13,7 @@ from tests.exporter.exporting.models import WIDTH, language_model
 
 from hsm_export.decoding.state_spec import StateSpec
 from hsm_export.errors import BadInputError, UsageError
-from hsm_models.config import HSMConfig, SoftmaxConfig, SwitchHeadConfig, TaylorShiftConfig
+from hsm_models import HSMConfig, SoftmaxConfig, SwitchHeadConfig, TaylorShiftConfig
 
 RINGS = (HSMConfig(shifts=(1, 4)), HSMConfig(shifts=(9,)), SoftmaxConfig(window=6))
 CACHES = (SwitchHeadConfig(heads=2, head_dim=6), SoftmaxConfig(heads=4))

@@ -9,7 +9,7 @@ from tests.exporter.validation.families import write_checkpoint
 from tests.shared import made_once
 
 from hsm_export import export
-from hsm_models.config import HSMConfig, LayerConfig, MLPConfig, ModelConfig, SoftmaxConfig
+from hsm_models import HSMConfig, LayerConfig, MLPConfig, ModelConfig, SoftmaxConfig
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import json, sys
 import torch
 from hsm_export import export
 from hsm_models.checkpoint import save_checkpoint
-from hsm_models.config import LayerConfig, MLPConfig, ModelConfig, SwitchHeadConfig
+from hsm_models import LayerConfig, MLPConfig, ModelConfig, SwitchHeadConfig
 from hsm_models.language_model import LanguageModel
 
 width, hidden, layers = json.loads(sys.argv[1])

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from hsm_models.config import (
+from hsm_models import (
     FeedForwardConfig,
     HSMConfig,
     ImageConfig,

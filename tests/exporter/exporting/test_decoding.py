@@ -19,7 +19,7 @@ from tests.exporter.exporting.models import MIXERS, VOCAB, WIDTH, classifier, la
 import hsm_export
 from hsm_export.decoding.state_spec import StateSpec
 from hsm_export.errors import UsageError
-from hsm_models.config import LayerConfig, ModelConfig, SoftmaxConfig, SwitchHeadConfig
+from hsm_models import LayerConfig, ModelConfig, SoftmaxConfig, SwitchHeadConfig
 from hsm_models.language_model import LanguageModel
 
 PRECISIONS = ("fp32", "fp16", "bf16")

@@ -19,8 +19,8 @@ from tests.exporter.exporting.test_models import tokens
 import hsm_export
 from hsm_export import exporting
 from hsm_export.errors import BadInputError, NumbersDifferError
+from hsm_models import HSMConfig
 from hsm_models.checkpoint import save_checkpoint
-from hsm_models.config import HSMConfig
 
 
 def listing(folder: Path) -> set[str]:

@@ -13,7 +13,7 @@ import pytest
 CODE = """
 import torch
 from hsm_models.checkpoint import save_checkpoint
-from hsm_models.config import LayerConfig, MLPConfig, ModelConfig, SwitchHeadConfig
+from hsm_models import LayerConfig, MLPConfig, ModelConfig, SwitchHeadConfig
 from hsm_models.language_model import LanguageModel
 
 mixer = SwitchHeadConfig(heads=4, head_dim=112, experts=4, active=2, positions="xl")

@@ -9,8 +9,7 @@ import torch
 
 from hsm_export.errors import BadInputError
 from hsm_export.inspection import CheckpointResult, inspect
-from hsm_models.checkpoint import build_model, fingerprint, save_checkpoint
-from hsm_models.config import (
+from hsm_models import (
     HSMConfig,
     LayerConfig,
     MLPConfig,
@@ -19,6 +18,7 @@ from hsm_models.config import (
     SwitchHeadConfig,
     TaylorShiftConfig,
 )
+from hsm_models.checkpoint import build_model, fingerprint, save_checkpoint
 from hsm_models.errors import CheckpointError
 
 CONFIG = ModelConfig(

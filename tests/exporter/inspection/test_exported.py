@@ -12,8 +12,7 @@ import pytest
 import hsm_export
 from hsm_export import cli
 from hsm_export.inspection import OnnxResult, inspect
-from hsm_models.checkpoint import build_model, save_checkpoint
-from hsm_models.config import (
+from hsm_models import (
     HSMConfig,
     LayerConfig,
     MLPConfig,
@@ -23,6 +22,7 @@ from hsm_models.config import (
     SwitchHeadConfig,
     TaylorShiftConfig,
 )
+from hsm_models.checkpoint import build_model, save_checkpoint
 
 CONFIG = ModelConfig(
     task="language_model",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-
 from hsm_export.runtimes.forms import evaluated_in, native_forms
+
 from hsm_models.mixers.taylor_shift import TaylorShift
 
 

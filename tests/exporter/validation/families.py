@@ -7,9 +7,7 @@ from pathlib import Path
 
 import torch
 
-from hsm_models.checkpoint import build_model, save_checkpoint
-from hsm_models.config import (
-    MIXINGS,
+from hsm_models import (
     FeedForwardConfig,
     HSMConfig,
     ImageConfig,
@@ -22,6 +20,8 @@ from hsm_models.config import (
     SwitchHeadConfig,
     TaylorShiftConfig,
 )
+from hsm_models.checkpoint import build_model, save_checkpoint
+from hsm_models.mixers.mixing import MIXINGS
 
 FAMILIES = ("hsm", "hybrid", "causal_taylor_shift", "switch_head", "taylor_shift", "image")
 

@@ -15,7 +15,7 @@ from tests.exporter.validation.families import FAMILIES, random_config, write_ch
 
 import hsm_export
 from hsm_export.validation import ValidationResult
-from hsm_models.config import (
+from hsm_models import (
     HSMConfig,
     LayerConfig,
     MLPConfig,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from tests.models.importers import authors
 
+from hsm_models import MoEConfig, SwitchHeadConfig
 from hsm_models.checkpoint import build_model
-from hsm_models.config import MoEConfig, SwitchHeadConfig
 from hsm_models.errors import CheckpointError
 from hsm_models.importers import ImportOptions, OptionError, convert, load_attention, to_authors_layout
 from hsm_models.importers.state_file import StateFile

@@ -9,8 +9,8 @@ import pytest
 import torch
 from tests.models.importers import authors
 
+from hsm_models import TaylorShiftConfig
 from hsm_models.checkpoint import build_model
-from hsm_models.config import TaylorShiftConfig
 from hsm_models.errors import CheckpointError
 from hsm_models.importers import ImportOptions, OptionError, convert, to_authors_layout
 from hsm_models.importers.state_file import StateFile

@@ -7,8 +7,8 @@ import torch
 from tests.models.decoding import decode, largest_difference, random_chunks, random_lengths
 from torch import Tensor, nn
 
-from hsm_models.config import MIXINGS
 from hsm_models.mixers import HSM
+from hsm_models.mixers.mixing import MIXINGS
 
 WIDTH = 12
 
@@ -114,7 +114,7 @@ def test_half_precision_runs(mixing: str, dtype: torch.dtype, generator: torch.G
         ({"shifts": (0,)}, "shifts"),
         ({"shifts": (1, 2, 3, 4, 5)}, "equal groups"),
         ({"padding": "mirror"}, "padding"),
-        ({"mixing": "blend"}, "no mixing function"),
+        ({"mixing": "blend"}, "mixing must be one of scalar"),
     ],
 )
 def test_refuses_what_makes_no_sense(arguments: dict[str, object], message: str) -> None:

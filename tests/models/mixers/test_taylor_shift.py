@@ -109,7 +109,7 @@ def test_only_causal_attention_decodes() -> None:
 
 
 def test_refuses_what_makes_no_sense() -> None:
-    with pytest.raises(ValueError, match="does not split"):
+    with pytest.raises(ValueError, match="not a multiple of heads 3"):
         TaylorShift(WIDTH, heads=3)
     with pytest.raises(ValueError, match="output_norm"):
         TaylorShift(WIDTH, heads=4, causal=True, output_norm=True)

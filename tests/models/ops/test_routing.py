@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from hsm_models import build_model
-from hsm_models.config import LayerConfig, ModelConfig, SwitchHeadConfig
+from hsm_models import LayerConfig, ModelConfig, SwitchHeadConfig, build_model
 from hsm_operators import routing
 from hsm_operators.routing import force_routing, record_routing
 

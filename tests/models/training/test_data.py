@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hsm_models.config import LayerConfig, ModelConfig, SoftmaxConfig
+from hsm_models import LayerConfig, ModelConfig, SoftmaxConfig
 from hsm_models.data import Tally, TextData, load_data, load_digits, load_sequences, load_text
 from hsm_models.errors import ConfigError, DataError
 

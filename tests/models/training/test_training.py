@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from hsm_models import HSMConfig, LayerConfig, MLPConfig, ModelConfig, SoftmaxConfig, TaylorShiftConfig
 from hsm_models.checkpoint import load_checkpoint, read_metadata
-from hsm_models.config import HSMConfig, LayerConfig, MLPConfig, ModelConfig, SoftmaxConfig, TaylorShiftConfig
 from hsm_models.errors import CheckpointError, ConfigError, DataError
 from hsm_models.train import plan
 from hsm_models.training import state_path, train
