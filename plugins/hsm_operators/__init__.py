@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from .operator import DOMAIN, OPSET_VERSION, VERSION, Attribute, Cost, Dimension, Operator, Port, Routing, Rule, State
+from .operator import (
+    DOMAIN,
+    OPSET_VERSION,
+    PLUGIN_VERSION,
+    VERSION,
+    Attribute,
+    Cost,
+    Dimension,
+    Operator,
+    Port,
+    Routing,
+    Rule,
+    State,
+)
 from .registry import OPERATORS, find, functions_for, inline, make_node, operators, part_of, register
 from .translation import translation_table
 
 PLUGIN_NAMESPACE = DOMAIN
-PLUGIN_VERSION = str(VERSION)
 
 __all__ = [
     "DOMAIN",

@@ -179,7 +179,7 @@ constexpr Port kOutputs[] = {
     {"y", ElementType::kT, kOutput0Dims},
 };
 constexpr Attribute kAttributes[] = {
-    {"shifts", AttributeType::kInts, 1, std::numeric_limits<std::int64_t>::max()},
+    {"shifts", AttributeType::kInts, std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()},
 };
 constexpr const Dimension* kRule0Reads[] = {&kDimensions[2]};
 constexpr Rule kRules[] = {
@@ -200,7 +200,7 @@ constexpr Dimension kDimensions[] = {
     {"B", "rows", 0, kMostElements},
     {"T", "tokens", 0, kMostElements},
     {"D", "width", 0, kMostElements},
-    {"R", "rows of the ring", 0, kMostElements},
+    {"R", "rows of the ring", 1, kMostElements},
 };
 constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2]};
 constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[3], &kDimensions[2]};
@@ -243,7 +243,7 @@ constexpr Port kOutputs[] = {
     {"ring_out", ElementType::kT, kOutput1Dims},
 };
 constexpr Attribute kAttributes[] = {
-    {"shifts", AttributeType::kInts, 1, std::numeric_limits<std::int64_t>::max()},
+    {"shifts", AttributeType::kInts, 0, std::numeric_limits<std::int64_t>::max()},
 };
 constexpr const Dimension* kRule0Reads[] = {&kDimensions[2]};
 constexpr const Dimension* kRule1Reads[] = {&kDimensions[3]};
@@ -290,7 +290,7 @@ constexpr Port kOutputs[] = {
     {"y", ElementType::kT, kOutput0Dims},
 };
 constexpr Attribute kAttributes[] = {
-    {"shifts", AttributeType::kInts, 1, std::numeric_limits<std::int64_t>::max()},
+    {"shifts", AttributeType::kInts, std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()},
 };
 constexpr const Dimension* kRule0Reads[] = {&kDimensions[2]};
 constexpr Rule kRules[] = {
@@ -311,7 +311,7 @@ constexpr Dimension kDimensions[] = {
     {"B", "rows", 0, kMostElements},
     {"T", "tokens", 0, kMostElements},
     {"D", "width", 0, kMostElements},
-    {"R", "rows of the ring", 0, kMostElements},
+    {"R", "rows of the ring", 1, kMostElements},
 };
 constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2]};
 constexpr const Dimension* kInput1Dims[] = {&kDimensions[2]};
@@ -358,7 +358,7 @@ constexpr Port kOutputs[] = {
     {"ring_out", ElementType::kT, kOutput1Dims},
 };
 constexpr Attribute kAttributes[] = {
-    {"shifts", AttributeType::kInts, 1, std::numeric_limits<std::int64_t>::max()},
+    {"shifts", AttributeType::kInts, 0, std::numeric_limits<std::int64_t>::max()},
 };
 constexpr const Dimension* kRule0Reads[] = {&kDimensions[2]};
 constexpr const Dimension* kRule1Reads[] = {&kDimensions[3]};
@@ -456,7 +456,8 @@ constexpr Attribute kAttributes[] = {
 
 constexpr Operator kOperators[] = {
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "CausalTaylorShift",
      .dimensions = causal_taylor_shift_row::kDimensions,
      .inputs = causal_taylor_shift_row::kInputs,
@@ -466,7 +467,8 @@ constexpr Operator kOperators[] = {
      .in_place = causal_taylor_shift_row::kInPlace,
      .list_in_place = list_in_place<causal_taylor_shift_row::kInPlace>},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "ExpertMatMul",
      .dimensions = expert_matmul_row::kDimensions,
      .inputs = expert_matmul_row::kInputs,
@@ -474,7 +476,8 @@ constexpr Operator kOperators[] = {
      .attributes = expert_matmul_row::kAttributes,
      .rules = expert_matmul_row::kRules},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "ExpertMatMulSum",
      .dimensions = expert_matmul_sum_row::kDimensions,
      .inputs = expert_matmul_sum_row::kInputs,
@@ -482,7 +485,8 @@ constexpr Operator kOperators[] = {
      .attributes = expert_matmul_sum_row::kAttributes,
      .rules = expert_matmul_sum_row::kRules},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "TokenShift",
      .dimensions = token_shift_row::kDimensions,
      .inputs = token_shift_row::kInputs,
@@ -490,7 +494,8 @@ constexpr Operator kOperators[] = {
      .attributes = token_shift_row::kAttributes,
      .rules = token_shift_row::kRules},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "TokenShiftCached",
      .dimensions = token_shift_cached_row::kDimensions,
      .inputs = token_shift_cached_row::kInputs,
@@ -500,7 +505,8 @@ constexpr Operator kOperators[] = {
      .in_place = token_shift_cached_row::kInPlace,
      .list_in_place = list_in_place<token_shift_cached_row::kInPlace>},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "ShiftMix",
      .dimensions = shift_mix_row::kDimensions,
      .inputs = shift_mix_row::kInputs,
@@ -508,7 +514,8 @@ constexpr Operator kOperators[] = {
      .attributes = shift_mix_row::kAttributes,
      .rules = shift_mix_row::kRules},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "ShiftMixCached",
      .dimensions = shift_mix_cached_row::kDimensions,
      .inputs = shift_mix_cached_row::kInputs,
@@ -518,14 +525,16 @@ constexpr Operator kOperators[] = {
      .in_place = shift_mix_cached_row::kInPlace,
      .list_in_place = list_in_place<shift_mix_cached_row::kInPlace>},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "TaylorShift",
      .dimensions = taylor_shift_row::kDimensions,
      .inputs = taylor_shift_row::kInputs,
      .outputs = taylor_shift_row::kOutputs,
      .attributes = taylor_shift_row::kAttributes},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "TaylorShiftMasked",
      .dimensions = taylor_shift_masked_row::kDimensions,
      .inputs = taylor_shift_masked_row::kInputs,

@@ -152,10 +152,10 @@ def _has_length(file: ModelFile) -> bool:
 
 
 def _lengths_around_shifts(file: ModelFile) -> set[int]:
-    shifts = [shift for value in file.attribute("shifts", "TokenShift", "ShiftMix") for shift in value]
+    shifts = [abs(shift) for value in file.attribute("shifts", "TokenShift", "ShiftMix") for shift in value]
     if not shifts:
         return set()
-    return {max(1, min(shifts) - 1), max(shifts), max(shifts) + 1}
+    return {max(1, min(shifts) - 1), max(1, max(shifts)), max(shifts) + 1}
 
 
 def _crossovers(file: ModelFile) -> set[int]:

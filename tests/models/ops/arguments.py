@@ -40,8 +40,9 @@ def arguments(
         if name.startswith("shift_mix"):
             found |= {"alpha": random(6), "beta": random(6)}
         if name.endswith("cached"):
-            found |= {"ring": random(batch, 9, 6), "position": position, "lengths": lengths}
-        return found | {"shifts": [1, 8, 3]}
+            ring = {"ring": random(batch, 9, 6), "position": position, "lengths": lengths}
+            return found | ring | {"shifts": [0, 8, 3]}
+        return found | {"shifts": [-2, 8, 0]}
     if "taylor" in name:
         found = {part: random(batch, length, heads, width) for part in "qkv"} | {"temperature": random(heads)}
         if name == "causal_taylor_shift":
