@@ -67,6 +67,7 @@ DIMENSIONS = {
         Dimension("D", "width", words="width"),
         Dimension("H", "heads", words="heads"),
         Dimension("d", "dim", 1, 2**20, "head width"),
+        Dimension("e", "value_dim", 1, 2**20, "value width"),
         Dimension("R", "ring_rows", 1, words="rows of the ring"),
         Dimension("F", "features", words="features"),
         Dimension("E", "experts", words="experts"),

@@ -13,18 +13,19 @@ constexpr Dimension kDimensions[] = {
     {"T", "tokens", 0, kMostElements},
     {"H", "heads", 0, kMostElements},
     {"d", "head width", 1, 1048576},
+    {"e", "value width", 1, 1048576},
     {"F", "features", 0, kMostElements},
 };
 constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
 constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
-constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
 constexpr const Dimension* kInput3Dims[] = {&kDimensions[2]};
-constexpr const Dimension* kInput4Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[4], &kDimensions[3]};
-constexpr const Dimension* kInput5Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kInput4Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[5], &kDimensions[4]};
+constexpr const Dimension* kInput5Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[5]};
 constexpr const Dimension* kInput6Dims[] = {&kDimensions[0]};
-constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
-constexpr const Dimension* kOutput1Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[4], &kDimensions[3]};
-constexpr const Dimension* kOutput2Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kOutput1Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[5], &kDimensions[4]};
+constexpr const Dimension* kOutput2Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[5]};
 constexpr RowRange kInput6Rows = {
     .least = [](const Values&) {
       return Number(0_n);
@@ -54,15 +55,15 @@ constexpr Port kOutputs[] = {
 constexpr Attribute kAttributes[] = {
     {"normalize", AttributeType::kInt, 0, 1},
 };
-constexpr const Dimension* kRule0Reads[] = {&kDimensions[3], &kDimensions[4]};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[3], &kDimensions[5]};
 constexpr Rule kRules[] = {
     // F == 1 + d + d*(d+1)//2
     {.reads = kRule0Reads,
      .holds = [](const Values& v) {
-      return bool(v.size(4) == ((1_n + v.size(3)) + ((v.size(3) * (v.size(3) + 1_n)) / 2_n)));
+      return bool(v.size(5) == ((1_n + v.size(3)) + ((v.size(3) * (v.size(3) + 1_n)) / 2_n)));
     },
      .sentence = [](const Values& v) {
-      return sentence("state has F = ", v.size(4), " features, but head width d = ", v.size(3),
+      return sentence("state has F = ", v.size(5), " features, but head width d = ", v.size(3),
                       " needs 1 + d + d(d+1)/2 = ", (1_n + v.size(3)) + ((v.size(3) * (v.size(3) + 1_n)) / 2_n));
     }},
 };
@@ -392,12 +393,13 @@ constexpr Dimension kDimensions[] = {
     {"T", "tokens", 0, kMostElements},
     {"H", "heads", 0, kMostElements},
     {"d", "head width", 1, 1048576},
+    {"e", "value width", 1, 1048576},
 };
 constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
 constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
-constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
 constexpr const Dimension* kInput3Dims[] = {&kDimensions[2]};
-constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
 constexpr Port kInputs[] = {
     {"q", ElementType::kT, kInput0Dims},
     {"k", ElementType::kT, kInput1Dims},
@@ -419,13 +421,14 @@ constexpr Dimension kDimensions[] = {
     {"T", "tokens", 0, kMostElements},
     {"H", "heads", 0, kMostElements},
     {"d", "head width", 1, 1048576},
+    {"e", "value width", 1, 1048576},
 };
 constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
 constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
-constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
 constexpr const Dimension* kInput3Dims[] = {&kDimensions[2]};
 constexpr const Dimension* kInput4Dims[] = {&kDimensions[0]};
-constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
 constexpr RowRange kInput4Rows = {
     .least = [](const Values&) {
       return Number(1_n);

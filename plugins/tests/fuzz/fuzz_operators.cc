@@ -155,8 +155,8 @@ double work_of(const Node& node) {
   double work = (sizes["B"] + 1) * (sizes["T"] + 1);
   if (sizes.contains("R")) return work * (sizes["D"] + 1) + sizes["B"] * sizes["R"] * sizes["D"];
   if (sizes.contains("E")) return work * (sizes["H"] + 1) * (sizes["E"] + 1) * (sizes["D"] + 1) * (sizes["f"] + 1);
-  if (sizes.contains("F")) return work * (sizes["H"] + 1) * sizes["F"] * (sizes["d"] + 1);
-  if (sizes.contains("d")) return work * (sizes["H"] + 1) * (sizes["T"] + 1) * (sizes["d"] + 1);
+  if (sizes.contains("F")) return work * (sizes["H"] + 1) * sizes["F"] * (sizes["e"] + 1);
+  if (sizes.contains("d")) return work * (sizes["H"] + 1) * (sizes["T"] + 1) * (sizes["d"] + sizes["e"] + 1);
   return work * (sizes["D"] + 1);
 }
 

@@ -50,7 +50,7 @@ struct DroppedStatus {
 };
 
 const std::map<std::string_view, std::int64_t> kSizes{{"B", 2}, {"T", 150}, {"D", 24}, {"R", 9}, {"H", 3},
-                                                      {"d", 7}, {"F", 36},  {"E", 5},  {"f", 10}};
+                                                      {"d", 7}, {"e", 11},  {"F", 36}, {"E", 5}, {"f", 10}};
 
 std::vector<AttributeValue> attributes_of(const Operator& op) {
   std::vector<AttributeValue> values;

@@ -10,7 +10,7 @@ from tests.exporter.opset.cases import Case
 from hsm_operators import OPERATORS
 
 _SMALL = st.integers(1, 4)
-_WIDTHS = ("D", "d", "f")
+_WIDTHS = ("D", "d", "e", "f")
 
 
 @st.composite

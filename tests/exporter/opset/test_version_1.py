@@ -27,7 +27,7 @@ FILE = Path(__file__).parent / "version_1.onnx"
 
 def cases() -> dict[str, Case]:
     """Sizes that version 1 has: its operators take values as wide as keys, and shifts of at least 1."""
-    return {node.name: case_of(node.op_type, width=12) for node in onnx.load(FILE).graph.node}
+    return {node.name: case_of(node.op_type, width=12, value_width=12) for node in onnx.load(FILE).graph.node}
 
 
 def check(run: Callable[[onnx.ModelProto, dict[str, Array]], list[Array]]) -> None:

@@ -17,7 +17,7 @@ from hsm_operators import OPERATORS
 
 pytestmark = needs_library
 
-SIZES = {"B": 2, "T": 4, "D": 6, "R": 9, "H": 2, "d": 3, "F": 10, "E": 4, "f": 5}
+SIZES = {"B": 2, "T": 4, "D": 6, "R": 9, "H": 2, "d": 3, "e": 7, "F": 10, "E": 4, "f": 5}
 
 
 def arrays(name: str, **sizes: int) -> dict[str, Array]:
@@ -84,6 +84,7 @@ BAD_SIZES = [
     ("TokenShiftCached", {"R": 8}, "the ring holds R = 8 rows, fewer than the largest shift 9"),
     ("ShiftMixCached", {"R": 0}, "rows of the ring R must be at least 1, got 0"),
     ("TaylorShift", {"d": 0}, "head width d must be from 1 to 2^20, got 0"),
+    ("TaylorShiftMasked", {"e": 0}, "value width e must be from 1 to 2^20, got 0"),
     ("CausalTaylorShift", {"F": 11}, "state has F = 11 features, but head width d = 3 needs"),
     ("ExpertMatMul", {"E": 1}, "k = 2 exceeds the number of experts E = 1"),
     ("ExpertMatMulSum", {"E": 0}, "k = 2 exceeds the number of experts E = 0"),
