@@ -42,7 +42,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 import onnxruntime as ort  # noqa: E402
 from hsm_export.benchmarking import Spread  # noqa: E402
 from hsm_export.native import register  # noqa: E402
-from hsm_operators import functions_for  # noqa: E402
+from hsm_operators import VERSION, functions_for  # noqa: E402
 
 torch.set_num_threads(THREADS)
 
@@ -54,7 +54,7 @@ _TURN_SECONDS = 0.01
 _CONTEST_SECONDS = 0.5
 _LEAST_TURNS = 3
 _PAUSE_SECONDS = 0.005 if THREADS > 1 else 0.0
-_OPSETS = (("", 21), ("hsm", 1), ("com.microsoft", 1))
+_OPSETS = (("", 21), ("hsm", VERSION), ("com.microsoft", 1))
 
 Array = NDArray[Any]
 Call = Callable[[], Any]

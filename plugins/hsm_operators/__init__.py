@@ -7,6 +7,7 @@ from .errors import OperatorError
 from .operator import (
     DOMAIN,
     OPSET_VERSION,
+    PLUGIN_VERSION,
     VERSION,
     Attribute,
     Cost,
@@ -22,7 +23,6 @@ from .registry import OPERATORS, find, functions_for, inline, make_node, operato
 from .translation import translation_table
 
 PLUGIN_NAMESPACE = DOMAIN
-PLUGIN_VERSION = str(VERSION)
 
 __all__ = [
     "DOMAIN",

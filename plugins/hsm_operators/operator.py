@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from onnx.defs import OpSchema
 
 DOMAIN = "hsm"
-VERSION = 1
+VERSION = 2
+# Of the TensorRT plugins: it grows when a plugin could no longer run the nodes of older files, which no version of the
+# operator set did so far.
+PLUGIN_VERSION = "1"
 OPSET_VERSION = 21
 PLUGIN_ATTRIBUTES = ("plugin_namespace", "plugin_version")
 
@@ -70,7 +73,8 @@ DIMENSIONS = {
         Dimension("D", "width", words="width"),
         Dimension("H", "heads", words="heads"),
         Dimension("d", "dim", 1, 2**20, "head width"),
-        Dimension("R", "ring_rows", words="rows of the ring"),
+        Dimension("e", "value_dim", 1, 2**20, "value width"),
+        Dimension("R", "ring_rows", 1, words="rows of the ring"),
         Dimension("F", "features", words="features"),
         Dimension("E", "experts", words="experts"),
         Dimension("f", "head_dim", words="head width"),
@@ -228,6 +232,7 @@ class Operator:
         torch_name: name of the PyTorch operator; "" is the name in snake case.
         domain: the ONNX domain, also PyTorch's and TensorRT's namespace.
         version: of the domain's operator set.
+        plugin_version: by which TensorRT finds the plugin, together with its name and the domain.
     """
 
     name: str
@@ -251,6 +256,7 @@ class Operator:
     torch_name: str = ""
     domain: str = DOMAIN
     version: int = VERSION
+    plugin_version: str = PLUGIN_VERSION
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "torch_name", self.torch_name or snake_case(self.name))
@@ -266,7 +272,7 @@ class Operator:
     @property
     def plugin_attributes(self) -> dict[str, str]:
         """The attributes by which TensorRT finds a plugin for the node."""
-        return {"plugin_namespace": self.domain, "plugin_version": str(self.version)}
+        return {"plugin_namespace": self.domain, "plugin_version": self.plugin_version}
 
     @cached_property
     def sizes(self) -> dict[str, Dimension]:

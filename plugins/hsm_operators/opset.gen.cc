@@ -13,18 +13,19 @@ constexpr Dimension kDimensions[] = {
     {"T", "tokens", 0, kMostElements},
     {"H", "heads", 0, kMostElements},
     {"d", "head width", 1, 1048576},
+    {"e", "value width", 1, 1048576},
     {"F", "features", 0, kMostElements},
 };
 constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
 constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
-constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
 constexpr const Dimension* kInput3Dims[] = {&kDimensions[2]};
-constexpr const Dimension* kInput4Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[4], &kDimensions[3]};
-constexpr const Dimension* kInput5Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kInput4Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[5], &kDimensions[4]};
+constexpr const Dimension* kInput5Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[5]};
 constexpr const Dimension* kInput6Dims[] = {&kDimensions[0]};
-constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
-constexpr const Dimension* kOutput1Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[4], &kDimensions[3]};
-constexpr const Dimension* kOutput2Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kOutput1Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[5], &kDimensions[4]};
+constexpr const Dimension* kOutput2Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[5]};
 constexpr RowRange kInput6Rows = {
     .least = [](const Values&) {
       return Number(0_n);
@@ -54,15 +55,15 @@ constexpr Port kOutputs[] = {
 constexpr Attribute kAttributes[] = {
     {"normalize", AttributeType::kInt, 0, 1},
 };
-constexpr const Dimension* kRule0Reads[] = {&kDimensions[3], &kDimensions[4]};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[3], &kDimensions[5]};
 constexpr Rule kRules[] = {
     // F == 1 + d + d*(d+1)//2
     {.reads = kRule0Reads,
      .holds = [](const Values& v) {
-      return bool(v.size(4) == ((1_n + v.size(3)) + ((v.size(3) * (v.size(3) + 1_n)) / 2_n)));
+      return bool(v.size(5) == ((1_n + v.size(3)) + ((v.size(3) * (v.size(3) + 1_n)) / 2_n)));
     },
      .sentence = [](const Values& v) {
-      return sentence("state has F = ", v.size(4), " features, but head width d = ", v.size(3),
+      return sentence("state has F = ", v.size(5), " features, but head width d = ", v.size(3),
                       " needs 1 + d + d(d+1)/2 = ", (1_n + v.size(3)) + ((v.size(3) * (v.size(3) + 1_n)) / 2_n));
     }},
 };
@@ -179,7 +180,7 @@ constexpr Port kOutputs[] = {
     {"y", ElementType::kT, kOutput0Dims},
 };
 constexpr Attribute kAttributes[] = {
-    {"shifts", AttributeType::kInts, 1, std::numeric_limits<std::int64_t>::max()},
+    {"shifts", AttributeType::kInts, std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()},
 };
 constexpr const Dimension* kRule0Reads[] = {&kDimensions[2]};
 constexpr Rule kRules[] = {
@@ -200,7 +201,7 @@ constexpr Dimension kDimensions[] = {
     {"B", "rows", 0, kMostElements},
     {"T", "tokens", 0, kMostElements},
     {"D", "width", 0, kMostElements},
-    {"R", "rows of the ring", 0, kMostElements},
+    {"R", "rows of the ring", 1, kMostElements},
 };
 constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2]};
 constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[3], &kDimensions[2]};
@@ -243,7 +244,7 @@ constexpr Port kOutputs[] = {
     {"ring_out", ElementType::kT, kOutput1Dims},
 };
 constexpr Attribute kAttributes[] = {
-    {"shifts", AttributeType::kInts, 1, std::numeric_limits<std::int64_t>::max()},
+    {"shifts", AttributeType::kInts, 0, std::numeric_limits<std::int64_t>::max()},
 };
 constexpr const Dimension* kRule0Reads[] = {&kDimensions[2]};
 constexpr const Dimension* kRule1Reads[] = {&kDimensions[3]};
@@ -290,7 +291,7 @@ constexpr Port kOutputs[] = {
     {"y", ElementType::kT, kOutput0Dims},
 };
 constexpr Attribute kAttributes[] = {
-    {"shifts", AttributeType::kInts, 1, std::numeric_limits<std::int64_t>::max()},
+    {"shifts", AttributeType::kInts, std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()},
 };
 constexpr const Dimension* kRule0Reads[] = {&kDimensions[2]};
 constexpr Rule kRules[] = {
@@ -311,7 +312,7 @@ constexpr Dimension kDimensions[] = {
     {"B", "rows", 0, kMostElements},
     {"T", "tokens", 0, kMostElements},
     {"D", "width", 0, kMostElements},
-    {"R", "rows of the ring", 0, kMostElements},
+    {"R", "rows of the ring", 1, kMostElements},
 };
 constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2]};
 constexpr const Dimension* kInput1Dims[] = {&kDimensions[2]};
@@ -358,7 +359,7 @@ constexpr Port kOutputs[] = {
     {"ring_out", ElementType::kT, kOutput1Dims},
 };
 constexpr Attribute kAttributes[] = {
-    {"shifts", AttributeType::kInts, 1, std::numeric_limits<std::int64_t>::max()},
+    {"shifts", AttributeType::kInts, 0, std::numeric_limits<std::int64_t>::max()},
 };
 constexpr const Dimension* kRule0Reads[] = {&kDimensions[2]};
 constexpr const Dimension* kRule1Reads[] = {&kDimensions[3]};
@@ -392,12 +393,13 @@ constexpr Dimension kDimensions[] = {
     {"T", "tokens", 0, kMostElements},
     {"H", "heads", 0, kMostElements},
     {"d", "head width", 1, 1048576},
+    {"e", "value width", 1, 1048576},
 };
 constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
 constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
-constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
 constexpr const Dimension* kInput3Dims[] = {&kDimensions[2]};
-constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
 constexpr Port kInputs[] = {
     {"q", ElementType::kT, kInput0Dims},
     {"k", ElementType::kT, kInput1Dims},
@@ -419,13 +421,14 @@ constexpr Dimension kDimensions[] = {
     {"T", "tokens", 0, kMostElements},
     {"H", "heads", 0, kMostElements},
     {"d", "head width", 1, 1048576},
+    {"e", "value width", 1, 1048576},
 };
 constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
 constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
-constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
 constexpr const Dimension* kInput3Dims[] = {&kDimensions[2]};
 constexpr const Dimension* kInput4Dims[] = {&kDimensions[0]};
-constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
 constexpr RowRange kInput4Rows = {
     .least = [](const Values&) {
       return Number(1_n);
@@ -456,7 +459,8 @@ constexpr Attribute kAttributes[] = {
 
 constexpr Operator kOperators[] = {
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "CausalTaylorShift",
      .dimensions = causal_taylor_shift_row::kDimensions,
      .inputs = causal_taylor_shift_row::kInputs,
@@ -466,7 +470,8 @@ constexpr Operator kOperators[] = {
      .in_place = causal_taylor_shift_row::kInPlace,
      .list_in_place = list_in_place<causal_taylor_shift_row::kInPlace>},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "ExpertMatMul",
      .dimensions = expert_matmul_row::kDimensions,
      .inputs = expert_matmul_row::kInputs,
@@ -474,7 +479,8 @@ constexpr Operator kOperators[] = {
      .attributes = expert_matmul_row::kAttributes,
      .rules = expert_matmul_row::kRules},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "ExpertMatMulSum",
      .dimensions = expert_matmul_sum_row::kDimensions,
      .inputs = expert_matmul_sum_row::kInputs,
@@ -482,7 +488,8 @@ constexpr Operator kOperators[] = {
      .attributes = expert_matmul_sum_row::kAttributes,
      .rules = expert_matmul_sum_row::kRules},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "TokenShift",
      .dimensions = token_shift_row::kDimensions,
      .inputs = token_shift_row::kInputs,
@@ -490,7 +497,8 @@ constexpr Operator kOperators[] = {
      .attributes = token_shift_row::kAttributes,
      .rules = token_shift_row::kRules},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "TokenShiftCached",
      .dimensions = token_shift_cached_row::kDimensions,
      .inputs = token_shift_cached_row::kInputs,
@@ -500,7 +508,8 @@ constexpr Operator kOperators[] = {
      .in_place = token_shift_cached_row::kInPlace,
      .list_in_place = list_in_place<token_shift_cached_row::kInPlace>},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "ShiftMix",
      .dimensions = shift_mix_row::kDimensions,
      .inputs = shift_mix_row::kInputs,
@@ -508,7 +517,8 @@ constexpr Operator kOperators[] = {
      .attributes = shift_mix_row::kAttributes,
      .rules = shift_mix_row::kRules},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "ShiftMixCached",
      .dimensions = shift_mix_cached_row::kDimensions,
      .inputs = shift_mix_cached_row::kInputs,
@@ -518,14 +528,16 @@ constexpr Operator kOperators[] = {
      .in_place = shift_mix_cached_row::kInPlace,
      .list_in_place = list_in_place<shift_mix_cached_row::kInPlace>},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "TaylorShift",
      .dimensions = taylor_shift_row::kDimensions,
      .inputs = taylor_shift_row::kInputs,
      .outputs = taylor_shift_row::kOutputs,
      .attributes = taylor_shift_row::kAttributes},
     {.domain = "hsm",
-     .version = 1,
+     .version = 2,
+     .plugin_version = "1",
      .name = "TaylorShiftMasked",
      .dimensions = taylor_shift_masked_row::kDimensions,
      .inputs = taylor_shift_masked_row::kInputs,

@@ -348,7 +348,8 @@ CustomOp::CustomOp(const OrtApi& own_api, const opset::Operator& own_op, DType o
   GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
   GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
   GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
-  GetStartVersion = [](const OrtCustomOp* o) { return self(o).op.version; };
+  // A version takes every node of the versions before, with the same meaning.
+  GetStartVersion = [](const OrtCustomOp*) { return 1; };
   GetEndVersion = [](const OrtCustomOp* o) { return self(o).op.version; };
   InferOutputShapeFn = infer;
   CreateKernelV2 = create_kernel;

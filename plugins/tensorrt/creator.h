@@ -13,7 +13,7 @@ namespace hsm::tensorrt {
 
 class Creator final : public nvinfer1::IPluginCreatorV3One {
  public:
-  explicit Creator(const opset::Operator& op) : op_(op), version_(std::to_string(op.version)), fields_(op) {}
+  explicit Creator(const opset::Operator& op) : op_(op), fields_(op) {}
 
   // The same in the build and the runtime phase: a plugin is its attributes. Returns null, and logs why, when they are
   // missing or wrong.
@@ -21,12 +21,11 @@ class Creator final : public nvinfer1::IPluginCreatorV3One {
                                     nvinfer1::TensorRTPhase phase) noexcept override;
   const nvinfer1::PluginFieldCollection* getFieldNames() noexcept override { return fields_.collection(); }
   const char* getPluginName() const noexcept override { return op_.name.data(); }
-  const char* getPluginVersion() const noexcept override { return version_.c_str(); }
+  const char* getPluginVersion() const noexcept override { return op_.plugin_version.data(); }
   const char* getPluginNamespace() const noexcept override { return op_.domain.data(); }
 
  private:
   const opset::Operator& op_;
-  const std::string version_;
   const Fields fields_;
 };
 

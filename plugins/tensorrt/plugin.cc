@@ -52,7 +52,6 @@ Plugin::Plugin(const opset::Operator& op, const cuda::Kernels& kernels, std::vec
              .kernels = &kernels,
              .attributes = std::move(attributes),
              .node = std::move(node),
-             .version = std::to_string(op.version),
              .description = {},
              .timing_cache_id = {},
              .to_time = {},

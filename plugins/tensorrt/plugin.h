@@ -31,7 +31,7 @@ class Plugin final : public nvinfer1::IPluginV3,
   nvinfer1::IPluginV3* clone() noexcept override;
 
   const char* getPluginName() const noexcept override;
-  const char* getPluginVersion() const noexcept override { return state_.version.c_str(); }
+  const char* getPluginVersion() const noexcept override { return state_.op->plugin_version.data(); }
   const char* getPluginNamespace() const noexcept override { return state_.op->domain.data(); }
 
   std::int32_t getNbOutputs() const noexcept override;
@@ -71,7 +71,6 @@ class Plugin final : public nvinfer1::IPluginV3,
     const cuda::Kernels* kernels;
     std::vector<opset::AttributeValue> attributes;
     std::string node;
-    std::string version;
     std::string description;
     std::string timing_cache_id;
     std::int32_t tactic = 0;            // what TensorRT chose: a tactic's number + 1, or 0: the launcher's own choice

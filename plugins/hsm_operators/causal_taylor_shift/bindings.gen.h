@@ -15,6 +15,7 @@ inline CausalTaylorShiftArgs causal_taylor_shift_args(const Call& call) {
       .length = call.shapes[0][1],
       .heads = call.shapes[0][2],
       .dim = call.shapes[0][3],
+      .value_dim = call.shapes[2][3],
       .features = call.shapes[4][2],
       .normalize = call.attributes[0].ints.front() != 0,
       .type = call.type,

@@ -32,7 +32,7 @@ constexpr std::size_t kFewTokensPartial = 4;
 HWY_BEFORE_NAMESPACE();
 namespace hsm::HWY_NAMESPACE {
 
-// Tiles of one head; `columns` is d padded to whole vectors.
+// Tiles of one head; `columns` is e padded to whole vectors.
 struct CausalScratch {
   CausalScratch(std::size_t dim, std::size_t columns, std::size_t features)
       : buffers({dim * kChunk, dim * kChunk, columns * kChunk, kChunk * kChunk, columns * kChunk, kChunk,
@@ -93,30 +93,34 @@ template <typename T>
 struct CausalHead {
   CausalHead(const CausalTaylorShiftArgs& args, std::int64_t head)
       : dim(static_cast<std::size_t>(args.dim)),
+        value_dim(static_cast<std::size_t>(args.value_dim)),
         features(static_cast<std::size_t>(taylor_features(args.dim))),
-        columns(round_up(dim, hn::Lanes(FloatTag()))),
+        columns(round_up(value_dim, hn::Lanes(FloatTag()))),
         stride(static_cast<std::size_t>(args.heads * args.dim)),
+        value_stride(static_cast<std::size_t>(args.heads * args.value_dim)),
         length(static_cast<std::size_t>(args.lengths[head / args.heads])),
         normalize(args.normalize) {
     const std::int64_t h = head % args.heads;
-    const std::int64_t start = (head / args.heads * args.length * args.heads + h) * args.dim;
-    q = static_cast<const T*>(args.q) + start;
-    k = static_cast<const T*>(args.k) + start;
-    v = static_cast<const T*>(args.v) + start;
-    y = static_cast<T*>(args.y) + start;
+    const std::int64_t row = head / args.heads * args.length * args.heads + h;
+    q = static_cast<const T*>(args.q) + row * args.dim;
+    k = static_cast<const T*>(args.k) + row * args.dim;
+    v = static_cast<const T*>(args.v) + row * args.value_dim;
+    y = static_cast<T*>(args.y) + row * args.value_dim;
     temperature = normalize ? to_float(static_cast<const T*>(args.temperature)[h]) : 1.0f;
     const std::size_t index = static_cast<std::size_t>(head) * features;
-    state = args.state + index * dim;
+    state = args.state + index * value_dim;
     norm = args.norm + index;
-    state_out = args.state_out + index * dim;
+    state_out = args.state_out + index * value_dim;
     norm_out = args.norm_out + index;
   }
 
   std::size_t dim;
+  std::size_t value_dim;
   std::size_t features;
-  std::size_t columns;  // dim, padded to whole vectors
-  std::size_t stride;   // elements between tokens
-  std::size_t length;   // valid tokens
+  std::size_t columns;       // value_dim, padded to whole vectors
+  std::size_t stride;        // elements between tokens, of queries and keys
+  std::size_t value_stride;  // and of values and results
+  std::size_t length;        // valid tokens
   bool normalize;
   const T* q;
   const T* k;
@@ -132,38 +136,41 @@ struct CausalHead {
 // Many tokens, chunk by chunk.
 template <typename T>
 void scan_chunks(const CausalHead<T>& head) {
-  const auto& [dim, features, columns, stride, length, normalize, q, k, v, y, temperature, state, norm, state_out,
-               norm_out] = head;
+  const auto& [dim, value_dim, features, columns, stride, value_stride, length, normalize, q, k, v, y, temperature,
+               state, norm, state_out, norm_out] = head;
   CausalScratch s(dim, columns, features);
-  pack_rows(state, dim, features, dim, columns, s.sums);
+  pack_rows(state, value_dim, features, value_dim, columns, s.sums);
   std::copy_n(norm, features, s.norm);
   for (std::size_t first = 0; first < length; first += kChunk) {
     const std::size_t tokens = std::min(kChunk, length - first);
     const std::size_t offset = first * stride;
     pack_transposed(q + offset, stride, tokens, dim, normalize, temperature, s.rows, s.queries, kChunk);
     pack_transposed(k + offset, stride, tokens, dim, normalize, 1.0f, s.rows, s.keys, kChunk);
-    pack_rows(v + offset, stride, tokens, dim, columns, s.values);
+    pack_rows(v + first * value_stride, value_stride, tokens, value_dim, columns, s.values);
     attend_state(tokens, dim, columns, features, s);
     attend_inside(tokens, dim, columns, s);
     add_constant(s.sums, s.norm[0], tokens, columns, s.y, s.den);
     update_state(tokens, dim, columns, features, s);
-    write_rows(s.y, columns, s.den, tokens, dim, 1.0f, y + offset, stride);
+    write_rows(s.y, columns, s.den, tokens, value_dim, 1.0f, y + first * value_stride, value_stride);
   }
-  for (std::size_t r = 0; r < features; ++r) std::copy_n(s.sums + r * columns, dim, state_out + r * dim);
+  for (std::size_t r = 0; r < features; ++r) {
+    std::copy_n(s.sums + r * columns, value_dim, state_out + r * value_dim);
+  }
   std::copy_n(s.norm, features, norm_out);
 }
 
 // A few tokens: each pass over the state takes up to kStepTokens of them.
 template <typename T>
 void scan_steps(const CausalHead<T>& head) {
-  StepScratch s(head.dim, head.columns, head.features);
+  StepScratch s(head.dim, head.value_dim, head.features);
   const float* state = head.state;
   const float* norm = head.norm;
   for (std::size_t first = 0; first < head.length; first += kStepTokens) {
     const std::size_t offset = first * head.stride;
-    step_tokens(s, head.q + offset, head.k + offset, head.v + offset, head.stride,
+    const std::size_t value_offset = first * head.value_stride;
+    step_tokens(s, head.q + offset, head.k + offset, head.stride, head.v + value_offset, head.value_stride,
                 std::min(kStepTokens, head.length - first), head.normalize, head.temperature, state, norm,
-                head.y + offset, head.state_out, head.norm_out);
+                head.y + value_offset, head.state_out, head.norm_out);
     state = head.state_out;
     norm = head.norm_out;
   }
@@ -172,9 +179,11 @@ void scan_steps(const CausalHead<T>& head) {
 void scan(const CausalTaylorShiftArgs& args, std::int64_t index) {
   cpu::with_element(args.type, [&](auto element) {
     const CausalHead<decltype(element)> head(args, index);
-    if (head.length > (head.dim == head.columns ? kFewTokens : kFewTokensPartial)) return scan_chunks(head);
+    if (head.length > (head.value_dim == head.columns ? kFewTokens : kFewTokensPartial)) return scan_chunks(head);
     if (head.length > 0) return scan_steps(head);
-    if (head.state_out != head.state) std::copy_n(head.state, head.features * head.dim, head.state_out);
+    if (head.state_out != head.state) {
+      std::copy_n(head.state, head.features * head.value_dim, head.state_out);
+    }
     if (head.norm_out != head.norm) std::copy_n(head.norm, head.features, head.norm_out);
   });
 }
@@ -194,14 +203,14 @@ constexpr double kSmall = 1 << 16;
 const ParallelFor kSerial;
 
 bool is_small(const CausalTaylorShiftArgs& args) {
-  const auto state = static_cast<double>(args.batch * args.heads * taylor_features(args.dim) * args.dim);
+  const auto state = static_cast<double>(args.batch * args.heads * taylor_features(args.dim) * args.value_dim);
   return state * static_cast<double>(args.length) < kSmall;
 }
 
 }  // namespace
 
 void causal_taylor_shift(const CausalTaylorShiftArgs& args, const ParallelFor& pool) {
-  if (args.dim == 0) return;
+  if (args.dim == 0 || args.value_dim == 0) return;
   const ParallelFor& parallel_for = is_small(args) ? kSerial : pool;
   parallel_for(static_cast<std::size_t>(args.batch * args.heads),
                [&](std::size_t head) { HWY_DYNAMIC_DISPATCH(scan)(args, static_cast<std::int64_t>(head)); });

@@ -23,7 +23,7 @@ constexpr std::int64_t kLeastSegment = 128;
 constexpr std::int64_t kMostSegment = 2048;
 
 bool is_empty(const CausalTaylorShiftArgs& args) {
-  return args.batch == 0 || args.length == 0 || args.heads == 0 || args.dim == 0;
+  return args.batch == 0 || args.length == 0 || args.heads == 0 || args.dim == 0 || args.value_dim == 0;
 }
 
 TaylorUnit unit_of(int tactic) { return tactic == kChunkTensor ? TaylorUnit::kTensor : TaylorUnit::kSimt; }
@@ -52,6 +52,7 @@ TaylorCall call_of(const CausalTaylorShiftArgs& args) {
   call.length = args.length;
   call.heads = args.heads;
   call.dim = static_cast<int>(args.dim);
+  call.value_dim = static_cast<int>(args.value_dim);
   call.features = static_cast<int>(taylor_features(args.dim));
   call.normalize = args.normalize;
   call.causal = true;
@@ -66,8 +67,8 @@ TaylorCall call_of(const CausalTaylorShiftArgs& args) {
 template <typename Body>
 int with_step(const TaylorCall& call, Body&& body) {
   const auto with_columns = [&](auto tokens) -> int {
-    if (call.dim <= 32) return body(tokens, std::integral_constant<int, 1>());
-    if (call.dim <= 64) return body(tokens, std::integral_constant<int, 2>());
+    if (call.value_dim <= 32) return body(tokens, std::integral_constant<int, 1>());
+    if (call.value_dim <= 64) return body(tokens, std::integral_constant<int, 2>());
     return body(tokens, std::integral_constant<int, 8>());
   };
   if (step_tokens(call.length) == kStepTokens[0]) return with_columns(std::integral_constant<int, kStepTokens[0]>());
@@ -88,7 +89,7 @@ int launch_step(const CausalTaylorShiftArgs& args, const Device& device, void* w
       constexpr int kTokens = decltype(tokens)::value;
       constexpr int kColumns = decltype(columns)::value;
       const int error = HSM_LAUNCH((causal_taylor_step<T, kTokens, kColumns>), slices, dim3(kStepThreads),
-                                   step_shared_bytes(call.dim, kTokens), stream, call);
+                                   step_shared_bytes(call.dim, call.value_dim, kTokens), stream, call);
       if (error != 0) return error;
       return HSM_LAUNCH((causal_taylor_step_finish<T, kTokens>), tokens_of_heads, dim3(kStepThreads), 0, stream, call);
     });
@@ -102,12 +103,15 @@ std::span<const std::string_view> causal_taylor_shift_tactics() noexcept { retur
 bool causal_taylor_shift_supports(const CausalTaylorShiftArgs& args, int tactic, const Device& device) noexcept {
   if (tactic < 0 || tactic >= kTacticCount) return false;
   if (tactic != kStep) {
-    return taylor_unit_supports(unit_of(tactic), args.type, args.dim, args.normalize, true, true, device);
+    return taylor_unit_supports(unit_of(tactic), args.type, args.dim, args.value_dim, args.normalize, true, true,
+                                device);
   }
   const std::int64_t blocks = args.batch * args.heads * std::max(taylor_features(args.dim), args.length);
-  return args.type != DType::kInt64 && args.dim >= 1 && args.dim <= kMostTaylorDim && args.length <= kMostStepTokens &&
+  return args.type != DType::kInt64 && std::min(args.dim, args.value_dim) >= 1 &&
+         std::max(args.dim, args.value_dim) <= kMostTaylorDim && args.length <= kMostStepTokens &&
          blocks <= INT32_MAX &&
-         step_shared_bytes(static_cast<int>(args.dim), step_tokens(args.length)) <= device.shared_memory_per_block;
+         step_shared_bytes(static_cast<int>(args.dim), static_cast<int>(args.value_dim), step_tokens(args.length)) <=
+             device.shared_memory_per_block;
 }
 
 int causal_taylor_shift_default_tactic(const CausalTaylorShiftArgs& args, const Device& device) noexcept {
@@ -122,9 +126,10 @@ std::size_t causal_taylor_shift_workspace(const CausalTaylorShiftArgs& args, int
   if (tactic == kStep) {
     // Slices of all heads, each rounded up, and the constants' parts.
     const std::int64_t parts = 4 * device.multiprocessors + 2 * heads;
-    return static_cast<std::size_t>(parts * kMostStepTokens * step_part(static_cast<int>(args.dim))) * sizeof(float);
+    return static_cast<std::size_t>(parts * kMostStepTokens * step_part(static_cast<int>(args.value_dim))) *
+           sizeof(float);
   }
-  return sum_bytes(heads * divide_up(args.length, segment_length(args.dim)), args.dim);
+  return sum_bytes(heads * divide_up(args.length, segment_length(args.dim)), args.dim, args.value_dim);
 }
 
 int causal_taylor_shift_launch(const CausalTaylorShiftArgs& args, int tactic, const Device& device, void* workspace,
@@ -133,7 +138,8 @@ int causal_taylor_shift_launch(const CausalTaylorShiftArgs& args, int tactic, co
   if (!causal_taylor_shift_supports(args, tactic, device)) return kInvalidValue;
   if (tactic == kStep) return launch_step(args, device, workspace, stream);
   const std::int64_t heads = args.batch * args.heads;
-  const SumsPlan plan = plan_sums(heads, args.length, args.dim, segment_length(args.dim), unit_of(tactic));
+  const SumsPlan plan =
+      plan_sums(heads, args.length, args.dim, args.value_dim, segment_length(args.dim), unit_of(tactic));
   return launch_with_sums(call_of(args), heads, plan, args.type, unit_of(tactic), workspace, stream);
 }
 

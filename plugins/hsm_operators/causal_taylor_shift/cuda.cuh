@@ -4,14 +4,14 @@
 // Blocks own slices of rows, so nothing is read that another block writes. What the slices add to y meets in the
 // workspace and is added in their order by a second kernel.
 //
-// For n tokens and one head, F = 1 + d + d(d+1)/2: bytes 8·F·(d+1) for the state and 8·n·slices·(d+1) for the parts;
-// flops 4·n·F·(d+1). At n = 1 that is half a flop a byte: the bound is memory.
-// Shared memory 4·tokens·(11·d + 14) bytes for 1 or 8 tokens. Registers (nvcc 13.0, most of the three types and seven
-// architectures; no spills) for d up to 32, 64, 256: 64, 64, 80 with one token, 73, 124, 162 with eight; the second
-// kernel 44.
+// For n tokens and one head, F = 1 + d + d(d+1)/2: bytes 8·F·(e+1) for the state and 8·n·slices·(e+1) for the parts;
+// flops 4·n·F·(e+1). At n = 1 that is half a flop a byte: the bound is memory.
+// Shared memory 4·tokens·(2·d + 9·e + 14) bytes for 1 or 8 tokens. Registers (nvcc 13.0, most of the three types and
+// seven architectures; no spills) for e up to 32, 64, 256: 64, 64, 80 with one token, 73, 124, 162 with eight; the
+// second kernel 44.
 //
 // Longer calls run the kernels of taylor_simt.cuh or taylor_tensor.cuh: for N tokens and segments of L, flops
-// 4·N·F·(d+1) + 2·N·L·d, and bytes 8·F·(d+1) for the state and 16·N/L·F·(d+1) for the sums of segments.
+// 4·N·F·(e+1) + N·L·(d+e), and bytes 8·F·(e+1) for the state and 16·N/L·F·(e+1) for the sums of segments.
 #pragma once
 
 #include <cstdint>
@@ -24,11 +24,11 @@ inline constexpr int kStepThreads = 256;
 inline constexpr int kStepWarps = kStepThreads / 32;
 
 // Floats of one slice's part of y and its weights, for each token.
-__host__ __device__ constexpr std::int64_t step_part(int dim) { return dim + 1; }
+__host__ __device__ constexpr std::int64_t step_part(int value_dim) { return value_dim + 1; }
 
-constexpr std::size_t step_shared_bytes(int dim, int tokens) {
+constexpr std::size_t step_shared_bytes(int dim, int value_dim, int tokens) {
   return sizeof(float) * static_cast<std::size_t>(tokens) *
-         static_cast<std::size_t>(3 * (dim + 2) + kStepWarps * (dim + 1));
+         static_cast<std::size_t>(2 * (dim + 2) + value_dim + 2 + kStepWarps * (value_dim + 1));
 }
 
 // Adds up what the lanes of a warp hold.
@@ -109,18 +109,18 @@ struct StateRow {
     norm = exists && column == 0 ? call.norm[carried + feature] : 0.0f;
 #pragma unroll
     for (int j = 0; j < kOwnColumns; ++j) {
-      const bool inside = exists && column + 32 * j < call.dim;
-      state[j] = inside ? call.state[(carried + feature) * call.dim + column + 32 * j] : 0.0f;
+      const bool inside = exists && column + 32 * j < call.value_dim;
+      state[j] = inside ? call.state[(carried + feature) * call.value_dim + column + 32 * j] : 0.0f;
     }
   }
 
   // Takes in one token.
-  __device__ __forceinline__ void add(const float* key, const float* value, int column, int dim) {
+  __device__ __forceinline__ void add(const float* key, const float* value, int column, int value_dim) {
     const float phi = key[rows.first] * key[rows.second];
     norm += phi;
 #pragma unroll
     for (int j = 0; j < kOwnColumns; ++j) {
-      if (column + 32 * j < dim) state[j] += phi * value[column + 32 * j];
+      if (column + 32 * j < value_dim) state[j] += phi * value[column + 32 * j];
     }
   }
 
@@ -133,25 +133,26 @@ struct StateRow {
     for (int j = 0; j < kOwnColumns; ++j) sum[j] += phi * state[j];
   }
 
-  __device__ __forceinline__ void store(float* to, float* norm_to, int column, int dim) const {
+  __device__ __forceinline__ void store(float* to, float* norm_to, int column, int value_dim) const {
 #pragma unroll
     for (int j = 0; j < kOwnColumns; ++j) {
-      if (column + 32 * j < dim) to[column + 32 * j] = state[j];
+      if (column + 32 * j < value_dim) to[column + 32 * j] = state[j];
     }
     if (column == 0) *norm_to = norm;
   }
 };
 
-// Grid: slices × heads. A slice is `segment_length` rows of the state, and `sums` takes (heads, slices + 1, tokens, d +
+// Grid: slices × heads. A slice is `segment_length` rows of the state, and `sums` takes (heads, slices + 1, tokens, e +
 // 1) parts; the last of them is the constant feature's, the largest term, to be added last.
 template <typename T, int kTokens, int kOwnColumns>
 __global__ void __launch_bounds__(kStepThreads) causal_taylor_step(TaylorCall call) {
   HSM_DYNAMIC_SHARED(float, shared);
   const int dim = call.dim;
+  const int value_dim = call.value_dim;
   float* const queries = shared;
   float* const keys = queries + kTokens * (dim + 2);
   float* const values = keys + kTokens * (dim + 2);
-  float* const parts = values + kTokens * (dim + 2);  // (warps, tokens, dim + 1)
+  float* const parts = values + kTokens * (value_dim + 2);  // (warps, tokens, e + 1)
 
   const std::int64_t slice = blockIdx.x % call.segments;
   const std::int64_t local = blockIdx.x / call.segments;
@@ -164,7 +165,9 @@ __global__ void __launch_bounds__(kStepThreads) causal_taylor_step(TaylorCall ca
     const std::int64_t offset = token * head.stride;
     if (i % 3 == 0) load_token(head.q + offset, dim, call.normalize, head.temperature, queries + token * (dim + 2));
     if (i % 3 == 1) load_token(head.k + offset, dim, call.normalize, 1.0f, keys + token * (dim + 2));
-    if (i % 3 == 2) load_token(head.v + offset, dim, false, 1.0f, values + token * (dim + 2));
+    if (i % 3 == 2) {
+      load_token(head.v + token * head.value_stride, value_dim, false, 1.0f, values + token * (value_dim + 2));
+    }
   }
   __syncthreads();
 
@@ -172,14 +175,14 @@ __global__ void __launch_bounds__(kStepThreads) causal_taylor_step(TaylorCall ca
   // several tokens there is enough to do for each.
   constexpr int kBatch = kTokens > 1 ? 1 : (kOwnColumns == 1 ? 4 : (kOwnColumns == 2 ? 2 : 1));
   int width = 32;
-  while (width / 2 >= dim) width /= 2;
+  while (width / 2 >= value_dim) width /= 2;
   const int column = lane % width;
   const int rows_at_once = 32 / width;
   float sum[kTokens][kOwnColumns] = {};
   float total[kTokens] = {};
   const std::int64_t carried = (call.first_head + local) * call.features;
-  float* const part = call.sums + local * (call.segments + 1) * kTokens * step_part(dim);
-  float* const constant = part + call.segments * kTokens * step_part(dim);
+  float* const part = call.sums + local * (call.segments + 1) * kTokens * step_part(value_dim);
+  float* const constant = part + call.segments * kTokens * step_part(value_dim);
   const int begin = static_cast<int>(slice * call.segment_length);
   const int end = static_cast<int>(min(slice * call.segment_length + call.segment_length, std::int64_t{call.features}));
   FeatureWalk walk(begin + warp * rows_at_once + lane / width, kStepWarps * rows_at_once, dim);
@@ -197,15 +200,16 @@ __global__ void __launch_bounds__(kStepThreads) causal_taylor_step(TaylorCall ca
       for (int t = 0; t < kTokens; ++t) {
         if (t >= tokens) break;
         const int at = t * (dim + 2);
-        row[i].add(keys + at, values + at, column, dim);
+        row[i].add(keys + at, values + t * (value_dim + 2), column, value_dim);
         if (row[i].feature > 0) {
           row[i].ask(queries + at, dim, sum[t], total[t]);
         } else {
-          row[i].store(constant + t * step_part(dim), constant + t * step_part(dim) + dim, column, dim);
+          float* const to = constant + t * step_part(value_dim);
+          row[i].store(to, to + value_dim, column, value_dim);
         }
       }
       const std::int64_t at = carried + row[i].feature;
-      row[i].store(call.state_out + at * dim, call.norm_out + at, column, dim);
+      row[i].store(call.state_out + at * value_dim, call.norm_out + at, column, value_dim);
     }
   }
 
@@ -217,19 +221,19 @@ __global__ void __launch_bounds__(kStepThreads) causal_taylor_step(TaylorCall ca
 #pragma unroll
       for (int j = 0; j < kOwnColumns; ++j) sum[t][j] += __shfl_xor_sync(0xffffffffU, sum[t][j], flip);
     }
-    float* const own = parts + (warp * kTokens + t) * (dim + 1);
-    if (lane == 0) own[dim] = total[t];
+    float* const own = parts + (warp * kTokens + t) * (value_dim + 1);
+    if (lane == 0) own[value_dim] = total[t];
 #pragma unroll
     for (int j = 0; j < kOwnColumns; ++j) {
-      if (lane == column && column + 32 * j < dim) own[column + 32 * j] = sum[t][j];
+      if (lane == column && column + 32 * j < value_dim) own[column + 32 * j] = sum[t][j];
     }
   }
   __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < kTokens * (dim + 1); i += kStepThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < kTokens * (value_dim + 1); i += kStepThreads) {
     float result = 0.0f;
 #pragma unroll
-    for (int w = 0; w < kStepWarps; ++w) result += parts[w * kTokens * (dim + 1) + i];
-    part[slice * kTokens * step_part(dim) + i] = result;
+    for (int w = 0; w < kStepWarps; ++w) result += parts[w * kTokens * (value_dim + 1) + i];
+    part[slice * kTokens * step_part(value_dim) + i] = result;
   }
 }
 
@@ -239,11 +243,11 @@ __global__ void __launch_bounds__(kStepThreads) causal_taylor_step_finish(Taylor
   const std::int64_t local = blockIdx.x / call.length;
   const std::int64_t token = blockIdx.x % call.length;
   const Head<T> head(call, local);
-  const std::int64_t step = kTokens * step_part(call.dim);
-  const float* const part = call.sums + local * (call.segments + 1) * step + token * step_part(call.dim);
+  const std::int64_t step = kTokens * step_part(call.value_dim);
+  const float* const part = call.sums + local * (call.segments + 1) * step + token * step_part(call.value_dim);
   const int column = static_cast<int>(threadIdx.x);
-  if (column >= call.dim) return;
-  T* const to = head.y + token * head.stride + column;
+  if (column >= call.value_dim) return;
+  T* const to = head.y + token * head.value_stride + column;
   if (token >= head.valid) {
     *to = from_float<T>(0.0f);
     return;
@@ -252,7 +256,7 @@ __global__ void __launch_bounds__(kStepThreads) causal_taylor_step_finish(Taylor
   float total = 0.0f;
   for (std::int64_t slice = 0; slice <= call.segments; ++slice) {
     sum += part[slice * step + column];
-    total += part[slice * step + call.dim];
+    total += part[slice * step + call.value_dim];
   }
   *to = from_float<T>(sum / total);
 }

@@ -37,16 +37,17 @@ std::vector<double> features(const CausalTaylorShiftArgs& args, const void* data
 template <typename T>
 void scan(const CausalTaylorShiftArgs& args, std::int64_t b, std::int64_t h) {
   const std::int64_t d = args.dim;
+  const std::int64_t e = args.value_dim;
   const std::int64_t rows = taylor_features(d);
   const std::int64_t head = b * args.heads + h;
-  std::vector<double> state(args.state + head * rows * d, args.state + (head + 1) * rows * d);
+  std::vector<double> state(args.state + head * rows * e, args.state + (head + 1) * rows * e);
   std::vector<double> norm(args.norm + head * rows, args.norm + (head + 1) * rows);
   const double temperature = args.normalize ? load<T>(args.temperature, h) : 1.0;
   for (std::int64_t t = 0; t < args.lengths[b]; ++t) {
-    const std::int64_t at = ((b * args.length + t) * args.heads + h) * d;
-    const std::vector<double> k = features<T>(args, args.k, at, 1.0);
-    const std::vector<double> q = features<T>(args, args.q, at, temperature);
-    std::vector<double> sum(static_cast<std::size_t>(d));
+    const std::int64_t at = (b * args.length + t) * args.heads + h;
+    const std::vector<double> k = features<T>(args, args.k, at * d, 1.0);
+    const std::vector<double> q = features<T>(args, args.q, at * d, temperature);
+    std::vector<double> sum(static_cast<std::size_t>(e));
     double weights = 0;
     for (std::int64_t r = 0; r < rows; ++r) {
       const auto feature = static_cast<std::size_t>(r);
@@ -54,15 +55,15 @@ void scan(const CausalTaylorShiftArgs& args, std::int64_t b, std::int64_t h) {
       const double query = q[feature] * (diagonal ? 0.5 : 1.0);
       norm[feature] += k[feature];
       weights += query * norm[feature];
-      for (std::int64_t i = 0; i < d; ++i) {
-        double& entry = state[static_cast<std::size_t>(r * d + i)];
-        entry += k[feature] * load<T>(args.v, at + i);
+      for (std::int64_t i = 0; i < e; ++i) {
+        double& entry = state[static_cast<std::size_t>(r * e + i)];
+        entry += k[feature] * load<T>(args.v, at * e + i);
         sum[static_cast<std::size_t>(i)] += query * entry;
       }
     }
-    for (std::int64_t i = 0; i < d; ++i) store<T>(args.y, at + i, sum[static_cast<std::size_t>(i)] / weights);
+    for (std::int64_t i = 0; i < e; ++i) store<T>(args.y, at * e + i, sum[static_cast<std::size_t>(i)] / weights);
   }
-  std::ranges::copy(state, args.state_out + head * rows * d);
+  std::ranges::copy(state, args.state_out + head * rows * e);
   std::ranges::copy(norm, args.norm_out + head * rows);
 }
 

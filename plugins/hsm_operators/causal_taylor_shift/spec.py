@@ -10,17 +10,20 @@ from ..operator import Cost, Operator, Port, RowRange, Rule, State
 from ..taylor_shift.spec import (
     ATTENDED,
     EFFICIENT_FLOPS,
+    EFFICIENT_FORMULA,
     KEY,
     NORMALISED,
     NORMALIZE,
     PACKING,
     QUERY,
+    ROW_FLOPS,
+    ROW_FORMULA,
     TEMPERATURE,
     VALID_KEYS,
     VALUE,
 )
 
-# Tokens padded to whole chunks of C = min(T, 128), chunk by chunk and transposed: (chunks,B,H,d,C).
+# Tokens padded to whole chunks of C = min(T, 128), chunk by chunk and transposed: (chunks,B,H,d,C), values with e.
 _CHUNKS = """
   C_most = Constant <value_ints = [128]> ()
   C = Min (T, C_most)
@@ -31,12 +34,13 @@ _CHUNKS = """
   extra = Sub (T_padded, T)
   pads = Concat <axis = 0> (zero, zero, zero, zero, zero, extra, zero, zero)
   chunked = Concat <axis = 0> (B, chunks, C, H, d)
+  values_chunked = Concat <axis = 0> (B, chunks, C, H, e)
   q_padded = Pad (qn, pads)
   k_padded = Pad (k_used, pads)
   v_padded = Pad (v_used, pads)
   q_chunked = Reshape <allowzero = 1> (q_padded, chunked)
   k_chunked = Reshape <allowzero = 1> (k_padded, chunked)
-  v_chunked = Reshape <allowzero = 1> (v_padded, chunked)
+  v_chunked = Reshape <allowzero = 1> (v_padded, values_chunked)
   q_chunks = Transpose <perm = [1, 0, 3, 4, 2]> (q_chunked)
   k_chunks = Transpose <perm = [1, 0, 3, 4, 2]> (k_chunked)
   v_chunks = Transpose <perm = [1, 0, 3, 4, 2]> (v_chunked)
@@ -49,7 +53,7 @@ _CHUNKS = """
   valid_chunks = Transpose <perm = [1, 0, 2, 3, 4]> (valid_heads)
 """
 
-# The two carried states as one, (B,H,F,d+1): TensorRT's compiler does not take two fed like these.
+# The two carried states as one, (B,H,F,e+1): TensorRT's compiler does not take two fed like these.
 _JOINED = """
   norm_column = Unsqueeze (norm, last)
   joined = Concat <axis = 3> (state, norm_column)
@@ -98,10 +102,10 @@ _SCAN = """
 
 _OUTPUTS = """
   y_chunked = Transpose <perm = [1, 0, 4, 2, 3]> (y_chunks)
-  y_padded_shape = Concat <axis = 0> (B, T_padded, H, d)
+  y_padded_shape = Concat <axis = 0> (B, T_padded, H, e)
   y_padded = Reshape <allowzero = 1> (y_chunked, y_padded_shape)
   y_tokens = Slice (y_padded, zero, T, one)
-  y32 = Reshape (y_tokens, q_shape)
+  y32 = Reshape (y_tokens, v_shape)
   y = CastLike (y32, q)
   state_shape = Shape (state)
   state_new = Slice (joined_out, zero, last, three)
@@ -119,7 +123,7 @@ CAUSAL_TAYLOR_SHIFT = Operator(
         KEY,
         VALUE,
         TEMPERATURE,
-        Port("state", "tensor(float)", ("B", "H", "F", "d"), "Sums of key features times values; zero at the start."),
+        Port("state", "tensor(float)", ("B", "H", "F", "e"), "Sums of key features times values; zero at the start."),
         Port("norm", "tensor(float)", ("B", "H", "F"), "Sums of key features; zero at the start."),
         Port(
             "lengths",
@@ -131,7 +135,7 @@ CAUSAL_TAYLOR_SHIFT = Operator(
     ),
     outputs=(
         ATTENDED,
-        Port("state_out", "tensor(float)", ("B", "H", "F", "d"), "The state after the row's valid tokens."),
+        Port("state_out", "tensor(float)", ("B", "H", "F", "e"), "The state after the row's valid tokens."),
         Port("norm_out", "tensor(float)", ("B", "H", "F"), "The sums of key features after the row's valid tokens."),
     ),
     attributes=(NORMALIZE,),
@@ -143,8 +147,8 @@ CAUSAL_TAYLOR_SHIFT = Operator(
         ),
     ),
     states=(State("state", "state_out"), State("norm", "norm_out")),
-    cost=Cost(f"B*H*({EFFICIENT_FLOPS} + 8*T*d)", "H·(4F(d+1) + d(d+1)) + 8Hd, F = 1+d+d(d+1)/2"),
-    details={"heads": "H", "head_dim": "d", "normalize": "normalize"},
+    cost=Cost(f"B*H*({EFFICIENT_FLOPS} + {ROW_FLOPS})", f"H·({EFFICIENT_FORMULA}) + {ROW_FORMULA}"),
+    details={"heads": "H", "head_dim": "d", "value_dim": "e", "normalize": "normalize"},
     lengths=("128", "129"),  # one chunk of the body, and one token more
 )
 

@@ -12,6 +12,7 @@ struct Case {
   std::int64_t batch, length, heads, dim;
   DType type;
   bool normalize, in_place;
+  std::int64_t value_dim = dim;
 };
 
 struct Result {
@@ -22,11 +23,11 @@ class CausalTaylorShift {
  public:
   CausalTaylorShift(const Case& own, std::mt19937& random)
       : case_(own),
-        q_(own.type, tokens()),
-        k_(own.type, tokens()),
-        v_(own.type, tokens()),
+        q_(own.type, count(own.length, own.dim)),
+        k_(own.type, count(own.length, own.dim)),
+        v_(own.type, count(own.length, own.value_dim)),
         temperature_(own.type, static_cast<std::size_t>(own.heads)),
-        state_(DType::kFloat32, features() * static_cast<std::size_t>(own.dim)),
+        state_(DType::kFloat32, features() * static_cast<std::size_t>(own.value_dim)),
         norm_(DType::kFloat32, features()) {
     const float scale = own.normalize ? 1.0f : 0.3f;
     q_.randomize(random, scale);
@@ -40,7 +41,7 @@ class CausalTaylorShift {
 
   template <typename Run>
   Result run(Run run) {
-    Result result{Buffer(case_.type, tokens()), state_, norm_};
+    Result result{Buffer(case_.type, v_.size()), state_, norm_};
     result.y.poison();
     CausalTaylorShiftArgs args = arguments(lengths_.data(), case_.length, q_, k_, v_, result);
     if (!case_.in_place) {
@@ -58,11 +59,10 @@ class CausalTaylorShift {
   // Starts from the state of a few earlier tokens: a random state could have a normaliser near zero.
   void carry_earlier_tokens(std::mt19937& random) {
     const std::vector<std::int64_t> three(static_cast<std::size_t>(case_.batch), 3);
-    const std::size_t count = static_cast<std::size_t>(case_.batch * 3 * case_.heads * case_.dim);
-    Buffer q(case_.type, count), k(case_.type, count), v(case_.type, count);
+    Buffer q(case_.type, count(3, case_.dim)), k(case_.type, q.size()), v(case_.type, count(3, case_.value_dim));
     k.randomize(random, case_.normalize ? 1.0f : 0.3f);
     v.randomize(random);
-    Result result{Buffer(case_.type, count), state_, norm_};
+    Result result{Buffer(case_.type, v.size()), state_, norm_};
     causal_taylor_shift_naive(arguments(three.data(), 3, q, k, v, result));
     state_ = result.state;
     norm_ = result.norm;
@@ -76,6 +76,7 @@ class CausalTaylorShift {
             .length = length,
             .heads = case_.heads,
             .dim = case_.dim,
+            .value_dim = case_.value_dim,
             .normalize = case_.normalize,
             .type = case_.type,
             .q = q.data(),
@@ -91,7 +92,7 @@ class CausalTaylorShift {
   }
 
   void clear_beyond_length(Buffer& y) const {
-    const std::int64_t row = case_.heads * case_.dim;
+    const std::int64_t row = case_.heads * case_.value_dim;
     for (std::int64_t b = 0; b < case_.batch; ++b) {
       for (std::int64_t i = lengths_[static_cast<std::size_t>(b)] * row; i < case_.length * row; ++i) {
         y.set(static_cast<std::size_t>(b * case_.length * row + i), 0.0f);
@@ -99,7 +100,9 @@ class CausalTaylorShift {
     }
   }
 
-  std::size_t tokens() const { return static_cast<std::size_t>(case_.batch * case_.length * case_.heads * case_.dim); }
+  std::size_t count(std::int64_t length, std::int64_t width) const {
+    return static_cast<std::size_t>(case_.batch * length * case_.heads * width);
+  }
   std::size_t features() const {
     return static_cast<std::size_t>(case_.batch * case_.heads * taylor_features(case_.dim));
   }
@@ -118,12 +121,14 @@ Case random_case(std::mt19937& random) {
           dims[testing::uniform(random, 0, 9)],
           testing::kTypes[testing::uniform(random, 0, 2)],
           testing::uniform(random, 0, 3) > 0,
-          testing::uniform(random, 0, 1) == 1};
+          testing::uniform(random, 0, 1) == 1,
+          dims[testing::uniform(random, 0, 9)]};
 }
 
 void expect_equal(const Case& c, std::mt19937& random) {
   const std::string what = "B=" + std::to_string(c.batch) + " T=" + std::to_string(c.length) +
-                           " H=" + std::to_string(c.heads) + " d=" + std::to_string(c.dim) + " " + name_of(c.type) +
+                           " H=" + std::to_string(c.heads) + " d=" + std::to_string(c.dim) +
+                           " e=" + std::to_string(c.value_dim) + " " + name_of(c.type) +
                            (c.normalize ? " normalize" : "") + (c.in_place ? " in place" : "");
   CausalTaylorShift op(c, random);
   const Result fast = op.run([](const CausalTaylorShiftArgs& args) { causal_taylor_shift(args, {}); });
@@ -159,6 +164,7 @@ TEST(CausalTaylorShift, StepsOfWideHeadsEqualTheDefinition) {
     for (const std::int64_t dim : {40, 64, 130}) {
       for (const std::int64_t length : {1, 3, 4}) {
         expect_equal({2, length, 1, dim, testing::kTypes[length % 3], true, length % 2 == 0}, random);
+        expect_equal({2, length, 1, 7, testing::kTypes[length % 3], true, length % 2 == 0, dim}, random);
       }
     }
   }

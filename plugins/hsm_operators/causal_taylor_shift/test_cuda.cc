@@ -27,13 +27,15 @@ struct Case {
   DType type = DType::kFloat32;
   bool normalize = true, in_place = false, full = false;
   std::size_t misalignment = 0;  // elements
+  std::int64_t value_dim = dim;
 };
 
 std::string describe(const Case& c, int tactic) {
   return std::string(cuda::causal_taylor_shift_tactics()[static_cast<std::size_t>(tactic)]) +
          " B=" + std::to_string(c.batch) + " T=" + std::to_string(c.length) + " H=" + std::to_string(c.heads) +
-         " d=" + std::to_string(c.dim) + " " + name_of(c.type) + (c.normalize ? " normalize" : "") +
-         (c.in_place ? " in place" : "") + (c.misalignment > 0 ? " misaligned" : "");
+         " d=" + std::to_string(c.dim) + " e=" + std::to_string(c.value_dim) + " " + name_of(c.type) +
+         (c.normalize ? " normalize" : "") + (c.in_place ? " in place" : "") +
+         (c.misalignment > 0 ? " misaligned" : "");
 }
 
 struct Result {
@@ -48,11 +50,11 @@ class CausalTaylorShift {
  public:
   CausalTaylorShift(const Case& own, std::mt19937& random)
       : case_(own),
-        q_(own.type, tokens(own.length)),
-        k_(own.type, tokens(own.length)),
-        v_(own.type, tokens(own.length)),
+        q_(own.type, count(own.length, own.dim)),
+        k_(own.type, count(own.length, own.dim)),
+        v_(own.type, count(own.length, own.value_dim)),
         temperature_(own.type, static_cast<std::size_t>(own.heads)),
-        state_(DType::kFloat32, features() * static_cast<std::size_t>(own.dim)),
+        state_(DType::kFloat32, features() * static_cast<std::size_t>(own.value_dim)),
         norm_(DType::kFloat32, features()) {
     const float scale = own.normalize ? 1.0f : 0.3f;
     for (Buffer* buffer : {&q_, &k_}) buffer->randomize(random, scale);
@@ -66,7 +68,7 @@ class CausalTaylorShift {
   }
 
   Result naive() {
-    Result result{Buffer(case_.type, q_.size()), state_, norm_};
+    Result result{Buffer(case_.type, v_.size()), state_, norm_};
     result.y.poison();
     CausalTaylorShiftArgs args = arguments();
     args.q = q_.data();
@@ -86,7 +88,7 @@ class CausalTaylorShift {
   std::optional<Result> run(int tactic, const cuda::Device& device) {
     const std::size_t offset = case_.misalignment * size_of(case_.type);
     const DeviceMemory q(q_, offset), k(k_, offset), v(v_, offset), temperature(temperature_), lengths(lengths_);
-    DeviceMemory y(q_.size() * size_of(case_.type), offset), state(state_), norm(norm_);
+    DeviceMemory y(v.bytes(), offset), state(state_), norm(norm_);
     DeviceMemory state_out(state.bytes()), norm_out(norm.bytes());
     CausalTaylorShiftArgs args = arguments();
     args.q = q.data();
@@ -106,7 +108,7 @@ class CausalTaylorShift {
     testing::expect_launched(cuda::causal_taylor_shift_launch(args, tactic, device, workspace.data(), nullptr),
                              describe(case_, tactic));
     if (::testing::Test::HasFatalFailure()) return std::nullopt;
-    Result result{Buffer(case_.type, q_.size()), state_, norm_};
+    Result result{Buffer(case_.type, v_.size()), state_, norm_};
     y.fetch(result.y);
     new_state.fetch(result.state);
     new_norm.fetch(result.norm);
@@ -119,6 +121,7 @@ class CausalTaylorShift {
             .length = case_.length,
             .heads = case_.heads,
             .dim = case_.dim,
+            .value_dim = case_.value_dim,
             .normalize = case_.normalize,
             .type = case_.type};
   }
@@ -127,7 +130,8 @@ class CausalTaylorShift {
   // Starts from the state of a few earlier tokens: a random state could have a normaliser near zero.
   void carry_earlier_tokens(std::mt19937& random) {
     const std::vector<std::int64_t> three(static_cast<std::size_t>(case_.batch), 3);
-    Buffer q(case_.type, tokens(3)), k(case_.type, tokens(3)), v(case_.type, tokens(3)), y(case_.type, tokens(3));
+    Buffer q(case_.type, count(3, case_.dim)), k(case_.type, q.size());
+    Buffer v(case_.type, count(3, case_.value_dim)), y(case_.type, v.size());
     k.randomize(random, case_.normalize ? 1.0f : 0.3f);
     v.randomize(random);
     CausalTaylorShiftArgs args = arguments();
@@ -145,17 +149,17 @@ class CausalTaylorShift {
 
   void poison_padding() {
     for (Buffer* buffer : {&q_, &k_, &v_}) {
-      for_padding([&](std::size_t i) { buffer->set(i, std::numeric_limits<float>::quiet_NaN()); });
+      for_padding(*buffer, [&](std::size_t i) { buffer->set(i, std::numeric_limits<float>::quiet_NaN()); });
     }
   }
 
   void clear_padding(Buffer& y) const {
-    for_padding([&](std::size_t i) { y.set(i, 0.0f); });
+    for_padding(y, [&](std::size_t i) { y.set(i, 0.0f); });
   }
 
   template <typename Body>
-  void for_padding(Body body) const {
-    const std::int64_t row = case_.heads * case_.dim;
+  void for_padding(const Buffer& buffer, Body body) const {
+    const std::int64_t row = static_cast<std::int64_t>(buffer.size()) / (case_.batch * case_.length);
     for (std::int64_t b = 0; b < case_.batch; ++b) {
       for (std::int64_t i = lengths_[static_cast<std::size_t>(b)] * row; i < case_.length * row; ++i) {
         body(static_cast<std::size_t>(b * case_.length * row + i));
@@ -163,8 +167,8 @@ class CausalTaylorShift {
     }
   }
 
-  std::size_t tokens(std::int64_t length) const {
-    return static_cast<std::size_t>(case_.batch * length * case_.heads * case_.dim);
+  std::size_t count(std::int64_t length, std::int64_t width) const {
+    return static_cast<std::size_t>(case_.batch * length * case_.heads * width);
   }
   std::size_t features() const {
     return static_cast<std::size_t>(case_.batch * case_.heads * taylor_features(case_.dim));
@@ -213,7 +217,8 @@ Case random_case(std::mt19937& random) {
           .type = testing::kTypes[testing::uniform(random, 0, 2)],
           .normalize = testing::uniform(random, 0, 3) > 0,
           .in_place = testing::uniform(random, 0, 1) == 1,
-          .misalignment = static_cast<std::size_t>(testing::uniform(random, 0, 3) == 0 ? 1 : 0)};
+          .misalignment = static_cast<std::size_t>(testing::uniform(random, 0, 3) == 0 ? 1 : 0),
+          .value_dim = dims[testing::uniform(random, 0, std::size(dims) - 1)]};
 }
 
 TEST(CudaCausalTaylorShift, EveryTacticEqualsTheDefinition) {
@@ -239,6 +244,18 @@ TEST(CudaCausalTaylorShift, EveryKernelVariantEqualsTheDefinition) {
       expect_definition({.batch = 1, .length = 3, .heads = 1, .dim = dim, .type = type, .full = true}, random);
       if (dim > 100) continue;  // a step's instances end before
       expect_definition({.batch = 1, .length = 1, .heads = 1, .dim = dim, .type = type, .full = true}, random);
+    }
+  }
+}
+
+// Values of another class of tiles than keys, wider and narrower.
+TEST(CudaCausalTaylorShift, ValuesMayBeMuchWiderOrNarrowerThanKeys) {
+  std::mt19937 random(9);
+  for (const DType type : testing::kTypes) {
+    for (const std::int64_t length : {1, 5, 131}) {
+      expect_definition({.batch = 2, .length = length, .heads = 2, .dim = 5, .type = type, .value_dim = 131}, random);
+      expect_definition({.batch = 1, .length = length, .heads = 2, .dim = 16, .type = type, .value_dim = 64}, random);
+      expect_definition({.batch = 1, .length = length, .heads = 1, .dim = 37, .type = type, .value_dim = 3}, random);
     }
   }
 }
@@ -303,7 +320,7 @@ TEST(CudaCausalTaylorShift, EachTacticLaunchesItsKernels) {
 
 TEST(CudaCausalTaylorShift, ChoosesByLengthTypeAndDevice) {
   CausalTaylorShiftArgs args{
-      .batch = 2, .length = 1, .heads = 4, .dim = 64, .normalize = true, .type = DType::kBFloat16};
+      .batch = 2, .length = 1, .heads = 4, .dim = 64, .value_dim = 64, .normalize = true, .type = DType::kBFloat16};
   EXPECT_EQ(cuda::causal_taylor_shift_default_tactic(args, kAmpere), kStep);
   args.length = 100;
   EXPECT_EQ(cuda::causal_taylor_shift_default_tactic(args, kAmpere), kChunkTensor);
@@ -311,7 +328,7 @@ TEST(CudaCausalTaylorShift, ChoosesByLengthTypeAndDevice) {
   EXPECT_FALSE(cuda::causal_taylor_shift_supports(args, kStep, kAmpere));
   args.type = DType::kFloat32;
   EXPECT_EQ(cuda::causal_taylor_shift_default_tactic(args, kAmpere), kChunk);
-  args.dim = 257;
+  args.value_dim = 257;
   for (int tactic = 0; tactic < kTactics; ++tactic) {
     EXPECT_FALSE(cuda::causal_taylor_shift_supports(args, tactic, kAmpere));
   }
@@ -322,8 +339,12 @@ TEST(CudaCausalTaylorShift, WorkspaceOfTheMaximumCoversSmallerShapes) {
   std::mt19937 random(8);
   for (int i = 0; i < 200; ++i) {
     const auto draw = [&](int most) { return std::int64_t{1} << testing::uniform(random, 0, most); };
-    const CausalTaylorShiftArgs large{
-        .batch = draw(6), .length = draw(16), .heads = draw(5), .dim = draw(8), .normalize = true};
+    const CausalTaylorShiftArgs large{.batch = draw(6),
+                                      .length = draw(16),
+                                      .heads = draw(5),
+                                      .dim = draw(8),
+                                      .value_dim = draw(8),
+                                      .normalize = true};
     CausalTaylorShiftArgs small = large;
     small.batch = std::max<std::int64_t>(large.batch / draw(3), 1);
     small.length = std::max<std::int64_t>(large.length / draw(8), 1);
@@ -336,8 +357,8 @@ TEST(CudaCausalTaylorShift, WorkspaceOfTheMaximumCoversSmallerShapes) {
 
 TEST(CudaCausalTaylorShift, EmptyInputsLaunchNothing) {
   testing::launched();
-  EXPECT_EQ(cuda::causal_taylor_shift_launch({.batch = 0, .length = 4, .heads = 2, .dim = 8}, kStep, testing::device(),
-                                             nullptr, nullptr),
+  EXPECT_EQ(cuda::causal_taylor_shift_launch({.batch = 0, .length = 4, .heads = 2, .dim = 8, .value_dim = 8}, kStep,
+                                             testing::device(), nullptr, nullptr),
             0);
   EXPECT_TRUE(testing::launched().empty());
 }

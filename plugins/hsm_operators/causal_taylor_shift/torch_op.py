@@ -1,6 +1,6 @@
 """Causal TaylorShift with a carried state: token t attends to tokens <= t (our extension of arXiv:2403.02920).
 
-The state of a head is sum_m phi(k_m) v_m (F,d) and sum_m phi(k_m) (F,), with the features phi of `taylor_shift`. Inside
+The state of a head is sum_m phi(k_m) v_m (F,e) and sum_m phi(k_m) (F,), with the features phi of `taylor_shift`. Inside
 a chunk of tokens the direct form is used, across chunks the state: prefill, chunks and single steps are one operator.
 """
 
@@ -37,15 +37,16 @@ def causal_taylor_shift(
     """Attend to the tokens so far and carry the state on.
 
     Args:
-        q, k, v: (B,T,H,d), any float dtype.
+        q, k: (B,T,H,d), any float dtype.
+        v: (B,T,H,e) of the same dtype.
         temperature: (H,), tau per head; ignored unless `normalize`.
-        state: (B,H,F,d), float32 (float64 for float64 q), zero at the start; F = 1 + d + d(d+1)/2.
+        state: (B,H,F,e), float32 (float64 for float64 q), zero at the start; F = 1 + d + d(d+1)/2.
         norm: (B,H,F) of the same dtype.
         lengths: (B,) int64, valid tokens of each row in this call, 0..T.
         normalize: scale q to length tau and k to length 1.
 
     Returns:
-        y (B,T,H,d) of q's dtype, unspecified beyond `lengths`, and the state and norm after the valid tokens.
+        y (B,T,H,e) of q's dtype, unspecified beyond `lengths`, and the state and norm after the valid tokens.
 
     Raises:
         ValueError: shapes or dtypes that contradict each other.
@@ -58,9 +59,12 @@ def _check(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor, state: Tensor, 
     check_heads(q, k, v, temperature)
     check_lengths(q, lengths)
     batch, _, heads, width = q.shape
-    rows = feature_count(width)
+    rows, value_width = feature_count(width), v.shape[3]
     wide = accumulator(q.dtype)
-    for name, tensor, shape in (("state", state, (batch, heads, rows, width)), ("norm", norm, (batch, heads, rows))):
+    for name, tensor, shape in (
+        ("state", state, (batch, heads, rows, value_width)),
+        ("norm", norm, (batch, heads, rows)),
+    ):
         require(
             tensor.dtype == wide and tuple(tensor.shape) == shape,
             f"{name} must be {wide} of shape {shape}, got {tensor.dtype} of {tuple(tensor.shape)}",
@@ -95,7 +99,7 @@ def _reference(
 
 
 def _advance(q: Tensor, k: Tensor, v: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Return y (B,H,C,d) of one chunk and the sums (B,H,F,d+1) after it."""
+    """Return y (B,H,C,e) of one chunk and the sums (B,H,F,e+1) after it."""
     inside = polynomial(q @ k.transpose(-1, -2)).tril() @ v
     total = inside + weighted_features(q) @ sums
     return total[..., 1:] / total[..., :1], sums + features(k).transpose(-1, -2) @ v
@@ -111,7 +115,7 @@ def _fake(
     lengths: Tensor,
     normalize: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), state.new_empty(state.shape), norm.new_empty(norm.shape)
+    return v.new_empty(v.shape), state.new_empty(state.shape), norm.new_empty(norm.shape)
 
 
 _causal_taylor_shift = register(

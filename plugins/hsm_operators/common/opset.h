@@ -113,7 +113,8 @@ std::size_t list_in_place(int** inputs, int** outputs) {
 // Outputs take their sizes from the inputs. The names end with a zero, as C wants them.
 struct Operator {
   std::string_view domain;
-  int version;
+  int version;                      // of the domain; nodes of the versions before have the same meaning
+  std::string_view plugin_version;  // of TensorRT's plugin
   std::string_view name;
   std::span<const Dimension> dimensions;  // those of the inputs
   std::span<const Port> inputs;

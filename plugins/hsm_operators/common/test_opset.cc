@@ -40,6 +40,15 @@ TEST(Opset, HeadWidthsThatNoHeadHasAreRefused) {
   }
 }
 
+TEST(Opset, OnlyWhatHasNoRingReadsAhead) {
+  EXPECT_EQ(problem("TokenShift", {{"shifts", {0, -3}}}, {{1, 2, 4}}), "");
+  EXPECT_EQ(problem("TokenShiftCached", {{"shifts", {0, 0}}}, {{1, 1, 4}, {1, 1, 4}, {1}, {1}}), "");
+  EXPECT_EQ(problem("TokenShiftCached", {{"shifts", {0, -3}}}, {{1, 2, 4}, {1, 9, 4}, {1}, {1}}),
+            "TokenShiftCached: attribute shifts must be at least 0, got -3");
+  EXPECT_EQ(problem("TokenShiftCached", {{"shifts", {0}}}, {{1, 1, 4}, {1, 0, 4}, {1}, {1}}),
+            "TokenShiftCached: rows of the ring R must be at least 1, got 0");
+}
+
 TEST(Opset, AttributesThatDoNotFitTheShapesAreRefused) {
   EXPECT_EQ(problem("ShiftMixCached", {{"shifts", {kMax}}}, {{1, 1, 4}, {4}, {4}, {1, 8, 4}, {1}, {1}}),
             "ShiftMixCached: the ring holds R = 8 rows, fewer than the largest shift " + std::to_string(kMax));

@@ -150,6 +150,7 @@ def _row(operator: Operator) -> str:
     members = {
         "domain": literal(operator.domain),
         "version": str(operator.version),
+        "plugin_version": literal(operator.plugin_version),
         "name": literal(operator.name),
         "dimensions": f"{space}::kDimensions" if operator.sizes else "",
         "inputs": f"{space}::kInputs",

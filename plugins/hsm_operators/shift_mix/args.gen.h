@@ -10,9 +10,9 @@
 
 namespace hsm {
 
-// TokenShift: y[b,t,c] = x[b,t-s(c),c], zero before the first token; s(c) is the shift of c's channel group.
+// TokenShift: y[b,t,c] = x[b,t-s(c),c], zero outside of the T tokens; s(c) is the shift of c's channel group.
 // TokenShiftCached: TokenShift of a sequence that arrives in pieces: a ring holds the last tokens of each row.
-// ShiftMix: y[b,t,c] = alpha[c] x[b,t,c] + beta[c] x[b,t-s(c),c], zero before the first token.
+// ShiftMix: y[b,t,c] = alpha[c] x[b,t,c] + beta[c] x[b,t-s(c),c], zero outside of the T tokens.
 // ShiftMixCached: ShiftMix of a sequence that arrives in pieces: a ring holds the last tokens of each row.
 struct ShiftMixArgs {
   // B: rows.
@@ -23,7 +23,8 @@ struct ShiftMixArgs {
   std::int64_t width = 0;
   // R: rows of the ring. 0 in TokenShift, ShiftMix.
   std::int64_t ring_rows = 0;
-  // The shift, >= 1, of each equal group of channels, first channels first.
+  // TokenShift, ShiftMix: The shift of each equal group of channels, first channels first; below 0 it reads ahead.
+  // TokenShiftCached, ShiftMixCached: The shift, >= 0, of each equal group of channels, first channels first.
   std::span<const std::int64_t> shifts;
   // T.
   DType type = DType::kFloat32;
@@ -33,7 +34,7 @@ struct ShiftMixArgs {
   const void* alpha = nullptr;
   // (D) Weight of the token s(c) steps back. Null in TokenShift, TokenShiftCached.
   const void* beta = nullptr;
-  // (B,R,D) The tokens before x, each at slot = absolute position mod R; R >= max(shifts). Null in TokenShift,
+  // (B,R,D) The tokens before x, each at slot = absolute position mod R; R >= max(shifts, 1). Null in TokenShift,
   // ShiftMix.
   const void* ring = nullptr;
   // (B) How many tokens of the row came before x. Null in TokenShift, ShiftMix.

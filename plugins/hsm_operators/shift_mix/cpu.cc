@@ -37,12 +37,13 @@ class Rows {
     return (b * args_.ring_rows + position % args_.ring_rows) * row_;
   }
 
-  // Row b, `t` tokens from the start of this call (t < 0: before it), or null where nothing came before.
-  const std::byte* token(std::int64_t b, std::int64_t t) const {
-    if (t >= 0) return x(b, t);
-    // Not position + t < 0: the position of an idle row may be any number.
-    if (args_.ring == nullptr || args_.position[b] < -t) return nullptr;
-    return static_cast<const std::byte*>(args_.ring) + slot(b, args_.position[b] + t);
+  // Row b, `shift` tokens before token t of this call, or null where there is none. Compared before a difference is
+  // formed: a shift, and the position of an idle row, may be any number.
+  const std::byte* token(std::int64_t b, std::int64_t t, std::int64_t shift) const {
+    if (shift <= t) return shift > t - args_.length ? x(b, t - shift) : nullptr;
+    const std::int64_t back = shift - t;
+    if (args_.ring == nullptr || args_.position[b] < back) return nullptr;
+    return static_cast<const std::byte*>(args_.ring) + slot(b, args_.position[b] - back);
   }
 
  private:
@@ -139,7 +140,7 @@ HWY_INLINE void mix_group(const T* x, const T* shifted, const T* alpha, const T*
   }
 }
 
-// Tokens from their shift on read the same buffer; the earlier ones read the ring.
+// Tiles that read tokens of this call are mixed as a whole; others, at the borders, token by token.
 template <bool kStream, typename T>
 void mix_range(const ShiftMixArgs& args, const Rows& rows, const TokenRange& range) {
   const std::size_t count = static_cast<std::size_t>(args.width) / args.shifts.size();
@@ -152,11 +153,11 @@ void mix_range(const ShiftMixArgs& args, const Rows& rows, const TokenRange& ran
     const std::int64_t tokens = std::min(kTileTokens, range.end - t);
     std::size_t first = 0;
     for (const std::int64_t shift : args.shifts) {
-      if (t >= shift && tokens == kTileTokens) {
+      if (shift <= t && shift >= t + kTileTokens - args.length && tokens == kTileTokens) {
         mix_group<kStream>(x + first, x + first - shift * row, alpha + first, beta + first, count, row, y + first);
       } else {
         for (std::int64_t i = 0; i < tokens; ++i) {
-          const T* token = reinterpret_cast<const T*>(rows.token(range.b, t + i - shift));
+          const T* token = reinterpret_cast<const T*>(rows.token(range.b, t + i, shift));
           mix_row<kStream>(x + first + i * row, token == nullptr ? nullptr : token + first, alpha + first, beta + first,
                            count, y + first + i * row);
         }
@@ -206,7 +207,7 @@ void copy_tokens(const ShiftMixArgs& args, const Rows& rows, const TokenRange& r
     std::byte* y = rows.y(range.b, t);
     std::size_t offset = 0;
     for (const std::int64_t shift : args.shifts) {
-      if (const std::byte* token = rows.token(range.b, t - shift)) {
+      if (const std::byte* token = rows.token(range.b, t, shift)) {
         std::memcpy(y + offset, token + offset, bytes);
       } else {
         std::memset(y + offset, 0, bytes);

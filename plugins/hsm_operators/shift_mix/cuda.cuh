@@ -98,9 +98,10 @@ struct Lane {
   }
 
   // x, `shift` tokens before token t of this call: from the call, the ring (no further back than it has rows), or
-  // zeros.
+  // zeros. Compared before a difference is formed: without a ring a shift may be any number.
   __device__ Elements shifted(std::int64_t t, const Past& past) const {
-    if (t >= shift) return at(p.x, token(t - shift));
+    if (shift <= t - p.length) return zeros();
+    if (shift <= t) return at(p.x, token(t - shift));
     if (past.tokens < shift - t) return zeros();
     return at(p.ring, slot(wrap(past.next + p.ring_rows - (shift - t), p.ring_rows)));
   }

@@ -9,13 +9,15 @@ namespace {
 using cpu::load;
 using cpu::store;
 
-// Returns x of row b, channel c, `back` tokens before token t of this call: from the call, the ring, or before the
-// start.
+// Returns x of row b, channel c, `shift` tokens before token t of this call: from the call, the ring, or zero where
+// there is no token. No difference is formed before it is known to be small: shifts may be any numbers.
 template <typename T>
-double before(const ShiftMixArgs& args, const std::vector<T>& ring, std::int64_t b, std::int64_t t, std::int64_t c) {
-  if (t >= 0) return load<T>(args.x, (b * args.length + t) * args.width + c);
-  if (args.ring == nullptr || args.position[b] < -t) return 0;
-  const std::int64_t slot = (args.position[b] + t) % args.ring_rows;
+double shifted_token(const ShiftMixArgs& args, const std::vector<T>& ring, std::int64_t b, std::int64_t t,
+                     std::int64_t shift, std::int64_t c) {
+  if (shift <= t - args.length) return 0;
+  if (shift <= t) return load<T>(args.x, (b * args.length + t - shift) * args.width + c);
+  if (args.ring == nullptr || args.position[b] < shift - t) return 0;
+  const std::int64_t slot = (args.position[b] + t - shift) % args.ring_rows;
   return to_float(ring[static_cast<std::size_t>((b * args.ring_rows + slot) * args.width + c)]);
 }
 
@@ -26,7 +28,7 @@ void mix(const ShiftMixArgs& args, const std::vector<T>& ring) {
     for (std::int64_t t = 0; t < args.length; ++t) {
       for (std::int64_t c = 0; c < args.width; ++c) {
         const std::int64_t at = (b * args.length + t) * args.width + c;
-        const double shifted = before<T>(args, ring, b, t - args.shifts[static_cast<std::size_t>(c / group)], c);
+        const double shifted = shifted_token(args, ring, b, t, args.shifts[static_cast<std::size_t>(c / group)], c);
         const bool mixes = args.alpha != nullptr;
         store<T>(args.y, at,
                  mixes ? load<T>(args.alpha, c) * load<T>(args.x, at) + load<T>(args.beta, c) * shifted : shifted);

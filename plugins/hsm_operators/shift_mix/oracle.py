@@ -16,7 +16,9 @@ def token_shift(x: Array, shifts: Sequence[int]) -> Array:
     width = x.shape[2] // len(shifts)
     for group, shift in enumerate(shifts):
         channels = slice(group * width, (group + 1) * width)
-        y[:, shift:, channels] = x[:, : max(x.shape[1] - shift, 0), channels]
+        for token in range(x.shape[1]):
+            if 0 <= token - shift < x.shape[1]:
+                y[:, token, channels] = x[:, token - shift, channels]
     return y
 
 
@@ -35,7 +37,8 @@ def token_shift_cached(
             now = position[row] + token
             for group, shift in enumerate(shifts):
                 channels = slice(group * width, (group + 1) * width)
-                y[row, token, channels] = ring_out[row, (now - shift) % slots, channels] if now >= shift else 0
+                kept = x[row, token] if shift == 0 else ring_out[row, (now - shift) % slots]
+                y[row, token, channels] = kept[channels] if now >= shift else 0
             ring_out[row, now % slots] = x[row, token]
     return y, ring_out
 

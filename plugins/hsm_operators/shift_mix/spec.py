@@ -1,26 +1,31 @@
-"""TokenShift and ShiftMix, and their forms with a ring: each channel group reads the token some steps back."""
+"""TokenShift and ShiftMix, and their forms with a ring: each channel group reads the token some steps back.
+
+A shift of 0 reads the token itself. Without a ring a negative shift reads ahead: -2 the token two steps later, and zero
+beyond the last one. These operators have no `lengths`: in a row that is padded on the right its last tokens read
+padding, as the tokens of any row read what stands there.
+"""
 
 from __future__ import annotations
 
 from ..operator import Attribute, Cost, Operator, Port, RowRange, Rule, State
 
-# The shifts as a vector, their number, and the longest; x in float32.
+# The shifts as a vector, their number, the longest and the shortest, both counting 0; x in float32.
 _SHIFTS = """
   shifts = Constant <value_ints: ints = @shifts> ()
   groups = Shape (shifts)
-  longest = ReduceMax <keepdims = 1> (shifts)
+  shifts_and_0 = Concat <axis = 0> (shifts, zero)
+  longest = ReduceMax <keepdims = 1> (shifts_and_0)
   x32 = Cast <to = 1> (x)
   x_shape = Shape (x)
   B = Shape <start = 0, end = 1> (x)
   T = Shape <start = 1, end = 2> (x)
 """
 
-# rows (B, longest + T, D), where row `longest` is the first token of x  ->  shifted (B,T,D).
+# rows (B, row_count, D), where row `longest` is the first token of x  ->  shifted (B,T,D).
 # Rows and groups are viewed as one axis, so that one Gather picks, for each token and group, row t + longest - shift.
 _PICK = """
   D = Shape <start = 2, end = 3> (x)
   group_width = Div (D, groups)
-  row_count = Add (longest, T)
   cell_count = Mul (row_count, groups)
   cells_shape = Concat <axis = 0> (B, cell_count, group_width)
   cells = Reshape (rows, cells_shape)
@@ -38,12 +43,16 @@ _PICK = """
   shifted = Reshape (picked, x_shape)
 """
 
-# `longest` rows of zeros stand before the first token.
+# `longest` rows of zeros stand before the first token, and as many behind the last one as a shift reads ahead.
 SHIFTED = (
     _SHIFTS
     + """
-  pads = Concat <axis = 0> (zero, longest, zero, zero, zero, zero)
+  shortest = ReduceMin <keepdims = 1> (shifts_and_0)
+  ahead = Sub (zero, shortest)
+  pads = Concat <axis = 0> (zero, longest, zero, zero, ahead, zero)
   rows = Pad (x32, pads)
+  reach = Add (longest, ahead)
+  row_count = Add (reach, T)
 """
     + _PICK
 )
@@ -74,6 +83,7 @@ _BEFORE = """
   history = Concat <axis = 1> (before, x32)
   spare = Sub (R, longest)
   rows = Slice (history, spare, end, one)
+  row_count = Add (longest, T)
 """
 
 # The new ring holds the R tokens before position + length: rows length ... length + R - 1 of (kept, x).
@@ -105,7 +115,7 @@ _RESULT = """
 X = Port("x", "T", ("B", "T", "D"), "Tokens.")
 Y = Port("y", "T", ("B", "T", "D"), "The result.")
 RING = Port(
-    "ring", "T", ("B", "R", "D"), "The tokens before x, each at slot = absolute position mod R; R >= max(shifts)."
+    "ring", "T", ("B", "R", "D"), "The tokens before x, each at slot = absolute position mod R; R >= max(shifts, 1)."
 )
 RING_OUT = Port("ring_out", "T", ("B", "R", "D"), "The ring after the row's valid tokens.")
 POSITION = Port(
@@ -122,20 +132,25 @@ LENGTHS = Port(
     "How many tokens of the row are valid, 0 ... T.",
     RowRange("0", "T", "from 0 to T = {T}"),
 )
-SHIFTS = Attribute("shifts", "ints", "The shift, >= 1, of each equal group of channels, first channels first.", least=1)
+SHIFTS = Attribute(
+    "shifts", "ints", "The shift of each equal group of channels, first channels first; below 0 it reads ahead."
+)
+PAST_SHIFTS = Attribute(
+    "shifts", "ints", "The shift, >= 0, of each equal group of channels, first channels first.", least=0
+)
 
 _GROUPS = Rule("D % len(shifts) == 0", "width D = {D} does not split into {len(shifts)} equal groups, one per shift")
 _REACH = Rule("R >= max(shifts)", "the ring holds R = {R} rows, fewer than the largest shift {max(shifts)}")
 _RING_STATE = State("ring", "ring_out", rollback="slots")
 _DETAILS = {"shifts": "shifts", "width": "D"}
 # Below the smallest shift nothing is mixed; from the largest on everything is.
-_LENGTHS = ("max(1, min(shifts) - 1)", "max(shifts)", "max(shifts) + 1")
+_LENGTHS = ("max(1, min(shifts) - 1)", "max(max(shifts), -min(shifts))", "max(max(shifts), -min(shifts)) + 1")
 # Kernels update the ring in place: each new token reads and writes one row per channel.
 _RING_BYTES = "4*B*T*D*T_bytes + 16*B"
 
 TOKEN_SHIFT = Operator(
     name="TokenShift",
-    description="y[b,t,c] = x[b,t-s(c),c], zero before the first token; s(c) is the shift of c's channel group.",
+    description="y[b,t,c] = x[b,t-s(c),c], zero outside of the T tokens; s(c) is the shift of c's channel group.",
     inputs=(X,),
     outputs=(Y,),
     attributes=(SHIFTS,),
@@ -152,7 +167,7 @@ TOKEN_SHIFT_CACHED = Operator(
     description="TokenShift of a sequence that arrives in pieces: a ring holds the last tokens of each row.",
     inputs=(X, RING, POSITION, LENGTHS),
     outputs=(Y, RING_OUT),
-    attributes=(SHIFTS,),
+    attributes=(PAST_SHIFTS,),
     body=SHIFTED_CACHED + _RESULT,
     rules=(_GROUPS, _REACH),
     states=(_RING_STATE,),
@@ -175,7 +190,7 @@ BETA = Port("beta", "T", ("D",), "Weight of the token s(c) steps back.")
 
 SHIFT_MIX = Operator(
     name="ShiftMix",
-    description="y[b,t,c] = alpha[c] x[b,t,c] + beta[c] x[b,t-s(c),c], zero before the first token.",
+    description="y[b,t,c] = alpha[c] x[b,t,c] + beta[c] x[b,t-s(c),c], zero outside of the T tokens.",
     inputs=(X, ALPHA, BETA),
     outputs=(Y,),
     attributes=(SHIFTS,),
@@ -191,7 +206,7 @@ SHIFT_MIX_CACHED = Operator(
     description="ShiftMix of a sequence that arrives in pieces: a ring holds the last tokens of each row.",
     inputs=(X, ALPHA, BETA, RING, POSITION, LENGTHS),
     outputs=(Y, RING_OUT),
-    attributes=(SHIFTS,),
+    attributes=(PAST_SHIFTS,),
     body=SHIFTED_CACHED + _MIX,
     rules=(_GROUPS, _REACH),
     states=(_RING_STATE,),

@@ -14,11 +14,13 @@ struct Case {
   std::vector<std::int64_t> shifts;
   DType type;
   bool mixes, cached, in_place;
-  std::int64_t spare;  // ring rows beyond the largest shift
+  std::int64_t spare;  // ring rows beyond those that the shifts need
   std::size_t misalignment;
 
   std::int64_t width() const { return group * static_cast<std::int64_t>(shifts.size()); }
-  std::int64_t ring_rows() const { return *std::ranges::max_element(shifts) + spare; }
+  std::int64_t ring_rows() const {
+    return cached ? std::max(*std::ranges::max_element(shifts), std::int64_t{1}) + spare : 0;
+  }
 };
 
 struct Result {
@@ -109,7 +111,8 @@ Case random_case(std::mt19937& random) {
          testing::uniform(random, 0, 1) == 1,
          testing::uniform(random, 0, 5),
          0};
-  for (int g = testing::uniform(random, 1, 4); g > 0; --g) c.shifts.push_back(testing::uniform(random, 1, 50));
+  const int least = c.cached ? 0 : -50;
+  for (int g = testing::uniform(random, 1, 4); g > 0; --g) c.shifts.push_back(testing::uniform(random, least, 50));
   c.misalignment = size_of(c.type) * static_cast<std::size_t>(testing::uniform(random, 0, 3));
   return c;
 }
@@ -155,6 +158,22 @@ TEST(ShiftMix, ThreadsDoNotChangeTheBits) {
     const Result many = op.run([&](const ShiftMixArgs& args) { shift_mix(args, pool.parallel_for()); });
     op.compare(many, one, describe(c));
   }
+}
+
+TEST(ShiftMix, ShiftsBeyondEveryLengthReadZero) {
+  std::mt19937 random(6);
+  for (const bool mixes : {false, true}) {
+    const Case c{2, 9, 5, {INT64_MAX, INT64_MIN, 9, -9, 0}, DType::kFloat32, mixes, false, false, 0, 0};
+    ShiftMix op(c, random);
+    op.compare(op.run([](const ShiftMixArgs& args) { shift_mix(args, {}); }), op.run(shift_mix_naive), describe(c));
+  }
+}
+
+TEST(ShiftMix, AShiftOfZeroNeedsARingOfOneRow) {
+  std::mt19937 random(7);
+  const Case c{3, 7, 6, {0, 0}, DType::kFloat32, true, true, true, 0, 0};
+  ShiftMix op(c, random);
+  op.compare(op.run([](const ShiftMixArgs& args) { shift_mix(args, {}); }), op.run(shift_mix_naive), describe(c));
 }
 
 // The number of bytes that a step touches must not depend on the shift, or decoding would not be O(1).
@@ -206,7 +225,7 @@ TEST(ShiftMix, AStepInPlaceTouchesOnlyTheSlotsOfItsTokens) {
 TEST(ShiftMix, LargeOutputs) {
   std::mt19937 random(5);
   for (const std::size_t misalignment : {std::size_t{0}, sizeof(float)}) {
-    const Case c{1, 16500, 64, {1, 2, 64, 4}, DType::kFloat32, true, false, false, 0, misalignment};
+    const Case c{1, 16500, 64, {1, -2, 64, 0}, DType::kFloat32, true, false, false, 0, misalignment};
     ShiftMix problem(c, random);
     const Result naive = problem.run([](const ShiftMixArgs& args) { shift_mix_naive(args); });
     testing::Pool pool(2);

@@ -13,11 +13,13 @@ struct Case {
   std::vector<std::int64_t> shifts;
   DType type;
   bool mixes = true, cached = false, in_place = false;
-  std::int64_t spare = 0;  // ring rows beyond the largest shift
+  std::int64_t spare = 0;  // ring rows beyond those that the shifts need
   std::size_t misalignment = 0;
 
   std::int64_t width() const { return group * static_cast<std::int64_t>(shifts.size()); }
-  std::int64_t ring_rows() const { return cached ? *std::ranges::max_element(shifts) + spare : 0; }
+  std::int64_t ring_rows() const {
+    return cached ? std::max(*std::ranges::max_element(shifts), std::int64_t{1}) + spare : 0;
+  }
 };
 
 std::string describe(const Case& c, int tactic) {
@@ -164,7 +166,8 @@ Case random_case(std::mt19937& random) {
   c.cached = testing::uniform(random, 0, 2) > 0;
   c.in_place = testing::uniform(random, 0, 1) == 1;
   c.spare = testing::uniform(random, 0, 5);
-  for (int g = testing::uniform(random, 1, 4); g > 0; --g) c.shifts.push_back(testing::uniform(random, 1, 50));
+  const int least = c.cached ? 0 : -50;
+  for (int g = testing::uniform(random, 1, 4); g > 0; --g) c.shifts.push_back(testing::uniform(random, least, 50));
   if (testing::uniform(random, 0, 2) == 0) {
     c.misalignment = size_of(c.type) * static_cast<std::size_t>(testing::uniform(random, 1, 3));
   }
@@ -181,6 +184,7 @@ TEST(CudaShiftMix, StepsEqualTheDefinition) {
   for (int i = 0; i < 60; ++i) {
     Case c = random_case(random);
     c.cached = c.in_place = true;
+    for (std::int64_t& shift : c.shifts) shift = std::max(shift, std::int64_t{0});
     c.length = 1 + i % 3;
     expect_equal(c, random);
   }
@@ -194,12 +198,19 @@ TEST(CudaShiftMix, LongAndWideInputsEqualTheDefinition) {
   }
 }
 
+TEST(CudaShiftMix, ShiftsBeyondEveryLengthReadZero) {
+  std::mt19937 random(9);
+  for (const bool mixes : {false, true}) {
+    expect_equal({2, 9, 8, {INT64_MAX, INT64_MIN, 9, -9, 0}, DType::kFloat32, mixes}, random);
+  }
+}
+
 // More groups than travel with one launch.
 TEST(CudaShiftMix, ManyGroupsEqualTheDefinition) {
   std::mt19937 random(4);
   for (const bool cached : {false, true}) {
     Case c{2, 9, 8, {}, DType::kFloat16, true, cached, cached};
-    for (int g = 0; g < 300; ++g) c.shifts.push_back(1 + g % 11);
+    for (int g = 0; g < 300; ++g) c.shifts.push_back((cached ? 0 : -5) + g % 11);
     expect_equal(c, random);
   }
 }

@@ -1,6 +1,6 @@
 """Token shift and shift mix (arXiv:2601.22852, our reading): each group of channels reads a token some steps back.
 
-token shift: y[b,t,c] = x[b,t-s(c),c], zero before the first token
+token shift: y[b,t,c] = x[b,t-s(c),c], zero outside of the T tokens
 shift mix:   y[b,t,c] = alpha[c] x[b,t,c] + beta[c] x[b,t-s(c),c]
 """
 
@@ -20,13 +20,14 @@ def token_shift(x: Tensor, shifts: Sequence[int]) -> Tensor:
 
     Args:
         x: (B,T,D), any float dtype.
-        shifts: shifts >= 1 in tokens, first group of channels first; their number divides D.
+        shifts: shifts in tokens, first group of channels first; their number divides D. 0 reads the token itself, a
+            negative shift one that comes later: of a row that is padded on the right, the padding.
 
     Returns:
         (B,T,D) of x's dtype.
 
     Raises:
-        ValueError: wrong rank, or shifts that are empty, below 1 or do not divide D.
+        ValueError: wrong rank, or shifts that are empty or whose number does not divide D.
     """
     return _token_shift(x, list(shifts))
 
@@ -38,10 +39,10 @@ def token_shift_cached(
 
     Args:
         x: (B,T,D), the new tokens.
-        ring: (B,R,D) of x's dtype, R >= max shift; the token at absolute position p is in slot p mod R.
+        ring: (B,R,D) of x's dtype, R >= max shift and R >= 1; the token at absolute position p is in slot p mod R.
         position: (B,) int64, tokens of each row that came before.
         lengths: (B,) int64, valid new tokens of each row, 0..T.
-        shifts: as for `token_shift`.
+        shifts: as for `token_shift`, none of them negative: what comes later is not there yet.
 
     Returns:
         y (B,T,D), unspecified beyond `lengths`, and the ring after the valid new tokens.
@@ -54,9 +55,9 @@ def token_shift_cached(
 
 
 def check_shifts(x: Tensor, shifts: Sequence[int]) -> None:
-    """Refuse inputs that are not (B,T,D) with one valid shift per equal group of channels."""
+    """Refuse inputs that are not (B,T,D) with one shift per equal group of channels."""
     require(x.dim() == 3, f"x must be (B,T,D), got shape {tuple(x.shape)}")
-    require(len(shifts) > 0 and min(shifts) >= 1, f"shifts must be at least 1, got {list(shifts)}")
+    require(len(shifts) > 0, "shifts must be a list of at least one integer")
     require(
         x.shape[2] % len(shifts) == 0,
         f"width {x.shape[2]} does not split into {len(shifts)} equal groups, one per shift",
@@ -66,11 +67,13 @@ def check_shifts(x: Tensor, shifts: Sequence[int]) -> None:
 def check_ring(x: Tensor, ring: Tensor, position: Tensor, lengths: Tensor, shifts: Sequence[int]) -> None:
     """Refuse a ring, positions or lengths that do not fit x and the shifts."""
     check_shifts(x, shifts)
+    require(min(shifts) >= 0, f"shifts must be at least 0 where a ring holds the past, got {list(shifts)}")
     batch, _, width = x.shape
     require(
         ring.dim() == 3 and ring.shape[0] == batch and ring.shape[2] == width,
         f"ring must be (B,R,D) with B = {batch}, D = {width}, got shape {tuple(ring.shape)}",
     )
+    require(ring.shape[1] >= 1, "ring has no rows; it needs at least one")
     require(ring.shape[1] >= max(shifts), f"ring has {ring.shape[1]} rows, fewer than the largest shift {max(shifts)}")
     require(ring.dtype == x.dtype, f"ring must be {x.dtype} like x, got {ring.dtype}")
     for name, value in (("position", position), ("lengths", lengths)):
@@ -84,6 +87,15 @@ def channel_groups(width: int, shifts: Sequence[int]) -> list[tuple[slice, int]]
     """Return the channels of each equal group, with the group's shift."""
     size = width // len(shifts)
     return [(slice(group * size, (group + 1) * size), shift) for group, shift in enumerate(shifts)]
+
+
+def _spans(length: int, shift: int) -> tuple[slice, slice, slice]:
+    """Return the tokens that read a token, the tokens that they read, and the tokens that read nothing."""
+    distance = min(abs(shift), length)
+    first, last = slice(0, length - distance), slice(distance, length)
+    if shift >= 0:
+        return last, first, slice(0, distance)
+    return first, last, slice(length - distance, length)
 
 
 def shift_groups_cached(
@@ -110,17 +122,14 @@ def _reference(x: Tensor, shifts: list[int]) -> Tensor:
     check_shifts(x, shifts)
     y = x.new_empty(x.shape)
     for channels, shift in channel_groups(x.shape[2], shifts):
-        y[:, :shift, channels] = 0
-        y[:, shift:, channels] = x[:, :-shift, channels]
+        readers, read, others = _spans(x.shape[1], shift)
+        y[:, others, channels] = 0
+        y[:, readers, channels] = x[:, read, channels]
     return y
 
 
 def _gradient(output_gradient: Tensor, needed: list[int], x: Tensor, shifts: list[int]) -> dict[int, Tensor]:
-    found = x.new_empty(x.shape)
-    for channels, shift in channel_groups(x.shape[2], shifts):
-        found[:, -shift:, channels] = 0
-        found[:, :-shift, channels] = output_gradient[:, shift:, channels]
-    return {0: found}
+    return {0: _reference(output_gradient, [-shift for shift in shifts])}
 
 
 def _cached_reference(
@@ -150,12 +159,12 @@ _token_shift_cached = register(
 
 
 def shift_mix(x: Tensor, alpha: Tensor, beta: Tensor, shifts: Sequence[int]) -> Tensor:
-    """Mix every token with the one a fixed number of steps back.
+    """Mix every token with the one a fixed number of steps back, or ahead.
 
     Args:
         x: (B,T,D), any float dtype.
         alpha, beta: (D,), weights of the token and of the shifted token.
-        shifts: shifts >= 1 in tokens, one per equal group of channels.
+        shifts: as for `token_shift`.
 
     Returns:
         (B,T,D) of x's dtype.
@@ -195,7 +204,8 @@ def _mix_reference(x: Tensor, alpha: Tensor, beta: Tensor, shifts: list[int]) ->
     values, weight = x.contiguous().to(wide), beta.to(wide)
     y = values * alpha.to(wide)
     for channels, shift in channel_groups(x.shape[2], shifts):
-        y[:, shift:, channels].addcmul_(values[:, :-shift, channels], weight[channels])
+        readers, read, _ = _spans(x.shape[1], shift)
+        y[:, readers, channels].addcmul_(values[:, read, channels], weight[channels])
     return y.to(x.dtype)
 
 
@@ -208,13 +218,15 @@ def _mix_gradient(
     if 0 in needed:
         found[0] = grad * alpha.to(wide)
         for channels, shift in channel_groups(x.shape[2], shifts):
-            found[0][:, :-shift, channels].addcmul_(grad[:, shift:, channels], beta.to(wide)[channels])
+            readers, read, _ = _spans(x.shape[1], shift)
+            found[0][:, read, channels].addcmul_(grad[:, readers, channels], beta.to(wide)[channels])
     if 1 in needed:
         found[1] = (grad * values).sum((0, 1))
     if 2 in needed:
         found[2] = grad.new_empty(x.shape[2])
         for channels, shift in channel_groups(x.shape[2], shifts):
-            found[2][channels] = (grad[:, shift:, channels] * values[:, :-shift, channels]).sum((0, 1))
+            readers, read, _ = _spans(x.shape[1], shift)
+            found[2][channels] = (grad[:, readers, channels] * values[:, read, channels]).sum((0, 1))
     return found
 
 

@@ -21,6 +21,8 @@ struct TaylorShiftArgs {
   std::int64_t heads = 0;
   // d: head width.
   std::int64_t dim = 0;
+  // e: value width.
+  std::int64_t value_dim = 0;
   // 1: q and k are divided by their Euclidean norms; 0: they are used as given.
   bool normalize = false;
   // 1: the result is multiplied by sqrt(N / d), N = valid tokens; 0: not.
@@ -31,13 +33,13 @@ struct TaylorShiftArgs {
   const void* q = nullptr;
   // (B,T,H,d) Keys.
   const void* k = nullptr;
-  // (B,T,H,d) Values.
+  // (B,T,H,e) Values.
   const void* v = nullptr;
   // (H) Factor on the normalised queries; ignored when normalize is 0.
   const void* temperature = nullptr;
   // (B) How many tokens of the row are valid, 1 ... T. Null in TaylorShift.
   const std::int64_t* lengths = nullptr;
-  // (B,T,H,d) The result.
+  // (B,T,H,e) The result.
   void* y = nullptr;
 };
 

@@ -58,6 +58,7 @@ void run(std::int64_t heads, std::int64_t dim, std::int64_t length, int repetiti
                                   .length = length,
                                   .heads = heads,
                                   .dim = dim,
+                                  .value_dim = dim,
                                   .normalize = true,
                                   .q = q.data(),
                                   .k = k.data(),

@@ -51,24 +51,30 @@ template <typename T>
 struct Head {
   Head(const TaylorShiftArgs& args, std::int64_t head)
       : dim(static_cast<std::size_t>(args.dim)),
+        value_dim(static_cast<std::size_t>(args.value_dim)),
         stride(static_cast<std::size_t>(args.heads * args.dim)),
-        columns(round_up(dim, hn::Lanes(FloatTag()))),
+        value_stride(static_cast<std::size_t>(args.heads * args.value_dim)),
+        key_columns(round_up(dim, hn::Lanes(FloatTag()))),
+        columns(round_up(value_dim, hn::Lanes(FloatTag()))),
         normalize(args.normalize) {
     const std::int64_t b = head / args.heads;
     const std::int64_t h = head % args.heads;
-    const std::int64_t start = (b * args.length * args.heads + h) * args.dim;
-    q = static_cast<const T*>(args.q) + start;
-    k = static_cast<const T*>(args.k) + start;
-    v = static_cast<const T*>(args.v) + start;
-    y = static_cast<T*>(args.y) + start;
+    const std::int64_t row = b * args.length * args.heads + h;
+    q = static_cast<const T*>(args.q) + row * args.dim;
+    k = static_cast<const T*>(args.k) + row * args.dim;
+    v = static_cast<const T*>(args.v) + row * args.value_dim;
+    y = static_cast<T*>(args.y) + row * args.value_dim;
     keys = static_cast<std::size_t>(args.lengths == nullptr ? args.length : args.lengths[b]);
     temperature = normalize ? to_float(static_cast<const T*>(args.temperature)[h]) : 1.0f;
     scale = args.output_norm ? std::sqrt(static_cast<float>(keys) / static_cast<float>(dim)) : 1.0f;
   }
 
   std::size_t dim;
-  std::size_t stride;   // elements between tokens
-  std::size_t columns;  // dim, padded to whole vectors
+  std::size_t value_dim;
+  std::size_t stride;        // elements between tokens, of queries and keys
+  std::size_t value_stride;  // and of values and results
+  std::size_t key_columns;   // dim, padded to whole vectors
+  std::size_t columns;       // value_dim, padded to whole vectors
   bool normalize;
   const T* q;
   const T* k;
@@ -81,14 +87,14 @@ struct Head {
 
 // Tiles that a task works on; nothing in here grows with the number of tokens.
 struct Scratch {
-  explicit Scratch(std::size_t dim, std::size_t columns)
-      : buffers({dim * kQueryTile, columns * kKeyTile, columns * kKeyTile,
+  Scratch(std::size_t dim, std::size_t key_columns, std::size_t columns)
+      : buffers({dim * kQueryTile, key_columns * kKeyTile, columns * kKeyTile,
                  std::max(kFeatureRows * kQueryTile, kScoreQueries * kKeyTile), columns * kQueryTile, kQueryTile,
                  kTransposed * dim}) {}
 
   cpu::ScratchBuffers<7> buffers;
   float* queries = buffers[0];  // (d, kQueryTile)
-  float* keys = buffers[1];     // (d, kKeyTile), or (kKeyTile, columns) in the direct form
+  float* keys = buffers[1];     // (d, kKeyTile), or (kKeyTile, key_columns) in the direct form
   float* values = buffers[2];   // (kKeyTile, columns)
   float* work = buffers[3];     // features or scores
   float* y = buffers[4];        // (kQueryTile, columns)
@@ -106,7 +112,8 @@ template <typename T>
 void pack_keys(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
   pack_transposed(head.k + begin * head.stride, head.stride, tokens, head.dim, head.normalize, 1.0f, scratch.rows,
                   scratch.keys, kKeyTile);
-  pack_rows(head.v + begin * head.stride, head.stride, tokens, head.dim, head.columns, scratch.values);
+  pack_rows(head.v + begin * head.value_stride, head.value_stride, tokens, head.value_dim, head.columns,
+            scratch.values);
 }
 
 // Scores are kept as (keys, queries): so only queries are transposed, once, and sums over keys need no shuffles.
@@ -118,15 +125,15 @@ void direct_tile(const Head<T>& head, std::size_t begin, std::size_t tokens, Scr
   std::fill_n(scratch.den, round_up(tokens, lanes), 0.0f);
   for (std::size_t first = 0; first < head.keys; first += kKeyTile) {
     const std::size_t keys = std::min(kKeyTile, head.keys - first);
-    const std::size_t offset = first * head.stride;
-    pack_rows(head.k + offset, head.stride, keys, head.dim, head.columns, scratch.keys);
-    if (head.normalize) normalize_rows(scratch.keys, keys, head.columns);
-    const RowMajor v = float_rows(head.v + offset, head.stride, keys, head.dim, head.columns, scratch.values);
+    pack_rows(head.k + first * head.stride, head.stride, keys, head.dim, head.key_columns, scratch.keys);
+    if (head.normalize) normalize_rows(scratch.keys, keys, head.key_columns);
+    const RowMajor v = float_rows(head.v + first * head.value_stride, head.value_stride, keys, head.value_dim,
+                                  head.columns, scratch.values);
     for (std::size_t n = 0; n < tokens; n += kScoreQueries) {
       const std::size_t queries = std::min(kScoreQueries, tokens - n);
       const std::size_t padded = round_up(queries, lanes);
       float* scores = scratch.work;
-      gemm(RowMajor{scratch.keys, head.columns}, keys, scratch.queries + n, kQueryTile, padded, head.dim,
+      gemm(RowMajor{scratch.keys, head.key_columns}, keys, scratch.queries + n, kQueryTile, padded, head.dim,
            Product{scores, kScoreQueries, false});
       taylor_weights<false>(scores, kScoreQueries, keys, padded, scratch.den + n);
       gemm(ColumnMajor{scores, kScoreQueries}, queries, v.data, v.stride, head.columns, keys,
@@ -172,15 +179,15 @@ void efficient_tile(const Head<T>& head, std::size_t begin, std::size_t tokens, 
 
 template <typename T>
 void write_tile(const Head<T>& head, std::size_t begin, std::size_t tokens, Scratch& scratch) {
-  write_rows(scratch.y, head.columns, scratch.den, tokens, head.dim, head.scale, head.y + begin * head.stride,
-             head.stride);
+  write_rows(scratch.y, head.columns, scratch.den, tokens, head.value_dim, head.scale,
+             head.y + begin * head.value_stride, head.value_stride);
 }
 
 // Queries of one range, by the direct form.
 void attend_direct(const TaylorShiftArgs& args, const Range& range) {
   cpu::with_element(args.type, [&](auto element) {
     const Head<decltype(element)> head(args, range.head);
-    Scratch scratch(head.dim, head.columns);
+    Scratch scratch(head.dim, head.key_columns, head.columns);
     for (std::size_t begin = range.begin; begin < range.end; begin += kQueryTile) {
       const std::size_t tokens = std::min(kQueryTile, range.end - begin);
       direct_tile(head, begin, tokens, scratch);
@@ -193,7 +200,7 @@ void attend_direct(const TaylorShiftArgs& args, const Range& range) {
 void sum_range(const TaylorShiftArgs& args, const Range& range, const Sums& out) {
   cpu::with_element(args.type, [&](auto element) {
     const Head<decltype(element)> head(args, range.head);
-    Scratch scratch(head.dim, head.columns);
+    Scratch scratch(head.dim, head.key_columns, head.columns);
     sum_keys(head, Range{range.head, range.begin, std::min(range.end, head.keys)}, out, scratch);
   });
 }
@@ -202,7 +209,7 @@ void sum_range(const TaylorShiftArgs& args, const Range& range, const Sums& out)
 void apply_range(const TaylorShiftArgs& args, const Range& range, const Sums& total) {
   cpu::with_element(args.type, [&](auto element) {
     const Head<decltype(element)> head(args, range.head);
-    Scratch scratch(head.dim, head.columns);
+    Scratch scratch(head.dim, head.key_columns, head.columns);
     for (std::size_t begin = range.begin; begin < range.end; begin += kQueryTile) {
       const std::size_t tokens = std::min(kQueryTile, range.end - begin);
       efficient_tile(head, begin, tokens, total, scratch);
@@ -213,7 +220,7 @@ void apply_range(const TaylorShiftArgs& args, const Range& range, const Sums& to
 
 void apply_weights(std::size_t dim, std::size_t columns, const Sums& total) { weight_sums(dim, columns, total); }
 
-std::size_t padded_columns(std::size_t dim) { return round_up(dim, hn::Lanes(FloatTag())); }
+std::size_t padded_columns(std::size_t width) { return round_up(width, hn::Lanes(FloatTag())); }
 
 }  // namespace hsm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -252,11 +259,13 @@ Range range_of(std::int64_t task, std::int64_t splits, std::int64_t length, std:
 
 // True when the direct form is expected to be quicker. Costs of one head, fitted to measurements at 11 head widths and
 // 10 lengths each (benchmarks/taylor_auto_choice.py, docs/performance.md); the unit is about 10 ps on the machine
-// that was measured, but only ratios matter. Products over head columns cost what the padded columns cost.
+// that was measured, but only ratios matter. Products over value columns cost what the padded columns cost. Values were
+// as wide as keys in those measurements; the terms that grow with the padded columns are those of values.
 bool prefers_direct(const TaylorShiftArgs& args) {
   const auto n = static_cast<double>(args.length);
   const auto d = static_cast<double>(args.dim);
-  const auto columns = static_cast<double>(HWY_DYNAMIC_DISPATCH(padded_columns)(static_cast<std::size_t>(args.dim)));
+  const auto columns =
+      static_cast<double>(HWY_DYNAMIC_DISPATCH(padded_columns)(static_cast<std::size_t>(args.value_dim)));
   const double products = columns * static_cast<double>(taylor_features(args.dim));
   const double direct = n * n * (0.43 * d + 1.36 * columns + 6.4) + 1380 * n + 53000;
   const double efficient = n * (1.89 * products + 191 * d + 660) + 73000;
@@ -268,8 +277,8 @@ constexpr double kSmall = 1 << 20;
 const ParallelFor kSerial;
 
 bool is_small(const TaylorShiftArgs& args) {
-  const auto elements = static_cast<double>(args.batch * args.heads * args.length * args.dim);
-  return elements * static_cast<double>(args.length) * 4 < kSmall;
+  const auto elements = static_cast<double>(args.batch * args.heads * args.length * (args.dim + args.value_dim));
+  return elements * static_cast<double>(args.length) * 2 < kSmall;
 }
 
 void direct(const TaylorShiftArgs& args, const ParallelFor& parallel_for) {
@@ -284,9 +293,9 @@ void direct(const TaylorShiftArgs& args, const ParallelFor& parallel_for) {
 // Sums of one head and of the parts that it is split into.
 class HeadSums {
  public:
-  HeadSums(std::size_t dim, std::size_t parts)
-      : columns_(HWY_DYNAMIC_DISPATCH(padded_columns)(dim)),
-        features_(static_cast<std::size_t>(taylor_features(static_cast<std::int64_t>(dim)))),
+  HeadSums(const TaylorShiftArgs& args, std::size_t parts)
+      : columns_(HWY_DYNAMIC_DISPATCH(padded_columns)(static_cast<std::size_t>(args.value_dim))),
+        features_(static_cast<std::size_t>(taylor_features(args.dim))),
         size_(features_ * (columns_ + 1)),
         data_(cpu::lend_scratch(size_ * parts)) {}
 
@@ -317,7 +326,7 @@ class HeadSums {
 void efficient_by_head(const TaylorShiftArgs& args, const ParallelFor& parallel_for) {
   const auto dim = static_cast<std::size_t>(args.dim);
   parallel_for(static_cast<std::size_t>(args.batch * args.heads), [&](std::size_t task) {
-    const HeadSums sums(dim, 1);
+    const HeadSums sums(args, 1);
     const Range all{static_cast<std::int64_t>(task), 0, static_cast<std::size_t>(args.length)};
     HWY_DYNAMIC_DISPATCH(sum_range)(args, all, sums.part(0));
     HWY_DYNAMIC_DISPATCH(apply_weights)(dim, sums.columns(), sums.part(0));
@@ -331,7 +340,7 @@ void efficient_by_part(const TaylorShiftArgs& args, std::int64_t splits, const P
   const auto heads = static_cast<std::size_t>(args.batch * args.heads);
   const auto parts = static_cast<std::size_t>(splits);
   const auto unit = static_cast<std::int64_t>(kQueryTile);
-  const HeadSums sums(dim, heads * parts);
+  const HeadSums sums(args, heads * parts);
   const auto range = [&](std::size_t task) {
     return range_of(static_cast<std::int64_t>(task), splits, args.length, unit);
   };
@@ -349,7 +358,7 @@ void efficient_by_part(const TaylorShiftArgs& args, std::int64_t splits, const P
 }  // namespace
 
 void taylor_shift(const TaylorShiftArgs& args, const ParallelFor& pool, TaylorForm form) {
-  if (args.batch == 0 || args.heads == 0 || args.length == 0 || args.dim == 0) return;
+  if (args.batch == 0 || args.heads == 0 || args.length == 0 || args.dim == 0 || args.value_dim == 0) return;
   const ParallelFor& parallel_for = is_small(args) ? kSerial : pool;
   if (form == TaylorForm::kDirect || (form == TaylorForm::kAuto && prefers_direct(args))) {
     return direct(args, parallel_for);

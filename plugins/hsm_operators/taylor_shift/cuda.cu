@@ -20,7 +20,7 @@ constexpr Tactic kTactics[] = {
 constexpr std::int64_t kLeastSegment = 256;
 
 bool is_empty(const TaylorShiftArgs& args) {
-  return args.batch == 0 || args.length == 0 || args.heads == 0 || args.dim == 0;
+  return args.batch == 0 || args.length == 0 || args.heads == 0 || args.dim == 0 || args.value_dim == 0;
 }
 
 // Slots, one for each segment of each head, that give every multiprocessor four blocks: so many that the last ones,
@@ -33,7 +33,8 @@ std::int64_t wanted_slots(const TaylorShiftArgs& args, TaylorUnit unit, const De
 SumsPlan plan_of(const TaylorShiftArgs& args, TaylorUnit unit, const Device& device) {
   const std::int64_t heads = args.batch * args.heads;
   const std::int64_t segments = divide_up(wanted_slots(args, unit, device), heads);
-  return plan_sums(heads, args.length, args.dim, std::max(divide_up(args.length, segments), kLeastSegment), unit);
+  return plan_sums(heads, args.length, args.dim, args.value_dim,
+                   std::max(divide_up(args.length, segments), kLeastSegment), unit);
 }
 
 TaylorCall call_of(const TaylorShiftArgs& args) {
@@ -47,6 +48,7 @@ TaylorCall call_of(const TaylorShiftArgs& args) {
   call.length = args.length;
   call.heads = args.heads;
   call.dim = static_cast<int>(args.dim);
+  call.value_dim = static_cast<int>(args.value_dim);
   call.features = static_cast<int>(taylor_features(args.dim));
   call.normalize = args.normalize;
   call.output_norm = args.output_norm;
@@ -77,12 +79,13 @@ double cost(const TaylorShiftArgs& args, const Tactic& tactic, const Device& dev
   constexpr double kBytesPerCycle = 1000.0;  // of the whole device
   const auto heads = static_cast<double>(args.batch * args.heads);
   const auto length = static_cast<double>(args.length);
-  const auto columns = static_cast<double>(divide_up(args.dim, 16) * 16);
+  const auto channels = static_cast<double>(divide_up(args.dim, 16) * 16);
+  const auto columns = static_cast<double>(divide_up(args.value_dim, 16) * 16);
   const bool tensor = tactic.unit == TaylorUnit::kTensor;
   const double query_blocks = heads * static_cast<double>(divide_up(args.length, kQueryTile));
   if (!tactic.efficient) {
     // q·k, and p(q·k)·v in high and low parts.
-    return cycles(query_blocks, kQueryTile * length * columns * (tensor ? 3 : 2), tactic.unit, device);
+    return cycles(query_blocks, kQueryTile * length * (channels + columns * (tensor ? 2 : 1)), tactic.unit, device);
   }
   const SumsPlan plan = plan_of(args, tactic.unit, device);
   const std::int64_t tile = feature_tile(tactic.unit);
@@ -90,7 +93,7 @@ double cost(const TaylorShiftArgs& args, const Tactic& tactic, const Device& dev
   const auto padded = static_cast<double>(tiles * tile);
   const double sum_blocks = heads * static_cast<double>(tiles * plan.segments);
   const double sum_work = static_cast<double>(tile * plan.segment_length) * columns * (tensor ? 2 : 1);
-  const double slots = heads * static_cast<double>((plan.segments + 1) * slot_floats(args.dim) * 4);
+  const double slots = heads * static_cast<double>((plan.segments + 1) * slot_floats(args.dim, args.value_dim) * 4);
   return cycles(sum_blocks, sum_work, tactic.unit, device) + slots / kBytesPerCycle + 2 * kLaunch +
          cycles(query_blocks, kQueryTile * padded * columns * (tensor ? 3 : 1), tactic.unit, device);
 }
@@ -104,7 +107,8 @@ std::span<const std::string_view> taylor_shift_tactics() noexcept { return kName
 bool taylor_shift_supports(const TaylorShiftArgs& args, int tactic, const Device& device) noexcept {
   if (!is_tactic(tactic)) return false;
   const Tactic& own = kTactics[tactic];
-  return taylor_unit_supports(own.unit, args.type, args.dim, args.normalize, own.efficient, !own.efficient, device);
+  return taylor_unit_supports(own.unit, args.type, args.dim, args.value_dim, args.normalize, own.efficient,
+                              !own.efficient, device);
 }
 
 int taylor_shift_default_tactic(const TaylorShiftArgs& args, const Device& device) noexcept {
@@ -120,7 +124,8 @@ int taylor_shift_default_tactic(const TaylorShiftArgs& args, const Device& devic
 std::size_t taylor_shift_workspace(const TaylorShiftArgs& args, int tactic, const Device& device) noexcept {
   if (!is_tactic(tactic) || !kTactics[tactic].efficient || is_empty(args)) return 0;
   // Rounded up for each head.
-  return sum_bytes(wanted_slots(args, kTactics[tactic].unit, device) + args.batch * args.heads, args.dim);
+  return sum_bytes(wanted_slots(args, kTactics[tactic].unit, device) + args.batch * args.heads, args.dim,
+                   args.value_dim);
 }
 
 int taylor_shift_launch(const TaylorShiftArgs& args, int tactic, const Device& device, void* workspace,

@@ -29,25 +29,26 @@ std::vector<double> row(const TaylorShiftArgs& args, const void* data, std::int6
 
 template <typename T>
 void attend(const TaylorShiftArgs& args, std::int64_t b, std::int64_t h) {
-  const auto at = [&](std::int64_t t) { return ((b * args.length + t) * args.heads + h) * args.dim; };
+  const auto row_of = [&](std::int64_t t) { return (b * args.length + t) * args.heads + h; };
   const std::int64_t keys = args.lengths == nullptr ? args.length : args.lengths[b];
   const double temperature = args.normalize ? load<T>(args.temperature, h) : 1.0;
   const double scale = args.output_norm ? std::sqrt(static_cast<double>(keys) / static_cast<double>(args.dim)) : 1.0;
   for (std::int64_t t = 0; t < args.length; ++t) {
-    const std::vector<double> q = row<T>(args, args.q, at(t), temperature);
-    std::vector<double> sum(q.size());
+    const std::vector<double> q = row<T>(args, args.q, row_of(t) * args.dim, temperature);
+    std::vector<double> sum(static_cast<std::size_t>(args.value_dim));
     double weights = 0;
     for (std::int64_t m = 0; m < keys; ++m) {
-      const std::vector<double> k = row<T>(args, args.k, at(m), 1.0);
+      const std::vector<double> k = row<T>(args, args.k, row_of(m) * args.dim, 1.0);
       double dot = 0;
       for (std::size_t i = 0; i < q.size(); ++i) dot += q[i] * k[i];
       const double weight = 1 + dot + dot * dot / 2;
       weights += weight;
-      for (std::int64_t i = 0; i < args.dim; ++i)
-        sum[static_cast<std::size_t>(i)] += weight * load<T>(args.v, at(m) + i);
+      for (std::int64_t i = 0; i < args.value_dim; ++i) {
+        sum[static_cast<std::size_t>(i)] += weight * load<T>(args.v, row_of(m) * args.value_dim + i);
+      }
     }
-    for (std::int64_t i = 0; i < args.dim; ++i) {
-      store<T>(args.y, at(t) + i, sum[static_cast<std::size_t>(i)] / weights * scale);
+    for (std::int64_t i = 0; i < args.value_dim; ++i) {
+      store<T>(args.y, row_of(t) * args.value_dim + i, sum[static_cast<std::size_t>(i)] / weights * scale);
     }
   }
 }

@@ -3,14 +3,16 @@
 The bodies are the paper's efficient form. Its features are those of the symmetric square: instead of all d*d products
 k_i k_j they hold the d(d+1)/2 different ones, row delta*d + i being k_i k_((i+delta) mod d). Each stands for two equal
 terms of the square except where delta = 0, so the factor 1/2 of the Taylor series remains on those rows only.
+
+Values may have another width e than queries and keys: features cost d*d, so narrow keys beside wide values are cheap.
 """
 
 from __future__ import annotations
 
 from ..operator import Attribute, Cost, Operator, Port, RowRange
 
-# q, k, v, temperature in float32 -> qn, kn (B,T,H,d). The attribute is arithmetic: with n = 1 the scale is
-# temperature / |q|, with n = 0 it is 1.
+# q, k, v, temperature in float32 -> qn, kn (B,T,H,d) and v32 (B,T,H,e). The attribute is arithmetic: with n = 1 the
+# scale is temperature / |q|, with n = 0 it is 1.
 NORMALISED = """
   q32 = Cast <to = 1> (q)
   k32 = Cast <to = 1> (k)
@@ -32,11 +34,12 @@ NORMALISED = """
   k_scale_if = Div (n, k_norm_safe)
   k_scale = Add (k_scale_if, not_n)
   kn = Mul (k32, k_scale)
-  q_shape = Shape (q)
+  v_shape = Shape (v)
   B = Shape <start = 0, end = 1> (q)
   T = Shape <start = 1, end = 2> (q)
   H = Shape <start = 2, end = 3> (q)
   d = Shape <start = 3, end = 4> (q)
+  e = Shape <start = 3, end = 4> (v)
 """
 
 # Row r of the symmetric square is the product of channels first[r] and second[r], with weight (rows, 1) for queries.
@@ -114,7 +117,7 @@ _EFFICIENT = """
   ratio = Div (numerator, denominator)
 """
 
-# Multiply by sqrt(count / d) when the attribute is 1, by 1 when it is 0; back to (B,T,H,d).
+# Multiply by sqrt(count / d) when the attribute is 1, by 1 when it is 0; back to (B,T,H,e).
 _OUTPUT = """
   output_norm_int = Constant <value_int: int = @output_norm> ()
   o = Cast <to = 1> (output_norm_int)
@@ -126,15 +129,15 @@ _OUTPUT = """
   output_scale = Add (o_root, not_o)
   scaled = Mul (ratio, output_scale)
   y_tokens = Transpose <perm = [0, 3, 1, 2]> (scaled)
-  y32 = Reshape (y_tokens, q_shape)
+  y32 = Reshape (y_tokens, v_shape)
   y = CastLike (y32, q)
 """
 
 QUERY = Port("q", "T", ("B", "T", "H", "d"), "Queries.")
 KEY = Port("k", "T", ("B", "T", "H", "d"), "Keys.")
-VALUE = Port("v", "T", ("B", "T", "H", "d"), "Values.")
+VALUE = Port("v", "T", ("B", "T", "H", "e"), "Values.")
 TEMPERATURE = Port("temperature", "T", ("H",), "Factor on the normalised queries; ignored when normalize is 0.")
-ATTENDED = Port("y", "T", ("B", "T", "H", "d"), "The result.")
+ATTENDED = Port("y", "T", ("B", "T", "H", "e"), "The result.")
 NORMALIZE = Attribute(
     "normalize", "int", "1: q and k are divided by their Euclidean norms; 0: they are used as given.", 0, 1
 )
@@ -150,14 +153,19 @@ _OUTPUT_NORM = Attribute(
 )
 
 # The cheaper of the two forms, for each head: the direct one on pairs of tokens, the efficient one on F features.
-EFFICIENT_FLOPS = "T*(4*(1 + d + d*(d+1)//2)*(d+1) + d*(d+1))"
+EFFICIENT_FLOPS = "T*(4*(1 + d + d*(d+1)//2)*(e+1) + d*(d+1))"
+EFFICIENT_FORMULA = "4F(e+1) + d(d+1)"
+# Norms of queries and keys, and the division.
+ROW_FLOPS = "T*(6*d + 2*e)"
+ROW_FORMULA = "H(6d + 2e), F = 1+d+d(d+1)/2"
 _COST = Cost(
-    f"B*H*(min(4*T*T*(d+1), {EFFICIENT_FLOPS}) + 8*T*d)",
-    "H·min(4Td + 4T, 4F(d+1) + d(d+1)) + 8Hd, F = 1+d+d(d+1)/2",
+    f"B*H*(min(2*T*T*(d+e+2), {EFFICIENT_FLOPS}) + {ROW_FLOPS})",
+    f"H·min(2T(d+e+2), {EFFICIENT_FORMULA}) + {ROW_FORMULA}",
 )
-_DETAILS = {"heads": "H", "head_dim": "d", "normalize": "normalize", "output_norm": "output_norm"}
-# Around the crossover N0 = d² + d + 1, from which on the efficient form is the cheaper one.
-_LENGTHS_AROUND_CROSSOVER = ("d*d + d", "d*d + d + 1", "d*d + d + 2")
+_DETAILS = {"heads": "H", "head_dim": "d", "value_dim": "e", "normalize": "normalize", "output_norm": "output_norm"}
+# Around the crossover N0 = (d² + d + 1) 2e/(d + e), from which on the efficient form is the cheaper one.
+_CROSSOVER = "(d*d + d + 1)*2*e//(d + e)"
+_LENGTHS_AROUND_CROSSOVER = (f"{_CROSSOVER} - 1", _CROSSOVER, f"{_CROSSOVER} + 1")
 _FORMS = {"form": ("efficient", "direct")}
 
 TAYLOR_SHIFT = Operator(

@@ -7,21 +7,21 @@
 
 namespace hsm::cuda {
 
-bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t dim, bool normalize, bool sums, bool keys,
-                          const Device& device) noexcept {
-  if (dim < 1 || dim > kMostTaylorDim || type == DType::kInt64) return false;
-  if (unit == TaylorUnit::kSimt) return simt_shared_bytes(dim) <= device.shared_memory_per_block;
+bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t dim, std::int64_t value_dim, bool normalize,
+                          bool sums, bool keys, const Device& device) noexcept {
+  if (std::min(dim, value_dim) < 1 || std::max(dim, value_dim) > kMostTaylorDim || type == DType::kInt64) return false;
+  if (unit == TaylorUnit::kSimt) return simt_shared_bytes(dim, value_dim) <= device.shared_memory_per_block;
   // Weights of vectors of any length do not fit into float16. Sums are multiplied as bfloat16.
   if (type == DType::kFloat16 && !normalize) return false;
   if (!has_tensor_cores(device, sums ? DType::kBFloat16 : type) || type == DType::kFloat32) return false;
-  const std::size_t bytes =
-      std::max(tensor_attend_bytes(dim, sums, keys), sums ? tensor_accumulate_bytes(dim) : std::size_t{0});
+  const std::size_t bytes = std::max(tensor_attend_bytes(dim, value_dim, sums, keys),
+                                     sums ? tensor_accumulate_bytes(dim, value_dim) : std::size_t{0});
   return bytes <= device.shared_memory_per_block;
 }
 
-SumsPlan plan_sums(std::int64_t heads, std::int64_t length, std::int64_t dim, std::int64_t segment_length,
-                   TaylorUnit unit) noexcept {
-  const std::int64_t bytes = slot_floats(dim) * static_cast<std::int64_t>(sizeof(float));
+SumsPlan plan_sums(std::int64_t heads, std::int64_t length, std::int64_t dim, std::int64_t value_dim,
+                   std::int64_t segment_length, TaylorUnit unit) noexcept {
+  const std::int64_t bytes = slot_floats(dim, value_dim) * static_cast<std::int64_t>(sizeof(float));
   const std::int64_t most = std::max<std::int64_t>(kMostSumBytes / bytes, 1);
   const std::int64_t least_length = std::max(segment_length, divide_up(length, most));
   SumsPlan plan;
@@ -35,8 +35,8 @@ SumsPlan plan_sums(std::int64_t heads, std::int64_t length, std::int64_t dim, st
   return plan;
 }
 
-std::size_t sum_bytes(std::int64_t slots, std::int64_t dim) noexcept {
-  const std::int64_t bytes = slot_floats(dim) * static_cast<std::int64_t>(sizeof(float));
+std::size_t sum_bytes(std::int64_t slots, std::int64_t dim, std::int64_t value_dim) noexcept {
+  const std::int64_t bytes = slot_floats(dim, value_dim) * static_cast<std::int64_t>(sizeof(float));
   return static_cast<std::size_t>(std::max(std::min(slots * bytes, kMostSumBytes), bytes));
 }
 

@@ -19,6 +19,7 @@
 
 namespace hsm::cuda {
 
+// Of heads, and of their values.
 inline constexpr std::int64_t kMostTaylorDim = 256;
 
 // Queries of a block of `attend`, at least and at most; a segment is a multiple of the latter.
@@ -35,6 +36,7 @@ struct TaylorCall {
   std::int64_t length = 0;
   std::int64_t heads = 0;
   int dim = 0;
+  int value_dim = 0;
   int features = 0;
   bool normalize = true;
   bool output_norm = false;
@@ -60,11 +62,11 @@ constexpr std::int64_t divide_up(std::int64_t count, std::int64_t unit) { return
 
 // A slot is F rows of `sum_columns` floats, then F floats of normaliser. Rows that tensor cores are to read hold two
 // bfloat16 planes instead, high parts and low parts: the same bytes.
-constexpr std::int64_t sum_columns(std::int64_t dim) { return divide_up(dim, 8) * 8; }
+constexpr std::int64_t sum_columns(std::int64_t value_dim) { return divide_up(value_dim, 8) * 8; }
 
-constexpr std::int64_t slot_floats(std::int64_t dim) {
+constexpr std::int64_t slot_floats(std::int64_t dim, std::int64_t value_dim) {
   const std::int64_t features = taylor_features(dim);
-  return features * sum_columns(dim) + divide_up(features, 4) * 4;
+  return features * sum_columns(value_dim) + divide_up(features, 4) * 4;
 }
 
 // Float32 arithmetic for every element type (`simt`), or tensor cores for float16 and bfloat16.
@@ -73,9 +75,9 @@ enum class TaylorUnit : std::uint8_t { kSimt, kTensor };
 // Features of a block of `accumulate`.
 constexpr std::int64_t feature_tile(TaylorUnit unit) { return unit == TaylorUnit::kTensor ? 128 : 64; }
 
-// True if the unit can run this type and width on the device, with sums, by keys, or both.
-bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t dim, bool normalize, bool sums, bool keys,
-                          const Device& device) noexcept;
+// True if the unit can run this type and these widths on the device, with sums, by keys, or both.
+bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t dim, std::int64_t value_dim, bool normalize,
+                          bool sums, bool keys, const Device& device) noexcept;
 
 // How keys are split into segments, and heads into groups that one round of launches handles: the slots of a group fit
 // into kMostSumBytes if those of one head do.
@@ -88,11 +90,11 @@ struct SumsPlan {
 inline constexpr std::int64_t kMostSumBytes = std::int64_t{256} << 20;
 
 // Segments of about `segment_length` tokens each, longer where the slots of one head would not fit.
-SumsPlan plan_sums(std::int64_t heads, std::int64_t length, std::int64_t dim, std::int64_t segment_length,
-                   TaylorUnit unit) noexcept;
+SumsPlan plan_sums(std::int64_t heads, std::int64_t length, std::int64_t dim, std::int64_t value_dim,
+                   std::int64_t segment_length, TaylorUnit unit) noexcept;
 
 // Bytes of the slots of `slots` segments, all heads together, but no more than a plan uses at once.
-std::size_t sum_bytes(std::int64_t slots, std::int64_t dim) noexcept;
+std::size_t sum_bytes(std::int64_t slots, std::int64_t dim, std::int64_t value_dim) noexcept;
 
 // Runs all groups of heads: accumulate, combine, attend. `call` is complete but for heads and sums.
 int launch_with_sums(TaylorCall call, std::int64_t heads, const SumsPlan& plan, DType type, TaylorUnit unit,

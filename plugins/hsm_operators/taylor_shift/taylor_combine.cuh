@@ -1,8 +1,8 @@
 // Adds the slots of a head in their order: one warp for each row of sums, so that every number has one order of
 // addition.
 //
-// For S slots of one head, F = 1 + d + d(d+1)/2: bytes 8·(S + 1)·F·(d+1) (causal: each slot is read and written, and so
-// is the state) or 4·(S + 1)·F·(d+1) (bidirectional: each is read, one is written); flops S·F·(d+1). Memory is the
+// For S slots of one head, F = 1 + d + d(d+1)/2: bytes 8·(S + 1)·F·(e+1) (causal: each slot is read and written, and so
+// is the state) or 4·(S + 1)·F·(e+1) (bidirectional: each is read, one is written); flops S·F·(e+1). Memory is the
 // bound. No shared memory; registers (nvcc 13.0, no spills) 48 to 79 where rows stay float32, else 62 to 116.
 #pragma once
 
@@ -13,7 +13,7 @@
 namespace hsm::cuda {
 
 inline constexpr int kCombineWarps = 8;
-inline constexpr int kCombineColumns = 8;  // of a lane; d is at most 256
+inline constexpr int kCombineColumns = 8;  // of a lane; e is at most 256
 
 // Writes one row of sums, as the unit that reads it (kTensor: tensor cores) wants it: float32, or bfloat16 high parts
 // and low parts. Row 0, the constant feature, always stays float32.
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(32 * kCombineWarps) taylor_combine(TaylorCall 
     if (lane == 0) norm = call.norm[carried];
 #pragma unroll
     for (int j = 0; j < kCombineColumns; ++j) {
-      if (lane + 32 * j < call.dim) sum[j] = call.state[carried * call.dim + lane + 32 * j];
+      if (lane + 32 * j < call.value_dim) sum[j] = call.state[carried * call.value_dim + lane + 32 * j];
     }
   }
   for (std::int64_t segment = 0; segment < segments; ++segment) {
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(32 * kCombineWarps) taylor_combine(TaylorCall 
   }
 #pragma unroll
   for (int j = 0; j < kCombineColumns; ++j) {
-    if (lane + 32 * j < call.dim) call.state_out[carried * call.dim + lane + 32 * j] = sum[j];
+    if (lane + 32 * j < call.value_dim) call.state_out[carried * call.value_dim + lane + 32 * j] = sum[j];
   }
   if (lane == 0) call.norm_out[carried] = norm;
 }

@@ -20,9 +20,10 @@ struct Head {
   const T* k;
   const T* v;
   T* y;
-  std::int64_t stride;  // elements between tokens
-  std::int64_t length;  // tokens
-  std::int64_t valid;   // tokens that are not padding
+  std::int64_t stride;        // elements between tokens, of queries and keys
+  std::int64_t value_stride;  // and of values and results
+  std::int64_t length;        // tokens
+  std::int64_t valid;         // tokens that are not padding
   float temperature;
   float scale;  // of the output
 
@@ -31,12 +32,13 @@ struct Head {
     const std::int64_t head = call.first_head + local;
     const std::int64_t b = head / call.heads;
     const std::int64_t h = head % call.heads;
-    const std::int64_t start = (b * call.length * call.heads + h) * call.dim;
-    q = static_cast<const T*>(call.q) + start;
-    k = static_cast<const T*>(call.k) + start;
-    v = static_cast<const T*>(call.v) + start;
-    y = static_cast<T*>(call.y) + start;
+    const std::int64_t row = b * call.length * call.heads + h;
+    q = static_cast<const T*>(call.q) + row * call.dim;
+    k = static_cast<const T*>(call.k) + row * call.dim;
+    v = static_cast<const T*>(call.v) + row * call.value_dim;
+    y = static_cast<T*>(call.y) + row * call.value_dim;
     stride = call.heads * call.dim;
+    value_stride = call.heads * call.value_dim;
     length = call.length;
     valid = call.length;
     if (call.lengths != nullptr) {
@@ -49,7 +51,7 @@ struct Head {
 };
 
 // Floats of a row of sums; the layout is that of taylor_call.h.
-__device__ __forceinline__ int sum_width(const TaylorCall& call) { return (call.dim + 7) / 8 * 8; }
+__device__ __forceinline__ int sum_width(const TaylorCall& call) { return (call.value_dim + 7) / 8 * 8; }
 
 // The slot of one segment of one head of this launch.
 __device__ __forceinline__ float* slot_of(const TaylorCall& call, std::int64_t local, std::int64_t segment) {

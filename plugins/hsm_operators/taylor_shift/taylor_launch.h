@@ -11,12 +11,15 @@
 
 namespace hsm::cuda {
 
-std::size_t simt_shared_bytes(std::int64_t dim) noexcept;
+// A kernel has an instance for each class of widths; the wider of d and e decides on it.
+inline std::int64_t class_width(const TaylorCall& call) { return std::max(call.dim, call.value_dim); }
+
+std::size_t simt_shared_bytes(std::int64_t dim, std::int64_t value_dim) noexcept;
 int launch_accumulate_simt(const TaylorCall& call, DType type, Stream stream) noexcept;
 int launch_attend_simt(const TaylorCall& call, DType type, Stream stream) noexcept;
 
-std::size_t tensor_accumulate_bytes(std::int64_t dim) noexcept;
-std::size_t tensor_attend_bytes(std::int64_t dim, bool sums, bool keys) noexcept;
+std::size_t tensor_accumulate_bytes(std::int64_t dim, std::int64_t value_dim) noexcept;
+std::size_t tensor_attend_bytes(std::int64_t dim, std::int64_t value_dim, bool sums, bool keys) noexcept;
 int launch_accumulate_tensor(const TaylorCall& call, DType type, Stream stream) noexcept;
 int launch_attend_tensor(const TaylorCall& call, DType type, Stream stream) noexcept;
 

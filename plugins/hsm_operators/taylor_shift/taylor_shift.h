@@ -1,7 +1,7 @@
 // TaylorShift attention (arXiv:2403.02920): y_n = sum_m p(q_n·k_m) v_m / sum_m p(q_n·k_m), p(t) = 1 + t + t²/2.
 //
-// Direct form: 4·B·H·N²·d flops. Efficient form on the d(d+1)/2 products of the symmetric square: about
-// 4·B·H·N·(1 + d + d(d+1)/2)·(d+1) flops.
+// Direct form: 2·B·H·N²·(d + e) flops. Efficient form on the d(d+1)/2 products of the symmetric square: about
+// 4·B·H·N·(1 + d + d(d+1)/2)·(e+1) flops.
 #pragma once
 
 #include <cstdint>

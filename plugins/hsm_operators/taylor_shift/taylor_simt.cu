@@ -5,20 +5,20 @@
 namespace hsm::cuda {
 namespace {
 
-// Calls body(integral constant) with the class of head widths.
+// Calls body(integral constant) with the class of widths.
 template <typename Body>
-auto with_columns(std::int64_t dim, Body&& body) {
-  if (dim <= 16) return body(std::integral_constant<int, 16>());
-  if (dim <= 32) return body(std::integral_constant<int, 32>());
-  if (dim <= 64) return body(std::integral_constant<int, 64>());
-  if (dim <= 128) return body(std::integral_constant<int, 128>());
+auto with_columns(std::int64_t width, Body&& body) {
+  if (width <= 16) return body(std::integral_constant<int, 16>());
+  if (width <= 32) return body(std::integral_constant<int, 32>());
+  if (width <= 64) return body(std::integral_constant<int, 64>());
+  if (width <= 128) return body(std::integral_constant<int, 128>());
   return body(std::integral_constant<int, 256>());
 }
 
 }  // namespace
 
-std::size_t simt_shared_bytes(std::int64_t dim) noexcept {
-  return with_columns(dim, [&](auto columns) {
+std::size_t simt_shared_bytes(std::int64_t dim, std::int64_t value_dim) noexcept {
+  return with_columns(std::max(dim, value_dim), [&](auto columns) {
     using Tile = SimtTile<decltype(columns)::value>;
     const int width = static_cast<int>(dim);
     return std::max(Tile::attend_bytes(width), Tile::accumulate_bytes(width));
@@ -27,7 +27,7 @@ std::size_t simt_shared_bytes(std::int64_t dim) noexcept {
 
 int launch_accumulate_simt(const TaylorCall& call, DType type, Stream stream) noexcept {
   return with_element(type, [&](auto element) {
-    return with_columns(call.dim, [&](auto columns) -> int {
+    return with_columns(class_width(call), [&](auto columns) -> int {
       using T = decltype(element);
       constexpr int kColumns = decltype(columns)::value;
       using Tile = SimtTile<kColumns>;
@@ -40,7 +40,7 @@ int launch_accumulate_simt(const TaylorCall& call, DType type, Stream stream) no
 
 int launch_attend_simt(const TaylorCall& call, DType type, Stream stream) noexcept {
   return with_element(type, [&](auto element) {
-    return with_columns(call.dim, [&](auto columns) {
+    return with_columns(class_width(call), [&](auto columns) {
       return with_terms(call, [&](auto sums, auto keys) -> int {
         using T = decltype(element);
         constexpr int kColumns = decltype(columns)::value;

@@ -1,24 +1,25 @@
 // TaylorShift in float32 arithmetic, for every element type and architecture.
 //
 // All work is products of tiles in shared memory: 256 threads as 16×16, each with a block of rows × columns of the sum
-// in registers, columns beyond 64 in blocks of 64 that are skipped where the head is narrower.
+// in registers, columns beyond 64 in blocks of 64 that are skipped where values are narrower.
 //
-// One head of N tokens and width d, F = 1 + d + d(d+1)/2, elements of e bytes, S segments, K keys that a query sees:
+// One head of N tokens, width d and values of width e, F = 1 + d + d(d+1)/2, elements of b bytes, S segments, K keys
+// that a query sees:
 //
-//                   flops             memory, bytes              second-level cache, bytes
-//   accumulate      2·N·F·(d+1)       2·N·d·e + 4·S·F·(d+1)      2·N·d·e · F/64
-//   attend, sums    2·N·F·(d+1)       2·N·d·e + 4·S·F·(d+1)      4·F·(d+1) · N/64
-//   attend, keys    4·N·K·d           4·N·d·e                    2·K·d·e · N/64      (N/16 for d > 128)
+//                   flops             memory, bytes                second-level cache, bytes
+//   accumulate      2·N·F·(e+1)       N·(d+e)·b + 4·S·F·(e+1)      N·(d+e)·b · F/64
+//   attend, sums    2·N·F·(e+1)       N·(d+e)·b + 4·S·F·(e+1)      4·F·(e+1) · N/64
+//   attend, keys    2·N·K·(d+e)       2·N·(d+e)·b                  K·(d+e)·b · N/64    (N/16 for widths above 128)
 //
-// That is F/e and K/e flops a byte of memory, and 32 to 128/e a byte of the cache. A GPU does 13 (A100) to 82 (RTX
-// 4090) float32 flops in the time of a byte of memory, so arithmetic is the bound once F or K exceeds that times e.
-// Each multiply-add of a 4×4 block costs half a float from shared memory, of a 4×1 block (d <= 16) more than one: there
-// shared memory is the bound.
+// With e = d that is F/b and K/b flops a byte of memory, and 32 to 128/b a byte of the cache. A GPU does 13 (A100) to
+// 82 (RTX 4090) float32 flops in the time of a byte of memory, so arithmetic is the bound once F or K exceeds that
+// times b. Each multiply-add of a 4×4 block costs half a float from shared memory, of a 4×1 block (widths up to 16)
+// more than one: there shared memory is the bound.
 //
-// Shared memory, bytes at the widest head of a class (sm_75 allows 65536), and registers (nvcc 13.0, most of the three
-// types; no spills):
+// The wider of d and e decides on the class of tiles, so that shared memory suffices for both. Shared memory, bytes at
+// the widest head of a class (sm_75 allows 65536), and registers (nvcc 13.0, most of the three types; no spills):
 //
-//   d up to                        16      32      64      128     256
+//   d, e up to                     16      32      64      128     256
 //   accumulate      shared         14672   18832   27152   43792   39568
 //                   sm_75          64      64      73      69      124
 //                   sm_80 to 90    48      48      73      71      126
@@ -39,7 +40,7 @@
 
 namespace hsm::cuda {
 
-// A class of head widths up to kColumns.
+// A class of widths, of heads and values, up to kColumns.
 template <int kColumns>
 struct SimtTile {
   static constexpr int kThreads = 256;
@@ -179,8 +180,8 @@ __global__ void __launch_bounds__(256) taylor_accumulate_simt(TaylorCall call) {
     __syncthreads();
     load_transposed<Tile::kSumKeys, Tile::kSumKeyStride, Tile::kThreads>(
         head.k + first * head.stride, head.stride, count, call.dim, call.normalize, 1.0f, keys, partial);
-    load_rows<Tile::kSumKeys, kColumns, Tile::kThreads>(head.v + first * head.stride, head.stride, count, call.dim,
-                                                        values);
+    load_rows<Tile::kSumKeys, kColumns, Tile::kThreads>(head.v + first * head.value_stride, head.value_stride, count,
+                                                        call.value_dim, values);
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < Tile::kSumKeys; i += Tile::kThreads / Tile::kFeatures) {
@@ -188,7 +189,7 @@ __global__ void __launch_bounds__(256) taylor_accumulate_simt(TaylorCall call) {
       phi[key * Tile::kFeatureStride + own_feature] = left[key] * right[key];
     }
     __syncthreads();
-    multiply(phi, Tile::kFeatureStride, values, Tile::kValueStride, Tile::kSumKeys, call.dim, sum);
+    multiply(phi, Tile::kFeatureStride, values, Tile::kValueStride, Tile::kSumKeys, call.value_dim, sum);
     multiply_column(phi, Tile::kFeatureStride, nullptr, Tile::kSumKeys, norm);
   }
   reduce_row(norm);

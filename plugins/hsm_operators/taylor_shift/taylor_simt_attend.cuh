@@ -74,7 +74,7 @@ struct SimtAttend {
       }
       find_rows(first + Tile::kKeys, rows + (parity ^ 1) * Tile::kKeys);
       __syncthreads();
-      multiply(weights, Tile::kQueryStride, values, Tile::kValueStride, Tile::kKeys, call.dim, sum);
+      multiply(weights, Tile::kQueryStride, values, Tile::kValueStride, Tile::kKeys, call.value_dim, sum);
       multiply_column(weights, Tile::kQueryStride, norms, Tile::kKeys, total);
       __syncthreads();
     }
@@ -87,7 +87,7 @@ struct SimtAttend {
 #pragma unroll
     for (int c = 0; c < Tile::kOwnColumns; ++c) {
       const int column = (c / Tile::kVector * Tile::kSide + lane) * Tile::kVector + c % Tile::kVector;
-      const float constant = column < call.dim ? slot[column] : 0.0f;
+      const float constant = column < call.value_dim ? slot[column] : 0.0f;
 #pragma unroll
       for (int r = 0; r < Tile::kOwnQueries; ++r) sum[r][c] += constant;
     }
@@ -123,14 +123,14 @@ struct SimtAttend {
       const int count = clamp_count(end - first, Tile::kKeys);
       load_transposed<Tile::kKeys, Tile::kKeyStride, Tile::kThreads>(head.k + first * head.stride, head.stride, count,
                                                                      call.dim, call.normalize, 1.0f, keys, partial);
-      load_rows<Tile::kKeys, kColumns, Tile::kThreads>(head.v + first * head.stride, head.stride, count, call.dim,
-                                                       values);
+      load_rows<Tile::kKeys, kColumns, Tile::kThreads>(head.v + first * head.value_stride, head.value_stride, count,
+                                                       call.value_dim, values);
       __syncthreads();
       float scores[Tile::kOwnQueries][Tile::kOwnKeys] = {};
       multiply(queries, Tile::kQueryStride, keys, Tile::kKeyStride, call.dim, Tile::kKeys, scores);
       store_weights(scores, first, end);
       __syncthreads();
-      multiply(weights, Tile::kQueryStride, values, Tile::kValueStride, Tile::kKeys, call.dim, sum);
+      multiply(weights, Tile::kQueryStride, values, Tile::kValueStride, Tile::kKeys, call.value_dim, sum);
       __syncthreads();
     }
   }
@@ -147,8 +147,8 @@ struct SimtAttend {
 #pragma unroll
       for (int c = 0; c < Tile::kOwnColumns; ++c) {
         const int column = (c / Tile::kVector * Tile::kSide + lane) * Tile::kVector + c % Tile::kVector;
-        if (column < call.dim) {
-          head.y[query * head.stride + column] = from_float<T>(exists ? sum[r][c] * factor : 0.0f);
+        if (column < call.value_dim) {
+          head.y[query * head.value_stride + column] = from_float<T>(exists ? sum[r][c] * factor : 0.0f);
         }
       }
     }

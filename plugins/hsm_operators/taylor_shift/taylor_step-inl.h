@@ -1,5 +1,5 @@
 // CausalTaylorShift for a few tokens: the state of a head is read once and written once, straight from and to the
-// caller's buffers. 2·F·d floats moved for up to kStepTokens tokens, 4·F·d flops a token: memory bandwidth is the
+// caller's buffers. 2·F·e floats moved for up to kStepTokens tokens, 4·F·e flops a token: memory bandwidth is the
 // bound.
 //
 // The tokens attend to the state as it was before them, and to each other by the polynomial itself, which loses fewer
@@ -27,18 +27,22 @@ inline constexpr std::size_t kStepTokens = 4;
 // Vectors of a row of the state, times tokens, that are in registers at once.
 inline constexpr std::size_t kStepVectors = 8;
 
-// What a step keeps for its tokens; `columns` is d padded to whole vectors. Features are written in whole vectors, so
+// What a step keeps for its tokens; `columns` is e padded to whole vectors. Features are written in whole vectors, so
 // each row of them has room for one more.
 struct StepScratch {
-  StepScratch(std::size_t own_dim, std::size_t own_columns, std::size_t own_features)
+  StepScratch(std::size_t own_dim, std::size_t own_value_dim, std::size_t own_features)
       : dim(own_dim),
-        columns(own_columns),
+        value_dim(own_value_dim),
+        key_columns(round_up(own_dim, hn::Lanes(FloatTag()))),
+        columns(round_up(own_value_dim, hn::Lanes(FloatTag()))),
         features(own_features),
         stride(own_features + hn::Lanes(FloatTag())),
         buffers({2 * dim + 2 * hn::Lanes(FloatTag()), kStepTokens * stride, kStepTokens * stride, kStepTokens * columns,
                  kStepTokens * columns}) {}
 
   std::size_t dim;
+  std::size_t value_dim;
+  std::size_t key_columns;  // d padded to whole vectors
   std::size_t columns;
   std::size_t features;
   std::size_t stride;
@@ -59,8 +63,8 @@ void step_features(const T* from, bool normalize, float scale, float squares, co
   const std::size_t lanes = hn::Lanes(tag);
   float* x = s.row;
   to_floats(from, s.dim, x);
-  std::fill(x + s.dim, x + s.columns, 0.0f);
-  if (normalize) normalize_rows(x, 1, s.columns, scale);
+  std::fill(x + s.dim, x + s.key_columns, 0.0f);
+  if (normalize) normalize_rows(x, 1, s.key_columns, scale);
   std::copy_n(x, s.dim, x + s.dim);
   std::fill_n(x + 2 * s.dim, lanes, 0.0f);
   features[0] = 1.0f;
@@ -85,7 +89,7 @@ HWY_NOINLINE void step_columns(const StepScratch& s, std::size_t last, const flo
   const std::size_t lanes = hn::Lanes(tag);
   const auto is_partial = [](std::size_t v) { return kPartial && v + 1 == kVectors; };
   // Copies, because the compiler must expect stores to the state to change what `s` holds.
-  const std::size_t dim = s.dim;
+  const std::size_t value_dim = s.value_dim;
   const std::size_t columns = s.columns;
   const std::size_t features = s.features;
   const std::size_t stride = s.stride;
@@ -103,7 +107,7 @@ HWY_NOINLINE void step_columns(const StepScratch& s, std::size_t last, const flo
       query[t] = hn::Set(tag, queries[t * stride + r]);
     }
     for (std::size_t v = 0; v < kVectors; ++v) {
-      const std::size_t at = r * dim + v * lanes;
+      const std::size_t at = r * value_dim + v * lanes;
       FloatVec entry = is_partial(v) ? hn::LoadN(tag, state + at, last) : hn::LoadU(tag, state + at);
       for (std::size_t t = 0; t < kTokens; ++t) sum[t][v] = hn::MulAdd(query[t], entry, sum[t][v]);
       for (std::size_t t = 0; t < kTokens; ++t) entry = hn::MulAdd(key[t], value[t][v], entry);
@@ -178,7 +182,7 @@ void step_state(const StepScratch& s, const float* state, float* state_out) {
   for (std::size_t first = 0; first < total; first += kVectors) {
     const std::size_t vectors = std::min(kVectors, total - first);
     const std::size_t column = first * lanes;
-    const std::size_t last = first + vectors < total ? lanes : lanes - (s.columns - s.dim);
+    const std::size_t last = first + vectors < total ? lanes : lanes - (s.columns - s.value_dim);
     step_vectors<kTokens, kVectors>(s, vectors, last, state + column, state_out + column, s.values + column,
                                     s.y + column);
   }
@@ -223,18 +227,19 @@ inline void step_norm(const StepScratch& s, std::size_t tokens, const float* nor
   hn::StoreN(sum_at(r, hn::LoadN(tag, norm + r, rest)), tag, norm_out + r, rest);
 }
 
-// One pass over the state of a head for `tokens` <= kStepTokens tokens, whose rows are `stride` elements apart.
+// One pass over the state of a head for `tokens` <= kStepTokens tokens, whose rows of queries and keys are `stride`
+// elements apart, and those of values and results `value_stride`.
 template <typename T>
-void step_tokens(StepScratch& s, const T* q, const T* k, const T* v, std::size_t stride, std::size_t tokens,
-                 bool normalize, float temperature, const float* state, const float* norm, T* y, float* state_out,
-                 float* norm_out) {
+void step_tokens(StepScratch& s, const T* q, const T* k, std::size_t stride, const T* v, std::size_t value_stride,
+                 std::size_t tokens, bool normalize, float temperature, const float* state, const float* norm, T* y,
+                 float* state_out, float* norm_out) {
   for (std::size_t t = 0; t < tokens; ++t) {
     step_features(k + t * stride, normalize, 1.0f, 1.0f, s, s.keys + t * s.stride);
     step_features(q + t * stride, normalize, temperature, 0.5f, s, s.queries + t * s.stride);
   }
   step_weights(s, tokens, norm);
   step_norm(s, tokens, norm, norm_out);
-  pack_rows(v, stride, tokens, s.dim, s.columns, s.values);
+  pack_rows(v, value_stride, tokens, s.value_dim, s.columns, s.values);
   switch (tokens) {
     case 1:
       step_state<1>(s, state, state_out);
@@ -249,7 +254,7 @@ void step_tokens(StepScratch& s, const T* q, const T* k, const T* v, std::size_t
       step_state<kStepTokens>(s, state, state_out);
       break;
   }
-  write_rows(s.y, s.columns, s.den, tokens, s.dim, 1.0f, y, stride);
+  write_rows(s.y, s.columns, s.den, tokens, s.value_dim, 1.0f, y, value_stride);
 }
 
 }  // namespace hsm::HWY_NAMESPACE

@@ -5,12 +5,12 @@
 namespace hsm::cuda {
 namespace {
 
-// Calls body(integral constant) with the class of head widths.
+// Calls body(integral constant) with the class of widths.
 template <typename Body>
-auto with_columns(std::int64_t dim, Body&& body) {
-  if (dim <= 32) return body(std::integral_constant<int, 32>());
-  if (dim <= 64) return body(std::integral_constant<int, 64>());
-  if (dim <= 128) return body(std::integral_constant<int, 128>());
+auto with_columns(std::int64_t width, Body&& body) {
+  if (width <= 32) return body(std::integral_constant<int, 32>());
+  if (width <= 64) return body(std::integral_constant<int, 64>());
+  if (width <= 128) return body(std::integral_constant<int, 128>());
   return body(std::integral_constant<int, 256>());
 }
 
@@ -20,18 +20,20 @@ int with_half(DType type, Body&& body) {
 }
 
 std::size_t attend_bytes(const TaylorCall& call) {
-  return with_terms(call, [&](auto sums, auto keys) { return tensor_attend_bytes(call.dim, sums, keys); });
+  return with_terms(call,
+                    [&](auto sums, auto keys) { return tensor_attend_bytes(call.dim, call.value_dim, sums, keys); });
 }
 
 }  // namespace
 
-std::size_t tensor_accumulate_bytes(std::int64_t dim) noexcept {
-  return with_columns(
-      dim, [&](auto columns) { return TensorTile<decltype(columns)::value>::accumulate_bytes(static_cast<int>(dim)); });
+std::size_t tensor_accumulate_bytes(std::int64_t dim, std::int64_t value_dim) noexcept {
+  return with_columns(std::max(dim, value_dim), [&](auto columns) {
+    return TensorTile<decltype(columns)::value>::accumulate_bytes(static_cast<int>(dim));
+  });
 }
 
-std::size_t tensor_attend_bytes(std::int64_t dim, bool sums, bool keys) noexcept {
-  return with_columns(dim, [&](auto columns) {
+std::size_t tensor_attend_bytes(std::int64_t dim, std::int64_t value_dim, bool sums, bool keys) noexcept {
+  return with_columns(std::max(dim, value_dim), [&](auto columns) {
     using Tile = TensorTile<decltype(columns)::value>;
     return std::max(sums ? Tile::sums_bytes(static_cast<int>(dim)) : 0, keys ? Tile::keys_bytes() : 0);
   });
@@ -39,7 +41,7 @@ std::size_t tensor_attend_bytes(std::int64_t dim, bool sums, bool keys) noexcept
 
 int launch_accumulate_tensor(const TaylorCall& call, DType type, Stream stream) noexcept {
   return with_half(type, [&](auto element) {
-    return with_columns(call.dim, [&](auto columns) -> int {
+    return with_columns(class_width(call), [&](auto columns) -> int {
       using T = decltype(element);
       constexpr int kColumns = decltype(columns)::value;
       using Tile = TensorTile<kColumns>;
@@ -52,7 +54,7 @@ int launch_accumulate_tensor(const TaylorCall& call, DType type, Stream stream) 
 
 int launch_attend_tensor(const TaylorCall& call, DType type, Stream stream) noexcept {
   return with_half(type, [&](auto element) {
-    return with_columns(call.dim, [&](auto columns) {
+    return with_columns(class_width(call), [&](auto columns) {
       return with_terms(call, [&](auto sums, auto keys) -> int {
         using T = decltype(element);
         constexpr int kColumns = decltype(columns)::value;

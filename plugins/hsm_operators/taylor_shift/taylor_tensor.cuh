@@ -10,13 +10,14 @@
 // the parts cost products: accumulate 2 for 1, attend 3 for 1 by sums and 3 for 2 by keys. A byte of 2-byte elements so
 // meets 3·F/2 (attend by sums), F (accumulate) or 3·K/4 (by keys) flops of products. An A100 does 200 and an H100 300
 // of them for each byte of memory: from about d = 20 or 400 keys on the tensor cores are the bound. Making one fragment
-// of features takes some 60 ordinary instructions for d/8 times 2 or 3 products: at d = 32 these take about as long.
+// of features takes some 60 ordinary instructions for e/8 times 2 or 3 products: at e = 32 these take about as long.
 //
 // mma.sync, not Hopper's wgmma: one source for sm_75 (float16 by keys) to sm_120.
 //
-// Shared memory, bytes at the widest head of a class, and registers (nvcc 13.0, more of the two types; no spills):
+// The wider of d and e decides on the class of tiles. Shared memory, bytes at the widest head of a class, and registers
+// (nvcc 13.0, more of the two types; no spills):
 //
-//   d up to                        32       64       128      256
+//   d, e up to                     32       64       128      256
 //   accumulate      shared         26176    47680    47936    92992
 //                   sm_80, 86, 89  57       72       120      188
 //                   sm_90          57       75       118      191
@@ -43,7 +44,7 @@
 
 namespace hsm::cuda {
 
-// A class of head widths up to kColumns.
+// A class of widths, of heads and values, up to kColumns.
 template <int kColumns>
 struct TensorTile {
   static constexpr int kStride = kColumns + 8;  // of rows in shared memory: no bank conflicts in ldmatrix
@@ -143,9 +144,11 @@ __global__ void __launch_bounds__(256) taylor_accumulate_tensor(TaylorCall call)
 
   const auto copy = [&](std::int64_t first, int stage) {
     const int count = clamp_count(end - first, Tile::kSumKeys);
-    const std::int64_t offset = count > 0 ? first * head.stride : 0;
-    copy_rows<Tile::kSumKeys, kColumns, Tile::kSumThreads>(head.k + offset, head.stride, count, call.dim, raw);
-    copy_rows<Tile::kSumKeys, kColumns, Tile::kSumThreads>(head.v + offset, head.stride, count, call.dim,
+    const std::int64_t row = count > 0 ? first : 0;
+    copy_rows<Tile::kSumKeys, kColumns, Tile::kSumThreads>(head.k + row * head.stride, head.stride, count, call.dim,
+                                                           raw);
+    copy_rows<Tile::kSumKeys, kColumns, Tile::kSumThreads>(head.v + row * head.value_stride, head.value_stride, count,
+                                                           call.value_dim,
                                                            values + stage * Tile::kSumKeys * Tile::kStride);
     cp_async_commit();
   };
@@ -177,7 +180,7 @@ __global__ void __launch_bounds__(256) taylor_accumulate_tensor(TaylorCall call)
       }
 #pragma unroll
       for (int n = 0; n < kColumns / 16; ++n) {
-        if (n * 16 >= call.dim) break;
+        if (n * 16 >= call.value_dim) break;
         std::uint32_t v[4];
         ldmatrix_x4_trans(v, tile + (step + lane % 16) * Tile::kStride + n * 16 + lane / 16 * 8);
         const std::uint32_t first_half[2] = {v[0], v[1]};

@@ -80,7 +80,7 @@ struct TensorAttend {
     }
 #pragma unroll
     for (int n = 0; n < kColumns / 16; ++n) {
-      if (n * 16 >= call.dim) break;
+      if (n * 16 >= call.value_dim) break;
       std::uint32_t upper[4];
       std::uint32_t lower[4];
       const __nv_bfloat16* const from = planes + lane % 16 * Tile::kStride + n * 16 + lane / 16 * 8;
@@ -215,7 +215,7 @@ struct TensorAttend {
       }
 #pragma unroll
       for (int n = 0; n < kColumns / 16; ++n) {
-        if (n * 16 >= call.dim) break;
+        if (n * 16 >= call.value_dim) break;
         std::uint32_t v[4];
         ldmatrix_x4_trans(v, values + (k * 16 + lane % 16) * Tile::kStride + n * 16 + lane / 16 * 8);
         const std::uint32_t first_half[2] = {v[0], v[1]};
@@ -236,17 +236,21 @@ struct TensorAttend {
     T* const values = keys + Tile::kKeys * Tile::kStride;
     float* const query_factors = reinterpret_cast<float*>(values + Tile::kKeys * Tile::kStride);
     float* const key_factors = query_factors + Tile::kQueries;
-    const auto copy = [&](const T* from, std::int64_t first, T* to) {
+    const auto copy = [&](const T* from, std::int64_t stride, int width, std::int64_t first, T* to) {
       const int count = clamp_count(end - first, Tile::kKeys);
-      copy_rows<Tile::kKeys, kColumns, Tile::kThreads>(from + (count > 0 ? first * head.stride : 0), head.stride, count,
-                                                       call.dim, to);
+      copy_rows<Tile::kKeys, kColumns, Tile::kThreads>(from + (count > 0 ? first * stride : 0), stride, count, width,
+                                                       to);
       cp_async_commit();
+    };
+    const auto copy_keys = [&](std::int64_t first) { copy(head.k, head.stride, call.dim, first, keys); };
+    const auto copy_values = [&](std::int64_t first) {
+      copy(head.v, head.value_stride, call.value_dim, first, values);
     };
     copy_rows<Tile::kQueries, kColumns, Tile::kThreads>(head.q + first_query * head.stride, head.stride,
                                                         clamp_count(head.valid - first_query, Tile::kQueries), call.dim,
                                                         queries);
-    copy(head.k, begin, keys);
-    copy(head.v, begin, values);
+    copy_keys(begin);
+    copy_values(begin);
     cp_async_wait<1>();
     __syncthreads();
     find_factors<Tile::kQueries>(queries, head.temperature, query_factors);
@@ -257,7 +261,7 @@ struct TensorAttend {
       find_factors<Tile::kKeys>(keys, 1.0f, key_factors);
       multiply_keys(queries, keys, scores);
       __syncthreads();
-      copy(head.k, first + Tile::kKeys, keys);
+      copy_keys(first + Tile::kKeys);
       int limits[2];
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
@@ -270,7 +274,7 @@ struct TensorAttend {
       multiply_values(scores, values);
       cp_async_wait<0>();
       __syncthreads();
-      copy(head.v, first + Tile::kKeys, values);
+      copy_values(first + Tile::kKeys);
     }
     cp_async_wait<0>();
   }
@@ -291,13 +295,13 @@ struct TensorAttend {
       if (query >= head.length) continue;
       const bool exists = query < head.valid;
       const float factor = head.scale / (total[half] * weight_scale);
-      T* const to = head.y + query * head.stride;
+      T* const to = head.y + query * head.value_stride;
 #pragma unroll
       for (int n = 0; n < kColumns / 8; ++n) {
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
           const int column = n * 8 + lane % 4 * 2 + j;
-          if (column < call.dim) to[column] = from_float<T>(exists ? sum[n][2 * half + j] * factor : 0.0f);
+          if (column < call.value_dim) to[column] = from_float<T>(exists ? sum[n][2 * half + j] * factor : 0.0f);
         }
       }
     }

@@ -13,16 +13,16 @@ struct Case {
   DType type;
   bool normalize, output_norm, masked;
   std::size_t misalignment;
+  std::int64_t value_dim = dim;
 };
 
 class TaylorShift {
  public:
   TaylorShift(const Case& own, std::mt19937& random)
       : case_(own),
-        size_(static_cast<std::size_t>(own.batch * own.length * own.heads * own.dim)),
-        q_(own.type, size_, own.misalignment),
-        k_(own.type, size_, own.misalignment),
-        v_(own.type, size_, own.misalignment),
+        q_(own.type, count(own.dim), own.misalignment),
+        k_(own.type, count(own.dim), own.misalignment),
+        v_(own.type, count(own.value_dim), own.misalignment),
         temperature_(own.type, static_cast<std::size_t>(own.heads)) {
     // Without normalisation scores grow with d, so the inputs shrink.
     const float scale = own.normalize ? 1.0f : 0.3f;
@@ -36,23 +36,28 @@ class TaylorShift {
   }
 
   Buffer run(TaylorForm form, const ParallelFor& parallel_for = {}) {
-    Buffer y(case_.type, size_, case_.misalignment);
+    Buffer y(case_.type, v_.size(), case_.misalignment);
     taylor_shift(args(y.poison()), parallel_for, form);
     return valid(std::move(y));
   }
 
   Buffer naive() {
-    Buffer y(case_.type, size_);
+    Buffer y(case_.type, v_.size());
     taylor_shift_naive(args(y.poison()));
     return valid(std::move(y));
   }
 
  private:
+  std::size_t count(std::int64_t width) const {
+    return static_cast<std::size_t>(case_.batch * case_.length * case_.heads * width);
+  }
+
   TaylorShiftArgs args(Buffer& y) {
     return {.batch = case_.batch,
             .length = case_.length,
             .heads = case_.heads,
             .dim = case_.dim,
+            .value_dim = case_.value_dim,
             .normalize = case_.normalize,
             .output_norm = case_.output_norm,
             .type = case_.type,
@@ -66,7 +71,7 @@ class TaylorShift {
 
   // Outputs beyond the length are unspecified; zero in the comparison.
   Buffer valid(Buffer y) const {
-    const std::int64_t row = case_.heads * case_.dim;
+    const std::int64_t row = case_.heads * case_.value_dim;
     for (std::int64_t b = 0; b < case_.batch; ++b) {
       for (std::int64_t i = lengths_[static_cast<std::size_t>(b)] * row; i < case_.length * row; ++i) {
         y.set(static_cast<std::size_t>(b * case_.length * row + i), 0.0f);
@@ -76,7 +81,6 @@ class TaylorShift {
   }
 
   Case case_;
-  std::size_t size_;
   Buffer q_, k_, v_, temperature_;
   std::vector<std::int64_t> lengths_;
 };
@@ -93,13 +97,14 @@ Case random_case(std::mt19937& random) {
           testing::uniform(random, 0, 3) > 0,
           testing::uniform(random, 0, 1) == 1,
           testing::uniform(random, 0, 1) == 1,
-          size_of(type) * static_cast<std::size_t>(testing::uniform(random, 0, 3))};
+          size_of(type) * static_cast<std::size_t>(testing::uniform(random, 0, 3)),
+          dims[testing::uniform(random, 0, 11)]};
 }
 
 std::string describe(const Case& c) {
   return "B=" + std::to_string(c.batch) + " T=" + std::to_string(c.length) + " H=" + std::to_string(c.heads) +
-         " d=" + std::to_string(c.dim) + " " + name_of(c.type) + (c.normalize ? " normalize" : "") +
-         (c.output_norm ? " output_norm" : "") + (c.masked ? " masked" : "");
+         " d=" + std::to_string(c.dim) + " e=" + std::to_string(c.value_dim) + " " + name_of(c.type) +
+         (c.normalize ? " normalize" : "") + (c.output_norm ? " output_norm" : "") + (c.masked ? " masked" : "");
 }
 
 void expect_both_forms(const Case& c, std::mt19937& random) {
@@ -119,6 +124,16 @@ TEST(TaylorShift, WideHeadsEqualTheDefinition) {
   std::mt19937 random(2);
   for (const std::int64_t dim : {64, 100, 128, 255}) {
     expect_both_forms({1, 40, 2, dim, DType::kFloat32, true, true, false, 0}, random);
+  }
+}
+
+TEST(TaylorShift, ValuesMayBeMuchWiderOrNarrowerThanKeys) {
+  std::mt19937 random(6);
+  for (const DType type : testing::kTypes) {
+    for (const bool masked : {false, true}) {
+      expect_both_forms({2, 300, 2, 16, type, true, true, masked, 0, 131}, random);
+      expect_both_forms({2, 300, 2, 47, type, true, true, masked, 0, 1}, random);
+    }
   }
 }
 

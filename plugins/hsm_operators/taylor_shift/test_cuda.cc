@@ -30,23 +30,24 @@ struct Case {
   bool normalize = true, output_norm = false, masked = false;
   std::size_t misalignment = 0;  // elements
   float temperature = 1.0f;
+  std::int64_t value_dim = dim;
 };
 
 std::string describe(const Case& c, int tactic) {
   return std::string(cuda::taylor_shift_tactics()[static_cast<std::size_t>(tactic)]) + " B=" + std::to_string(c.batch) +
-         " T=" + std::to_string(c.length) + " H=" + std::to_string(c.heads) + " d=" + std::to_string(c.dim) + " " +
-         name_of(c.type) + (c.normalize ? " normalize" : "") + (c.output_norm ? " output_norm" : "") +
-         (c.masked ? " masked" : "") + (c.misalignment > 0 ? " misaligned" : "");
+         " T=" + std::to_string(c.length) + " H=" + std::to_string(c.heads) + " d=" + std::to_string(c.dim) +
+         " e=" + std::to_string(c.value_dim) + " " + name_of(c.type) + (c.normalize ? " normalize" : "") +
+         (c.output_norm ? " output_norm" : "") + (c.masked ? " masked" : "") +
+         (c.misalignment > 0 ? " misaligned" : "");
 }
 
 class TaylorShift {
  public:
   TaylorShift(const Case& own, std::mt19937& random)
       : case_(own),
-        size_(static_cast<std::size_t>(own.batch * own.length * own.heads * own.dim)),
-        q_(own.type, size_),
-        k_(own.type, size_),
-        v_(own.type, size_),
+        q_(own.type, count(own.dim)),
+        k_(own.type, count(own.dim)),
+        v_(own.type, count(own.value_dim)),
         temperature_(own.type, static_cast<std::size_t>(own.heads)) {
     // Without normalisation scores grow with d, so the inputs shrink.
     const float scale = own.normalize ? 1.0f : 0.3f;
@@ -66,7 +67,7 @@ class TaylorShift {
   std::optional<Buffer> run(int tactic, const cuda::Device& device) {
     const std::size_t offset = case_.misalignment * size_of(case_.type);
     const DeviceMemory q(q_, offset), k(k_, offset), v(v_, offset), temperature(temperature_), lengths(lengths_);
-    DeviceMemory y(size_ * size_of(case_.type), offset);
+    DeviceMemory y(v.bytes(), offset);
     TaylorShiftArgs args = arguments(q.data(), k.data(), v.data(), temperature.data(), lengths.int64s(), y.data());
     const std::size_t bytes = cuda::taylor_shift_workspace(args, tactic, device);
     DeviceMemory workspace(bytes);
@@ -74,7 +75,7 @@ class TaylorShift {
     testing::expect_launched(cuda::taylor_shift_launch(args, tactic, device, workspace.data(), nullptr),
                              describe(case_, tactic));
     if (::testing::Test::HasFatalFailure()) return std::nullopt;
-    Buffer result(case_.type, size_);
+    Buffer result(case_.type, v_.size());
     y.fetch(result);
     return valid(std::move(result));
   }
@@ -82,27 +83,29 @@ class TaylorShift {
   // The efficient form, `group` heads at a time.
   std::optional<Buffer> run_in_groups(std::int64_t group) {
     const DeviceMemory q(q_), k(k_), v(v_), temperature(temperature_);
-    DeviceMemory y(size_ * size_of(case_.type));
+    DeviceMemory y(v.bytes());
     cuda::TaylorCall call{.q = q.data(), .k = k.data(), .v = v.data(), .temperature = temperature.data()};
     call.y = y.data();
     call.length = case_.length;
     call.heads = case_.heads;
     call.dim = static_cast<int>(case_.dim);
+    call.value_dim = static_cast<int>(case_.value_dim);
     call.features = static_cast<int>(taylor_features(case_.dim));
     const std::int64_t length = cuda::divide_up(case_.length, cuda::kQueryTile) * cuda::kQueryTile;
     const cuda::SumsPlan plan{.segments = 1, .segment_length = length, .group = group};
-    DeviceMemory workspace(static_cast<std::size_t>(group * cuda::slot_floats(case_.dim)) * sizeof(float));
+    DeviceMemory workspace(static_cast<std::size_t>(group * cuda::slot_floats(case_.dim, case_.value_dim)) *
+                           sizeof(float));
     testing::expect_launched(cuda::launch_with_sums(call, case_.batch * case_.heads, plan, case_.type,
                                                     cuda::TaylorUnit::kSimt, workspace.data(), nullptr),
                              "groups of heads");
     if (::testing::Test::HasFatalFailure()) return std::nullopt;
-    Buffer result(case_.type, size_);
+    Buffer result(case_.type, v_.size());
     y.fetch(result);
     return result;
   }
 
   Buffer naive() {
-    Buffer y(case_.type, size_);
+    Buffer y(case_.type, v_.size());
     y.poison();
     taylor_shift_naive(arguments(q_.data(), k_.data(), v_.data(), temperature_.data(), lengths_.data(), y.data()));
     return valid(std::move(y));
@@ -117,6 +120,7 @@ class TaylorShift {
             .length = case_.length,
             .heads = case_.heads,
             .dim = case_.dim,
+            .value_dim = case_.value_dim,
             .normalize = case_.normalize,
             .output_norm = case_.output_norm,
             .type = case_.type,
@@ -131,19 +135,23 @@ class TaylorShift {
   // Padding is never read.
   void poison_padding() {
     for (Buffer* buffer : {&q_, &k_, &v_}) {
-      for_padding([&](std::size_t i) { buffer->set(i, std::numeric_limits<float>::quiet_NaN()); });
+      for_padding(*buffer, [&](std::size_t i) { buffer->set(i, std::numeric_limits<float>::quiet_NaN()); });
     }
   }
 
   // What comes out as padding is unspecified, but finite; zero in the comparison.
   Buffer valid(Buffer y) const {
-    for_padding([&](std::size_t i) { y.set(i, 0.0f); });
+    for_padding(y, [&](std::size_t i) { y.set(i, 0.0f); });
     return y;
   }
 
+  std::size_t count(std::int64_t width) const {
+    return static_cast<std::size_t>(case_.batch * case_.length * case_.heads * width);
+  }
+
   template <typename Body>
-  void for_padding(Body body) const {
-    const std::int64_t row = case_.heads * case_.dim;
+  void for_padding(const Buffer& buffer, Body body) const {
+    const std::int64_t row = static_cast<std::int64_t>(buffer.size()) / (case_.batch * case_.length);
     for (std::int64_t b = 0; b < case_.batch; ++b) {
       for (std::int64_t i = lengths_[static_cast<std::size_t>(b)] * row; i < case_.length * row; ++i) {
         body(static_cast<std::size_t>(b * case_.length * row + i));
@@ -152,7 +160,6 @@ class TaylorShift {
   }
 
   Case case_;
-  std::size_t size_;
   Buffer q_, k_, v_, temperature_;
   std::vector<std::int64_t> lengths_;
 };
@@ -183,7 +190,8 @@ Case random_case(std::mt19937& random) {
           .normalize = testing::uniform(random, 0, 3) > 0,
           .output_norm = testing::uniform(random, 0, 1) == 1,
           .masked = testing::uniform(random, 0, 1) == 1,
-          .misalignment = static_cast<std::size_t>(testing::uniform(random, 0, 3) == 0 ? 1 : 0)};
+          .misalignment = static_cast<std::size_t>(testing::uniform(random, 0, 3) == 0 ? 1 : 0),
+          .value_dim = dims[testing::uniform(random, 0, std::size(dims) - 1)]};
 }
 
 TEST(CudaTaylorShift, EveryTacticEqualsTheDefinition) {
@@ -198,6 +206,17 @@ TEST(CudaTaylorShift, EveryKernelVariantEqualsTheDefinition) {
   std::mt19937 random(2);
   for (const std::int64_t dim : {12, 24, 64, 100, 130}) {
     for (const DType type : testing::kTypes) expect_definition({1, 3, 1, dim, type}, random);
+  }
+}
+
+// Values of another class of tiles than keys, wider and narrower.
+TEST(CudaTaylorShift, ValuesMayBeMuchWiderOrNarrowerThanKeys) {
+  std::mt19937 random(11);
+  for (const DType type : testing::kTypes) {
+    expect_definition({.batch = 2, .length = 67, .heads = 2, .dim = 5, .type = type, .masked = true, .value_dim = 131},
+                      random);
+    expect_definition({.batch = 2, .length = 67, .heads = 2, .dim = 16, .type = type, .value_dim = 64}, random);
+    expect_definition({.batch = 1, .length = 5, .heads = 2, .dim = 37, .type = type, .value_dim = 3}, random);
   }
 }
 
@@ -275,7 +294,8 @@ TEST(CudaTaylorShift, EachTacticLaunchesItsKernels) {
 }
 
 TEST(CudaTaylorShift, TacticsFitTheDevice) {
-  TaylorShiftArgs args{.batch = 1, .length = 8, .heads = 1, .dim = 64, .normalize = true, .type = DType::kBFloat16};
+  TaylorShiftArgs args{
+      .batch = 1, .length = 8, .heads = 1, .dim = 64, .value_dim = 64, .normalize = true, .type = DType::kBFloat16};
   EXPECT_FALSE(cuda::taylor_shift_supports(args, kDirectTensor, kTuring));
   EXPECT_TRUE(cuda::taylor_shift_supports(args, kEfficient, kTuring));
   args.type = DType::kFloat16;
@@ -285,6 +305,10 @@ TEST(CudaTaylorShift, TacticsFitTheDevice) {
   EXPECT_FALSE(cuda::taylor_shift_supports(args, kDirectTensor, kAmpere));
   EXPECT_FALSE(cuda::taylor_shift_supports(args, kTactics, kAmpere));
   EXPECT_FALSE(cuda::taylor_shift_supports(args, -1, kAmpere));
+  args.value_dim = 257;
+  EXPECT_FALSE(cuda::taylor_shift_supports(args, kDirect, kAmpere));
+  args.value_dim = 256;
+  EXPECT_TRUE(cuda::taylor_shift_supports(args, kDirect, kAmpere));
   args.dim = 257;
   EXPECT_FALSE(cuda::taylor_shift_supports(args, kDirect, kAmpere));
   EXPECT_NE(cuda::taylor_shift_launch(args, kDirect, kAmpere, nullptr, nullptr), 0);
@@ -292,7 +316,7 @@ TEST(CudaTaylorShift, TacticsFitTheDevice) {
 
 TEST(CudaTaylorShift, ChoosesDirectForFewTokensAndEfficientForMany) {
   for (const std::int64_t dim : {8, 16, 32, 64}) {
-    TaylorShiftArgs args{.batch = 8, .length = 16, .heads = 8, .dim = dim, .normalize = true};
+    TaylorShiftArgs args{.batch = 8, .length = 16, .heads = 8, .dim = dim, .value_dim = dim, .normalize = true};
     EXPECT_EQ(cuda::taylor_shift_default_tactic(args, kAmpere), kDirect) << dim;
     args.length = 64 * taylor_features(dim);
     EXPECT_EQ(cuda::taylor_shift_default_tactic(args, kAmpere), kEfficient) << dim;
@@ -306,8 +330,12 @@ TEST(CudaTaylorShift, WorkspaceOfTheMaximumCoversSmallerShapes) {
   std::mt19937 random(8);
   for (int i = 0; i < 200; ++i) {
     const auto draw = [&](std::int64_t most) { return std::int64_t{1} << testing::uniform(random, 0, most); };
-    const TaylorShiftArgs large{
-        .batch = draw(6), .length = draw(16), .heads = draw(5), .dim = draw(8), .normalize = true};
+    const TaylorShiftArgs large{.batch = draw(6),
+                                .length = draw(16),
+                                .heads = draw(5),
+                                .dim = draw(8),
+                                .value_dim = draw(8),
+                                .normalize = true};
     TaylorShiftArgs small = large;
     small.batch = std::max<std::int64_t>(large.batch / draw(3), 1);
     small.length = std::max<std::int64_t>(large.length / draw(8), 1);
@@ -323,14 +351,15 @@ TEST(CudaTaylorShift, GroupsOfHeadsFitIntoTheWorkspace) {
   for (int i = 0; i < 200; ++i) {
     const auto draw = [&](int most) { return std::int64_t{testing::uniform(random, 1, most)}; };
     const std::int64_t heads = draw(2000), length = draw(100000), dim = draw(256), wanted = draw(4096);
-    const cuda::SumsPlan plan = cuda::plan_sums(heads, length, dim, wanted, cuda::TaylorUnit::kTensor);
+    const std::int64_t value_dim = draw(256);
+    const cuda::SumsPlan plan = cuda::plan_sums(heads, length, dim, value_dim, wanted, cuda::TaylorUnit::kTensor);
     EXPECT_GE(plan.segments * plan.segment_length, length);
     EXPECT_LT((plan.segments - 1) * plan.segment_length, length);
     EXPECT_GE(plan.segment_length, wanted);
     EXPECT_EQ(plan.segment_length % cuda::kQueryTile, 0);
     const auto slots = static_cast<std::size_t>(plan.group * plan.segments);
-    EXPECT_LE(slots * static_cast<std::size_t>(cuda::slot_floats(dim)) * sizeof(float),
-              cuda::sum_bytes(heads * cuda::divide_up(length, wanted), dim));
+    EXPECT_LE(slots * static_cast<std::size_t>(cuda::slot_floats(dim, value_dim)) * sizeof(float),
+              cuda::sum_bytes(heads * cuda::divide_up(length, wanted), dim, value_dim));
   }
 }
 
@@ -345,8 +374,8 @@ TEST(CudaTaylorShift, GroupsOfHeadsShareTheWorkspace) {
 
 TEST(CudaTaylorShift, EmptyInputsLaunchNothing) {
   testing::launched();
-  EXPECT_EQ(cuda::taylor_shift_launch({.batch = 0, .length = 4, .heads = 2, .dim = 8}, kDirect, testing::device(),
-                                      nullptr, nullptr),
+  EXPECT_EQ(cuda::taylor_shift_launch({.batch = 0, .length = 4, .heads = 2, .dim = 8, .value_dim = 8}, kDirect,
+                                      testing::device(), nullptr, nullptr),
             0);
   EXPECT_TRUE(testing::launched().empty());
 }

@@ -4,11 +4,12 @@ With q̂ = tau q/|q| and k̂ = k/|k| (or q and k themselves, when not normalised
 
     y_n = sum_m p(q̂_n·k̂_m) v_m / sum_m p(q̂_n·k̂_m),   p(t) = 1 + t + t²/2
 
-The direct form costs O(N² d). The efficient form uses p(q·k) = phi(q)·W phi(k) with the features
+The direct form costs O(N² (d + e)). The efficient form uses p(q·k) = phi(q)·W phi(k) with the features
 
     phi(x) = (1, x, x_i x_((i+delta) mod d)),  W = (1, 1, 1/2 for delta = 0, else 1)
 
-where delta = 0..⌊d/2⌋ counts each product of the symmetric square once: F = 1 + d + d(d+1)/2 features, O(N d³).
+where delta = 0..⌊d/2⌋ counts each product of the symmetric square once: F = 1 + d + d(d+1)/2 features, O(N d² e) for
+values of width e.
 """
 
 from __future__ import annotations
@@ -36,14 +37,16 @@ def taylor_shift(
     """Attend to all tokens.
 
     Args:
-        q, k, v: (B,T,H,d), any float dtype.
+        q, k: (B,T,H,d), any float dtype.
+        v: (B,T,H,e) of the same dtype.
         temperature: (H,), tau per head; ignored unless `normalize`.
         normalize: scale q to length tau and k to length 1.
         output_norm: multiply the output by sqrt(N / d).
-        form: "direct", "efficient", or "auto": direct up to N0 = d² + d + 1 tokens. The value does not depend on it.
+        form: "direct", "efficient", or "auto": direct up to N0 = (d² + d + 1) 2e/(d + e) tokens, which is d² + d + 1
+            where e = d. The value does not depend on it.
 
     Returns:
-        (B,T,H,d) of q's dtype.
+        (B,T,H,e) of q's dtype.
 
     Raises:
         ValueError: shapes that contradict each other, or an unknown form.
@@ -76,16 +79,16 @@ def taylor_shift_direct(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     Args:
         q, k: (B,H,N,d), already normalised.
-        v: (B,H,N,d+1), the values behind a column that is 1 for valid keys and 0 for masked ones.
+        v: (B,H,N,e+1), the values behind a column that is 1 for valid keys and 0 for masked ones.
 
     Returns:
-        (B,H,N,d).
+        (B,H,N,e).
     """
     return _divide(polynomial(q @ k.transpose(-1, -2)) @ v)
 
 
 def taylor_shift_efficient(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return the same as `taylor_shift_direct`, from the F x (d+1) sums over the keys."""
+    """Return the same as `taylor_shift_direct`, from the F x (e+1) sums over the keys."""
     sums = features(k).transpose(-1, -2) @ v
     return _divide(weighted_features(q) @ sums)
 
@@ -131,13 +134,16 @@ def normalize_rows(q: Tensor, k: Tensor, temperature: Tensor, normalize: bool) -
 
 
 def check_heads(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> None:
-    """Refuse q, k, v that are not (B,T,H,d) alike, and a temperature that is not (H,)."""
+    """Refuse q and k that are not (B,T,H,d) alike, v that is not (B,T,H,e), and a temperature that is not (H,)."""
     require(q.dim() == 4, f"q must be (B,T,H,d), got shape {tuple(q.shape)}")
-    for name, tensor in (("k", k), ("v", v)):
-        require(
-            tensor.shape == q.shape and tensor.dtype == q.dtype,
-            f"{name} must be {q.dtype} of shape {tuple(q.shape)} like q, got {tensor.dtype} of {tuple(tensor.shape)}",
-        )
+    require(
+        k.shape == q.shape and k.dtype == q.dtype,
+        f"k must be {q.dtype} of shape {tuple(q.shape)} like q, got {k.dtype} of {tuple(k.shape)}",
+    )
+    require(
+        v.dim() == 4 and v.shape[:3] == q.shape[:3] and v.shape[3] > 0 and v.dtype == q.dtype,
+        f"v must be {q.dtype} of shape {(*q.shape[:3], 'e')} like q, got {v.dtype} of {tuple(v.shape)}",
+    )
     require(
         tuple(temperature.shape) == (q.shape[2],),
         f"temperature must be ({q.shape[2]},), got {tuple(temperature.shape)}",
@@ -161,11 +167,12 @@ def _attend(
 ) -> Tensor:
     """The maths of both operators; `valid` is (1 or B, 1, T, 1), 1 for keys that count and 0 for masked ones."""
     require(form in FORMS, f"form must be one of {', '.join(FORMS)}, got {form!r}")
-    length, width = q.shape[1], q.shape[3]
+    length, width, value_width = q.shape[1], q.shape[3], v.shape[3]
     qn, kn = normalize_rows(q, k, temperature, normalize)
     values = v.to(qn.dtype).transpose(1, 2) * valid
     columns = torch.cat((valid.expand(*values.shape[:3], 1), values), dim=-1)
-    direct = form == "direct" or (form == "auto" and length <= width * width + width + 1)
+    crossover = 2 * value_width * (width * width + width + 1) // (width + value_width)
+    direct = form == "direct" or (form == "auto" and length <= crossover)
     y = taylor_shift_direct(qn, kn, columns) if direct else taylor_shift_efficient(qn, kn, columns)
     if output_norm:
         y = y * (valid.sum(dim=2, keepdim=True) / width).sqrt()
@@ -196,13 +203,13 @@ def _masked_reference(
 def _fake(
     q: Tensor, k: Tensor, v: Tensor, temperature: Tensor, normalize: bool, output_norm: bool, form: str
 ) -> Tensor:
-    return q.new_empty(q.shape)
+    return v.new_empty(v.shape)
 
 
 def _masked_fake(
     q: Tensor, k: Tensor, v: Tensor, temperature: Tensor, lengths: Tensor, normalize: bool, output_norm: bool, form: str
 ) -> Tensor:
-    return q.new_empty(q.shape)
+    return v.new_empty(v.shape)
 
 
 _taylor_shift = register(

@@ -29,7 +29,7 @@ struct Case {
 
 std::map<std::string_view, std::int64_t> taylor_sizes(std::int64_t batch, std::int64_t length, std::int64_t heads,
                                                       std::int64_t d) {
-  return {{"B", batch}, {"T", length}, {"H", heads}, {"d", d}, {"F", hsm::taylor_features(d)}};
+  return {{"B", batch}, {"T", length}, {"H", heads}, {"d", d}, {"e", d}, {"F", hsm::taylor_features(d)}};
 }
 
 std::map<std::string_view, std::int64_t> expert_sizes(std::int64_t length) {

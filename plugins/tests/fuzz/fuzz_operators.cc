@@ -68,14 +68,14 @@ std::vector<opset::AttributeValue> draw_attributes(FuzzedDataProvider& data, con
   for (const opset::Attribute& attribute : op.attributes) {
     if (data.ConsumeIntegralInRange(0, 31) == 31) continue;
     const bool is_list = attribute.type == opset::AttributeType::kInts;
+    const std::int64_t least = std::max<std::int64_t>(attribute.least, is_list ? -8 : 0);
+    const std::int64_t most = std::min<std::int64_t>(attribute.most, is_list ? 40 : 4);
     const bool is_wild = data.ConsumeIntegralInRange(0, 15) == 15;
     std::vector<std::int64_t> ints(
         data.ConsumeIntegralInRange<std::size_t>(is_wild ? 0 : 1, is_list || is_wild ? 6 : 1));
     for (std::int64_t& value : ints) {
-      value =
-          is_wild ? any_integer(data) : data.ConsumeIntegralInRange<std::int64_t>(is_list ? 1 : 0, is_list ? 40 : 4);
+      value = is_wild ? any_integer(data) : data.ConsumeIntegralInRange<std::int64_t>(least, most);
     }
-    if (attribute.name != "shifts" && attribute.name != "k" && !is_wild) ints.front() &= 1;
     values.push_back({attribute.name, std::move(ints)});
   }
   return values;
@@ -155,8 +155,8 @@ double work_of(const Node& node) {
   double work = (sizes["B"] + 1) * (sizes["T"] + 1);
   if (sizes.contains("R")) return work * (sizes["D"] + 1) + sizes["B"] * sizes["R"] * sizes["D"];
   if (sizes.contains("E")) return work * (sizes["H"] + 1) * (sizes["E"] + 1) * (sizes["D"] + 1) * (sizes["f"] + 1);
-  if (sizes.contains("F")) return work * (sizes["H"] + 1) * sizes["F"] * (sizes["d"] + 1);
-  if (sizes.contains("d")) return work * (sizes["H"] + 1) * (sizes["T"] + 1) * (sizes["d"] + 1);
+  if (sizes.contains("F")) return work * (sizes["H"] + 1) * sizes["F"] * (sizes["e"] + 1);
+  if (sizes.contains("d")) return work * (sizes["H"] + 1) * (sizes["T"] + 1) * (sizes["d"] + sizes["e"] + 1);
   return work * (sizes["D"] + 1);
 }
 

@@ -50,7 +50,7 @@ struct DroppedStatus {
 };
 
 const std::map<std::string_view, std::int64_t> kSizes{{"B", 2}, {"T", 150}, {"D", 24}, {"R", 9}, {"H", 3},
-                                                      {"d", 7}, {"F", 36},  {"E", 5},  {"f", 10}};
+                                                      {"d", 7}, {"e", 11},  {"F", 36}, {"E", 5}, {"f", 10}};
 
 std::vector<AttributeValue> attributes_of(const Operator& op) {
   std::vector<AttributeValue> values;
@@ -396,12 +396,12 @@ TEST_F(Library, WrongShapesThatTheModelStatesAreRefusedWhenItIsLoaded) {
 
 TEST_F(Library, BadAttributesAreRefusedWithASentence) {
   [[maybe_unused]] const DroppedStatus dropped;
-  const Operator& op = *opset::find("ShiftMix");
+  const Operator& op = *opset::find("ShiftMixCached");
   const auto model = [&](std::vector<std::int64_t> shifts) {
     const std::vector<AttributeValue> values{{"shifts", std::move(shifts)}};
     return testing::one_node_model(op, DType::kFloat32, values);
   };
-  EXPECT_THAT(refusal([&] { load(model({1, 0})); }), ::testing::HasSubstr("shifts must be at least 1, got 0"));
+  EXPECT_THAT(refusal([&] { load(model({1, -1})); }), ::testing::HasSubstr("shifts must be at least 0, got -1"));
   EXPECT_NE(refusal([&] { load(model({})); }), "");
 }
 

@@ -23,7 +23,8 @@ std::vector<opset::AttributeValue> some_attributes(const opset::Operator& op) {
 }
 
 Sizes some_sizes(std::int64_t batch, std::int64_t length) {
-  return {{"B", batch}, {"T", length}, {"D", 12}, {"R", 7}, {"H", 2}, {"d", 8}, {"F", 45}, {"E", 4}, {"f", 10}};
+  return {{"B", batch}, {"T", length}, {"D", 12}, {"R", 7}, {"H", 2},
+          {"d", 8},     {"e", 5},      {"F", 45}, {"E", 4}, {"f", 10}};
 }
 
 opset::Shape shape(const opset::Port& port, const Sizes& sizes) {

@@ -69,7 +69,7 @@ TEST_F(Refusal, AttributesThatAreMissingOrWrong) {
   refused("ShiftMix", {}, "ShiftMix: attribute shifts is missing");
   refused("ShiftMix", {{"shift", {1}}}, "ShiftMix: attribute shifts is missing");
   refused("TokenShift", {{"shifts", {}}}, "TokenShift: attribute shifts must be a list of at least one integer");
-  refused("TokenShift", {{"shifts", {1, 0}}}, "TokenShift: attribute shifts must be at least 1, got 0");
+  refused("TokenShiftCached", {{"shifts", {1, -2}}}, "TokenShiftCached: attribute shifts must be at least 0, got -2");
   refused("TaylorShift", {{"normalize", {1}}}, "TaylorShift: attribute output_norm is missing");
   refused("TaylorShift", {{"normalize", {1}}, {"output_norm", {2}}},
           "TaylorShift: attribute output_norm must be 0 or 1, got 2");

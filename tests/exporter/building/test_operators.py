@@ -36,10 +36,10 @@ _MIX = {"x": (X, None), "alpha": ((WIDTH,), None), "beta": ((WIDTH,), None)}
 _ATTENTION = {"q": (QKV, None), "k": (QKV, None), "v": (QKV, None), "temperature": ((HEADS,), None)}
 _TAYLOR = {"normalize": 1, "output_norm": 1}
 SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
-    "TokenShift": ({"x": (X, None)}, {"y": (X, None)}, {"shifts": [1, 2, 5]}),
+    "TokenShift": ({"x": (X, None)}, {"y": (X, None)}, {"shifts": [1, 0, -5]}),
     "ShiftMix": (_MIX, {"y": (X, None)}, {"shifts": [4]}),
     "TokenShiftCached": ({"x": (X, None), **_CACHE}, _CACHED, {"shifts": [1, 5]}),
-    "ShiftMixCached": ({**_MIX, **_CACHE}, _CACHED, {"shifts": [1, 5]}),
+    "ShiftMixCached": ({**_MIX, **_CACHE}, _CACHED, {"shifts": [0, 5]}),
     "TaylorShift": (_ATTENTION, {"y": (QKV, None)}, _TAYLOR),
     "TaylorShiftMasked": ({**_ATTENTION, "lengths": (ROWS, INT64)}, {"y": (QKV, None)}, _TAYLOR),
     "CausalTaylorShift": (

@@ -118,7 +118,7 @@ def test_a_language_models_file(tmp_path: Path) -> None:
     assert notes["task"] == "language_model"
     assert type(model.config).from_json(notes["config"]) == model.config
     assert notes["source_sha256"] == result.source_sha256
-    assert notes["opset"] == "1"
+    assert notes["opset"] == "2"
     (described,) = notes["inputs"]
     assert described == {
         "name": "tokens",

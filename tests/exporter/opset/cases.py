@@ -34,7 +34,8 @@ class Case:
 
     Attributes:
         name: the operator.
-        sizes: size of every dimension but F, by the names of the signature.
+        sizes: size of every dimension but F, by the names of the signature; values are as wide as keys (e = d) unless
+            it has e.
         attributes: its attributes.
         rows: `position` and `lengths`, B integers each, where the operator has them.
         fill: for inputs of this name, a constant in place of random numbers.
@@ -55,6 +56,7 @@ class Case:
         sizes = dict(self.sizes)
         if "d" in sizes:
             sizes["F"] = 1 + sizes["d"] + sizes["d"] * (sizes["d"] + 1) // 2
+            sizes.setdefault("e", sizes["d"])
         result: dict[str, Array] = {}
         for value in OPERATORS[self.name].inputs:
             shape = [sizes[dim] for dim in value.shape]
@@ -80,7 +82,7 @@ class Case:
 
     def _past(self, inputs: Mapping[str, Array], rng: np.random.Generator) -> dict[str, Array]:
         """State and norm after five tokens."""
-        q, k, v = (rng.standard_normal((*inputs["q"].shape[:1], 5, *inputs["q"].shape[2:])) for _ in range(3))
+        q, k, v = (rng.standard_normal((inputs[name].shape[0], 5, *inputs[name].shape[2:])) for name in ("q", "k", "v"))
         zero = [np.zeros_like(inputs[name]) for name in ("state", "norm")]
         lengths = np.full(q.shape[0], 5)
         _, state, norm = oracles.causal_taylor_shift(q, k, v, inputs["temperature"], *zero, lengths, 1)

@@ -10,7 +10,7 @@ from tests.exporter.opset.cases import Case
 from hsm_operators import OPERATORS
 
 _SMALL = st.integers(1, 4)
-_WIDTHS = ("D", "d", "f")
+_WIDTHS = ("D", "d", "e", "f")
 
 
 @st.composite
@@ -22,10 +22,12 @@ def cases(draw: st.DrawFn, name: str, widths: st.SearchStrategy[int] = _SMALL) -
     sizes["T"] = draw(st.integers(1, 12) | st.sampled_from([127, 128, 129, 200]))
     attributes: dict[str, Any] = {a.name: draw(st.integers(0, 1)) for a in operator.attributes}
     if "shifts" in attributes:
-        attributes["shifts"] = draw(st.lists(st.integers(1, 20), min_size=1, max_size=4))
+        (shifts,) = (attribute for attribute in operator.attributes if attribute.name == "shifts")
+        least = -20 if shifts.least is None else shifts.least
+        attributes["shifts"] = draw(st.lists(st.integers(least, 20), min_size=1, max_size=4))
         sizes["D"] *= len(attributes["shifts"])
     if "R" in sizes:
-        sizes["R"] = max(attributes["shifts"]) + draw(st.integers(0, 5))
+        sizes["R"] = max(1, *attributes["shifts"]) + draw(st.integers(0, 5))
     if "k" in attributes:
         attributes["k"] = draw(st.integers(1, sizes["E"]))
     least = 1 if name == "TaylorShiftMasked" else 0

@@ -15,6 +15,9 @@ SIZES = [
     ({"B": 2, "T": 128, "H": 1, "d": 3}, [128, 127]),
     ({"B": 2, "T": 129, "H": 2, "d": 7}, [129, 128]),
     ({"B": 2, "T": 300, "H": 1, "d": 2}, [130, 300]),
+    ({"B": 3, "T": 1, "H": 2, "d": 3, "e": 7}, [1, 0, 1]),
+    ({"B": 2, "T": 131, "H": 2, "d": 5, "e": 13}, [131, 129]),
+    ({"B": 2, "T": 131, "H": 2, "d": 5, "e": 2}, [131, 0]),
 ]
 
 
@@ -32,7 +35,9 @@ def test_not_normalised() -> None:
 
 def test_prefill_chunks_and_steps_are_one_operator() -> None:
     rng = np.random.default_rng(2)
-    case = Case("CausalTaylorShift", {"B": 2, "T": 150, "H": 2, "d": 5}, {"normalize": 1}, {"lengths": [150, 150]})
+    case = Case(
+        "CausalTaylorShift", {"B": 2, "T": 150, "H": 2, "d": 5, "e": 7}, {"normalize": 1}, {"lengths": [150, 150]}
+    )
     inputs = case.inputs(rng)
     model = float32_border(one_node_model(case.name, case.attributes))
     whole = run_onnx_runtime(model, inputs)

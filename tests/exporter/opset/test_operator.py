@@ -47,7 +47,7 @@ def test_types_and_ranks_of_the_outputs_follow_from_the_body_alone(name: str, dt
 @pytest.mark.parametrize("dtype", DTYPES)
 @BY_NAME
 def test_the_schema_infers_types_and_sizes(name: str, dtype: str) -> None:
-    operator, model = OPERATORS[name], one_node_model(name, ANY_ATTRIBUTES[name], dtype, {"D": 12, "d": 8})
+    operator, model = OPERATORS[name], one_node_model(name, ANY_ATTRIBUTES[name], dtype, {"D": 12, "d": 8, "e": 5})
     inferred = onnx.shape_inference.infer_node_outputs(
         operator.schema,
         model.graph.node[0],

@@ -14,11 +14,16 @@ SIZES = [
     {"B": 1, "T": 73, "H": 2, "d": 8},
     {"B": 1, "T": 74, "H": 1, "d": 8},
     {"B": 1, "T": 150, "H": 2, "d": 3},
+    {"B": 2, "T": 31, "H": 3, "d": 1, "e": 13},
+    {"B": 2, "T": 67, "H": 2, "d": 7, "e": 3},
+    {"B": 1, "T": 150, "H": 2, "d": 5, "e": 17},
 ]
 LENGTHS = [
     ({"B": 2, "T": 1, "H": 2, "d": 3}, [1, 1]),
     ({"B": 3, "T": 9, "H": 2, "d": 5}, [9, 1, 4]),
     ({"B": 2, "T": 130, "H": 1, "d": 4}, [129, 7]),
+    ({"B": 3, "T": 41, "H": 2, "d": 3, "e": 11}, [41, 1, 17]),
+    ({"B": 2, "T": 40, "H": 2, "d": 5, "e": 2}, [13, 40]),
 ]
 FLAGS = [{"normalize": n, "output_norm": o} for n in (0, 1) for o in (0, 1)]
 
@@ -39,7 +44,7 @@ def test_valid_tokens(sizes: dict[str, int], lengths: list[int], dtype: str) -> 
 @pytest.mark.parametrize("name", ["TaylorShift", "TaylorShiftMasked"])
 def test_every_attribute_value(name: str, flags: dict[str, int]) -> None:
     rows = {"lengths": [6, 3]} if name == "TaylorShiftMasked" else {}
-    check(Case(name, {"B": 2, "T": 6, "H": 2, "d": 5}, flags, rows), "fp32", np.random.default_rng(3))
+    check(Case(name, {"B": 2, "T": 6, "H": 2, "d": 5, "e": 3}, flags, rows), "fp32", np.random.default_rng(3))
 
 
 @pytest.mark.parametrize("fill", [{"q": 0.0}, {"k": 0.0}, {"q": 1e-30, "k": 1e15}], ids=str)

@@ -16,6 +16,9 @@ SHIFTED = [
     ({"B": 2, "T": 7, "D": 5}, [7]),
     ({"B": 3, "T": 8, "D": 12}, [1, 7, 8, 2]),
     ({"B": 1, "T": 129, "D": 9}, [128, 1, 64]),
+    ({"B": 2, "T": 5, "D": 3}, [0]),
+    ({"B": 2, "T": 6, "D": 8}, [0, -1, -5, 2]),
+    ({"B": 1, "T": 4, "D": 6}, [-4, -9]),
 ]
 # Sizes, shifts, position and lengths of each row.
 RINGED = [
@@ -24,6 +27,8 @@ RINGED = [
     ({"B": 4, "T": 5, "D": 6, "R": 4}, [4, 1, 2], [0, 1, 7, 2**40 + 3], [5, 3, 0, 4]),
     ({"B": 3, "T": 9, "D": 4, "R": 11}, [9, 3], [2, 30, 8], [9, 0, 1]),
     ({"B": 2, "T": 40, "D": 3, "R": 3}, [3], [0, 5], [40, 17]),
+    ({"B": 3, "T": 3, "D": 4, "R": 1}, [0, 0], [0, 1, 8], [3, 0, 2]),
+    ({"B": 3, "T": 4, "D": 6, "R": 5}, [0, 2, 5], [0, 3, 17], [4, 1, 0]),
 ]
 
 
@@ -60,7 +65,7 @@ def test_a_fresh_ring_may_hold_anything(name: str) -> None:
 @pytest.mark.parametrize("name", CACHED)
 def test_pieces_of_any_size_make_the_whole(name: str) -> None:
     rng = np.random.default_rng(7)
-    total, shifts = 23, [5, 1, 3]
+    total, shifts = 23, [5, 0, 3]
     whole = Case(
         name, {"B": 2, "T": total, "D": 6, "R": 8}, {"shifts": shifts}, {"position": [0, 0], "lengths": [0, 0]}
     )

@@ -37,9 +37,9 @@ def fused_session(model: onnx.ModelProto, threads: int = 1, profile: Path | None
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def case_of(name: str, batch: int = 2, length: int = 7, width: int = 12) -> Case:
+def case_of(name: str, batch: int = 2, length: int = 7, width: int = 12, value_width: int = 10) -> Case:
     """A case with unequal lengths."""
-    sizes = {"B": batch, "T": length, "D": width, "H": 3, "d": width, "E": 5, "f": width, "R": 16}
+    sizes = {"B": batch, "T": length, "D": width, "H": 3, "d": width, "e": value_width, "E": 5, "f": width, "R": 16}
     used = {dim for value in OPERATORS[name].inputs for dim in value.shape}
     idle = 1 if name == "TaylorShiftMasked" else 0
     rows = {"position": [40, 3, 16][:batch], "lengths": [length, max(length // 2, idle), idle][:batch]}

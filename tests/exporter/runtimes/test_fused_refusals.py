@@ -17,7 +17,7 @@ from hsm_operators import OPERATORS
 
 pytestmark = needs_library
 
-SIZES = {"B": 2, "T": 4, "D": 6, "R": 9, "H": 2, "d": 3, "F": 10, "E": 4, "f": 5}
+SIZES = {"B": 2, "T": 4, "D": 6, "R": 9, "H": 2, "d": 3, "e": 7, "F": 10, "E": 4, "f": 5}
 
 
 def arrays(name: str, **sizes: int) -> dict[str, Array]:
@@ -54,8 +54,6 @@ BAD_ATTRIBUTES = [
     ("shifts", None, "shifts is missing or is not a list of integers"),
     ("shifts", 3, "shifts must be a list of at least one integer"),
     ("shifts", [1.5], "shifts must be a list of at least one integer"),
-    ("shifts", [0], "shifts must be at least 1, got 0"),
-    ("shifts", [1, -4], "shifts must be at least 1, got -4"),
     ("k", None, "k is missing or is not an integer"),
     ("k", [1, 2], "k is missing or is not an integer"),
     ("k", 0, "k must be at least 1, got 0"),
@@ -74,12 +72,19 @@ def test_attributes(attribute: str, value: Any, sentence: str) -> None:
             assert f"{name}: attribute {sentence}" in refusal(with_attribute(name, attribute, value), arrays(name))
 
 
+@pytest.mark.parametrize("name", ["TokenShiftCached", "ShiftMixCached"])
+def test_a_ring_holds_only_the_past(name: str) -> None:
+    model = with_attribute(name, "shifts", [1, -4])
+    assert f"{name}: attribute shifts must be at least 0, got -4" in refusal(model, arrays(name))
+
+
 BAD_SIZES = [
     ("TokenShift", {"D": 7}, "width D = 7 does not split into 3 equal groups"),
     ("ShiftMix", {"D": 1}, "width D = 1 does not split"),
     ("TokenShiftCached", {"R": 8}, "the ring holds R = 8 rows, fewer than the largest shift 9"),
-    ("ShiftMixCached", {"R": 0}, "the ring holds R = 0 rows"),
+    ("ShiftMixCached", {"R": 0}, "rows of the ring R must be at least 1, got 0"),
     ("TaylorShift", {"d": 0}, "head width d must be from 1 to 2^20, got 0"),
+    ("TaylorShiftMasked", {"e": 0}, "value width e must be from 1 to 2^20, got 0"),
     ("CausalTaylorShift", {"F": 11}, "state has F = 11 features, but head width d = 3 needs"),
     ("ExpertMatMul", {"E": 1}, "k = 2 exceeds the number of experts E = 1"),
     ("ExpertMatMulSum", {"E": 0}, "k = 2 exceeds the number of experts E = 0"),
@@ -170,9 +175,9 @@ def test_an_idle_row_may_have_any_position() -> None:
 
 
 def test_shifts_beyond_every_length() -> None:
-    model = one_node_model("TokenShift", {"shifts": [2**63 - 1, 1]})
-    x = np.ones((1, 3, 2), np.float32)
-    assert fused_session(model).run(None, {"x": x})[0].tolist() == [[[0, 0], [0, 1], [0, 1]]]
+    model = one_node_model("TokenShift", {"shifts": [2**63 - 1, 1, -(2**63)]})
+    x = np.ones((1, 3, 3), np.float32)
+    assert fused_session(model).run(None, {"x": x})[0].tolist() == [[[0, 0, 0], [0, 1, 0], [0, 1, 0]]]
 
 
 def test_a_session_works_after_a_refusal() -> None:

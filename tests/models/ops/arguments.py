@@ -27,7 +27,10 @@ def arguments(
     heads: int = 2,
     width: int = 3,
 ) -> dict[str, Any]:
-    """Return arguments by name: D = 6 channels, rows of unequal length, and a state that five tokens left behind."""
+    """Return arguments by name: D = 6 channels, rows of unequal length, and a state that five tokens left behind.
+
+    TaylorShift's values have two channels more than its queries and keys.
+    """
 
     def random(*shape: int, kind: torch.dtype = dtype) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(kind)
@@ -40,12 +43,14 @@ def arguments(
         if name.startswith("shift_mix"):
             found |= {"alpha": random(6), "beta": random(6)}
         if name.endswith("cached"):
-            found |= {"ring": random(batch, 9, 6), "position": position, "lengths": lengths}
-        return found | {"shifts": [1, 8, 3]}
+            ring = {"ring": random(batch, 9, 6), "position": position, "lengths": lengths}
+            return found | ring | {"shifts": [0, 8, 3]}
+        return found | {"shifts": [-2, 8, 0]}
     if "taylor" in name:
-        found = {part: random(batch, length, heads, width) for part in "qkv"} | {"temperature": random(heads)}
+        found = {part: random(batch, length, heads, width) for part in "qk"}
+        found |= {"v": random(batch, length, heads, width + 2), "temperature": random(heads)}
         if name == "causal_taylor_shift":
-            found |= {"state": random(batch, heads, ops.feature_count(width), width, kind=wide)}
+            found |= {"state": random(batch, heads, ops.feature_count(width), width + 2, kind=wide)}
             found |= {"norm": random(batch, heads, ops.feature_count(width), kind=wide) / 9}
             found["norm"][..., 0] = 9
         if name != "taylor_shift":

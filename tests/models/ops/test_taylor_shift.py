@@ -16,9 +16,12 @@ from hsm_operators.taylor_shift.torch_op import features, weighted_features
 from tests import oracles
 
 
-def _attention(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
-    """Return q, k, v (B,T,H,d) and temperatures (H,) away from 1."""
-    q, k, v = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3))
+def _attention(
+    generator: torch.Generator, *shape: int, value_width: int | None = None, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, ...]:
+    """Return q, k (B,T,H,d), v (B,T,H,e), where e = d unless given, and temperatures (H,) away from 1."""
+    shapes = (shape, shape, (*shape[:3], value_width or shape[3]))
+    q, k, v = (torch.randn(own, generator=generator, dtype=torch.float64).to(dtype) for own in shapes)
     return q, k, v, (0.5 + 2 * torch.rand(shape[2], generator=generator, dtype=torch.float64)).to(dtype)
 
 
@@ -35,13 +38,21 @@ def _causal_by_definition(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor, 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)], ids=str)
 @pytest.mark.parametrize("output_norm", [False, True])
 @pytest.mark.parametrize("extra", [0, 1])
-@pytest.mark.parametrize("width", [4, 7, 8])
+@pytest.mark.parametrize(
+    ("width", "value_width", "crossover"), [(4, 4, 21), (7, 7, 57), (8, 8, 73), (4, 8, 28), (7, 3, 34)]
+)
 def test_the_forms_are_equal_at_the_crossover(
-    width: int, extra: int, output_norm: bool, dtype: torch.dtype, tolerance: float, generator: torch.Generator
+    width: int,
+    value_width: int,
+    crossover: int,
+    extra: int,
+    output_norm: bool,
+    dtype: torch.dtype,
+    tolerance: float,
+    generator: torch.Generator,
 ) -> None:
-    """Acceptance of the paper's two forms, at N0 = d² + d + 1 tokens and one more."""
-    length = width * width + width + 1 + extra
-    arguments = _attention(generator, 2, length, 3, width, dtype=dtype)
+    """Acceptance of the paper's two forms, at N0 tokens (d² + d + 1 where values are as wide as keys) and one more."""
+    arguments = _attention(generator, 2, crossover + extra, 3, width, value_width=value_width, dtype=dtype)
     direct, efficient, auto = (
         taylor_shift(*arguments, True, output_norm, form) for form in ("direct", "efficient", "auto")
     )
@@ -55,14 +66,17 @@ def test_the_forms_are_equal_at_the_crossover(
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     st.tuples(st.integers(1, 3), st.integers(1, 24), st.integers(1, 3), st.integers(1, 6)),
+    st.integers(1, 6),
     st.booleans(),
     st.booleans(),
     st.sampled_from(["auto", "direct", "efficient"]),
     st.integers(0, 2**31),
 )
-def test_any_shape(shape: tuple[int, ...], normalize: bool, output_norm: bool, form: str, seed: int) -> None:
+def test_any_shape(
+    shape: tuple[int, ...], value_width: int, normalize: bool, output_norm: bool, form: str, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
-    arguments = _attention(generator, *shape)
+    arguments = _attention(generator, *shape, value_width=value_width)
     lengths = torch.randint(1, shape[1] + 1, (shape[0],), generator=generator)
     arrays = [a.numpy() for a in arguments]
     y = taylor_shift(*arguments, normalize, output_norm, form)
@@ -119,9 +133,9 @@ def test_padding_is_never_read(form: str, generator: torch.Generator) -> None:
 def test_recurrent_chunkwise_and_masked_direct_are_equal(
     length: int, normalize: bool, generator: torch.Generator
 ) -> None:
-    arguments = _attention(generator, 2, length, 2, 3)
+    arguments = _attention(generator, 2, length, 2, 3, value_width=5)
     whole = _causal_by_definition(*arguments, normalize)
-    start = _no_past(2, 2, 3)
+    start = _no_past(2, 2, 3, 5)
     chunkwise, state, norm = causal_taylor_shift(*arguments, *start, torch.tensor([length] * 2), normalize)
     torch.testing.assert_close(chunkwise, whole, rtol=1e-11, atol=1e-12)
     steps, past = [], start
@@ -133,24 +147,29 @@ def test_recurrent_chunkwise_and_masked_direct_are_equal(
     torch.testing.assert_close(past, [state, norm], rtol=1e-11, atol=1e-12)
 
 
-def _no_past(batch: int, heads: int, width: int) -> tuple[Tensor, Tensor]:
+def _no_past(batch: int, heads: int, width: int, value_width: int) -> tuple[Tensor, Tensor]:
     rows = feature_count(width)
-    return torch.zeros((batch, heads, rows, width)).double(), torch.zeros((batch, heads, rows)).double()
+    return torch.zeros((batch, heads, rows, value_width)).double(), torch.zeros((batch, heads, rows)).double()
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
-@given(st.lists(st.integers(1, 9) | st.just(140), min_size=1, max_size=5), st.integers(1, 5), st.integers(0, 2**31))
-def test_any_pieces_give_the_whole(pieces: list[int], width: int, seed: int) -> None:
+@given(
+    st.lists(st.integers(1, 9) | st.just(140), min_size=1, max_size=5),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.integers(0, 2**31),
+)
+def test_any_pieces_give_the_whole(pieces: list[int], width: int, value_width: int, seed: int) -> None:
     """Rows advance by random numbers of tokens, 0 among them; padding is NaN."""
     generator = torch.Generator().manual_seed(seed)
     rows = 3
-    *attention, temperature = _attention(generator, rows, sum(pieces), 2, width)
+    *attention, temperature = _attention(generator, rows, sum(pieces), 2, width, value_width=value_width)
     whole = _causal_by_definition(*attention, temperature, True)
-    state, norm = _no_past(rows, 2, width)
+    state, norm = _no_past(rows, 2, width, value_width)
     position = [0] * rows
     for piece in pieces:
         lengths = torch.randint(0, piece + 1, (rows,), generator=generator)
-        chunk = [torch.full((rows, piece, 2, width), torch.nan, dtype=torch.float64) for _ in range(3)]
+        chunk = [torch.full((rows, piece, *part.shape[2:]), torch.nan, dtype=torch.float64) for part in attention]
         for part, source in zip(chunk, attention, strict=True):
             for row, count in enumerate(lengths):
                 part[row, :count] = source[row, position[row] : position[row] + count]
@@ -173,11 +192,14 @@ STATE, NORM, ROW = torch.zeros(2, 3, 15, 4), torch.zeros(2, 3, 15), torch.ones(2
         ({"q": Q[0]}, "q must be"),
         ({"k": Q[:, :4]}, "k must be"),
         ({"v": Q.half()}, "v must be"),
+        ({"v": Q[:, :, :2]}, "v must be"),
+        ({"v": Q[..., :0]}, "v must be"),
         ({"temperature": torch.ones(4)}, "temperature"),
         ({"lengths": ROW.int()}, "lengths"),
         ({"lengths": ROW[:1]}, "lengths"),
         ({"state": STATE[:, :, :14]}, "state"),
         ({"state": STATE.half()}, "state"),
+        ({"state": STATE[..., :3]}, "state"),
         ({"norm": NORM.double()}, "norm"),
     ],
 )
