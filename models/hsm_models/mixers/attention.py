@@ -47,7 +47,20 @@ def causal_mask(query_position: Tensor, key_position: Tensor, window: int | None
     return visible.unsqueeze(1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, extra: Tensor | None = None) -> Tensor:
+def length_mask(key_position: Tensor, lengths: Tensor) -> Tensor:
+    """Return which keys every query may see: those of valid tokens.
+
+    Args:
+        key_position: (1,S) int64.
+        lengths: (B,) int64, valid tokens of each row.
+
+    Returns:
+        (B, 1, 1, S) bool.
+    """
+    return (key_position < lengths.unsqueeze(1)).unsqueeze(1).unsqueeze(1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, extra: Tensor | None = None) -> Tensor:
     """Return softmax(q k^T + extra) v over the visible keys; the caller has scaled q and k.
 
     The softmax is computed in float32 (float64 in double models). Hidden scores become the lowest finite number, not
@@ -56,7 +69,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, extra: Tensor | Non
     Args:
         q: (B,T,H,f).
         k, v: (B,S,H,f).
-        visible: (1 or B, 1, T, S) bool.
+        visible: (1 or B, 1, 1 or T, S) bool; None means all.
         extra: (B,H,T,S) added to the scores, or None.
 
     Returns:
@@ -66,7 +79,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, extra: Tensor | Non
     if extra is not None:
         scores = scores + extra
     scores = scores.to(accumulator(q.dtype))
-    scores = torch.where(visible, scores, torch.finfo(scores.dtype).min)
+    if visible is not None:
+        scores = torch.where(visible, scores, torch.finfo(scores.dtype).min)
     weights = torch.softmax(scores, dim=-1).to(v.dtype)
     return (weights @ v.transpose(1, 2)).transpose(1, 2)
 

@@ -1,4 +1,4 @@
-"""SwitchHead: causal attention with few heads, whose value and output projections are routed experts.
+"""SwitchHead: attention with few heads, whose value and output projections are routed experts.
 
 Csordas et al., NeurIPS 2024 (arXiv:2312.07987).
 """
@@ -17,7 +17,7 @@ from ..errors import require
 from ..experts import ExpertMatMul, ExpertMatMulSum, Router
 from ..parts import Place, mixer
 from ..positions import absolute_positions, rotary_tables, rotate, sinusoids
-from .attention import Memory, attend, causal_mask, check_rotation, check_window, memory_entries, remember
+from .attention import Memory, attend, causal_mask, check_rotation, check_window, length_mask, memory_entries, remember
 from .mixer import HeadsConfig, Mixer, State, StateEntry
 
 
@@ -35,6 +35,7 @@ class SwitchHeadConfig(HeadsConfig):
         rope_base: base of RoPE's wavelengths.
         same_selection: the source routing also selects and weights the output experts.
         window: tokens that a token sees at most, itself included (Transformer-XL's context window); None means all.
+        causal: token t attends to tokens <= t instead of to all.
     """
 
     heads: int = 2
@@ -45,6 +46,7 @@ class SwitchHeadConfig(HeadsConfig):
     rope_base: float = 10000.0
     same_selection: bool = False
     window: int | None = added(None)
+    causal: bool = added(True)
 
     def check(self, place: Place) -> None:
         super().check(place)
@@ -55,11 +57,19 @@ class SwitchHeadConfig(HeadsConfig):
         require(0 <= self.rope_fraction <= 1, f"{place.where}.rope_fraction must lie in [0, 1]")
         check_rotation(self.rope_base, place)
         check_window(self.window, place)
+        require(self.causal or self.window is None, f"{place.where}: window has no meaning when causal is false")
+
+    @property
+    def is_causal(self) -> bool:
+        return self.causal
 
 
 @mixer("switch_head", SwitchHeadConfig)
 class SwitchHead(Mixer):
     """SwitchHead attention, eq. 6-10 of the paper, without biases.
+
+    Queries, keys and values may be made from different sequences, as in the authors' layer: `forward` takes `key` and
+    `value` besides x. Value experts are chosen by the keys' sequence, output experts by the queries'.
 
     Parameters: `query`, `key` (H*f, D); `value` (H,E,D,f); `output` (H,E,f,D); routers `source`, `destination`
     (H*E, D); for XL positions `position` (H*f, D). With one expert, `value` (H*f, D) and `output` (D, H*f) are dense
@@ -86,6 +96,7 @@ class SwitchHead(Mixer):
         self.rotary_channels = int(config.rope_fraction * self.head_dim) // 2 * 2
         self.rope_base = config.rope_base
         self.window = config.window
+        self.causal = config.causal
         self.query = nn.Linear(width, heads * self.head_dim, bias=False)
         self.key = nn.Linear(width, heads * self.head_dim, bias=False)
         self.position = nn.Linear(width, heads * self.head_dim, bias=False) if self.positions == "xl" else None
@@ -102,25 +113,86 @@ class SwitchHead(Mixer):
         shares = config.same_selection and experts > 1
         self.destination = None if shares else Router(width, heads, experts)
 
-    def mix(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        state: State | None = None,
+        position: Tensor | None = None,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+    ) -> Any:
+        """Call `mix`, or with a state `forward_cached`, as a call of the module.
+
+        Raises:
+            ValueError: `key` or `value` together with a state, or sequences of lengths that do not fit.
+        """
+        if state is None:
+            return self.mix(x, lengths, key, value)
+        if key is not None or value is not None:
+            raise ValueError("key and value are for whole sequences: with a state, all three are made from x")
+        return super().forward(x, lengths, state, position)
+
+    def mix(
+        self, x: Tensor, lengths: Tensor | None = None, key: Tensor | None = None, value: Tensor | None = None
+    ) -> Tensor:
+        """Mix whole sequences.
+
+        Args:
+            x: (B,T,D), the source of queries and of the choice of output experts.
+            lengths: (B,) int64, valid tokens of each row of `key` (right padding); None means all. Causal attention
+                ignores it.
+            key: (B,S,D), the source of keys and of the choice of value experts; None means x. S = T when causal.
+            value: (B,S,D), the source of values; None means `key`.
+
+        Returns:
+            (B,T,D), of x's dtype.
+
+        Raises:
+            ValueError: sequences of lengths that do not fit.
+        """
+        key = x if key is None else key
+        value = key if value is None else value
+        self._check_lengths(x, key, value)
         positions = absolute_positions(x)
-        source = self._route_source(x)
-        q, k, v = self._project(x, positions, source)
-        extra = None if self.position is None else self._relative_scores(q, self.position)
-        visible = causal_mask(positions, positions, self.window)
-        return self._combine(x, attend(q, k, v, visible, extra), source)
+        key_positions = positions if key is x else absolute_positions(key)
+        source = self._route_source(key)
+        q, k, v = self._project(x, key, value, positions, key_positions, source)
+        attended = attend(q, k, v, self._visible(positions, key_positions, lengths), self._position_scores(q, k))
+        return self._combine(x, attended, source if key is x else self._route_source(x))
+
+    def _check_lengths(self, x: Tensor, key: Tensor, value: Tensor) -> None:
+        """Refuse what does not fit; an exported graph has no such check, its products fail by themselves."""
+        if torch.compiler.is_compiling():
+            return
+        if key.shape[1] != value.shape[1]:
+            raise ValueError(f"key has {key.shape[1]} tokens and value {value.shape[1]}: they must have the same")
+        if self.causal and key.shape[1] != x.shape[1]:
+            raise ValueError(
+                f"causal attention needs as many keys as queries, got {key.shape[1]} and {x.shape[1]}; "
+                "set causal to false for another sequence"
+            )
+
+    def _visible(self, positions: Tensor, key_positions: Tensor, lengths: Tensor | None) -> Tensor | None:
+        if self.causal:
+            return causal_mask(positions, key_positions, self.window)
+        return None if lengths is None else length_mask(key_positions, lengths)
 
     def state_entries(self, rollback: int = 0) -> dict[str, StateEntry]:
         """Describe {"key", "value"}: (B,C,H,f), or a ring of the last `window + rollback` tokens.
 
         Keys are stored rotated, values already mixed by their experts: 2*H*f numbers a token.
         """
+        if not self.causal:
+            return super().state_entries(rollback)
         return memory_entries(self.heads, self.head_dim, self.window, rollback)
 
     def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
+        if not self.causal:
+            return super().forward_cached(x, state, position, lengths)
         positions = absolute_positions(x, position)
         source = self._route_source(x)
-        q, k, v = self._project(x, positions, source)
+        q, k, v = self._project(x, x, x, positions, positions, source)
         memory = remember(state, k, v, position, lengths, self.window)
         visible = causal_mask(positions, memory.position, self.window)
         extra = None if self.position is None else self._cached_relative_scores(q, positions, memory, self.position)
@@ -129,15 +201,19 @@ class SwitchHead(Mixer):
     def _route_source(self, x: Tensor) -> Tensor | None:
         return None if self.source is None else self.source(x)
 
-    def _project(self, x: Tensor, positions: Tensor, source: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q, k and v (B,T,H,f), with q and k each scaled by f^-1/4 and, with RoPE, rotated."""
+    def _project(
+        self, x: Tensor, key: Tensor, value: Tensor, positions: Tensor, key_positions: Tensor, source: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q (B,T,H,f), k and v (B,S,H,f), with q and k each scaled by f^-1/4 and, with RoPE, rotated."""
         scale = self.head_dim**-0.25
         q = self._split_heads(self.query(x)) * scale
-        k = self._split_heads(self.key(x)) * scale
-        v = self._split_heads(self.value(x)) if source is None else self.value(x, source)
+        k = self._split_heads(self.key(key)) * scale
+        v = self._split_heads(self.value(value)) if source is None else self.value(value, source)
         if self.positions == "rope" and self.rotary_channels:
             tables = rotary_tables(positions, self.rotary_channels, self.rope_base, x.dtype)
-            q, k = rotate(q, tables), rotate(k, tables)
+            same = key_positions is positions
+            key_tables = tables if same else rotary_tables(key_positions, self.rotary_channels, self.rope_base, x.dtype)
+            q, k = rotate(q, tables), rotate(k, key_tables)
         return q, k, v
 
     def _combine(self, x: Tensor, attended: Tensor, source: Tensor | None) -> Tensor:
@@ -151,21 +227,46 @@ class SwitchHead(Mixer):
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, self.head_dim))
 
-    def _relative_scores(self, q: Tensor, position: nn.Linear) -> Tensor:
-        """Return XL's term q_i (W PE(j - i)) / sqrt(f) for all i, j in the sequence: (B,H,T,T), valid for j <= i.
+    def _position_scores(self, q: Tensor, k: Tensor) -> Tensor | None:
+        """Return XL's term q_i (W PE(j - i)) / sqrt(f) for all i, j: (B,H,T,S); None without XL positions."""
+        if self.position is None:
+            return None
+        if self.causal:
+            return self._scores_before(q, self.position)
+        return self._scores_around(q, k.shape[1], self.position)
+
+    def _scores_before(self, q: Tensor, position: nn.Linear) -> Tensor:
+        """Return XL's term for as many keys as queries, (B,H,T,T), valid for j <= i.
 
         Column m of the product belongs to distance m - (T-1); row i must move left by T-1-i columns. One column of
         padding makes the rows T+1 long, and reading them as rows of T shifts each row by one more than the last.
         """
         batch, length = q.shape[:2]
         distances = torch.arange(length, device=q.device) - (length - 1)
-        keys = self._split_heads(position(sinusoids(distances, self.width, q.dtype))) * self.head_dim**-0.25
-        scores = q.transpose(1, 2) @ keys.permute(1, 2, 0)
+        scores = self._distance_scores(q, distances, position)
         padded = F.pad(scores, (1, 0)).reshape(batch, self.heads, length + 1, length)
         return padded[:, :, 1:]
 
+    def _scores_around(self, q: Tensor, keys: int, position: nn.Linear) -> Tensor:
+        """Return XL's term for S keys before and after the queries, (B,H,T,S).
+
+        Columns belong to distances as in `_scores_before`, from -(T-1) to S-1, and rows move in the same way: here the
+        padding stands behind, and the first T-1 numbers are skipped.
+        """
+        length = q.shape[1]
+        span = length + keys - 1
+        distances = torch.arange(span, device=q.device) - (length - 1)
+        padded = F.pad(self._distance_scores(q, distances, position), (0, 1)).flatten(2)
+        moved = padded[:, :, length - 1 : length - 1 + length * span]
+        return moved.unflatten(2, (length, span))[..., :keys]
+
+    def _distance_scores(self, q: Tensor, distances: Tensor, position: nn.Linear) -> Tensor:
+        """Return the product of q (B,T,H,f) with the keys of M distances, (B,H,T,M)."""
+        keys = self._split_heads(position(sinusoids(distances, self.width, q.dtype))) * self.head_dim**-0.25
+        return q.transpose(1, 2) @ keys.permute(1, 2, 0)
+
     def _cached_relative_scores(self, q: Tensor, positions: Tensor, memory: Memory, position: nn.Linear) -> Tensor:
-        """Return the same term against every key of the memory, (B,H,T,S), valid for the keys that i may see.
+        """Return XL's term against every key of the memory, (B,H,T,S), valid for the keys that i may see.
 
         The weight is applied to the few new queries instead of to the many distances.
         """

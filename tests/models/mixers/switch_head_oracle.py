@@ -45,47 +45,59 @@ def switch_head(
     rotary: int = 0,
     base: float = 10000.0,
     position: Array | None = None,
+    sources: tuple[Array, Array] | None = None,
 ) -> Array:
-    """Attend over one sequence x (T,D).
+    """Attend from one sequence x (T,D) to itself, causally, or to all of `sources`, those of keys and values (S,D).
 
     query, key, position: (H,f,D); value: (H,E,D,f); output: (H,E,f,D); source, destination: (H,E,D).
     """
     length, width = x.shape
+    key_rows, value_rows = sources or (x, x)
     heads, head_dim = query.shape[:2]
     y = np.zeros((length, width))
     for h in range(heads):
         q = [rope(query[h] @ row, t, rotary, base) for t, row in enumerate(x)]
-        keys = [rope(key[h] @ row, t, rotary, base) for t, row in enumerate(x)]
+        keys = [rope(key[h] @ row, t, rotary, base) for t, row in enumerate(key_rows)]
         values = []
-        for row in x:
-            logits = source[h] @ row
-            values.append(sum(sigmoid(logits[e]) * (row @ value[h, e]) for e in best(logits, k)))
+        for key_row, value_row in zip(key_rows, value_rows, strict=True):
+            logits = source[h] @ key_row
+            values.append(sum(sigmoid(logits[e]) * (value_row @ value[h, e]) for e in best(logits, k)))
         for i in range(length):
             scores = []
-            for j in range(i + 1):
+            for j in range(len(keys) if sources else i + 1):
                 score = q[i] @ keys[j]
                 if position is not None:
                     score += q[i] @ (position[h] @ relative_encoding(j - i, width))
                 scores.append(score / np.sqrt(head_dim))
             weights = np.exp(np.array(scores) - max(scores))
-            attended = sum(w * v for w, v in zip(weights / weights.sum(), values[: i + 1], strict=True))
+            attended = sum(w * v for w, v in zip(weights / weights.sum(), values[: len(scores)], strict=True))
             logits = destination[h] @ x[i]
             y[i] += sum(sigmoid(logits[e]) * (attended @ output[h, e]) for e in best(logits, k))
     return y
 
 
 def switch_head_dense(
-    x: Array, query: Array, key: Array, value: Array, output: Array, gate: Array, rotary: int, base: float = 10000.0
+    x: Array,
+    query: Array,
+    key: Array,
+    value: Array,
+    output: Array,
+    gate: Array,
+    rotary: int,
+    base: float = 10000.0,
+    sources: tuple[Array, Array] | None = None,
 ) -> Array:
     """The special case of one expert: value (H,f,D) and output (H,f,D) are dense, gate (H,D) weights each head."""
     length, width = x.shape
+    key_rows, value_rows = sources or (x, x)
+    seen = np.ones((length, len(key_rows))) if sources else np.tri(length)
     y = np.zeros((length, width))
     for h in range(len(query)):
         q = np.stack([rope(query[h] @ row, t, rotary, base) for t, row in enumerate(x)])
-        keys = np.stack([rope(key[h] @ row, t, rotary, base) for t, row in enumerate(x)])
+        keys = np.stack([rope(key[h] @ row, t, rotary, base) for t, row in enumerate(key_rows)])
         scores = q @ keys.T / np.sqrt(query.shape[1])
-        weights = np.exp(scores - scores.max(axis=1, keepdims=True)) * np.tri(length)
-        attended = weights / weights.sum(axis=1, keepdims=True) @ (x @ value[h].T)
+        weights = np.exp(scores - scores.max(axis=1, keepdims=True)) * seen
+        attended = weights / weights.sum(axis=1, keepdims=True) @ (value_rows @ value[h].T)
         y += (attended @ output[h]) * sigmoid(x @ gate[h])[:, None]
     return y
 

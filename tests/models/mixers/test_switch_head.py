@@ -23,29 +23,31 @@ def make(generator: torch.Generator, **options: object) -> SwitchHead:
     return mixer
 
 
-def expected(mixer: SwitchHead, x: torch.Tensor, active: int) -> npt.NDArray[np.float64]:
+Arrays = npt.NDArray[np.float64]
+
+
+def one_row(mixer: SwitchHead, active: int, x: Arrays, sources: tuple[Arrays, Arrays] | None = None) -> Arrays:
+    """The oracle's answer for one sequence (T,D), and for the keys' and values' sequences (S,D)."""
     weights = {name: value.numpy() for name, value in mixer.state_dict().items()}
-    experts = mixer.value.weight.shape[1]
-    source = weights["source.weight"].reshape(HEADS, experts, WIDTH)
-    destination = weights.get("destination.weight", weights["source.weight"]).reshape(HEADS, experts, WIDTH)
-    position = weights["position.weight"].reshape(HEADS, HEAD_DIM, WIDTH) if "position.weight" in weights else None
-    return np.stack(
-        [
-            oracle.switch_head(
-                row,
-                weights["query.weight"].reshape(HEADS, HEAD_DIM, WIDTH),
-                weights["key.weight"].reshape(HEADS, HEAD_DIM, WIDTH),
-                weights["value.weight"],
-                weights["output.weight"],
-                source,
-                destination,
-                active,
-                rotary=mixer.rotary_channels if mixer.positions == "rope" else 0,
-                position=position,
-            )
-            for row in x.numpy()
-        ]
+    query, key, position = (
+        weights[name].reshape(HEADS, HEAD_DIM, WIDTH) if name in weights else None
+        for name in ("query.weight", "key.weight", "position.weight")
     )
+    rotary = mixer.rotary_channels if mixer.positions == "rope" else 0
+    value, output = weights["value.weight"], weights["output.weight"]
+    if mixer.source is None:
+        value, output = value.reshape(HEADS, HEAD_DIM, WIDTH), output.T.reshape(HEADS, HEAD_DIM, WIDTH)
+        gate = weights["destination.weight"]
+        return oracle.switch_head_dense(x, query, key, value, output, gate, rotary, sources=sources)
+    source = weights["source.weight"].reshape(HEADS, -1, WIDTH)
+    destination = weights.get("destination.weight", weights["source.weight"]).reshape(HEADS, -1, WIDTH)
+    return oracle.switch_head(
+        x, query, key, value, output, source, destination, active, rotary, position=position, sources=sources
+    )
+
+
+def expected(mixer: SwitchHead, x: torch.Tensor, active: int) -> Arrays:
+    return np.stack([one_row(mixer, active, row) for row in x.numpy()])
 
 
 @pytest.mark.parametrize("length", [1, 2, 9])
@@ -66,14 +68,7 @@ def test_matches_numpy(
 def test_one_expert_is_dense_with_a_gate_per_head(generator: torch.Generator) -> None:
     mixer = make(generator, experts=1, active=1)
     x = torch.randn(2, 9, WIDTH, generator=generator, dtype=torch.float64)
-    query, key, value = (
-        getattr(mixer, name).weight.detach().numpy().reshape(HEADS, HEAD_DIM, WIDTH)
-        for name in ("query", "key", "value")
-    )
-    output = mixer.output.weight.detach().numpy().T.reshape(HEADS, HEAD_DIM, WIDTH)
-    gate = mixer.destination.weight.detach().numpy()
-    want = [oracle.switch_head_dense(row, query, key, value, output, gate, mixer.rotary_channels) for row in x.numpy()]
-    np.testing.assert_allclose(mixer(x).detach().numpy(), np.stack(want), rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(mixer(x).detach().numpy(), expected(mixer, x, 1), rtol=1e-11, atol=1e-12)
 
 
 def test_all_experts_active_is_the_dense_mixture(generator: torch.Generator) -> None:
@@ -87,6 +82,58 @@ def test_all_experts_active_is_the_dense_mixture(generator: torch.Generator) -> 
     attended = torch.einsum("bhij,bjhf->bihf", weights, v)
     want = torch.einsum("bthe,bthf,hefd->btd", torch.sigmoid(mixer.destination(x)), attended, mixer.output.weight)
     torch.testing.assert_close(mixer(x), want, rtol=1e-11, atol=1e-12)
+
+
+# Dense with XL positions is left to `test_decoding_is_the_full_pass`: the dense oracle knows rotations only.
+CROSSED = [(p, v) for p in POSITIONS for v in VARIANTS if (p, v[0]) != ("xl", 1)]
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (5, 1), (1, 6), (4, 9), (9, 4)])
+@pytest.mark.parametrize(("positions", "variant"), CROSSED)
+def test_other_sequences_give_keys_and_values(
+    sizes: tuple[int, int], positions: str, variant: tuple[int, int, bool], generator: torch.Generator
+) -> None:
+    (experts, active, same), (length, keys) = variant, sizes
+    mixer = make(generator, experts=experts, active=active, positions=positions, same_selection=same, causal=False)
+    x, key, value = (
+        torch.randn(3, tokens, WIDTH, generator=generator, dtype=torch.float64) for tokens in (length, keys, keys)
+    )
+    lengths = random_lengths(3, keys, generator).clamp(min=1)
+    for given, sources in (((None, None), (x, x)), ((key, None), (key, key)), ((key, value), (key, value))):
+        for valid in (None, lengths.clamp(max=sources[0].shape[1])):
+            got = mixer(x, valid, key=given[0], value=given[1]).detach().numpy()
+            for row in range(3):
+                end = None if valid is None else int(valid[row])
+                want = one_row(mixer, active, x[row].numpy(), tuple(s[row, :end].numpy() for s in sources))
+                np.testing.assert_allclose(got[row], want, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_causal_attention_with_values_of_another_sequence(positions: str, generator: torch.Generator) -> None:
+    """MoEUT's layers: queries and keys are normed, values are not."""
+    mixer = make(generator, positions=positions)
+    x, value = (torch.randn(2, 7, WIDTH, generator=generator, dtype=torch.float64) for _ in range(2))
+    torch.testing.assert_close(mixer(x, key=x.clone(), value=x), mixer(x), rtol=1e-12, atol=1e-13)
+    mixed = mixer(x, value=value)
+    changed = value.clone()
+    changed[:, 4:] = 100
+    torch.testing.assert_close(mixer(x, value=changed)[:, :4], mixed[:, :4], rtol=1e-12, atol=1e-13)
+    assert float((mixer(x, value=changed)[:, 4:] - mixed[:, 4:]).detach().abs().amax(2).min()) > 0
+
+
+def test_sequences_that_do_not_fit_are_refused(generator: torch.Generator) -> None:
+    mixer, around = make(generator), make(generator, causal=False)
+    x, longer = (torch.randn(1, tokens, WIDTH, generator=generator, dtype=torch.float64) for tokens in (3, 4))
+    with pytest.raises(ValueError, match="as many keys as queries, got 4 and 3; set causal to false"):
+        mixer(x, key=longer)
+    with pytest.raises(ValueError, match="key has 3 tokens and value 4"):
+        around(x, value=longer)
+    with pytest.raises(ValueError, match="with a state, all three are made from x"):
+        mixer(x, torch.tensor([3]), mixer.initial_state(1, 4), torch.tensor([0]), key=x)
+    with pytest.raises(TypeError, match="not causal"):
+        around.initial_state(1, 4)
+    with pytest.raises(TypeError, match="not causal"):
+        around(x, torch.tensor([3]), {}, torch.tensor([0]))
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
@@ -140,3 +187,5 @@ def test_refuses_what_makes_no_sense() -> None:
         SwitchHead(WIDTH, heads=2, positions="alibi")
     with pytest.raises(ValueError, match="give head_dim"):
         SwitchHead(WIDTH, heads=3)
+    with pytest.raises(ValueError, match="window has no meaning when causal is false"):
+        SwitchHead(WIDTH, window=4, causal=False)
