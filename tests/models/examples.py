@@ -98,6 +98,18 @@ CLASSIFIERS = {
         classes=5,
         layers=(LayerConfig(HSMConfig(), _MLP), LayerConfig(TaylorShiftConfig(), _MLP)),
     ),
+    "around": ModelConfig(
+        task="sequence_classifier",
+        width=WIDTH,
+        vocab_size=9,
+        masked=True,
+        classes=5,
+        layers=(
+            LayerConfig(HSMConfig(shifts=(-1, 2), padding="learned", causal=False), _MLP),
+            LayerConfig(HSMConfig(shifts=(0, -3), mixing="gated2", causal=False)),
+            LayerConfig(SwitchHeadConfig(positions="xl", causal=False), _MLP),
+        ),
+    ),
     "image": ModelConfig(
         task="sequence_classifier",
         width=WIDTH,

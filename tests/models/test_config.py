@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.models.examples import CLASSIFIERS, LANGUAGE_MODELS, MODELS
 
-from hsm_models import HSMConfig, LayerConfig, ModelConfig
+from hsm_models import HSMConfig, LayerConfig, ModelConfig, SwitchHeadConfig
 from hsm_models.errors import ConfigError
 
 
@@ -22,6 +22,8 @@ def test_json_round_trip(name: str) -> None:
 
 def test_a_window_is_written_only_where_there_is_one() -> None:
     # Fingerprints hash this text: a model without a window keeps the one that it had before windows were known.
+    # The same holds for causal mixers that may be otherwise.
+    assert "causal" not in MODELS["switch_head"].to_json() + MODELS["hsm"].to_json()
     assert not any("window" in config.to_json() for config in MODELS.values())
     windowed = ModelConfig.from_json(changed("hybrid", ["layers", 1, "mixer", "window"], 7))
     assert windowed.layers[1].mixer == dataclasses.replace(MODELS["hybrid"].layers[1].mixer, window=7)  # type: ignore[call-arg]
@@ -63,7 +65,9 @@ REFUSALS = [
     ("hsm", [*MIXER, "kind"], "mamba", r"layers\[0\].mixer.kind must be one of hsm"),
     ("hsm", [*MIXER, "mixing"], "blend", r"layers\[0\].mixer.mixing must be one of scalar"),
     ("hsm", [*MIXER, "shifts"], [], "shifts must not be empty"),
-    ("hsm", [*MIXER, "shifts"], [0], "shifts must be >= 1"),
+    ("hsm", [*MIXER, "shifts"], [-1], "shifts must be >= 0 when causal is true"),
+    ("hsm", [*MIXER, "causal"], False, "needs causal mixers"),
+    ("switch_head", [*MIXER, "causal"], False, "needs causal mixers"),
     ("hsm", [*MIXER, "shifts"], [1, 2, 3], "does not split into 3"),
     ("hsm", [*MIXER, "shifts"], [2**31], "below 2"),
     ("hsm", [*LAYER, "feed_forward", "hidden"], 0, "hidden must be positive"),
@@ -105,6 +109,13 @@ def test_refuses_text_that_is_no_configuration(text: str) -> None:
 def test_the_class_token_needs_a_layer_that_sees_all() -> None:
     with pytest.raises(ConfigError, match="not causal"):
         dataclasses.replace(CLASSIFIERS["pixels"], pooling="cls", layers=(LayerConfig(HSMConfig()),))
+
+
+def test_any_mixer_that_sees_all_serves_the_class_token() -> None:
+    for mixer in (HSMConfig(shifts=(-1, 1), causal=False), SwitchHeadConfig(causal=False)):
+        config = dataclasses.replace(CLASSIFIERS["pixels"], pooling="cls", layers=(LayerConfig(mixer),))
+        assert ModelConfig.from_json(config.to_json()) == config
+        assert json.loads(config.to_json())["layers"][0]["mixer"]["causal"] is False
 
 
 def test_default_shifts_end_before_they_overflow() -> None:

@@ -38,7 +38,7 @@ def test_logits_have_one_row_per_sequence_at_every_precision(name: str, generato
         assert bool(torch.isfinite(logits).all())
 
 
-@pytest.mark.parametrize("name", ["masked", "pixels"])
+@pytest.mark.parametrize("name", ["masked", "pixels", "around"])
 def test_padding_has_no_effect(name: str, generator: torch.Generator) -> None:
     model = make(name, generator)
     inputs = random_inputs(model, 3, 10, generator)

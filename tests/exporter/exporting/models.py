@@ -75,6 +75,18 @@ CLASSIFIERS: dict[str, ModelConfig] = {
         masked=True,
         layers=(LayerConfig(TaylorShiftConfig(normalize=False), MLPConfig(48)),),
     ),
+    "around": ModelConfig(
+        task="sequence_classifier",
+        width=WIDTH,
+        vocab_size=VOCAB,
+        classes=5,
+        masked=True,
+        layers=(
+            LayerConfig(HSMConfig(shifts=(-1, 2), padding="learned", causal=False), MLPConfig(48)),
+            LayerConfig(HSMConfig(shifts=(0, -3), mixing="gated2", causal=False)),
+            LayerConfig(SwitchHeadConfig(positions="xl", causal=False)),
+        ),
+    ),
     "vit": ModelConfig(
         task="sequence_classifier",
         width=WIDTH,

@@ -87,6 +87,15 @@ def test_every_classifier(name: str, precision: str, tmp_path: Path) -> None:
     check_classifier(name, precision, tmp_path / "m.onnx")
 
 
+def test_a_classifier_whose_tokens_read_ahead(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    check_classifier("around", "fp32", path)
+    result = hsm_export.validate(path, against=classifier("around").eval())
+    assert result.passed, result.summary
+    rows = {row.name: row.details for row in hsm_export.inspect(path).mixers}  # type: ignore[attr-defined]
+    assert rows["layers.0.mixer"]["shifts"] == [-1, 2] and rows["layers.0.mixer"]["causal"] is False
+
+
 def test_a_language_models_file(tmp_path: Path) -> None:
     model = language_model(*MIXERS["hybrid"])
     result = hsm_export.export(model, output=tmp_path / "m.onnx")

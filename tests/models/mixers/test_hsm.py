@@ -30,9 +30,9 @@ def randomise(module: nn.Module, generator: torch.Generator) -> nn.Module:
     return module
 
 
-def make(mixing: str, shifts: tuple[int, ...], padding: str, generator: torch.Generator) -> HSM:
+def make(mixing: str, shifts: tuple[int, ...], padding: str, generator: torch.Generator, causal: bool = True) -> HSM:
     chosen = Difference(WIDTH) if mixing == "user" else mixing
-    mixer = HSM(WIDTH, shifts=shifts, mixing=chosen, padding=padding).double()
+    mixer = HSM(WIDTH, shifts=shifts, mixing=chosen, padding=padding, causal=causal).double()
     randomise(mixer, generator)
     return mixer
 
@@ -45,12 +45,12 @@ def by_definition(mixer: HSM, x: Tensor) -> Tensor:
     for t in range(x.shape[1]):
         for c in range(WIDTH):
             s = mixer.shifts[c // group]
-            shifted[:, t, c] = x[:, t - s, c] if t >= s else pad[c]
+            shifted[:, t, c] = x[:, t - s, c] if 0 <= t - s < x.shape[1] else pad[c]
     return mixer.mixing(x, shifted)
 
 
 @pytest.mark.parametrize("padding", ["zero", "learned"])
-@pytest.mark.parametrize("shifts", [(1,), (3,), (1, 2, 4), (9, 2)])
+@pytest.mark.parametrize("shifts", [(1,), (3,), (1, 2, 4), (9, 2), (0,), (2, 0, 1)])
 @pytest.mark.parametrize("mixing", [*MIXINGS, "user"])
 def test_matches_its_definition_and_decodes_to_the_same(
     mixing: str, shifts: tuple[int, ...], padding: str, generator: torch.Generator
@@ -62,6 +62,30 @@ def test_matches_its_definition_and_decodes_to_the_same(
     chunks = random_chunks(random_lengths(3, 7, generator), generator)
     rows = decode(mixer.forward_cached, mixer.initial_state(3, 7), x, chunks)
     assert largest_difference(rows, full) <= 1e-12
+
+
+@pytest.mark.parametrize("padding", ["zero", "learned"])
+@pytest.mark.parametrize("shifts", [(-1,), (2, -3, 0), (-9, 8), (0,), (1, 2)])
+@pytest.mark.parametrize("mixing", [*MIXINGS, "user"])
+def test_later_tokens_are_read_within_each_rows_length(
+    mixing: str, shifts: tuple[int, ...], padding: str, generator: torch.Generator
+) -> None:
+    mixer = make(mixing, shifts, padding, generator, causal=False)
+    x = torch.randn(3, 7, WIDTH, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(mixer(x), by_definition(mixer, x), rtol=1e-12, atol=1e-12)
+    lengths = torch.tensor([7, 1, 4])
+    mixed = mixer(x, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        want = by_definition(mixer, x[row : row + 1, :length])
+        torch.testing.assert_close(mixed[row : row + 1, :length], want, rtol=1e-12, atol=1e-12)
+
+
+def test_what_reads_later_tokens_does_not_decode() -> None:
+    mixer = HSM(WIDTH, shifts=(-1, 1), causal=False)
+    with pytest.raises(TypeError, match="not causal"):
+        mixer.initial_state(1, 4)
+    with pytest.raises(TypeError, match="not causal"):
+        mixer.forward_cached(torch.zeros(1, 1, WIDTH), {}, torch.tensor([0]), torch.tensor([1]))
 
 
 def test_one_token(generator: torch.Generator) -> None:
@@ -111,7 +135,7 @@ def test_half_precision_runs(mixing: str, dtype: torch.dtype, generator: torch.G
     ("arguments", "message"),
     [
         ({"shifts": ()}, "shifts"),
-        ({"shifts": (0,)}, "shifts"),
+        ({"shifts": (-1,)}, "shifts must be >= 0 when causal is true"),
         ({"shifts": (1, 2, 3, 4, 5)}, "equal groups"),
         ({"padding": "mirror"}, "padding"),
         ({"mixing": "blend"}, "mixing must be one of scalar"),
