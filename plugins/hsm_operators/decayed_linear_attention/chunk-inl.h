@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <type_traits>
 
 #include "hwy/highway.h"
 #include "hsm_operators/common/cpu/gemm-inl.h"
@@ -187,8 +188,12 @@ void pack_keys(const T* from, std::size_t stride, std::size_t tokens, std::size_
   for (std::size_t i = 0; i < dim && tokens < kChunk; ++i) std::fill_n(keys + i * key_stride, kChunk, 0.0f);
   std::size_t t = 0;
   for (; t + kTransposed <= tokens; t += kTransposed) {
-    for (std::size_t j = 0; j < kTransposed; ++j) to_floats(from + (t + j) * stride, dim, rows + j * dim);
-    transpose_rows(rows, dim, dim, keys + t, key_stride);
+    if constexpr (std::is_same_v<T, float>) {
+      transpose_rows(from + t * stride, stride, dim, keys + t, key_stride);
+    } else {
+      for (std::size_t j = 0; j < kTransposed; ++j) to_floats(from + (t + j) * stride, dim, rows + j * dim);
+      transpose_rows(rows, dim, dim, keys + t, key_stride);
+    }
   }
   for (; t < tokens; ++t) {
     to_floats(from + t * stride, dim, rows);
@@ -202,6 +207,7 @@ void scan_chunk(const DecayedHead<T>& head, std::size_t first, std::size_t token
                 std::size_t width, std::size_t columns, const ChunkScratch& s) {
   constexpr std::size_t kStride = ChunkScratch::pairs(kDelta) * kChunk;
   const std::size_t dim = head.key_dim, stride = head.key_stride(), at = first * stride;
+  prefetch_tokens(head, first + tokens, kChunk);
   ChunkQueries queries{float_rows(head.q + at, stride, tokens, dim, rows, s.queries), {}, head.exclusive};
   if constexpr (kDelta) queries.a = float_rows(head.a + at, stride, tokens, dim, rows, s.readers);
   decay_rows(head, first, tokens, rows, s.decays);

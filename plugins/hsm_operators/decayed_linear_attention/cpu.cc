@@ -18,28 +18,28 @@
 namespace hsm {
 namespace {
 
-// Columns of the value width that are a task of their own: a state that stays in the first-level cache.
-constexpr std::size_t kTaskColumns = 64;
-// Numbers of states that are a task together.
+// Columns of the value width that are a task of their own.
+constexpr std::size_t kTaskColumns = 128;
+// Numbers of states that are a task together: of heads of key or value width 1, as many as lie in the first-level
+// cache.
 constexpr std::size_t kTaskStates = 1 << 14;
-// Heads of one number each that are a task together.
-constexpr std::size_t kTaskNumbers = 256;
-// Tokens up to which passes over the state in place are quicker than a chunk, and the key width below which they always
-// are; measured.
-constexpr std::size_t kFewTokens = 8;
-constexpr std::size_t kNarrowKeys = 8;
+constexpr std::size_t kTaskNarrowStates = 1 << 11;
+// Chunks are quicker than passes over the state in place from this key width on, and for more tokens than these;
+// measured.
+constexpr std::size_t kChunkKeys = 64;
+constexpr std::size_t kFewTokens = 32;
+constexpr std::size_t kFewDeltaTokens = 8;
 
 // How a call is split, by its shape alone.
 struct Tasks {
-  explicit Tasks(const DecayedLinearAttentionArgs& args) {
+  explicit Tasks(const DecayedLinearAttentionArgs& args)
+      : rows(static_cast<std::size_t>(args.batch)), heads(static_cast<std::size_t>(args.heads)) {
     const auto keys = static_cast<std::size_t>(args.key_dim), values = static_cast<std::size_t>(args.value_dim);
-    const auto length = static_cast<std::size_t>(args.length);
-    rows = static_cast<std::size_t>(args.batch);
-    heads = static_cast<std::size_t>(args.heads);
-    numbers = keys == 1 && values == 1;
-    chunks = values > 1 && keys >= kNarrowKeys && length > kFewTokens;
+    narrow = keys == 1 || values == 1;
+    const std::size_t few = args.a == nullptr ? kFewTokens : kFewDeltaTokens;
+    chunks = !narrow && keys >= kChunkKeys && static_cast<std::size_t>(args.length) > few;
     if (chunks) tiles = (values + kTaskColumns - 1) / kTaskColumns;
-    if (!chunks) group = numbers ? kTaskNumbers : std::max<std::size_t>(kTaskStates / (keys * values), 1);
+    if (!chunks) group = std::max<std::size_t>((narrow ? kTaskNarrowStates : kTaskStates) / (keys * values), 1);
     groups = (heads + group - 1) / group;
   }
 
@@ -47,11 +47,11 @@ struct Tasks {
 
   std::size_t rows;
   std::size_t heads;
+  bool narrow;            // key or value width 1
+  bool chunks;            // rows may be long enough for chunks
   std::size_t group = 1;  // heads of a task
   std::size_t groups;     // of each row
   std::size_t tiles = 1;  // of each head's columns
-  bool numbers;           // heads are single numbers, side by side
-  bool chunks;            // rows may be long enough for chunks
 };
 
 }  // namespace
@@ -85,8 +85,6 @@ void scan_heads(const DecayedLinearAttentionArgs& args, std::int64_t begin, std:
     const DecayedHead<T> head(args, index);
     if (head.length == 0) {
       if (head.state != head.state_out) std::copy_n(head.state, keys * values, head.state_out);
-    } else if (values == 1) {
-      scan_vectors(head, s.rows, s.decays);
     } else {
       scan_steps(head, s);
     }
@@ -100,7 +98,7 @@ void scan_task(const DecayedLinearAttentionArgs& args, const Tasks& tasks, std::
   const auto head = static_cast<std::int64_t>(row * tasks.heads + first);
   cpu::with_element(args.type, [&](auto element) {
     using T = decltype(element);
-    if (tasks.numbers) return scan_numbers(DecayedHead<T>(args, head), count);
+    if (tasks.narrow) return scan_narrow(DecayedHead<T>(args, head), count);
     if (!tasks.chunks) return scan_heads<T>(args, head, head + static_cast<std::int64_t>(count));
     const std::size_t values = static_cast<std::size_t>(args.value_dim), tile = task % tasks.tiles;
     const auto border = [&](std::size_t i) { return std::min(round_up(values * i / tasks.tiles, 16), values); };

@@ -14,6 +14,7 @@ struct DecayedLinearAttentionArgs {
   std::int64_t key_dim = 0;
   std::int64_t value_dim = 0;
   std::int64_t decay_dim = 0;  // key_dim or 1
+  bool exclusive = false;
   DType type = DType::kFloat32;
   const void* q = nullptr;                // (B,T,H,K)
   const void* k = nullptr;                // (B,T,H,K)
@@ -23,9 +24,8 @@ struct DecayedLinearAttentionArgs {
   const void* b = nullptr;                // (B,T,H,K)
   const float* state = nullptr;           // (B,H,K,V)
   const std::int64_t* lengths = nullptr;  // (B) valid tokens of this call, 0..T
-  bool exclusive = false;
-  void* y = nullptr;           // (B,T,H,V)
-  float* state_out = nullptr;  // (B,H,K,V); may be `state` itself
+  void* y = nullptr;                      // (B,T,H,V)
+  float* state_out = nullptr;             // (B,H,K,V); may be `state` itself
 };
 
 // Token by token, straight from the definition; the oracle of `decayed_linear_attention`.

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "hsm_operators/common/cpu/exp-inl.h"
 #include "hsm_operators/common/cpu/simd-inl.h"
@@ -65,6 +66,28 @@ struct DecayedHead {
   const float* state;
   float* state_out;
 };
+
+// Asks for rows of `width` elements: tokens lie too far apart for the processor to foresee which it needs next.
+template <typename T>
+void prefetch_rows(const T* from, std::size_t stride, std::size_t rows, std::size_t width) {
+  constexpr std::size_t kLine = 64 / sizeof(T);
+  for (std::size_t t = 0; t < rows; ++t) {
+    for (std::size_t i = 0; i < width; i += kLine) hwy::Prefetch(from + t * stride + i);
+  }
+}
+
+// Asks for up to `tokens` tokens from `first` on.
+template <typename T>
+void prefetch_tokens(const DecayedHead<T>& head, std::size_t first, std::size_t tokens) {
+  const std::size_t rows = std::min(tokens, head.length - std::min(first, head.length)), at = first * head.key_stride();
+  prefetch_rows(head.log_decay + first * head.decay_stride(), head.decay_stride(), rows, head.decay_dim);
+  prefetch_rows(head.q + at, head.key_stride(), rows, head.key_dim);
+  prefetch_rows(head.k + at, head.key_stride(), rows, head.key_dim);
+  prefetch_rows(head.v + first * head.value_stride(), head.value_stride(), rows, head.value_dim);
+  if (head.a == nullptr) return;
+  prefetch_rows(head.a + at, head.key_stride(), rows, head.key_dim);
+  prefetch_rows(head.b + at, head.key_stride(), rows, head.key_dim);
+}
 
 // Writes the decays of `tokens` tokens from `first` on as rows (tokens, columns), 1 beyond the key width.
 template <typename T>

@@ -193,6 +193,7 @@ void scan_steps(const DecayedHead<T>& head, const StepScratch& s) {
   for (std::size_t first = 0; first < head.length; first += kStepBatch) {
     const std::size_t tokens = std::min(kStepBatch, head.length - first);
     load_batch(head, first, tokens, s);
+    prefetch_tokens(head, first + tokens, kStepBatch);
     std::size_t t = 0;
     if (head.a != nullptr) {
       step_delta<true>(head, s, 0, state);
