@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cstddef>
 
-#include "hsm_operators/decayed_linear_attention/decayed_linear_attention.h"
+#include "hsm_operators/decayed_linear_attention/args.gen.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "hsm_operators/decayed_linear_attention/cpu.cc"

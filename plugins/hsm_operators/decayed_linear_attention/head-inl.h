@@ -15,7 +15,7 @@
 #include "hsm_operators/common/cpu/exp-inl.h"
 #include "hsm_operators/common/cpu/simd-inl.h"
 #include "hsm_operators/common/cpu/tiles-inl.h"
-#include "hsm_operators/decayed_linear_attention/decayed_linear_attention.h"
+#include "hsm_operators/decayed_linear_attention/args.gen.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace hsm::HWY_NAMESPACE {

@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "hsm_operators/common/cpu/element.h"
-#include "hsm_operators/decayed_linear_attention/decayed_linear_attention.h"
+#include "hsm_operators/decayed_linear_attention/args.gen.h"
 
 namespace hsm {
 namespace {

@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "hsm_operators/decayed_linear_attention/decayed_linear_attention.h"
+#include "hsm_operators/decayed_linear_attention/args.gen.h"
 #include "hwy/targets.h"
 #include "tests/testing.h"
 
