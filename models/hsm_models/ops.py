@@ -1,6 +1,7 @@
 """The operators of domain `hsm` as PyTorch functions; the folders of `hsm_operators` define them."""
 
 from hsm_operators.causal_taylor_shift.torch_op import causal_taylor_shift
+from hsm_operators.decayed_linear_attention.torch_op import decayed_delta_rule, decayed_linear_attention
 from hsm_operators.expert_matmul.torch_op import expert_matmul, expert_matmul_sum
 from hsm_operators.routing import force_routing, record_routing
 from hsm_operators.shift_mix.torch_op import shift_mix, shift_mix_cached, token_shift, token_shift_cached
@@ -14,6 +15,8 @@ from hsm_operators.taylor_shift.torch_op import (
 
 __all__ = [
     "causal_taylor_shift",
+    "decayed_delta_rule",
+    "decayed_linear_attention",
     "expert_matmul",
     "expert_matmul_sum",
     "feature_count",

@@ -2,6 +2,7 @@
 // clang-format off
 #include "hsm_operators/common/cpu/kernels.h"
 #include "hsm_operators/causal_taylor_shift/bindings.gen.h"
+#include "hsm_operators/decayed_linear_attention/bindings.gen.h"
 #include "hsm_operators/expert_matmul/bindings.gen.h"
 #include "hsm_operators/shift_mix/bindings.gen.h"
 #include "hsm_operators/taylor_shift/bindings.gen.h"
@@ -13,6 +14,12 @@ constexpr Kernel kRows[] = {
     {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::causal_taylor_shift(causal_taylor_shift_args(call), parallel_for); },
      {},
      "hsm", "CausalTaylorShift"},
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::decayed_linear_attention(decayed_linear_attention_args(call), parallel_for); },
+     {},
+     "hsm", "DecayedLinearAttention"},
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::decayed_linear_attention(decayed_delta_rule_args(call), parallel_for); },
+     {},
+     "hsm", "DecayedDeltaRule"},
     {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::expert_matmul(expert_matmul_args(call), parallel_for); },
      {2, pack<expert_matmul_constant, 4>},
      "hsm", "ExpertMatMul"},

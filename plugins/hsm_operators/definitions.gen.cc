@@ -2,6 +2,7 @@
 // clang-format off
 #include "hsm_operators/common/definition.h"
 #include "hsm_operators/causal_taylor_shift/bindings.gen.h"
+#include "hsm_operators/decayed_linear_attention/bindings.gen.h"
 #include "hsm_operators/expert_matmul/bindings.gen.h"
 #include "hsm_operators/shift_mix/bindings.gen.h"
 #include "hsm_operators/taylor_shift/bindings.gen.h"
@@ -12,6 +13,10 @@ namespace {
 constexpr Definition kRows[] = {
     {[](const Call& call) { causal_taylor_shift_naive(causal_taylor_shift_args(call)); },
      "hsm", "CausalTaylorShift"},
+    {[](const Call& call) { decayed_linear_attention_naive(decayed_linear_attention_args(call)); },
+     "hsm", "DecayedLinearAttention"},
+    {[](const Call& call) { decayed_linear_attention_naive(decayed_delta_rule_args(call)); },
+     "hsm", "DecayedDeltaRule"},
     {[](const Call& call) { expert_matmul_naive(expert_matmul_args(call)); },
      "hsm", "ExpertMatMul"},
     {[](const Call& call) { expert_matmul_sum_naive(expert_matmul_sum_args(call)); },

@@ -73,6 +73,127 @@ constexpr InPlacePair kInPlace[] = {
 };
 }  // namespace causal_taylor_shift_row
 
+namespace decayed_linear_attention_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"H", "heads", 0, kMostElements},
+    {"K", "key width", 1, 1048576},
+    {"V", "value width", 1, 1048576},
+    {"G", "decays of a head", 1, 1048576},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kInput3Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[5]};
+constexpr const Dimension* kInput4Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[3], &kDimensions[4]};
+constexpr const Dimension* kInput5Dims[] = {&kDimensions[0]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kOutput1Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[3], &kDimensions[4]};
+constexpr RowRange kInput5Rows = {
+    .least = [](const Values&) {
+      return Number(0_n);
+    },
+    .most = [](const Values& v) {
+      return Number(v.size(1));
+    },
+    .words = [](const Values& v) {
+      return sentence("from 0 to T = ", v.size(1));
+    },
+    .where = -1,
+};
+constexpr Port kInputs[] = {
+    {"q", ElementType::kT, kInput0Dims},
+    {"k", ElementType::kT, kInput1Dims},
+    {"v", ElementType::kT, kInput2Dims},
+    {"log_decay", ElementType::kT, kInput3Dims},
+    {"state", ElementType::kFloat32, kInput4Dims},
+    {"lengths", ElementType::kInt64, kInput5Dims, &kInput5Rows},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+    {"state_out", ElementType::kFloat32, kOutput1Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"exclusive", AttributeType::kInt, 0, 1},
+};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[3], &kDimensions[5]};
+constexpr Rule kRules[] = {
+    // G == 1 or G == K
+    {.reads = kRule0Reads,
+     .holds = [](const Values& v) {
+      return bool((v.size(5) == 1_n) || (v.size(5) == v.size(3)));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("log_decay has ", v.size(5), " numbers for each head; it needs 1, or key width K = ", v.size(3));
+    }},
+};
+constexpr InPlacePair kInPlace[] = {
+    {4, 1},
+};
+}  // namespace decayed_linear_attention_row
+
+namespace decayed_delta_rule_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"H", "heads", 0, kMostElements},
+    {"K", "key width", 1, 1048576},
+    {"V", "value width", 1, 1048576},
+    {"G", "decays of a head", 1, 1048576},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kInput3Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[5]};
+constexpr const Dimension* kInput4Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput5Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput6Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[3], &kDimensions[4]};
+constexpr const Dimension* kInput7Dims[] = {&kDimensions[0]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kOutput1Dims[] = {&kDimensions[0], &kDimensions[2], &kDimensions[3], &kDimensions[4]};
+constexpr RowRange kInput7Rows = {
+    .least = [](const Values&) {
+      return Number(0_n);
+    },
+    .most = [](const Values& v) {
+      return Number(v.size(1));
+    },
+    .words = [](const Values& v) {
+      return sentence("from 0 to T = ", v.size(1));
+    },
+    .where = -1,
+};
+constexpr Port kInputs[] = {
+    {"q", ElementType::kT, kInput0Dims},
+    {"k", ElementType::kT, kInput1Dims},
+    {"v", ElementType::kT, kInput2Dims},
+    {"log_decay", ElementType::kT, kInput3Dims},
+    {"a", ElementType::kT, kInput4Dims},
+    {"b", ElementType::kT, kInput5Dims},
+    {"state", ElementType::kFloat32, kInput6Dims},
+    {"lengths", ElementType::kInt64, kInput7Dims, &kInput7Rows},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+    {"state_out", ElementType::kFloat32, kOutput1Dims},
+};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[3], &kDimensions[5]};
+constexpr Rule kRules[] = {
+    // G == 1 or G == K
+    {.reads = kRule0Reads,
+     .holds = [](const Values& v) {
+      return bool((v.size(5) == 1_n) || (v.size(5) == v.size(3)));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("log_decay has ", v.size(5), " numbers for each head; it needs 1, or key width K = ", v.size(3));
+    }},
+};
+constexpr InPlacePair kInPlace[] = {
+    {6, 1},
+};
+}  // namespace decayed_delta_rule_row
+
 namespace expert_matmul_row {
 constexpr Dimension kDimensions[] = {
     {"B", "rows", 0, kMostElements},
@@ -469,6 +590,27 @@ constexpr Operator kOperators[] = {
      .rules = causal_taylor_shift_row::kRules,
      .in_place = causal_taylor_shift_row::kInPlace,
      .list_in_place = list_in_place<causal_taylor_shift_row::kInPlace>},
+    {.domain = "hsm",
+     .version = 2,
+     .plugin_version = "1",
+     .name = "DecayedLinearAttention",
+     .dimensions = decayed_linear_attention_row::kDimensions,
+     .inputs = decayed_linear_attention_row::kInputs,
+     .outputs = decayed_linear_attention_row::kOutputs,
+     .attributes = decayed_linear_attention_row::kAttributes,
+     .rules = decayed_linear_attention_row::kRules,
+     .in_place = decayed_linear_attention_row::kInPlace,
+     .list_in_place = list_in_place<decayed_linear_attention_row::kInPlace>},
+    {.domain = "hsm",
+     .version = 2,
+     .plugin_version = "1",
+     .name = "DecayedDeltaRule",
+     .dimensions = decayed_delta_rule_row::kDimensions,
+     .inputs = decayed_delta_rule_row::kInputs,
+     .outputs = decayed_delta_rule_row::kOutputs,
+     .rules = decayed_delta_rule_row::kRules,
+     .in_place = decayed_delta_rule_row::kInPlace,
+     .list_in_place = list_in_place<decayed_delta_rule_row::kInPlace>},
     {.domain = "hsm",
      .version = 2,
      .plugin_version = "1",

@@ -26,7 +26,7 @@ NUMPY_TYPES: dict[str, Any] = {"fp32": np.float32, "fp16": np.float16, "bf16": m
 # Attributes for tests that are not about the values of attributes; D = 12 splits into their three shifts.
 ANY_ATTRIBUTES: dict[str, dict[str, int | list[int]]] = {
     name: {
-        attribute.name: {"shifts": [1, 9, 3], "normalize": 1, "output_norm": 1, "k": 2}[attribute.name]
+        attribute.name: {"shifts": [1, 9, 3], "normalize": 1, "output_norm": 1, "k": 2, "exclusive": 0}[attribute.name]
         for attribute in operator.attributes
     }
     for name, operator in OPERATORS.items()
