@@ -69,11 +69,15 @@ def _signature(operator: Operator) -> tuple[Any, ...]:
 def description(operators: Iterable[Operator]) -> str:
     """Return what a file says of the operators that are not ours, as JSON; "" when it has none."""
     foreign = [operator for operator in operators if operator.domain != DOMAIN]
-    entries = [
-        {key: value for key, value in asdict(operator).items() if value and key not in _LEFT_OUT}
-        for operator in foreign
-    ]
+    entries = [_pruned({k: v for k, v in asdict(operator).items() if k not in _LEFT_OUT}) for operator in foreign]
     return json.dumps(entries, sort_keys=True) if entries else ""
+
+
+def _pruned(value: Any) -> Any:
+    """Return data without the values that are defaults: nothing, and empty text and lists."""
+    if isinstance(value, Mapping):
+        return {key: _pruned(item) for key, item in value.items() if item not in (None, "", (), [], {})}
+    return [_pruned(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 @functools.lru_cache(maxsize=64)
@@ -106,6 +110,6 @@ def _operator(entry: dict[str, Any]) -> Operator:
 def _part(kind: type, entry: dict[str, Any]) -> Any:
     values = dict(entry)
     if kind is Port:
-        values["shape"] = tuple(values["shape"])
+        values["shape"] = tuple(values.get("shape", ()))
         values["rows"] = RowRange(**values["rows"]) if values.get("rows") else None
     return kind(**values)

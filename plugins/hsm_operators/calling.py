@@ -7,9 +7,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import expression
 from .operator import Operator
 from .sequence import Steps
+from .sizes import Equation, equations, with_implied
 
 
 def callable_of(
@@ -21,13 +21,14 @@ def callable_of(
     optional = {state.past for state in spec.states} | ({steps.lengths} if steps and steps.lengths else set())
     needed = [name for name in ports if name not in optional]
     defaults = _defaults(source, spec)
+    rules = equations(spec)
 
     @functools.wraps(source)
     def call(*arguments: Any, **keywords: Any) -> Any:
         given = {**defaults, **_named(spec, ports, needed, arguments, keywords)}
         missing = [name for name in names if name not in given]
         if missing:
-            given |= _initial(spec, steps, [name for name in missing if name in optional], given)
+            given |= _initial(spec, steps, rules, [name for name in missing if name in optional], given)
             missing = [name for name in missing if name not in given]
         if missing:
             raise TypeError(f"{spec.qualified_name} needs {', '.join(missing)}")
@@ -61,13 +62,15 @@ def _named(
     return {**given, **keywords}
 
 
-def _initial(spec: Operator, steps: Steps | None, missing: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
+def _initial(
+    spec: Operator, steps: Steps | None, rules: tuple[Equation, ...], missing: list[str], given: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return states of zeros and lengths of all tokens, in place of those that a call leaves out."""
     import torch
 
     from .registration import own_type, type_of
 
-    sizes = _known_sizes(spec, given)
+    sizes = _known_sizes(spec, rules, given)
     tensors = [given[port.name] for port in spec.inputs if port.name in given]
     own = next((given[port.name].dtype for port in spec.inputs if port.type == "T" and port.name in given), None)
     made = {}
@@ -87,18 +90,14 @@ def _initial(spec: Operator, steps: Steps | None, missing: list[str], given: Map
     return made
 
 
-def _known_sizes(spec: Operator, given: Mapping[str, Any]) -> dict[str, Any]:
+def _known_sizes(spec: Operator, rules: tuple[Equation, ...], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sizes that the given inputs have, and those that rules such as R == K - 1 compute from them."""
     sizes: dict[str, Any] = {a.name: given[a.name] for a in spec.attributes if a.name in given}
     for port in spec.inputs:
         if port.name in given:
             for name, size in zip(port.shape, given[port.name].shape, strict=False):
                 sizes.setdefault(name, size)
-    for rule in spec.rules:
-        name, equals, value = rule.condition.partition(" == ")
-        if equals and name.isidentifier() and name not in sizes and expression.names(value) <= set(sizes):
-            sizes[name] = expression.value(value, sizes)
-    return sizes
+    return with_implied(rules, sizes)
 
 
 def _defaults(function: Callable[..., Any], spec: Operator) -> dict[str, Any]:

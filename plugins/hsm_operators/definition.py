@@ -17,7 +17,7 @@ from typing import Any
 from . import registry
 from .calling import callable_of
 from .errors import OperatorError
-from .operator import Attribute, Cost, Dimension, Operator, Routing, Rule, State, camel_case
+from .operator import DOMAIN, Attribute, Cost, Dimension, Operator, Routing, Rule, State, camel_case
 from .parameters import TAKES, attributes_of, plain_attribute
 from .registry import Maths, find_exact
 from .sequence import Steps, steps_of
@@ -233,6 +233,8 @@ def _define(
     domain, colons, own = name.partition("::")
     if not colons or not domain or not own:
         raise OperatorError(f"{name!r} is no name of an operator", "give it a domain of yours: acme::DecayMix")
+    if domain == DOMAIN:
+        raise OperatorError(f"domain {DOMAIN!r} is hsm-export's own", f"give {own} a domain of yours")
     maths = function or step
     assert maths is not None
     found = attributes_of(name, parsed, maths, attributes, is_step=function is None)

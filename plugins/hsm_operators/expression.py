@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Value = int | Sequence[int]
@@ -78,6 +78,22 @@ def value(text: str, values: Mapping[str, Any]) -> Any:
     return _evaluate(parse(text), values)
 
 
+@functools.cache
+def function_of(text: str) -> tuple[tuple[str, ...], Callable[..., Any]]:
+    """Return an expression as a Python function and the names of its arguments: torch.compile traces such a one."""
+    arguments = tuple(sorted(names(text)))
+    known = {"min": functools.partial(_spread, min), "max": functools.partial(_spread, max), "len": len}
+    # The text holds nothing but arithmetic: `parse` saw to that.
+    return arguments, eval(f"lambda {', '.join(arguments)}: {text}", {"__builtins__": {}, **known})
+
+
+def _spread(function: Callable[[list[Any]], Any], *arguments: Any) -> Any:
+    """Call min or max on numbers and on the members of lists."""
+    return function(
+        [x for argument in arguments for x in (argument if isinstance(argument, (list, tuple)) else [argument])]
+    )
+
+
 def _evaluate(node: ast.expr, values: Mapping[str, Value]) -> Any:
     """Return a number, or the list that a name stands for."""
     if isinstance(node, ast.Constant):
@@ -114,8 +130,8 @@ def _call(node: ast.Call, values: Mapping[str, Value]) -> int:
     arguments = [_evaluate(argument, values) for argument in node.args]
     if node.func.id == "len":
         return len(arguments[0])
-    spread = [x for argument in arguments for x in (argument if isinstance(argument, (list, tuple)) else [argument])]
-    return min(spread) if node.func.id == "min" else max(spread)
+    result: int = _spread(min if node.func.id == "min" else max, *arguments)
+    return result
 
 
 def spell_out(message: str, values: Mapping[str, Value]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import expression
@@ -24,6 +24,27 @@ def bound_sizes(operator: Operator, shapes: Sequence[Sequence[Any]], attributes:
             if values.setdefault(name, size) != size:
                 raise ValueError(f"{operator.name}: {name} is {size} in {port.name}, and {values[name]} before")
     return values
+
+
+Equation = tuple[str, tuple[str, ...], Callable[..., Any]]
+
+
+def equations(operator: Operator) -> tuple[Equation, ...]:
+    """Return what rules such as R == K - 1 compute: a size, the names that it is computed from, and how."""
+    split = [rule.condition.partition(" == ") for rule in operator.rules]
+    found = tuple(
+        (name, *expression.function_of(text)) for name, equals, text in split if equals and name.isidentifier()
+    )
+    return found * len(found)  # as often as one may need what another computes
+
+
+def with_implied(known: Sequence[Equation], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return sizes and attributes with those added that equations compute from them."""
+    found = dict(values)
+    for name, needed, compute in known:
+        if name not in found and all(other in found for other in needed):
+            found[name] = compute(*[found[other] for other in needed])
+    return found
 
 
 def require_rules(operator: Operator, values: Mapping[str, Any]) -> None:

@@ -67,8 +67,8 @@ def _with_plugin(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 def inline_named(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with its function bodies inlined and a name for each node of theirs.
 
-    A body's nodes have no names, and inlining leaves it so. Named after their call, such as `layers.3.mixer.scores`,
-    they make the parser's errors and the engine's layer names readable.
+    A body's nodes have no names, or such as "MatMul_2" that inlining makes unique. Named after their call, such as
+    `layers.3.mixer.scores`, they make the parser's errors and the engine's layer names readable.
 
     Args:
         model: a model whose calls of functions are named.
@@ -83,10 +83,13 @@ def inline_named(model: onnx.ModelProto) -> onnx.ModelProto:
         for output in node.output
     }
     inlined = inline(model)
+    own = {node.name for node in model.graph.node}
     caller = ""
     # A body's last node makes a result of its call, so walking backwards tells the call of each node before it.
     for node in reversed(inlined.graph.node):
         caller = next((callers[output] for output in node.output if output in callers), caller)
         if not node.name and node.output:
             node.name = f"{caller}.{node.output[0].partition('__')[0]}"
+        elif caller and node.name not in own:
+            node.name = f"{caller}.{node.name.partition('__')[0]}"
     return inlined

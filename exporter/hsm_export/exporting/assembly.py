@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,7 @@ def _of_one_token(port: Port, time: str) -> Port:
 
 
 def _checked_step(steps: Steps) -> Callable[..., Any]:
+    @functools.wraps(steps.step)
     def step(*tensors: Any, **attributes: Any) -> tuple[Any, ...]:
         return tuple(steps.named(steps.step(*tensors, **attributes)).values())
 
@@ -166,13 +168,15 @@ def _with_casts(operator: Operator, graph: ir.Graph) -> ir.Graph:
         value.type, value.shape = None, None
     for index, port in enumerate(operator.outputs):
         value = graph.outputs[index]
-        # An output may be no input, and no other output.
-        operand = "CastLike" if port.type == "T" and like is not None else "Identity"
-        node = ir.node(operand, [value, like] if operand == "CastLike" else [value])
-        node.outputs[0].name = port.name
-        node.outputs[0].type = None if port.type == "T" else value.type
-        graph.append(node)
-        graph.outputs[index] = node.outputs[0]
+        node = None
+        if port.type == "T" and like is not None:
+            node = ir.node("CastLike", [value, like])
+        elif value.is_graph_input() or value in list(graph.outputs)[:index]:
+            node = ir.node("Identity", [value])  # an output may be no input, and no other output
+        if node is not None:
+            graph.append(node)
+            graph.outputs[index] = node.outputs[0]
+        graph.outputs[index].name = port.name
     _drop_unused(graph)
     return graph
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from hsm_operators import find
-from hsm_operators.operator import Operator
+from hsm_operators.operator import BOOL, FLOAT, INT64, OPSET_VERSION, Operator, Port
 
 from .derivation import Call
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
 
 
@@ -44,6 +45,49 @@ def add_bodies(model: ir.Model) -> None:
         del model.opset_imports[domain]
     for operator, _ in used.values():
         model.opset_imports[operator.domain] = operator.version
+
+
+def one_node_model(
+    operator: Operator,
+    attributes: Mapping[str, Any] | None = None,
+    precision: str = "fp32",
+    sizes: Mapping[str, int] | None = None,
+) -> onnx.ModelProto:
+    """Return a model that is one node of an operator, with its body.
+
+    Args:
+        operator: the operator.
+        attributes: the values of all its attributes.
+        precision: what T is: "fp32", "fp16" or "bf16".
+        sizes: the dimensions that are fixed; the others are dynamic, under their names in the signature.
+
+    Raises:
+        BadInputError: the body cannot be derived.
+    """
+    import onnx_ir as ir
+
+    low = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}[precision]
+    types = {"T": low, FLOAT: ir.DataType.FLOAT, INT64: ir.DataType.INT64, BOOL: ir.DataType.BOOL}
+
+    def value(port: Port) -> ir.Value:
+        shape = ir.Shape([(sizes or {}).get(name, name) for name in port.shape])
+        return ir.Value(name=port.name, type=ir.TensorType(types[port.type]), shape=shape)
+
+    inputs, outputs = list(map(value, operator.inputs)), list(map(value, operator.outputs))
+    given = {name: int(v) if isinstance(v, bool) else v for name, v in (attributes or {}).items()}
+    node = ir.node(
+        operator.name,
+        inputs,
+        attributes={**given, **operator.plugin_attributes},
+        domain=operator.domain,
+        outputs=outputs,
+        name=operator.name,
+    )
+    graph = ir.Graph(inputs, outputs, nodes=[node], opset_imports={"": OPSET_VERSION}, name=operator.name)
+    model = ir.Model(graph, ir_version=10)
+    add_bodies(model)
+    proto: onnx.ModelProto = ir.to_proto(model)
+    return proto
 
 
 def find_domain(domain: str) -> bool:

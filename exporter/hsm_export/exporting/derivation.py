@@ -6,7 +6,9 @@ held by the body, which then serves these values only. The same is true of sizes
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hsm_operators import OperatorError
 from hsm_operators.expression import value as value_of
 from hsm_operators.operator import BOOL, INT64, VARIANT, Operator, Port
-from hsm_operators.sizes import require_rules
+from hsm_operators.sizes import equations, require_rules, with_implied
 
 from ..errors import BadInputError
 
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 Attributes = Mapping[str, Any]
 Sizes = Mapping[str, int]
 
-_PRIMES = (3, 7, 5, 11, 13)
+_PRIMES = (3, 7, 5, 11, 13, 17, 19)
+_SEARCHED = 200
+_LARGEST_EXAMPLE = 64
 # Sizes on which a traced function is held to the one that it was traced from, besides those of the trace.
 _TRIED = (1, 2, 17)
 _LARGEST_CONSTANT = 1 << 20  # bytes
@@ -117,19 +121,37 @@ class Traceable:
 
     def _assignments(self) -> list[dict[str, int]]:
         """Return sizes to trace with: the model's own; before them with 2 in place of 1, which a trace would fix."""
+        own = self._example_sizes()
+        larger = self._larger(own)
         names = dict.fromkeys(name for port in self._ports for name in port.shape)
-        every = [*self._operator.sizes]
-        free = [name for name in every if name not in self._call.sizes]
-        for primes in itertools.permutations(_PRIMES, len(free)) if len(free) <= len(_PRIMES) else ():
-            own = {**self._call.sizes, **dict(zip(free, primes, strict=True))}
-            if self._allowed(own):
-                larger = {name: max(2, size) for name, size in own.items()}
-                chosen = [larger, own] if larger != own and self._allowed(larger) else [own]
-                return [{name: sizes[name] for name in names} for sizes in chosen]
-        raise BadInputError(
-            f"{self._operator.qualified_name}: no example sizes fulfil its rules",
-            "its rules may leave no sizes, or need others than small primes; give the model fixed sizes",
+        chosen = [own] if larger is None else [larger, own]
+        return [{name: sizes[name] for name in names} for sizes in chosen]
+
+    def _example_sizes(self) -> dict[str, int]:
+        """Return the model's own sizes, with small primes where they are dynamic."""
+        rules = equations(self._operator)
+        known = with_implied(rules, {**self._call.attributes, **self._call.sizes})
+        free = [name for name in self._operator.sizes if name not in known]
+        draw = random.Random(0)
+        candidates = itertools.chain(
+            itertools.islice(itertools.permutations(_PRIMES, len(free)), _SEARCHED),
+            ([draw.randint(2, _LARGEST_EXAMPLE) for _ in free] for _ in range(_SEARCHED)),
         )
+        for chosen in candidates:
+            # A rule may compute one of the free sizes from another.
+            for count in range(len(free), -1, -1):
+                sizes = with_implied(rules, {**known, **dict(zip(free[:count], chosen, strict=False))})
+                if set(free) <= set(sizes) and self._allowed(sizes):
+                    return {name: sizes[name] for name in self._operator.sizes}
+        raise BadInputError(
+            f"{self._operator.qualified_name}: no example sizes up to {_LARGEST_EXAMPLE} fulfil its rules",
+            "do its rules contradict each other?",
+        )
+
+    def _larger(self, own: Mapping[str, int]) -> dict[str, int] | None:
+        """Return the sizes with 2 in place of 1 where the rules allow it; None where there is no such size."""
+        larger = {name: max(2, size) for name, size in own.items()}
+        return larger if larger != own and self._allowed(larger) else None
 
     def _allowed(self, sizes: Mapping[str, int]) -> bool:
         try:
@@ -228,16 +250,19 @@ class Traceable:
         fixed = {}
         for port, value in zip(self._ports, values, strict=False):
             for name, size in zip(port.shape, value.shape, strict=True):
-                if isinstance(size, int):
-                    fixed[name] = size
+                number = size if isinstance(size, int) else size.node.maybe_as_int()
+                if number is not None:
+                    fixed[name] = number
         return fixed
 
     def _refuse_weights(self, program: ExportedProgram) -> None:
         """Refuse tensors from outside the function that belong into its signature."""
-        for value in (*program.constants.values(), *program.state_dict.values()):
+        trained = {parameter.data_ptr() for parameter in _captured_parameters(self._function)}
+        for value in program.constants.values():
             size = getattr(value, "nbytes", 0)
-            if size > _LARGEST_CONSTANT or getattr(value, "requires_grad", False):
-                what = "a parameter" if getattr(value, "requires_grad", False) else f"a tensor of {size:,} bytes"
+            parameter = size > 0 and value.data_ptr() in trained
+            if size > _LARGEST_CONSTANT or parameter:
+                what = "a parameter" if parameter else f"a tensor of {size:,} bytes"
                 raise BadInputError(
                     f"{self._operator.qualified_name}: its function captures {what} of shape {tuple(value.shape)}",
                     "pass it as an input of the operator",
@@ -305,6 +330,21 @@ class Traceable:
             )
         first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
         return BadInputError(f"{name}: its function cannot be traced: {type(error).__name__}: {first}")
+
+
+def _captured_parameters(function: Any) -> Iterator[torch.nn.Parameter]:
+    """Yield the parameters that a function reads from outside, by itself or of a module."""
+    import torch
+
+    try:
+        outside = inspect.getclosurevars(inspect.unwrap(function))
+    except TypeError:  # no function of Python
+        return
+    for value in (*outside.nonlocals.values(), *outside.globals.values()):
+        if isinstance(value, torch.nn.Module):
+            yield from value.parameters()
+        elif isinstance(value, torch.nn.Parameter):
+            yield value
 
 
 def _guard(error: Exception) -> str:

@@ -45,6 +45,8 @@ class _Loop:
         self._given = dict(zip((*steps.parameters, *attributes), step.inputs, strict=True))
         self._tokens = [name for name in steps.parameters if self._axis(name) is not None]
         self.nodes: list[ir.Node] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._keeps: dict[tuple[int, ...], ir.Value] = {}
 
     def graph(self) -> ir.Graph:
         import onnx_ir as ir
@@ -137,6 +139,10 @@ class _Loop:
             else:
                 port = self._steps.results[index - len(pasts)]
                 outputs.append(_typed(_op(inside, "Identity", result), port, len(port.shape) - 1))
+        for node in inside:
+            for value in node.outputs:
+                if value not in outputs:
+                    value.type = value.shape = None  # sizes have the tracer's names
         return ir.Graph([*pasts, *tokens], outputs, nodes=inside, name=f"{self._operator.name}_token")
 
     def _advanced(
@@ -157,21 +163,29 @@ class _Loop:
         port, value = self._operator.port(name), self._inputs[name]
         axis, rank = port.shape.index(self._steps.time), len(port.shape)
         if valid is not None and self._steps.batch in port.shape:
-            batch = port.shape.index(self._steps.batch)
-            keep = valid if batch < axis else _op(self.nodes, "Transpose", valid, perm=[1, 0])
-            others = [place for place in range(rank) if place not in (axis, batch)]
-            if others:
-                keep = _op(self.nodes, "Unsqueeze", keep, self._constant(others))
+            keep = self._keep(valid, port.shape.index(self._steps.batch), axis, rank)
             nothing = np.zeros((), "int64" if port.type == INT64 else "bool" if port.type == BOOL else "float32")
             value = _op(self.nodes, "Where", keep, value, self._constant(nothing))
         order = [axis, *(place for place in range(rank) if place != axis)]
         return _op(self.nodes, "Transpose", value, perm=order) if axis else value
 
+    def _keep(self, valid: ir.Value, batch: int, time: int, rank: int) -> ir.Value:
+        """Return which tokens are valid with ones in the other dimensions of a tensor."""
+        key = batch, time, rank
+        if key not in self._keeps:
+            keep = valid if batch < time else _op(self.nodes, "Transpose", valid, perm=[1, 0])
+            others = [place for place in range(rank) if place not in (time, batch)]
+            self._keeps[key] = _op(self.nodes, "Unsqueeze", keep, self._constant(others)) if others else keep
+        return self._keeps[key]
+
     def _constant(self, value: Any) -> ir.Value:
         import onnx_ir as ir
 
         array = value if isinstance(value, np.ndarray) else np.asarray(value, np.int64)
-        return _op(self.nodes, "Constant", value=ir.tensor(array))
+        key = array.dtype.name, array.shape, array.tobytes()
+        if key not in self._constants:
+            self._constants[key] = _op(self.nodes, "Constant", value=ir.tensor(array))
+        return self._constants[key]
 
 
 def _op(nodes: list[ir.Node], op_type: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:

@@ -107,12 +107,14 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
 def operator_details(operator: Operator, node: onnx.NodeProto, tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
     """Return what a user wants to know of a mixer operator's node, as its specification says: heads, shifts, …
 
-    What depends on a shape that is not known, or on an attribute that the node lacks, is left out.
+    Without such details these are the attributes. What depends on a shape that is not known, or on an attribute that
+    the node lacks, is left out.
     """
     flags = {attribute.name for attribute in operator.attributes if attribute.is_flag}
     values = _values(operator, node, tensors)
     found: dict[str, Any] = {}
-    for name, text in operator.details.items():
+    shown = operator.details or {attribute.name: attribute.name for attribute in operator.attributes}
+    for name, text in shown.items():
         with contextlib.suppress(KeyError, ZeroDivisionError, TypeError):
             value = expression.value(text, values)
             found[name] = bool(value) if text in flags else value

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hsm_operators import DOMAIN
+from hsm_operators import DOMAIN, Operator
 
 from ..building.source import Source, Tensor, load_graph, read_source
 from ..errors import BadInputError
@@ -96,17 +96,15 @@ def _operator(node: onnx.NodeProto) -> str:
     return f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
 
 
-def _mixer_name(node: onnx.NodeProto) -> str:
+def _mixer_name(operator: Operator) -> str:
     """Return an operator's name, with its domain where that is not ours."""
-    return node.op_type if node.domain == DOMAIN else _operator(node)
+    return operator.name if operator.domain == DOMAIN else operator.qualified_name
 
 
 def _formulas(graph: onnx.GraphProto, known: FileOperators) -> dict[str, str]:
     """Return what the graph's operators cost for each token, by their names."""
     used = {
-        operator.name if operator.domain == DOMAIN else operator.qualified_name: operator.cost.formula
-        for _, operator in known.nodes(graph)
-        if operator.cost is not None
+        _mixer_name(operator): operator.cost.formula for _, operator in known.nodes(graph) if operator.cost is not None
     }
     return dict(sorted(used.items()))
 
@@ -201,7 +199,7 @@ def _row(
     known: FileOperators,
 ) -> MixerRow:
     fused = [(node, operator) for node in group.nodes if (operator := known.find(node)) is not None]
-    operators = tuple(_mixer_name(node) for node, _ in fused)
+    operators = tuple(_mixer_name(operator) for _, operator in fused)
     details: dict[str, Any] = {}
     for node, operator in fused:
         details |= operator_details(operator, node, tensors)
