@@ -12,7 +12,8 @@ from hsm_operators.precision import accumulator
 
 from .config import ImageConfig, LayerConfig
 from .feed_forward import build_feed_forward
-from .mixers import State, build_mixer
+from .mixers import build_mixer
+from .state import State
 
 
 class Layer(nn.Module):

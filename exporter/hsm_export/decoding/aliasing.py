@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
+
+from hsm_operators import DOMAIN, OPERATORS
 
 if TYPE_CHECKING:
     import onnx
 
     from .state_spec import StateSpec
 
-# Operators whose kernel leaves what it need not change where it is, when input and output are one buffer:
-# operator -> {index of the input: index of the output}.
+# Operators whose kernel in ONNX Runtime leaves what it need not change where it is, when input and output are one
+# buffer: operator -> {index of the input: index of the output}.
 _STANDARD = {"ScatterND": {0: 0}, "ScatterElements": {0: 0}}
-_FUSED = {"TokenShiftCached": {1: 1}, "ShiftMixCached": {3: 1}, "CausalTaylorShift": {4: 1, 5: 2}}
 # Operators whose output may be the very memory of their input.
 _VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 _READ_NO_DATA = frozenset({"Shape", "Size"})
 
 
-def updated_in_place(model: onnx.ModelProto, spec: StateSpec, *, fused: bool) -> frozenset[str]:
+def updated_in_place(graph: onnx.GraphProto, spec: StateSpec, *, fused: bool, standard: bool = True) -> frozenset[str]:
     """Return the `past` names whose buffer may also be their `present`.
 
     That is safe when the node that makes the present reads the past itself, with a kernel that is known to work in
@@ -28,18 +29,21 @@ def updated_in_place(model: onnx.ModelProto, spec: StateSpec, *, fused: bool) ->
     bodies promise nothing of the kind.
 
     Args:
-        model: the graph as the runtime gets it.
+        graph: the graph as the runtime gets it.
         spec: its states.
         fused: nodes of domain `hsm` run as fused kernels.
+        standard: ONNX's own operators run as ONNX Runtime's kernels.
     """
-    graph = _Graph(model.graph)
-    return frozenset(tensor.past for tensor in spec.tensors if graph.carries(tensor.past, tensor.present, fused))
+    nodes = _Graph(graph, fused, standard)
+    return frozenset(tensor.past for tensor in spec.tensors if nodes.carries(tensor.past, tensor.present))
 
 
 class _Graph:
     """The nodes of a graph by what they read and write; nodes of inner graphs count as the node that holds them."""
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, graph: onnx.GraphProto, fused: bool, standard: bool) -> None:
+        self._fused = fused
+        self._standard = standard
         self._nodes = list(graph.node)
         self._inputs = [set(_reads(node)) for node in self._nodes]
         self._readers: dict[str, list[int]] = defaultdict(list)
@@ -48,12 +52,25 @@ class _Graph:
             for name in names:
                 self._readers[name].append(index)
 
-    def carries(self, past: str, present: str, fused: bool) -> bool:
+    def carries(self, past: str, present: str) -> bool:
         """Return whether one buffer may hold `past` and then `present`."""
         writer = self._writer.get(present)
-        if writer is None or not _works_in_place(self._nodes[writer], past, present, fused):
+        if writer is None or not self._works_in_place(self._nodes[writer], past, present):
             return False
         return self._data_readers(past) - {writer} <= self._ancestors(writer)
+
+    def _works_in_place(self, node: onnx.NodeProto, past: str, present: str) -> bool:
+        pairs = self._pairs(node).items()
+        return list(node.input).count(past) == 1 and any(
+            node.input[source] == past and node.output[target] == present for source, target in pairs
+        )
+
+    def _pairs(self, node: onnx.NodeProto) -> Mapping[int, int]:
+        """Return the inputs and outputs, by index, that may be one buffer."""
+        if node.domain == "":
+            return _STANDARD.get(node.op_type, {}) if self._standard else {}
+        operator = OPERATORS.get(node.op_type) if self._fused and node.domain == DOMAIN else None
+        return operator.in_place if operator else {}
 
     def _data_readers(self, name: str) -> set[int]:
         """Return the nodes that read a tensor's memory, under this name or as a view of it."""
@@ -78,14 +95,6 @@ class _Graph:
                     found.add(source)
                     waiting.append(source)
         return found
-
-
-def _works_in_place(node: onnx.NodeProto, past: str, present: str, fused: bool) -> bool:
-    known = _STANDARD if node.domain == "" else _FUSED if node.domain == "hsm" and fused else {}
-    return list(node.input).count(past) == 1 and any(
-        node.input[source] == past and node.output[target] == present
-        for source, target in known.get(node.op_type, {}).items()
-    )
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:

@@ -79,7 +79,7 @@ class OrtStepper:
         self.spec = spec
         self.vocab_size = _vocabulary(model)
         runnable = widen_bfloat16(model)
-        self.in_place = updated_in_place(runnable, spec, fused=kernels is not None) if in_place else frozenset()
+        self.in_place = updated_in_place(runnable.graph, spec, fused=kernels is not None) if in_place else frozenset()
         self._session = cpu_session(runnable, folder, kernels=kernels)
         self._binding = self._session.io_binding()
         self._bound: State = {}

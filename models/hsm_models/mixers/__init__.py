@@ -9,12 +9,12 @@ from __future__ import annotations
 from ..config import HSMConfig, MixerConfig, SoftmaxConfig, SwitchHeadConfig, TaylorShiftConfig
 from ..errors import ConfigError
 from .hsm import HSM
-from .mixer import Mixer, State, StateEntry
+from .mixer import Mixer
 from .softmax import SoftmaxAttention
 from .switch_head import SwitchHead
 from .taylor_shift import TaylorShift
 
-__all__ = ["HSM", "Mixer", "SoftmaxAttention", "State", "StateEntry", "SwitchHead", "TaylorShift", "build_mixer"]
+__all__ = ["HSM", "Mixer", "SoftmaxAttention", "SwitchHead", "TaylorShift", "build_mixer"]
 
 
 def build_mixer(config: MixerConfig, width: int, layer_index: int) -> Mixer:

@@ -14,7 +14,7 @@ from hsm_operators.precision import accumulator
 
 from ..positions import absolute_positions
 from ..rows import take_rows
-from .mixer import State, StateEntry
+from ..state import State, StateEntry
 
 
 def causal_mask(query_position: Tensor, key_position: Tensor, window: int | None = None) -> Tensor:
@@ -62,9 +62,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, extra: Tensor | Non
 def memory_entries(heads: int, head_dim: int, window: int | None, rollback: int) -> dict[str, StateEntry]:
     """Describe {"key", "value"}: (B,C,H,f) for C tokens, or with a window (B, window + rollback, H, f), a ring."""
     if window is None:
-        entry = StateEntry("cache", (None, heads, head_dim))
+        entry = StateEntry((None, heads, head_dim), "position")
     else:
-        entry = StateEntry("ring", (window + rollback, heads, head_dim), spare=rollback)
+        entry = StateEntry((window + rollback, heads, head_dim), "slots", spare=rollback)
     return {"key": entry, "value": entry}
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from hsm_models.ops import shift_mix, shift_mix_cached, token_shift, token_shift_cached
 
 from ..positions import absolute_positions
-from .mixer import Mixer, State, StateEntry
+from ..state import State, StateEntry
+from .mixer import Mixer
 from .mixing import ShiftMixing, build_mixing
 
 
@@ -56,7 +57,7 @@ class HSM(Mixer):
 
     def state_entries(self, rollback: int = 0) -> dict[str, StateEntry]:
         """Describe {"ring": (B,R,D)}: the last R = max shift + rollback inputs of each row."""
-        return {"ring": StateEntry("ring", (max(self.shifts) + rollback, self.width), spare=rollback)}
+        return {"ring": StateEntry((max(self.shifts) + rollback, self.width), "slots", spare=rollback)}
 
     def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
         before_start = self._before_start(x, position)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..positions import absolute_positions, rotary_tables, rotate
+from ..state import State, StateEntry
 from .attention import attend, causal_mask, memory_entries, remember
-from .mixer import Mixer, State, StateEntry, resolve_head_dim
+from .mixer import Mixer, resolve_head_dim
 
 
 class SoftmaxAttention(Mixer):

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ..experts import ExpertMatMul, ExpertMatMulSum, Router
 from ..positions import absolute_positions, rotary_tables, rotate, sinusoids
+from ..state import State, StateEntry
 from .attention import Memory, attend, causal_mask, memory_entries, remember
-from .mixer import Mixer, State, StateEntry, resolve_head_dim
+from .mixer import Mixer, resolve_head_dim
 
 
 class SwitchHead(Mixer):

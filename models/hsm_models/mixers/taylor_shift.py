@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from hsm_models.ops import causal_taylor_shift, taylor_shift, taylor_shift_masked
 
-from .mixer import Mixer, State, StateEntry, resolve_head_dim
+from ..state import State, StateEntry
+from .mixer import Mixer, resolve_head_dim
 
 
 class TaylorShift(Mixer):
@@ -73,8 +74,8 @@ class TaylorShift(Mixer):
         d = self.head_dim
         features = 1 + d + d * (d + 1) // 2
         return {
-            "state": StateEntry("taylor", (self.heads, features, d)),
-            "norm": StateEntry("taylor", (self.heads, features)),
+            "state": StateEntry((self.heads, features, d), type="accumulator"),
+            "norm": StateEntry((self.heads, features), type="accumulator"),
         }
 
     def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
