@@ -14,9 +14,9 @@ from hsm_operators.precision import accumulator
 from .config import ModelConfig
 from .errors import ConfigError
 from .layers import Layer, Output, TokenEmbedding
-from .mixers import State, StateEntry
 from .positions import absolute_positions, sinusoids
 from .rows import take_rows
+from .state import State, StateEntry
 
 
 class LanguageModel(nn.Module):
@@ -78,7 +78,7 @@ class LanguageModel(nn.Module):
 
         Args:
             batch: rows B.
-            capacity: tokens that a row may reach; only softmax and SwitchHead layers need memory for them.
+            capacity: tokens that a row may reach; only states that grow need memory for them.
             rollback: tokens that a row may take back.
         """
         return {

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from hsm_operators.precision import accumulator
 
 from .config import ImageConfig, LayerConfig
-from .mixers import Mixer, State
+from .mixers import Mixer
+from .state import State
 
 
 class Layer(nn.Module):

@@ -42,7 +42,7 @@ struct Generator::Impl {
                                                       const GeneratorOptions& options) {
     std::vector<hsm::runtime::StateBuffers> made;
     made.emplace_back(program, spec, options.batch, options.capacity);
-    const auto in_place = [&](const auto& tensor) { return program.updates_in_place(tensor.kind); };
+    const auto in_place = [&](const auto& tensor) { return program.updates_in_place(tensor); };
     if (!std::all_of(spec.tensors.begin(), spec.tensors.end(), in_place)) {
       made.push_back(made.front().counterpart(program));
     }

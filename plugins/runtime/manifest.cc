@@ -78,34 +78,63 @@ std::vector<TensorInfo> read_tensors(const json::Value& value, const std::string
   return tensors;
 }
 
-// The state has a schema of its own, in which newer writers may add members.
-StateTensor read_state_tensor(const json::Value& value, const std::string& where) {
-  ObjectReader reader(value, where);
-  StateTensor tensor{reader.text("name"),
-                     reader.whole("layer", 0, kLargestSize),
-                     reader.one_of("kind", {"ring", "cache", "taylor"}),
-                     read_dtype(reader.text("dtype"), where),
-                     read_shape(reader.value("shape"), reader.path("shape")),
-                     reader.whole("spare", 0, kLargestSize)};
+// The properties of a tensor as the state's first schema named them: by what it called a kind.
+void read_kind(ObjectReader& reader, StateTensor& tensor) {
+  const std::string kind = reader.one_of("kind", {"ring", "cache", "taylor"});
+  tensor.capacity_axis = kind == "cache" ? 1 : 0;
+  tensor.rollback = kind == "ring" ? Rollback::kSlots : kind == "cache" ? Rollback::kPosition : Rollback::kSnapshot;
+}
+
+void read_properties(ObjectReader& reader, StateTensor& tensor) {
+  if (!reader.value("capacity_axis").is_null()) {
+    tensor.capacity_axis = static_cast<std::size_t>(reader.whole("capacity_axis", 1, kLargestSize));
+  }
+  const std::string rollback = reader.one_of("rollback", {"position", "slots", "snapshot"});
+  for (const Rollback way : {Rollback::kPosition, Rollback::kSlots, Rollback::kSnapshot}) {
+    if (rollback == name_of(way)) tensor.rollback = way;
+  }
+  tensor.in_place = reader.get<bool>("in_place");
+}
+
+void check_shape(const StateTensor& tensor, const std::string& where) {
   const auto is_name = [&](std::size_t i, std::string_view name) {
     const std::string* text = std::get_if<std::string>(&tensor.shape[i]);
     return text != nullptr && *text == name;
   };
-  if (tensor.shape.size() < 3 || !is_name(0, "batch")) refuse(where, "the shape of " + tensor.name);
-  for (std::size_t i = 1; i < tensor.shape.size(); ++i) {
-    const std::int64_t* size = std::get_if<std::int64_t>(&tensor.shape[i]);
-    const bool chosen = i == 1 && tensor.kind == "cache" && is_name(i, "capacity");
-    if (!chosen && (size == nullptr || *size > kLargestSize)) refuse(where, "the shape of " + tensor.name);
+  const std::size_t rank = tensor.shape.size();
+  const bool has_axis = tensor.capacity_axis < rank && (tensor.rollback != Rollback::kSlots || rank > 1);
+  bool good = rank > 0 && has_axis && is_name(0, "batch");
+  for (std::size_t i = 1; good && i < rank; ++i) {
+    const bool chosen = i == tensor.capacity_axis && is_name(i, "capacity");
+    good = chosen || std::holds_alternative<std::int64_t>(tensor.shape[i]);
   }
+  if (!good) refuse(where, "the shape of " + tensor.name);
+}
+
+// The state has a schema of its own, in which newer writers may add members.
+StateTensor read_state_tensor(const json::Value& value, const std::string& where, std::int64_t schema) {
+  ObjectReader reader(value, where);
+  StateTensor tensor;
+  tensor.name = reader.text("name");
+  tensor.dtype = read_dtype(reader.one_of("dtype", {"float32", "float16", "bfloat16", "float64", "int64"}), where);
+  tensor.shape = read_shape(reader.value("shape"), reader.path("shape"));
+  tensor.spare = reader.whole("spare", 0, kLargestSize);
+  if (schema == 1) {
+    read_kind(reader, tensor);
+  } else {
+    read_properties(reader, tensor);
+  }
+  check_shape(tensor, where);
   return tensor;
 }
 
 StateSpec read_state(const json::Value& value, const std::string& where) {
   ObjectReader reader(value, where);
-  if (reader.whole("schema", 0, kLargestSize) != 1) refuse(where, "its schema is not the one that this version reads");
+  const std::int64_t schema = reader.whole("schema", 0, kLargestSize);
+  if (schema != 1 && schema != 2) refuse(where, "its schema is not one that this version reads");
   StateSpec state;
   for (const json::Value& item : reader.get<json::Array>("tensors")) {
-    state.tensors.push_back(read_state_tensor(item, reader.path("tensors")));
+    state.tensors.push_back(read_state_tensor(item, reader.path("tensors"), schema));
   }
   if (!reader.value("capacity").is_null()) state.capacity = reader.whole("capacity", 1, kLargestSize);
   state.rollback = reader.whole("rollback", 0, kLargestSize);
@@ -250,6 +279,17 @@ void check_parts(const Manifest& manifest, const std::string& where) {
 }
 
 }  // namespace
+
+std::string_view name_of(Rollback rollback) {
+  switch (rollback) {
+    case Rollback::kPosition:
+      return "position";
+    case Rollback::kSlots:
+      return "slots";
+    default:
+      return "snapshot";
+  }
+}
 
 Manifest parse_manifest(std::string_view text, const std::string& where) {
   if (text.size() > kMaxManifestBytes) fail(Code::kBadBundle, where + " is larger than 16 MB");

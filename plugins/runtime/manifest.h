@@ -19,14 +19,22 @@ using hsm_runtime::TensorInfo;
 constexpr std::size_t kMaxManifestBytes = std::size_t{16} << 20;
 constexpr std::string_view kManifestFile = "manifest.json";
 
+// How tokens are taken back: by moving the position; the same, for as many as there are spare slots; or only by a copy
+// that was taken before.
+enum class Rollback { kPosition, kSlots, kSnapshot };
+
+// The word that stands for it in JSON.
+std::string_view name_of(Rollback rollback);
+
 // One tensor of a decoding model's state; the shape starts with "batch".
 struct StateTensor {
   std::string name;
-  std::int64_t layer = 0;
-  std::string kind;  // "ring", "cache" or "taylor"
   DType dtype = DType::kFloat32;
   std::vector<Dimension> shape;
-  std::int64_t spare = 0;
+  std::size_t capacity_axis = 0;  // the size that is the capacity in tokens; 0: the tensor does not grow
+  Rollback rollback = Rollback::kSnapshot;
+  std::int64_t spare = 0;  // slots beyond those that are read, for kSlots
+  bool in_place = false;   // one buffer may be both past and present where the operators' own kernels run
 
   std::string past() const { return "past." + name; }
   std::string present() const { return "present." + name; }
@@ -35,7 +43,7 @@ struct StateTensor {
 // What a sequence carries from call to call.
 struct StateSpec {
   std::vector<StateTensor> tensors;
-  std::optional<std::int64_t> capacity;  // none: the host chooses it, or there is no cache
+  std::optional<std::int64_t> capacity;  // none: the host chooses it, or no tensor grows
   std::int64_t rollback = 0;
   std::int64_t max_length = 0;  // 0: any
   bool last_logits = false;

@@ -68,8 +68,8 @@ class Program {
   virtual Device device() const { return {}; }
   // Where a generator keeps its states.
   virtual const Memory& memory() const { return cpu_memory(); }
-  // Whether one buffer may be bound to a state of that kind and to its new value.
-  virtual bool updates_in_place(const std::string& /*kind*/) const { return false; }
+  // Whether one buffer may be bound to a state and to its new value.
+  virtual bool updates_in_place(const StateTensor& /*tensor*/) const { return false; }
 };
 
 }  // namespace hsm::runtime

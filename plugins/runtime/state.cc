@@ -14,8 +14,9 @@ namespace {
 constexpr std::int64_t kLargest = std::int64_t{1} << 40;  // bytes of one tensor
 
 bool needs_capacity(const StateSpec& spec) {
-  return std::any_of(spec.tensors.begin(), spec.tensors.end(),
-                     [](const StateTensor& tensor) { return std::holds_alternative<std::string>(tensor.shape[1]); });
+  return std::any_of(spec.tensors.begin(), spec.tensors.end(), [](const StateTensor& tensor) {
+    return tensor.capacity_axis > 0 && std::holds_alternative<std::string>(tensor.shape[tensor.capacity_axis]);
+  });
 }
 
 // The format has no name for bfloat16 in NumPy, so its bits are stored.
@@ -27,6 +28,8 @@ std::string stored_dtype(DType dtype) {
       return "U16";
     case DType::kFloat64:
       return "F64";
+    case DType::kInt64:
+      return "I64";
     default:
       return "F32";
   }
@@ -54,15 +57,17 @@ std::string json_of(const StateTensor& tensor) {
     shape += (shape.empty() ? "" : ", ") +
              (name != nullptr ? "\"" + *name + "\"" : std::to_string(std::get<std::int64_t>(dimension)));
   }
-  return "{\"name\": \"" + tensor.name + "\", \"layer\": " + std::to_string(tensor.layer) + ", \"kind\": \"" +
-         tensor.kind + "\", \"dtype\": \"" + std::string(name_of(tensor.dtype)) + "\", \"shape\": [" + shape +
-         "], \"spare\": " + std::to_string(tensor.spare) + "}";
+  return "{\"name\": \"" + tensor.name + "\", \"dtype\": \"" + std::string(name_of(tensor.dtype)) + "\", \"shape\": [" +
+         shape + "], \"capacity_axis\": " + (tensor.capacity_axis > 0 ? std::to_string(tensor.capacity_axis) : "null") +
+         ", \"rollback\": \"" + std::string(name_of(tensor.rollback)) +
+         "\", \"spare\": " + std::to_string(tensor.spare) + ", \"in_place\": " + (tensor.in_place ? "true" : "false") +
+         "}";
 }
 
 std::string json_of(const StateSpec& spec) {
   std::string tensors;
   for (const StateTensor& tensor : spec.tensors) tensors += (tensors.empty() ? "" : ", ") + json_of(tensor);
-  return "{\"schema\": 1, \"tensors\": [" + tensors +
+  return "{\"schema\": 2, \"tensors\": [" + tensors +
          "], \"capacity\": " + (spec.capacity ? std::to_string(*spec.capacity) : "null") +
          ", \"rollback\": " + std::to_string(spec.rollback) + ", \"max_length\": " + std::to_string(spec.max_length) +
          ", \"last_logits\": " + (spec.last_logits ? "true" : "false") + "}";
@@ -74,21 +79,25 @@ const StoredTensor& stored(const SafetensorsFile& file, const std::string& name,
   return found->second;
 }
 
-// Whether the shapes are equal but for the second dimension of a cache.
-bool fits(const StoredTensor& found, const StateBuffer& buffer, bool is_cache) {
+// Whether the shapes are equal but for the capacity.
+bool fits(const StoredTensor& found, const StateBuffer& buffer, std::size_t capacity_axis) {
   if (found.shape.size() != buffer.shape.size() || found.dtype != stored_dtype(buffer.dtype)) return false;
   for (std::size_t i = 0; i < buffer.shape.size(); ++i) {
-    if (found.shape[i] != buffer.shape[i] && !(is_cache && i == 1)) return false;
+    if (found.shape[i] != buffer.shape[i] && (i == 0 || i != capacity_axis)) return false;
   }
   return true;
 }
 
-void copy_rows(const Memory& memory, const StoredTensor& from, const StateBuffer& to) {
-  const std::size_t rows = static_cast<std::size_t>(to.shape[0]);
-  const std::size_t source = from.data.size() / rows;
+// Copies what lies before the smaller of two capacities, for every index of the axes before that one.
+void copy_tokens(const Memory& memory, const StoredTensor& from, const StateBuffer& to, std::size_t capacity_axis) {
+  std::size_t pieces = 1;
+  for (std::size_t i = 0; i < std::max<std::size_t>(capacity_axis, 1); ++i) {
+    pieces *= static_cast<std::size_t>(to.shape[i]);
+  }
+  const std::size_t source = from.data.size() / pieces, target = to.bytes / pieces;
   memory.clear(to.memory.get(), to.bytes);
-  for (std::size_t row = 0; row < rows; ++row) {
-    memory.copy(to.row(row), from.data.data() + row * source, std::min(source, to.row_bytes()));
+  for (std::size_t i = 0; i < pieces; ++i) {
+    memory.copy(to.memory.get() + i * target, from.data.data() + i * source, std::min(source, target));
   }
 }
 
@@ -101,7 +110,7 @@ StateBuffers::StateBuffers(const Program& program, const StateSpec& chosen, std:
   if (capacity < 0 || capacity > kMost) fail(Code::kInvalidArgument, "the capacity is out of range");
   const bool open = needs_capacity(chosen);
   if (open && capacity == 0) {
-    fail(Code::kInvalidArgument, "the file leaves the caches' size open: give the tokens that a row must reach");
+    fail(Code::kInvalidArgument, "the file leaves the states' capacity open: give the tokens that a row must reach");
   }
   longest = open ? capacity : 0;
   for (const std::int64_t limit : {chosen.capacity.value_or(0), chosen.max_length}) {
@@ -117,7 +126,7 @@ StateBuffers::StateBuffers(const Program& program, const StateSpec& chosen, std:
 StateBuffers StateBuffers::counterpart(const Program& program) const {
   StateBuffers other = *this;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
-    if (!program.updates_in_place(spec->tensors[i].kind)) other.tensors[i].memory = memory->allocate(tensors[i].bytes);
+    if (!program.updates_in_place(spec->tensors[i])) other.tensors[i].memory = memory->allocate(tensors[i].bytes);
   }
   return other;
 }
@@ -170,11 +179,13 @@ std::vector<std::int64_t> StateBuffers::load(const std::string& path, std::size_
     }
   }
   for (std::size_t i = 0; i < tensors.size(); ++i) {
-    if (!fits(stored(file, tensors[i].past, path), tensors[i], spec->tensors[i].kind == "cache")) {
+    if (!fits(stored(file, tensors[i].past, path), tensors[i], spec->tensors[i].capacity_axis)) {
       fail(Code::kInvalidArgument, path + " holds the state of another model or precision: " + tensors[i].past);
     }
   }
-  for (const StateBuffer& tensor : tensors) copy_rows(*memory, stored(file, tensor.past, path), tensor);
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    copy_tokens(*memory, stored(file, tensors[i].past, path), tensors[i], spec->tensors[i].capacity_axis);
+  }
   return positions;
 }
 
@@ -188,11 +199,12 @@ std::int64_t vocabulary_of(const Graph& graph) {
 
 void check_rollback(const StateSpec& spec, std::int64_t distance) {
   for (const StateTensor& tensor : spec.tensors) {
-    if (tensor.kind == "taylor") {
-      fail(Code::kInvalidArgument, "running sums (" + tensor.name + ") cannot take tokens back; save and load a state");
+    if (tensor.rollback == Rollback::kSnapshot) {
+      fail(Code::kInvalidArgument,
+           "the state " + tensor.name + " holds no single tokens, so none can be taken back; save and load a state");
     }
-    if (tensor.kind == "ring" && distance > tensor.spare) {
-      fail(Code::kInvalidArgument, "the ring " + tensor.name + " has spare slots to take " +
+    if (tensor.rollback == Rollback::kSlots && distance > tensor.spare) {
+      fail(Code::kInvalidArgument, "the state " + tensor.name + " has spare slots to take " +
                                        std::to_string(tensor.spare) + " tokens back, " +
                                        std::to_string(distance - tensor.spare) + " too few");
     }

@@ -40,7 +40,7 @@ struct StateBuffers {
   void copy_row(std::size_t source, std::size_t target);
   // A .safetensors file as hsm_export.decoding's sessions write and read.
   void save(const std::string& path, std::span<const std::int64_t> positions) const;
-  // Returns the positions. Caches of another capacity fit when the rows do. Throws Error.
+  // Returns the positions. A state of another capacity fits when the rows do. Throws Error.
   std::vector<std::int64_t> load(const std::string& path, std::size_t rows);
 
   const StateSpec* spec;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -149,7 +150,7 @@ def test_steps_chunks_and_the_whole_are_equal_in_torch_and_in_onnx(case: str) ->
     for edges in ([0, 4, 9], list(range(10))):
         for run in ("torch", "onnx"):
             past, outputs = inputs[state.past], []
-            for start, stop in zip(edges, edges[1:], strict=False):
+            for start, stop in itertools.pairwise(edges):
                 part = chunk(start, stop, past)
                 if run == "torch":
                     y, past = function(**part, **attributes)

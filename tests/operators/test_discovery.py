@@ -25,7 +25,10 @@ SPEC = """
 from hsm_operators import Operator, Port
 
 OPERATORS = (
-    Operator("Kept", "Keeps.", (Port("x", "T", ("B",)),), (Port("y", "T", ("B",)),), domain="{domain}", body="y = Identity (x)"),
+    Operator(
+        "Kept", "Keeps.", (Port("x", "T", ("B",)),), (Port("y", "T", ("B",)),),
+        domain="{domain}", body="y = Identity (x)",
+    ),
 )
 """
 

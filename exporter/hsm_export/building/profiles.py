@@ -125,7 +125,7 @@ def _size(source: Source, name: str, requested: Size | None) -> Range:
 def _default(source: Source, name: str) -> Range:
     """The sizes of a dimension that nobody gave: any batch up to 8, any length up to 4096 or the model's limit.
 
-    So for the capacity of a decoding file's caches too.
+    So for the capacity of a decoding file's states too.
     """
     if name == "batch":
         return Range(*DEFAULT_BATCH)

@@ -1,7 +1,7 @@
 """A bundle's self-test: inputs, the right outputs, and how far off a runtime on another machine may be.
 
 `self-test.safetensors` holds `model.inputs.NAME` and `model.outputs.NAME` of one call, and `decode.inputs.tokens`,
-`.position`, `.lengths` and `decode.outputs.logits` of one call whose state starts at zero, its caches as long as the
+`.position`, `.lengths` and `decode.outputs.logits` of one call whose state starts at zero, its capacity as long as the
 call. Outputs are float32, and NaN where nothing is to be compared: what lies beyond a row's length, and what follows a
 choice between experts that no runtime has to make alike. bfloat16 inputs are stored as float32 of the same value.
 """
@@ -36,7 +36,7 @@ Progress = Callable[[str], None]
 # The first shape is the one that is stored. The others show how large native errors get: a classifier gives few
 # numbers for a row, so only many rows show it.
 _LENGTH, _ROWS = 24, 2
-# A decoding model gets a call in which every ring turns, where that is no longer than so many tokens.
+# A decoding model gets a call in which all slots of its state are written twice, if that takes no more tokens.
 _MOST_TOKENS = 160
 _OTHER_SHAPES = ((1, 1), (4, 3), (3, 17))
 _MANY_ROWS = 32
@@ -101,8 +101,7 @@ def decode_self_test(path: Path, against: str | Path | nn.Module | None, progres
 
     file = open_model(path)
     state = state_of(file)
-    slots = max((int(tensor.shape[1]) for tensor in state.tensors if tensor.kind == "ring"), default=0)
-    length = _length(file, state.longest(), min(2 * slots + 3, _MOST_TOKENS))
+    length = _length(file, state.longest(), min(2 * state.most_slots + 3, _MOST_TOKENS))
     tokens = next(spec for spec in file.inputs if spec.name == "tokens")
     rng = np.random.default_rng(0)
     cases = []

@@ -74,7 +74,7 @@ def write_repository(
         model: the ONNX file that reads whole sequences.
         output: the repository's folder.
         engines: engines that `build` made from one of the files; those for TensorRT-RTX are left out.
-        decode: the ONNX file of `export(..., decode=True)`; caches need a fixed capacity.
+        decode: the ONNX file of `export(..., decode=True)`; its capacity must be fixed.
         max_batch: rows that may be run at a time.
         libraries: the folder of our libraries on the server; None: they are on its library path.
         force: replace a repository that this function wrote.

@@ -130,7 +130,7 @@ def _sequences(source: Source, state: StateSpec, max_batch: int) -> Config:
     """
     if state.needs_capacity:
         raise UsageError(
-            f"{source.path} leaves the caches' capacity to the host, and Triton needs fixed sizes",
+            f"{source.path} leaves the states' capacity to the host, and Triton needs fixed sizes",
             "export it with `hsm-export export --decode --capacity N`",
         )
     if not _batch_dimension(source):

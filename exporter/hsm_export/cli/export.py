@@ -40,7 +40,7 @@ _PRECISIONS = ("fp32", "fp16", "bf16")
     help="Put the weights into OUTPUT.data [default: above 256 MB].",
 )
 @click.option("--decode", is_flag=True, help="Export the decoding step of a language model, with its state.")
-@click.option("--capacity", type=click.IntRange(1), metavar="N", help="Tokens that key/value caches hold.")
+@click.option("--capacity", type=click.IntRange(1), metavar="N", help="Tokens that growing states hold.")
 @click.option("--rollback", type=click.IntRange(0), default=0, metavar="R", help="Tokens that can be taken back.")
 @click.option("--last-logits", is_flag=True, help="Return the logits of each row's last token only.")
 @json_option

@@ -156,13 +156,15 @@ def _state(state: StateTable) -> Table:
     """What a sequence carries from call to call: bytes are exact, a formula in its length."""
     from rich.table import Table
 
-    table = Table("tensor", "kind", "type", "shape", title="state", title_justify="left")
+    table = Table("tensor", "type", "shape", "rollback", title="state", title_justify="left")
     for heading in ("spare", "bytes", "bytes/token"):
         table.add_column(heading, justify="right")
     for row in state.tensors:
         shape = ", ".join(map(str, row.shape))
         numbers = (row.spare, row.constant_bytes, row.bytes_per_token)
-        table.add_row(row.name, row.kind, row.dtype, shape, *(f"{number:,}" if number else "" for number in numbers))
+        table.add_row(
+            row.name, row.dtype, shape, row.rollback, *(f"{number:,}" if number else "" for number in numbers)
+        )
     growing = f" + {state.bytes_per_token:,} a token" if state.bytes_per_token else ", whatever its length"
     table.caption = f"bytes of one sequence: {state.constant_bytes:,}{growing}"
     return table

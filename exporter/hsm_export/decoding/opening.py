@@ -25,7 +25,7 @@ def open_stepper(model: str | Path, runtime: str | None, rollback: int = 0) -> t
         raise UsageError(f"cannot decode in the runtime {runtime!r}", f"choose from {', '.join(RUNTIMES)}")
     if is_onnx(model):
         if rollback:
-            raise UsageError("the spare slots of a file's rings are fixed", "export it with --rollback")
+            raise UsageError("a file's spare slots are fixed", "export it with --rollback")
         return _open_file(Path(model), runtime or _best())
     if runtime in ONNX_RUNTIMES:
         return _open_exported(model, runtime, rollback)

@@ -42,9 +42,9 @@ class DecodeSession:
             "cuda-emulated", "torch" (default for checkpoints) or "torch64"; a checkpoint for a runtime of ONNX files
             is exported to a temporary one first.
         batch: rows B; `reset` can change it.
-        capacity: tokens that a row must be able to reach. Caches of keys and values get as much room, unless the
-            file's are fixed, which must then suffice; states that do not grow need none.
-        rollback: tokens that `rollback` must be able to take back, for a checkpoint; a file's rings are fixed.
+        capacity: tokens that a row must be able to reach. States that grow get as much room, unless the file fixes
+            it, which must then suffice; states that do not grow need none.
+        rollback: tokens that `rollback` must be able to take back, for a checkpoint; a file's spare slots are fixed.
 
     Raises:
         UsageError: a runtime that cannot run this model, or sizes that do not fit it.
@@ -154,7 +154,7 @@ class DecodeSession:
         """Start all rows anew, with another number of rows if one is given.
 
         Raises:
-            UsageError: fewer than one row, or a cache whose capacity neither the file nor the session fixes.
+            UsageError: fewer than one row, or a capacity that neither the file nor the session fixes.
         """
         rows = self.batch if batch is None else batch
         self._state = self.spec.allocate(rows, self._slots)
@@ -180,8 +180,8 @@ class DecodeSession:
             tokens: (B,) tokens to take back, or one number for all rows.
 
         Raises:
-            UsageError: more than were read, or than the rings have spare slots for, or a state of running sums, which
-                only a snapshot brings back.
+            UsageError: more than were read, or than there are spare slots for, or a state that only a snapshot brings
+                back.
         """
         self._positions = self.spec.rolled_back(self._positions, tokens, self._furthest)
 
@@ -238,14 +238,18 @@ class DecodeSession:
         """Copy a state into fresh buffers of this session's own capacity."""
         check_room(self.capacity, int(positions.max()))
         fresh = self.spec.allocate(len(positions), self._slots)
-        for name, array in fresh.items():
-            source = state.get(name)
+        problem = UsageError("the states are those of another model", "use the model that they were saved from")
+        for tensor in self.spec.tensors:
+            source, array = state.get(tensor.past), fresh[tensor.past]
             if source is None or source.dtype != array.dtype or source.ndim != array.ndim:
-                raise UsageError("the states are those of another model", "use the model that they were saved from")
-            kept = min(source.shape[1], array.shape[1])
-            if source[:, :kept].shape != array[:, :kept].shape:
-                raise UsageError("the states are those of another model", "use the model that they were saved from")
-            array[:, :kept] = source[:, :kept]
+                raise problem
+            kept = tuple(
+                slice(min(sizes) if axis == tensor.capacity_axis else None)
+                for axis, sizes in enumerate(zip(source.shape, array.shape, strict=True))
+            )
+            if source[kept].shape != array[kept].shape:
+                raise problem
+            array[kept] = source[kept]
         self._state, self._positions = fresh, positions.copy()
 
     def _check_rows(self, rows: Sequence[int]) -> None:

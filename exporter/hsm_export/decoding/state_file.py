@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +56,14 @@ def load(spec: StateSpec, path: str | Path) -> tuple[State, NDArray[Any]]:
     return state, position
 
 
-def _layout(spec: StateSpec) -> list[TensorSpec]:
-    """Return the tensors without the caches' capacity: a host may load into caches of another size."""
+def _layout(spec: StateSpec) -> list[tuple[str, str, list[int | str]]]:
+    """Return the tensors' names, types and shapes without the capacity: a host may load into states of another one."""
     return [
-        dataclasses.replace(tensor, shape=tensor.shape[2:]) if tensor.kind == "cache" else tensor
+        (
+            tensor.name,
+            tensor.dtype,
+            ["" if axis == tensor.capacity_axis else size for axis, size in enumerate(tensor.shape)],
+        )
         for tensor in spec.tensors
     ]
 

@@ -1,14 +1,14 @@
 """What a sequence carries from call to call: names, shapes, types and sizes of its state, and what may be done to it.
 
-A state is a dict from the graph's input name (`past.3.ring`) to an array whose first dimension is the batch. Three
-kinds of tensor come in it:
+A state is a dict from the graph's input name (`past.3.ring`) to an array whose first dimension is the batch. What may
+be done to a tensor follows from its properties:
 
-* "ring": the newest tokens, that of absolute position p in slot p mod R. HSM layers and sliding windows.
-* "cache": every token, that of position p in slot p. Keys and values of full attention.
-* "taylor": sums over all tokens. Causal TaylorShift.
+* does it grow? One axis may be the capacity, the tokens that a row may reach: keys and values of full attention.
+* how are tokens taken back? "position": by moving the row's position back. "slots": the same, for as many tokens as
+  there are spare slots; HSM's rings and sliding windows. "snapshot": only a copy taken before helps, as with sums.
+* may one buffer be input and output of a call, where the operators' own kernels run?
 
-What lies in a slot whose token does not exist (yet, or any more) is never used, as long as it is finite; so a sequence
-is taken back by moving its position back, but sums need a snapshot.
+What lies in the slot of a token that does not exist (yet, or any more) is never used, as long as it is finite.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,12 +34,18 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 State = dict[str, Array]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 METADATA_KEY = "hsm_export.state"
 BATCH = "batch"
 CAPACITY = "capacity"
-KINDS = ("ring", "cache", "taylor")
-_ITEM_SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+ROLLBACKS = ("position", "slots", "snapshot")
+_ITEM_SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8}
+# What the first schema called a kind: the axis of the capacity, and how tokens are taken back.
+_KINDS: dict[str, tuple[int | None, str]] = {
+    "ring": (None, "slots"),
+    "cache": (1, "position"),
+    "taylor": (None, "snapshot"),
+}
 _TYPES = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -48,20 +54,23 @@ class TensorSpec:
     """One tensor of the state.
 
     Attributes:
-        name: "{layer}.{key}", such as "3.ring"; the graph's names are `past` and `present`.
-        layer: index of the layer.
-        kind: "ring", "cache" or "taylor".
-        dtype: "float32", "float16", "bfloat16", or "float64" for PyTorch in double.
-        shape: sizes; the first is "batch", the second of a cache whose size the host chooses is "capacity".
-        spare: slots of a ring beyond those that the layer reads: so many tokens can be taken back.
+        name: of the module and of what it keeps, such as "3.ring"; the graph's names are `past` and `present`.
+        dtype: "float32", "float16", "bfloat16", "int64", or "float64" for PyTorch in double.
+        shape: sizes; the first is "batch", that of the capacity is "capacity" where the host chooses it.
+        capacity_axis: axis of `shape` that is the capacity in tokens; None for a tensor that does not grow.
+        rollback: how tokens are taken back: "position", "slots" (they are axis 1) or "snapshot".
+        spare: slots beyond those that are read, for "slots": so many tokens can be taken back.
+        in_place: one buffer may be `past` and `present` wherever the kernels of the graph's operators run; function
+            bodies and other nodes promise nothing.
     """
 
     name: str
-    layer: int
-    kind: str
     dtype: str
     shape: tuple[int | str, ...]
+    capacity_axis: int | None = None
+    rollback: str = "snapshot"
     spare: int = 0
+    in_place: bool = False
 
     @property
     def past(self) -> str:
@@ -86,15 +95,15 @@ class TensorSpec:
     @property
     def constant_bytes(self) -> int:
         """Bytes that a sequence takes whatever its length."""
-        return 0 if self.kind == "cache" else self._item_bytes(self.shape[1:])
+        return self._row_bytes() if self.capacity_axis is None else 0
 
     @property
     def bytes_per_token(self) -> int:
         """Bytes that a sequence takes for each of its tokens."""
-        return self._item_bytes(self.shape[2:]) if self.kind == "cache" else 0
+        return 0 if self.capacity_axis is None else self._row_bytes()
 
     def sizes(self, batch: int, capacity: int | None = None) -> tuple[int, ...]:
-        """Return the shape for so many rows, and caches of so many tokens where the host chooses that."""
+        """Return the shape for so many rows, and a capacity of so many tokens where the host chooses that."""
         given = {BATCH: batch, CAPACITY: capacity or 0}
         return tuple(size if isinstance(size, int) else given[size] for size in self.shape)
 
@@ -102,8 +111,10 @@ class TensorSpec:
         """Return the bytes that a sequence of `length` tokens needs."""
         return self.constant_bytes + self.bytes_per_token * length
 
-    def _item_bytes(self, sizes: Sequence[int | str]) -> int:
-        return math.prod(int(size) for size in sizes) * _ITEM_SIZES[self.dtype]
+    def _row_bytes(self) -> int:
+        """Return the bytes of one row: all of them, or those of one token where the capacity is an axis."""
+        sizes = (int(size) for axis, size in enumerate(self.shape) if axis not in (0, self.capacity_axis))
+        return math.prod(sizes) * _ITEM_SIZES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -112,8 +123,8 @@ class StateSpec:
 
     Attributes:
         tensors: its tensors, in the order of the graph's inputs and outputs.
-        capacity: tokens that the caches hold; None when the host chooses it, or there is no cache.
-        rollback: tokens that rings let a host take back.
+        capacity: tokens that a row may reach; None when the host chooses it, or no tensor grows.
+        rollback: spare slots, in tokens, of the tensors that are taken back by slots.
         max_length: tokens that the model's absolute positions allow; 0 means any number.
         last_logits: the graph returns the logits of each row's last valid token only.
     """
@@ -146,25 +157,30 @@ class StateSpec:
         tensors = tuple(
             TensorSpec(
                 name=name,
-                layer=int(name.partition(".")[0]),
-                kind=entry.kind,
                 dtype=str(entry.dtype(dtype)).removeprefix("torch."),
                 shape=(BATCH, *((capacity or CAPACITY) if size is None else size for size in entry.shape)),
+                capacity_axis=1 + entry.shape.index(None) if None in entry.shape else None,
+                rollback=entry.rollback,
                 spare=entry.spare,
             )
             for name, entry in model.state_entries(rollback).items()
         )
-        if not any(tensor.kind == "cache" for tensor in tensors):
+        if all(tensor.capacity_axis is None for tensor in tensors):
             capacity = None
         return StateSpec(tensors, capacity, rollback, model.config.max_length, last_logits)
 
     @property
     def needs_capacity(self) -> bool:
-        """Whether the host chooses how many tokens the caches hold."""
+        """Whether the host chooses the capacity."""
         return any(CAPACITY in tensor.shape for tensor in self.tensors)
 
+    @property
+    def most_slots(self) -> int:
+        """The most slots of a tensor that is taken back by slots, 0 without one: after so many tokens all are used."""
+        return max((int(tensor.shape[1]) for tensor in self.tensors if tensor.rollback == "slots"), default=0)
+
     def longest(self, capacity: int | None = None) -> int | None:
-        """Return how many tokens a row may reach with caches of `capacity` tokens; None means any number."""
+        """Return how many tokens a row may reach with a capacity of so many tokens; None means any number."""
         return min(filter(None, (self.capacity, capacity, self.max_length)), default=None)
 
     def bytes_per_sequence(self, length: int) -> int:
@@ -176,7 +192,7 @@ class StateSpec:
 
         Args:
             batch: rows.
-            capacity: tokens that the caches shall hold, when the file leaves that open.
+            capacity: tokens that a row shall be able to reach, when the file leaves that open.
 
         Raises:
             UsageError: a batch below 1, no capacity where one is needed, or one that contradicts the file's.
@@ -184,9 +200,9 @@ class StateSpec:
         if batch < 1:
             raise UsageError(f"a state needs at least one row, got a batch of {batch}")
         if self.capacity is not None and capacity not in (None, self.capacity):
-            raise UsageError(f"the file's caches hold {self.capacity} tokens, not {capacity}")
+            raise UsageError(f"the file's states hold {self.capacity} tokens, not {capacity}")
         if self.needs_capacity and (capacity is None or capacity < 1):
-            raise UsageError("the caches' capacity is not fixed in the file", "give the tokens that a row may reach")
+            raise UsageError("the states' capacity is not fixed in the file", "give the tokens that a row may reach")
         return {tensor.past: np.zeros(tensor.sizes(batch, capacity), tensor.numpy_dtype) for tensor in self.tensors}
 
     def reset(self, state: State, rows: ArrayLike) -> None:
@@ -214,11 +230,11 @@ class StateSpec:
         Args:
             position: (B,) tokens that each row has read.
             tokens: (B,) tokens to take back, or one number for all.
-            furthest: (B,) the furthest position that each row ever reached since it was reset: a ring holds what came
+            furthest: (B,) the furthest position that each row ever reached since it was reset: slots hold what came
                 before that one. Default: `position`, which is right unless the row was taken back before.
 
         Raises:
-            UsageError: more tokens than were read or than a ring has spare slots for, or a state with running sums.
+            UsageError: more tokens than were read or than there are spare slots for, or a state that needs a snapshot.
         """
         position = np.asarray(position, np.int64)
         taken = np.broadcast_to(np.asarray(tokens, np.int64), position.shape)
@@ -231,16 +247,17 @@ class StateSpec:
         return result
 
     def _check_rollback(self, result: Array, furthest: Array, moved: Array) -> None:
-        sums = [tensor.name for tensor in self.tensors if tensor.kind == "taylor"]
-        if sums:
-            raise UsageError(
-                f"running sums ({sums[0]}) cannot take tokens back", "take a snapshot before, and restore it"
-            )
+        for tensor in self.tensors:
+            if tensor.rollback == "snapshot":
+                raise UsageError(
+                    f"the state {tensor.name} holds no single tokens, so none can be taken back",
+                    "take a snapshot before, and restore it",
+                )
         for tensor in self.tensors:
             missing = int((furthest - result)[moved].max()) - tensor.spare
-            if tensor.kind == "ring" and missing > 0:
+            if tensor.rollback == "slots" and missing > 0:
                 raise UsageError(
-                    f"the ring {tensor.name} has spare slots to take {tensor.spare} tokens back, {missing} too few",
+                    f"the state {tensor.name} has spare slots to take {tensor.spare} tokens back, {missing} too few",
                     f"export with --rollback {tensor.spare + missing}, or take a snapshot before and restore it",
                 )
 
@@ -281,7 +298,7 @@ class StateSpec:
 
     @staticmethod
     def from_json(text: str) -> StateSpec:
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote, in this version's schema or the first one.
 
         Raises:
             BadInputError: it is not that, or of a newer version.
@@ -289,9 +306,9 @@ class StateSpec:
         try:
             data = json.loads(text)
             version = data["schema"]
-            if version == SCHEMA_VERSION:
+            if version in (1, SCHEMA_VERSION):
                 return StateSpec(
-                    tensors=tuple(_tensor(item) for item in data["tensors"]),
+                    tensors=tuple(_tensor(item if version > 1 else _upgraded(item)) for item in data["tensors"]),
                     capacity=None if data["capacity"] is None else _size(data["capacity"]),
                     rollback=_size(data["rollback"], 0),
                     max_length=_size(data["max_length"], 0),
@@ -300,7 +317,7 @@ class StateSpec:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadInputError(f"the description of the state is damaged: {error}", "export the file again") from error
         raise BadInputError(
-            f"the description of the state has schema version {version!r}; this version reads {SCHEMA_VERSION}",
+            f"the description of the state has schema version {version!r}; this version reads 1 and {SCHEMA_VERSION}",
             "use the version of hsm-export that wrote the file",
         )
 
@@ -324,16 +341,29 @@ def _check_sizes(capacity: int | None, rollback: int) -> None:
         raise UsageError(f"the tokens to roll back must be 0 or more, got {rollback}")
 
 
+def _upgraded(item: Any) -> Any:
+    """Return a tensor of the first schema in the words of this one."""
+    axis, rollback = _KINDS[item["kind"]]
+    # That schema did not say which tensors an operator's kernel updates in place.
+    return {**item, "capacity_axis": axis, "rollback": rollback, "in_place": False}
+
+
 def _tensor(item: Any) -> TensorSpec:
-    shape = tuple(size if size in (BATCH, CAPACITY) else _size(size) for size in item["shape"])
     spec = TensorSpec(
-        str(item["name"]), _size(item["layer"], 0), item["kind"], item["dtype"], shape, _size(item["spare"], 0)
+        name=str(item["name"]),
+        dtype=item["dtype"],
+        shape=tuple(size if size in (BATCH, CAPACITY) else _size(size) for size in item["shape"]),
+        capacity_axis=None if item["capacity_axis"] is None else _size(item["capacity_axis"]),
+        rollback=item["rollback"],
+        spare=_size(item["spare"], 0),
+        in_place=item["in_place"],
     )
-    fixed = shape[2:] if spec.kind == "cache" else shape[1:]
-    if spec.kind not in KINDS or spec.dtype not in _ITEM_SIZES or len(shape) < 3 or shape[0] != BATCH:
+    known = spec.rollback in ROLLBACKS and spec.dtype in _ITEM_SIZES and isinstance(spec.in_place, bool)
+    if not known or spec.shape[:1] != (BATCH,) or (spec.capacity_axis or 0) >= len(spec.shape):
         raise ValueError(f"tensor {spec.name}")
-    if not all(isinstance(size, int) for size in fixed):
-        raise ValueError(f"tensor {spec.name} has the shape {list(shape)}")
+    fixed = all(isinstance(size, int) for axis, size in enumerate(spec.shape[1:], 1) if axis != spec.capacity_axis)
+    if not fixed or BATCH in spec.shape[1:] or (spec.rollback == "slots" and len(spec.shape) < 2):
+        raise ValueError(f"tensor {spec.name} has the shape {list(spec.shape)}")
     return spec
 
 

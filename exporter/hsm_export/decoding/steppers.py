@@ -82,7 +82,7 @@ class OrtStepper:
         self.vocab_size = _vocabulary(model)
         runnable = widen_bfloat16(model)
         fused = () if kernels is None else (DOMAIN,)
-        self.in_place = updated_in_place(runnable, spec, fused=fused) if in_place else frozenset()
+        self.in_place = updated_in_place(runnable.graph, spec, fused=fused) if in_place else frozenset()
         self._session = cpu_session(runnable, folder, kernels=kernels)
         self._binding = self._session.io_binding()
         self._bound: State = {}

@@ -59,8 +59,8 @@ def export(
         external_data: put the weights into `<output>.data`; None does so above 256 MB.
         decode: export a language model's decoding step: one graph for prompts, chunks and single tokens, whose state
             goes in as `past.*` and comes out as `present.*`.
-        capacity: of a decoding step, the tokens that its key/value caches hold; None lets the host choose.
-        rollback: of a decoding step, the tokens that a host may take back: rings get as many spare slots.
+        capacity: of a decoding step, the tokens that a row may reach where its state grows; None lets the host choose.
+        rollback: of a decoding step, the tokens that a host may take back: states of slots get as many spare ones.
         last_logits: of a decoding step, return the logits of each row's last valid token only.
         precision_plan: the file that says which nodes stay in float32 (`hsm-export diff --precision-plan` writes it),
             in place of the rule by operator type; it belongs to one model and one precision.
@@ -149,6 +149,7 @@ def _result(
     inputs: tuple[InputSpec, ...],
     checks: tuple[CheckedOutput, ...],
 ) -> ExportResult:
+    from ..decoding.state_spec import StateSpec
     from ..files import sha256
 
     return ExportResult(
@@ -167,7 +168,7 @@ def _result(
         outputs=tuple(value.name or "" for value in model.graph.outputs),
         checks=checks,
         versions=versions(),
-        state=source.state,
+        state=None if source.state is None else StateSpec.from_metadata(model.metadata_props, str(target)),
         wide_nodes=None if plan is None else plan.names,
     )
 

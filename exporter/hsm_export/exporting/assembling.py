@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hsm_operators import find
@@ -13,6 +13,7 @@ from .inputs import InputSpec
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from ..decoding.state_spec import StateSpec
     from .precision_plan import WideNodes
     from .source import Source
 
@@ -73,6 +74,8 @@ def finished_graph(
         plan.require_nodes({node.name or "" for node in model.graph})
     if precision != "fp32":
         convert(model, precision, graph.parameters, carried(source), None if plan is None else plan.names)
+    if source.state is not None:
+        source = replace(source, state=_with_in_place(source.state, model))
     add_bodies(model)
     describe(model, source, graph.inputs, precision, plan)
     return model, graph.inputs
@@ -82,7 +85,22 @@ def carried(source: Source) -> set[str]:
     """Return the names of the inputs and outputs that have the type of the weights and activations."""
     if source.state is None:
         return set()
-    return {name for t in source.state.tensors if t.kind != "taylor" for name in (t.past, t.present)}
+    own = {spec.name for spec in source.arguments.inputs if spec.border == "precision"}
+    return {name for t in source.state.tensors if t.past in own for name in (t.past, t.present)}
+
+
+def _with_in_place(state: StateSpec, model: ir.Model) -> StateSpec:
+    """Say which tensors the kernels of the graph's own operators update in place, whatever runtime they run in."""
+    import onnx
+    import onnx_ir as ir
+
+    from hsm_operators import DOMAIN
+
+    from ..decoding.aliasing import updated_in_place
+
+    graph = onnx.GraphProto(node=[ir.serde.serialize_node(node) for node in model.graph])
+    found = updated_in_place(graph, state, fused=(DOMAIN,), standard=False)
+    return replace(state, tensors=tuple(replace(t, in_place=t.past in found) for t in state.tensors))
 
 
 def routed_nodes(model: ir.Model) -> list[ir.Node]:

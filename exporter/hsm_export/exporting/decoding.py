@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..decoding.state_spec import BATCH, CAPACITY, StateSpec
 from ..errors import UsageError
-from .inputs import LENGTH, Arguments, TraceInput, bind
+from .inputs import LENGTH, Arguments, Border, TraceInput, bind
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +26,8 @@ class DecodeOptions:
     """How to export a decoding step.
 
     Attributes:
-        capacity: tokens that the key/value caches hold; None lets the host choose.
-        rollback: tokens that a host may take back: rings get as many spare slots.
+        capacity: tokens that a row may reach where its state grows; None lets the host choose.
+        rollback: tokens that a host may take back: states of slots get as many spare ones.
         last_logits: return the logits of each row's last valid token only.
     """
 
@@ -82,11 +82,12 @@ def _arguments(step: DecodingModel, state: StateSpec, example: tuple[Tensor, ...
     }
     arguments = bind(step, example, tuple(dynamic), dynamic)
     highest = {"tokens": step.config.vocab_size - 1, "position": state.longest(), "lengths": None}
-    kinds = {tensor.past: tensor.kind for tensor in state.tensors}
+    types = {f"past.{name}": entry.type for name, entry in step.state_entries(state.rollback).items()}
+    borders: dict[str, Border] = {"model": "precision", "accumulator": "accumulator", "int64": "float32"}
     inputs: list[TraceInput] = []
     for spec in arguments.inputs:
-        if spec.name in kinds:
-            inputs.append(replace(spec, border="accumulator" if kinds[spec.name] == "taylor" else "precision"))
+        if spec.name in types:
+            inputs.append(replace(spec, border=borders[types[spec.name]]))
         else:
             inputs.append(replace(spec, low=0, high=highest[spec.name]))
     return Arguments(arguments.values, tuple(inputs), frozenset({CAPACITY}))
@@ -108,12 +109,12 @@ class _Runs:
         self._generator = torch.Generator().manual_seed(0)
 
     def prefill(self, batch: int, length: int, capacity: int) -> tuple[Tensor, ...]:
-        """Return a first call; what lies in rings and caches before it must not matter."""
+        """Return a first call; what lies in the slots of tokens before it must not matter."""
         import torch
 
         state = self._empty(batch, capacity)
         for tensor in self._state.tensors:
-            if tensor.kind != "taylor":
+            if tensor.rollback != "snapshot" and state[tensor.name].is_floating_point():
                 state[tensor.name].normal_(generator=self._generator)
         position = torch.zeros(batch, dtype=torch.int64)
         lengths = torch.tensor([max(1, self._room(length, capacity) - 5 * row) for row in range(batch)])
@@ -136,8 +137,9 @@ class _Runs:
 
     def _call(self, length: int, position: Tensor, lengths: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Return the arguments of a call, the state rounded to its type in the file, so that nothing else rounds it."""
-        past = (state[tensor.name].to(_torch_dtype(tensor.dtype)).float() for tensor in self._state.tensors)
-        return (self._tokens(len(position), length), position, lengths, *past)
+        past = [state[tensor.name].to(_torch_dtype(tensor.dtype)) for tensor in self._state.tensors]
+        plain = (value.float() if value.is_floating_point() else value for value in past)
+        return (self._tokens(len(position), length), position, lengths, *plain)
 
     def _tokens(self, batch: int, length: int) -> Tensor:
         import torch

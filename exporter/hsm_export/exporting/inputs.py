@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 BATCH = "batch"
 LENGTH = "length"
+Border = Literal["float32", "precision", "accumulator"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class TraceInput:
     free: dict[int, str] = field(default_factory=dict)
     low: int | None = None
     high: int | None = None
-    border: Literal["float32", "precision", "accumulator"] = "float32"
+    border: Border = "float32"
 
     def cast(self, value: Tensor, dtype: torch.dtype) -> Tensor:
         """Return a value of this input in the type that PyTorch takes when it computes in `dtype`."""

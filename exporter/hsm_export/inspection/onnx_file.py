@@ -162,7 +162,7 @@ def _length_name(source: Source) -> str | None:
 
 
 def _sizes(source: Source, length: int | None) -> dict[str, int]:
-    """One sequence of this length, and caches for the longest; others as in the exporter's example, else 1."""
+    """One sequence of this length, and a capacity for the longest; others as in the exporter's example, else 1."""
     sizes = dict.fromkeys(source.dynamic_dimensions, 1)
     try:
         recorded = json.loads(source.metadata.get("inputs") or "[]")

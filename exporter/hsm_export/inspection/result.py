@@ -103,17 +103,17 @@ class StateRow:
     """One tensor of a decoding file's state; the graph's names are `past.` and `present.` and this one.
 
     Attributes:
-        name: "{layer}.{key}".
-        kind: "ring", "cache" or "taylor".
+        name: of the module and of what it keeps.
+        rollback: how tokens are taken back: "position", "slots" or "snapshot".
         dtype: its element type.
         shape: sizes, and names of dynamic dimensions.
-        spare: slots of a ring beyond those that the layer reads.
+        spare: slots beyond those that are read, for "slots".
         constant_bytes: what a sequence takes whatever its length.
         bytes_per_token: what it takes for each of its tokens.
     """
 
     name: str
-    kind: str
+    rollback: str
     dtype: str
     shape: tuple[int | str, ...]
     spare: int
@@ -128,8 +128,8 @@ class StateTable:
     Attributes:
         tensors: its tensors.
         constant_bytes, bytes_per_token: their sums.
-        capacity: tokens that the caches hold; None when the host chooses it, or there is no cache.
-        rollback: tokens that rings let a host take back.
+        capacity: tokens that a row may reach; None when the host chooses it, or no tensor grows.
+        rollback: spare slots, in tokens, of the tensors that are taken back by slots.
         last_logits: the graph returns the logits of each row's last valid token only.
     """
 

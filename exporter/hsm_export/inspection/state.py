@@ -34,7 +34,7 @@ def state_table(metadata: Mapping[str, str], where: str) -> StateTable | None:
 def _row(tensor: TensorSpec) -> StateRow:
     return StateRow(
         name=tensor.name,
-        kind=tensor.kind,
+        rollback=tensor.rollback,
         dtype=tensor.dtype,
         shape=tensor.shape,
         spare=tensor.spare,

@@ -92,10 +92,10 @@ class _Trial:
         return repeated and (self._routed or _same(logits[1], self._logits[1]))
 
     def rollback(self) -> bool | None:
-        """Read wrong tokens, go back and read a single right one, which leaves traces; None where sums forbid it."""
-        spare = [tensor.spare for tensor in self._spec.tensors if tensor.kind == "ring"]
+        """Read wrong tokens, go back and read a single right one, which leaves traces; None if it takes a snapshot."""
+        spare = [tensor.spare for tensor in self._spec.tensors if tensor.rollback == "slots"]
         back = min([self._most_back, *spare])
-        if back < 1 or any(tensor.kind == "taylor" for tensor in self._spec.tensors):
+        if back < 1 or any(tensor.rollback == "snapshot" for tensor in self._spec.tensors):
             return None
         _, state = self._call(self._copy(), self._ids[2, :, :back], [back, back], self._prefix)
         self._spec.rolled_back([self._prefix + back] * 2, back)

@@ -26,7 +26,7 @@ def sequence_cases(
     """Return the cases of a decoding file, and notes on what was left out.
 
     One call of everything; rows of different length in random chunks, some of them standing still; tokens one by one.
-    Sequences are longer than every ring where the model allows it, so that all of them turn.
+    Sequences have more tokens than any state has slots where the model allows it, so that all slots are written twice.
 
     Args:
         file: the model.
@@ -44,11 +44,11 @@ def sequence_cases(
     if longest and any(length > longest for _, length in shapes or ()):
         raise UsageError(f"a length is beyond the {longest} tokens that a row may reach", "give shorter ones")
     rng = np.random.default_rng(0)
-    slots = max((int(tensor.shape[1]) for tensor in state.tensors if tensor.kind == "ring"), default=0)
+    slots = state.most_slots
     wanted = max(_SHORTEST, 2 * slots + 3)
     length = min(wanted, _LONGEST, longest or wanted)
     notes = (
-        [] if length >= min(wanted, longest or wanted) else [f"the longest ring, of {slots} slots, does not turn twice"]
+        [] if length >= min(wanted, longest or wanted) else [f"not all of a state's {slots} slots are written twice"]
     )
     cases = [
         _case(file, rng, "one call", (3, length), lambda lengths: lengths[None]),

@@ -4,11 +4,11 @@ Each maps x (B,T,D) to (B,T,D). The causal ones also decode: `initial_state(batc
 and `forward_cached(x, state, position, lengths)` continues from it. Importing a mixer's file registers it.
 """
 
+from ..state import State as State
+from ..state import StateEntry as StateEntry
 from .hsm import HSM as HSM
 from .hsm import HSMConfig as HSMConfig
 from .mixer import Mixer as Mixer
-from .mixer import State as State
-from .mixer import StateEntry as StateEntry
 from .softmax import SoftmaxAttention as SoftmaxAttention
 from .softmax import SoftmaxConfig as SoftmaxConfig
 from .switch_head import SwitchHead as SwitchHead

@@ -16,7 +16,7 @@ from ..errors import require
 from ..parts import Place
 from ..positions import absolute_positions
 from ..rows import take_rows
-from .mixer import State, StateEntry
+from ..state import State, StateEntry
 
 
 def check_rotation(base: float, place: Place) -> None:
@@ -88,9 +88,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, extra: Tenso
 def memory_entries(heads: int, head_dim: int, window: int | None, rollback: int) -> dict[str, StateEntry]:
     """Describe {"key", "value"}: (B,C,H,f) for C tokens, or with a window (B, window + rollback, H, f), a ring."""
     if window is None:
-        entry = StateEntry("cache", (None, heads, head_dim))
+        entry = StateEntry((None, heads, head_dim), "position")
     else:
-        entry = StateEntry("ring", (window + rollback, heads, head_dim), spare=rollback)
+        entry = StateEntry((window + rollback, heads, head_dim), "slots", spare=rollback)
     return {"key": entry, "value": entry}
 
 

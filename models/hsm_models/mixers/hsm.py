@@ -15,7 +15,8 @@ from ..dataclass_json import LIMIT, added
 from ..errors import require
 from ..parts import MixerConfig, Place, mixer
 from ..positions import absolute_positions
-from .mixer import Mixer, State, StateEntry
+from ..state import State, StateEntry
+from .mixer import Mixer
 from .mixing import CUSTOM, MIXINGS, ShiftMixing, build_mixing
 
 
@@ -120,7 +121,7 @@ class HSM(Mixer):
         """Describe {"ring": (B,R,D)}: the last R = max(shifts, 1) + rollback inputs of each row."""
         if not self.causal:
             return super().state_entries(rollback)
-        return {"ring": StateEntry("ring", (max(*self.shifts, 1) + rollback, self.width), spare=rollback)}
+        return {"ring": StateEntry((max(*self.shifts, 1) + rollback, self.width), "slots", spare=rollback)}
 
     def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
         if not self.causal:

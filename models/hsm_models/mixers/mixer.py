@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from hsm_operators.precision import accumulator
-
 from ..errors import require
 from ..parts import MixerConfig, Place
-
-State = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class StateEntry:
-    """One tensor of a mixer's state, as it is for one row.
-
-    Attributes:
-        kind: "ring", the last tokens, that of absolute position p in slot p mod R; "cache", all tokens, that of
-            position p in slot p; or "taylor", sums over all tokens.
-        shape: sizes without the batch; None is the capacity, in tokens.
-        spare: slots of a ring beyond those that the mixer reads: so many tokens can be taken back.
-    """
-
-    kind: Literal["ring", "cache", "taylor"]
-    shape: tuple[int | None, ...]
-    spare: int = 0
-
-    def dtype(self, model: torch.dtype) -> torch.dtype:
-        """Return the tensor's dtype in a model of dtype `model`: sums are float32 at least."""
-        return accumulator(model) if self.kind == "taylor" else model
+from ..state import State, StateEntry, initial_state
 
 
 class Mixer(nn.Module):
@@ -70,7 +47,7 @@ class Mixer(nn.Module):
         """Describe the state: key -> tensor.
 
         Args:
-            rollback: tokens that a row may take back; rings get as many spare slots.
+            rollback: tokens that a row may take back; states of slots get as many spare ones.
 
         Raises:
             TypeError: the mixer is not causal.
@@ -82,21 +59,14 @@ class Mixer(nn.Module):
 
         Args:
             batch: rows B.
-            capacity: tokens that a row may reach; only key/value caches grow with it.
+            capacity: tokens that a row may reach; only states that grow need memory for them.
             rollback: tokens that a row may take back.
 
         Raises:
             TypeError: the mixer is not causal.
         """
         like = next(self.parameters(), torch.empty(0))
-        return {
-            key: torch.zeros(
-                (batch, *(capacity if size is None else size for size in entry.shape)),
-                dtype=entry.dtype(like.dtype),
-                device=like.device,
-            )
-            for key, entry in self.state_entries(rollback).items()
-        }
+        return initial_state(self.state_entries(rollback), batch, capacity, like.dtype, like.device)
 
     def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
         """Mix the next tokens of each row, given what came before.

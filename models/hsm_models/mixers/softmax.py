@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from ..dataclass_json import added
 from ..parts import Place, mixer
 from ..positions import absolute_positions, rotary_tables, rotate
+from ..state import State, StateEntry
 from .attention import attend, causal_mask, check_rotation, check_window, memory_entries, remember
-from .mixer import HeadsConfig, Mixer, State, StateEntry
+from .mixer import HeadsConfig, Mixer
 
 
 @dataclass(frozen=True)

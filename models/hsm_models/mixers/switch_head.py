@@ -17,8 +17,9 @@ from ..errors import require
 from ..experts import ExpertMatMul, ExpertMatMulSum, Router
 from ..parts import Place, mixer
 from ..positions import absolute_positions, rotary_tables, rotate, sinusoids
+from ..state import State, StateEntry
 from .attention import Memory, attend, causal_mask, check_rotation, check_window, length_mask, memory_entries, remember
-from .mixer import HeadsConfig, Mixer, State, StateEntry
+from .mixer import HeadsConfig, Mixer
 
 
 @dataclass(frozen=True)

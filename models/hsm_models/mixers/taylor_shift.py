@@ -12,7 +12,8 @@ from hsm_models.ops import causal_taylor_shift, taylor_shift, taylor_shift_maske
 
 from ..errors import require
 from ..parts import Place, mixer
-from .mixer import HeadsConfig, Mixer, State, StateEntry
+from ..state import State, StateEntry
+from .mixer import HeadsConfig, Mixer
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ class TaylorShift(Mixer):
         d = self.head_dim
         features = 1 + d + d * (d + 1) // 2
         return {
-            "state": StateEntry("taylor", (self.heads, features, d)),
-            "norm": StateEntry("taylor", (self.heads, features)),
+            "state": StateEntry((self.heads, features, d), type="accumulator"),
+            "norm": StateEntry((self.heads, features), type="accumulator"),
         }
 
     def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:

@@ -142,8 +142,8 @@ HSMRT_API int32_t hsmrt_session_run(const hsmrt_session* session, const hsmrt_te
  * time may use a generator, and any number of generators one session, which may be closed before them. */
 typedef struct hsmrt_generator hsmrt_generator;
 
-/** `session` is of HSMRT_DECODE. capacity: tokens that a row must be able to reach; needed when the file leaves its
- * caches' size open, else 0. */
+/** `session` is of HSMRT_DECODE. capacity: tokens that a row must be able to reach; needed when the file leaves that
+ * open, else 0. */
 HSMRT_API int32_t hsmrt_generator_create(const hsmrt_session* session, int64_t batch, int64_t capacity,
                                          hsmrt_generator** generator, hsmrt_error* error);
 /** The session stays open. */

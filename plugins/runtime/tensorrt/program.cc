@@ -107,10 +107,8 @@ class EngineProgram final : public Program {
   Device device() const override { return memory_.device(); }
   const Memory& memory() const override { return memory_; }
 
-  // The plugins read before they write. A function body is many kernels, and caches are no plugin's.
-  bool updates_in_place(const std::string& kind) const override {
-    return has_plugins_ && (kind == "ring" || kind == "taylor");
-  }
+  // The plugins read before they write; a function body is many kernels.
+  bool updates_in_place(const StateTensor& tensor) const override { return has_plugins_ && tensor.in_place; }
 
   // Throws Error(kNoBackend) unless the engine has the graph's tensors.
   void compare(const Graph& graph, const std::string& file) const {

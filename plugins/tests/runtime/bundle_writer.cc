@@ -88,7 +88,9 @@ std::string counting_model() {
                   field(12, value_info("present.0.sum", kFloat, {"batch", "1", "4"})));
 }
 
-std::string write_counting_bundle(const TemporaryFolder& folder, const std::string& kind) {
+CountingState counting_state_of_kind(const std::string& kind) { return {1, R"("layer": 0, "kind": ")" + kind + "\""}; }
+
+std::string write_counting_bundle(const TemporaryFolder& folder, const CountingState& state) {
   auto files = good_files();
   files["decode.onnx"] = counting_model();
   std::string manifest = manifest_of(files);
@@ -101,8 +103,9 @@ std::string write_counting_bundle(const TemporaryFolder& folder, const std::stri
             {"name": "past.0.sum", "dtype": "float32", "shape": ["batch", 1, 4]}],
  "outputs": [{"name": "logits", "dtype": "float32", "shape": ["batch", "length", 4]},
              {"name": "present.0.sum", "dtype": "float32", "shape": ["batch", 1, 4]}],
- "state": {"schema": 1, "tensors": [{"name": "0.sum", "layer": 0, "kind": ")" +
-                       kind + R"(", "dtype": "float32",
+ "state": {"schema": )" +
+                       std::to_string(state.schema) + R"(, "tensors": [{"name": "0.sum", )" + state.properties +
+                       R"(, "dtype": "float32",
            "shape": ["batch", 1, 4], "spare": 2, "bytes": 16}],
            "capacity": null, "rollback": 2, "max_length": 9, "last_logits": false}})");
   const std::filesystem::path path = folder.path() / "counting.hsm";

@@ -27,8 +27,20 @@ std::string doubling_model();
 // one for the token itself. Rows of length 0 stand still; padding counts.
 std::string counting_model();
 
-// A bundle with the counting model, whose state `kind` says it is of.
-std::string write_counting_bundle(const TemporaryFolder& folder, const std::string& kind = "ring");
+// What the manifest says of the counting model's state: its schema, and the properties of its tensor.
+struct CountingState {
+  int schema = 2;
+  std::string properties = R"("capacity_axis": null, "rollback": "slots", "in_place": true)";
+};
+// The others that tests need.
+inline const CountingState kCountingSums = {2, R"("capacity_axis": null, "rollback": "snapshot", "in_place": true)"};
+inline const CountingState kCountingApart = {2, R"("capacity_axis": null, "rollback": "slots", "in_place": false)"};
+
+// The first schema's words: a kind and a layer.
+CountingState counting_state_of_kind(const std::string& kind);
+
+// A bundle with the counting model.
+std::string write_counting_bundle(const TemporaryFolder& folder, const CountingState& state = {});
 
 // The files of a bundle with that model, by name, apart from the manifest.
 std::map<std::string, std::string> good_files();

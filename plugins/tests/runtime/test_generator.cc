@@ -26,16 +26,16 @@ using ::testing::HasSubstr;
 
 class GeneratorTest : public OnnxRuntimeTest {
  protected:
-  Session session(const std::string& kind = "ring") {
-    const Result<Bundle> bundle = Bundle::open(write_counting_bundle(folder_, kind));
+  Session session(const CountingState& state = {}) {
+    const Result<Bundle> bundle = Bundle::open(write_counting_bundle(folder_, state));
     EXPECT_TRUE(bundle.ok()) << bundle.status().message();
     const Result<Session> session = Session::open(*bundle, Part::kDecode, options_);
     EXPECT_TRUE(session.ok()) << session.status().message();
     return *session;
   }
 
-  Generator generator(std::int64_t batch, const std::string& kind = "ring") {
-    Result<Generator> made = Generator::create(session(kind), {.batch = batch});
+  Generator generator(std::int64_t batch, const CountingState& state = {}) {
+    Result<Generator> made = Generator::create(session(state), {.batch = batch});
     EXPECT_TRUE(made.ok()) << made.status().message();
     return *std::move(made);
   }
@@ -95,11 +95,21 @@ TEST_F(GeneratorTest, ForksResetsAndGoesBack) {
   EXPECT_TRUE(generator.logits(2).empty());
 }
 
-TEST_F(GeneratorTest, RunningSumsCannotGoBack) {
-  Generator generator = this->generator(1, "taylor");
+TEST_F(GeneratorTest, SumsCannotGoBack) {
+  for (const CountingState& state : {kCountingSums, counting_state_of_kind("taylor")}) {
+    Generator generator = this->generator(1, state);
+    expect_ok(generator.prefill(Tokens{0, 1}));
+    expect_ok(generator.rollback(0, 0));
+    expect_refused(generator.rollback(0, 1), "the state 0.sum holds no single tokens");
+  }
+}
+
+TEST_F(GeneratorTest, TheFirstSchemaMeansWhatItMeant) {
+  Generator generator = this->generator(1, counting_state_of_kind("ring"));
+  expect_ok(generator.prefill(Tokens{0, 1, 1}));
+  expect_ok(generator.rollback(0, 2));
   expect_ok(generator.prefill(Tokens{0, 1}));
-  expect_ok(generator.rollback(0, 0));
-  expect_refused(generator.rollback(0, 1), "running sums");
+  expect_refused(generator.rollback(0, 3), "spare slots to take 2 tokens back, 1 too few");
 }
 
 TEST_F(GeneratorTest, RefusesWhatDoesNotFitAndStaysAsItWas) {

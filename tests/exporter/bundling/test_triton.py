@@ -184,10 +184,10 @@ def test_open_capacity(exported: Exported) -> None:
     source = read_source(exported.decode)
     state = state_of(source)
     tensors = tuple(
-        replace(tensor, shape=("batch", "capacity", *tensor.shape[2:])) if tensor.kind == "cache" else tensor
+        replace(tensor, shape=("batch", "capacity", *tensor.shape[2:])) if tensor.capacity_axis is not None else tensor
         for tensor in state.tensors
     )
-    with pytest.raises(UsageError, match="leaves the caches' capacity to the host"):
+    with pytest.raises(UsageError, match="leaves the states' capacity to the host"):
         onnx_config("lm", source, replace(state, tensors=tensors), 8, None, "model.onnx")
 
 

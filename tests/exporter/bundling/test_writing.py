@@ -32,7 +32,7 @@ def test_contents(language_bundle: Path, exported: Exported) -> None:
     assert opened.decode is not None and sha256(opened.decode) == sha256(exported.decode)
     assert manifest.model is not None and manifest.model.outputs[0].shape == ("batch", "length", 256)
     assert manifest.state is not None
-    assert [tensor.kind for tensor in manifest.state.tensors] == ["ring", "cache", "cache"]
+    assert [tensor.rollback for tensor in manifest.state.tensors] == ["slots", "position", "position"]
     assert set(manifest.files) == {path.name for path in language_bundle.iterdir()} - {"manifest.json"}
     keys = list(json.loads((language_bundle / "manifest.json").read_text()))
     assert keys == [

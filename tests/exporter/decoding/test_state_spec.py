@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.exporter.exporting.models import WIDTH, language_model
 
-from hsm_export.decoding.state_spec import StateSpec
+from hsm_export.decoding.state_spec import StateSpec, TensorSpec
 from hsm_export.errors import BadInputError, UsageError
 from hsm_models import HSMConfig, SoftmaxConfig, SwitchHeadConfig, TaylorShiftConfig
 
@@ -53,12 +53,71 @@ def test_json_round_trip(options: dict[str, Any]) -> None:
     state = spec(*RINGS, *CACHES, *SUMS, precision="bf16", **options)
     assert StateSpec.from_json(state.to_json()) == state
     data = json.loads(state.to_json(indent=2))
-    assert data["schema"] == 1
+    assert data["schema"] == 2
     cache = next(item for item in data["tensors"] if item["name"] == "3.key")
     assert cache["past"] == "past.3.key"
     assert cache["present"] == "present.3.key"
     assert cache["shape"] == ["batch", options.get("capacity", "capacity"), 2, 6]
     assert (cache["bytes"], cache["bytes_per_token"]) == (0, 24)
+    assert (cache["capacity_axis"], cache["rollback"], cache["in_place"]) == (1, "position", False)
+
+
+def as_first_schema(state: StateSpec) -> str:
+    """Write a state as the first schema did: with a kind and a layer in place of the properties."""
+    kinds = {"slots": "ring", "position": "cache", "snapshot": "taylor"}
+    data = json.loads(state.to_json())
+    for item in data["tensors"]:
+        kind = kinds[item.pop("rollback")]
+        del item["capacity_axis"], item["in_place"]
+        item |= {"kind": kind, "layer": int(item["name"].partition(".")[0])}
+    return json.dumps(data | {"schema": 1})
+
+
+@pytest.mark.parametrize("options", [{}, {"capacity": 12, "rollback": 4, "last_logits": True}])
+def test_the_first_schema_is_read(options: dict[str, Any], tmp_path: Path, rng: np.random.Generator) -> None:
+    state = spec(*RINGS, *CACHES, *SUMS, precision="bf16", **options)
+    old = StateSpec.from_json(as_first_schema(state))
+    assert old == state
+    with pytest.raises(BadInputError, match="damaged"):
+        StateSpec.from_json(as_first_schema(state).replace('"cache"', '"stack"'))
+    # What either of them saved, the other one loads.
+    newer = dataclasses.replace(
+        state, tensors=tuple(dataclasses.replace(tensor, in_place=True) for tensor in state.tensors)
+    )
+    arrays = filled(old, rng, capacity=None if old.capacity else 5)
+    old.save(tmp_path / "s.safetensors", arrays, [5, 0, 2])
+    loaded, position = newer.load(tmp_path / "s.safetensors")
+    assert position.tolist() == [5, 0, 2]
+    assert all(loaded[name].tobytes() == array.tobytes() for name, array in arrays.items())
+
+
+OTHERS = StateSpec(
+    (
+        TensorSpec("count", "int64", ("batch",)),
+        TensorSpec("mix.last", "float32", ("batch", 6)),
+        TensorSpec("attention.key", "float32", ("batch", 2, "capacity", 3), capacity_axis=2, rollback="position"),
+        TensorSpec("log", "int64", ("batch", "capacity"), capacity_axis=1, rollback="position"),
+    )
+)
+
+
+def test_states_of_any_rank_and_axis(tmp_path: Path, rng: np.random.Generator) -> None:
+    assert StateSpec.from_json(OTHERS.to_json()) == OTHERS
+    assert OTHERS.bytes_per_sequence(10) == 8 + 6 * 4 + 10 * (2 * 3 * 4 + 8)
+    arrays = {
+        name: (9 * rng.standard_normal(array.shape)).astype(array.dtype)
+        for name, array in OTHERS.allocate(3, capacity=4).items()
+    }
+    assert arrays["past.attention.key"].shape == (3, 2, 4, 3)
+    assert (arrays["past.count"].shape, arrays["past.count"].dtype) == ((3,), np.int64)
+    OTHERS.fork(arrays, 0, [1])
+    OTHERS.reset(arrays, 2)
+    assert all((array[1] == array[0]).all() and not array[2].any() for array in arrays.values())
+    OTHERS.save(tmp_path / "s.safetensors", arrays, [1, 1, 0])
+    loaded, _ = OTHERS.load(tmp_path / "s.safetensors")
+    assert all(loaded[name].tobytes() == array.tobytes() for name, array in arrays.items())
+    with pytest.raises(UsageError, match="the state count holds no single tokens"):
+        OTHERS.rolled_back([3], [1])
 
 
 def broken(**changes: Any) -> str:
@@ -67,7 +126,7 @@ def broken(**changes: Any) -> str:
         if name in data:
             data[name] = value
         else:
-            data["tensors"][0][name] = value
+            data["tensors"][0][name.removeprefix("tensor_")] = value
     return json.dumps(data)
 
 
@@ -78,14 +137,23 @@ def broken(**changes: Any) -> str:
         ("[]", "damaged"),
         ("{}", "damaged"),
         ("[" * 100_000, "damaged"),
-        (broken(schema=2), "schema version 2"),
+        (broken(schema=3), "schema version 3"),
+        (broken(schema=1), "damaged"),
         (broken(tensors=None), "damaged"),
         (broken(capacity=0), "damaged"),
         (broken(rollback=-1), "damaged"),
         (broken(shape=["batch", "length", 3]), "damaged"),
         (broken(shape=["batch", 2**40, 3]), "damaged"),
         (broken(shape=[2, 3, 4]), "damaged"),
-        (broken(kind="stack"), "damaged"),
+        (broken(shape=["batch"]), "damaged"),
+        (broken(shape=[]), "damaged"),
+        (broken(shape=["batch", "batch", 3]), "damaged"),
+        (broken(tensor_rollback="stack"), "damaged"),
+        (broken(tensor_rollback=["slots"]), "damaged"),
+        (broken(capacity_axis=0), "damaged"),
+        (broken(capacity_axis=3), "damaged"),
+        (broken(capacity_axis="1"), "damaged"),
+        (broken(in_place=1), "damaged"),
         (broken(dtype="int8"), "damaged"),
         (broken(dtype=["float32"]), "damaged"),
         (broken(spare=True), "damaged"),
@@ -152,7 +220,7 @@ def test_rollback_moves_positions_as_far_as_the_rings_reach() -> None:
 def test_sums_cannot_be_taken_back() -> None:
     state = spec(*SUMS, rollback=3)
     assert state.rolled_back([9], [0]).tolist() == [9]
-    with pytest.raises(UsageError, match="running sums") as caught:
+    with pytest.raises(UsageError, match="holds no single tokens") as caught:
         state.rolled_back([9], [1])
     assert "snapshot" in str(caught.value.hint)
 

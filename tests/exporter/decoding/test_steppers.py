@@ -46,13 +46,15 @@ def test_one_buffer_and_two_give_the_same_bits(runtime: str, precision: str, gen
 def test_what_is_updated_in_place(runtime: str) -> None:
     session = open_session("hybrid", runtime)
     assert isinstance(session._stepper, OrtStepper)
-    caches = {tensor.past for tensor in session.spec.tensors if tensor.kind == "cache"}
+    caches = {tensor.past for tensor in session.spec.tensors if tensor.capacity_axis is not None}
     rest = {tensor.past for tensor in session.spec.tensors} - caches
     assert caches and rest
     assert session._stepper.in_place == (caches | rest if runtime == "ort-fused" else caches)
 
 
-SPEC = StateSpec((TensorSpec("0.key", 0, "cache", "float32", ("batch", 8, 1, 2)),), capacity=8)
+SPEC = StateSpec(
+    (TensorSpec("0.key", "float32", ("batch", 8, 1, 2), capacity_axis=1, rollback="position"),), capacity=8
+)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_a_buffer_is_shared_only_where_nothing_reads_it_too_late(body: str, safe
         for attribute in node.attribute:
             for inner in attribute.g.node:
                 inner.input[:] = [_dotted(name) for name in inner.input]
-    assert (updated_in_place(model, SPEC, fused={"hsm"}) == {"past.0.key"}) is safe
+    assert (updated_in_place(model.graph, SPEC, fused={"hsm"}) == {"past.0.key"}) is safe
 
 
 def _dotted(name: str) -> str:

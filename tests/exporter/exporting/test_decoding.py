@@ -74,9 +74,11 @@ def test_borders_and_description() -> None:
     assert {tensor.name: list(tensor.shape) for tensor in state.tensors} == {
         name: [*sizes, *tail[name]] for name, sizes in expected.items()
     }
-    assert [(t.kind, t.spare) for t in state.tensors] == [("ring", 3)] * 2 + [("cache", 0)] * 2 + [("ring", 3)] * 2 + [
-        ("cache", 0)
-    ] * 2
+    slots, grows = (None, "slots", 3), (1, "position", 0)
+    expected_properties = [*[slots] * 2, *[grows] * 2, *[slots] * 2, *[grows] * 2]
+    assert [(t.capacity_axis, t.rollback, t.spare) for t in state.tensors] == expected_properties
+    # The operators' kernels work in place; a window and a cache are made of ONNX's own operators.
+    assert [t.name for t in state.tensors if t.in_place] == ["0.ring", "1.ring"]
     mixers = {node.name: node.op_type for node in model.graph.node if node.domain == "hsm"}
     assert mixers["layers.0.mixer"] == "TokenShiftCached"
     assert mixers["layers.1.mixer"] == "ShiftMixCached"

@@ -21,7 +21,8 @@ def test_the_bytes_of_every_tensor() -> None:
     assert result.state is not None
     assert result.uncounted == {}
     rows = {row.name: row for row in result.state.tensors}
-    assert [row.kind for row in result.state.tensors] == ["ring"] * 2 + ["cache"] * 2 + ["ring"] * 2 + ["cache"] * 2
+    slots, grows = ["slots"] * 2, ["position"] * 2
+    assert [row.rollback for row in result.state.tensors] == [*slots, *grows, *slots, *grows]
     rings = {"0.ring": 5, "1.ring": 3, "3.key": 6, "3.value": 6}
     for name, slots in rings.items():
         assert rows[name].constant_bytes == (slots + 3) * WIDTH * 4
@@ -62,7 +63,7 @@ def test_damaged_descriptions_are_refused(tmp_path: object) -> None:
         state_table({"state": "{"}, "m.onnx")
     model = onnx.load(decode_file("hsm-vector"))
     entry = next(entry for entry in model.metadata_props if entry.key == "hsm_export.state")
-    entry.value = entry.value.replace('"schema": 1', '"schema": 9')
+    entry.value = entry.value.replace('"schema": 2', '"schema": 9')
     path = f"{tmp_path}/m.onnx"
     onnx.save(model, path)
     with pytest.raises(BadInputError, match="schema version 9"):

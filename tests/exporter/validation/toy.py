@@ -17,7 +17,7 @@ SHIFT, SPARE, VOCAB = 3, 2, 50
 
 
 def toy_state(spare: int = SPARE, last_logits: bool = False) -> StateSpec:
-    ring = TensorSpec("0.ring", 0, "ring", "float32", ("batch", SHIFT + spare, 1), spare)
+    ring = TensorSpec("0.ring", "float32", ("batch", SHIFT + spare, 1), rollback="slots", spare=spare)
     return StateSpec((ring,), rollback=spare, last_logits=last_logits)
 
 

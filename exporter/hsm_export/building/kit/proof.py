@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Batches and lengths that show mistakes: one token, odd numbers, more than a tile; clipped to each profile.
 _SHAPES = ((1, 1), (8, 2), (4, 3), (3, 17), (2, 67))
-# What a decoding step's caches hold beside its own tokens, where the file leaves their capacity open.
+# Tokens that a decoding step's state holds beside its own, where the file leaves its capacity open.
 _ROOM = 32
 
 
@@ -53,17 +53,21 @@ def cases(file: ModelFile, plan: Plan) -> list[Case]:
 
 
 def _with_room(file: ModelFile, case: Case, profile: Profile) -> Case:
-    """Return a decoding step whose key/value caches have room for its tokens; other cases as they are."""
-    caches = [spec for spec in file.inputs if spec.name.startswith("past.") and spec.name.endswith((".key", ".value"))]
-    if not caches:
+    """Return a decoding step whose growing states have room for its tokens; other cases as they are."""
+    from ...decoding.state_spec import CAPACITY
+    from ...validation.decoding import state_of
+
+    state = state_of(file) if "state" in file.metadata else None
+    growing = [tensor for tensor in state.tensors if tensor.capacity_axis is not None] if state else []
+    if state is None or not growing:
         return case
     batch, length = case.feed["tokens"].shape
-    declared = caches[0].shape[1]
-    capacity = declared if isinstance(declared, int) else _clipped(length + _ROOM, profile[declared])
+    capacity = state.capacity or _clipped(length + _ROOM, profile[CAPACITY])
     rng = np.random.default_rng(length)
     feed = dict(case.feed)
-    for spec in caches:
-        feed[spec.name] = rng.standard_normal((batch, capacity, *feed[spec.name].shape[2:])).astype(np.float32)
+    for tensor in growing:
+        numbers = rng.standard_normal(tensor.sizes(batch, capacity))
+        feed[tensor.past] = numbers.astype(feed[tensor.past].dtype)
     feed["position"] = rng.integers(0, max(capacity - length, 0) + 1, batch)
     return replace(case, feed=feed)
 

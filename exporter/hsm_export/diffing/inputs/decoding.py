@@ -1,4 +1,4 @@
-"""Single calls of a decoding file: at the start, in the middle of sequences, and with more tokens than a ring holds."""
+"""Single calls of a decoding file: at the start, amid sequences, and with more tokens than a state has slots."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def decoding_cases(
 ) -> list[Case]:
     """Return calls that follow each other: several tokens from the start, several more, and a single one.
 
-    Rows are of different length; in the last call one stands still. Each call has more tokens than any ring has
-    slots, where the model and the time allow it.
+    Rows are of different length; in the last call one stands still. Each call has more tokens than any state
+    has slots, where the model and the time allow it.
 
     Args:
         file: the file.
@@ -61,7 +61,7 @@ def first_call(file: ModelFile, tokens: Array, lengths: Array, capacity: int = 0
         file: the file.
         tokens: (B,T).
         lengths: (B,) valid tokens of each row.
-        capacity: tokens that caches shall hold beyond T, where the file leaves that open.
+        capacity: tokens that the state shall hold beyond T, where the file leaves that open.
     """
     from ...validation.decoding import state_of
     from ...validation.stepping import empty_state
@@ -72,9 +72,8 @@ def first_call(file: ModelFile, tokens: Array, lengths: Array, capacity: int = 0
 
 
 def _length(state: StateSpec, longest: int | None) -> int:
-    """Return the tokens of a call: more than any ring has slots, and so few that three calls fit."""
-    slots = max((int(tensor.shape[1]) for tensor in state.tensors if tensor.kind == "ring"), default=0)
-    wanted = min(max(_SHORTEST, slots + 3), _MOST_TOKENS)
+    """Return the tokens of a call: more than any state has slots, and so few that three calls fit."""
+    wanted = min(max(_SHORTEST, state.most_slots + 3), _MOST_TOKENS)
     return wanted if longest is None else max(1, min(wanted, (longest - 1) // 2))
 
 

@@ -18,7 +18,7 @@ namespace hsm_runtime {
 struct GeneratorOptions {
   /// Sequences B.
   std::int64_t batch = 1;
-  /// Tokens that a row must be able to reach. Needed when the file leaves its caches' size open.
+  /// Tokens that a row must be able to reach. Needed when the file leaves that open.
   std::int64_t capacity = 0;
 };
 

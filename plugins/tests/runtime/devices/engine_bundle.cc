@@ -20,9 +20,9 @@ std::string entry_of(const FakeEngine& engine) {
 }
 
 // The decoding part of the bundle that write_counting_bundle() makes.
-std::string decode_entry(const std::string& kind) {
+std::string decode_entry(const CountingState& state) {
   const TemporaryFolder folder;
-  std::ifstream file(write_counting_bundle(folder, kind) + "/manifest.json");
+  std::ifstream file(write_counting_bundle(folder, state) + "/manifest.json");
   std::stringstream text;
   text << file.rdbuf();
   const std::string all = text.str();
@@ -39,9 +39,9 @@ void replace(std::string& text, const std::string& from, const std::string& to) 
 }  // namespace
 
 std::string write_engine_bundle(const TemporaryFolder& folder, const std::vector<FakeEngine>& engines,
-                                const std::string& state) {
+                                const std::optional<CountingState>& state) {
   auto files = good_files();
-  if (!state.empty()) files["decode.onnx"] = counting_model();
+  if (state) files["decode.onnx"] = counting_model();
   std::string entries;
   for (const FakeEngine& engine : engines) {
     files[engine.file] = engine.content;
@@ -50,7 +50,7 @@ std::string write_engine_bundle(const TemporaryFolder& folder, const std::vector
   }
   std::string manifest = manifest_of(files);
   replace(manifest, "\"engines\": []", "\"engines\": [" + entries + "]");
-  if (!state.empty()) replace(manifest, "\"decode\": null", decode_entry(state));
+  if (state) replace(manifest, "\"decode\": null", decode_entry(*state));
   const std::filesystem::path path = folder.path() / "engines.hsm";
   std::filesystem::remove_all(path);
   write_bundle(path, files, manifest);

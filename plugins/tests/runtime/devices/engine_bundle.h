@@ -1,6 +1,7 @@
 // Bundles with engines for the fake GPU, and the session options that lead there.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,9 +23,9 @@ struct FakeEngine {
   std::string content = "doubling";
 };
 
-// A bundle of the doubling model, and of the counting one too where `state` names the kind of its state.
+// A bundle of the doubling model, and of the counting one too where `state` describes its state.
 std::string write_engine_bundle(const TemporaryFolder& folder, const std::vector<FakeEngine>& engines,
-                                const std::string& state = "");
+                                const std::optional<CountingState>& state = std::nullopt);
 
 // The libraries that the build made.
 std::string fake_gpu_library();

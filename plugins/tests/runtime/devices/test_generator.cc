@@ -23,16 +23,16 @@ class TensorRtGeneratorTest : public ::testing::Test {
   void SetUp() override { fake_gpu().reset(); }
   void TearDown() override { expect_clean(); }
 
-  Result<Session> open(bool has_plugins, const std::string& kind = "ring") {
+  Result<Session> open(bool has_plugins, const CountingState& state = {}) {
     options_.plugin_library = fake_gpu_library();
     const FakeEngine engine = {.of = "decode", .plugins = has_plugins, .content = "counting"};
-    const Result<Bundle> bundle = Bundle::open(write_engine_bundle(folder_, {engine}, kind));
+    const Result<Bundle> bundle = Bundle::open(write_engine_bundle(folder_, {engine}, state));
     EXPECT_TRUE(bundle.ok()) << bundle.status().message();
     return Session::open(*bundle, Part::kDecode, options_);
   }
 
-  Generator generator(std::int64_t batch, bool has_plugins, const std::string& kind = "ring") {
-    const Result<Session> session = open(has_plugins, kind);
+  Generator generator(std::int64_t batch, bool has_plugins, const CountingState& state = {}) {
+    const Result<Session> session = open(has_plugins, state);
     EXPECT_TRUE(session.ok()) << session.status().message();
     Result<Generator> made = Generator::create(*session, {.batch = batch});
     EXPECT_TRUE(made.ok()) << made.status().message();
@@ -68,24 +68,27 @@ void expect_sequences(Generator generator) {
 
 TEST_F(TensorRtGeneratorTest, AdvancesInOneBufferOrInTwo) {
   expect_sequences(generator(2, true));
-  expect_sequences(generator(2, true, "taylor"));
-  expect_sequences(generator(2, true, "cache"));
+  expect_sequences(generator(2, true, kCountingSums));
+  expect_sequences(generator(2, true, kCountingApart));
+  expect_sequences(generator(2, true, counting_state_of_kind("ring")));
   expect_sequences(generator(2, false));
 }
 
 TEST_F(TensorRtGeneratorTest, HasOneBufferWhereThePluginsUpdateInPlace) {
-  const auto buffers = [&](bool has_plugins, const std::string& kind) {
-    const Result<Session> session = open(has_plugins, kind);
+  const auto buffers = [&](bool has_plugins, const CountingState& state) {
+    const Result<Session> session = open(has_plugins, state);
     EXPECT_TRUE(session.ok()) << session.status().message();
     const int before = fake_gpu().live["memory"];
     const Result<Generator> generator = Generator::create(*session, {.batch = 2});
     EXPECT_TRUE(generator.ok()) << generator.status().message();
     return fake_gpu().live["memory"] - before;
   };
-  EXPECT_EQ(buffers(true, "ring"), 1);
-  EXPECT_EQ(buffers(true, "taylor"), 1);
-  EXPECT_EQ(buffers(true, "cache"), 2);
-  EXPECT_EQ(buffers(false, "ring"), 2);
+  EXPECT_EQ(buffers(true, {}), 1);
+  EXPECT_EQ(buffers(true, kCountingSums), 1);
+  EXPECT_EQ(buffers(true, kCountingApart), 2);
+  EXPECT_EQ(buffers(false, {}), 2);
+  // The first schema did not say what a kernel updates in place.
+  EXPECT_EQ(buffers(true, counting_state_of_kind("ring")), 2);
 }
 
 TEST_F(TensorRtGeneratorTest, MovesTokensAndLogitsAlone) {

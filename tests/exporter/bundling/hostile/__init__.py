@@ -26,6 +26,13 @@ HARMLESS: dict[str, Case] = {
     "engine-for-newer-gpus": lambda bundle: with_engine(bundle, architectures=["sm80+"], version="11.4.0.106"),
     "engine-for-an-unknown-gpu": lambda bundle: with_engine(bundle, architectures=[], profiles=[]),
     "state": with_state,
+    "state-of-the-first-schema": lambda bundle: with_state(bundle, schema=1),
+    "state-that-grows": lambda bundle: with_state(
+        bundle, tensor={"capacity_axis": 2, "rollback": "position", "shape": ["batch", 2, "capacity"]}
+    ),
+    "state-of-a-number-a-row": lambda bundle: with_state(
+        bundle, tensor={"rollback": "snapshot", "shape": ["batch"], "dtype": "int64"}
+    ),
     "bytes": lambda bundle: edit(bundle, lambda manifest: manifest.update(tokenizer={"kind": "bytes"})),
     "more-weights": lambda bundle: add(bundle, "model.onnx.data", b"MZ, which weights may begin with"),
     "manifest-without-spaces": lambda bundle: rewrite(bundle, read(bundle)),

@@ -12,10 +12,13 @@ from .changing import add, case, edit
 
 def with_state(bundle: Path, **changes: Any) -> None:
     """Give the bundle's decoding model a state of one ring, right but for the changes."""
-    tensor = {"name": "0.ring", "layer": 0, "kind": "ring", "dtype": "float32", "shape": ["batch", 4, 8], "spare": 0}
+    tensor = {"name": "0.ring", "dtype": "float32", "shape": ["batch", 4, 8], "spare": 0}
+    properties = {"capacity_axis": None, "rollback": "slots", "in_place": True}
+    if changes.get("schema") == 1:
+        properties = {"layer": 0, "kind": "ring"}
     names = {"past": "past.0.ring", "present": "present.0.ring", "bytes": 128, "bytes_per_token": 0}
-    whole = {"schema": 1, "capacity": None, "rollback": 0, "max_length": 0, "last_logits": False}
-    state = {**whole, "tensors": [{**tensor, **names, **changes.pop("tensor", {})}], **changes}
+    whole = {"schema": 2, "capacity": None, "rollback": 0, "max_length": 0, "last_logits": False}
+    state = {**whole, "tensors": [{**tensor, **properties, **names, **changes.pop("tensor", {})}], **changes}
     tensors = {
         part: [{"name": name, "dtype": "float32", "shape": ["batch", 4, 8]}]
         for part, name in (("inputs", "past.0.ring"), ("outputs", "present.0.ring"))
@@ -27,12 +30,52 @@ def with_state(bundle: Path, **changes: Any) -> None:
 
 @case
 def newer_state(bundle: Path) -> None:
-    with_state(bundle, schema=2)
+    with_state(bundle, schema=3)
 
 
 @case
 def unknown_kind_of_state(bundle: Path) -> None:
-    with_state(bundle, tensor={"kind": "pickle"})
+    with_state(bundle, schema=1, tensor={"kind": "pickle"})
+
+
+@case
+def unknown_rollback_of_state(bundle: Path) -> None:
+    with_state(bundle, tensor={"rollback": "pickle"})
+
+
+@case
+def state_that_shares_a_buffer_perhaps(bundle: Path) -> None:
+    with_state(bundle, tensor={"in_place": "maybe"})
+
+
+@case
+def state_whose_capacity_is_no_axis(bundle: Path) -> None:
+    with_state(bundle, tensor={"capacity_axis": 3})
+
+
+@case
+def state_whose_capacity_is_the_batch(bundle: Path) -> None:
+    with_state(bundle, tensor={"capacity_axis": 0})
+
+
+@case
+def state_that_grows_elsewhere(bundle: Path) -> None:
+    with_state(bundle, tensor={"capacity_axis": 1, "shape": ["batch", 4, "capacity"]})
+
+
+@case
+def state_of_slots_without_an_axis(bundle: Path) -> None:
+    with_state(bundle, tensor={"shape": ["batch"]})
+
+
+@case
+def state_without_a_shape(bundle: Path) -> None:
+    with_state(bundle, tensor={"shape": []})
+
+
+@case
+def state_of_another_type(bundle: Path) -> None:
+    with_state(bundle, tensor={"dtype": "bool"})
 
 
 @case

@@ -317,7 +317,7 @@ def test_adds_the_held_out_digits(tmp_path: Path) -> None:
 def test_calls_a_decoding_file_in_the_middle(decoding: Path) -> None:
     file = open_model(decoding)
     state = state_of(file)
-    slots = max(int(tensor.shape[1]) for tensor in state.tensors if tensor.kind == "ring")
+    slots = state.most_slots
     call = caller(file)
     cases = decoding_cases(file, call)
     assert [case.name.split()[0] for case in cases] == ["first", "second", "one"]
