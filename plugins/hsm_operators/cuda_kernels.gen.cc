@@ -3,6 +3,8 @@
 #include "hsm_operators/common/cuda/kernels.h"
 #include "hsm_operators/causal_taylor_shift/bindings.gen.h"
 #include "hsm_operators/causal_taylor_shift/cuda.gen.h"
+#include "hsm_operators/decayed_linear_attention/bindings.gen.h"
+#include "hsm_operators/decayed_linear_attention/cuda.gen.h"
 #include "hsm_operators/expert_matmul/bindings.gen.h"
 #include "hsm_operators/expert_matmul/cuda.gen.h"
 #include "hsm_operators/shift_mix/bindings.gen.h"
@@ -21,6 +23,20 @@ constexpr Kernels kRows[] = {
                 causal_taylor_shift_workspace,
                 causal_taylor_shift_launch>(),
      "hsm", "CausalTaylorShift"},
+    {functions<decayed_linear_attention_args,
+                decayed_linear_attention_tactics,
+                decayed_linear_attention_supports,
+                decayed_linear_attention_default_tactic,
+                decayed_linear_attention_workspace,
+                decayed_linear_attention_launch>(),
+     "hsm", "DecayedLinearAttention"},
+    {functions<decayed_delta_rule_args,
+                decayed_linear_attention_tactics,
+                decayed_linear_attention_supports,
+                decayed_linear_attention_default_tactic,
+                decayed_linear_attention_workspace,
+                decayed_linear_attention_launch>(),
+     "hsm", "DecayedDeltaRule"},
     {functions<expert_matmul_args,
                 expert_matmul_tactics,
                 expert_matmul_supports,
