@@ -6,6 +6,7 @@ PyTorch. It describes its operators as text, and a kernel is used only where tha
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -33,7 +34,32 @@ _REFUSED = 1
 _WORD = array("q").itemsize
 
 
-class Refused(ValueError):
+def _find_parallel() -> int | None:
+    """Return the address of the function by which PyTorch's threads do work, or None where it has none of OpenMP's."""
+    for library in (None, torch._C.__file__):  # what is loaded for all comes first, as it does for PyTorch itself
+        with contextlib.suppress(AttributeError):
+            return ctypes.cast(ctypes.CDLL(library).GOMP_parallel, ctypes.c_void_p).value
+    return None
+
+
+_parallel = _find_parallel()
+
+
+def _threads() -> tuple[int | None, int]:
+    """Return the function that runs work on PyTorch's threads, and how many they are."""
+    return _parallel, torch.get_num_threads()
+
+
+def _forget_threads() -> None:
+    """Compute on one thread from now on: a forked child has none of its parent's, and OpenMP would wait for them."""
+    global _parallel
+    _parallel = None
+
+
+os.register_at_fork(after_in_child=_forget_threads)
+
+
+class RefusedError(ValueError):
     """A kernel does not take these sizes, attributes or row numbers; nothing was computed."""
 
 
@@ -60,7 +86,7 @@ class KernelLibrary:
         signatures = [self._library.hsm_kernels_signature(i) for i in range(self._library.hsm_kernels_count())]
         self._indices = {text.decode(): index for index, text in enumerate(signatures)}
         self._run = self._library.hsm_kernels_run
-        self._run.argtypes = [*[ctypes.c_int32] * 3, *[ctypes.c_void_p] * 4, ctypes.c_int32]
+        self._run.argtypes = [*[ctypes.c_int32] * 3, *[ctypes.c_void_p] * 5, ctypes.c_int32]
 
     @property
     def signatures(self) -> tuple[str, ...]:
@@ -82,12 +108,11 @@ class KernelLibrary:
     def _call(self, index: int, kind: int, type_code: int, words: array[int], *starts: int) -> None:
         """Run a kernel on what `words` holds; sizes stand first, the other parts begin at `starts`."""
         base = words.buffer_info()[0]
-        status = self._run(
-            index, kind, type_code, base, *(base + start * _WORD for start in starts), torch.get_num_threads()
-        )
+        parallel, threads = _threads()
+        status = self._run(index, kind, type_code, base, *(base + s * _WORD for s in starts), parallel, threads)
         if status:
             text = self._library.hsm_kernels_message().decode()
-            raise Refused(text) if status == _REFUSED else RuntimeError(text)
+            raise RefusedError(text) if status == _REFUSED else RuntimeError(text)
 
 
 class Kernel:
@@ -135,7 +160,7 @@ class Kernel:
             New contiguous tensors; zero where the operator says nothing, as in padding.
 
         Raises:
-            Refused: sizes, attributes or row numbers that the operator does not take.
+            RefusedError: sizes, attributes or row numbers that the operator does not take.
             RuntimeError: the kernel failed.
         """
         tensors = [tensor.contiguous() for tensor in inputs]
@@ -235,5 +260,5 @@ class _Bound:
             return None
         try:
             return self._kernel(inputs, {name: arguments[index] for name, index in self._attributes.items()})
-        except Refused:
+        except RefusedError:
             return None

@@ -28,6 +28,10 @@ typedef enum { HSM_KERNELS_FLOAT32 = 0, HSM_KERNELS_FLOAT16 = 1, HSM_KERNELS_BFL
 /* Refused: sizes, attributes or row numbers that the operator does not take, or no such kernel; nothing was computed. */
 typedef enum { HSM_KERNELS_OK = 0, HSM_KERNELS_REFUSED = 1, HSM_KERNELS_FAILED = 2 } hsm_kernels_status;
 
+/* Has up to `threads` threads, the calling one included, call work(data) once each, and returns when all have. It is the
+ * form of GOMP_parallel, which PyTorch's own threads answer to: a second pool would wait for cores on which those spin. */
+typedef void (*hsm_kernels_parallel)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+
 HSM_KERNELS_API int32_t hsm_kernels_version(void);
 
 /* Returns the number of operators. */
@@ -49,12 +53,13 @@ HSM_KERNELS_API int32_t hsm_kernels_has(int32_t index, int32_t kind);
  *   attributes  for each: how many numbers, then the numbers
  *   inputs      pointers to their elements
  *   outputs     pointers to memory for theirs; the caller derives their sizes from the operator's dimensions
+ *   parallel    runs work on several threads; null: the calling one does it all
  *   threads     how many may compute, the calling one included; the numbers do not depend on it
  *
  * Returns hsm_kernels_status; hsm_kernels_message has the sentence. */
 HSM_KERNELS_API int32_t hsm_kernels_run(int32_t index, int32_t kind, int32_t type, const int64_t* sizes,
                                         const int64_t* attributes, const void* const* inputs, void* const* outputs,
-                                        int32_t threads);
+                                        hsm_kernels_parallel parallel, int32_t threads);
 
 /* Returns what was wrong with this thread's last call of hsm_kernels_run. */
 HSM_KERNELS_API const char* hsm_kernels_message(void);

@@ -2,9 +2,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <new>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "hsm_operators/common/bindings.h"
@@ -12,7 +14,7 @@
 #include "hsm_operators/common/types.h"
 #include "torch/hsm_kernels.h"
 #include "torch/kernels.h"
-#include "torch/threads.h"
+#include "torch/team.h"
 
 namespace hsm::torch {
 namespace {
@@ -111,7 +113,7 @@ std::vector<opset::AttributeValue> read_attributes(const opset::Operator& op, co
 
 std::int32_t run(std::int32_t index, std::int32_t kind, std::int32_t type, const std::int64_t* sizes,
                  const std::int64_t* numbers, const void* const* input_pointers, void* const* output_pointers,
-                 std::int32_t threads) {
+                 hsm_kernels_parallel parallel, std::int32_t threads) {
   const Entry* found = entry(index);
   if (found == nullptr) return refused("there is no operator of index " + std::to_string(index));
   const opset::Operator& op = found->op;
@@ -128,8 +130,8 @@ std::int32_t run(std::int32_t index, std::int32_t kind, std::int32_t type, const
   if (auto problem = opset::check_attributes(op, attributes)) return refused(std::move(*problem));
   if (auto problem = opset::infer_shapes(op, attributes, shapes, output_shapes)) return refused(std::move(*problem));
   if (auto problem = opset::check_rows(op, shapes, inputs)) return refused(std::move(*problem));
-  Threads pool(threads);
-  compute({static_cast<DType>(type), attributes, shapes, inputs, outputs}, pool.parallel_for());
+  Team team(parallel, threads);
+  compute({static_cast<DType>(type), attributes, shapes, inputs, outputs}, team.parallel_for());
   return HSM_KERNELS_OK;
 }
 
@@ -156,9 +158,9 @@ std::int32_t hsm_kernels_has(std::int32_t index, std::int32_t kind) {
 
 std::int32_t hsm_kernels_run(std::int32_t index, std::int32_t kind, std::int32_t type, const std::int64_t* sizes,
                              const std::int64_t* attributes, const void* const* inputs, void* const* outputs,
-                             std::int32_t threads) {
+                             hsm_kernels_parallel parallel, std::int32_t threads) {
   try {
-    return hsm::torch::run(index, kind, type, sizes, attributes, inputs, outputs, threads);
+    return hsm::torch::run(index, kind, type, sizes, attributes, inputs, outputs, parallel, threads);
   } catch (const std::bad_alloc&) {
     hsm::torch::message = "not enough memory";
   } catch (const std::exception& error) {
