@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hsm_operators.installation import build_record, find_library
+from hsm_operators.installation import KERNELS, build_record, find_library
 
 from . import runtimes
 from .building.cuda_driver import probe
@@ -225,9 +225,9 @@ def _import_problem(module: str) -> str | None:
 def _kernel_problem() -> str | None:
     """Return why PyTorch cannot run the fused kernels, or None when it can."""
     try:
-        from hsm_operators.kernels import LIBRARY, own_library
+        from hsm_operators.kernels import own_library
 
-        return None if own_library() else f"this installation has no {LIBRARY}"
+        return None if own_library() else f"this installation has no {KERNELS}"
     except Exception as error:  # PyTorch is missing or damaged, or the library is
         return f"{type(error).__name__}: {error}"
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+KERNELS = "libhsm_kernels.so"
+KERNELS_VARIABLE = "HSM_KERNELS_LIBRARY"
 _FOLDER = "hsm_export"
 
 
@@ -34,3 +37,12 @@ def build_record() -> dict[str, object] | None:
 def find_library(name: str) -> Path | None:
     """Return the path of a native library, or None when this installation lacks it."""
     return next((folder / "lib" / name for folder in folders() if (folder / "lib" / name).is_file()), None)
+
+
+def kernels_path() -> Path | None:
+    """Return the library of CPU kernels for PyTorch, or None when this installation lacks it.
+
+    It is the one that HSM_KERNELS_LIBRARY names, such as a build of changed kernels, else the installed one.
+    """
+    named = os.environ.get(KERNELS_VARIABLE)
+    return Path(named) if named else find_library(KERNELS)

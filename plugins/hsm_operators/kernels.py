@@ -18,14 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .installation import find_library
+from .installation import kernels_path
 from .operator import FLOAT, Operator, Port
 from .registry import operators
 from .switch import kernels_wanted
 from .translation import overload_of
 
-LIBRARY = "libhsm_kernels.so"
-VARIABLE = "HSM_KERNELS_LIBRARY"
 VERSION = 1
 KINDS = ("fast", "naive")
 
@@ -131,8 +129,8 @@ class Kernel:
         self._first = self._fixed.index(None)
         axes = {name: (i, axis) for i, port in enumerate(operator.inputs) for axis, name in enumerate(port.shape)}
         self._outputs = [(_fixed_type(port), [axes[name] for name in port.shape]) for port in operator.outputs]
-        # Kernels write nothing in padding, where the memory may hold NaN from before: zero times NaN would then spread
-        # it, in gradients of weights for example.
+        # Some kernels write nothing in padding, where the memory may hold NaN from before: zero times NaN would spread
+        # it, into gradients of weights for example.
         presents = {state.present for state in operator.states}
         padded = any(port.rows for port in operator.inputs)
         self._new = [torch.zeros if padded and p.name not in presents else torch.empty for p in operator.outputs]
@@ -157,7 +155,7 @@ class Kernel:
             attributes: all of the operator's.
 
         Returns:
-            New contiguous tensors; zero where the operator says nothing, as in padding.
+            New contiguous tensors. Padding is unspecified, but holds nothing that was in memory before.
 
         Raises:
             RefusedError: sizes, attributes or row numbers that the operator does not take.
@@ -202,12 +200,6 @@ def _fixed_type(port: Port) -> torch.dtype | None:
     return None if port.type == "T" else torch.float32 if port.type == FLOAT else torch.int64
 
 
-def library_path() -> Path | None:
-    """Return the library that HSM_KERNELS_LIBRARY names, else the installed one, or None when there is none."""
-    named = os.environ.get(VARIABLE)
-    return Path(named) if named else find_library(LIBRARY)
-
-
 @functools.cache
 def own_library() -> KernelLibrary | None:
     """Return the library of our operators; None when this installation was built without it.
@@ -215,7 +207,7 @@ def own_library() -> KernelLibrary | None:
     Raises:
         OSError: it does not load.
     """
-    path = library_path()
+    path = kernels_path()
     return None if path is None else KernelLibrary(path)
 
 
