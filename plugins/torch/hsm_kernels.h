@@ -25,11 +25,13 @@ typedef enum { HSM_KERNELS_FAST = 0, HSM_KERNELS_NAIVE = 1 } hsm_kernels_kind;
 
 typedef enum { HSM_KERNELS_FLOAT32 = 0, HSM_KERNELS_FLOAT16 = 1, HSM_KERNELS_BFLOAT16 = 2 } hsm_kernels_type;
 
-/* Refused: sizes, attributes or row numbers that the operator does not take, or no such kernel; nothing was computed. */
+/* Refused: sizes, attributes or row numbers that the operator does not take, or no such kernel; nothing was computed.
+ */
 typedef enum { HSM_KERNELS_OK = 0, HSM_KERNELS_REFUSED = 1, HSM_KERNELS_FAILED = 2 } hsm_kernels_status;
 
-/* Has up to `threads` threads, the calling one included, call work(data) once each, and returns when all have. It is the
- * form of GOMP_parallel, which PyTorch's own threads answer to: a second pool would wait for cores on which those spin. */
+/* Has up to `threads` threads, the calling one included, call work(data) once each, and returns when all have. It is
+ * the form of GOMP_parallel, which PyTorch's own threads answer to: a second pool would wait for cores on which those
+ * spin. */
 typedef void (*hsm_kernels_parallel)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
 
 HSM_KERNELS_API int32_t hsm_kernels_version(void);
