@@ -244,11 +244,13 @@ class _Bound:
         names = [argument.name for argument in overload_of(kernel.operator)._schema.arguments]
         self._inputs = [names.index(port.name) for port in kernel.operator.inputs]
         self._attributes = {a.name: names.index(a.name) for a in kernel.operator.attributes}
+        # What else the PyTorch operator takes says how the reference maths shall compute, or "auto".
+        self._ways = sorted(set(range(len(names))) - {*self._inputs, *self._attributes.values()})
 
     def __call__(self, arguments: Sequence[Any]) -> tuple[Tensor, ...] | None:
         """Return the kernel's results; None where the reference shall compute, or say what is wrong."""
         inputs = [arguments[index] for index in self._inputs]
-        if not self._kernel.takes(inputs):
+        if not self._kernel.takes(inputs) or any(arguments[index] != "auto" for index in self._ways):
             return None
         try:
             return self._kernel(inputs, {name: arguments[index] for name, index in self._attributes.items()})
