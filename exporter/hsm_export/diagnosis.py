@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hsm_operators.installation import KERNELS, build_record, find_library
+
 from . import runtimes
 from .building.cuda_driver import probe
 from .errors import MissingDependencyError
-from .native import RUN_PROGRAM, build_record, find_library, run_program_path
+from .native import RUN_PROGRAM, run_program_path
 from .results import Result
 
 # How long the import of one package, or a compiler's `--version`, may take before it counts as broken.
@@ -157,6 +159,7 @@ def doctor() -> DoctorResult:
             *_runtime_findings(trial.runtimes),
             *_gpu_findings(packages, driver.devices),
             *_native_findings(tools),
+            *_kernel_findings(trial.kernels),
         ),
         key=lambda finding: ("error", "warning", "note").index(finding.severity),
     )
@@ -176,10 +179,17 @@ def doctor() -> DoctorResult:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What another process found out by importing things: why each module fails, and the runtimes' states."""
+    """What another process found out by importing things.
+
+    Attributes:
+        problems: why each module fails.
+        runtimes: the runtimes' states.
+        kernels: why PyTorch cannot run the fused kernels, or None.
+    """
 
     problems: dict[str, str]
     runtimes: tuple[RuntimeState, ...]
+    kernels: str | None
 
 
 def _try_everything(modules: Sequence[str]) -> _Trial:
@@ -187,19 +197,21 @@ def _try_everything(modules: Sequence[str]) -> _Trial:
     output, problem = _finish(_start(f"from hsm_export.diagnosis import _report as r; r({list(modules)!r})"))
     if problem is None:
         answer = json.loads(output.splitlines()[-1])
-        return _Trial(answer["problems"], tuple(RuntimeState(*fields) for fields in answer["runtimes"]))
+        states = tuple(RuntimeState(*fields) for fields in answer["runtimes"])
+        return _Trial(answer["problems"], states, answer["kernels"])
     started = {module: _start(f"import {module}") for module in modules}
     ended = {module: _finish(process)[1] for module, process in started.items()}
     problems = {module: reason for module, reason in ended.items() if reason is not None}
     culprits = ", ".join(problems) or "one of the packages"
-    return _Trial(problems, tuple(RuntimeState(name, "", f"{culprits} is broken") for name in runtimes.names()))
+    broken = f"{culprits} is broken"
+    return _Trial(problems, tuple(RuntimeState(name, "", broken) for name in runtimes.names()), broken)
 
 
 def _report(modules: Sequence[str]) -> None:
-    """Import modules, ask every runtime whether it works, and print what was found; runs in a process of its own."""
+    """Import modules, try every runtime and the kernels, and print what was found; runs in a process of its own."""
     problems = {module: reason for module in modules if (reason := _import_problem(module))}
     states = [dataclasses.astuple(_runtime_state(name)) for name in runtimes.names()]
-    print(json.dumps({"problems": problems, "runtimes": states}))
+    print(json.dumps({"problems": problems, "runtimes": states, "kernels": _kernel_problem()}))
 
 
 def _import_problem(module: str) -> str | None:
@@ -208,6 +220,16 @@ def _import_problem(module: str) -> str | None:
     except Exception as error:  # a damaged package may raise anything
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _kernel_problem() -> str | None:
+    """Return why PyTorch cannot run the fused kernels, or None when it can."""
+    try:
+        from hsm_operators.kernels import own_library
+
+        return None if own_library() else f"this installation has no {KERNELS}"
+    except Exception as error:  # PyTorch is missing or damaged, or the library is
+        return f"{type(error).__name__}: {error}"
 
 
 def _runtime_state(name: str) -> RuntimeState:
@@ -370,3 +392,12 @@ def _native_findings(tools: Sequence[Tool]) -> Iterator[Finding]:
         if compiler
         else "install a C++ compiler, then pip install --force-reinstall --no-deps hsm-export",
     )
+
+
+def _kernel_findings(problem: str | None) -> Iterator[Finding]:
+    if problem is not None:
+        yield Finding(
+            "note",
+            f"PyTorch computes mixers without the fused kernels, which is slower: {problem}",
+            "install a C++ compiler, then pip install --force-reinstall --no-deps hsm-export",
+        )

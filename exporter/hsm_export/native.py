@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
+
+from hsm_operators import installation
+from hsm_operators.installation import build_record, find_library
 
 from .errors import BadInputError, MissingDependencyError
 
@@ -26,23 +27,6 @@ _CURES = {TENSORRT_PLUGINS: "install the CUDA toolkit's nvcc (13.0)"}
 
 # ONNX Runtime refuses a second registration with the same options, and cannot be asked about the first.
 _registered: WeakSet[Any] = WeakSet()
-
-
-def build_record() -> dict[str, object] | None:
-    """Return what the wheel's native build recorded (version, compiler, libraries), or None when there was none."""
-    for folder in _folders():
-        try:
-            record = json.loads((folder / "native.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(record, dict):
-            return record
-    return None
-
-
-def find_library(name: str) -> Path | None:
-    """Return the path of a native library, or None when this installation lacks it."""
-    return next((folder / "lib" / name for folder in _folders() if (folder / "lib" / name).is_file()), None)
 
 
 def custom_ops_path() -> Path:
@@ -90,7 +74,7 @@ def run_program_path() -> Path:
         if not path.is_file():
             raise MissingDependencyError(f"HSM_RUN_PROGRAM names {path}, which is not there", "correct it, or unset it")
         return path
-    for folder in _folders():
+    for folder in installation.folders():
         if (folder / "bin" / RUN_PROGRAM).is_file():
             return folder / "bin" / RUN_PROGRAM
     raise _missing(RUN_PROGRAM, "C++ runtime")
@@ -102,7 +86,7 @@ def cmake_prefix_path() -> Path:
     Raises:
         MissingDependencyError: this installation was built without the native part.
     """
-    for folder in _folders():
+    for folder in installation.folders():
         if (folder / "lib" / "cmake" / "HsmPlugins").is_dir():
             return folder
     raise _missing("CMake package")
@@ -212,12 +196,3 @@ def _widened(path: Path) -> bytes:
 
     widened: bytes = widen_bfloat16(onnx.load(str(path), load_external_data=False)).SerializeToString()
     return widened
-
-
-def _folders() -> Iterator[Path]:
-    """The package's folder, and for an editable installation the one that its build installed into."""
-    yield Path(__file__).parent
-    try:
-        yield Path(str(distribution("hsm-export").locate_file("hsm_export")))
-    except PackageNotFoundError:
-        return

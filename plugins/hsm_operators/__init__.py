@@ -20,6 +20,7 @@ from .operator import (
     State,
 )
 from .registry import OPERATORS, find, functions_for, inline, make_node, operators, part_of
+from .switch import use_kernels
 from .translation import translation_table
 
 PLUGIN_NAMESPACE = DOMAIN
@@ -49,4 +50,5 @@ __all__ = [
     "part_of",
     "register",
     "translation_table",
+    "use_kernels",
 ]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .kernels import prefer_kernel
 from .operator import DOMAIN, FLOAT, INT64, Attribute, Operator, Port
 from .precision import accumulator
 from .sizes import bound_sizes, require_rules
@@ -37,14 +38,16 @@ def register(
     Args:
         name: the operator's name; without a namespace it is one of ours.
         schema: its torch schema without the name, such as "(Tensor x, int[] shifts) -> Tensor".
-        reference: maths on plain torch operations.
+        reference: maths on plain torch operations. A fused kernel computes the operator instead where `use_kernels`
+            allows it; the backward pass is the reference's always.
         fake: shapes and dtypes of the outputs for tracing.
         gradient: for an operator of one output, `gradient(output gradient, needed, *inputs)` returns the gradients of
             at least the inputs whose indices are in `needed`, and `name_backward` is registered for it. Without
             it the reference must be differentiable: the backward pass runs it once more, with gradients on.
     """
     qualified = name if "::" in name else f"{DOMAIN}::{name}"
-    operator = torch.library.custom_op(qualified, _without_gradients(reference), mutates_args=(), schema=schema)
+    forward = _without_gradients(prefer_kernel(qualified, reference))
+    operator = torch.library.custom_op(qualified, forward, mutates_args=(), schema=schema)
     operator.register_fake(fake)
     differentiate = _register_gradient(qualified, schema, gradient) if gradient else _rerun(reference)
     operator.register_autograd(_backward_by(differentiate), setup_context=_remember_inputs)

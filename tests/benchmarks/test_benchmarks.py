@@ -21,6 +21,7 @@ SCRIPTS = [
     "shift_mix_vs_memcpy",
     "expert_matmul_vs_sgemm",
     "decode_bytes",
+    "torch_kernels",
     pytest.param("decode_context", marks=pytest.mark.slow),
     pytest.param("whole_models", marks=pytest.mark.slow),
     pytest.param("taylor_auto_choice", marks=pytest.mark.slow),

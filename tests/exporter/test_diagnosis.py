@@ -71,7 +71,7 @@ def test_a_failing_compiler_is_still_found(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_the_native_half_is_read_from_its_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(native, "_folders", lambda: iter([tmp_path]))
+    monkeypatch.setattr("hsm_operators.installation.folders", lambda: iter([tmp_path]))
     (finding,) = diagnosis._native_findings([diagnosis.Tool("C++ compiler", None)])
     assert "install a C++ compiler" in str(finding.fix)
     assert list(diagnosis._native_libraries()) == []

@@ -22,7 +22,7 @@ from hsm_operators import functions_for, make_node
 @pytest.fixture
 def nothing_native(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An installation without its native half; returns its folder."""
-    monkeypatch.setattr(native, "_folders", lambda: iter([tmp_path]))
+    monkeypatch.setattr("hsm_operators.installation.folders", lambda: iter([tmp_path]))
     return tmp_path
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import HsmExportError, NumbersDifferError
 from ..runtimes.evaluations import evaluated_as_body
+from ..runtimes.reference_maths import reference_maths
 from .result import CheckedOutput
 from .source import Source, evaluating, resized
 
@@ -154,7 +155,7 @@ def _run_all(
             cast = [spec.cast(t, dtype) for spec, t in zip(source.arguments.inputs, tensors, strict=True)]
             args, kwargs = source.arguments.with_examples(cast)
             try:
-                with torch.inference_mode(), _routed(chosen) as calls:
+                with reference_maths(), _routed(chosen) as calls:
                     outputs = _tensors(module(*args, **kwargs))
             except (RuntimeError, TypeError, ValueError, IndexError):
                 # A user's module may mix types or refuse sizes; ours never do.

@@ -124,12 +124,14 @@ class _Runs:
         """Return a later call: one row is full, one stands still, one starts."""
         import torch
 
+        from hsm_operators import use_kernels
+
         from .source import evaluating
 
         room = self._room(7 + length, capacity)
         lengths = torch.tensor([min(length, room), 0, min(length, room, 2)][:batch])
         position = torch.tensor([room - int(lengths[0]), min(3, room), 0][:batch])
-        with torch.no_grad(), evaluating(self._model):
+        with torch.no_grad(), use_kernels(False), evaluating(self._model):
             before = self._tokens(batch, max(1, int(position.max())))
             start = torch.zeros(batch, dtype=torch.int64)
             _, state = self._model.forward_cached(before, self._empty(batch, capacity), start, position)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..native import CUDA_OPS, TENSORRT_PLUGINS, find_library
+from hsm_operators.installation import find_library
+
+from ..native import CUDA_OPS, TENSORRT_PLUGINS
 from .gpu import no_gpu
 from .onnx_runtime import ContextRunner
 from .runtime import RunContext, Runtime, missing_package

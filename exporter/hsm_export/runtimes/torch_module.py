@@ -16,6 +16,7 @@ from hsm_operators.precision import accumulator
 
 from .evaluations import evaluated_as_body
 from .metadata import graph_metadata
+from .reference_maths import reference_maths
 from .runtime import RunContext, Runtime
 from .summation import summed_in
 from .tracing import record_operators
@@ -67,7 +68,7 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
         start = time.perf_counter()
         evaluation = evaluated_as_body(self._context.as_body)
         order = summed_in(self._context.summation)
-        with torch.inference_mode(), evaluation, order, recording as operators:
+        with reference_maths(), evaluation, order, recording as operators:
             result, calls = _call(self._module, inputs, forced)
         self.inference_time = time.perf_counter() - start
         tensors = [result] if isinstance(result, torch.Tensor) else list(result)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..decoding.state_spec import METADATA_KEY, StateSpec
 from ..errors import BadInputError, UsageError
+from ..runtimes.reference_maths import reference_maths
 from ..runtimes.runtime import RunContext, Runtime
 from .api import Validation
 from .exactness import check_exactness
@@ -109,7 +110,7 @@ class DecodingValidation(Validation):
         assert self._context.source is not None
         model = self._context.source().double().eval()
         for case, logits in zip(self._cases, decoded, strict=True):
-            with torch.inference_mode():
+            with reference_maths():
                 full = LanguageModel.forward(model, torch.from_numpy(case.feed["tokens"])).numpy()  # type: ignore[arg-type]
             computed = (logits != 0).any(-1)
             error = float(np.abs(full - logits)[computed].max(initial=0.0))

@@ -126,7 +126,7 @@ def _multiply(x: Tensor, logits: Tensor, weight: Tensor, k: int, shared: int, ad
     read = x.to(wide)[selection.order // shared]
     product = _blockwise(read, weight.to(wide), selection.sizes)[selection.inverse]
     gates = selection.gates.view(-1, 1, added)
-    return torch.bmm(gates, product.view(len(gates), added, -1)).squeeze(1).to(x.dtype)
+    return torch.bmm(gates, product.view(len(gates), added, weight.shape[3])).squeeze(1).to(x.dtype)
 
 
 def _multiply_gradient(
@@ -153,7 +153,7 @@ def _multiply_gradient(
 def _reference(x: Tensor, logits: Tensor, weight: Tensor, k: int) -> Tensor:
     heads = logits.shape[2]
     y = _multiply(x.flatten(0, 1), logits, weight, k, shared=heads * k, added=k)
-    return y.view(*logits.shape[:3], -1)
+    return y.view(*logits.shape[:3], weight.shape[3])
 
 
 def _gradient(
@@ -167,7 +167,7 @@ def _gradient(
 def _sum_reference(x: Tensor, logits: Tensor, weight: Tensor, k: int) -> Tensor:
     heads = logits.shape[2]
     y = _multiply(x.flatten(0, 2), logits, weight, k, shared=k, added=heads * k)
-    return y.view(*logits.shape[:2], -1)
+    return y.view(*logits.shape[:2], weight.shape[3])
 
 
 def _sum_gradient(

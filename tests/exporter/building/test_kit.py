@@ -38,7 +38,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "installation"
     (folder / "lib").mkdir(parents=True)
     (folder / "lib" / native.TENSORRT_PLUGINS).write_bytes(b"plugins")
-    monkeypatch.setattr(native, "_folders", lambda: iter([folder]))
+    monkeypatch.setattr("hsm_operators.installation.folders", lambda: iter([folder]))
     return folder
 
 
@@ -55,7 +55,7 @@ def template(hsm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "lib").mkdir()
     (folder / "lib" / native.TENSORRT_PLUGINS).write_bytes(b"plugins")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "_folders", lambda: iter([folder]))
+        patch.setattr("hsm_operators.installation.folders", lambda: iter([folder]))
         write_kit(hsm, folder / "kit", target="tensorrt", profiles=PROFILES)
     return folder / "kit"
 
@@ -335,7 +335,7 @@ def test_a_full_folder_is_not_overwritten(tmp_path: Path) -> None:
 def test_without_the_plugin_library_a_kit_with_plugins_is_refused(
     hsm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "_folders", lambda: iter([tmp_path]))
+    monkeypatch.setattr("hsm_operators.installation.folders", lambda: iter([tmp_path]))
     with pytest.raises(MissingDependencyError, match=r"libhsm_tensorrt\.so") as caught:
         write_kit(hsm, tmp_path / "kit")
     assert "nvcc" in str(caught.value.hint)

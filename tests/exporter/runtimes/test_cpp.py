@@ -215,7 +215,7 @@ def test_without_the_program_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HSM_RUN_PROGRAM", str(tmp_path / "nothing"))
     assert "HSM_RUN_PROGRAM" in str(get("cpp").available())
     monkeypatch.delenv("HSM_RUN_PROGRAM")
-    monkeypatch.setattr("hsm_export.native._folders", lambda: iter([tmp_path]))
+    monkeypatch.setattr("hsm_operators.installation.folders", lambda: iter([tmp_path]))
     assert "install a C++ compiler" in str(get("cpp").available())
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hsm_operators.registry import find_torch
 
 from ...errors import HsmExportError, UsageError
+from ...runtimes.reference_maths import reference_maths
 from ...runtimes.runtime import RunContext
 from ...runtimes.torch_module import TorchModuleRunner
 from ...validation.running import quiet
@@ -46,7 +47,7 @@ class _Call:
             before = arguments[position]
             value = torch.from_numpy(np.ascontiguousarray(feed[name]))
             arguments[position] = value.reshape(before.shape).to(before.dtype)
-        with torch.inference_mode():
+        with reference_maths():
             return dict(zip(writes, map(_array, _tensors(self.function(*arguments, **self.options))), strict=False))
 
 

@@ -15,6 +15,7 @@ from hsm_operators import Operator, find, part_of
 from hsm_operators.registry import register_torch_operators
 from hsm_operators.translation import overload_of
 
+from ...runtimes.reference_maths import reference_maths
 from ...runtimes.torch_module import to_array
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def native_results(node: onnx.NodeProto, inputs: Sequence[Array | None], types: 
     """
     tensors = [None if array is None else _tensor(array, kind) for array, kind in zip(inputs, types, strict=True)]
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-    with torch.inference_mode():
+    with reference_maths():
         operator = find(node.domain, node.op_type)
         if operator is not None:
             return _mixer(operator, [item for item in tensors if item is not None], attributes)

@@ -1,0 +1,258 @@
+"""The operators' CPU kernels on PyTorch's tensors, from libhsm_kernels.so (plugins/torch/hsm_kernels.h).
+
+The library knows nothing of PyTorch: it gets sizes and addresses through ctypes, so that it fits every version of
+PyTorch. It describes its operators as text, and a kernel is used only where that is the operator's own specification.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .installation import kernels_path
+from .operator import FLOAT, Operator, Port
+from .registry import operators
+from .switch import kernels_wanted
+from .translation import overload_of
+
+VERSION = 1
+KINDS = ("fast", "naive")
+
+_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+_REFUSED = 1
+_WORD = array("q").itemsize
+
+
+def _find_parallel() -> int | None:
+    """Return the address of the function by which PyTorch's threads do work, or None where it has none of OpenMP's."""
+    for library in (None, torch._C.__file__):  # what is loaded for all comes first, as it does for PyTorch itself
+        with contextlib.suppress(AttributeError):
+            return ctypes.cast(ctypes.CDLL(library).GOMP_parallel, ctypes.c_void_p).value
+    return None
+
+
+_parallel = _find_parallel()
+
+
+def _threads() -> tuple[int | None, int]:
+    """Return the function that runs work on PyTorch's threads, and how many they are."""
+    return _parallel, torch.get_num_threads()
+
+
+def _forget_threads() -> None:
+    """Compute on one thread from now on: a forked child has none of its parent's, and OpenMP would wait for them."""
+    global _parallel
+    _parallel = None
+
+
+os.register_at_fork(after_in_child=_forget_threads)
+
+
+class RefusedError(ValueError):
+    """A kernel does not take these sizes, attributes or row numbers; nothing was computed."""
+
+
+class KernelLibrary:
+    """A library of kernels: ours, or one that was built for other operators.
+
+    Args:
+        path: the shared library.
+
+    Raises:
+        OSError: it cannot be loaded, or is none of this version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._library = ctypes.CDLL(str(path))
+        try:
+            version = self._library.hsm_kernels_version()
+        except AttributeError as error:
+            raise OSError(f"{path} has no function hsm_kernels_version: it is no library of kernels") from error
+        if version != VERSION:
+            raise OSError(f"{path} has version {version} of its interface, but this hsm_operators needs {VERSION}")
+        self._library.hsm_kernels_signature.restype = ctypes.c_char_p
+        self._library.hsm_kernels_message.restype = ctypes.c_char_p
+        signatures = [self._library.hsm_kernels_signature(i) for i in range(self._library.hsm_kernels_count())]
+        self._indices = {text.decode(): index for index, text in enumerate(signatures)}
+        self._run = self._library.hsm_kernels_run
+        self._run.argtypes = [*[ctypes.c_int32] * 3, *[ctypes.c_void_p] * 5, ctypes.c_int32]
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        """The operators that it has kernels for, each as `signature` writes it."""
+        return tuple(self._indices)
+
+    def kernel(self, operator: Operator, kind: str = "fast") -> Kernel | None:
+        """Return a kernel of an operator, or None where the library has none for this very specification.
+
+        Args:
+            operator: the operator.
+            kind: "fast", or "naive", the same formula without any art.
+        """
+        index = self._indices.get(signature(operator))
+        if index is None or not self._library.hsm_kernels_has(index, KINDS.index(kind)):
+            return None
+        return Kernel(operator, functools.partial(self._call, index, KINDS.index(kind)))
+
+    def _call(self, index: int, kind: int, type_code: int, words: array[int], *starts: int) -> None:
+        """Run a kernel on what `words` holds; sizes stand first, the other parts begin at `starts`."""
+        base = words.buffer_info()[0]
+        parallel, threads = _threads()
+        status = self._run(index, kind, type_code, base, *(base + s * _WORD for s in starts), parallel, threads)
+        if status:
+            text = self._library.hsm_kernels_message().decode()
+            raise RefusedError(text) if status == _REFUSED else RuntimeError(text)
+
+
+class Kernel:
+    """One operator's kernel.
+
+    Args:
+        operator: the operator.
+        run: computes from the type's number and words of 64 bits: sizes, attributes, inputs, outputs; then where in
+            them the last three begin.
+    """
+
+    def __init__(self, operator: Operator, run: Callable[..., None]) -> None:
+        self.operator = operator
+        self._run = run
+        self._fixed = [_fixed_type(port) for port in operator.inputs]
+        self._first = self._fixed.index(None)
+        axes = {name: (i, axis) for i, port in enumerate(operator.inputs) for axis, name in enumerate(port.shape)}
+        self._outputs = [(_fixed_type(port), [axes[name] for name in port.shape]) for port in operator.outputs]
+        # Some kernels write nothing in padding, where the memory may hold NaN from before: zero times NaN would spread
+        # it, into gradients of weights for example.
+        presents = {state.present for state in operator.states}
+        padded = any(port.rows for port in operator.inputs)
+        self._new = [torch.zeros if padded and p.name not in presents else torch.empty for p in operator.outputs]
+
+    def takes(self, inputs: Sequence[Tensor]) -> bool:
+        """Return whether these are tensors that kernels know: on the CPU, dense, each of its port's type and rank."""
+        dtype = inputs[self._first].dtype
+        if dtype not in _TYPES:
+            return False
+        for port, fixed, tensor in zip(self.operator.inputs, self._fixed, inputs, strict=True):
+            if tensor.dtype != (fixed or dtype) or tensor.dim() != len(port.shape):
+                return False
+            if not tensor.is_cpu or tensor.layout != torch.strided:
+                return False
+        return True
+
+    def __call__(self, inputs: Sequence[Tensor], attributes: Mapping[str, int | Sequence[int]]) -> tuple[Tensor, ...]:
+        """Compute the outputs.
+
+        Args:
+            inputs: tensors that the kernel `takes`, one for each port, in any memory format.
+            attributes: all of the operator's.
+
+        Returns:
+            New contiguous tensors. Padding is unspecified, but holds nothing that was in memory before.
+
+        Raises:
+            RefusedError: sizes, attributes or row numbers that the operator does not take.
+            RuntimeError: the kernel failed.
+        """
+        tensors = [tensor.contiguous() for tensor in inputs]
+        shapes = [tensor.shape for tensor in tensors]
+        dtype = tensors[self._first].dtype
+        results = tuple(
+            new([shapes[i][axis] for i, axis in axes], dtype=fixed or dtype)
+            for new, (fixed, axes) in zip(self._new, self._outputs, strict=True)
+        )
+        words = array("q", [size for shape in shapes for size in shape])
+        starts = [len(words)]
+        for attribute in self.operator.attributes:
+            value = attributes[attribute.name]
+            words.extend((1, value) if isinstance(value, int) else (len(value), *value))
+        starts.append(len(words))
+        words.extend([tensor.data_ptr() for tensor in tensors])
+        starts.append(len(words))
+        words.extend([result.data_ptr() for result in results])
+        self._run(_TYPES[dtype], words, *starts)
+        return results
+
+
+def signature(operator: Operator) -> str:
+    """Return the operator as a library of kernels describes it."""
+
+    def ports(ports: Sequence[Port]) -> str:
+        return ",".join(f"{port.name}:{_type_word(port)}({','.join(port.shape)})" for port in ports)
+
+    attributes = ",".join(f"{attribute.name}:{attribute.type}" for attribute in operator.attributes)
+    return f"{operator.qualified_name}({ports(operator.inputs)})->({ports(operator.outputs)}){{{attributes}}}"
+
+
+def _type_word(port: Port) -> str:
+    return "T" if port.type == "T" else "float32" if port.type == FLOAT else "int64"
+
+
+def _fixed_type(port: Port) -> torch.dtype | None:
+    """Return a port's type, or None when it is T."""
+    return None if port.type == "T" else torch.float32 if port.type == FLOAT else torch.int64
+
+
+@functools.cache
+def own_library() -> KernelLibrary | None:
+    """Return the library of our operators; None when this installation was built without it.
+
+    Raises:
+        OSError: it does not load.
+    """
+    path = kernels_path()
+    return None if path is None else KernelLibrary(path)
+
+
+def prefer_kernel(qualified: str, reference: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that computes a PyTorch operator by its fused kernel where that is wanted and there is one.
+
+    Args:
+        qualified: domain and name of the PyTorch operator, such as "hsm::shift_mix".
+        reference: computes it in all other cases, from the same arguments.
+    """
+
+    @functools.cache
+    def bound() -> _Bound | None:
+        known = (o for o in operators() if f"{o.domain}::{o.torch_name}" == qualified)
+        operator, library = next(known, None), own_library()
+        kernel = library.kernel(operator) if operator and library else None
+        return _Bound(kernel) if kernel else None
+
+    def forward(*arguments: Any) -> Any:
+        found = bound() if kernels_wanted() else None
+        results = found(arguments) if found else None
+        if results is None:
+            return reference(*arguments)
+        return results if len(results) > 1 else results[0]
+
+    return forward
+
+
+class _Bound:
+    """A kernel with the places of its inputs and attributes among the arguments of the PyTorch operator."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        names = [argument.name for argument in overload_of(kernel.operator)._schema.arguments]
+        self._inputs = [names.index(port.name) for port in kernel.operator.inputs]
+        self._attributes = {a.name: names.index(a.name) for a in kernel.operator.attributes}
+        # What else the PyTorch operator takes says how the reference maths shall compute, or "auto".
+        self._ways = sorted(set(range(len(names))) - {*self._inputs, *self._attributes.values()})
+
+    def __call__(self, arguments: Sequence[Any]) -> tuple[Tensor, ...] | None:
+        """Return the kernel's results; None where the reference shall compute, or say what is wrong."""
+        inputs = [arguments[index] for index in self._inputs]
+        if not self._kernel.takes(inputs) or any(arguments[index] != "auto" for index in self._ways):
+            return None
+        try:
+            return self._kernel(inputs, {name: arguments[index] for name, index in self._attributes.items()})
+        except RefusedError:
+            return None

@@ -1,0 +1,174 @@
+// The functions of libhsm_kernels.so.
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <new>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "hsm_operators/common/bindings.h"
+#include "hsm_operators/common/opset.h"
+#include "hsm_operators/common/types.h"
+#include "torch/hsm_kernels.h"
+#include "torch/kernels.h"
+#include "torch/team.h"
+
+namespace hsm::torch {
+namespace {
+
+thread_local std::string message;
+
+std::string_view type_name(opset::ElementType type) {
+  switch (type) {
+    case opset::ElementType::kT:
+      return "T";
+    case opset::ElementType::kFloat32:
+      return "float32";
+    case opset::ElementType::kInt64:
+      return "int64";
+  }
+  return "";
+}
+
+std::string described(std::span<const opset::Port> ports) {
+  std::string text;
+  for (const opset::Port& port : ports) {
+    if (!text.empty()) text += ',';
+    text.append(port.name).append(":").append(type_name(port.type)).append("(");
+    std::string_view comma;
+    for (const char letter : port.dims) {
+      text.append(comma) += letter;
+      comma = ",";
+    }
+    text += ')';
+  }
+  return text;
+}
+
+std::string described(const opset::Operator& op) {
+  std::string attributes;
+  for (const opset::Attribute& attribute : op.attributes) {
+    if (!attributes.empty()) attributes += ',';
+    attributes.append(attribute.name).append(attribute.type == opset::AttributeType::kInt ? ":int" : ":ints");
+  }
+  return std::string(opset::kDomain)
+      .append("::")
+      .append(op.name)
+      .append("(" + described(op.inputs) + ")->(" + described(op.outputs) + "){" + attributes + "}");
+}
+
+// One operator as this library runs it.
+struct Entry {
+  explicit Entry(const opset::Operator& own_op)
+      : op(own_op), signature(described(own_op)), kernels(kernels_of(own_op)) {}
+
+  Compute kernel(std::int32_t kind) const {
+    if (kind == HSM_KERNELS_FAST) return kernels.fast;
+    return kind == HSM_KERNELS_NAIVE ? kernels.naive : nullptr;
+  }
+
+  const opset::Operator& op;
+  std::string signature;
+  Kernels kernels;
+};
+
+const std::vector<Entry>& entries() {
+  static const std::vector<Entry> the_entries(opset::operators().begin(), opset::operators().end());
+  return the_entries;
+}
+
+const Entry* entry(std::int32_t index) {
+  const auto at = static_cast<std::size_t>(index);
+  return at < entries().size() ? &entries()[at] : nullptr;
+}
+
+std::int32_t refused(std::string text) {
+  message = std::move(text);
+  return HSM_KERNELS_REFUSED;
+}
+
+std::vector<opset::Shape> read_shapes(const opset::Operator& op, const std::int64_t* sizes) {
+  std::vector<opset::Shape> shapes;
+  shapes.reserve(op.inputs.size());
+  for (const opset::Port& port : op.inputs) {
+    shapes.emplace_back(sizes, sizes + port.dims.size());
+    sizes += port.dims.size();
+  }
+  return shapes;
+}
+
+std::vector<opset::AttributeValue> read_attributes(const opset::Operator& op, const std::int64_t* numbers) {
+  std::vector<opset::AttributeValue> values;
+  values.reserve(op.attributes.size());
+  for (const opset::Attribute& attribute : op.attributes) {
+    const std::int64_t count = *numbers++;
+    values.push_back({attribute.name, {numbers, numbers + count}});
+    numbers += count;
+  }
+  return values;
+}
+
+std::int32_t run(std::int32_t index, std::int32_t kind, std::int32_t type, const std::int64_t* sizes,
+                 const std::int64_t* numbers, const void* const* input_pointers, void* const* output_pointers,
+                 hsm_kernels_parallel parallel, std::int32_t threads) {
+  const Entry* found = entry(index);
+  if (found == nullptr) return refused("there is no operator of index " + std::to_string(index));
+  const opset::Operator& op = found->op;
+  const Compute compute = found->kernel(kind);
+  if (compute == nullptr) return refused(std::string(op.name) + " has no kernel of kind " + std::to_string(kind));
+  if (type < HSM_KERNELS_FLOAT32 || type > HSM_KERNELS_BFLOAT16) {
+    return refused(std::string(op.name) + " has no type of number " + std::to_string(type));
+  }
+  const std::vector<opset::Shape> shapes = read_shapes(op, sizes);
+  const std::vector<opset::AttributeValue> attributes = read_attributes(op, numbers);
+  const std::span<const void* const> inputs(input_pointers, op.inputs.size());
+  const std::span<void* const> outputs(output_pointers, op.outputs.size());
+  std::vector<opset::Shape> output_shapes;
+  if (auto problem = opset::check_attributes(op, attributes)) return refused(std::move(*problem));
+  if (auto problem = opset::infer_shapes(op, attributes, shapes, output_shapes)) return refused(std::move(*problem));
+  if (auto problem = opset::check_rows(op, shapes, inputs)) return refused(std::move(*problem));
+  Team team(parallel, threads);
+  compute({static_cast<DType>(type), attributes, shapes, inputs, outputs}, team.parallel_for());
+  return HSM_KERNELS_OK;
+}
+
+}  // namespace
+}  // namespace hsm::torch
+
+static_assert(HSM_KERNELS_FLOAT32 == static_cast<int>(hsm::DType::kFloat32) &&
+              HSM_KERNELS_FLOAT16 == static_cast<int>(hsm::DType::kFloat16) &&
+              HSM_KERNELS_BFLOAT16 == static_cast<int>(hsm::DType::kBFloat16));
+
+std::int32_t hsm_kernels_version() { return HSM_KERNELS_VERSION; }
+
+std::int32_t hsm_kernels_count() { return static_cast<std::int32_t>(hsm::torch::entries().size()); }
+
+const char* hsm_kernels_signature(std::int32_t index) {
+  const auto* found = hsm::torch::entry(index);
+  return found == nullptr ? nullptr : found->signature.c_str();
+}
+
+std::int32_t hsm_kernels_has(std::int32_t index, std::int32_t kind) {
+  const auto* found = hsm::torch::entry(index);
+  return found != nullptr && found->kernel(kind) != nullptr ? 1 : 0;
+}
+
+std::int32_t hsm_kernels_run(std::int32_t index, std::int32_t kind, std::int32_t type, const std::int64_t* sizes,
+                             const std::int64_t* attributes, const void* const* inputs, void* const* outputs,
+                             hsm_kernels_parallel parallel, std::int32_t threads) {
+  try {
+    return hsm::torch::run(index, kind, type, sizes, attributes, inputs, outputs, parallel, threads);
+  } catch (const std::bad_alloc&) {
+    hsm::torch::message = "not enough memory";
+  } catch (const std::exception& error) {
+    hsm::torch::message = error.what();
+  } catch (...) {
+    hsm::torch::message = "unknown error";
+  }
+  return HSM_KERNELS_FAILED;
+}
+
+const char* hsm_kernels_message() { return hsm::torch::message.c_str(); }
