@@ -126,7 +126,8 @@ class Kernel:
         self.operator = operator
         self._run = run
         self._fixed = [_fixed_type(port) for port in operator.inputs]
-        self._first = self._fixed.index(None)
+        # An input that says what T is; where none does, nothing is of type T.
+        self._first = self._fixed.index(None) if None in self._fixed else 0
         axes = {name: (i, axis) for i, port in enumerate(operator.inputs) for axis, name in enumerate(port.shape)}
         self._outputs = [(_fixed_type(port), [axes[name] for name in port.shape]) for port in operator.outputs]
         # Some kernels write nothing in padding, where the memory may hold NaN from before: zero times NaN would spread
@@ -135,9 +136,13 @@ class Kernel:
         padded = any(port.rows for port in operator.inputs)
         self._new = [torch.zeros if padded and p.name not in presents else torch.empty for p in operator.outputs]
 
+    def _own_type(self, inputs: Sequence[Tensor]) -> torch.dtype:
+        """Return T."""
+        return inputs[self._first].dtype if self._fixed[self._first] is None else torch.float32
+
     def takes(self, inputs: Sequence[Tensor]) -> bool:
         """Return whether these are tensors that kernels know: on the CPU, dense, each of its port's type and rank."""
-        dtype = inputs[self._first].dtype
+        dtype = self._own_type(inputs)
         if dtype not in _TYPES:
             return False
         for port, fixed, tensor in zip(self.operator.inputs, self._fixed, inputs, strict=True):
@@ -163,7 +168,7 @@ class Kernel:
         """
         tensors = [tensor.contiguous() for tensor in inputs]
         shapes = [tensor.shape for tensor in tensors]
-        dtype = tensors[self._first].dtype
+        dtype = self._own_type(tensors)
         results = tuple(
             new([shapes[i][axis] for i, axis in axes], dtype=fixed or dtype)
             for new, (fixed, axes) in zip(self._new, self._outputs, strict=True)
@@ -211,6 +216,23 @@ def own_library() -> KernelLibrary | None:
     return None if path is None else KernelLibrary(path)
 
 
+_added: list[KernelLibrary] = []
+
+
+def add_library(path: Path) -> KernelLibrary:
+    """Let PyTorch run another library's fast kernels, of operators that others defined, from now on.
+
+    Args:
+        path: the shared library.
+
+    Raises:
+        OSError: see `KernelLibrary`.
+    """
+    library = KernelLibrary(path)
+    _added.append(library)
+    return library
+
+
 def prefer_kernel(qualified: str, reference: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function that computes a PyTorch operator by its fused kernel where that is wanted and there is one.
 
@@ -219,15 +241,15 @@ def prefer_kernel(qualified: str, reference: Callable[..., Any]) -> Callable[...
         reference: computes it in all other cases, from the same arguments.
     """
 
-    @functools.cache
-    def bound() -> _Bound | None:
-        known = (o for o in operators() if f"{o.domain}::{o.torch_name}" == qualified)
-        operator, library = next(known, None), own_library()
-        kernel = library.kernel(operator) if operator and library else None
-        return _Bound(kernel) if kernel else None
+    @functools.lru_cache(1)
+    def bound(_libraries: int) -> _Bound | None:
+        operator = next((o for o in operators() if f"{o.domain}::{o.torch_name}" == qualified), None)
+        libraries = [library for library in (own_library(), *_added) if library]
+        found = (library.kernel(operator) for library in libraries) if operator else ()
+        return next((_Bound(kernel) for kernel in found if kernel), None)
 
     def forward(*arguments: Any) -> Any:
-        found = bound() if kernels_wanted() else None
+        found = bound(len(_added)) if kernels_wanted() else None
         results = found(arguments) if found else None
         if results is None:
             return reference(*arguments)
@@ -241,14 +263,19 @@ class _Bound:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        names = [argument.name for argument in overload_of(kernel.operator)._schema.arguments]
+        declared = overload_of(kernel.operator)._schema.arguments
+        names = [argument.name for argument in declared]
+        # PyTorch leaves out arguments at the end that have their default values.
+        self._defaults = [argument.default_value if argument.has_default_value() else None for argument in declared]
         self._inputs = [names.index(port.name) for port in kernel.operator.inputs]
         self._attributes = {a.name: names.index(a.name) for a in kernel.operator.attributes}
         # What else the PyTorch operator takes says how the reference maths shall compute, or "auto".
-        self._ways = sorted(set(range(len(names))) - {*self._inputs, *self._attributes.values()})
+        known = {*self._inputs, *self._attributes.values()}
+        self._ways = [i for i, name in enumerate(names) if i not in known and name not in kernel.operator.ignored]
 
     def __call__(self, arguments: Sequence[Any]) -> tuple[Tensor, ...] | None:
         """Return the kernel's results; None where the reference shall compute, or say what is wrong."""
+        arguments = (*arguments, *self._defaults[len(arguments) :])
         inputs = [arguments[index] for index in self._inputs]
         if not self._kernel.takes(inputs) or any(arguments[index] != "auto" for index in self._ways):
             return None

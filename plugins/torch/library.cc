@@ -9,11 +9,12 @@
 #include <utility>
 #include <vector>
 
-#include "hsm_operators/common/bindings.h"
+#include "hsm_operators/common/call.h"
+#include "hsm_operators/common/cpu/kernels.h"
+#include "hsm_operators/common/definition.h"
 #include "hsm_operators/common/opset.h"
 #include "hsm_operators/common/types.h"
 #include "torch/hsm_kernels.h"
-#include "torch/kernels.h"
 #include "torch/team.h"
 
 namespace hsm::torch {
@@ -39,8 +40,8 @@ std::string described(std::span<const opset::Port> ports) {
     if (!text.empty()) text += ',';
     text.append(port.name).append(":").append(type_name(port.type)).append("(");
     std::string_view comma;
-    for (const char letter : port.dims) {
-      text.append(comma) += letter;
+    for (const opset::Dimension* dimension : port.dims) {
+      text.append(comma).append(dimension->name);
       comma = ",";
     }
     text += ')';
@@ -54,7 +55,7 @@ std::string described(const opset::Operator& op) {
     if (!attributes.empty()) attributes += ',';
     attributes.append(attribute.name).append(attribute.type == opset::AttributeType::kInt ? ":int" : ":ints");
   }
-  return std::string(opset::kDomain)
+  return std::string(op.domain)
       .append("::")
       .append(op.name)
       .append("(" + described(op.inputs) + ")->(" + described(op.outputs) + "){" + attributes + "}");
@@ -63,16 +64,16 @@ std::string described(const opset::Operator& op) {
 // One operator as this library runs it.
 struct Entry {
   explicit Entry(const opset::Operator& own_op)
-      : op(own_op), signature(described(own_op)), kernels(kernels_of(own_op)) {}
+      : op(own_op), signature(described(own_op)), fast(cpu::kernel_of(own_op)), naive(definition_of(own_op)) {}
 
-  Compute kernel(std::int32_t kind) const {
-    if (kind == HSM_KERNELS_FAST) return kernels.fast;
-    return kind == HSM_KERNELS_NAIVE ? kernels.naive : nullptr;
+  bool has(std::int32_t kind) const {
+    return kind == HSM_KERNELS_FAST ? fast != nullptr : kind == HSM_KERNELS_NAIVE && naive != nullptr;
   }
 
   const opset::Operator& op;
   std::string signature;
-  Kernels kernels;
+  const cpu::Kernel* fast;
+  const Definition* naive;
 };
 
 const std::vector<Entry>& entries() {
@@ -117,8 +118,7 @@ std::int32_t run(std::int32_t index, std::int32_t kind, std::int32_t type, const
   const Entry* found = entry(index);
   if (found == nullptr) return refused("there is no operator of index " + std::to_string(index));
   const opset::Operator& op = found->op;
-  const Compute compute = found->kernel(kind);
-  if (compute == nullptr) return refused(std::string(op.name) + " has no kernel of kind " + std::to_string(kind));
+  if (!found->has(kind)) return refused(std::string(op.name) + " has no kernel of kind " + std::to_string(kind));
   if (type < HSM_KERNELS_FLOAT32 || type > HSM_KERNELS_BFLOAT16) {
     return refused(std::string(op.name) + " has no type of number " + std::to_string(type));
   }
@@ -129,9 +129,14 @@ std::int32_t run(std::int32_t index, std::int32_t kind, std::int32_t type, const
   std::vector<opset::Shape> output_shapes;
   if (auto problem = opset::check_attributes(op, attributes)) return refused(std::move(*problem));
   if (auto problem = opset::infer_shapes(op, attributes, shapes, output_shapes)) return refused(std::move(*problem));
-  if (auto problem = opset::check_rows(op, shapes, inputs)) return refused(std::move(*problem));
-  Team team(parallel, threads);
-  compute({static_cast<DType>(type), attributes, shapes, inputs, outputs}, team.parallel_for());
+  if (auto problem = opset::check_rows(op, attributes, shapes, inputs)) return refused(std::move(*problem));
+  const Call call{static_cast<DType>(type), attributes, shapes, inputs, outputs};
+  if (kind == HSM_KERNELS_NAIVE) {
+    found->naive->run(call);
+  } else {
+    Team team(parallel, threads);
+    found->fast->run(call, team.parallel_for());
+  }
   return HSM_KERNELS_OK;
 }
 
@@ -153,7 +158,7 @@ const char* hsm_kernels_signature(std::int32_t index) {
 
 std::int32_t hsm_kernels_has(std::int32_t index, std::int32_t kind) {
   const auto* found = hsm::torch::entry(index);
-  return found != nullptr && found->kernel(kind) != nullptr ? 1 : 0;
+  return found != nullptr && found->has(kind) ? 1 : 0;
 }
 
 std::int32_t hsm_kernels_run(std::int32_t index, std::int32_t kind, std::int32_t type, const std::int64_t* sizes,

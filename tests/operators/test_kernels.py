@@ -187,7 +187,7 @@ def test_other_tensors_are_left_to_the_reference_maths(name: str, generator: tor
     ("name", "changes", "message"),
     [
         ("shift_mix", {"alpha": torch.ones(5)}, "alpha must be"),
-        ("token_shift", {"shifts": []}, "shifts must be at least 1"),
+        ("token_shift", {"shifts": []}, "shifts must be a list of at least one integer"),
         ("token_shift_cached", {"shifts": [20]}, "fewer than the largest shift 20"),
         ("causal_taylor_shift", {"norm": torch.ones(2, 2, 9)}, "norm must be"),
         ("taylor_shift", {"k": torch.ones(2, 6, 2, 4)}, "k must be"),
@@ -212,8 +212,8 @@ def test_a_kernel_says_what_it_does_not_take(generator: torch.Generator) -> None
     library, operator = own_library(), OPERATORS["ShiftMix"]
     kernel = library.kernel(operator) if library else None
     assert kernel is not None
-    with pytest.raises(RefusedError, match="ShiftMix: attribute shifts must be at least 1, got 0"):
-        kernel([torch.ones(1, 2, 3), torch.ones(3), torch.ones(3)], {"shifts": [0]})
+    with pytest.raises(RefusedError, match="ShiftMix: width D = 3 does not split into 2 equal groups"):
+        kernel([torch.ones(1, 2, 3), torch.ones(3), torch.ones(3)], {"shifts": [1, 2]})
 
 
 def test_a_failure_of_a_kernel_is_an_error(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:

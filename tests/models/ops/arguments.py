@@ -57,6 +57,13 @@ def arguments(
             found["lengths"] = lengths
         flags = {"normalize": True, "output_norm": True}
         return found | (flags if name != "causal_taylor_shift" else {"normalize": True})
+    if name.startswith("decayed"):
+        found = {part: random(batch, length, heads, width) for part in "qk"}
+        found |= {"v": random(batch, length, heads, width + 2), "log_decay": -random(batch, length, heads, width).abs()}
+        if name == "decayed_delta_rule":
+            found |= {part: random(batch, length, heads, width) / (2 * width) for part in "ab"}
+        found |= {"state": random(batch, heads, width, width + 2, kind=wide), "lengths": lengths}
+        return found | ({"exclusive": True} if name == "decayed_linear_attention" else {})
     inner, outer = (6, width) if name == "expert_matmul" else (width, 6)
     x = random(batch, length, 6) if name == "expert_matmul" else random(batch, length, heads, width)
     logits, weight = random(batch, length, heads, 4, kind=wide), random(heads, 4, inner, outer)
