@@ -1,4 +1,4 @@
-"""Export PyTorch models with HSM, TaylorShift and SwitchHead mixers, and prove that every runtime keeps their numbers.
+"""Export PyTorch models with HSM, TaylorShift, SwitchHead or your own mixers, and prove that every runtime agrees.
 
 Every CLI command is a function of the same name here; each returns a typed result. `operator` adds an operator of one's
 own, which all of them know from then on. `session` runs a file with the fused

@@ -24,12 +24,8 @@ def twice(x):
 SPEC = """
 from hsm_operators import Operator, Port
 
-OPERATORS = (
-    Operator(
-        "Kept", "Keeps.", (Port("x", "T", ("B",)),), (Port("y", "T", ("B",)),),
-        domain="{domain}", body="y = Identity (x)",
-    ),
-)
+X, Y = (Port(name, "T", ("B",)) for name in "xy")
+OPERATORS = (Operator("Kept", "Keeps.", (X,), (Y,), domain="{domain}", body="y = Identity (x)"),)
 """
 
 

@@ -66,7 +66,7 @@ def _version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> No
     help="Operators of your own: a module, a .py file or a folder; repeatable. [env: HSM_EXPORT_OPERATORS]",
 )
 def cli(traceback: bool, operators: tuple[str, ...]) -> None:
-    """Export PyTorch models with HSM, TaylorShift and SwitchHead mixers, and prove their numbers everywhere.
+    """Export PyTorch models with HSM, TaylorShift, SwitchHead or your own mixers, and prove their numbers everywhere.
 
     \b
     Examples:

@@ -52,7 +52,7 @@ class Unit:
 
     @property
     def _kind(self) -> str:
-        """Tell a module from the operator inside it: both may be called TaylorShift."""
+        """Tell a module from the operator inside it: both may have one name."""
         return "node" if self.single else "module"
 
 
