@@ -168,7 +168,14 @@ class Traceable:
         with torch.no_grad(), quiet():
             opened, program = self._opened(sizes)
             self._refuse_weights(program)
-            model = translate(program)
+            try:
+                model = translate(program)
+            except BadInputError:
+                if not opened:
+                    raise
+                # What ONNX has for numbers alone, such as a power, wants the number.
+                opened, program = (), self._capture(sizes, ())
+                model = translate(program)
         held = {name: value for name, value in self._call.attributes.items() if name not in opened}
         fixed = self._fixed(self._placeholders(program, opened))
         traced = Traced(model, opened, held, fixed, sizes, _Program(program.module(), opened))

@@ -98,7 +98,7 @@ def translate(program: ExportedProgram) -> ir.Model:
     """
     import torch
 
-    from hsm_operators import translation_table
+    from hsm_operators import OperatorError, translation_table
 
     try:
         exported = torch.onnx.export(
@@ -111,6 +111,9 @@ def translate(program: ExportedProgram) -> ir.Model:
             verbose=False,
         )
     except torch.onnx.errors.OnnxExporterError as error:
+        for cause in _causes(error):
+            if isinstance(cause, OperatorError):
+                raise BadInputError(cause.message, cause.hint or None) from error
         text = str(error)
         missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", text)
         if missing:
@@ -121,6 +124,14 @@ def translate(program: ExportedProgram) -> ir.Model:
         ) from error
     assert exported is not None
     return exported.model
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it was raised from."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__
 
 
 def _unknown_operator(name: str) -> BadInputError:
