@@ -53,7 +53,7 @@ LANGUAGE_MODELS = {
         vocab_size=11,
         positions="sinusoidal",
         max_length=32,
-        layers=(LayerConfig(TaylorShiftConfig(causal=True), _MLP),),
+        layers=(LayerConfig(TaylorShiftConfig(causal=True, value_dim=3), _MLP),),
     ),
     "learned_positions": ModelConfig(
         task="language_model",

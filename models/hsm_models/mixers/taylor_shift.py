@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hsm_models.ops import causal_taylor_shift, taylor_shift, taylor_shift_masked
 
+from ..dataclass_json import added
 from ..errors import require
 from ..parts import Place, mixer
 from ..state import State, StateEntry
@@ -22,13 +23,15 @@ class TaylorShiftConfig(HeadsConfig):
 
     Attributes:
         heads: number of heads H.
-        head_dim: width d of a head; None means width / heads.
+        head_dim: width d of a head's queries and keys; None means width / heads.
         causal: token t attends to tokens <= t (our extension) instead of to all.
         normalize: normalise q and k and learn a temperature per head; False is the plain polynomial.
         output_norm: multiply the output by sqrt(N / d); not available when causal.
         form: which of two equal formulas PyTorch evaluates when not causal: "direct", O(N^2 d), "efficient", O(N d^3),
             or "auto", the cheaper one; exported files hold both.
         bias: biases in the qkv and output projections.
+        value_dim: width e of a head's values; None means head_dim. Narrow keys beside wide values are cheap: the cost
+            of the efficient form and the state grow with d*d*e.
     """
 
     causal: bool = False
@@ -36,11 +39,16 @@ class TaylorShiftConfig(HeadsConfig):
     output_norm: bool = False
     form: Literal["auto", "direct", "efficient"] = "auto"
     bias: bool = True
+    value_dim: int | None = added(None)
 
     def check(self, place: Place) -> None:
         super().check(place)
         require(
             not (self.causal and self.output_norm), f"{place.where}: output_norm has no meaning when causal is true"
+        )
+        require(
+            self.value_dim is None or self.value_dim > 0,
+            f"{place.where}.value_dim must be positive, got {self.value_dim}",
         )
 
     @property
@@ -52,7 +60,8 @@ class TaylorShiftConfig(HeadsConfig):
 class TaylorShift(Mixer):
     """Multi-head TaylorShift attention.
 
-    Parameters are named as in the authors' code: `qkv` (3*H*d, D), `proj` (D, H*d), `temperature` (1,H,1,1).
+    Parameters are named as in the authors' code: `qkv` (H*(2*d + e), D), `proj` (D, H*e), `temperature` (1,H,1,1),
+    where e = d unless the configuration has `value_dim`.
 
     Args:
         width: model width D.
@@ -67,12 +76,13 @@ class TaylorShift(Mixer):
         config = TaylorShiftConfig.given(width, *fields, **named)
         self.heads = config.heads
         self.head_dim = config.head_width(width)
+        self.value_dim = config.value_dim or self.head_dim
         self.causal = config.causal
         self.normalize = config.normalize
         self.output_norm = config.output_norm
         self.form: str = config.form
-        self.qkv = nn.Linear(width, 3 * self.heads * self.head_dim, bias=config.bias)
-        self.proj = nn.Linear(self.heads * self.head_dim, width, bias=config.bias)
+        self.qkv = nn.Linear(width, self.heads * (2 * self.head_dim + self.value_dim), bias=config.bias)
+        self.proj = nn.Linear(self.heads * self.value_dim, width, bias=config.bias)
         self.temperature = nn.Parameter(torch.ones(1, self.heads, 1, 1)) if config.normalize else None
 
     def mix(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -89,13 +99,13 @@ class TaylorShift(Mixer):
         return self.proj(y.flatten(2))
 
     def state_entries(self, rollback: int = 0) -> dict[str, StateEntry]:
-        """Describe {"state": (B,H,F,d), "norm": (B,H,F)} with F = 1 + d + d(d+1)/2; sums cannot take tokens back."""
+        """Describe {"state": (B,H,F,e), "norm": (B,H,F)} with F = 1 + d + d(d+1)/2; sums cannot take tokens back."""
         if not self.causal:
             return super().state_entries(rollback)
         d = self.head_dim
         features = 1 + d + d * (d + 1) // 2
         return {
-            "state": StateEntry((self.heads, features, d), type="accumulator"),
+            "state": StateEntry((self.heads, features, self.value_dim), type="accumulator"),
             "norm": StateEntry((self.heads, features), type="accumulator"),
         }
 
@@ -112,8 +122,14 @@ class TaylorShift(Mixer):
         return self.proj(y.flatten(2)), {"state": sums, "norm": norm}
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q, k and v, each (B,T,H,d)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).unbind(2)
+        """Return q and k (B,T,H,d) and v (B,T,H,e)."""
+        projected = self.qkv(x)
+        if self.value_dim == self.head_dim:
+            q, k, v = projected.unflatten(-1, (3, self.heads, self.head_dim)).unbind(2)
+            return q, k, v
+        widths = (self.head_dim, self.head_dim, self.value_dim)
+        parts = projected.split([self.heads * width for width in widths], dim=-1)
+        q, k, v = (part.unflatten(-1, (self.heads, width)) for part, width in zip(parts, widths, strict=True))
         return q, k, v
 
     def _temperature(self, x: Tensor) -> Tensor:

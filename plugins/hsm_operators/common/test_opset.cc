@@ -77,7 +77,8 @@ TEST(Opset, AttributesMustBeInTheirRanges) {
   EXPECT_EQ(refusal("TaylorShift", {{"normalize", {1}}}), "TaylorShift: attribute output_norm is missing");
   EXPECT_EQ(refusal("TaylorShift", {{"normalize", {-1}}, {"output_norm", {0}}}),
             "TaylorShift: attribute normalize must be 0 or 1, got -1");
-  EXPECT_EQ(refusal("ShiftMix", {{"shifts", {3, 0}}}), "ShiftMix: attribute shifts must be at least 1, got 0");
+  EXPECT_EQ(refusal("ShiftMixCached", {{"shifts", {3, -1}}}),
+            "ShiftMixCached: attribute shifts must be at least 0, got -1");
   EXPECT_EQ(refusal("ExpertMatMul", {{"k", {1, 2}}}), "ExpertMatMul: attribute k must be a single integer");
 }
 

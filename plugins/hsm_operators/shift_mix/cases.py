@@ -18,6 +18,12 @@ TYPICAL = (
 )
 
 _SMALL = {"B": 2, "T": 6, "D": 12, "R": 7}
+# Only where no ring holds the past, a shift may read ahead.
 SMALL = tuple(
-    Case(operator, {name: _SMALL[name] for name in operator.sizes}, {"shifts": (1, 5, 2)}) for operator in OPERATORS
+    Case(
+        operator,
+        {name: _SMALL[name] for name in operator.sizes},
+        {"shifts": (0, 5, 2) if operator.states else (1, 0, -2)},
+    )
+    for operator in OPERATORS
 )

@@ -36,7 +36,7 @@ MIXERS: dict[str, tuple[MixerConfig, ...]] = {
     "hsm-gated2": (HSMConfig(mixing="gated2", shifts=(2, 5)),),
     "hsm-fusion": (HSMConfig(mixing="fusion", padding="learned"),),
     "taylor-shift": (TaylorShiftConfig(causal=True, heads=4),),
-    "taylor-shift-plain": (TaylorShiftConfig(causal=True, heads=4, normalize=False),),
+    "taylor-shift-plain": (TaylorShiftConfig(causal=True, heads=4, normalize=False, value_dim=5),),
     "switch-head": (SwitchHeadConfig(),),
     "switch-head-xl": (SwitchHeadConfig(positions="xl"),),
     "switch-head-one-expert": (SwitchHeadConfig(experts=1, active=1),),

@@ -7,6 +7,7 @@ import torch
 from tests.models.decoding import decode, largest_difference, random_chunks, random_lengths
 from torch import Tensor
 
+from hsm_models import TaylorShiftConfig
 from hsm_models.mixers import TaylorShift
 
 WIDTH, HEADS, HEAD_DIM = 20, 3, 4
@@ -27,9 +28,10 @@ def by_definition(mixer: TaylorShift, x: Tensor, causal: bool = False) -> Tensor
         projected = row @ mixer.qkv.weight.T + mixer.qkv.bias
         heads = []
         for h in range(HEADS):
-            q, k, v = (
-                projected[:, (part * HEADS + h) * HEAD_DIM : (part * HEADS + h + 1) * HEAD_DIM] for part in range(3)
+            q, k = (
+                projected[:, (part * HEADS + h) * HEAD_DIM : (part * HEADS + h + 1) * HEAD_DIM] for part in range(2)
             )
+            v = projected[:, 2 * HEADS * HEAD_DIM :].chunk(HEADS, dim=-1)[h]
             if mixer.temperature is not None:
                 q = q / q.norm(dim=-1, keepdim=True) * mixer.temperature[0, h, 0, 0]
                 k = k / k.norm(dim=-1, keepdim=True)
@@ -65,9 +67,24 @@ def test_masked_rows_are_the_rows_alone(form: str, output_norm: bool, generator:
         torch.testing.assert_close(y[b, :n], by_definition(mixer, x[b : b + 1, :n])[0], rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("value_dim", [1, 7])
+def test_values_may_be_wider_or_narrower_than_keys(value_dim: int, generator: torch.Generator) -> None:
+    mixer = make(generator, value_dim=value_dim, output_norm=True)
+    x = torch.randn(2, 9, WIDTH, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(mixer(x), by_definition(mixer, x), rtol=1e-11, atol=1e-12)
+
+
+def test_values_as_wide_as_keys_leave_the_configuration_as_it_was() -> None:
+    assert "value_dim" not in TaylorShiftConfig(heads=2).to_data()
+    assert TaylorShiftConfig(heads=2, value_dim=3).to_data()["value_dim"] == 3
+
+
+@pytest.mark.parametrize("value_dim", [None, 7])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_causal_matches_the_masked_formula_and_decodes_to_the_same(normalize: bool, generator: torch.Generator) -> None:
-    mixer = make(generator, causal=True, normalize=normalize)
+def test_causal_matches_the_masked_formula_and_decodes_to_the_same(
+    normalize: bool, value_dim: int | None, generator: torch.Generator
+) -> None:
+    mixer = make(generator, causal=True, normalize=normalize, value_dim=value_dim)
     x = torch.randn(3, 13, WIDTH, generator=generator, dtype=torch.float64)
     full = mixer(x)
     torch.testing.assert_close(full, by_definition(mixer, x, causal=True), rtol=1e-10, atol=1e-11)
@@ -113,3 +130,5 @@ def test_refuses_what_makes_no_sense() -> None:
         TaylorShift(WIDTH, heads=3)
     with pytest.raises(ValueError, match="output_norm"):
         TaylorShift(WIDTH, heads=4, causal=True, output_norm=True)
+    with pytest.raises(ValueError, match="value_dim must be positive"):
+        TaylorShift(WIDTH, heads=4, value_dim=0)
