@@ -182,29 +182,12 @@ def occupancy(code: Code, sm: int, threads: int, dynamic_shared: int) -> float:
     return blocks * warps * WARP / limits.threads
 
 
-def flops(operator: str, tactic: str, case: str) -> float:
-    """Return the products and sums that a call needs, counted on symmetric features and active experts."""
-    size = {key: int(value) for key, value in re.findall(r"(\w)=(\d+)", case)}
-    batch, length = size.get("B", 1), size["T"]
-    if operator.startswith("TokenShift"):
-        return 0.0
-    if operator.startswith("ShiftMix"):
-        return 3.0 * batch * length * size["D"]
-    if operator.startswith("Expert"):
-        return 2.0 * length * size["H"] * size["k"] * size["D"] * size["f"]
-    width = size["d"]
-    rows = batch * size["H"] * length
-    if tactic.startswith("direct"):
-        return 4.0 * rows * length * width
-    return 4.0 * rows * (1 + width + width * (width + 1) // 2) * (width + 1)
-
-
 def bound_seconds(row: dict[str, Any], code: list[Code]) -> tuple[float, str]:
     """Return the least time of a call on the architecture's GPU, and what bounds it."""
     peak = ARCHITECTURES[row["sm"]]
     rate = peak.tensor_flops if any(item.tensor for item in code) else peak.flops
     memory = row["bytes"] / peak.bandwidth
-    compute = flops(row["operator"], row["tactic"], row["case"]) / rate
+    compute = row["flops"] / rate
     return (memory, "memory") if memory >= compute else (compute, "arithmetic")
 
 
@@ -252,7 +235,7 @@ def launch_rows(launches: list[dict[str, Any]], kernels: dict[tuple[str, int], C
             continue
         names = [bare(item["kernel"]) for item in row["launches"]]
         seconds, limit = bound_seconds(row, [kernels.get((name, row["sm"]), Code()) for name in names])
-        work = flops(row["operator"], row["tactic"], row["case"])
+        work = row["flops"]
         rows.append(
             [
                 f"{row['operator']} {row['case']}",
@@ -303,8 +286,9 @@ def report(kernels: dict[tuple[str, int], Code], launches: list[dict[str, Any]])
         ),
         "## Typical calls against the roofline",
         "",
-        "MiB counts every input and output once, Gflop symmetric features and active experts only; the bound is",
-        f"the larger of bytes over bandwidth and flops over rate, from the data sheets of: {gpus}.",
+        "The calls are those of the families' `cases.py`. MiB counts every input and output once, Gflop what the",
+        "operator's specification says that a call needs, whatever form the tactic takes; the bound is the larger of",
+        f"bytes over bandwidth and flops over rate, from the data sheets of: {gpus}.",
         "",
         *table(
             "call, architecture, type, tactic, kernels, MiB, Gflop, flops/byte, workspace MiB, bound us, bound by",

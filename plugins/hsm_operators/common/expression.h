@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <concepts>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
@@ -55,6 +56,12 @@ class Number {
   friend constexpr bool operator<=(Number a, Number b) { return both(a, b) && a.value_ <= b.value_; }
   friend constexpr bool operator>(Number a, Number b) { return b < a; }
   friend constexpr bool operator>=(Number a, Number b) { return b <= a; }
+
+  // The nearest 64-bit integer; 0 when undefined.
+  constexpr std::int64_t clamped() const {
+    using Limits = std::numeric_limits<std::int64_t>;
+    return is_defined_ ? static_cast<std::int64_t>(std::clamp<Wide>(value_, Limits::min(), Limits::max())) : 0;
+  }
 
   // In decimal digits; "?" when undefined.
   std::string text() const {

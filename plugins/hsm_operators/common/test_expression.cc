@@ -32,6 +32,9 @@ TEST(Number, ProductsBeyond64BitsAreExactAndBeyond125StayAtTheBound) {
   EXPECT_TRUE(bound * bound == bound && bound + bound == bound && -bound - bound == -bound);
   EXPECT_TRUE(bound * Number(-1) == -bound && bound * -bound == -bound && bound * Number(0) == 0);
   EXPECT_EQ((-Number(kMin)).text(), "9223372036854775808");
+  EXPECT_EQ(large.clamped(), kMax);
+  EXPECT_EQ((-large).clamped(), kMin);
+  EXPECT_EQ(Number(-7).clamped(), -7);
 }
 
 TEST(Number, NothingHoldsOfWhatIsUndefined) {

@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
 from ..registry import families
-from .family import Family
+from .documents import updated
+from .examples import examples
+from .family import Family, operators_of
 from .files import texts
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCUMENT = ROOT.parent.parent / "docs" / "opset.md"
 PREFIX = "hsm_operators/"
+
+
+def own_families() -> list[Family]:
+    """Return our families."""
+    return [_family(package) for package in families()]
 
 
 def own_files() -> dict[Path, str]:
     """Return the committed generated files by path, with the text that they must have."""
-    own = [Family.of(importlib.import_module(f"{package}.spec")) for package in families()]
-    return {ROOT / name: text for name, text in texts(own, PREFIX).items()}
+    own = own_families()
+    named = texts(own, PREFIX) | {"cases.gen.cc": examples(own)}
+    files = {ROOT / name: text for name, text in named.items()}
+    if DOCUMENT.is_file():  # not where the package is installed
+        files[DOCUMENT] = updated(DOCUMENT.read_text(encoding="utf-8"), (o for _, o in operators_of(own)))
+    return files
+
+
+def _family(package: str) -> Family:
+    """Return one of our families, with its cases if it has any."""
+    has_cases = importlib.util.find_spec(f"{package}.cases") is not None
+    cases = importlib.import_module(f"{package}.cases") if has_cases else None
+    return Family.of(importlib.import_module(f"{package}.spec"), cases)
 
 
 def stale() -> list[Path]:

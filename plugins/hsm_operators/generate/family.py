@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
+from ..case import Case
 from ..operator import Operator
 from .cpp import require_identifier
 
@@ -21,17 +22,22 @@ class Family:
         name: the folder's name, by which C++ includes its headers.
         folder: where `cpu.cc`, `cuda.cu` and `naive.cc` are looked for: each has the kernels of all operators.
         operators: in the order of the specification.
+        typical: calls that reports describe.
+        small: one call of each operator for tests.
     """
 
     name: str
     folder: Path
     operators: tuple[Operator, ...]
+    typical: tuple[Case, ...] = ()
+    small: tuple[Case, ...] = ()
 
     @classmethod
-    def of(cls, spec: ModuleType) -> Family:
-        """Return the family of a module `spec`, from its `OPERATORS` and its folder."""
+    def of(cls, spec: ModuleType, cases: ModuleType | None = None) -> Family:
+        """Return the family of a module `spec`, from its `OPERATORS`, its folder, and its module `cases`."""
         folder = Path(str(spec.__file__)).resolve().parent
-        return cls(folder.name, folder, tuple(spec.OPERATORS))
+        own = cls(folder.name, folder, tuple(spec.OPERATORS))
+        return replace(own, typical=cases.TYPICAL, small=cases.SMALL) if cases else own
 
     def has(self, kernels: str) -> bool:
         """Whether it has kernels of a kind: CPU, CUDA or NAIVE."""

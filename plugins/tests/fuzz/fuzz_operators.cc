@@ -10,17 +10,18 @@
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
-#include <map>
 #include <memory>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "hwy/targets.h"
 #include "hsm_operators/common/cpu/element.h"
 #include "hsm_operators/common/opset.h"
-#include "onnxruntime/kernels.h"
 #include "hsm_operators/common/definition.h"
+#include "onnxruntime/kernels.h"
+#include "tests/cases.h"
 
 namespace hsm::fuzz {
 namespace {
@@ -31,10 +32,12 @@ using opset::Shape;
 
 constexpr std::int64_t kMax = std::numeric_limits<std::int64_t>::max();
 
-// Elements of the largest tensor, and multiplications of the call, up to which kernels and definition are run.
+// Elements of the largest tensor, and operations of the call, up to which kernels and definition are run.
 constexpr std::int64_t kMaxElements = 1 << 16;
 constexpr std::int64_t kMaxWork = 1 << 22;
 constexpr std::int64_t kMaxDefinitionWork = 1 << 17;
+// How far apart the numbers are that an attribute is mostly drawn from.
+constexpr std::int64_t kWidestChoice = 40;
 
 struct Node {
   const Operator& op;
@@ -63,54 +66,37 @@ std::int64_t small_size(FuzzedDataProvider& data) {
   return data.ConsumeBool() ? data.PickValueInArray(kSizes) : data.ConsumeIntegralInRange<std::int64_t>(0, 20);
 }
 
+// A number that an attribute may have: near its least one, which is where sizes are small.
+std::int64_t likely_number(FuzzedDataProvider& data, const opset::Attribute& attribute) {
+  const std::int64_t least = std::max(attribute.least, -kWidestChoice);
+  return data.ConsumeIntegralInRange(least, std::min(attribute.most, least + kWidestChoice));
+}
+
 std::vector<opset::AttributeValue> draw_attributes(FuzzedDataProvider& data, const Operator& op) {
   std::vector<opset::AttributeValue> values;
   for (const opset::Attribute& attribute : op.attributes) {
     if (data.ConsumeIntegralInRange(0, 31) == 31) continue;
     const bool is_list = attribute.type == opset::AttributeType::kInts;
-    const std::int64_t least = std::max<std::int64_t>(attribute.least, is_list ? -8 : 0);
-    const std::int64_t most = std::min<std::int64_t>(attribute.most, is_list ? 40 : 4);
     const bool is_wild = data.ConsumeIntegralInRange(0, 15) == 15;
     std::vector<std::int64_t> ints(
         data.ConsumeIntegralInRange<std::size_t>(is_wild ? 0 : 1, is_list || is_wild ? 6 : 1));
-    for (std::int64_t& value : ints) {
-      value = is_wild ? any_integer(data) : data.ConsumeIntegralInRange<std::int64_t>(least, most);
-    }
+    for (std::int64_t& value : ints) value = is_wild ? any_integer(data) : likely_number(data, attribute);
     values.push_back({attribute.name, std::move(ints)});
   }
   return values;
 }
 
-// Sizes by letter that mostly agree with each other and with the attributes.
-std::map<std::string_view, std::int64_t> draw_sizes(FuzzedDataProvider& data, const Node& node) {
-  std::map<std::string_view, std::int64_t> sizes;
-  for (const Port& port : node.op.inputs) {
-    for (const opset::Dimension* dim : port.dims) {
-      if (!sizes.contains(dim->name)) sizes[dim->name] = small_size(data);
-    }
-  }
-  if (sizes.contains("F")) sizes["F"] = 1 + sizes["d"] + sizes["d"] * (sizes["d"] + 1) / 2;
-  for (const opset::AttributeValue& value : node.attributes) {
-    if (value.name != "shifts" || value.ints.empty()) continue;
-    const std::int64_t largest = *std::ranges::max_element(value.ints);
-    sizes["D"] *= static_cast<std::int64_t>(value.ints.size());
-    if (largest < kMaxElements) sizes["R"] += std::max<std::int64_t>(largest, 0);
-  }
-  return sizes;
-}
-
 std::vector<Shape> draw_shapes(FuzzedDataProvider& data, const Node& node) {
-  std::map<std::string_view, std::int64_t> sizes = draw_sizes(data, node);
+  testing::Sizes sizes;
+  for (const opset::Dimension& dim : node.op.dimensions) sizes[dim.name] = small_size(data);
+  // Sizes that mostly agree with each other and with the attributes.
+  if (!opset::check_attributes(node.op, node.attributes)) testing::adjust(node.op, node.attributes, sizes);
   if (data.ConsumeIntegralInRange(0, 7) == 7) {
     const auto dims = node.op.dimensions;
     sizes[dims[data.ConsumeIntegralInRange<std::size_t>(0, dims.size() - 1)].name] = any_integer(data);
   }
   std::vector<Shape> shapes;
-  for (const Port& port : node.op.inputs) {
-    Shape shape;
-    for (const opset::Dimension* dim : port.dims) shape.push_back(sizes[dim->name]);
-    shapes.push_back(std::move(shape));
-  }
+  for (const Port& port : node.op.inputs) shapes.push_back(testing::shape_of(port, sizes));
   const int mutations = data.ConsumeIntegralInRange(0, 15) < 13 ? 0 : data.ConsumeIntegralInRange(1, 4);
   for (int i = 0; i < mutations; ++i) {
     Shape& shape = shapes[data.ConsumeIntegralInRange<std::size_t>(0, shapes.size() - 1)];
@@ -144,20 +130,27 @@ std::int64_t check_products(const Node& node) {
   return largest;
 }
 
-// A bound on the multiplications of the definition; every size is at most kMaxElements + 1.
-double work_of(const Node& node) {
-  std::map<std::string_view, double> sizes;
+testing::Sizes sizes_of(const Node& node) {
+  testing::Sizes sizes;
   for (std::size_t i = 0; i < node.shapes.size(); ++i) {
     for (std::size_t axis = 0; axis < node.shapes[i].size(); ++axis) {
-      sizes[node.op.inputs[i].dims[axis]->name] = static_cast<double>(node.shapes[i][axis]);
+      sizes[node.op.inputs[i].dims[axis]->name] = node.shapes[i][axis];
     }
   }
-  double work = (sizes["B"] + 1) * (sizes["T"] + 1);
-  if (sizes.contains("R")) return work * (sizes["D"] + 1) + sizes["B"] * sizes["R"] * sizes["D"];
-  if (sizes.contains("E")) return work * (sizes["H"] + 1) * (sizes["E"] + 1) * (sizes["D"] + 1) * (sizes["f"] + 1);
-  if (sizes.contains("F")) return work * (sizes["H"] + 1) * sizes["F"] * (sizes["e"] + 1);
-  if (sizes.contains("d")) return work * (sizes["H"] + 1) * (sizes["T"] + 1) * (sizes["d"] + sizes["e"] + 1);
-  return work * (sizes["D"] + 1);
+  return sizes;
+}
+
+// The operations of a call, and the elements of its tensors.
+double work_of(const Node& node) {
+  double work = testing::flops_of(node.op, node.attributes, sizes_of(node));
+  for (const std::vector<Shape>& shapes : {node.shapes, node.output_shapes}) {
+    for (const Shape& shape : shapes) {
+      double elements = 1;
+      for (const std::int64_t size : shape) elements *= static_cast<double>(size);
+      work += elements;
+    }
+  }
+  return work;
 }
 
 // ---------------------------------------------------------------- running it
@@ -211,20 +204,22 @@ struct Inputs {
   bool is_wild = false;  // holds infinities, NaN, or numbers that overflow
 };
 
-void fill(FuzzedDataProvider& data, const Port& port, const Node& node, Tensor& tensor, bool is_wild,
+void fill(FuzzedDataProvider& data, const Node& node, std::size_t input, Tensor& tensor, bool is_wild,
           std::mt19937& random) {
+  const Port& port = node.op.inputs[input];
   if (port.type == opset::ElementType::kInt64) {
-    const std::int64_t tokens = node.shapes.front()[1];
-    for (std::size_t b = 0; b < tensor.count(); ++b) {
-      std::int64_t value = data.ConsumeIntegralInRange<std::int64_t>(0, port.name == "lengths" ? tokens : 300);
+    const testing::Sizes sizes = sizes_of(node);
+    const auto [least, most] = testing::row_range(node.op, port, node.attributes, sizes);
+    for (std::size_t i = 0; i < tensor.count(); ++i) {
+      std::int64_t value = most < least ? least : data.ConsumeIntegralInRange(least, most);
       const int choice = data.ConsumeIntegralInRange(0, 31);
       if (choice == 31) value = any_integer(data);
-      if (choice == 30) value = kMax - tokens;
-      static_cast<std::int64_t*>(tensor.data())[b] = value;
+      if (choice == 30) value = kMax - node.shapes.front()[1];
+      static_cast<std::int64_t*>(tensor.data())[i] = value;
     }
     return;
   }
-  std::normal_distribution<double> normal;
+  testing::draw(node.op, input, node.shapes[input], random, [&](std::size_t i, double value) { tensor.set(i, value); });
   constexpr float kWild[] = {0.0f,
                              -0.0f,
                              std::numeric_limits<float>::infinity(),
@@ -235,13 +230,8 @@ void fill(FuzzedDataProvider& data, const Port& port, const Node& node, Tensor& 
                              65504.0f,
                              -100.0f,
                              100.0f};
-  for (std::size_t i = 0; i < tensor.count(); ++i) {
-    tensor.set(i, is_wild && random() % 4 == 0 ? double{kWild[random() % std::size(kWild)]} : normal(random));
-  }
-  // A history of four keys at the origin keeps the denominators of CausalTaylorShift away from zero.
-  if (port.name == "norm" && !is_wild) {
-    const auto features = static_cast<std::size_t>(node.shapes[5].back());
-    for (std::size_t i = 0; i < tensor.count(); ++i) tensor.set(i, i % features == 0 ? 4.0 : 0.0);
+  for (std::size_t i = 0; is_wild && i < tensor.count(); ++i) {
+    if (random() % 4 == 0) tensor.set(i, double{kWild[random() % std::size(kWild)]});
   }
 }
 
@@ -252,7 +242,7 @@ Inputs draw_inputs(FuzzedDataProvider& data, const Node& node) {
   for (std::size_t i = 0; i < node.shapes.size(); ++i) {
     const Port& port = node.op.inputs[i];
     inputs.tensors.emplace_back(type_of(node, port), node.shapes[i], data.ConsumeIntegralInRange<std::size_t>(0, 3));
-    fill(data, port, node, inputs.tensors.back(), inputs.is_wild, random);
+    fill(data, node, i, inputs.tensors.back(), inputs.is_wild, random);
   }
   return inputs;
 }
@@ -270,14 +260,9 @@ void run_backwards(void*, std::size_t count, ParallelFor::Task task, void* conte
   for (std::size_t index = count; index > 0; --index) task(context, index - 1);
 }
 
-// Only tokens below `lengths` are specified in the outputs of the cached and causal forms.
-std::int64_t valid_tokens(const Node& node, const Inputs& inputs, std::int64_t b) {
-  if (node.op.outputs.size() == 1) return node.shapes.front()[1];
-  return static_cast<const std::int64_t*>(inputs.tensors.back().data())[b];
-}
-
 // The bound finds wrong elements; how exact the right ones are is for the unit tests.
-void compare(const Node& node, const Inputs& inputs, std::size_t output, const Tensor& actual, const Tensor& expected) {
+void compare(const Node& node, std::span<const void* const> inputs, std::size_t output, const Tensor& actual,
+             const Tensor& expected) {
   double largest = 0;
   for (std::size_t i = 0; i < expected.count(); ++i) {
     if (std::isfinite(expected.at(i))) largest = std::max(largest, std::fabs(expected.at(i)));
@@ -286,12 +271,7 @@ void compare(const Node& node, const Inputs& inputs, std::size_t output, const T
   const auto batch = static_cast<std::size_t>(node.shapes.front()[0]);
   for (std::size_t b = 0; b < batch; ++b) {
     const std::size_t per_row = expected.count() / batch;
-    const std::int64_t tokens = node.shapes.front()[1];
-    std::size_t count = per_row;
-    if (output == 0 && tokens > 0) {
-      count = per_row / static_cast<std::size_t>(tokens) *
-              static_cast<std::size_t>(valid_tokens(node, inputs, static_cast<std::int64_t>(b)));
-    }
+    const std::size_t count = testing::valid_elements(node.op, output, node.output_shapes[output], inputs, b);
     for (std::size_t i = b * per_row; i < b * per_row + count; ++i) {
       const double bound = 2 * unit * std::fabs(expected.at(i)) + 5e-4 * largest + 1e-6;
       if (std::isnan(expected.at(i)) && std::isnan(actual.at(i))) continue;
@@ -312,7 +292,9 @@ void run(FuzzedDataProvider& data, const Node& node) {
   for (const Tensor& tensor : inputs.tensors) pointers.push_back(tensor.data());
   if (const auto problem = opset::check_rows(node.op, node.attributes, node.shapes, pointers)) return;
 
-  const bool has_definition = !inputs.is_wild && work_of(node) <= static_cast<double>(kMaxDefinitionWork);
+  const Definition* definition = definition_of(node.op);
+  const bool has_definition =
+      definition != nullptr && !inputs.is_wild && work_of(node) <= static_cast<double>(kMaxDefinitionWork);
   std::vector<Tensor> expected = make_outputs(node);
   const auto call = [&](const std::vector<void*>& outputs) {
     return Call{node.type, node.attributes, node.shapes, pointers, outputs};
@@ -323,7 +305,7 @@ void run(FuzzedDataProvider& data, const Node& node) {
   }
   std::vector<void*> targets;
   for (Tensor& tensor : expected) targets.push_back(tensor.data());
-  if (has_definition) definition_of(node.op)->run(call(targets));
+  if (has_definition) definition->run(call(targets));
 
   // A state may be one buffer before and after the call.
   std::vector<Tensor> actual = make_outputs(node);
@@ -343,11 +325,11 @@ void run(FuzzedDataProvider& data, const Node& node) {
   for (std::size_t i = 0; i < actual.size(); ++i) {
     for (Tensor& input : inputs.tensors) {
       if (targets[i] == input.data() && targets[i] != actual[i].data()) {
-        compare(node, inputs, i, input, expected[i]);
+        compare(node, pointers, i, input, expected[i]);
         targets[i] = nullptr;
       }
     }
-    if (targets[i] != nullptr) compare(node, inputs, i, actual[i], expected[i]);
+    if (targets[i] != nullptr) compare(node, pointers, i, actual[i], expected[i]);
   }
 }
 
@@ -363,8 +345,11 @@ void choose_instruction_set(FuzzedDataProvider& data) {
 
 void test_one(FuzzedDataProvider& data) {
   constexpr DType kTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
-  const auto operators = opset::operators();
-  Node node{operators[data.ConsumeIntegralInRange<std::size_t>(0, operators.size() - 1)],
+  std::vector<const Operator*> operators;
+  for (const Operator& op : opset::operators()) {
+    if (onnxruntime::has_kernel(op)) operators.push_back(&op);
+  }
+  Node node{*operators[data.ConsumeIntegralInRange<std::size_t>(0, operators.size() - 1)],
             data.PickValueInArray(kTypes),
             {},
             {},

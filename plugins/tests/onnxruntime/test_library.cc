@@ -12,15 +12,14 @@
 
 #include <atomic>
 #include <cstdlib>
-#include <map>
 #include <random>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "onnxruntime/kernels.h"
+#include "tests/cases.h"
 #include "tests/guarded_ring.h"
 #include "tests/onnxruntime/one_node_model.h"
 #include "tests/testing.h"
@@ -41,6 +40,7 @@ constexpr int kPoolThreads = 1;
 constexpr int kPoolThreads = 2;
 #endif
 constexpr int kCallers = 4;
+constexpr std::int64_t kTokens = 150;
 
 // ONNX Runtime drops the status of a failed shape inference without releasing it. It is not ours to report.
 struct DroppedStatus {
@@ -48,19 +48,6 @@ struct DroppedStatus {
   __lsan::ScopedDisabler disabler;
 #endif
 };
-
-const std::map<std::string_view, std::int64_t> kSizes{{"B", 2}, {"T", 150}, {"D", 24}, {"R", 9}, {"H", 3},
-                                                      {"d", 7}, {"e", 11},  {"F", 36}, {"E", 5}, {"f", 10}};
-
-std::vector<AttributeValue> attributes_of(const Operator& op) {
-  std::vector<AttributeValue> values;
-  for (const opset::Attribute& attribute : op.attributes) {
-    values.push_back({attribute.name, {1}});
-    if (attribute.name == "shifts") values.back().ints = {1, 4, 9};
-    if (attribute.name == "k") values.back().ints = {2};
-  }
-  return values;
-}
 
 DType port_type(const Port& port, DType type) {
   if (port.type == opset::ElementType::kInt64) return DType::kInt64;
@@ -84,16 +71,22 @@ ONNXTensorElementDataType element_type(DType type) {
 // One node with its inputs.
 class Example {
  public:
-  Example(const Operator& op, DType type, std::mt19937& random) : op_(op), type_(type), attributes_(attributes_of(op)) {
+  Example(const Operator& op, DType type, std::mt19937& random)
+      : op_(op),
+        type_(type),
+        sizes_(testing::small_sizes(op, 2, kTokens)),
+        attributes_(testing::small_case(op).attributes) {
     for (const Port& port : op.inputs) {
       shapes_.push_back(shape_of(port));
       inputs_.emplace_back(port_type(port, type), count(shapes_.back()));
-      if (port.type != opset::ElementType::kInt64) {
-        inputs_.back().randomize(random);
-        continue;
-      }
-      for (std::size_t i = 0; i < inputs_.back().size(); ++i) {
-        static_cast<std::int64_t*>(inputs_.back().data())[i] = testing::uniform(random, 1, 150);
+      if (port.type == opset::ElementType::kInt64) {
+        const auto [least, most] = testing::row_range(op, port, attributes_, sizes_);
+        std::uniform_int_distribution<std::int64_t> any(least, most);
+        auto* rows = static_cast<std::int64_t*>(inputs_.back().data());
+        for (std::size_t i = 0; i < inputs_.back().size(); ++i) rows[i] = any(random);
+      } else {
+        testing::draw(op, inputs_.size() - 1, shapes_.back(), random,
+                      [&](std::size_t i, double value) { inputs_.back().set(i, static_cast<float>(value)); });
       }
     }
   }
@@ -137,11 +130,7 @@ class Example {
   std::string name() const { return std::string(op_.name) + " " + name_of(type_); }
 
  private:
-  static Shape shape_of(const Port& port) {
-    Shape shape;
-    for (const opset::Dimension* dim : port.dims) shape.push_back(kSizes.at(dim->name));
-    return shape;
-  }
+  Shape shape_of(const Port& port) const { return testing::shape_of(port, sizes_); }
   static std::size_t count(const Shape& shape) {
     std::size_t product = 1;
     for (const std::int64_t size : shape) product *= static_cast<std::size_t>(size);
@@ -160,6 +149,7 @@ class Example {
 
   const Operator& op_;
   DType type_;
+  testing::Sizes sizes_;
   std::vector<AttributeValue> attributes_;
   std::vector<Shape> shapes_;
   std::vector<Buffer> inputs_;
@@ -168,6 +158,7 @@ class Example {
 std::vector<Example> every_example(std::mt19937& random) {
   std::vector<Example> examples;
   for (const Operator& op : opset::operators()) {
+    if (!onnxruntime::has_kernel(op)) continue;
     for (const DType type : testing::kTypes) examples.emplace_back(op, type, random);
   }
   return examples;

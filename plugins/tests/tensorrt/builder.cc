@@ -39,7 +39,7 @@ nvinfer1::Dims to_dims(const opset::Shape& shape) {
 std::vector<PluginTensorDesc> describe(std::span<const opset::Port> ports, DType t, const Sizes& sizes) {
   std::vector<PluginTensorDesc> all;
   for (const opset::Port& port : ports) {
-    all.push_back({to_dims(shape(port, sizes)), data_type(port, t), nvinfer1::TensorFormat::kLINEAR, 1.0f});
+    all.push_back({to_dims(shape_of(port, sizes)), data_type(port, t), nvinfer1::TensorFormat::kLINEAR, 1.0f});
   }
   return all;
 }
@@ -49,8 +49,8 @@ std::vector<DynamicPluginTensorDesc> describe(std::span<const opset::Port> ports
   std::vector<DynamicPluginTensorDesc> all;
   for (std::size_t i = 0; i < ports.size(); ++i) {
     const auto port = ports.subspan(i, 1);
-    all.push_back({describe(port, t, opt).front(), to_dims(shape(ports[i], min)), to_dims(shape(ports[i], max)),
-                   to_dims(shape(ports[i], opt))});
+    all.push_back({describe(port, t, opt).front(), to_dims(shape_of(ports[i], min)), to_dims(shape_of(ports[i], max)),
+                   to_dims(shape_of(ports[i], opt))});
   }
   return all;
 }

@@ -7,35 +7,25 @@
 #include <cstdlib>
 #include <new>
 
+#include "hsm_operators/common/cuda/kernels.h"
 #include "hsm_operators/common/definition.h"
 #include "tests/testing.h"
 
 namespace hsm::testing {
 
-std::vector<opset::AttributeValue> some_attributes(const opset::Operator& op) {
-  std::vector<opset::AttributeValue> values;
-  for (const opset::Attribute& attribute : op.attributes) {
-    values.push_back({attribute.name, {1}});
-    if (attribute.name == "shifts") values.back().ints = {1, 5, 2};
-    if (attribute.name == "k") values.back().ints = {2};
+std::vector<const opset::Operator*> cuda_operators() {
+  std::vector<const opset::Operator*> all;
+  for (const opset::Operator& op : opset::operators()) {
+    if (cuda::kernels_of(op) != nullptr) all.push_back(&op);
   }
-  return values;
+  return all;
 }
 
-Sizes some_sizes(std::int64_t batch, std::int64_t length) {
-  return {{"B", batch}, {"T", length}, {"D", 12}, {"R", 7}, {"H", 2},
-          {"d", 8},     {"e", 5},      {"F", 45}, {"E", 4}, {"f", 10}};
-}
-
-opset::Shape shape(const opset::Port& port, const Sizes& sizes) {
-  opset::Shape shape;
-  for (const opset::Dimension* dim : port.dims) shape.push_back(sizes.at(dim->name));
-  return shape;
-}
+std::vector<opset::AttributeValue> some_attributes(const opset::Operator& op) { return small_case(op).attributes; }
 
 std::vector<opset::Shape> shapes(std::span<const opset::Port> ports, const Sizes& sizes) {
   std::vector<opset::Shape> all;
-  for (const opset::Port& port : ports) all.push_back(shape(port, sizes));
+  for (const opset::Port& port : ports) all.push_back(shape_of(port, sizes));
   return all;
 }
 
@@ -89,9 +79,10 @@ std::vector<void*> pointers(std::vector<Tensor>& tensors) {
 
 // ---------------------------------------------------------------- nodes
 
-Node::Node(const opset::Operator& own_op, DType own_t, const Sizes& sizes, std::uint32_t seed)
+Node::Node(const opset::Operator& own_op, DType own_t, const Sizes& own_sizes, std::uint32_t seed)
     : op(own_op),
       t(own_t),
+      sizes(own_sizes),
       attributes(some_attributes(own_op)),
       input_shapes(shapes(own_op.inputs, sizes)),
       output_shapes(shapes(own_op.outputs, sizes)) {
@@ -104,20 +95,13 @@ Node::Node(const opset::Operator& own_op, DType own_t, const Sizes& sizes, std::
 void Node::fill(std::size_t index, Tensor& tensor, std::mt19937& random) const {
   const opset::Port& port = op.inputs[index];
   if (port.type == opset::ElementType::kInt64) {
-    const int tokens = static_cast<int>(input_shapes.front()[1]);
-    const int smallest = op.name == "TaylorShiftMasked" ? 1 : 0;
-    for (std::size_t row = 0; row < tensor.size(); ++row) {
-      static_cast<std::int64_t*>(tensor.data())[row] =
-          port.name == "lengths" ? uniform(random, smallest, tokens) : uniform(random, 0, 20);
-    }
+    const auto [least, most] = row_range(op, port, attributes, sizes);
+    std::uniform_int_distribution<std::int64_t> any(least, most);
+    for (std::size_t i = 0; i < tensor.size(); ++i) static_cast<std::int64_t*>(tensor.data())[i] = any(random);
     return;
   }
-  std::normal_distribution<float> normal;
-  for (std::size_t i = 0; i < tensor.size(); ++i) tensor.set(i, normal(random));
-  if (port.name != "norm") return;
-  // A history of four keys at the origin keeps the denominators away from zero.
-  const auto features = static_cast<std::size_t>(input_shapes[index].back());
-  for (std::size_t i = 0; i < tensor.size(); ++i) tensor.set(i, i % features == 0 ? 4.0f : 0.0f);
+  draw(op, index, input_shapes[index], random,
+       [&](std::size_t i, double value) { tensor.set(i, static_cast<float>(value)); });
 }
 
 std::vector<const void*> Node::inputs() const {
@@ -142,22 +126,16 @@ std::vector<Tensor> Node::expected() const {
   return outputs;
 }
 
-std::int64_t Node::valid_tokens(std::size_t row) const {
-  if (op.inputs.back().name != "lengths") return input_shapes.front()[1];
-  return static_cast<const std::int64_t*>(tensors_.back().data())[row];
-}
-
 // The bound finds wrong elements; how exact the right ones are is for the kernels' own tests.
 void Node::compare(const std::vector<Tensor>& actual, const std::string& what) const {
   const std::vector<Tensor> expected_outputs = expected();
-  const auto batch = static_cast<std::size_t>(input_shapes.front()[0]);
-  const auto tokens = static_cast<std::size_t>(input_shapes.front()[1]);
+  const auto sources = inputs();
+  const auto batch = static_cast<std::size_t>(sizes.at("B"));
   for (std::size_t output = 0; output < actual.size(); ++output) {
     const Tensor& want = expected_outputs[output];
     const std::size_t per_row = batch == 0 ? 0 : want.size() / batch;
     for (std::size_t row = 0; row < batch; ++row) {
-      const auto valid = static_cast<std::size_t>(valid_tokens(row));
-      const std::size_t count = output == 0 ? per_row / tokens * valid : per_row;
+      const std::size_t count = valid_elements(op, output, output_shapes[output], sources, row);
       for (std::size_t i = row * per_row; i < row * per_row + count; ++i) {
         const float bound = static_cast<float>(8 * epsilon(t)) * (std::fabs(want.at(i)) + 4) + 1e-4f;
         ASSERT_NEAR(actual[output].at(i), want.at(i), bound)

@@ -2,29 +2,24 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <random>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "hsm_operators/common/call.h"
 #include "hsm_operators/common/opset.h"
 #include "hsm_operators/common/types.h"
+#include "tests/cases.h"
 
 namespace hsm::testing {
 
-// Sizes by the names of the operator table's dimensions.
-using Sizes = std::map<std::string_view, std::int64_t>;
+// The operators that the library has plugins for.
+std::vector<const opset::Operator*> cuda_operators();
 
-// Attributes that every operator of the table takes with the sizes below.
+// The attributes of the operator's small case.
 std::vector<opset::AttributeValue> some_attributes(const opset::Operator& op);
 
-// Small sizes, different for each name, with `batch` rows of `length` tokens.
-Sizes some_sizes(std::int64_t batch, std::int64_t length);
-
-opset::Shape shape(const opset::Port& port, const Sizes& sizes);
 std::vector<opset::Shape> shapes(std::span<const opset::Port> ports, const Sizes& sizes);
 DType type_of(const opset::Port& port, DType t);
 
@@ -56,6 +51,7 @@ class Node {
 
   const opset::Operator& op;
   const DType t;
+  const Sizes sizes;
   const std::vector<opset::AttributeValue> attributes;
   const std::vector<opset::Shape> input_shapes;
   const std::vector<opset::Shape> output_shapes;
@@ -70,7 +66,6 @@ class Node {
 
  private:
   void fill(std::size_t index, Tensor& tensor, std::mt19937& random) const;
-  std::int64_t valid_tokens(std::size_t row) const;
 
   std::vector<Tensor> tensors_;
 };

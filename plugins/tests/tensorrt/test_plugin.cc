@@ -31,7 +31,7 @@ std::string name_of_case(const ::testing::TestParamInfo<std::string_view>& info)
 
 std::vector<std::string_view> all_operators() {
   std::vector<std::string_view> names;
-  for (const opset::Operator& op : opset::operators()) names.push_back(op.name);
+  for (const opset::Operator* op : cuda_operators()) names.push_back(op->name);
   return names;
 }
 
@@ -75,7 +75,7 @@ TEST_P(Plugin, OutputTypesAreTheTables) {
 TEST_P(Plugin, OutputShapesAreThoseThatTheKernelsWrite) {
   std::mt19937 random(11);
   for (const bool is_static : {true, false}) {
-    const Sizes sizes = some_sizes(uniform(random, 1, 4), uniform(random, 1, 50));
+    const Sizes sizes = small_sizes(op(), uniform(random, 1, 4), uniform(random, 1, 50));
     Expressions expressions;
     const auto inputs = expressions.inputs(op().inputs, sizes, is_static);
     std::vector<nvinfer1::DimsExprs> outputs(op().outputs.size());
@@ -99,7 +99,7 @@ TEST_P(Plugin, FormatCombinationsAreTheTables) {
   const auto inputs = static_cast<std::int32_t>(op().inputs.size());
   const auto outputs = static_cast<std::int32_t>(op().outputs.size());
   for (const DType t : kTypes) {
-    const Sizes sizes = some_sizes(2, 3);
+    const Sizes sizes = small_sizes(op(), 2, 3);
     auto tensors = describe(op().inputs, t, sizes, sizes, sizes);
     for (const auto& output : describe(op().outputs, t, sizes, sizes, sizes)) tensors.push_back(output);
     for (std::int32_t position = 0; position < inputs + outputs; ++position) {
@@ -132,12 +132,12 @@ TEST_P(Plugin, WorkspaceOfTheLargestSizesDoesForAllSizes) {
     const int batch = uniform(random, 1, 3);
     const int length = uniform(random, 20, 300);
     const PluginPointer plugin = make();
-    const GuardedMemory workspace(
-        configure(plugin, op(), t, some_sizes(1, 1), some_sizes(1, 16), some_sizes(batch, length)));
+    const GuardedMemory workspace(configure(plugin, op(), t, small_sizes(op(), 1, 1), small_sizes(op(), 1, 16),
+                                            small_sizes(op(), batch, length)));
     for (std::int32_t tactic = 0; tactic <= tactics; ++tactic) {
       ASSERT_EQ(runtime(plugin).setTactic(tactic), 0);
       for (const int tokens : {length, 1, uniform(random, 1, length)}) {
-        const Sizes sizes = some_sizes(tokens == length ? batch : uniform(random, 1, batch), tokens);
+        const Sizes sizes = small_sizes(op(), tokens == length ? batch : uniform(random, 1, batch), tokens);
         run(plugin, Node(op(), t, sizes, 6), sizes, workspace.data(),
             "tactic " + std::to_string(tactic) + ", " + std::to_string(tokens) + " tokens");
       }
@@ -153,13 +153,14 @@ TEST_P(Plugin, WorkspaceCoversEveryTacticOnEveryGpu) {
   const std::vector<const void*> inputs(op().inputs.size());
   const std::vector<void*> outputs(op().outputs.size());
   const PluginPointer plugin = make();
-  const std::size_t bytes =
-      configure(plugin, op(), DType::kFloat16, some_sizes(1, 1), some_sizes(2, 100), some_sizes(4, 5000));
+  const std::size_t bytes = configure(plugin, op(), DType::kFloat16, small_sizes(op(), 1, 1), small_sizes(op(), 2, 100),
+                                      small_sizes(op(), 4, 5000));
   for (int i = 0; i < 50; ++i) {
     cuda::Device gpu = emulate(std::array{75, 80, 86, 89, 90, 100, 120}[static_cast<std::size_t>(i % 7)]);
     gpu.multiprocessors = i % 2 == 0 ? 256 : uniform(random, 1, 256);
     const auto input_shapes =
-        shapes(op().inputs, i < 7 ? some_sizes(4, 5000) : some_sizes(uniform(random, 1, 4), uniform(random, 1, 5000)));
+        shapes(op().inputs,
+               i < 7 ? small_sizes(op(), 4, 5000) : small_sizes(op(), uniform(random, 1, 4), uniform(random, 1, 5000)));
     for (int tactic = 0; tactic < std::ssize(kernels.tactics()); ++tactic) {
       EXPECT_LE(kernels.workspace({DType::kFloat16, attributes, input_shapes, inputs, outputs}, tactic, gpu), bytes)
           << kernels.tactics()[static_cast<std::size_t>(tactic)];
@@ -171,7 +172,7 @@ TEST_P(Plugin, WorkspaceCoversEveryTacticOnEveryGpu) {
 TEST(Workspace, ATouchPastItsEndIsSeen) {
   emulate(86);
   const opset::Operator& op = *opset::find("CausalTaylorShift");
-  const Sizes sizes = some_sizes(1, 300);
+  const Sizes sizes = small_sizes(op, 1, 300);
   const PluginPointer plugin = create(op, some_attributes(op));
   ASSERT_GT(configure(plugin, op, DType::kFloat32, sizes, sizes, sizes), 0U);
   const GuardedMemory none(0);
@@ -184,7 +185,7 @@ TEST_P(Plugin, EveryTacticIsRightAndLaunchesAnotherKernel) {
     emulate(sm);
     for (const DType t : kTypes) {
       std::set<std::vector<std::string>> seen;
-      const Sizes sizes = some_sizes(2, 6);
+      const Sizes sizes = small_sizes(op(), 2, 6);
       const PluginPointer plugin = make();
       const GuardedMemory workspace(configure(plugin, op(), t, sizes, sizes, sizes));
       std::vector<std::int32_t> tactics(static_cast<std::size_t>(build(plugin).getNbTactics()));
@@ -211,14 +212,14 @@ TEST_P(Plugin, EveryTacticIsRightAndLaunchesAnotherKernel) {
 
 // Sizes may change between runs, and TensorRT keeps a tactic that it chose at one length.
 TEST_P(Plugin, SizesChangeBetweenRuns) {
-  const Sizes largest = some_sizes(3, 70);
+  const Sizes largest = small_sizes(op(), 3, 70);
   const auto tactics = static_cast<std::int32_t>(cuda::kernels_of(op())->tactics().size());
   for (std::int32_t tactic = 0; tactic <= tactics; ++tactic) {
     const PluginPointer plugin = make();
-    const GuardedMemory workspace(configure(plugin, op(), DType::kFloat16, some_sizes(1, 1), largest, largest));
+    const GuardedMemory workspace(configure(plugin, op(), DType::kFloat16, small_sizes(op(), 1, 1), largest, largest));
     ASSERT_EQ(runtime(plugin).setTactic(tactic), 0);
     for (const auto& [batch, length] : {std::pair{3, 70}, {1, 1}, {2, 17}, {2, 17}, {1, 64}}) {
-      const Sizes sizes = some_sizes(batch, length);
+      const Sizes sizes = small_sizes(op(), batch, length);
       run(plugin, Node(op(), DType::kFloat16, sizes, 4), sizes, workspace.data(), "tactic " + std::to_string(tactic),
           {.announce = length != 17});
     }
@@ -227,8 +228,8 @@ TEST_P(Plugin, SizesChangeBetweenRuns) {
 
 // Contexts of one engine have plugins of their own, attached to them.
 TEST_P(Plugin, ContextsDoNotDisturbEachOther) {
-  const Sizes large = some_sizes(2, 40);
-  const Sizes small = some_sizes(1, 3);
+  const Sizes large = small_sizes(op(), 2, 40);
+  const Sizes small = small_sizes(op(), 1, 3);
   const PluginPointer plugin = make();
   const std::size_t bytes = configure(plugin, op(), DType::kFloat32, small, large, large);
   PluginPointer first(runtime(plugin).attachToContext(nullptr));
@@ -246,7 +247,7 @@ TEST_P(Plugin, ContextsDoNotDisturbEachOther) {
 // What decoding binds, so that a step need not copy the state.
 TEST_P(Plugin, OneBufferMayBeAStateAndTheNewState) {
   for (const int length : {1, 3, 40}) {
-    const Sizes sizes = some_sizes(2, length);
+    const Sizes sizes = small_sizes(op(), 2, length);
     const PluginPointer plugin = make();
     const GuardedMemory workspace(configure(plugin, op(), DType::kBFloat16, sizes, sizes, sizes));
     for (std::int32_t tactic = 0; tactic <= build(plugin).getNbTactics(); ++tactic) {
@@ -257,14 +258,14 @@ TEST_P(Plugin, OneBufferMayBeAStateAndTheNewState) {
 }
 
 TEST_P(Plugin, AnEmptyBatchRunsNothing) {
-  const Sizes sizes = some_sizes(0, 4);
+  const Sizes sizes = small_sizes(op(), 0, 4);
   run(make(), Node(op(), DType::kFloat32, sizes, 1), sizes, nullptr, "empty");
 }
 
 // A tactic that is fastest at one length of a profile would be kept for all of them.
 TEST_P(Plugin, OffersNoTacticsWhereTheBestOneChangesInsideTheProfile) {
   const cuda::Kernels& kernels = *cuda::kernels_of(op());
-  const std::vector<Sizes> profile{some_sizes(1, 1), some_sizes(1, 512), some_sizes(8, 4096)};
+  const std::vector<Sizes> profile{small_sizes(op(), 1, 1), small_sizes(op(), 1, 512), small_sizes(op(), 8, 4096)};
   std::set<int> best;
   for (const Sizes& sizes : profile) {
     const auto attributes = some_attributes(op());
@@ -282,7 +283,7 @@ TEST_P(Plugin, OffersNoTacticsWhereTheBestOneChangesInsideTheProfile) {
 TEST_P(Plugin, ConfiguresWithoutAGpuAndRefusesToRun) {
   present_device.reset();
   Recorder log;
-  const Sizes sizes = some_sizes(2, 5);
+  const Sizes sizes = small_sizes(op(), 2, 5);
   const PluginPointer plugin = make();
   configure(plugin, op(), DType::kBFloat16, sizes, sizes, sizes);
   EXPECT_EQ(build(plugin).getNbTactics(), 0);
@@ -299,14 +300,14 @@ TEST_P(Plugin, ConfiguresWithoutAGpuAndRefusesToRun) {
 
 // An engine may run on a larger GPU than it was built on, and its workspace must do there too.
 TEST_P(Plugin, WorkspaceDoesNotDependOnTheGpu) {
-  const Sizes sizes = some_sizes(3, 500);
+  const Sizes sizes = small_sizes(op(), 3, 500);
   std::set<std::size_t> bytes;
   for (const int multiprocessors : {1, 40, 250}) {
     present_device->multiprocessors = multiprocessors;
     const PluginPointer plugin = make();
     bytes.insert(configure(plugin, op(), DType::kFloat16, sizes, sizes, sizes));
     const GuardedMemory workspace(*bytes.begin());
-    const Sizes run_sizes = some_sizes(2, 130);
+    const Sizes run_sizes = small_sizes(op(), 2, 130);
     run(plugin, Node(op(), DType::kFloat16, run_sizes, 1), run_sizes, workspace.data(), "large GPU");
   }
   EXPECT_EQ(bytes.size(), 1);
@@ -323,7 +324,7 @@ TEST_P(Plugin, FieldsMakeTheSamePluginAgain) {
     ASSERT_NE(again, nullptr);
     EXPECT_STREQ(build(again).getMetadataString(), build(plugin).getMetadataString());
     EXPECT_STREQ(build(again).getTimingCacheID(), build(plugin).getTimingCacheID());
-    const Sizes sizes = some_sizes(1, 5);
+    const Sizes sizes = small_sizes(op(), 1, 5);
     const GuardedMemory workspace(configure(again, op(), DType::kFloat32, sizes, sizes, sizes));
     run(again, Node(op(), DType::kFloat32, sizes, 1), sizes, workspace.data(), "again");
   }
@@ -336,7 +337,7 @@ TEST_P(Plugin, ACloneIsIndependent) {
   const std::string description = build(plugin).getMetadataString();
   plugin.reset();
   EXPECT_EQ(build(clone).getMetadataString(), description);
-  const Sizes sizes = some_sizes(2, 5);
+  const Sizes sizes = small_sizes(op(), 2, 5);
   const GuardedMemory workspace(configure(clone, op(), DType::kFloat32, sizes, sizes, sizes));
   run(clone, Node(op(), DType::kFloat32, sizes, 1), sizes, workspace.data(), "clone");
 }

@@ -27,6 +27,12 @@ def test_every_operator_has_a_section_and_no_section_is_left_over() -> None:
 
 
 @pytest.mark.parametrize("name", OPERATORS)
+def test_a_section_says_more_than_the_specification(name: str) -> None:
+    prose, _, _ = _sections()[name].partition("<!--")
+    assert len(prose.split()) > 5
+
+
+@pytest.mark.parametrize("name", OPERATORS)
 def test_a_section_names_every_input_output_and_attribute(name: str) -> None:
     operator, section = OPERATORS[name], _sections()[name]
     for item in (*operator.inputs, *operator.outputs, *operator.attributes):
