@@ -149,7 +149,6 @@ int decayed_linear_attention_launch(const DecayedLinearAttentionArgs& args, int 
     using T = decltype(element);
     if (args.key_dim == 1) return launch_numbers<T>(call, stream);
     if (args.value_dim == 1) return launch_rule<T, 1, kMostDecayedKeys / 32>(call, warps, stream);
-    if (args.key_dim <= 64) return launch_rule<T, 4, 2>(call, warps, stream);
     if (args.key_dim <= 128) return launch_rule<T, 4, 4>(call, warps, stream);
     return launch_rule<T, 4, 8>(call, warps, stream);
   });

@@ -13,6 +13,10 @@
 // leaves each segment's sums from a zero state, and how much it decays what was before it; `decayed_carry` adds them up
 // to the state before each segment; then the segments run side by side. That takes five operations instead of three.
 // The delta rule's segments do not add up, so its heads walk their tokens alone.
+//
+// Shared memory of a block: 32·(vectors·K + columns) bytes for 8 tokens, K rounded up to 128 or 256, 3 vectors (q, k
+// and the decays), 5 by the delta rule. Registers (nvcc 13.0, sm_75 to sm_120; no spills): up to 128 for K up to 128,
+// 239 up to 256, 72 for value width 1; 64 for key width 1.
 #pragma once
 
 #include <cstdint>
@@ -216,10 +220,14 @@ __device__ __forceinline__ void clear_tokens(const DecayedCall& call, std::int64
   }
 }
 
+// Threads of a block at most, and blocks that a multiprocessor must have registers for at least.
+constexpr int scan_threads(int side) { return side == 1 ? 32 : kDecayedThreads; }
+constexpr int scan_blocks(int side, int key_blocks) { return side == 1 ? 16 : key_blocks <= 4 ? 2 : 1; }
+
 // Grid: tiles of columns × segments × heads of all rows; with kSums, all segments but the last. A block has as many
 // warps as its tile has kSide² columns.
 template <typename T, int kKeyBlocks, int kSide, DecayedRule kRule>
-__global__ void __launch_bounds__(kDecayedThreads) decayed_scan(DecayedCall call) {
+__global__ void __launch_bounds__(scan_threads(kSide), scan_blocks(kSide, kKeyBlocks)) decayed_scan(DecayedCall call) {
   constexpr int kKeys = 32 * kKeyBlocks;
   constexpr bool kSums = kRule == DecayedRule::kSums;
   HSM_DYNAMIC_SHARED(float, shared);

@@ -228,7 +228,7 @@ TEST(CudaDecayedLinearAttention, SegmentsCarryTheState) {
 // One key width for each instance, and several tiles of columns.
 TEST(CudaDecayedLinearAttention, EveryKernelVariantEqualsTheDefinition) {
   std::mt19937 random(3);
-  for (const std::int64_t keys : {64, 65, 128, 129, 256}) {
+  for (const std::int64_t keys : {64, 128, 129, 256}) {
     for (const Rule rule : kRules) {
       for (const std::int64_t values : {1, 20, 150}) {
         expect_definition({.batch = 1,
@@ -244,7 +244,6 @@ TEST(CudaDecayedLinearAttention, EveryKernelVariantEqualsTheDefinition) {
     }
   }
   expect_definition({.batch = 1, .length = 128, .heads = 1, .key_dim = 130, .value_dim = 17, .full = true}, random);
-  expect_definition({.batch = 1, .length = 128, .heads = 1, .key_dim = 70, .value_dim = 17, .full = true}, random);
 }
 
 TEST(CudaDecayedLinearAttention, IdleRowsKeepTheirState) {

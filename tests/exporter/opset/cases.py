@@ -21,6 +21,7 @@ from tests.exporter.opset.harness import (
     run_reference,
     run_torch,
 )
+from tests.operators.inputs import drawn, is_token, sizes_of
 
 from hsm_operators import OPERATORS
 from tests import oracles
@@ -34,8 +35,8 @@ class Case:
 
     Attributes:
         name: the operator.
-        sizes: size of every dimension but F, by the names of the signature; values are as wide as keys (e = d) unless
-            it has e.
+        sizes: by the names of the signature; the family's small case has those that are left out, and the rules those
+            that follow from others.
         attributes: its attributes.
         rows: `position` and `lengths`, B integers each, where the operator has them.
         fill: for inputs of this name, a constant in place of random numbers.
@@ -53,40 +54,21 @@ class Case:
 
     def inputs(self, rng: np.random.Generator) -> dict[str, Array]:
         """Return fresh float64 inputs; a carried state is the state of some earlier tokens."""
-        sizes = dict(self.sizes)
-        if "d" in sizes:
-            sizes["F"] = 1 + sizes["d"] + sizes["d"] * (sizes["d"] + 1) // 2
-            sizes.setdefault("e", sizes["d"])
-        result: dict[str, Array] = {}
-        for value in OPERATORS[self.name].inputs:
-            shape = [sizes[dim] for dim in value.shape]
-            if value.type == "tensor(int64)":
-                result[value.name] = np.asarray(self.rows[value.name])
-            elif value.name in self.fill:
-                result[value.name] = np.full(shape, self.fill[value.name])
-            else:
-                result[value.name] = rng.standard_normal(shape)
-        if "state" in result:
-            result.update(self._past(result, rng))
-        return result
+        sizes = sizes_of(self.name, self.sizes, self.attributes)
+        result = drawn(self.name, sizes, self.attributes, self.rows, rng)
+        return result | {name: np.full_like(result[name], value) for name, value in self.fill.items()}
 
     def poisoned(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return inputs with NaN where the operator must not look: beyond a row's length, in unwritten ring slots."""
+        operator = OPERATORS[self.name]
         result = {name: array.copy() for name, array in inputs.items()}
         for row, length in enumerate(self.rows.get("lengths", ())):
-            for name in {"x", "q", "k", "v"} & set(result):
-                result[name][row, length:] = np.nan
+            for port in filter(is_token, operator.inputs):
+                result[port.name][row, length:] = np.nan
         for row, position in enumerate(self.rows.get("position", ())):
-            result["ring"][row, position:] = np.nan
+            for state in operator.states:
+                result[state.past][row, position:] = np.nan
         return result
-
-    def _past(self, inputs: Mapping[str, Array], rng: np.random.Generator) -> dict[str, Array]:
-        """State and norm after five tokens."""
-        q, k, v = (rng.standard_normal((inputs[name].shape[0], 5, *inputs[name].shape[2:])) for name in ("q", "k", "v"))
-        zero = [np.zeros_like(inputs[name]) for name in ("state", "norm")]
-        lengths = np.full(q.shape[0], 5)
-        _, state, norm = oracles.causal_taylor_shift(q, k, v, inputs["temperature"], *zero, lengths, 1)
-        return {"state": state, "norm": norm}
 
 
 def expected(case: Case, inputs: Mapping[str, Array]) -> list[Array]:

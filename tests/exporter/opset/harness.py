@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper
+from tests.operators.inputs import attributes_of
 
 import hsm_models.ops
 from hsm_operators import DOMAIN, OPERATORS, OPSET_VERSION, VERSION, Port, make_node
@@ -23,14 +24,8 @@ ONNX_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": Te
 TORCH_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 NUMPY_TYPES: dict[str, Any] = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 
-# Attributes for tests that are not about the values of attributes; D = 12 splits into their three shifts.
-ANY_ATTRIBUTES: dict[str, dict[str, int | list[int]]] = {
-    name: {
-        attribute.name: {"shifts": [1, 9, 3], "normalize": 1, "output_norm": 1, "k": 2, "exclusive": 0}[attribute.name]
-        for attribute in operator.attributes
-    }
-    for name, operator in OPERATORS.items()
-}
+# Attributes for tests that are not about the values of attributes.
+ANY_ATTRIBUTES: dict[str, dict[str, int | list[int]]] = {name: attributes_of(name) for name in OPERATORS}
 
 
 def element_type(value: Port, dtype: str) -> int:
@@ -134,7 +129,8 @@ def run_torch(
         if value.type != "tensor(int64)":
             tensor = tensor.to(TORCH_TYPES[dtype] if value.type == "T" else torch.float32)
         arguments[value.name] = tensor
-    flags = {key: bool(flag) if key in ("normalize", "output_norm") else flag for key, flag in attributes.items()}
-    result = getattr(hsm_models.ops, OPERATORS[name].torch_name)(**arguments, **flags, **options)
+    flags = {attribute.name for attribute in OPERATORS[name].attributes if attribute.is_flag}
+    values = {key: bool(value) if key in flags else value for key, value in attributes.items()}
+    result = getattr(hsm_models.ops, OPERATORS[name].torch_name)(**arguments, **values, **options)
     outputs = result if isinstance(result, tuple) else (result,)
     return [output.to(torch.float64).numpy() for output in outputs]

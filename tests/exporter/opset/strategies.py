@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
 from tests.exporter.opset.cases import Case
+from tests.operators.inputs import row_range, sizes_of
 
-from hsm_operators import OPERATORS
+from hsm_operators import OPERATORS, Attribute, Operator, expression
+from hsm_operators.case import adjustments
 
 _SMALL = st.integers(1, 4)
-_WIDTHS = ("D", "d", "e", "f")
+# The largest numbers of attributes that have no bound of their own: of lists, and alone.
+_MOST = {"ints": 20, "int": 4}
 
 
 @st.composite
 def cases(draw: st.DrawFn, name: str, widths: st.SearchStrategy[int] = _SMALL) -> Case:
     """Draw sizes, attributes, positions and lengths that fit each other; `widths` are those of channels and heads."""
     operator = OPERATORS[name]
-    names = {dim for value in (*operator.inputs, *operator.outputs) for dim in value.shape} - {"F"}
-    sizes = {dim: draw(widths if dim in _WIDTHS else _SMALL) for dim in sorted(names)}
+    attributes = {attribute.name: draw(_values(attribute)) for attribute in operator.attributes}
+    sizes = {dim: draw(_SMALL if dim in ("B", "H") else widths) for dim in sorted(operator.sizes)}
     sizes["T"] = draw(st.integers(1, 12) | st.sampled_from([127, 128, 129, 200]))
-    attributes: dict[str, Any] = {a.name: draw(st.integers(0, 1)) for a in operator.attributes}
-    if "shifts" in attributes:
-        (shifts,) = (attribute for attribute in operator.attributes if attribute.name == "shifts")
-        least = -20 if shifts.least is None else shifts.least
-        attributes["shifts"] = draw(st.lists(st.integers(least, 20), min_size=1, max_size=4))
-        sizes["D"] *= len(attributes["shifts"])
-    if "R" in sizes:
-        sizes["R"] = max(1, *attributes["shifts"]) + draw(st.integers(0, 5))
-    if "k" in attributes:
-        attributes["k"] = draw(st.integers(1, sizes["E"]))
-    least = 1 if name == "TaylorShiftMasked" else 0
-    per_row = {"position": st.integers(0, 50), "lengths": st.integers(least, sizes["T"])}
-    rows = {
-        value.name: draw(st.lists(per_row[value.name], min_size=sizes["B"], max_size=sizes["B"]))
-        for value in operator.inputs
-        if value.name in per_row
+    sizes |= _choices(draw, operator, sizes | attributes)
+    sizes = sizes_of(name, sizes, attributes)
+    ranges = {port.name: row_range(port, sizes, attributes) for port in operator.inputs if port.rows}
+    per_row = {
+        key: st.lists(st.integers(*span), min_size=sizes["B"], max_size=sizes["B"]) for key, span in ranges.items()
     }
-    return Case(name, sizes, attributes, rows)
+    return Case(name, sizes, attributes, {key: draw(strategy) for key, strategy in per_row.items()})
+
+
+def _values(attribute: Attribute) -> st.SearchStrategy[Any]:
+    most = _MOST[attribute.type] if attribute.most is None else attribute.most
+    numbers = st.integers(-most if attribute.least is None else attribute.least, most)
+    return st.lists(numbers, min_size=1, max_size=4) if attribute.type == "ints" else numbers
+
+
+def _choices(draw: st.DrawFn, operator: Operator, values: Mapping[str, Any]) -> dict[str, int]:
+    """Return sizes that satisfy one part, which is drawn, of each rule that says "or"."""
+    found = {}
+    for rule in operator.rules:
+        if " or " in rule.condition:
+            part = replace(rule, condition=draw(st.sampled_from(rule.condition.split(" or "))))
+            for dimension, text in adjustments(replace(operator, rules=(part,))):
+                found[dimension] = expression.evaluate(text, values)
+    return found

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import helper
-from tests.exporter.opset.harness import run_onnx_runtime
+from tests.exporter.opset.harness import ANY_ATTRIBUTES, run_onnx_runtime
+from tests.models.ops.arguments import arguments, as_tuple
 from torch import Tensor, nn
 
 from hsm_models import ops
@@ -15,48 +18,52 @@ from hsm_operators import OPERATORS, functions_for, translation_table
 
 
 class EveryOperator(nn.Module):
-    """Calls each operator once, on tokens (B,T,12)."""
+    """Calls each operator once, on inputs of its own."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.alpha, self.temperature = nn.Parameter(torch.rand(12)), nn.Parameter(torch.rand(3) + 0.5)
-        self.into, self.out = nn.Parameter(torch.randn(3, 4, 12, 4)), nn.Parameter(torch.randn(3, 4, 4, 12))
-
-    def forward(self, x: Tensor, ring: Tensor, position: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
-        shifted, ring = ops.token_shift_cached(ops.token_shift(x, [2, 1]), ring, position, lengths, [1, 3])
-        mixed, ring = ops.shift_mix_cached(shifted, self.alpha, self.alpha, ring, position, lengths, [3])
-        heads = ops.shift_mix(mixed, self.alpha, self.alpha, [1, 5, 2]).unflatten(2, (3, 4))
-        state, norm = x.new_zeros(x.shape[0], 3, 15, 4), x.new_zeros(x.shape[0], 3, 15)
-        causal, state, norm = ops.causal_taylor_shift(
-            heads, heads, heads, self.temperature, state, norm, lengths, normalize=True
-        )
-        full = ops.taylor_shift(causal, heads, causal, self.temperature, True, output_norm=True, form="direct")
-        masked = ops.taylor_shift_masked(full, full, heads, self.temperature, lengths, False, False)
-        routed = ops.expert_matmul(masked.flatten(2), masked, self.into, 2)
-        return ops.expert_matmul_sum(routed, heads, self.out, 3), ring, state, norm
+    def forward(self, tensors: dict[str, dict[str, Tensor]]) -> list[Tensor]:
+        results = []
+        for name, operator in OPERATORS.items():
+            results += as_tuple(getattr(ops, operator.torch_name)(**tensors[name], **_attributes(name)))
+        return results
 
 
-def _arguments(batch: int, length: int) -> tuple[Tensor, ...]:
-    rows = torch.full((batch,), length)
-    return torch.randn(batch, length, 12), torch.randn(batch, 6, 12), torch.arange(batch), rows
+def _arguments(batch: int, length: int) -> dict[str, dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(batch)
+    found = {
+        name: arguments(operator.torch_name, generator, torch.float32, batch, length)
+        for name, operator in OPERATORS.items()
+    }
+    for tensors in found.values():
+        if "lengths" in tensors:
+            tensors["lengths"][:] = length  # what lies beyond is not specified
+    return {name: {port.name: found[name][port.name] for port in OPERATORS[name].inputs} for name in found}
+
+
+def _attributes(name: str) -> dict[str, Any]:
+    flags = {attribute.name for attribute in OPERATORS[name].attributes if attribute.is_flag}
+    return {key: bool(value) if key in flags else value for key, value in ANY_ATTRIBUTES[name].items()}
 
 
 @pytest.fixture(scope="module")
 def exported() -> tuple[nn.Module, onnx.ModelProto]:
     torch.manual_seed(0)
     module = EveryOperator().eval()
-    dynamic = torch.export.Dim.DYNAMIC
+    dynamic = {"B": torch.export.Dim.DYNAMIC, "T": torch.export.Dim.DYNAMIC}
     program = torch.onnx.export(
         module,
-        _arguments(2, 7),
+        (),
+        kwargs={"tensors": _arguments(2, 7)},
         dynamo=True,
         opset_version=21,
         custom_translation_table=translation_table(),
         dynamic_shapes={
-            "x": {0: dynamic, 1: dynamic},
-            "ring": {0: dynamic},
-            "position": {0: dynamic},
-            "lengths": {0: dynamic},
+            "tensors": {
+                name: {
+                    port.name: {axis: dynamic[dim] for axis, dim in enumerate(port.shape) if dim in dynamic}
+                    for port in operator.inputs
+                }
+                for name, operator in OPERATORS.items()
+            }
         },
         optimize=False,
         verbose=False,
@@ -86,10 +93,11 @@ def test_the_model_is_valid_and_computes_the_same_at_other_sizes(exported: tuple
     onnx.checker.check_model(model, full_check=True)
     onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     for batch, length in ((1, 1), (3, 140)):
-        arguments = _arguments(batch, length)
-        feed = {value.name: tensor.numpy() for value, tensor in zip(model.graph.input, arguments, strict=True)}
+        tensors = _arguments(batch, length)
+        flat = [tensor for named in tensors.values() for tensor in named.values()]
+        feed = {value.name: tensor.numpy() for value, tensor in zip(model.graph.input, flat, strict=True)}
         with torch.no_grad():
-            expected = module(*arguments)
+            expected = module(tensors)
         for actual, reference in zip(run_onnx_runtime(model, feed), expected, strict=True):
             scale = float(reference.abs().max())
             np.testing.assert_allclose(actual, reference.numpy(), rtol=1e-4, atol=1e-4 * scale)

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from tests.exporter.opset.cases import Case
 from tests.exporter.opset.harness import ANY_ATTRIBUTES
+from tests.operators.inputs import row_range, sizes_of
 
 import onnxruntime
 from hsm_export.native import CUSTOM_OPS, find_library, register
@@ -37,18 +38,14 @@ def fused_session(model: onnx.ModelProto, threads: int = 1, profile: Path | None
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def case_of(name: str, batch: int = 2, length: int = 7, width: int = 12, value_width: int = 10) -> Case:
-    """A case with unequal lengths."""
-    sizes = {"B": batch, "T": length, "D": width, "H": 3, "d": width, "e": value_width, "E": 5, "f": width, "R": 16}
-    used = {dim for value in OPERATORS[name].inputs for dim in value.shape}
-    idle = 1 if name == "TaylorShiftMasked" else 0
-    rows = {"position": [40, 3, 16][:batch], "lengths": [length, max(length // 2, idle), idle][:batch]}
-    return Case(
-        name,
-        {dim: size for dim, size in sizes.items() if dim in used},
-        ANY_ATTRIBUTES[name],
-        {key: value for key, value in rows.items() if key in {v.name for v in OPERATORS[name].inputs}},
-    )
+def case_of(name: str, batch: int = 2, length: int = 7, **sizes: int) -> Case:
+    """A case with unequal lengths; sizes that are not given are the small case's."""
+    attributes = ANY_ATTRIBUTES[name]
+    complete = sizes_of(name, {**sizes, "B": batch, "T": length}, attributes)
+    spans = {port.name: row_range(port, complete, attributes) for port in OPERATORS[name].inputs if port.rows}
+    # The most, half of it and the least.
+    rows = {key: [most, max(most // 2, least), least][:batch] for key, (least, most) in spans.items()}
+    return Case(name, complete, attributes, rows)
 
 
 def feed(inputs: Mapping[str, Array]) -> dict[str, Array]:

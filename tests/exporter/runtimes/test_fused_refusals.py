@@ -12,12 +12,14 @@ import pytest
 from onnx import TensorProto, helper
 from tests.exporter.opset.harness import ANY_ATTRIBUTES, DTYPES, one_node_model
 from tests.exporter.runtimes.fused import Array, fused_session, needs_library
+from tests.operators.inputs import SMALL
 
 from hsm_operators import OPERATORS
 
 pytestmark = needs_library
 
-SIZES = {"B": 2, "T": 4, "D": 6, "R": 9, "H": 2, "d": 3, "e": 7, "F": 10, "E": 4, "f": 5}
+SIZES = {dim: size for case in SMALL.values() for dim, size in case.all_sizes.items()}
+SIZES |= {"B": 2, "T": 4, "D": 6, "R": 9, "H": 2, "d": 3, "e": 7, "F": 10, "E": 4, "f": 5}
 
 
 def arrays(name: str, **sizes: int) -> dict[str, Array]:

@@ -7,67 +7,36 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from tests.operators.inputs import SMALL, attributes_of, drawn, row_range, sizes_of
 from torch import Tensor
 
-from hsm_models import ops
+from hsm_operators import OPERATORS
 from hsm_operators.precision import accumulator
 from tests import oracles
 
 Array = npt.NDArray[Any]
 
 NAMES = tuple(oracles.__all__)
+OPERATOR_OF = {operator.torch_name: operator for operator in OPERATORS.values()}
 
 
 def arguments(
-    name: str,
-    generator: torch.Generator,
-    dtype: torch.dtype = torch.float64,
-    batch: int = 2,
-    length: int = 6,
-    heads: int = 2,
-    width: int = 3,
+    name: str, generator: torch.Generator, dtype: torch.dtype = torch.float64, batch: int = 2, length: int = 6
 ) -> dict[str, Any]:
-    """Return arguments by name: D = 6 channels, rows of unequal length, and a state that five tokens left behind.
-
-    TaylorShift's values have two channels more than its queries and keys.
-    """
-
-    def random(*shape: int, kind: torch.dtype = dtype) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(kind)
-
-    position = torch.arange(batch) * 7 + 2
-    lengths = length - torch.arange(batch) % length
-    wide = accumulator(dtype)
-    if "shift" in name and "taylor" not in name:
-        found: dict[str, Any] = {"x": random(batch, length, 6)}
-        if name.startswith("shift_mix"):
-            found |= {"alpha": random(6), "beta": random(6)}
-        if name.endswith("cached"):
-            ring = {"ring": random(batch, 9, 6), "position": position, "lengths": lengths}
-            return found | ring | {"shifts": [0, 8, 3]}
-        return found | {"shifts": [-2, 8, 0]}
-    if "taylor" in name:
-        found = {part: random(batch, length, heads, width) for part in "qk"}
-        found |= {"v": random(batch, length, heads, width + 2), "temperature": random(heads)}
-        if name == "causal_taylor_shift":
-            found |= {"state": random(batch, heads, ops.feature_count(width), width + 2, kind=wide)}
-            found |= {"norm": random(batch, heads, ops.feature_count(width), kind=wide) / 9}
-            found["norm"][..., 0] = 9
-        if name != "taylor_shift":
-            found["lengths"] = lengths
-        flags = {"normalize": True, "output_norm": True}
-        return found | (flags if name != "causal_taylor_shift" else {"normalize": True})
-    if name.startswith("decayed"):
-        found = {part: random(batch, length, heads, width) for part in "qk"}
-        found |= {"v": random(batch, length, heads, width + 2), "log_decay": -random(batch, length, heads, width).abs()}
-        if name == "decayed_delta_rule":
-            found |= {part: random(batch, length, heads, width) / (2 * width) for part in "ab"}
-        found |= {"state": random(batch, heads, width, width + 2, kind=wide), "lengths": lengths}
-        return found | ({"exclusive": True} if name == "decayed_linear_attention" else {})
-    inner, outer = (6, width) if name == "expert_matmul" else (width, 6)
-    x = random(batch, length, 6) if name == "expert_matmul" else random(batch, length, heads, width)
-    logits, weight = random(batch, length, heads, 4, kind=wide), random(heads, 4, inner, outer)
-    return {"x": x, "logits": logits, "weight": weight, "k": 2}
+    """Return arguments by name: a third of the small case's sizes, rows of unequal length, and a state with a past."""
+    operator = OPERATOR_OF[name]
+    attributes = attributes_of(operator.name)
+    thirds = {dimension: -(-size // 3) for dimension, size in SMALL[operator.name].sizes.items()}
+    sizes = sizes_of(operator.name, {**thirds, "B": batch, "T": length}, attributes)
+    spans = {port.name: row_range(port, sizes, attributes) for port in operator.inputs if port.rows}
+    rows = {key: [most - row % (most - least + 1) for row in range(batch)] for key, (least, most) in spans.items()}
+    rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+    kinds = {"T": dtype, "tensor(float)": accumulator(dtype), "tensor(int64)": torch.int64}
+    arrays = drawn(operator.name, sizes, attributes, rows, rng)
+    flags = {attribute.name for attribute in operator.attributes if attribute.is_flag}
+    return {port.name: torch.from_numpy(arrays[port.name]).to(kinds[port.type]) for port in operator.inputs} | {
+        key: bool(value) if key in flags else value for key, value in attributes.items()
+    }
 
 
 def as_arrays(found: dict[str, Any]) -> dict[str, Any]:

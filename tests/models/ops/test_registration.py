@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.models.ops.arguments import NAMES, arguments, as_arrays, as_tuple, overloaded
+from tests.models.ops.arguments import NAMES, OPERATOR_OF, arguments, as_arrays, as_tuple, overloaded
 from torch import Tensor
 
 from hsm_models import ops
@@ -103,12 +103,10 @@ def test_exports_as_one_node_with_dynamic_batch_and_length(name: str, generator:
     found = arguments(name, generator, batch=2, length=5)
     tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
     attributes = {key: value for key, value in found.items() if key not in tensors}
+    named = {"B": torch.export.Dim("batch"), "T": torch.export.Dim("length")}
     dimensions = {
-        key: {
-            **({0: torch.export.Dim("batch")} if value.shape[0] == 2 and key not in _WEIGHTS else {}),
-            **({1: torch.export.Dim("length")} if value.dim() > 2 and value.shape[1] == 5 else {}),
-        }
-        for key, value in tensors.items()
+        port.name: {axis: named[dim] for axis, dim in enumerate(port.shape) if dim in named}
+        for port in OPERATOR_OF[name].inputs
     }
     program = torch.export.export(_One(name, attributes), (tensors,), dynamic_shapes=(dimensions,))
     calls = [node for node in program.graph.nodes if node.op == "call_function" and "hsm" in str(node.target)]
@@ -117,6 +115,3 @@ def test_exports_as_one_node_with_dynamic_batch_and_length(name: str, generator:
     expected = getattr(ops, name)(**other)
     other_tensors = {key: value for key, value in other.items() if isinstance(value, Tensor)}
     torch.testing.assert_close(program.module()(other_tensors), expected, rtol=0, atol=0)
-
-
-_WEIGHTS = {"temperature", "weight", "alpha", "beta"}
