@@ -17,7 +17,7 @@ constexpr Kernel kRows[] = {
     {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::decayed_linear_attention(decayed_linear_attention_args(call), parallel_for); },
      {},
      "hsm", "DecayedLinearAttention"},
-    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::decayed_linear_attention(decayed_delta_rule_args(call), parallel_for); },
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::decayed_delta_rule(decayed_delta_rule_args(call), parallel_for); },
      {},
      "hsm", "DecayedDeltaRule"},
     {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::expert_matmul(expert_matmul_args(call), parallel_for); },

@@ -15,7 +15,7 @@ constexpr Definition kRows[] = {
      "hsm", "CausalTaylorShift"},
     {[](const Call& call) { decayed_linear_attention_naive(decayed_linear_attention_args(call)); },
      "hsm", "DecayedLinearAttention"},
-    {[](const Call& call) { decayed_linear_attention_naive(decayed_delta_rule_args(call)); },
+    {[](const Call& call) { decayed_delta_rule_naive(decayed_delta_rule_args(call)); },
      "hsm", "DecayedDeltaRule"},
     {[](const Call& call) { expert_matmul_naive(expert_matmul_args(call)); },
      "hsm", "ExpertMatMul"},

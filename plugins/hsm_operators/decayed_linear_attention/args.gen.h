@@ -55,7 +55,9 @@ struct DecayedLinearAttentionArgs {
 
 // Straight from the definition, for tests.
 void decayed_linear_attention_naive(const DecayedLinearAttentionArgs& args);
+void decayed_delta_rule_naive(const DecayedLinearAttentionArgs& args);
 
 void decayed_linear_attention(const DecayedLinearAttentionArgs& args, const ParallelFor& parallel_for);
+void decayed_delta_rule(const DecayedLinearAttentionArgs& args, const ParallelFor& parallel_for);
 
 }  // namespace hsm

@@ -134,5 +134,9 @@ void decayed_linear_attention(const DecayedLinearAttentionArgs& args, const Para
   parallel_for(tasks.count(), [&](std::size_t task) { HWY_DYNAMIC_DISPATCH(scan_task)(args, tasks, task); });
 }
 
+void decayed_delta_rule(const DecayedLinearAttentionArgs& args, const ParallelFor& pool) {
+  decayed_linear_attention(args, pool);
+}
+
 }  // namespace hsm
 #endif  // HWY_ONCE

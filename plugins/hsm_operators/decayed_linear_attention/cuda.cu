@@ -106,22 +106,28 @@ int launch_numbers(DecayedCall call, Stream stream) {
   return HSM_LAUNCH(decayed_numbers<T>, dim3(blocks_of(call.channels)), dim3(kDecayedThreads), 0, stream, call);
 }
 
+// Whether sizes and shared memory are in the kernels' range. Not asked of the pointers: tactics are chosen before there
+// are any.
+bool fits(const DecayedLinearAttentionArgs& args, std::int64_t segments, DecayedRule rule, const Device& device) {
+  if (args.type == DType::kInt64 || args.key_dim < 1 || args.value_dim < 1 || args.key_dim > kMostDecayedKeys ||
+      args.value_dim > INT32_MAX / 2) {
+    return false;
+  }
+  const std::int64_t numbers = args.batch * args.heads * args.key_dim * args.value_dim * segments;
+  return numbers <= INT32_MAX && decayed_shared_bytes(rule, kMostDecayedKeys / 32, kWarpColumns * kMostWarps) <=
+                                     device.shared_memory_per_block;
+}
+
 }  // namespace
 
 std::span<const std::string_view> decayed_linear_attention_tactics() noexcept { return kNames; }
 
 bool decayed_linear_attention_supports(const DecayedLinearAttentionArgs& args, int tactic,
                                        const Device& device) noexcept {
-  if (tactic < 0 || tactic >= kTacticCount || args.type == DType::kInt64) return false;
-  if (args.key_dim < 1 || args.value_dim < 1 || args.key_dim > kMostDecayedKeys || args.value_dim > INT32_MAX / 2) {
-    return false;
-  }
+  if (tactic < 0 || tactic >= kTacticCount) return false;
   const std::int64_t segments = tactic == kSegments && !is_empty(args) ? segments_of(args, device) : 1;
   if (tactic == kSegments && segments < 2) return false;
-  const std::int64_t numbers = args.batch * args.heads * args.key_dim * args.value_dim * segments;
-  return numbers <= INT32_MAX &&
-         decayed_shared_bytes(args.a == nullptr ? DecayedRule::kInclusive : DecayedRule::kDelta, kMostDecayedKeys / 32,
-                              kWarpColumns * kMostWarps) <= device.shared_memory_per_block;
+  return fits(args, segments, args.a == nullptr ? DecayedRule::kInclusive : DecayedRule::kDelta, device);
 }
 
 int decayed_linear_attention_default_tactic(const DecayedLinearAttentionArgs& args, const Device& device) noexcept {
@@ -152,6 +158,27 @@ int decayed_linear_attention_launch(const DecayedLinearAttentionArgs& args, int 
     if (args.key_dim <= 128) return launch_rule<T, 4, 4>(call, warps, stream);
     return launch_rule<T, 4, 8>(call, warps, stream);
   });
+}
+
+// The delta rule: what a token removes depends on the state before it, so there are no segments.
+std::span<const std::string_view> decayed_delta_rule_tactics() noexcept { return std::span(kNames).first(1); }
+
+bool decayed_delta_rule_supports(const DecayedLinearAttentionArgs& args, int tactic, const Device& device) noexcept {
+  return tactic == kScan && fits(args, 1, DecayedRule::kDelta, device);
+}
+
+int decayed_delta_rule_default_tactic(const DecayedLinearAttentionArgs& /*args*/, const Device& /*device*/) noexcept {
+  return kScan;
+}
+
+std::size_t decayed_delta_rule_workspace(const DecayedLinearAttentionArgs& /*args*/, int /*tactic*/,
+                                         const Device& /*device*/) noexcept {
+  return 0;
+}
+
+int decayed_delta_rule_launch(const DecayedLinearAttentionArgs& args, int tactic, const Device& device, void* workspace,
+                              Stream stream) noexcept {
+  return decayed_linear_attention_launch(args, tactic, device, workspace, stream);
 }
 
 }  // namespace hsm::cuda

@@ -61,4 +61,6 @@ void decayed_linear_attention_naive(const DecayedLinearAttentionArgs& args) {
   });
 }
 
+void decayed_delta_rule_naive(const DecayedLinearAttentionArgs& args) { decayed_linear_attention_naive(args); }
+
 }  // namespace hsm

@@ -235,7 +235,7 @@ DECAYED_DELTA_RULE = Operator(
     states=(State("state", "state_out"),),
     cost=Cost("9*B*T*H*K*V", "9·H·K·V"),
     details={"heads": "H", "key_dim": "K", "value_dim": "V", "decay_dim": "G"},
-    kernel="decayed_linear_attention",
+    arguments="DecayedLinearAttentionArgs",
 )
 
 OPERATORS = (DECAYED_LINEAR_ATTENTION, DECAYED_DELTA_RULE)
