@@ -83,7 +83,7 @@ def test_a_ring_holds_only_the_past(name: str) -> None:
 BAD_SIZES = [
     ("TokenShift", {"D": 7}, "width D = 7 does not split into 3 equal groups"),
     ("ShiftMix", {"D": 1}, "width D = 1 does not split"),
-    ("TokenShiftCached", {"R": 8}, "the ring holds R = 8 rows, fewer than the largest shift 9"),
+    ("TokenShiftCached", {"R": 4}, "the ring holds R = 4 rows, fewer than the largest shift 5"),
     ("ShiftMixCached", {"R": 0}, "rows of the ring R must be at least 1, got 0"),
     ("TaylorShift", {"d": 0}, "head width d must be from 1 to 2^20, got 0"),
     ("TaylorShiftMasked", {"e": 0}, "value width e must be from 1 to 2^20, got 0"),

@@ -33,7 +33,7 @@ from tests.exporter.runtimes.fused import (
     run_fused,
     same_within_lengths,
 )
-from tests.operators.inputs import keeps_rules
+from tests.operators.inputs import keeps_rules, row_range
 
 import onnxruntime
 from hsm_operators import OPERATORS
@@ -90,12 +90,16 @@ def test_chosen_lengths_agree(name: str, length: int, dtype: str) -> None:
     compare(case, dtype, _draws(case, length), RUNTIMES)
 
 
-EMPTY = [
-    (name, size.name)
-    for name, operator in OPERATORS.items()
-    for size in operator.sizes.values()
-    if not size.least and keeps_rules(operator, {**case_of(name).sizes, size.name: 0}, ANY_ATTRIBUTES[name])
-]
+def _may_be_zero(name: str, dim: str) -> bool:
+    """Whether a size may be 0, and there are numbers of rows for it."""
+    operator, attributes = OPERATORS[name], ANY_ATTRIBUTES[name]
+    sizes = {**case_of(name).sizes, dim: 0}
+    spans = [row_range(port, sizes, attributes) for port in operator.inputs if port.rows]
+    possible = all(least <= most for least, most in spans)
+    return possible and not operator.sizes[dim].least and keeps_rules(operator, sizes, attributes)
+
+
+EMPTY = [(name, dim) for name, operator in OPERATORS.items() for dim in operator.sizes if _may_be_zero(name, dim)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -105,8 +109,9 @@ def test_sizes_of_zero_give_empty_outputs_or_zeros(name: str, empty: str, dtype:
     sizes = {**case.sizes, empty: 0}
     arrays = {}
     for value in OPERATORS[name].inputs:
-        kind = np.int64 if value.type == "tensor(int64)" else np.float32
-        arrays[value.name] = np.zeros([sizes[dim] for dim in value.shape], kind)
+        least = row_range(value, sizes, case.attributes)[0] if value.rows else 0
+        kind = np.int64 if value.rows else np.float32
+        arrays[value.name] = np.full([sizes[dim] for dim in value.shape], least, kind)
     outputs = run_fused(float32_border(one_node_model(name, case.attributes, dtype)), arrays)
     for value, output in zip(OPERATORS[name].outputs, outputs, strict=True):
         assert output.shape == tuple(sizes[dim] for dim in value.shape)
@@ -166,7 +171,7 @@ def test_a_state_is_updated_in_place(name: str, dtype: str) -> None:
     for output, content in apart.items():
         if output != "y":
             assert content == in_place[output], output
-    shape = (*case.inputs(np.random.default_rng(2))[OPERATORS[name].inputs[0].name].shape[:2], -1)
+    shape = (case.sizes["B"], case.sizes["T"], -1)
     for row, length in enumerate(case.rows["lengths"]):
         ours, theirs = (np.frombuffer(run["y"], np.uint8).reshape(shape) for run in (apart, in_place))
         np.testing.assert_array_equal(ours[row, :length], theirs[row, :length])
@@ -185,10 +190,10 @@ def _bound_run(
         binding.bind_ortvalue_input(key, value)
     sources = {output: source for source, output in shared.items()}
     results = {}
+    ports = OPERATORS[name].inputs
+    sizes = {dim: size for port in ports for dim, size in zip(port.shape, inputs[port.name].shape, strict=True)}
     for value in OPERATORS[name].outputs:
-        # Without a state of its own, y has the shape of the first input.
-        like = {"y": OPERATORS[name].inputs[0].name}.get(value.name, value.name.removesuffix("_out"))
-        poison = np.full_like(inputs[like], np.nan)
+        poison = np.full([sizes[dim] for dim in value.shape], np.nan)
         fresh = _tensor(poison, dtype if value.type == "T" else "fp32")
         results[value.name] = values[sources[value.name]] if value.name in sources else fresh
         binding.bind_ortvalue_output(value.name, results[value.name])
