@@ -29,7 +29,7 @@ TEST(Library, ListsACreatorForEachOperator) {
     const opset::Operator* op = opset::find(creator->getPluginName());
     ASSERT_NE(op, nullptr);
     EXPECT_EQ(creator->getPluginNamespace(), op->domain);
-    EXPECT_EQ(creator->getPluginVersion(), std::to_string(op->version));
+    EXPECT_EQ(creator->getPluginVersion(), op->plugin_version);
     // TensorRT's parser passes the listed fields only.
     std::set<std::string> fields;
     for (std::int32_t j = 0; j < creator->getFieldNames()->nbFields; ++j) {
