@@ -17,7 +17,7 @@ COPY downloads.lock ./
 COPY tools/fetch.py tools/
 COPY plugins plugins
 RUN cmake -S plugins -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=/opt/hsm \
-        -DHSM_ONNXRUNTIME=ON -DHSM_RUNTIME=ON -DHSM_CUDA=OFF -DHSM_TENSORRT=OFF \
+        -DHSM_ONNXRUNTIME=ON -DHSM_RUNTIME=ON -DHSM_CUDA=OFF -DHSM_TENSORRT=OFF -DHSM_TORCH=OFF \
     && cmake --build /build --parallel \
     && cmake --install /build --strip
 

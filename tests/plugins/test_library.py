@@ -1,10 +1,11 @@
-"""The shared library as others meet it: its symbols, what it links, and its CMake package."""
+"""The shared libraries of CPU kernels as others meet them: their symbols, what they link, and the CMake package."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.plugins.native import BUILD, ROOT, needs, program
 
 import hsm_export
 import onnxruntime
+from hsm_operators.installation import kernels_path
 
 pytestmark = needs_library
 
@@ -22,15 +24,27 @@ def output(name: str, *arguments: str | Path) -> str:
     return subprocess.run([str(program(name)), *arguments], capture_output=True, text=True, check=True).stdout
 
 
+def exported(library: Path | None) -> list[str]:
+    symbols = output("nm", "--dynamic", "--defined-only", "--format=posix", str(library))
+    return [line.split()[0] for line in symbols.splitlines()]
+
+
 @needs("nm")
 def test_only_the_entry_point_is_exported() -> None:
-    symbols = output("nm", "--dynamic", "--defined-only", "--format=posix", hsm_export.custom_ops_path())
-    assert [line.split()[0] for line in symbols.splitlines()] == ["RegisterCustomOps"]
+    assert exported(hsm_export.custom_ops_path()) == ["RegisterCustomOps"]
+
+
+@needs("nm")
+def test_pytorchs_library_exports_what_its_header_declares() -> None:
+    header = (ROOT / "plugins" / "torch" / "hsm_kernels.h").read_text()
+    declared = re.findall(r"HSM_KERNELS_API [^;]*?\b(hsm_kernels_\w+)\(", header)
+    assert exported(kernels_path()) == sorted(declared) != []
 
 
 @needs("readelf")
-def test_nothing_but_the_c_library_is_linked() -> None:
-    linked = re.findall(r"\(NEEDED\).*\[(.*)\]", output("readelf", "--dynamic", hsm_export.custom_ops_path()))
+@pytest.mark.parametrize("library", [hsm_export.custom_ops_path, kernels_path], ids=["onnxruntime", "torch"])
+def test_nothing_but_the_c_library_is_linked(library: Callable[[], Path | None]) -> None:
+    linked = re.findall(r"\(NEEDED\).*\[(.*)\]", output("readelf", "--dynamic", str(library())))
     extra = {name for name in linked if not re.match(r"(libc|libm|ld-linux[\w-]*)\.so", name)}
     assert not extra
 
