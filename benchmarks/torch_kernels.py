@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsm_models import build_model
-from hsm_models.config import LayerConfig, MLPConfig, ModelConfig, TaylorShiftConfig
+from hsm_models import LayerConfig, MLPConfig, ModelConfig, TaylorShiftConfig, build_model
 from hsm_models.language_model import LanguageModel
 from hsm_models.zoo import recipes
 from hsm_operators import use_kernels

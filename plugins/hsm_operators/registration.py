@@ -32,6 +32,7 @@ def register(
     reference: Callable[..., Any],
     fake: Callable[..., Any],
     gradient: Callable[..., dict[int, Tensor]] | None = None,
+    applies: Callable[[list[int], list[Any]], bool] = lambda needed, arguments: True,
 ) -> Any:
     """Register `hsm::name`, or an operator of another namespace, and return the operator to call.
 
@@ -41,15 +42,20 @@ def register(
         reference: maths on plain torch operations. A fused kernel computes the operator instead where `use_kernels`
             allows it; the backward pass is the reference's always.
         fake: shapes and dtypes of the outputs for tracing.
-        gradient: for an operator of one output, `gradient(output gradient, needed, *inputs)` returns the gradients of
-            at least the inputs whose indices are in `needed`, and `name_backward` is registered for it. Without
-            it the reference must be differentiable: the backward pass runs it once more, with gradients on.
+        gradient: `gradient(gradient of the first output, needed, *inputs)` returns the gradients of at least the inputs
+            whose indices are in `needed`, and `name_backward` is registered for it. Without it, and where another
+            output has a gradient, the reference must be differentiable: the backward pass runs it once more, with
+            gradients on.
+        applies: `applies(needed, inputs)` says from shapes whether `gradient` does what is needed.
     """
     qualified = name if "::" in name else f"{DOMAIN}::{name}"
     forward = _without_gradients(prefer_kernel(qualified, reference))
     operator = torch.library.custom_op(qualified, forward, mutates_args=(), schema=schema)
     operator.register_fake(fake)
-    differentiate = _register_gradient(qualified, schema, gradient) if gradient else _rerun(reference)
+    differentiate = _rerun(reference)
+    if gradient:
+        written = _register_gradient(qualified, schema, gradient)
+        differentiate = _choose(written, applies, differentiate)
     operator.register_autograd(_backward_by(differentiate), setup_context=_remember_inputs)
     return operator
 
@@ -136,6 +142,21 @@ def _register_gradient(
 
     def differentiate(gradients: Sequence[Tensor | None], needed: list[int], arguments: list[Any]) -> Any:
         return operator(gradients[0], needed, *arguments)
+
+    return differentiate
+
+
+def _choose(
+    written: Callable[..., Sequence[Tensor | None]],
+    applies: Callable[[list[int], list[Any]], bool],
+    otherwise: Callable[..., Sequence[Tensor | None]],
+) -> Callable[..., Sequence[Tensor | None]]:
+    """Differentiate by the gradient that was written where it applies: to the first output alone."""
+
+    def differentiate(gradients: Sequence[Tensor | None], needed: list[int], arguments: list[Any]) -> Any:
+        first_alone = gradients[0] is not None and all(gradient is None for gradient in gradients[1:])
+        chosen = written if first_alone and applies(needed, arguments) else otherwise
+        return chosen(gradients, needed, arguments)
 
     return differentiate
 

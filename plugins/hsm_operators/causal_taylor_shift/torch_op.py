@@ -6,6 +6,8 @@ a chunk of tokens the direct form is used, across chunks the state: prefill, chu
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,8 +22,10 @@ from ..taylor_shift.torch_op import (
     polynomial,
     weighted_features,
 )
+from .gradient import direct_gradient, is_short
 
 _CHUNK = 128
+_TEMPERATURE = 3  # index of the last input that is no state
 
 
 def causal_taylor_shift(
@@ -105,6 +109,14 @@ def _advance(q: Tensor, k: Tensor, v: Tensor, sums: Tensor) -> tuple[Tensor, Ten
     return total[..., 1:] / total[..., :1], sums + features(k).transpose(-1, -2) @ v
 
 
+def _gradient(dy: Tensor, needed: list[int], *inputs: Any) -> dict[int, Tensor]:
+    return dict(enumerate(direct_gradient(dy, *inputs)))
+
+
+def _gradient_applies(needed: list[int], inputs: list[Any]) -> bool:
+    return max(needed) <= _TEMPERATURE and is_short(inputs[0])
+
+
 def _fake(
     q: Tensor,
     k: Tensor,
@@ -124,4 +136,6 @@ _causal_taylor_shift = register(
     " -> (Tensor, Tensor, Tensor)",
     _reference,
     _fake,
+    _gradient,
+    _gradient_applies,
 )

@@ -22,7 +22,7 @@ from ..precision import accumulator
 from ..registration import register, require
 
 FORMS = ("auto", "direct", "efficient")
-_EPS = 1e-12
+EPS = 1e-12
 
 
 def taylor_shift(
@@ -130,7 +130,7 @@ def normalize_rows(q: Tensor, k: Tensor, temperature: Tensor, normalize: bool) -
     if not normalize:
         return q, k
     tau = temperature.to(wide).reshape(1, -1, 1, 1)
-    return F.normalize(q, dim=-1, eps=_EPS) * tau, F.normalize(k, dim=-1, eps=_EPS)
+    return F.normalize(q, dim=-1, eps=EPS) * tau, F.normalize(k, dim=-1, eps=EPS)
 
 
 def check_heads(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> None:

@@ -10,8 +10,8 @@ import torch
 
 import hsm_export
 from hsm_export.runtimes.reference_maths import reference_maths
-from hsm_models.checkpoint import build_model, save_checkpoint
-from hsm_models.config import HSMConfig, LayerConfig, ModelConfig, SwitchHeadConfig, TaylorShiftConfig
+from hsm_models import HSMConfig, LayerConfig, ModelConfig, SwitchHeadConfig, TaylorShiftConfig, build_model
+from hsm_models.checkpoint import save_checkpoint
 from hsm_operators import use_kernels
 from hsm_operators.installation import KERNELS, kernels_path
 from hsm_operators.kernels import Kernel

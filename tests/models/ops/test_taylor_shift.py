@@ -9,9 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.models.ops.arguments import arguments
 from torch import Tensor
 
 from hsm_models.ops import causal_taylor_shift, feature_count, taylor_shift, taylor_shift_masked
+from hsm_operators.causal_taylor_shift.gradient import is_short
+from hsm_operators.causal_taylor_shift.torch_op import _causal_taylor_shift
 from hsm_operators.taylor_shift.torch_op import features, weighted_features
 from tests import oracles
 
@@ -217,3 +220,26 @@ def test_refuses(changes: dict[str, Any], message: str) -> None:
 def test_refuses_an_unknown_form() -> None:
     with pytest.raises(ValueError, match="form must be one of auto, direct, efficient"):
         taylor_shift(Q, Q, Q, TAU, True, True, "fast")
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize(("length", "width"), [(1, 3), (6, 4), (131, 16), (270, 15)])
+def test_the_direct_gradient_is_that_of_the_reference_maths(
+    length: int, width: int, started: bool, normalize: bool, generator: torch.Generator
+) -> None:
+    """Blocks of queries, unequal rows, one of them empty, values of another width, and what came before."""
+    found = arguments("causal_taylor_shift", generator, batch=3, length=length, width=width)
+    found |= {"normalize": normalize, "lengths": torch.tensor([length, (length + 1) // 2, 0 if started else 1])}
+    if not started:
+        found |= {key: torch.zeros_like(found[key]) for key in ("state", "norm")}
+    assert is_short(found["q"])
+    leaves = [found[key].requires_grad_() for key in ("q", "k", "v", "temperature")]
+    y, state_out, _ = _causal_taylor_shift(*found.values())
+    valid = (torch.arange(length) < found["lengths"][:, None])[..., None, None]
+    dy = torch.randn(y.shape, generator=generator, dtype=y.dtype) * valid
+    written = torch.autograd.grad(y, leaves, dy, retain_graph=True)
+    # A gradient of the state, zero though it is, has the reference run once more.
+    again = torch.autograd.grad((y, state_out), leaves, (dy, torch.zeros_like(state_out)), allow_unused=True)
+    for left, right in zip(written, again, strict=True):
+        torch.testing.assert_close(left, torch.zeros_like(left) if right is None else right, rtol=1e-10, atol=1e-12)
