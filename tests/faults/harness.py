@@ -156,7 +156,7 @@ def _apply(folder: Path, patch: Path) -> None:
 
 def _sources() -> list[Path]:
     plugins = ROOT / "plugins"
-    folders = (plugins / name for name in ("hsm_operators", "onnxruntime", "cmake"))
+    folders = (plugins / name for name in ("hsm_operators", "onnxruntime", "torch", "cmake"))
     inside = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
     at_top = [path for path in sorted(plugins.iterdir()) if path.suffix in _BUILD_FILES]
     return [*at_top, *(path for path in inside if "cuda" not in path.parent.name)]

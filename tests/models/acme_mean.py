@@ -47,7 +47,7 @@ class Mean(Mixer):
         return self._project(_sums(x), nothing, x)
 
     def state_entries(self, rollback: int = 0) -> dict[str, StateEntry]:
-        return {"sum": StateEntry("taylor", (1, self.width))}
+        return {"sum": StateEntry((1, self.width), type="accumulator")}
 
     def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
         before = state["sum"]

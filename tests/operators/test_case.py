@@ -64,7 +64,7 @@ def test_a_label_names_the_sizes_given_and_the_numbers() -> None:
     (case, *_) = FAMILIES["expert_matmul"].typical
     assert case.label == "B=1 T=2048 D=512 H=8 E=8 f=64 k=2"
     (case, *_) = FAMILIES["causal_taylor_shift"].typical
-    assert case.label == "B=1 T=2048 H=8 d=32"
+    assert case.label == "B=1 T=2048 H=8 d=32 e=32"
     assert case.all_sizes["F"] == 561
 
 

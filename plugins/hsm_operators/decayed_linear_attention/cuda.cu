@@ -76,7 +76,7 @@ int launch_scan(const DecayedCall& call, std::int64_t warps, Stream stream) {
   const std::int64_t columns = warps * kSide * kSide;
   const std::int64_t segments = kRule == DecayedRule::kSums ? call.segments - 1 : call.segments;
   const std::int64_t blocks = call.channels * segments * divide_up(call.value_dim, columns);
-  return HSM_LAUNCH((decayed_scan<T, kKeyBlocks, kSide, kRule>), dim3(static_cast<unsigned>(blocks)),
+  return HSM_LAUNCH((decayed_scan<T, kKeyBlocks, kSide, static_cast<int>(kRule)>), dim3(static_cast<unsigned>(blocks)),
                     dim3(static_cast<unsigned>(32 * warps)),
                     decayed_shared_bytes(kRule, kKeyBlocks, static_cast<int>(columns)), stream, call);
 }

@@ -29,12 +29,20 @@ def test_with_plugins_no_body_is_left_to_fall_back_to(tmp_path: Path) -> None:
     assert {"plugin_namespace", "plugin_version"} <= {attribute.name for attribute in node.attribute}
 
 
-def test_stripping_leaves_the_model_and_other_functions_alone(tmp_path: Path) -> None:
+def test_stripping_inlines_other_functions_and_leaves_the_model_alone(tmp_path: Path) -> None:
     model = onnx.load(one_node_model(tmp_path / "m.onnx", "TokenShift", "fp32"))
-    model.functions.append(helper.make_function("mine", "Twice", ["x"], ["y"], [], [helper.make_opsetid("", 21)]))
+    nodes = [helper.make_node("Add", ["a", "a"], ["b"])]
+    imports = [helper.make_opsetid("", 21)]
+    model.functions.append(helper.make_function("mine", "Twice", ["a"], ["b"], nodes, imports))
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    result = model.graph.node[0].output[0]
+    model.graph.node[0].output[0] = "shifted"
+    model.graph.node.append(helper.make_node("Twice", ["shifted"], [result], name="twice", domain="mine"))
     before = model.SerializeToString()
     stripped = strip_bodies(model)
-    assert [function.name for function in stripped.functions] == ["Twice"]
+    assert not stripped.functions
+    assert [(node.domain, node.op_type) for node in stripped.graph.node] == [("hsm", "TokenShift"), ("", "Add")]
+    assert stripped.graph.node[1].name == "twice.y"
     assert stripped.metadata_props == model.metadata_props
     assert model.SerializeToString() == before
 

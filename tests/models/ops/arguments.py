@@ -10,7 +10,7 @@ import torch
 from tests.operators.inputs import SMALL, attributes_of, drawn, row_range, sizes_of
 from torch import Tensor
 
-from hsm_operators import OPERATORS
+from hsm_operators import OPERATORS, expression
 from hsm_operators.precision import accumulator
 from tests import oracles
 
@@ -21,12 +21,23 @@ OPERATOR_OF = {operator.torch_name: operator for operator in OPERATORS.values()}
 
 
 def arguments(
-    name: str, generator: torch.Generator, dtype: torch.dtype = torch.float64, batch: int = 2, length: int = 6
+    name: str,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float64,
+    batch: int = 2,
+    length: int = 6,
+    width: int = 0,
 ) -> dict[str, Any]:
-    """Return arguments by name: a third of the small case's sizes, rows of unequal length, and a state with a past."""
+    """Return arguments by name: a third of the small case's sizes, rows of unequal length, and a state with a past.
+
+    `width` is that of models and heads, where it is given.
+    """
     operator = OPERATOR_OF[name]
     attributes = attributes_of(operator.name)
     thirds = {dimension: -(-size // 3) for dimension, size in SMALL[operator.name].sizes.items()}
+    if width:
+        ruled = {name for rule in operator.rules for name in expression.names(rule.condition)}
+        thirds |= {name: width for name, size in operator.sizes.items() if "width" in size.words and name not in ruled}
     sizes = sizes_of(operator.name, {**thirds, "B": batch, "T": length}, attributes)
     spans = {port.name: row_range(port, sizes, attributes) for port in operator.inputs if port.rows}
     rows = {key: [most - row % (most - least + 1) for row in range(batch)] for key, (least, most) in spans.items()}
