@@ -20,8 +20,8 @@ from hsm_models.parts import MixerConfig, mixer
 
 def step(h: Tensor, x: Tensor, r: Tensor, i: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
     """Read one token: x, r, i (B,D), rate Λ (D); return the new state and the output, which are the same."""
-    log_a = -8 * F.softplus(rate) * torch.sigmoid(r)
-    h = torch.exp(log_a) * h + torch.sqrt(-torch.expm1(2 * log_a)) * torch.sigmoid(i) * x
+    a = torch.exp(-8 * F.softplus(rate) * torch.sigmoid(r))
+    h = a * h + torch.sqrt(1 - a * a) * torch.sigmoid(i) * x  # not by expm1, which ONNX does not have
     return h, h
 
 
