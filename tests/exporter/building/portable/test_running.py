@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.exporter.building.fake_tensorrt import Driver, FakeTensorRT
-from tests.exporter.building.test_operators import one_node_model
+from tests.exporter.building.test_operators import SIGNATURES, one_node_model
 
 from hsm_export.building.network import network_bytes
 from hsm_export.building.portable import device as device_module
 from hsm_export.building.portable.compiling import Log, RefusedError, Settings, compile_network
 from hsm_export.building.portable.device import Device
 from hsm_export.building.portable.running import EngineRunner, _narrow, _widen
+from hsm_operators.shift_mix.oracle import token_shift
 
 SHAPES = [{"x": ((1, 1, 12), (1, 1, 12), (1, 1, 12))}, {"x": ((1, 2, 12), (2, 8, 12), (4, 16, 12))}]
 
@@ -46,10 +47,7 @@ def test_an_engine_runs_in_every_profile_and_gives_its_memory_back(tmp_path: Pat
     for batch, length in ((1, 1), (4, 16), (2, 3)):
         x = rng.standard_normal((batch, length, 12))
         (y,) = running.run({"x": x}).values()
-        expected = np.zeros((batch, length, 12), np.float32)
-        for group, shift in enumerate((1, 2, 5)):
-            channels = slice(4 * group, 4 * group + 4)
-            expected[:, shift:, channels] = x[:, : max(length - shift, 0), channels]
+        expected = token_shift(x.astype(np.float32), SIGNATURES["TokenShift"][2]["shifts"])
         np.testing.assert_array_equal(y, expected)
         assert y.dtype == np.float32
     assert driver.memory == {}
