@@ -55,10 +55,8 @@ std::string described(const opset::Operator& op) {
     if (!attributes.empty()) attributes += ',';
     attributes.append(attribute.name).append(attribute.type == opset::AttributeType::kInt ? ":int" : ":ints");
   }
-  return std::string(op.domain)
-      .append("::")
-      .append(op.name)
-      .append("(" + described(op.inputs) + ")->(" + described(op.outputs) + "){" + attributes + "}");
+  return std::string(op.domain).append("::").append(op.name).append("(" + described(op.inputs) + ")->(" +
+                                                                    described(op.outputs) + "){" + attributes + "}");
 }
 
 // One operator as this library runs it.

@@ -1,6 +1,6 @@
 // The host shim: compiles this project's CUDA sources with an ordinary C++ compiler and runs their blocks on the CPU,
-// one fiber a thread, to find what is wrong with them without a GPU. hsm_operators/common/cuda/platform.cuh includes it under
-// HSM_SIMT.
+// one fiber a thread, to find what is wrong with them without a GPU. hsm_operators/common/cuda/platform.cuh includes it
+// under HSM_SIMT.
 //
 // Found: missing and divergent barriers, lanes that a mask names but that have ended, reads of shared memory that
 // nobody wrote, cp.async without a wait, writes past shared memory, and, with AddressSanitizer, any access out of
