@@ -15,7 +15,7 @@ PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
 export HSM_CUDA_ARCHITECTURES ?= $(if $(shell command -v nvidia-smi),native,86-real)
 
-NATIVE := $(shell find plugins -type f)
+NATIVE := $(shell find plugins -type f -not -path '*/__pycache__/*')
 
 .PHONY: demo test coverage cpp-test check-all lint zoo bench cuda-report gpu-test wheel setup clean
 .DEFAULT_GOAL := test
