@@ -32,16 +32,16 @@ constexpr std::size_t kFewTokensPartial = 4;
 HWY_BEFORE_NAMESPACE();
 namespace hsm::HWY_NAMESPACE {
 
-// Tiles of one head; `columns` is e padded to whole vectors.
+// Tiles of one head, with keys and values of so many chunks; `columns` is e padded to whole vectors.
 struct CausalScratch {
-  CausalScratch(std::size_t dim, std::size_t columns, std::size_t features)
-      : buffers({dim * kChunk, dim * kChunk, columns * kChunk, kChunk * kChunk, columns * kChunk, kChunk,
-                 kTransposed * dim, features * columns, features}) {}
+  CausalScratch(std::size_t dim, std::size_t columns, std::size_t features, std::size_t chunks)
+      : buffers({dim * kChunk, dim * kChunk * chunks, columns * kChunk * chunks, kChunk * kChunk, columns * kChunk,
+                 kChunk, kTransposed * dim, features * columns, features}) {}
 
   cpu::ScratchBuffers<9> buffers;
   float* queries = buffers[0];  // (d, kChunk)
-  float* keys = buffers[1];     // (d, kChunk)
-  float* values = buffers[2];   // (kChunk, columns)
+  float* keys = buffers[1];     // (d, kChunk) of the present chunk; those of earlier ones stand before
+  float* values = buffers[2];   // (kChunk, columns), likewise
   float* work = buffers[3];     // scores or features
   float* y = buffers[4];        // (kChunk, columns)
   float* den = buffers[5];      // (kChunk)
@@ -65,6 +65,19 @@ inline void attend_inside(std::size_t tokens, std::size_t dim, std::size_t colum
   gemm(ColumnMajor{s.work, kChunk}, tokens, s.values, columns, columns, tokens, Product{s.y, columns, true});
 }
 
+// Adds the attention to so many chunks before the present one, key by key.
+inline void attend_before(std::size_t chunks, std::size_t tokens, std::size_t dim, std::size_t columns,
+                          CausalScratch& s) {
+  const std::size_t padded = round_up(tokens, hn::Lanes(FloatTag()));
+  for (std::size_t back = chunks; back > 0; --back) {
+    gemm(ColumnMajor{s.keys - back * dim * kChunk, kChunk}, kChunk, s.queries, kChunk, padded, dim,
+         Product{s.work, kChunk, false});
+    taylor_weights<false>(s.work, kChunk, kChunk, padded, s.den);
+    gemm(ColumnMajor{s.work, kChunk}, tokens, s.values - back * kChunk * columns, columns, columns, kChunk,
+         Product{s.y, columns, true});
+  }
+}
+
 // Adds a chunk of keys and values to the state.
 inline void update_state(std::size_t tokens, std::size_t dim, std::size_t columns, std::size_t features,
                          CausalScratch& s) {
@@ -78,12 +91,10 @@ inline void update_state(std::size_t tokens, std::size_t dim, std::size_t column
   accumulate_features(s.keys, kChunk, tokens, dim, s.values, columns, features, s.work, s.sums, s.norm);
 }
 
-// Starts with the attention to everything before the chunk, through the state, but for its constant feature.
+// Adds the attention to everything before the chunk, through the state, but for its constant feature.
 inline void attend_state(std::size_t tokens, std::size_t dim, std::size_t columns, std::size_t features,
                          CausalScratch& s) {
   scale_squares(0.5f, dim, columns, s.sums, s.norm);
-  std::fill_n(s.y, tokens * columns, 0.0f);
-  std::fill_n(s.den, round_up(tokens, hn::Lanes(FloatTag())), 0.0f);
   apply_features(s.queries, kChunk, tokens, dim, s.sums, s.norm, columns, features, s.work, s.y, s.den);
   scale_squares(2.0f, dim, columns, s.sums, s.norm);
 }
@@ -133,23 +144,57 @@ struct CausalHead {
   float* norm_out;
 };
 
+// Returns whether all numbers are zero, of either sign.
+inline bool are_zero(const float* from, std::size_t count) {
+  const FloatTag tag;
+  const hn::RebindToUnsigned<FloatTag> bits;
+  auto any = hn::Zero(bits);
+  for (std::size_t i = 0; i < count; i += hn::Lanes(tag)) {
+    any = hn::Or(any, hn::BitCast(bits, hn::Abs(hn::LoadN(tag, from + i, count - i))));
+  }
+  return hn::AllTrue(bits, hn::Eq(any, hn::Zero(bits)));
+}
+
+// Returns how many chunks attend to those before them key by key, because that costs less than the state: none where
+// something came before the call.
+template <typename T>
+std::size_t direct_chunks(const CausalHead<T>& head) {
+  if (!are_zero(head.norm, head.features) || !are_zero(head.state, head.features * head.value_dim)) return 0;
+  // About the multiplications of a query with the state, over those with a key.
+  const std::size_t keys = head.features * (head.columns + 2) / (head.dim + head.columns + 5);
+  return std::min(keys / kChunk + 1, (head.length + kChunk - 1) / kChunk);
+}
+
 // Many tokens, chunk by chunk.
 template <typename T>
 void scan_chunks(const CausalHead<T>& head) {
   const auto& [dim, value_dim, features, columns, stride, value_stride, length, normalize, q, k, v, y, temperature,
                state, norm, state_out, norm_out] = head;
-  CausalScratch s(dim, columns, features);
+  const std::size_t direct = direct_chunks(head);
+  CausalScratch s(dim, columns, features, std::max<std::size_t>(direct, 1));
   pack_rows(state, value_dim, features, value_dim, columns, s.sums);
   std::copy_n(norm, features, s.norm);
   for (std::size_t first = 0; first < length; first += kChunk) {
     const std::size_t tokens = std::min(kChunk, length - first);
     const std::size_t offset = first * stride;
+    const std::size_t chunk = first / kChunk;
+    if (chunk > 0 && chunk < direct) {
+      s.keys += dim * kChunk;
+      s.values += columns * kChunk;
+    }
     pack_transposed(q + offset, stride, tokens, dim, normalize, temperature, s.rows, s.queries, kChunk);
     pack_transposed(k + offset, stride, tokens, dim, normalize, 1.0f, s.rows, s.keys, kChunk);
     pack_rows(v + first * value_stride, value_stride, tokens, value_dim, columns, s.values);
-    attend_state(tokens, dim, columns, features, s);
-    attend_inside(tokens, dim, columns, s);
-    add_constant(s.sums, s.norm[0], tokens, columns, s.y, s.den);
+    std::fill_n(s.y, tokens * columns, 0.0f);
+    std::fill_n(s.den, round_up(tokens, hn::Lanes(FloatTag())), 0.0f);
+    if (chunk < direct) {
+      attend_before(chunk, tokens, dim, columns, s);
+      attend_inside(tokens, dim, columns, s);
+    } else {
+      attend_state(tokens, dim, columns, features, s);
+      attend_inside(tokens, dim, columns, s);
+      add_constant(s.sums, s.norm[0], tokens, columns, s.y, s.den);
+    }
     update_state(tokens, dim, columns, features, s);
     write_rows(s.y, columns, s.den, tokens, value_dim, 1.0f, y + first * value_stride, value_stride);
   }

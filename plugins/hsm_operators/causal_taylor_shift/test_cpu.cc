@@ -13,6 +13,7 @@ struct Case {
   DType type;
   bool normalize, in_place;
   std::int64_t value_dim = dim;
+  std::int64_t earlier = 3;  // tokens that came before
 };
 
 struct Result {
@@ -58,12 +59,13 @@ class CausalTaylorShift {
  private:
   // Starts from the state of a few earlier tokens: a random state could have a normaliser near zero.
   void carry_earlier_tokens(std::mt19937& random) {
-    const std::vector<std::int64_t> three(static_cast<std::size_t>(case_.batch), 3);
-    Buffer q(case_.type, count(3, case_.dim)), k(case_.type, q.size()), v(case_.type, count(3, case_.value_dim));
+    const std::vector<std::int64_t> lengths(static_cast<std::size_t>(case_.batch), case_.earlier);
+    Buffer q(case_.type, count(case_.earlier, case_.dim)), k(case_.type, q.size());
+    Buffer v(case_.type, count(case_.earlier, case_.value_dim));
     k.randomize(random, case_.normalize ? 1.0f : 0.3f);
     v.randomize(random);
     Result result{Buffer(case_.type, v.size()), state_, norm_};
-    causal_taylor_shift_naive(arguments(three.data(), 3, q, k, v, result));
+    causal_taylor_shift_naive(arguments(lengths.data(), case_.earlier, q, k, v, result));
     state_ = result.state;
     norm_ = result.norm;
   }
@@ -122,14 +124,15 @@ Case random_case(std::mt19937& random) {
           testing::kTypes[testing::uniform(random, 0, 2)],
           testing::uniform(random, 0, 3) > 0,
           testing::uniform(random, 0, 1) == 1,
-          dims[testing::uniform(random, 0, 9)]};
+          dims[testing::uniform(random, 0, 9)],
+          3 * testing::uniform(random, 0, 1)};
 }
 
 void expect_equal(const Case& c, std::mt19937& random) {
   const std::string what = "B=" + std::to_string(c.batch) + " T=" + std::to_string(c.length) +
                            " H=" + std::to_string(c.heads) + " d=" + std::to_string(c.dim) +
-                           " e=" + std::to_string(c.value_dim) + " " + name_of(c.type) +
-                           (c.normalize ? " normalize" : "") + (c.in_place ? " in place" : "");
+                           " e=" + std::to_string(c.value_dim) + " after " + std::to_string(c.earlier) + " " +
+                           name_of(c.type) + (c.normalize ? " normalize" : "") + (c.in_place ? " in place" : "");
   CausalTaylorShift op(c, random);
   const Result fast = op.run([](const CausalTaylorShiftArgs& args) { causal_taylor_shift(args, {}); });
   const Result naive = op.run(causal_taylor_shift_naive);
@@ -166,6 +169,18 @@ TEST(CausalTaylorShift, StepsOfWideHeadsEqualTheDefinition) {
         expect_equal({2, length, 1, dim, testing::kTypes[length % 3], true, length % 2 == 0}, random);
         expect_equal({2, length, 1, 7, testing::kTypes[length % 3], true, length % 2 == 0, dim}, random);
       }
+    }
+  }
+  hwy::SetSupportedTargetsForTest(0);
+}
+
+// From nothing, chunks attend to those before them key by key: to all of them where heads are wide, to a few else.
+TEST(CausalTaylorShift, PromptsFromNothingEqualTheDefinition) {
+  std::mt19937 random(6);
+  for (const std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    for (const std::int64_t dim : {8, 32, 48}) {
+      expect_equal({2, 530, 1, dim, testing::kTypes[dim % 3], true, dim == 32, 48, 0}, random);
     }
   }
   hwy::SetSupportedTargetsForTest(0);
