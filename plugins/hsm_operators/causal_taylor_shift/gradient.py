@@ -35,11 +35,11 @@ def direct_gradient(
     norm: Tensor,
     lengths: Tensor,
     normalize: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Return the gradients of q, k, v and temperature.
 
     Args:
-        dy: (B,T,H,e), the gradient of y; what stands beyond `lengths` does not count.
+        dy: (B,T,H,e), the gradient of y.
         q, k, v, temperature, state, norm, lengths, normalize: see `causal_taylor_shift`.
 
     Returns:
@@ -47,12 +47,13 @@ def direct_gradient(
     """
     batch, length, heads, _ = q.shape
     keep = (torch.arange(length, device=q.device) < lengths.unsqueeze(1)).reshape(batch, length, 1, 1)
-    rows = [torch.where(keep, tensor, 0).transpose(1, 2).to(state.dtype) for tensor in (q, k, v, dy)]
+    rows = [torch.where(keep, tensor, 0).transpose(1, 2).to(state.dtype) for tensor in (q, k, v)]
     tau = temperature.to(state.dtype).reshape(heads, 1, 1)
     units, inverses = zip(*map(_unit, rows[:2]), strict=True) if normalize else (rows[:2], (1, 1))
     qn, kn = (units[0] * tau if normalize else units[0]), units[1]
     ones = keep.transpose(1, 2).to(state.dtype).expand(batch, heads, length, 1)
-    parts = (rows[3], qn, kn, torch.cat((ones, rows[2]), dim=-1), torch.cat((norm.unsqueeze(-1), state), dim=-1))
+    columns, sums = torch.cat((ones, rows[2]), dim=-1), torch.cat((norm.unsqueeze(-1), state), dim=-1)
+    parts = (dy.transpose(1, 2).to(state.dtype), qn, kn, columns, sums)
     dq, dk, dv = (part.unflatten(0, (batch, heads)) for part in _through_scores(*(p.flatten(0, 1) for p in parts)))
     dtau = torch.zeros_like(tau)
     if normalize:
@@ -60,7 +61,8 @@ def direct_gradient(
         dtau = along.sum((0, 2)).reshape(heads, 1, 1)
         dq = (dq - units[0] * along) * (tau * inverses[0])
         dk = (dk - units[1] * (units[1] * dk).sum(-1, keepdim=True)) * inverses[1]
-    return dq.transpose(1, 2), dk.transpose(1, 2), dv[..., 1:].transpose(1, 2), dtau.reshape(heads)
+    found = (torch.where(keep, part.transpose(1, 2), 0) for part in (dq, dk, dv[..., 1:]))
+    return (*found, dtau.reshape(heads))
 
 
 def _unit(x: Tensor) -> tuple[Tensor, Tensor]:
