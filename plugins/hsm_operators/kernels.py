@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import struct
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .installation import kernels_path
-from .operator import FLOAT, Operator, Port
+from .operator import BOOL, FLOAT, INT64, Operator, Port
 from .registry import operators
 from .switch import kernels_wanted
 from .translation import overload_of
@@ -152,7 +153,7 @@ class Kernel:
                 return False
         return True
 
-    def __call__(self, inputs: Sequence[Tensor], attributes: Mapping[str, int | Sequence[int]]) -> tuple[Tensor, ...]:
+    def __call__(self, inputs: Sequence[Tensor], attributes: Mapping[str, float | Sequence[int]]) -> tuple[Tensor, ...]:
         """Compute the outputs.
 
         Args:
@@ -177,7 +178,10 @@ class Kernel:
         starts = [len(words)]
         for attribute in self.operator.attributes:
             value = attributes[attribute.name]
-            words.extend((1, value) if isinstance(value, int) else (len(value), *value))
+            if isinstance(value, Sequence):
+                words.extend((len(value), *value))
+            else:
+                words.extend((1, _bits(value) if attribute.type == "float" else int(value)))
         starts.append(len(words))
         words.extend([tensor.data_ptr() for tensor in tensors])
         starts.append(len(words))
@@ -196,13 +200,22 @@ def signature(operator: Operator) -> str:
     return f"{operator.qualified_name}({ports(operator.inputs)})->({ports(operator.outputs)}){{{attributes}}}"
 
 
+_FIXED = {FLOAT: torch.float32, INT64: torch.int64, BOOL: torch.bool}
+
+
 def _type_word(port: Port) -> str:
-    return "T" if port.type == "T" else "float32" if port.type == FLOAT else "int64"
+    return "T" if port.type == "T" else str(_FIXED[port.type]).removeprefix("torch.")
 
 
 def _fixed_type(port: Port) -> torch.dtype | None:
     """Return a port's type, or None when it is T."""
-    return None if port.type == "T" else torch.float32 if port.type == FLOAT else torch.int64
+    return _FIXED.get(port.type)
+
+
+def _bits(number: float) -> int:
+    """Return a float64 as the integer of the same bits."""
+    bits: int = struct.unpack("q", struct.pack("d", number))[0]
+    return bits
 
 
 @functools.cache

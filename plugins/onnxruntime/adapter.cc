@@ -38,16 +38,19 @@ ONNXTensorElementDataType element_type(DType type) {
   return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
 }
 
-DType port_type(const opset::Port& port, DType type) {
+// The type of a port in a node whose T is `type`.
+ONNXTensorElementDataType element_type(const opset::Port& port, DType type) {
   switch (port.type) {
     case opset::ElementType::kFloat32:
-      return DType::kFloat32;
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
     case opset::ElementType::kInt64:
-      return DType::kInt64;
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+    case opset::ElementType::kBool:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL;
     case opset::ElementType::kT:
       break;
   }
-  return type;
+  return element_type(type);
 }
 
 [[noreturn]] void refuse(const OrtApi& api, const std::string& text) {
@@ -56,50 +59,73 @@ DType port_type(const opset::Port& port, DType type) {
 
 // ---------------------------------------------------------------- attributes
 
+std::string kind_of(const opset::Attribute& attribute) {
+  switch (attribute.type) {
+    case opset::AttributeType::kInt:
+      return "an integer";
+    case opset::AttributeType::kInts:
+      return "a list of integers";
+    case opset::AttributeType::kFloat:
+      break;
+  }
+  return "a float";
+}
+
 // Throws a sentence when a call that reads an attribute of a node failed.
 void require_attribute(const CustomOp& custom, const opset::Attribute& attribute, OrtStatus* status) {
   if (status == nullptr) return;
   custom.api.ReleaseStatus(status);
   refuse(custom.api, std::string(custom.op.name) + ": attribute " + std::string(attribute.name) +
-                         " is missing or is not " +
-                         (attribute.type == opset::AttributeType::kInt ? "an integer" : "a list of integers"));
+                         " is missing or is not " + kind_of(attribute));
 }
 
-std::vector<std::int64_t> kernel_ints(const CustomOp& custom, const OrtKernelInfo* info,
-                                      const opset::Attribute& attribute) {
+opset::AttributeValue kernel_attribute(const CustomOp& custom, const OrtKernelInfo* info,
+                                       const opset::Attribute& attribute) {
   const OrtApi& api = custom.api;
   const std::string name(attribute.name);
-  if (attribute.type == opset::AttributeType::kInt) {
-    std::int64_t value = 0;
-    require_attribute(custom, attribute, api.KernelInfoGetAttribute_int64(info, name.c_str(), &value));
-    return {value};
+  opset::AttributeValue value{attribute.name, {}};
+  if (attribute.type == opset::AttributeType::kFloat) {
+    value.floats = {0.0f};
+    require_attribute(custom, attribute, api.KernelInfoGetAttribute_float(info, name.c_str(), value.floats.data()));
+  } else if (attribute.type == opset::AttributeType::kInt) {
+    value.ints = {0};
+    require_attribute(custom, attribute, api.KernelInfoGetAttribute_int64(info, name.c_str(), value.ints.data()));
+  } else {
+    std::size_t count = 0;
+    require_attribute(custom, attribute, api.KernelInfoGetAttributeArray_int64(info, name.c_str(), nullptr, &count));
+    value.ints.resize(count);
+    if (count > 0) require(api.KernelInfoGetAttributeArray_int64(info, name.c_str(), value.ints.data(), &count));
   }
-  std::size_t count = 0;
-  require_attribute(custom, attribute, api.KernelInfoGetAttributeArray_int64(info, name.c_str(), nullptr, &count));
-  std::vector<std::int64_t> values(count);
-  if (count > 0) require(api.KernelInfoGetAttributeArray_int64(info, name.c_str(), values.data(), &count));
+  return value;
+}
+
+template <typename T>
+std::vector<T> inferred_numbers(const OrtApi& api, const OrtOpAttr* found, OrtOpAttrType kind) {
+  std::size_t bytes = 0;
+  // The first call only asks for the size; it reports the small buffer as an error.
+  if (OrtStatus* status = api.ReadOpAttr(found, kind, nullptr, 0, &bytes)) api.ReleaseStatus(status);
+  std::vector<T> values(bytes / sizeof(T));
+  if (!values.empty()) require(api.ReadOpAttr(found, kind, values.data(), bytes, &bytes));
   return values;
 }
 
-std::vector<std::int64_t> inferred_ints(const CustomOp& custom, const OrtShapeInferContext* context,
-                                        const opset::Attribute& attribute) {
+opset::AttributeValue inferred_attribute(const CustomOp& custom, const OrtShapeInferContext* context,
+                                         const opset::Attribute& attribute) {
   const OrtApi& api = custom.api;
   const OrtOpAttr* found = nullptr;
   require_attribute(custom, attribute,
                     api.ShapeInferContext_GetAttribute(context, std::string(attribute.name).c_str(), &found));
+  if (attribute.type == opset::AttributeType::kFloat) {
+    return {attribute.name, {}, inferred_numbers<float>(api, found, ORT_OP_ATTR_FLOAT)};
+  }
   const OrtOpAttrType kind = attribute.type == opset::AttributeType::kInt ? ORT_OP_ATTR_INT : ORT_OP_ATTR_INTS;
-  std::size_t bytes = 0;
-  // The first call only asks for the size; it reports the small buffer as an error.
-  if (OrtStatus* status = api.ReadOpAttr(found, kind, nullptr, 0, &bytes)) api.ReleaseStatus(status);
-  std::vector<std::int64_t> values(bytes / sizeof(std::int64_t));
-  if (!values.empty()) require(api.ReadOpAttr(found, kind, values.data(), bytes, &bytes));
-  return values;
+  return {attribute.name, inferred_numbers<std::int64_t>(api, found, kind)};
 }
 
 template <typename Read>
 std::vector<opset::AttributeValue> read_attributes(const OrtApi& api, const opset::Operator& op, Read read) {
   std::vector<opset::AttributeValue> values;
-  for (const opset::Attribute& attribute : op.attributes) values.push_back({attribute.name, read(attribute)});
+  for (const opset::Attribute& attribute : op.attributes) values.push_back(read(attribute));
   if (const auto problem = opset::check_attributes(op, values)) refuse(api, *problem);
   return values;
 }
@@ -145,8 +171,9 @@ std::string symbol_of(const opset::Operator& op, std::span<const Dims> inputs, c
 // node's types are, so T is read from the inputs.
 ONNXTensorElementDataType inferred_type(const opset::Operator& op, const opset::Port& port,
                                         std::span<const Dims> inputs) {
-  if (port.type != opset::ElementType::kT) return element_type(port_type(port, DType::kFloat32));
-  return inputs[std::ranges::find(op.inputs, opset::ElementType::kT, &opset::Port::type) - op.inputs.begin()].type;
+  const std::size_t first = opset::first_t(op);
+  if (port.type != opset::ElementType::kT || first == inputs.size()) return element_type(port, DType::kFloat32);
+  return inputs[first].type;
 }
 
 void set_output(const CustomOp& custom, OrtShapeInferContext* context, std::size_t index, const opset::Shape& shape,
@@ -178,11 +205,12 @@ OrtStatusPtr infer(const OrtCustomOp* op, OrtShapeInferContext* context) {
     for (std::size_t i = 0; i < custom.op.inputs.size(); ++i) {
       inputs.push_back(input_dims(api, context, i));
       // An input of unknown rank says nothing about the outputs; the kernel will check it.
-      if (inputs.back().sizes.empty()) return nullptr;
+      if (inputs.back().sizes.empty() && !custom.op.inputs[i].dims.empty()) return nullptr;
       shapes.push_back(inputs.back().sizes);
     }
-    const auto attributes = read_attributes(
-        api, custom.op, [&](const opset::Attribute& attribute) { return inferred_ints(custom, context, attribute); });
+    const auto attributes = read_attributes(api, custom.op, [&](const opset::Attribute& attribute) {
+      return inferred_attribute(custom, context, attribute);
+    });
     std::vector<opset::Shape> outputs;
     if (const auto problem = opset::infer_shapes(custom.op, attributes, shapes, outputs)) refuse(api, *problem);
     for (std::size_t i = 0; i < outputs.size(); ++i) set_output(custom, context, i, outputs[i], inputs);
@@ -222,7 +250,7 @@ void check_known_shapes(const CustomOp& custom, const OrtKernelInfo* info,
     require(api.CastTypeInfoToTensorInfo(type, &tensor));
     if (tensor == nullptr) return;
     shapes.push_back(sizes_of(api, tensor));
-    if (shapes.back().empty()) return;
+    if (shapes.back().empty() && !custom.op.inputs[i].dims.empty()) return;
   }
   std::vector<opset::Shape> outputs;
   if (const auto problem = opset::infer_shapes(custom.op, attributes, shapes, outputs)) refuse(api, *problem);
@@ -248,7 +276,7 @@ OrtStatusPtr create_kernel(const OrtCustomOp* op, const OrtApi* api, const OrtKe
   const CustomOp& custom = self(op);
   return guarded(*api, [&]() -> OrtStatus* {
     auto attributes = read_attributes(
-        *api, custom.op, [&](const opset::Attribute& attribute) { return kernel_ints(custom, info, attribute); });
+        *api, custom.op, [&](const opset::Attribute& attribute) { return kernel_attribute(custom, info, attribute); });
     check_known_shapes(custom, info, attributes);
     *kernel = std::make_unique<Kernel>(
                   Kernel{custom.api, custom.op, custom.type, std::move(attributes), pack_constants(custom, info)})
@@ -333,13 +361,9 @@ CustomOp::CustomOp(const OrtApi& own_api, const opset::Operator& own_op, DType o
   version = ORT_API_VERSION;
   GetName = [](const OrtCustomOp* o) { return self(o).op.name.data(); };
   GetExecutionProviderType = [](const OrtCustomOp*) { return execution_provider(); };
-  GetInputType = [](const OrtCustomOp* o, std::size_t i) {
-    return element_type(port_type(self(o).op.inputs[i], self(o).type));
-  };
+  GetInputType = [](const OrtCustomOp* o, std::size_t i) { return element_type(self(o).op.inputs[i], self(o).type); };
   GetInputTypeCount = [](const OrtCustomOp* o) { return self(o).op.inputs.size(); };
-  GetOutputType = [](const OrtCustomOp* o, std::size_t i) {
-    return element_type(port_type(self(o).op.outputs[i], self(o).type));
-  };
+  GetOutputType = [](const OrtCustomOp* o, std::size_t i) { return element_type(self(o).op.outputs[i], self(o).type); };
   GetOutputTypeCount = [](const OrtCustomOp* o) { return self(o).op.outputs.size(); };
   GetInputCharacteristic = [](const OrtCustomOp*, std::size_t) { return INPUT_OUTPUT_REQUIRED; };
   GetOutputCharacteristic = [](const OrtCustomOp*, std::size_t) { return INPUT_OUTPUT_REQUIRED; };

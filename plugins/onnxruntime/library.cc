@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "hsm_operators/common/opset.h"
 #include "onnxruntime/adapter.h"
@@ -52,13 +53,19 @@ void introduce(const OrtApi& api, OrtCustomOpDomain* domain) {
   api.ReleaseSession(session);
 }
 
+// The types T that an operator is registered for: one where no input has it.
+std::vector<hsm::DType> types_of(const hsm::opset::Operator& op) {
+  if (hsm::opset::first_t(op) == op.inputs.size()) return {hsm::DType::kFloat32};
+  return {hsm::DType::kFloat32, hsm::DType::kFloat16, hsm::DType::kBFloat16};
+}
+
 // What sessions point to until the library is unloaded.
 class Registry {
  public:
   Registry(const OrtApi& api, std::size_t packed_limit) {
     for (const hsm::opset::Operator& op : hsm::opset::operators()) {
       if (!hsm::onnxruntime::has_kernel(op)) continue;  // ONNX Runtime runs its body
-      for (const hsm::DType type : {hsm::DType::kFloat32, hsm::DType::kFloat16, hsm::DType::kBFloat16}) {
+      for (const hsm::DType type : types_of(op)) {
         hsm::onnxruntime::require(
             api.CustomOpDomain_Add(domain_of(api, op.domain), &ops_.emplace_back(api, op, type, packed_limit)));
       }

@@ -1,4 +1,4 @@
-// A plugin's attributes as TensorRT hands them over and stores them: integers by name.
+// A plugin's attributes as TensorRT hands them over and stores them: numbers by name.
 #pragma once
 
 #include <NvInferRuntime.h>

@@ -1,6 +1,7 @@
 #include "tensorrt/plugin.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <span>
 #include <utility>
 
@@ -18,16 +19,19 @@ using nvinfer1::PluginTensorDesc;
 
 constexpr std::int32_t kFailure = -1;
 
-// "shifts=1,2,4" or "normalize=1 output_norm=0".
+// "shifts=1,2,4", "normalize=1 output_norm=0" or "slope=0x1.8p-2": every bit of a float counts.
 std::string to_text(std::span<const opset::AttributeValue> attributes) {
   std::string text;
   for (const opset::AttributeValue& attribute : attributes) {
     if (!text.empty()) text += ' ';
-    text += std::string(attribute.name) + "=";
-    for (std::size_t i = 0; i < attribute.ints.size(); ++i) {
-      if (i > 0) text += ',';
-      text += std::to_string(attribute.ints[i]);
+    std::string numbers;
+    for (const std::int64_t number : attribute.ints) numbers += (numbers.empty() ? "" : ",") + std::to_string(number);
+    for (const float number : attribute.floats) {
+      std::array<char, 64> digits{};
+      std::snprintf(digits.data(), digits.size(), "%a", static_cast<double>(number));
+      numbers += (numbers.empty() ? "" : ",") + std::string(digits.data());
     }
+    text += std::string(attribute.name) + "=" + numbers;
   }
   return text;
 }
@@ -132,7 +136,7 @@ bool Plugin::supportsFormatCombination(std::int32_t position, const DynamicPlugi
   const auto inputs = static_cast<std::size_t>(input_count);
   if (inputs != op->inputs.size() || index >= inputs + op->outputs.size()) return false;
   const PluginTensorDesc& tensor = tensors[index].desc;
-  const auto t = element_type_of(tensors[0].desc.type);
+  const auto t = node_type(*op, [&](std::size_t i) { return tensors[i].desc.type; });
   if (!t || tensor.format != nvinfer1::TensorFormat::kLINEAR) return false;
   return tensor.type == data_type(index < inputs ? op->inputs[index] : op->outputs[index - inputs], *t);
 }
@@ -143,7 +147,7 @@ std::int32_t Plugin::configurePlugin(const DynamicPluginTensorDesc* inputs, std:
     const auto given = as_span(inputs, input_count);
     state_.to_time.clear();
     if (given.size() != state_.op->inputs.size()) return refuse("an engine passes a wrong number of inputs");
-    const auto t = element_type_of(given.front().desc.type);
+    const auto t = node_type(*state_.op, [&](std::size_t i) { return given[i].desc.type; });
     if (!t) return refuse("an engine passes an element type that it was told is not supported");
     std::array<Sizes, 3> profile;
     std::vector<Call> calls;
@@ -170,7 +174,8 @@ std::size_t Plugin::getWorkspaceSize(const DynamicPluginTensorDesc* inputs, std:
                                      const DynamicPluginTensorDesc*, std::int32_t) const noexcept {
   return guarded("getWorkspaceSize", std::size_t{0}, [&]() -> std::size_t {
     const auto given = as_span(inputs, input_count);
-    const auto t = given.empty() ? std::nullopt : element_type_of(given.front().desc.type);
+    if (given.size() != state_.op->inputs.size()) return 0;
+    const auto t = node_type(*state_.op, [&](std::size_t i) { return given[i].desc.type; });
     if (!t) return 0;
     Sizes largest;
     auto shapes = shapes_of(given, &DynamicPluginTensorDesc::max);
@@ -217,8 +222,12 @@ std::int32_t Plugin::onShapeChange(const PluginTensorDesc* inputs, std::int32_t 
   });
 }
 
+std::optional<DType> Plugin::type_of_node(const PluginTensorDesc* inputs) const {
+  return node_type(*state_.op, [&](std::size_t i) { return inputs[i].type; });
+}
+
 bool Plugin::has_shapes(const PluginTensorDesc* inputs) const {
-  if (!state_.sizes || element_type_of(inputs[0].type) != state_.sizes->type()) return false;
+  if (!state_.sizes || type_of_node(inputs) != state_.sizes->type()) return false;
   const auto shapes = state_.sizes->shapes();
   for (std::size_t i = 0; i < shapes.size(); ++i) {
     if (!std::ranges::equal(shapes[i], as_span(inputs[i].dims.d, inputs[i].dims.nbDims))) return false;
@@ -232,7 +241,7 @@ bool Plugin::prepare(const PluginTensorDesc* inputs) {
   const cuda::Device& device = *state_.device;
   std::vector<opset::Shape> shapes;
   for (std::size_t i = 0; i < state_.op->inputs.size(); ++i) shapes.push_back(shape_of(inputs[i].dims));
-  const auto t = element_type_of(inputs[0].type);
+  const auto t = type_of_node(inputs);
   if (!t) return refuse(std::string(state_.op->name) + ": an unexpected element type"), false;
   Sizes sizes;
   if (const auto problem = sizes.assign(*state_.op, *t, state_.attributes, std::move(shapes))) {

@@ -85,6 +85,7 @@ class Plugin final : public nvinfer1::IPluginV3,
   nvinfer1::IPluginV3* copy(const char* where) noexcept;
   std::string sentence(const std::string& problem) const;
   std::int32_t refuse(const std::string& problem) const;
+  std::optional<DType> type_of_node(const nvinfer1::PluginTensorDesc* inputs) const;
   bool has_shapes(const nvinfer1::PluginTensorDesc* inputs) const;
   bool prepare(const nvinfer1::PluginTensorDesc* inputs);
 

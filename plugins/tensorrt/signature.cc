@@ -62,6 +62,7 @@ std::optional<DType> element_type_of(DataType type) {
 DataType data_type(const opset::Port& port, DType t) {
   if (port.type == opset::ElementType::kFloat32) return DataType::kFLOAT;
   if (port.type == opset::ElementType::kInt64) return DataType::kINT64;
+  if (port.type == opset::ElementType::kBool) return DataType::kBOOL;
   switch (t) {
     case DType::kFloat16:
       return DataType::kHALF;
@@ -81,15 +82,16 @@ std::optional<std::string> check_types(const opset::Operator& op, std::span<cons
     return std::string(op.name) + ": input " + std::string(op.inputs[i].name) + " must be " + expected + ", got " +
            name_of(inputs[i]);
   };
-  const auto first = element_type_of(inputs.front());
-  if (!first) return refusal(0, "float32, float16 or bfloat16");
-  for (std::size_t i = 1; i < inputs.size(); ++i) {
-    const DataType expected = data_type(op.inputs[i], *first);
+  const std::size_t first = opset::first_t(op);
+  const auto found = node_type(op, [&](std::size_t i) { return inputs[i]; });
+  if (!found) return refusal(first, "float32, float16 or bfloat16");
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const DataType expected = data_type(op.inputs[i], *found);
     const bool follows = op.inputs[i].type == opset::ElementType::kT;
-    const std::string like = follows ? " like input " + std::string(op.inputs.front().name) : "";
+    const std::string like = follows ? " like input " + std::string(op.inputs[first].name) : "";
     if (inputs[i] != expected) return refusal(i, name_of(expected) + like);
   }
-  t = *first;
+  t = *found;
   return std::nullopt;
 }
 

@@ -13,8 +13,15 @@
 
 namespace hsm::tensorrt {
 
-// Returns T of a node whose first input has this type, or nothing where no kernel takes it.
+// Returns T of a node in which an input of type T has this type, or nothing where no kernel takes it.
 std::optional<DType> element_type_of(nvinfer1::DataType type);
+
+// Returns T of a node whose input i has the type `type_at(i)`; float32 where no input is T.
+template <typename TypeAt>
+std::optional<DType> node_type(const opset::Operator& op, TypeAt type_at) {
+  const std::size_t first = opset::first_t(op);
+  return first == op.inputs.size() ? DType::kFloat32 : element_type_of(type_at(first));
+}
 
 nvinfer1::DataType data_type(const opset::Port& port, DType t);
 

@@ -25,14 +25,14 @@ std::string to_json(const InPlacePair& pair) {
 }
 
 std::string to_json(const Port& port) {
-  static constexpr std::string_view kTypes[] = {"T", "tensor(float)", "tensor(int64)"};
+  static constexpr std::string_view kTypes[] = {"T", "tensor(float)", "tensor(int64)", "tensor(bool)"};
   return "{\"name\": " + quoted(port.name) + ", \"type\": " + quoted(kTypes[static_cast<int>(port.type)]) +
          ", \"dims\": " + to_json(port.dims) + "}";
 }
 
 std::string to_json(const Attribute& attribute) {
-  return "{\"name\": " + quoted(attribute.name) +
-         ", \"type\": " + quoted(attribute.type == AttributeType::kInt ? "int" : "ints") +
+  static constexpr std::string_view kTypes[] = {"int", "ints", "float"};
+  return "{\"name\": " + quoted(attribute.name) + ", \"type\": " + quoted(kTypes[static_cast<int>(attribute.type)]) +
          ", \"least\": " + std::to_string(attribute.least) + ", \"most\": " + std::to_string(attribute.most) + "}";
 }
 

@@ -52,7 +52,7 @@ HSM_KERNELS_API int32_t hsm_kernels_has(int32_t index, int32_t kind);
  *   kind        hsm_kernels_kind
  *   type        hsm_kernels_type of the ports of type T
  *   sizes       of all inputs, one after the other
- *   attributes  for each: how many numbers, then the numbers
+ *   attributes  for each: how many numbers, then the numbers; a float as the bits of a double
  *   inputs      pointers to their elements
  *   outputs     pointers to memory for theirs; the caller derives their sizes from the operator's dimensions
  *   parallel    runs work on several threads; null: the calling one does it all

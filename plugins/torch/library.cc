@@ -1,4 +1,5 @@
 // The functions of libhsm_kernels.so.
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -30,6 +31,20 @@ std::string_view type_name(opset::ElementType type) {
       return "float32";
     case opset::ElementType::kInt64:
       return "int64";
+    case opset::ElementType::kBool:
+      return "bool";
+  }
+  return "";
+}
+
+std::string_view type_name(opset::AttributeType type) {
+  switch (type) {
+    case opset::AttributeType::kInt:
+      return "int";
+    case opset::AttributeType::kInts:
+      return "ints";
+    case opset::AttributeType::kFloat:
+      return "float";
   }
   return "";
 }
@@ -53,7 +68,7 @@ std::string described(const opset::Operator& op) {
   std::string attributes;
   for (const opset::Attribute& attribute : op.attributes) {
     if (!attributes.empty()) attributes += ',';
-    attributes.append(attribute.name).append(attribute.type == opset::AttributeType::kInt ? ":int" : ":ints");
+    attributes.append(attribute.name).append(":").append(type_name(attribute.type));
   }
   return std::string(op.domain).append("::").append(op.name).append("(" + described(op.inputs) + ")->(" +
                                                                     described(op.outputs) + "){" + attributes + "}");
@@ -104,7 +119,14 @@ std::vector<opset::AttributeValue> read_attributes(const opset::Operator& op, co
   values.reserve(op.attributes.size());
   for (const opset::Attribute& attribute : op.attributes) {
     const std::int64_t count = *numbers++;
-    values.push_back({attribute.name, {numbers, numbers + count}});
+    opset::AttributeValue& value = values.emplace_back(opset::AttributeValue{attribute.name, {}});
+    if (attribute.type == opset::AttributeType::kFloat) {
+      for (std::int64_t i = 0; i < count; ++i) {
+        value.floats.push_back(static_cast<float>(std::bit_cast<double>(numbers[i])));
+      }
+    } else {
+      value.ints.assign(numbers, numbers + count);
+    }
     numbers += count;
   }
   return values;

@@ -4,7 +4,8 @@
 namespace hsm {
 
 void gated_sum(const GatedSumArgs& args, const ParallelFor& /*parallel_for*/) {
-  *static_cast<float*>(args.y) = static_cast<float>(args.key_width * 100 + args.is_signed * 10 + args.steps.back());
+  *static_cast<float*>(args.y) =
+      args.slope + static_cast<float>(args.key_width * 100 + args.is_signed * 10 + args.steps.back());
 }
 
 Packed pack_constant(const GatedSumArgs& args) { return std::make_shared<float[]>(packed_count(args)); }

@@ -14,12 +14,13 @@ using namespace hsm::opset;
 
 const Operator& op = *find("GatedSum");
 
-std::vector<AttributeValue> attributes_of(std::int64_t span, std::vector<std::int64_t> steps, std::int64_t is_signed) {
-  return {{"span", {span}}, {"steps", std::move(steps)}, {"signed", {is_signed}}};
+std::vector<AttributeValue> attributes_of(std::int64_t span, std::vector<std::int64_t> steps, std::int64_t is_signed,
+                                          float slope = 0.5f) {
+  return {{"span", {span}}, {"steps", std::move(steps)}, {"signed", {is_signed}}, {"slope", {}, {slope}}};
 }
 
 const std::vector<AttributeValue> kAttributes = attributes_of(2, {1, 2, 3}, 1);
-const std::vector<Shape> kShapes{{2, 3, 4}, {5, 4}, {2, 3}, {2}, {2}, {2, 4}, {}};
+const std::vector<Shape> kShapes{{2, 3, 4}, {5, 4}, {2, 3}, {2}, {2}, {2, 4}, {}, {2, 3}};
 
 void print(const std::optional<std::string>& refusal) { std::puts(refusal.value_or("").c_str()); }
 
@@ -36,7 +37,7 @@ void print_kernel() {
   const bool no_cpu = cpu::kernel_of(*find("GatedPlain")) == nullptr;
   std::printf("%d %d\n", no_cpu, definition_of(op) == nullptr);
   float y = 0;
-  const void* inputs[7] = {};
+  const void* inputs[8] = {};
   void* outputs[2] = {&y, nullptr};
   cpu::kernel_of(op)->run({DType::kFloat32, kAttributes, kShapes, inputs, outputs}, {});
   const cpu::Packing& packing = cpu::kernel_of(op)->packing;
@@ -54,14 +55,15 @@ void print_refused_shapes() {
     print(infer_shapes(op, kAttributes, shapes, outputs));
   };
   check(0, {2, 3, 4}), check(1, {1, 4}), check(1, {5, 5}), check(6, {1});
-  print(
-      infer_shapes(op, kAttributes, std::vector<Shape>{{2, 3, 65}, {-1, -1}, {2, 3}, {2}, {2}, {2, 65}, {}}, outputs));
+  print(infer_shapes(op, kAttributes, std::vector<Shape>{{2, 3, 65}, {-1, -1}, {2, 3}, {2}, {2}, {2, 65}, {}, {2, 3}},
+                     outputs));
 }
 
 void print_refused_rows() {
   using Ints = std::vector<std::int64_t>;
   const auto check = [&](const Ints& ids, const Ints& start, const Ints& lengths) {
-    const std::vector<const void*> inputs{nullptr, nullptr, ids.data(), start.data(), lengths.data(), nullptr, nullptr};
+    const std::vector<const void*> inputs{nullptr,        nullptr, ids.data(), start.data(),
+                                          lengths.data(), nullptr, nullptr,    nullptr};
     print(check_rows(op, kAttributes, kShapes, inputs));
   };
   check({0, 1, 2, 3, 4, 5}, {0, 0}, {1, 1});
@@ -79,6 +81,7 @@ int main() {
   print(check_attributes(op, attributes_of(9, {0, -5}, 0)));
   print(check_attributes(op, attributes_of(9, {}, 0)));
   print(check_attributes(op, attributes_of(9, {-4}, 2)));
+  print(check_attributes(op, attributes_of(9, {-4}, 1, -0.5f)));
   print(check_attributes(op, attributes_of(9, {-4}, 1)));
   print_refused_shapes();
   print_refused_rows();
@@ -86,8 +89,14 @@ int main() {
   while (std::cin >> batch >> length >> key_width >> rows >> span >> is_signed >> is_long) {
     const auto attributes = attributes_of(span, is_long ? Shape{-3, 2, 5} : Shape{1}, is_signed);
     std::vector<Shape> outputs;
-    const std::vector<Shape> shapes{
-        {batch, length, key_width}, {rows, key_width}, {batch, length}, {batch}, {batch}, {batch, key_width}, {}};
+    const std::vector<Shape> shapes{{batch, length, key_width},
+                                    {rows, key_width},
+                                    {batch, length},
+                                    {batch},
+                                    {batch},
+                                    {batch, key_width},
+                                    {},
+                                    {batch, length}};
     print(infer_shapes(op, attributes, shapes, outputs));
   }
 }

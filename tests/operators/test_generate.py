@@ -13,7 +13,7 @@ import pytest
 from hsm_operators import Attribute, Dimension, Operator, Port, Rule, State, expression
 from hsm_operators.generate import Family, generate, texts
 from hsm_operators.generate.__main__ import stale
-from hsm_operators.operator import FLOAT, INT64, RowRange
+from hsm_operators.operator import BOOL, FLOAT, INT64, RowRange
 
 HERE = Path(__file__).resolve().parent
 PLUGINS = HERE.parents[1] / "plugins"
@@ -38,12 +38,14 @@ GATED = Operator(
         Port("lengths", INT64, ("B",), "Valid tokens.", RowRange("1", "T", "from 1 to T = {T}")),
         Port("sum", FLOAT, ("B", "Dk"), "Sums so far."),
         Port("scale", "T", (), "A number."),
+        Port("mask", BOOL, ("B", "T"), "Which tokens count."),
     ),
     outputs=(Port("y", "T", ("B", "T", "Dk"), "The result."), Port("sum_out", FLOAT, ("B", "Dk"), "Sums.")),
     attributes=(
         Attribute("span", "int", "How far it reaches.", least=2, most=9),
         Attribute("steps", "ints", 'Steps, "quoted".', least=-4),
         Attribute("signed", "int", "Whether.", 0, 1, field="is_signed"),
+        Attribute("slope", "float", "How steep.", least=0),
     ),
     body="",
     dimensions=(Dimension("Dk", "key_width", 1, 64, "key width"), Dimension("Dv", "rows", 2)),
@@ -85,11 +87,12 @@ def test_the_files_of_a_foreign_operator_compile_and_their_rules_are_pythons(tmp
     assert facts == [
         "my.lab 3 1 5 1",
         "1 1",
-        "413 1 1 0 0",
+        "413.5 1 1 0 0",
         "GatedSum: attribute span must be from 2 to 9, got 1",
         "GatedSum: attribute steps must be at least -4, got -5",
         "GatedSum: attribute steps must be a list of at least one integer",
         "GatedSum: attribute signed must be 0 or 1, got 2",
+        "GatedSum: attribute slope must be at least 0, got -0.500000",
         "",
         "",
         "GatedSum: rows Dv must be at least 2, got 1",
@@ -180,6 +183,7 @@ def _with_input(name: str) -> Operator:
         ((_with_input("new"),), "'new' cannot be a name in C++"),
         ((_with_input("packed"),), "two members are called packed"),
         ((_with_input("key_width"),), "two members are called key_width"),
+        ((replace(GATED, rules=(Rule("slope < 2", ""),)),), "the rule 'slope < 2' reads the float slope"),
         ((GATED, replace(GATED, domain="other")), "the operator gated_sum belongs to my.lab::GatedSum"),
         (
             (GATED, replace(PLAIN, arguments="GatedSumArgs", inputs=(_FLOAT_X, *GATED.inputs[1:]))),

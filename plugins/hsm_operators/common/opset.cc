@@ -114,6 +114,33 @@ std::string range_of(const Attribute& attribute) {
   return "from " + std::to_string(attribute.least) + " to " + std::to_string(attribute.most);
 }
 
+template <typename T>
+std::optional<std::string> check_numbers(const std::string& where, const Attribute& attribute,
+                                         std::span<const T> numbers) {
+  for (const T number : numbers) {
+    const bool is_high = attribute.least == kLeastInt || number >= static_cast<T>(attribute.least);
+    const bool is_low = attribute.most == kMostInt || number <= static_cast<T>(attribute.most);
+    if (!is_high || !is_low) return where + " must be " + range_of(attribute) + ", got " + std::to_string(number);
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> check_attribute(const std::string& where, const Attribute& attribute,
+                                           const AttributeValue& value) {
+  switch (attribute.type) {
+    case AttributeType::kFloat:
+      if (value.floats.size() != 1) return where + " must be a single float";
+      return check_numbers<float>(where, attribute, value.floats);
+    case AttributeType::kInt:
+      if (value.ints.size() != 1) return where + " must be a single integer";
+      break;
+    case AttributeType::kInts:
+      if (value.ints.empty()) return where + " must be a list of at least one integer";
+      break;
+  }
+  return check_numbers<std::int64_t>(where, attribute, value.ints);
+}
+
 std::int64_t product(std::span<const std::int64_t> sizes) {
   std::int64_t count = 1;
   for (const std::int64_t size : sizes) count *= size;
@@ -184,13 +211,7 @@ std::optional<std::string> check_attributes(const Operator& op, std::span<const 
     const Attribute& attribute = op.attributes[i];
     const std::string where = std::string(op.name) + ": attribute " + std::string(attribute.name);
     if (i >= values.size() || values[i].name != attribute.name) return where + " is missing";
-    const std::span<const std::int64_t> ints = values[i].ints;
-    if (attribute.type == AttributeType::kInt && ints.size() != 1) return where + " must be a single integer";
-    if (ints.empty()) return where + " must be a list of at least one integer";
-    for (const std::int64_t value : ints) {
-      if (value >= attribute.least && value <= attribute.most) continue;
-      return where + " must be " + range_of(attribute) + ", got " + std::to_string(value);
-    }
+    if (auto problem = check_attribute(where, attribute, values[i])) return problem;
   }
   return std::nullopt;
 }

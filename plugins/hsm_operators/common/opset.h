@@ -20,10 +20,11 @@ namespace hsm::opset {
 
 using Shape = std::vector<std::int64_t>;
 
-// Attribute values of one node; `ints` holds a single number for AttributeType::kInt.
+// The value of one attribute of a node, in the member that its type names; kInt and kFloat are lists of one number.
 struct AttributeValue {
   std::string_view name;
   std::vector<std::int64_t> ints;
+  std::vector<float> floats = {};
 };
 
 // What the table's expressions read of one node.
@@ -45,7 +46,7 @@ class Values {
 };
 
 // T is float32, float16 or bfloat16, the same for every port of a node that says T.
-enum class ElementType : std::uint8_t { kT, kFloat32, kInt64 };
+enum class ElementType : std::uint8_t { kT, kFloat32, kInt64, kBool };
 
 // A size that the shapes name; equal dimensions are equal sizes.
 struct Dimension {
@@ -73,7 +74,7 @@ struct Port {
   const RowRange* rows = nullptr;
 };
 
-enum class AttributeType : std::uint8_t { kInt, kInts };
+enum class AttributeType : std::uint8_t { kInt, kInts, kFloat };
 
 struct Attribute {
   std::string_view name;
@@ -133,6 +134,11 @@ std::span<const Operator> operators();
 
 // Returns the first operator of that name, or nullptr.
 const Operator* find(std::string_view name);
+
+// Returns the index of the first input of type T; the number of inputs where there is none.
+inline std::size_t first_t(const Operator& op) {
+  return static_cast<std::size_t>(std::ranges::find(op.inputs, ElementType::kT, &Port::type) - op.inputs.begin());
+}
 
 // Returns an operator's row in a table whose rows have its `domain` and `name`, or nullptr.
 template <typename Row>

@@ -37,6 +37,8 @@ def _attribute(attribute: Attribute) -> _Field:
         kind, default = "std::span<const std::int64_t>", "{}"
     elif attribute.is_flag:
         kind, default = "bool", "false"
+    elif attribute.type == "float":
+        kind, default = "float", "0"
     return _Field(attribute.field or attribute.name, kind, default, attribute.description)
 
 
@@ -202,10 +204,9 @@ def _values(operator: Operator) -> Iterator[tuple[str, str]]:
         index, port = next((i, port) for i, port in enumerate(operator.inputs) if size.name in port.shape)
         yield size.field, f"call.shapes[{index}][{port.shape.index(size.name)}]"
     for index, attribute in enumerate(operator.attributes):
-        ints = f"call.attributes[{index}].ints"
-        number = f"{ints}.front()"
-        value = ints if attribute.type == "ints" else f"{number} != 0" if attribute.is_flag else number
-        yield attribute.field or attribute.name, value
+        numbers = f"call.attributes[{index}].{'floats' if attribute.type == 'float' else 'ints'}"
+        number = f"{numbers}.front()" + " != 0" * attribute.is_flag
+        yield attribute.field or attribute.name, numbers if attribute.type == "ints" else number
     yield "type", "call.type"
     for index, port in enumerate(operator.inputs):
         yield port.name, _cast(f"const {C_TYPES[port.type]}*", port, f"call.inputs[{index}]")

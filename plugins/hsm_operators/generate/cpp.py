@@ -8,11 +8,12 @@ import textwrap
 from collections.abc import Iterable, Mapping
 
 from ..expression import to_cpp
-from ..operator import FLOAT, INT64, Operator
+from ..operator import BOOL, FLOAT, INT64, Operator
 
 NOTICE = "// Written by `python -m hsm_operators.generate` from the specifications; changes are lost.\n"
-ELEMENT_TYPES = {"T": "kT", FLOAT: "kFloat32", INT64: "kInt64"}
-C_TYPES = {"T": "void", FLOAT: "float", INT64: "std::int64_t"}
+ELEMENT_TYPES = {"T": "kT", FLOAT: "kFloat32", INT64: "kInt64", BOOL: "kBool"}
+C_TYPES = {"T": "void", FLOAT: "float", INT64: "std::int64_t", BOOL: "bool"}
+ATTRIBUTE_TYPES = {"int": "kInt", "ints": "kInts", "float": "kFloat"}
 WIDTH = 120
 
 _KEYWORDS = """
@@ -43,12 +44,13 @@ def integer(value: int | None, missing: str) -> str:
 
 
 def spelled(operator: Operator) -> dict[str, str]:
-    """Return how the generated table writes what the operator's expressions read."""
+    """Return how the generated table writes what the operator's expressions read: sizes and whole numbers."""
     names = {name: f"v.size({index})" for index, name in enumerate(operator.sizes)}
     for index, attribute in enumerate(operator.attributes):
         if attribute.name in names:
             raise ValueError(f"operator {operator.qualified_name}: {attribute.name} is a dimension and an attribute")
-        names[attribute.name] = f"v.{'number' if attribute.type == 'int' else 'list'}({index})"
+        if attribute.type != "float":
+            names[attribute.name] = f"v.{'number' if attribute.type == 'int' else 'list'}({index})"
     return names
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from .. import expression
 from ..operator import INT64, Attribute, Operator, Port, Rule
-from .cpp import ELEMENT_TYPES, NOTICE, condition, integer, literal, number, sentence, spelled
+from .cpp import ATTRIBUTE_TYPES, ELEMENT_TYPES, NOTICE, condition, integer, literal, number, sentence, spelled
 from .family import Family, operators_of
 
 _LEAST, _MOST = "std::numeric_limits<std::int64_t>::min()", "std::numeric_limits<std::int64_t>::max()"
@@ -124,7 +124,7 @@ def _where(operator: Operator, port: Port) -> int:
 
 
 def _attribute(attribute: Attribute) -> str:
-    kind = "kInt" if attribute.type == "int" else "kInts"
+    kind = ATTRIBUTE_TYPES[attribute.type]
     least, most = integer(attribute.least, _LEAST), integer(attribute.most, _MOST)
     return f"{{{literal(attribute.name)}, AttributeType::{kind}, {least}, {most}}}"
 
@@ -136,6 +136,10 @@ def _reads(operator: Operator, rule: Rule) -> list[str]:
 
 def _rule(operator: Operator, rule: Rule, index: int) -> str:
     names = spelled(operator)
+    for attribute in operator.attributes:
+        if attribute.type == "float" and attribute.name in expression.names(rule.condition):
+            where = f"operator {operator.qualified_name}: the rule {rule.condition!r}"
+            raise ValueError(f"{where} reads the float {attribute.name}; C++ checks rules of whole numbers")
     reads = f"kRule{index}Reads" if _reads(operator, rule) else "{}"
     return (
         f"// {rule.condition}\n"

@@ -161,6 +161,8 @@ DType type_of(const Node& node, const Port& port) {
       return DType::kFloat32;
     case opset::ElementType::kInt64:
       return DType::kInt64;
+    case opset::ElementType::kBool:
+      fail(node, "has a bool input, which this target does not draw");
     case opset::ElementType::kT:
       break;
   }
