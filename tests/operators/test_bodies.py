@@ -17,7 +17,9 @@ from torch._higher_order_ops.associative_scan import associative_scan
 
 from hsm_export import Rule, operator
 from hsm_export.errors import BadInputError
+from hsm_export.exporting.assembling import finished_graph
 from hsm_export.exporting.bodies import one_node_model
+from hsm_export.exporting.source import resolve
 from hsm_operators import Operator
 
 TORCH_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -105,6 +107,23 @@ def test_numbers_stay_attributes_where_the_code_allows_it() -> None:
     inputs = inputs_of(window_mean.operator, {"B": 2, "T": 11, "D": 4})
     (found,) = run_body(model, inputs)
     np.testing.assert_allclose(found, window_mean(**inputs, span=9).numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_body_of_an_open_number_serves_one_and_zero_too() -> None:
+    class Several(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            for gain in (1, 3, 0, 2):
+                x = x + scaled(x, gain=gain)
+            return x
+
+    @operator("samples::OpenGain", "x[B,T,D] -> y[B,T,D]")
+    def scaled(x: Tensor, *, gain: int) -> Tensor:
+        return torch.tanh(x) * gain
+
+    source = resolve(Several(), (torch.randn(2, 3, 4),))
+    model, _ = finished_graph(source, "fp32")
+    assert [function.name for function in model.functions.values()] == ["OpenGain"]
+    assert {node.op_type for node in model.graph if node.domain == "samples"} == {"OpenGain"}
 
 
 def test_bodies_are_the_same_in_every_run_and_their_nodes_have_names() -> None:

@@ -318,7 +318,7 @@ class Traceable:
         for symbol, size in itertools.product(symbols, _TRIED):
             values = symbols | {symbol: size}
             tied = {n: shape.subs(values) for n, shape in traced.shapes.items() if n not in traced.fixed}
-            other = dict(traced.sizes) | {n: int(found) for n, found in tied.items() if found.is_integer and found > 0}
+            other = dict(traced.sizes) | {n: int(found) for n, found in tied.items() if found.is_Integer and found > 0}
             if self._allowed({**every, **other}):
                 yield other
 
