@@ -56,8 +56,9 @@ def operator(
         name: domain and name, such as "acme::DecayMix". PyTorch's is "acme::decay_mix".
         signature: inputs and outputs, such as "x[B,T,D], gain[D] -> y[B,T,D]"; see `signature`.
         function: the maths of a whole sequence, (inputs…, attributes…) -> output or tuple of outputs. Its parameters
-            that are no inputs are the attributes: int, bool, float or list[int], by their annotation. None makes this
-            a decorator, unless there is a step.
+            that are no inputs are the attributes: int, bool, float or list[int], by their annotation. Or a module whose
+            `forward` takes the inputs: its parameters become further inputs. None makes this a decorator, unless there
+            is a step.
         step: the maths of one token, (states and inputs…, attributes…) -> new states…, outputs…; see `sequence`. With a
             function too, that one is the whole sequence, say in chunks. True makes this a decorator of a step.
         body: the maths in ONNX's text format, one for all values of the attributes; "" derives it from the function.
@@ -73,8 +74,9 @@ def operator(
 
     Returns:
         The function for PyTorch; its attribute `operator` is the specification. It takes the inputs in order and the
-        attributes by name. States that are left out are zero, lengths that are left out are all tokens. Without a
-        function and a step, a decorator that does this to a function.
+        attributes by name. States that are left out are zero, lengths that are left out are all tokens. Of a module,
+        a module that calls the operator with its parameters. Without a function and a step, a decorator that does this
+        to a function.
 
     Raises:
         OperatorError: name, signature and function contradict each other, or the name is taken; says where and how to
@@ -89,6 +91,12 @@ def operator(
     def define(whole: Callable[..., Any] | None, one: Callable[..., Any] | None) -> Callable[..., Any]:
         return _define(name, parsed, whole, one, attributes, states, time, description, facts)
 
+    if function is not None and hasattr(function, "named_parameters"):
+        from .module import OperatorModule, with_weights
+
+        module: Any = function
+        parsed, maths = with_weights(name, parsed, module)
+        return OperatorModule(module, define(maths, None if isinstance(step, bool) else step))
     if function is None and isinstance(step, bool):
         return (lambda one: define(None, one)) if step else (lambda whole: define(whole, None))
     return define(function, None if isinstance(step, bool) else step)
@@ -275,8 +283,13 @@ def _registered(spec: Operator, function: Callable[..., Any] | None, steps: Step
     if known is not None and find_exact(spec.domain, spec.name) == spec and known[0] == identity:
         return known[1]
     _require_free(spec, known, identity)
+    try:
+        torch_operator = register_operator(spec, maths.function)
+    except RuntimeError as error:  # a name that PyTorch does not take, such as "while"
+        first = str(error).strip().splitlines()[0]
+        raise OperatorError(f"PyTorch does not take {spec.domain}::{spec.torch_name}: {first}") from error
     registry.register(spec, maths, replace=True)
-    called = callable_of(spec, register_operator(spec, maths.function), source, steps)
+    called = callable_of(spec, torch_operator, source, steps)
     _callables[spec.qualified_name] = identity, called
     return called
 
@@ -288,6 +301,9 @@ def _nothing(*arguments: Any) -> Any:
 def _identity(function: Callable[..., Any]) -> tuple[Any, ...]:
     """Return what the same function has in two definitions: where it stands, its code, and what it captures."""
     code = getattr(function, "__code__", None)
+    structure = getattr(function, "structure", None)
+    if structure is not None:  # of a module
+        return "module", structure[0][1], "", structure
     if code is None:
         return type(function).__module__, type(function).__qualname__, id(function), ()
     captured = tuple(id(cell.cell_contents) for cell in (getattr(function, "__closure__", None) or ()))
@@ -304,8 +320,8 @@ def _require_free(spec: Operator, known: tuple[Any, Callable[..., Any]] | None, 
         raise OperatorError(f"{spec.qualified_name} is defined already{by}", "give one of the two another name")
     if known[0][2] == identity[2] and known[0][3] != identity[3]:
         raise OperatorError(
-            f"{spec.qualified_name} is defined again by a function that captures other values",
-            "define it once, and pass what it depends on as inputs and attributes",
+            f"{spec.qualified_name} is defined again by a function that captures other values, or by another module",
+            "define it once, and pass what it depends on as inputs and attributes, or give the other one a name",
         )
 
 

@@ -13,10 +13,13 @@ import pytest
 import torch
 from tests.operators.samples import conv_state, gated_linear, scale, taps, window_mean
 from torch import Tensor, nn
+from torch._higher_order_ops.associative_scan import associative_scan
 
 from hsm_export import Rule, operator
 from hsm_export.errors import BadInputError
+from hsm_export.exporting.assembling import finished_graph
 from hsm_export.exporting.bodies import one_node_model
+from hsm_export.exporting.source import resolve
 from hsm_operators import Operator
 
 TORCH_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -106,6 +109,23 @@ def test_numbers_stay_attributes_where_the_code_allows_it() -> None:
     np.testing.assert_allclose(found, window_mean(**inputs, span=9).numpy(), rtol=1e-5, atol=1e-5)
 
 
+def test_the_body_of_an_open_number_serves_one_and_zero_too() -> None:
+    class Several(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            for gain in (1, 3, 0, 2):
+                x = x + scaled(x, gain=gain)
+            return x
+
+    @operator("samples::OpenGain", "x[B,T,D] -> y[B,T,D]")
+    def scaled(x: Tensor, *, gain: int) -> Tensor:
+        return torch.tanh(x) * gain
+
+    source = resolve(Several(), (torch.randn(2, 3, 4),))
+    model, _ = finished_graph(source, "fp32")
+    assert [function.name for function in model.functions.values()] == ["OpenGain"]
+    assert {node.op_type for node in model.graph if node.domain == "samples"} == {"OpenGain"}
+
+
 def test_bodies_are_the_same_in_every_run_and_their_nodes_have_names() -> None:
     first, second = (one_node_model(gated_linear.operator).functions[0] for _ in range(2))
     assert first.SerializeToString() == second.SerializeToString()
@@ -119,9 +139,9 @@ def test_what_runtimes_ask_of_a_scan() -> None:
     body = next(attribute.g for attribute in scan.attribute if attribute.name == "body")
     for value in (*body.input, *body.output):
         assert value.type.tensor_type.elem_type and value.type.tensor_type.HasField("shape"), value.name
-    # What depends on weights alone is computed before the loop.
-    assert "Tanh" in {node.op_type for node in function.node}
-    assert "Tanh" not in {node.op_type for node in body.node}
+    # What depends on weights and tokens alone is computed before the loop, for all tokens at once.
+    assert {"Tanh", "Sigmoid"} <= {node.op_type for node in function.node}
+    assert not {"Tanh", "Sigmoid"} & {node.op_type for node in body.node}
     assert not {node.op_type for node in function.node} & {"If", "Loop"}
 
 
@@ -186,6 +206,25 @@ def test_rows_stop_at_their_length_whatever_stands_behind_it() -> None:
     np.testing.assert_allclose(onnx_state, state.detach().numpy(), rtol=1e-5, atol=1e-5)
 
 
+def test_only_what_needs_the_state_is_in_the_loop() -> None:
+    @operator("samples::Recurrent", "x[B,T,D], a[D,E], b[E], s: float32[B,E] -> y[B,T,E], s", step=True)
+    def recurrent(s: Tensor, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        drive = torch.tanh(x @ a + b) * torch.where(b > 0, 2.0, 0.5)
+        decayed = s * torch.sigmoid(drive)
+        return decayed + drive, torch.relu(drive) + decayed * x.mean(-1, keepdim=True)
+
+    model = one_node_model(recurrent.operator)
+    (function,) = model.functions
+    (scan,) = [node for node in function.node if node.op_type == "Scan"]
+    inside = [node.op_type for node in next(a.g for a in scan.attribute if a.name == "body").node]
+    assert not set(inside) & {"MatMul", "Tanh", "Sigmoid", "Where", "Relu"}
+    assert {"Add", "Mul"} <= set(inside)
+    for length in (1, 8):
+        inputs = inputs_of(recurrent.operator, {"B": 3, "T": length, "D": 5, "E": 4})
+        for a, b in zip(run_body(model, inputs), recurrent(**inputs), strict=True):
+            np.testing.assert_allclose(a, b.numpy(), rtol=1e-5, atol=1e-5)
+
+
 def test_other_operators_in_a_function_are_inlined() -> None:
     @operator("samples::Nested", "x[B,T,D], gain[D] -> y[B,T,D]")
     def nested(x: Tensor, gain: Tensor) -> Tensor:
@@ -238,6 +277,10 @@ def _loop_over_tokens(x: Tensor) -> Tensor:
     return torch.stack([x[:, token] for token in range(x.shape[1])], 1)
 
 
+def _scans_associatively(x: Tensor) -> Tensor:
+    return associative_scan(torch.add, x, dim=1, combine_mode="generic")
+
+
 def _looks_at_values(x: Tensor) -> Tensor:
     return x if x.sum() > 0 else -x
 
@@ -269,10 +312,11 @@ def _fails(x: Tensor) -> Tensor:
     ("function", "message", "hint"),
     [
         (_loop_over_tokens, "its function works for one size of T only", "step="),
+        (_scans_associatively, "calls torch's associative_scan, which no body can be derived from", "step="),
         (_looks_at_values, "takes a decision that depends on the values", "torch.where"),
         (_captures_a_parameter, r"captures a parameter of shape \(3,\)", "pass it as an input"),
         (_captures_much, "captures a tensor of 2,097,152 bytes", "pass it as an input"),
-        (_branches_on_length, "takes another way where T = 1", "one way serves all sizes of T"),
+        (_branches_on_length, "takes another way where T = 1", "one way serves all sizes"),
         (_lacks_an_operator, "bessel_j0 has no ONNX counterpart", "operator_for"),
         (_fails, "cannot be traced: KeyError", None),
     ],

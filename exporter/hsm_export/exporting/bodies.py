@@ -101,19 +101,29 @@ def _derived(operator: Operator, nodes: Sequence[ir.Node], opset: int) -> list[i
     """Return the bodies that the nodes of one operator need, and name the nodes after them."""
     from .assembly import Body, derive, function_of
 
+    calls = {node: _call(operator, node) for node in nodes}
     bodies: list[Body] = []
-    chosen: list[Body] = []
-    for node in nodes:
-        call = _call(operator, node)
-        body = next((body for body in bodies if body.serves(call)), None)
+    chosen: list[tuple[Call, Body]] = []
+    # Numbers of which a trace makes no special case come first: their body may serve the others too.
+    for node in sorted(nodes, key=lambda node: _special(operator, calls[node])):
+        call = calls[node]
+        body = next((body for known, body in chosen if known == call), None)
+        body = body or next((body for body in bodies if body.serves(call)), None)
         if body is None:
             body = derive(operator, call)
             bodies.append(body)
-        chosen.append(body)
+        chosen.append((call, body))
     names = {id(body): operator.name + (body.traced.suffix if len(bodies) > 1 else "") for body in bodies}
-    for node, body in zip(nodes, chosen, strict=True):
-        node.op_type = names[id(body)]
-    return [function_of(body, names[id(body)], opset) for body in bodies]
+    for node, call in calls.items():
+        node.op_type = names[id(next(body for known, body in chosen if known == call))]
+    functions = [function_of(body, names[id(body)], opset) for body in bodies]
+    return sorted(functions, key=lambda function: function.name)
+
+
+def _special(operator: Operator, call: Call) -> int:
+    """Return how many numbers of a call are 0, 1 or negative."""
+    numbers = [attribute.name for attribute in operator.attributes if attribute.type == "int" and not attribute.is_flag]
+    return sum(call.attributes[name] <= 1 for name in numbers)
 
 
 def _call(operator: Operator, node: ir.Node) -> Call:

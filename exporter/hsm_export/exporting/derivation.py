@@ -10,6 +10,7 @@ import inspect
 import itertools
 import random
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,9 @@ _SEARCHED = 200
 _LARGEST_EXAMPLE = 64
 # Sizes on which a traced function is held to the one that it was traced from, besides those of the trace.
 _TRIED = (1, 2, 17)
+# What torch traces for the sizes at hand only.
+_NOT_TRACED = {"associative_scan"}
+_LONGEST_SUFFIX = 60
 _LARGEST_CONSTANT = 1 << 20  # bytes
 
 
@@ -60,6 +64,8 @@ class Traced:
         held: the attributes whose values the graph holds.
         fixed: the sizes that the graph holds.
         sizes: the sizes that it was traced with.
+        shapes: each size as the trace knows it: a symbol, a formula of symbols where the code ties it to others, or a
+            number.
         program: the traced function, which checks what it is called with.
     """
 
@@ -68,6 +74,7 @@ class Traced:
     held: Attributes
     fixed: Sizes
     sizes: Sizes
+    shapes: Mapping[str, Any]
     program: Callable[[Sequence[torch.Tensor], Attributes], Any]
 
     def serves(self, call: Call) -> bool:
@@ -77,9 +84,11 @@ class Traced:
 
     @property
     def suffix(self) -> str:
-        """What tells a function that holds these values from others of its operator, such as "__span3"."""
-        parts = [f"{name}{_spelled(value)}" for name, value in {**self.held, **self.fixed}.items()]
-        return VARIANT + "_".join(parts) if parts else ""
+        """What tells a function that holds these values from others of its operator: "__span3", or a checksum."""
+        text = "_".join(f"{name}{_spelled(value)}" for name, value in {**self.held, **self.fixed}.items())
+        if len(text) > _LONGEST_SUFFIX:
+            text = f"{zlib.crc32(text.encode()):08x}"
+        return VARIANT + text if text else ""
 
 
 def _spelled(value: Any) -> str:
@@ -177,8 +186,9 @@ class Traceable:
                 opened, program = (), self._capture(sizes, ())
                 model = translate(program)
         held = {name: value for name, value in self._call.attributes.items() if name not in opened}
-        fixed = self._fixed(self._placeholders(program, opened))
-        traced = Traced(model, opened, held, fixed, sizes, _Program(program.module(), opened))
+        shapes = self._shapes(self._placeholders(program, opened))
+        fixed = {name: int(size) for name, size in shapes.items() if not getattr(size, "free_symbols", None)}
+        traced = Traced(model, opened, held, fixed, sizes, shapes, _Program(program.module(), opened))
         self.verify(traced)
         return traced
 
@@ -252,15 +262,14 @@ class Traceable:
         low = int(value_of(port.rows.least, known))
         return low, max(low, min(int(value_of(port.rows.most, known)), 1000))
 
-    def _fixed(self, values: Sequence[Any]) -> dict[str, int]:
-        """Return the sizes that a trace holds."""
-        fixed = {}
+    def _shapes(self, values: Sequence[Any]) -> dict[str, Any]:
+        """Return each size as a trace knows it, a number or a formula."""
+        found: dict[str, Any] = {}
         for port, value in zip(self._ports, values, strict=False):
             for name, size in zip(port.shape, value.shape, strict=True):
                 number = size if isinstance(size, int) else size.node.maybe_as_int()
-                if number is not None:
-                    fixed[name] = number
-        return fixed
+                found.setdefault(name, size.node.expr if number is None else number)
+        return found
 
     def _refuse_weights(self, program: ExportedProgram) -> None:
         """Refuse tensors from outside the function that belong into its signature."""
@@ -283,8 +292,7 @@ class Traceable:
         """
         import torch
 
-        for name, size in self._other_sizes(traced):
-            other = {**traced.sizes, name: size}
+        for other in self._other_sizes(traced):
             tensors = self._examples(other)
             try:
                 with torch.no_grad():
@@ -295,29 +303,43 @@ class Traceable:
                 with torch.no_grad():
                     found = _listed(traced.program(tensors, self._call.attributes))
             except (AssertionError, RuntimeError) as error:
-                raise self._differs(name, size, _guard(error)) from error
+                raise self._differs(traced, other, _guard(error)) from error
             for a, b in zip(found, expected, strict=True):
                 if a.shape != b.shape or not torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True):
-                    raise self._differs(name, size, "")
+                    raise self._differs(traced, other, "")
 
-    def _other_sizes(self, traced: Traced) -> Iterator[tuple[str, int]]:
-        """Yield the sizes to try, one dimension after the other; those of the trace come first."""
-        first = next(iter(traced.sizes))
-        yield first, traced.sizes[first]
+    def _other_sizes(self, traced: Traced) -> Iterator[dict[str, int]]:
+        """Yield the sizes to try: those of the trace, then others of one dimension and of what is tied to it."""
+        yield dict(traced.sizes)
         every = dict.fromkeys(self._operator.sizes, 3) | dict(traced.sizes)
-        for name, size in itertools.product(traced.sizes, _TRIED):
-            if name not in traced.fixed and self._allowed({**every, name: size}):
-                yield name, size
+        symbols = {
+            shape: traced.sizes[name] for name, shape in traced.shapes.items() if getattr(shape, "is_symbol", False)
+        }
+        for symbol, size in itertools.product(symbols, _TRIED):
+            values = symbols | {symbol: size}
+            tied = {n: shape.subs(values) for n, shape in traced.shapes.items() if n not in traced.fixed}
+            other = dict(traced.sizes) | {n: int(found) for n, found in tied.items() if found.is_Integer and found > 0}
+            if self._allowed({**every, **other}):
+                yield other
 
-    def _differs(self, name: str, size: int, why: str) -> BadInputError:
+    def _differs(self, traced: Traced, sizes: Sizes, why: str) -> BadInputError:
+        changed = [f"{name} = {size}" for name, size in sizes.items() if size != traced.sizes[name]]
+        where = f"where {', '.join(changed)}" if changed else "with these attributes"
         return BadInputError(
-            f"{self._operator.qualified_name}: its function takes another way where {name} = {size}{why}",
-            f"write it so that one way serves all sizes of {name}, or give the operator a rule that excludes this one",
+            f"{self._operator.qualified_name}: its function takes another way {where}{why}",
+            "write it so that one way serves all sizes, or give the operator a rule that excludes these",
         )
 
     def _explain(self, error: Exception) -> BadInputError:
         """Turn torch.export's pages into a sentence."""
         name, text = self._operator.qualified_name, str(error)
+        code = getattr(inspect.unwrap(self._function), "__code__", None)
+        called = sorted(_NOT_TRACED & set(() if code is None else (*code.co_names, *code.co_freevars)))
+        if called:
+            return BadInputError(
+                f"{name}: its function calls torch's {called[0]}, which no body can be derived from",
+                "give step= for a loop over tokens, or write it with torch's scan, cumulative sums or in chunks",
+            )
         fixed = re.search(
             r"marked L\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\] as dynamic .*? a constant \((\d+)\)", text, re.S
         ) or re.search(r"\[(\d+)\]\S*\.size\(\)\[(\d+)\] as dynamic .*? a constant \((\d+)\)", text, re.S)

@@ -1,7 +1,8 @@
 """A traced step as the body of a Scan over the tokens.
 
-Every input and output of the Scan's body has a type and a rank: ONNX Runtime up to 1.23 fails without. What a step
-computes from weights alone stands before the loop.
+Every input and output of the Scan's body has a type and a rank: ONNX Runtime up to 1.23 fails without. Only what needs
+the states is in the loop: what a step computes from weights alone stands before it, and so does what it computes from
+its tokens element by element or by a matrix, which is done for all tokens at once.
 """
 
 from __future__ import annotations
@@ -56,8 +57,11 @@ class _Loop:
             if name not in self._tokens and name not in self._steps.pasts:
                 value.replace_all_uses_with(self._inputs[name], replace_graph_outputs=True)
         inside = self._hoist()
-        body = self._body(inside, masked=valid is not None)
-        scanned = [self._scanned(name, valid) for name in self._tokens]
+        together = AllTokens({self._given[name]: self._scanned(name, valid) for name in self._tokens}, self.nodes)
+        inside = together.take(inside, {self._given[name] for name in self._steps.pasts})
+        entered = together.enter(inside, self._step.outputs)
+        body = self._body(inside, list(entered), masked=valid is not None)
+        scanned = list(entered.values())
         if valid is not None:
             scanned.append(_op(self.nodes, "Transpose", valid, perm=[1, 0]))
         pasts = [self._inputs[name] for name in self._steps.pasts]
@@ -114,16 +118,14 @@ class _Loop:
                 inside.append(node)
         return inside
 
-    def _body(self, inside: list[ir.Node], *, masked: bool) -> ir.Graph:
-        """Return the graph of one token: states and tokens in, states and outputs out."""
+    def _body(self, inside: list[ir.Node], tokens: list[ir.Value], *, masked: bool) -> ir.Graph:
+        """Return the graph of one token: states and what the token brings in, states and outputs out."""
         import onnx_ir as ir
 
         pasts = [self._given[name] for name in self._steps.pasts]
-        tokens = [self._given[name] for name in self._tokens]
-        for name in (*self._steps.pasts, *self._tokens):
-            port = self._operator.port(name)
-            self._given[name].name = f"{name}.token"
-            _typed(self._given[name], port, len(port.shape) - (name in self._tokens))
+        for name in self._steps.pasts:
+            self._given[name].name = f"{name}.before"
+            _typed(self._given[name], self._operator.port(name), len(self._operator.port(name).shape))
         results = list(self._step.outputs)
         self._step.inputs.clear()
         self._step.outputs.clear()
@@ -186,6 +188,92 @@ class _Loop:
         if key not in self._constants:
             self._constants[key] = _op(self.nodes, "Constant", value=ir.tensor(array))
         return self._constants[key]
+
+
+class AllTokens:
+    """What a step computes from tokens alone, done for all of them at once, tokens first.
+
+    Args:
+        tokens: the values of a token -> the same of all tokens.
+        nodes: where the nodes go that compute them.
+    """
+
+    def __init__(self, tokens: dict[ir.Value, ir.Value], nodes: list[ir.Node]) -> None:
+        self._all = tokens
+        self._nodes = nodes
+
+    def take(self, inside: list[ir.Node], states: set[ir.Value]) -> list[ir.Node]:
+        """Take over what can be done at once, which needs no states; return what stays in the loop."""
+        known = {value for node in inside for value in node.outputs} | set(self._all) | states
+        stays = []
+        for node in inside:
+            made = {value for value in node.inputs if value is not None and value in known}
+            if made and made <= set(self._all) and self._fits(node, made):
+                self._all[node.outputs[0]] = self._done(node)
+                for index in range(len(node.inputs)):
+                    node.replace_input_with(index, None)
+            else:
+                stays.append(node)
+        return stays
+
+    def enter(self, inside: list[ir.Node], outputs: Sequence[ir.Value]) -> dict[ir.Value, ir.Value]:
+        """Make inputs of the loop of what it reads of them; return them, in order, with the values of all tokens."""
+        import onnx_ir as ir
+
+        read = {value for node in inside for value in (*node.inputs, *_captured(node))} | set(outputs)
+        entered: dict[ir.Value, ir.Value] = {}
+        for value in [value for value in self._all if value in read]:
+            rank = ir.Shape([None] * _rank(value))
+            inner = ir.Value(name=f"token.{len(entered)}", type=value.type, shape=rank)
+            value.replace_all_uses_with(inner, replace_graph_outputs=True)
+            entered[inner] = self._all[value]
+        return entered
+
+    def _fits(self, node: ir.Node, made: set[ir.Value]) -> bool:
+        """Say whether a node does the same with one more dimension in front."""
+        ranks = {_rank(value) for value in made}
+        others = [value for value in node.inputs if value is not None and value not in made]
+        if len(ranks) != 1 or any(value.shape is None for value in others):
+            return False
+        (rank,) = ranks
+        if node.op_type in _ELEMENTWISE and node.domain == "":
+            return all(_rank(value) <= rank for value in others)
+        matrix = node.op_type == "MatMul" and node.inputs[0] in made and len(others) == 1
+        return matrix and rank >= 2 and _rank(others[0]) == 2
+
+    def _done(self, node: ir.Node) -> ir.Value:
+        import onnx_ir as ir
+
+        inputs = [self._all.get(value, value) if value is not None else None for value in node.inputs]
+        self._nodes.append(ir.node(node.op_type, inputs, attributes=dict(node.attributes)))
+        self._nodes[-1].outputs[0].type = node.outputs[0].type
+        return self._nodes[-1].outputs[0]
+
+
+# One number of each input makes one number of the result.
+_ELEMENTWISE = frozenset(
+    (
+        *("Abs", "Add", "And", "Cast", "Ceil", "Clip", "Cos", "Div", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu"),
+        *("Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max"),
+        *("Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin"),
+        *("Softplus", "Sqrt", "Sub", "Sum", "Tanh", "Where", "Xor"),
+    )
+)
+
+
+def _rank(value: ir.Value) -> int:
+    assert value.shape is not None
+    return len(value.shape)
+
+
+def _captured(node: ir.Node) -> Sequence[ir.Value | None]:
+    """Return what the graphs inside a node read."""
+    import onnx_ir as ir
+
+    graphs = [
+        attribute.as_graph() for attribute in node.attributes.values() if attribute.type == ir.AttributeType.GRAPH
+    ]
+    return [value for graph in graphs for inner in graph.all_nodes() for value in inner.inputs]
 
 
 def _op(nodes: list[ir.Node], op_type: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
