@@ -6,9 +6,14 @@ import atexit
 import fcntl
 import functools
 import os
+import runpy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _VARIABLE = "HSM_TEST_FOLDER"
 
@@ -37,3 +42,19 @@ def made_once(name: str, make: Callable[[Path], object]) -> Path:
             make(path)
             done.touch()
     return path
+
+
+# The language models of examples/language_models, each a file with a function `make`.
+EXAMPLES = ("lfm2", "mamba", "rwkv")
+
+
+def example(name: str) -> str:
+    """Return what names an example's model for the toolkit: FILE.py:FACTORY."""
+    return f"{Path(__file__).parents[1] / 'examples' / 'language_models' / name}.py:make"
+
+
+def example_model(name: str) -> nn.Module:
+    """Return an example's model."""
+    path, _, factory = example(name).rpartition(":")
+    model: nn.Module = runpy.run_path(path)[factory]()
+    return model.eval()

@@ -49,6 +49,11 @@ class LanguageModel(nn.Module):
         else:
             self.output = Output(config.width, config.vocab_size, bias=config.output_bias)
 
+    @property
+    def max_length(self) -> int:
+        """Tokens that the absolute positions allow; 0 means any number."""
+        return self.config.max_length
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (B,T) int64 to logits (B,T,V), float32 (float64 in double models).
 

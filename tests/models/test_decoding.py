@@ -14,7 +14,7 @@ from hsm_models.language_model import LanguageModel
 @pytest.mark.parametrize("name", sorted(LANGUAGE_MODELS))
 def test_the_step_is_forward_cached(name: str, last_logits: bool, generator: torch.Generator) -> None:
     model = LanguageModel(LANGUAGE_MODELS[name]).double().eval()
-    step = DecodingModel.of(model, last_logits)
+    step = DecodingModel(model, last_logits)
     tokens = torch.randint(0, 11, (3, 4), generator=generator)
     position, lengths = torch.tensor([0, 2, 5]), torch.tensor([4, 0, 2])
     state = model.initial_state(3, 9)
@@ -32,7 +32,7 @@ def test_the_step_is_forward_cached(name: str, last_logits: bool, generator: tor
 
 def test_the_step_shares_the_models_weights_and_names() -> None:
     model = LanguageModel(LANGUAGE_MODELS["hybrid"])
-    step = DecodingModel.of(model)
+    step = DecodingModel(model)
     mine, theirs = dict(step.named_parameters()), dict(model.named_parameters())
     assert list(mine) == list(theirs)
     assert all(mine[name] is theirs[name] for name in mine)

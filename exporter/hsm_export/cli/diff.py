@@ -24,7 +24,7 @@ _MEGABYTE = 1_000_000
 @click.argument("model", type=click.Path())
 @click.argument("new", type=click.Path(), required=False)
 @click.option(
-    "--against", metavar="CHECKPOINT", help="Source that the file was exported from: a checkpoint or zoo:NAME."
+    "--against", metavar="CHECKPOINT", help="Source that was exported: a checkpoint, zoo:NAME or FILE.py:FACTORY."
 )
 @click.option(
     "--runtimes", callback=runtime_names, metavar="A,B", help="Runtimes to compare [default: all that work here]."

@@ -56,7 +56,10 @@ def command(
     last_logits: bool,
     as_json: bool,
 ) -> None:
-    """Export CHECKPOINT (a folder, a .safetensors file or zoo:NAME) to ONNX.
+    """Export CHECKPOINT (a folder, a .safetensors file or zoo:NAME) to ONNX, or a language model of your own.
+
+    For the latter name FILE.py:FACTORY, a function without arguments that returns it; docs/decoding.md says what it
+    keeps to.
 
     The file is checked, and its numbers are compared with PyTorch's, before it replaces OUTPUT. The measured errors
     are written to OUTPUT.json.
@@ -74,6 +77,7 @@ def command(
       hsm-export export model.safetensors -o model.onnx --external-data --json
       hsm-export export zoo:hsm-lm --decode -o hsm-lm-decode.onnx
       hsm-export export zoo:switch-head-lm --decode --capacity 2048 --last-logits -o decode.onnx
+      hsm-export export my_model.py:make --decode -o decode.onnx
     """
     from ..exporting import export
 

@@ -38,7 +38,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Continue a prompt with MODEL: an ONNX file exported with --decode, a checkpoint, or zoo:NAME.
+    """Continue a prompt with MODEL: an ONNX file exported with --decode, a checkpoint, zoo:NAME or FILE.py:FACTORY.
 
     The text streams to stdout and nothing else does; times go to stderr. Several prompts are generated as one batch,
     and their texts follow each other under headings.

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def command(model: str, text: str, runtime: str | None, tokenizer: str | None, chunk: int, as_json: bool) -> None:
     """Measure how well MODEL predicts the file TEXT, each token from all tokens before it.
 
-    MODEL is an ONNX file exported with --decode, a checkpoint, or zoo:NAME. The text is read as one stream, with the
-    state carried from chunk to chunk, so it may be longer than anything the model was trained on.
+    MODEL is an ONNX file exported with --decode, a checkpoint, zoo:NAME or FILE.py:FACTORY. The text is read as one
+    stream, with the state carried from chunk to chunk, so it may be longer than anything the model was trained on.
 
     \b
     Examples:

@@ -40,7 +40,7 @@ def shape_pairs(
 
 @click.command("validate")
 @click.argument("model", type=click.Path())
-@click.option("--against", metavar="CHECKPOINT", help="Checkpoint or zoo:NAME that the file was exported from.")
+@click.option("--against", metavar="CHECKPOINT", help="Checkpoint, zoo:NAME or FILE.py:FACTORY that was exported.")
 @click.option(
     "--runtimes", callback=runtime_names, metavar="A,B", help="Runtimes to judge [default: all that work here]."
 )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from .sampling import Sampler, Sampling
 from .session import DecodeSession, check_room
 from .stopping import StopFilter
 from .tokenizer import BytesTokenizer, Tokenizer, check_vocabulary, open_tokenizer
+
+if TYPE_CHECKING:
+    from torch import nn
 
 DEFAULT_SAMPLING = Sampling()
 
@@ -228,7 +231,7 @@ class Generator:
 
 
 def generate(
-    model: str | Path,
+    model: str | Path | nn.Module,
     prompts: str | Sequence[str],
     *,
     max_tokens: int = 200,
@@ -243,7 +246,7 @@ def generate(
     """Load a model and continue prompts with it; to continue many, keep a `Generator`.
 
     Args:
-        model: an ONNX file exported with `decode=True`, a checkpoint, or `zoo:NAME`.
+        model: as for `DecodeSession`: a file, a checkpoint, or a language model of your own.
         prompts, max_tokens, sampling, seeds, stop, stop_tokens: see `Generator.stream`.
         runtime: see `DecodeSession`.
         tokenizer: a Hugging Face tokenizer.json; None means bytes.
@@ -264,7 +267,7 @@ def generate(
 
 
 def open_generator(
-    model: str | Path,
+    model: str | Path | nn.Module,
     prompts: str | Sequence[str],
     max_tokens: int,
     *,

@@ -10,6 +10,7 @@ from ..errors import MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
     from .state_spec import StateSpec
     from .steppers import Stepper
@@ -19,17 +20,17 @@ TORCH_RUNTIMES = {"torch": "fp32", "torch64": "fp64"}
 RUNTIMES = (*ONNX_RUNTIMES, *TORCH_RUNTIMES)
 
 
-def open_stepper(model: str | Path, runtime: str | None, rollback: int = 0) -> tuple[str, Stepper]:
+def open_stepper(model: str | Path | nn.Module, runtime: str | None, rollback: int = 0) -> tuple[str, Stepper]:
     """Return a runtime's name and what it runs; arguments and errors as for `DecodeSession`."""
     if runtime is not None and runtime not in RUNTIMES:
         raise UsageError(f"cannot decode in the runtime {runtime!r}", f"choose from {', '.join(RUNTIMES)}")
-    if is_onnx(model):
+    if isinstance(model, (str, Path)) and is_onnx(model):
         if rollback:
             raise UsageError("a file's spare slots are fixed", "export it with --rollback")
         return _open_file(Path(model), runtime or _best())
     if runtime in ONNX_RUNTIMES:
         return _open_exported(model, runtime, rollback)
-    return _open_checkpoint(model, runtime or "torch", rollback)
+    return _open_module(model, runtime or "torch", rollback)
 
 
 def is_onnx(model: str | Path) -> bool:
@@ -73,27 +74,27 @@ def _stepper(model: onnx.ModelProto, path: Path, spec: StateSpec, runtime: str) 
     return OrtStepper(model, path.parent, spec, kernels=kernels)
 
 
-def _open_exported(checkpoint: str | Path, runtime: str, rollback: int) -> tuple[str, Stepper]:
-    """Export a checkpoint to a file that lives until the session holds it."""
+def _open_exported(model: str | Path | nn.Module, runtime: str, rollback: int) -> tuple[str, Stepper]:
+    """Export a model to a file that lives until the session holds it."""
     from ..exporting import export
 
     with tempfile.TemporaryDirectory(prefix="hsm-export.") as folder:
         path = Path(folder) / "model.onnx"
-        export(checkpoint, output=path, decode=True, rollback=rollback)
+        export(model, output=path, decode=True, rollback=rollback)
         return _open_file(path, runtime)
 
 
-def _open_checkpoint(checkpoint: str | Path, runtime: str, rollback: int) -> tuple[str, Stepper]:
+def _open_module(model: str | Path | nn.Module, runtime: str, rollback: int) -> tuple[str, Stepper]:
     import torch
 
-    from hsm_models import LanguageModel, load_checkpoint
-
+    from ..exporting.decoder_check import check_decoder, decoder_of
+    from ..validation.sources import open_source
     from .state_spec import StateSpec
     from .steppers import TorchStepper
 
-    model = load_checkpoint(checkpoint)
-    if not isinstance(model, LanguageModel):
-        raise UsageError(f"{checkpoint} is a {model.config.task}: only language models generate text")
+    source = open_source(model)
+    module = source.load()
     precision = TORCH_RUNTIMES[runtime]
-    spec = StateSpec.of(model, precision, rollback=rollback)
-    return runtime, TorchStepper(model.to(torch.float64) if precision == "fp64" else model, spec)
+    spec = StateSpec.of(decoder_of(module), precision, rollback=rollback)
+    check_decoder(module, source.name)
+    return runtime, TorchStepper(module.to(torch.float64) if precision == "fp64" else module, spec)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from ..results import Result
 from .session import DecodeSession, check_room
 from .tokenizer import check_vocabulary, open_tokenizer
 
+if TYPE_CHECKING:
+    from torch import nn
+
 _CHUNK = 256
 
 
@@ -26,7 +29,7 @@ class PerplexityResult(Result):
     """How well a text was predicted, each token from all tokens before it.
 
     Attributes:
-        model: the file or checkpoint.
+        model: the file, the checkpoint, or the class of the model.
         runtime: what ran it.
         tokens: predicted tokens; the first token of the text has nothing before it and is not among them.
         bytes: bytes of UTF-8 text that they stand for.
@@ -47,7 +50,7 @@ class PerplexityResult(Result):
 
 
 def perplexity(
-    model: str | Path,
+    model: str | Path | nn.Module,
     text: str | Path,
     *,
     runtime: str | None = None,
@@ -58,7 +61,7 @@ def perplexity(
     """Measure how well a model predicts a text file, in one stream from its first token to its last.
 
     Args:
-        model: an ONNX file exported with `decode=True`, a checkpoint, or `zoo:NAME`.
+        model: as for `DecodeSession`: a file, a checkpoint, or a language model of your own.
         text: the text file.
         runtime: see `DecodeSession`.
         tokenizer: a Hugging Face tokenizer.json; None means bytes.
@@ -83,7 +86,7 @@ def perplexity(
     total = negative_log_likelihood(session, ids, chunk, report)
     size = encoder.byte_count(ids[1:])
     return PerplexityResult(
-        model=str(model),
+        model=str(model) if isinstance(model, (str, Path)) else type(model).__name__,
         runtime=session.runtime,
         tokens=len(ids) - 1,
         bytes=size,

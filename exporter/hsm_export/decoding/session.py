@@ -15,7 +15,7 @@ from .opening import open_stepper
 from .state_spec import Array, State, StateSpec
 
 if TYPE_CHECKING:
-    pass
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,15 @@ class DecodeSession:
     """A batch of sequences with their states. One session serves one thread.
 
     Args:
-        model: an ONNX file exported with `decode=True`, a checkpoint, or `zoo:NAME`.
+        model: an ONNX file exported with `decode=True`, a checkpoint, `zoo:NAME`, a language model of your own or
+            `FILE.py:FACTORY` that makes one.
         runtime: "ort-fused" (default for files where the kernels are there), "ort", "onnx-reference",
-            "cuda-emulated", "torch" (default for checkpoints) or "torch64"; a checkpoint for a runtime of ONNX files
-            is exported to a temporary one first.
+            "cuda-emulated", "torch" (default for all but files) or "torch64"; what is no file is exported to a
+            temporary one for a runtime of ONNX files.
         batch: rows B; `reset` can change it.
         capacity: tokens that a row must be able to reach. States that grow get as much room, unless the file fixes
             it, which must then suffice; states that do not grow need none.
-        rollback: tokens that `rollback` must be able to take back, for a checkpoint; a file's spare slots are fixed.
+        rollback: tokens that `rollback` must be able to take back, for all but files, whose spare slots are fixed.
 
     Raises:
         UsageError: a runtime that cannot run this model, or sizes that do not fit it.
@@ -59,7 +60,7 @@ class DecodeSession:
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path | nn.Module,
         runtime: str | None = None,
         *,
         batch: int = 1,

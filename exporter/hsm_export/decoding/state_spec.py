@@ -29,7 +29,7 @@ from ..errors import BadInputError, UsageError
 if TYPE_CHECKING:
     import torch
 
-    from hsm_models.language_model import LanguageModel
+    from hsm_models.decoding import Decodable
 
 Array = NDArray[Any]
 State = dict[str, Array]
@@ -137,7 +137,7 @@ class StateSpec:
 
     @staticmethod
     def of(
-        model: LanguageModel,
+        model: Decodable,
         precision: str = "fp32",
         *,
         capacity: int | None = None,
@@ -148,7 +148,7 @@ class StateSpec:
 
         Raises:
             UsageError: a capacity below 1 or a negative rollback.
-            TypeError: a mixer of the model cannot decode.
+            TypeError: a part of the model cannot decode.
         """
         _check_sizes(capacity, rollback)
         import torch
@@ -167,7 +167,8 @@ class StateSpec:
         )
         if all(tensor.capacity_axis is None for tensor in tensors):
             capacity = None
-        return StateSpec(tensors, capacity, rollback, model.config.max_length, last_logits)
+        longest = int(getattr(model, "max_length", 0) or 0)
+        return StateSpec(tensors, capacity, rollback, longest, last_logits)
 
     @property
     def needs_capacity(self) -> bool:

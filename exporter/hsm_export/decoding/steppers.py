@@ -17,8 +17,7 @@ from .state_spec import Array, State, StateSpec
 if TYPE_CHECKING:
     import onnx
     import torch
-
-    from hsm_models import LanguageModel
+    from torch import nn
 
 _BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16, the one type of a state that NumPy has no name for
 
@@ -154,17 +153,21 @@ class TorchStepper:
         spec: its states.
     """
 
-    def __init__(self, model: LanguageModel, spec: StateSpec) -> None:
+    def __init__(self, model: nn.Module, spec: StateSpec) -> None:
+        from hsm_models.decoding import decodable
+
+        from ..exporting.decoder_check import vocabulary
+
         self.spec = spec
-        self.vocab_size = model.config.vocab_size
-        self._model = model
+        self.vocab_size = vocabulary(model, type(model).__name__)
+        self._decoder = decodable(model)
 
     def run(self, tokens: Array, position: Array, lengths: Array, state: State) -> tuple[Array, State]:
         from ..runtimes.reference_maths import reference_maths
 
         own = {name.removeprefix("past."): _tensor(array) for name, array in state.items()}
         with reference_maths():
-            logits, own = self._model.forward_cached(_tensor(tokens), own, _tensor(position), _tensor(lengths))
+            logits, own = self._decoder.forward_cached(_tensor(tokens), own, _tensor(position), _tensor(lengths))
         return _array(logits), {f"past.{name}": _array(tensor) for name, tensor in own.items()}
 
 

@@ -46,9 +46,10 @@ def export(
     ONNX checker and strict shape inference, and run in ONNX Runtime against the module in float64.
 
     Args:
-        source: a checkpoint's path, `zoo:NAME`, or an nn.Module in float32.
+        source: a checkpoint's path, `zoo:NAME`, an nn.Module in float32, or `FILE.py:FACTORY`, a function without
+            arguments that makes one.
         example_inputs: for a module of your own: a tensor, a tuple of the arguments of `forward`, or a dict of
-            keyword arguments.
+            keyword arguments. Language models that decode (docs/decoding.md) need none.
         output: the ONNX file to write.
         precision: type of the weights and activations: "fp32", "fp16" or "bf16". Norms, softmax, reductions and
             routing stay in float32, and so do all floating-point inputs and outputs.
@@ -86,6 +87,8 @@ def export(
     options = DecodeOptions(capacity, rollback, last_logits)
     if not decode and options != DecodeOptions():
         raise UsageError("capacity, rollback and last_logits are for decoding", "add decode=True (--decode)")
+    if decode and any(given is not None for given in (example_inputs, input_names, output_names, dynamic)):
+        raise UsageError("a decoding step has inputs and outputs of its own: leave examples and names out")
     _require_onnxruntime()
     target = Path(output)
     check_target(target)
@@ -93,10 +96,8 @@ def export(
     progress = progress or (lambda phase: None)
     with atomic_directory(target.parent) as scratch:
         progress("loading")
-        resolved = resolve(source, example_inputs, input_names, output_names, dynamic)
+        resolved = resolve(source, example_inputs, input_names, output_names, dynamic, decode=decode)
         if decode:
-            if any(given is not None for given in (example_inputs, input_names, output_names, dynamic)):
-                raise UsageError("a decoding step has inputs and outputs of its own: leave examples and names out")
             resolved = decoding_source(resolved, options, precision)
         if plan is not None:
             plan.require_fit(resolved, precision)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hsm_operators import find
 
-from .inputs import InputSpec
+from .inputs import Border, InputSpec
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -73,7 +73,10 @@ def finished_graph(
     if plan is not None:
         plan.require_nodes({node.name or "" for node in model.graph})
     if precision != "fp32":
-        convert(model, precision, graph.parameters, carried(source), None if plan is None else plan.names)
+        listed = None if plan is None else plan.names
+        convert(
+            model, precision, graph.parameters, carried(source, "precision"), listed, carried(source, "accumulator")
+        )
     if source.state is not None:
         source = replace(source, state=_with_in_place(source.state, model))
     add_bodies(model)
@@ -81,11 +84,11 @@ def finished_graph(
     return model, graph.inputs
 
 
-def carried(source: Source) -> set[str]:
-    """Return the names of the inputs and outputs that have the type of the weights and activations."""
+def carried(source: Source, border: Border) -> set[str]:
+    """Return the names of the inputs and outputs that carry states whose type is that of the border."""
     if source.state is None:
         return set()
-    own = {spec.name for spec in source.arguments.inputs if spec.border == "precision"}
+    own = {spec.name for spec in source.arguments.inputs if spec.border == border}
     return {name for t in source.state.tensors if t.past in own for name in (t.past, t.present)}
 
 

@@ -59,6 +59,7 @@ class Classifier:
         model: a float32 model without function bodies.
         low: T.
         listed: names of the nodes that compute in float32, all others in T where they may; None decides by the rules.
+        sums: names of the inputs and outputs that carry sums from call to call.
 
     Attributes:
         plans: how every node that touches float32 is to compute.
@@ -66,7 +67,9 @@ class Classifier:
         free: the nodes for which both types are possible, so that a list may decide.
     """
 
-    def __init__(self, model: ir.Model, low: ir.DataType, listed: Collection[str] | None = None) -> None:
+    def __init__(
+        self, model: ir.Model, low: ir.DataType, listed: Collection[str] | None = None, sums: Collection[str] = ()
+    ) -> None:
         self._graph = model.graph
         self._listed = listed
         self._opset = model.opset_imports[""]
@@ -74,8 +77,9 @@ class Classifier:
         self._nodes = list(model.graph)
         self._kinds: dict[ir.Value, Kind] = {}
         self._varies: set[ir.Value] = set()
-        self._demanded: set[ir.Value] = set()
-        self._exact: set[ir.Value] = set()
+        self._demanded: set[ir.Value] = {value for value in self._graph.outputs if value.name in sums}
+        self._exact: set[ir.Value] = {value for value in self._graph.outputs if value.name in sums}
+        self._sums: set[ir.Value] = {value for value in self._graph.inputs if value.name in sums}
         self.plans: dict[ir.Node, NodePlan] = {}
         self.wide_constants: set[ir.Value] = set()
         self.free: list[ir.Node] = []
@@ -87,7 +91,7 @@ class Classifier:
         for value in self._graph.initializers.values():
             self._kinds[value] = Kind.CONSTANT
         for value in self._graph.inputs:
-            self._kinds[value] = Kind.LOW
+            self._kinds[value] = Kind.WIDE if value in self._sums else Kind.LOW
         for node in self._nodes:
             self._plan(node)
         self._settle_constants()
@@ -100,7 +104,10 @@ class Classifier:
                 self._varies.update(node.outputs)
 
     def _find_demand(self) -> None:
-        """Find the values that only islands read (`_demanded`), and those of them before routing (`_exact`)."""
+        """Find the values that only islands read (`_demanded`), and those of them before routing (`_exact`).
+
+        What only goes into a carried sum is wanted as what goes into routing is: also by products.
+        """
         results = set(self._graph.outputs)
         for node in reversed(self._nodes):
             for value in {value for value in _reads(node) if _is_float(value)}:
@@ -192,7 +199,9 @@ class Classifier:
         self.plans[node] = plan
 
     def _plan_product(self, node: ir.Node, floats: list[int], results: list[int]) -> None:
-        """A product takes T, except before routing logits, among exact values such as positions, or if ONNX forbids.
+        """A product takes T, except with carried sums, before them and before routing logits, or if ONNX forbids.
+
+        Nor does it among exact values such as positions.
 
         What ONNX does not define in T (bfloat16 convolutions before opset 22) computes in float32 and rounds.
         """
@@ -203,7 +212,7 @@ class Classifier:
         exact = bool(operands) and all(
             self._kinds[value] is Kind.WIDE and value not in self._varies for value in operands if value is not None
         )
-        wide = exact or node.outputs[0] in self._exact
+        wide = exact or node.outputs[0] in self._exact or any(value in self._sums for value in operands)
         self._set(node, floats, results, wide, wide, Kind.WIDE if wide else Kind.LOW)
 
     def _plan_source(self, node: ir.Node, floats: list[int], results: list[int]) -> None:
@@ -221,6 +230,8 @@ class Classifier:
             return
         if kinds == {Kind.WIDE} or demanded:
             self._set(node, floats, results, True, True, Kind.WIDE)
+            if any(node.inputs[index] in self._sums for index in floats):
+                self._sums.update(node.outputs)
         elif self._must_round(node, floats, mixed=Kind.WIDE in kinds):
             self._set(node, floats, results, True, True, Kind.LOW)
         else:

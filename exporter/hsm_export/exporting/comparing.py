@@ -145,7 +145,7 @@ def _run_all(
     import torch
 
     runs: list[_Run | None] = []
-    module = source.module if dtype is torch.float32 else _converted(source.module, dtype)
+    module = source.module if dtype is torch.float32 else converted(source.module, dtype)
     with evaluating(module), evaluated_as_body(as_body):
         for index, tensors in enumerate(examples):
             chosen = None if choices is None else choices[index]
@@ -171,7 +171,7 @@ def _run_all(
     return runs
 
 
-def _converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+def converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Copy a module with its floating-point parameters and buffers in another type, one tensor at a time."""
     import torch
 

@@ -6,15 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..decoding.state_spec import BATCH, CAPACITY, StateSpec
-from ..errors import UsageError
 from .inputs import LENGTH, Arguments, Border, TraceInput, bind
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from hsm_models.decoding import DecodingModel
-    from hsm_models.language_model import LanguageModel
+    from hsm_models.decoding import Decodable, DecodingModel
 
     from .source import Source
 
@@ -45,24 +43,25 @@ def decoding_source(source: Source, options: DecodeOptions, precision: str) -> S
         precision: "fp32", "fp16" or "bf16".
 
     Raises:
-        UsageError: the source is not one of our language models, or sizes out of range.
+        UsageError: the source is no language model that decodes, or sizes out of range.
+        BadInputError: its decoding breaks the protocol, or departs from its own full pass.
     """
     from hsm_models.decoding import DecodingModel
-    from hsm_models.language_model import LanguageModel
 
-    if not isinstance(source.module, LanguageModel):
-        raise UsageError(
-            f"{source.name} is not a language model of hsm_models, so it has no decoding step",
-            "export it without --decode",
-        )
-    sizes = {"capacity": options.capacity, "rollback": options.rollback, "last_logits": options.last_logits}
-    state = StateSpec.of(source.module, precision, **sizes)  # type: ignore[arg-type]
-    step = DecodingModel.of(source.module, options.last_logits)
-    runs = _Runs(source.module, state)
+    from .decoder_check import check_decoder, decoder_of, vocabulary
+
+    decoder = decoder_of(source.module)
+    state = StateSpec.of(
+        decoder, precision, capacity=options.capacity, rollback=options.rollback, last_logits=options.last_logits
+    )
+    check_decoder(source.module, source.name)
+    step = DecodingModel(source.module, options.last_logits)
+    runs = _Runs(source.module, state, decoder, vocabulary(source.module, source.name))
     return replace(
         source,
         module=step,
-        arguments=_arguments(step, state, runs.prefill(_TRACE_BATCH, _TRACE_LENGTH, _TRACE_CAPACITY)),
+        task="language_model",
+        arguments=_arguments(step, state, runs),
         output_names=("logits", *(tensor.present for tensor in state.tensors)),
         state=state,
         runs=(
@@ -73,16 +72,16 @@ def decoding_source(source: Source, options: DecodeOptions, precision: str) -> S
     )
 
 
-def _arguments(step: DecodingModel, state: StateSpec, example: tuple[Tensor, ...]) -> Arguments:
+def _arguments(step: DecodingModel, state: StateSpec, runs: _Runs) -> Arguments:
     """Describe how the step is called."""
     dynamic = {"tokens": {0: BATCH, 1: LENGTH}, "position": {0: BATCH}, "lengths": {0: BATCH}}
     dynamic |= {
         tensor.past: {dim: size for dim, size in enumerate(tensor.shape) if isinstance(size, str)}
         for tensor in state.tensors
     }
-    arguments = bind(step, example, tuple(dynamic), dynamic)
-    highest = {"tokens": step.config.vocab_size - 1, "position": state.longest(), "lengths": None}
-    types = {f"past.{name}": entry.type for name, entry in step.state_entries(state.rollback).items()}
+    arguments = bind(step, runs.prefill(_TRACE_BATCH, _TRACE_LENGTH, _TRACE_CAPACITY), tuple(dynamic), dynamic)
+    highest = {"tokens": runs.vocab_size - 1, "position": state.longest(), "lengths": None}
+    types = {f"past.{name}": entry.type for name, entry in runs.entries.items()}
     borders: dict[str, Border] = {"model": "precision", "accumulator": "accumulator", "int64": "float32"}
     inputs: list[TraceInput] = []
     for spec in arguments.inputs:
@@ -99,12 +98,17 @@ class _Runs:
     Args:
         model: the language model, in float32.
         state: its state in the file's precision.
+        decoder: what decodes it.
+        vocab_size: token ids V.
     """
 
-    def __init__(self, model: LanguageModel, state: StateSpec) -> None:
+    def __init__(self, model: nn.Module, state: StateSpec, decoder: Decodable, vocab_size: int) -> None:
         import torch
 
+        self.entries = dict(decoder.state_entries(state.rollback))
+        self.vocab_size = vocab_size
         self._model = model
+        self._decoder = decoder
         self._state = state
         self._generator = torch.Generator().manual_seed(0)
 
@@ -134,7 +138,7 @@ class _Runs:
         with torch.no_grad(), use_kernels(False), evaluating(self._model):
             before = self._tokens(batch, max(1, int(position.max())))
             start = torch.zeros(batch, dtype=torch.int64)
-            _, state = self._model.forward_cached(before, self._empty(batch, capacity), start, position)
+            _, state = self._decoder.forward_cached(before, self._empty(batch, capacity), start, position)
         return self._call(length, position, lengths, state)
 
     def _call(self, length: int, position: Tensor, lengths: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -146,10 +150,15 @@ class _Runs:
     def _tokens(self, batch: int, length: int) -> Tensor:
         import torch
 
-        return torch.randint(0, self._model.config.vocab_size, (batch, length), generator=self._generator)
+        return torch.randint(0, self.vocab_size, (batch, length), generator=self._generator)
 
     def _empty(self, batch: int, capacity: int) -> dict[str, Tensor]:
-        return self._model.initial_state(batch, self._state.capacity or capacity, self._state.rollback)
+        import torch
+
+        from hsm_models.state import initial_state
+
+        capacity = self._state.capacity or capacity
+        return initial_state(self.entries, batch, capacity, torch.float32, torch.device("cpu"))
 
     def _room(self, wanted: int, capacity: int) -> int:
         """Return how many tokens a row may reach, at most as many as wanted."""

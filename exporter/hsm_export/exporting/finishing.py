@@ -50,7 +50,7 @@ def describe(
         "version": __version__,
         "opset": str(VERSION),
         "precision": precision,
-        "config": source.config,
+        "config": source.config or (json.dumps({"max_length": source.max_length}) if source.max_length else ""),
         "source_sha256": source.sha256,
         "inputs": json.dumps([asdict(spec) for spec in inputs]),
         "task": source.task,

@@ -12,6 +12,7 @@ The rules, for every float32 value:
 * A constant beyond the range of T becomes T's largest number; an operation with a constant that T would round to zero
   is computed in float32.
 * Inputs and outputs of the graph keep their types, except those that carry activations from call to call: these are T.
+  Sums that are carried stay float32, and so do the products that only go into them or read them.
 
 A list of nodes replaces the rules wherever ONNX, T and the exactness of positions and routing leave a choice: the
 listed nodes compute in float32, the others in T.
@@ -38,6 +39,7 @@ def convert(
     parameters: set[str],
     carried: Collection[str] = (),
     listed: Collection[str] | None = None,
+    sums: Collection[str] = (),
 ) -> None:
     """Rewrite a model in place.
 
@@ -47,13 +49,14 @@ def convert(
         parameters: names of the initialisers that are trained weights; they must be finite in T.
         carried: names of the inputs and outputs that are to be T.
         listed: names of the nodes that compute in float32; None lets the rules decide.
+        sums: names of the inputs and outputs that carry sums from call to call; they stay float32.
 
     Raises:
         BadInputError: a weight is too large for float16.
     """
     import onnx_ir as ir
 
-    classifier = classify(model, precision, listed)
+    classifier = classify(model, precision, listed, sums)
     low = low_type(precision)
     rewrite = _Rewrite(model.graph, low, frozenset(carried))
     rewrite.lower_inputs()
@@ -80,9 +83,11 @@ def low_type(precision: str) -> ir.DataType:
     return {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}[precision]
 
 
-def classify(model: ir.Model, precision: str, listed: Collection[str] | None = None) -> Classifier:
+def classify(
+    model: ir.Model, precision: str, listed: Collection[str] | None = None, sums: Collection[str] = ()
+) -> Classifier:
     """Return how each node of a float32 model is to compute; the arguments are those of `convert`."""
-    classifier = Classifier(model, low_type(precision), listed)
+    classifier = Classifier(model, low_type(precision), listed, sums)
     classifier.run()
     return classifier
 

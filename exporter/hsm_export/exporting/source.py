@@ -32,8 +32,9 @@ class Source:
         module: the module, float32.
         arguments: how to call it.
         output_names: names of the outputs in the file; None lets the exporter choose.
-        task: "language_model", "sequence_classifier", or "" for the user's own module.
+        task: "language_model", "sequence_classifier", or "" for a module that does not say.
         config: JSON of the model's configuration, "" for the user's own module.
+        max_length: tokens that a language model of the user's own reads at most; 0 means any number.
         sha256: SHA-256 of the weights and the configuration.
         state: what a decoding step carries from call to call; None for other modules.
         runs: the inputs of the runs that check the file; None derives them from the examples.
@@ -48,6 +49,7 @@ class Source:
     sha256: str
     state: StateSpec | None = None
     runs: tuple[tuple[Tensor, ...], ...] | None = None
+    max_length: int = 0
 
 
 def resolve(
@@ -56,8 +58,16 @@ def resolve(
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     dynamic: Mapping[str, Mapping[int, str]] | None = None,
+    *,
+    decode: bool = False,
 ) -> Source:
     """Load what `source` names and find out how to call it.
+
+    A language model of the user's own is called with tokens unless there are example inputs.
+
+    Args:
+        source, example_inputs, input_names, output_names, dynamic: as for `export`.
+        decode: the module shall decode.
 
     Raises:
         CheckpointError, ConfigError: a damaged or hostile checkpoint.
@@ -81,22 +91,58 @@ def resolve(
     names = None if output_names is None else tuple(output_names)
     config = getattr(module, "config", None)
     task: str
+    longest = 0
     if isinstance(config, ModelConfig):
         arguments = _our_arguments(module, config, example_inputs, input_names, dynamic)
         text, task, names = config.to_json(indent=None), config.task, names or ("logits",)
     elif example_inputs is None:
-        raise UsageError(
-            f"exporting a {name} needs example inputs",
-            "call export(module, (x,), path) with tensors that forward takes",
-        )
+        arguments, longest = _language_model(module, name, decode, input_names, dynamic)
+        text, task, names = "", "language_model", names or ("logits",)
     else:
         arguments = bind(module, example_inputs, input_names, dynamic)
         text, task = "", ""
-    return Source(name, module, arguments, names, task, text, sha256 or _module_sha256(module, text))
+    sha256 = sha256 or module_sha256(module, text)
+    return Source(name, module, arguments, names, task, text, sha256, max_length=longest)
+
+
+def _language_model(
+    module: nn.Module,
+    name: str,
+    decode: bool,
+    input_names: Sequence[str] | None,
+    dynamic: Mapping[str, Mapping[int, str]] | None,
+) -> tuple[Arguments, int]:
+    """Describe how a language model of the user's own is called, and return the most tokens that it reads."""
+    import torch
+
+    from hsm_models.decoding import decodable
+
+    from .decoder_check import decoder_of, vocabulary
+
+    try:
+        decoder = decodable(module)
+    except TypeError:
+        if decode:
+            decoder_of(module)
+        raise UsageError(
+            f"exporting a {name} needs example inputs",
+            "call export(module, (x,), path) with tensors that forward takes",
+        ) from None
+    tokens = vocabulary(module, name)
+    longest = int(getattr(decoder, "max_length", 0) or 0)
+    length = min(_EXAMPLE_LENGTH, longest or _EXAMPLE_LENGTH)
+    example = torch.randint(0, tokens, (_EXAMPLE_BATCH, length), generator=torch.Generator().manual_seed(0))
+    arguments = bind(module, (example,), input_names or ("tokens",), dynamic)
+    inputs = tuple(replace(spec, low=0, high=tokens - 1) for spec in arguments.inputs)
+    return Arguments(arguments.values, inputs), longest
 
 
 def _load(source: str | Path) -> tuple[nn.Module, str, str]:
-    """Load a checkpoint; return it, its name and its fingerprint."""
+    """Load a checkpoint or call a factory; return the module, its name and its fingerprint, "" for a factory's."""
+    from ..module_file import is_factory, make_module
+
+    if is_factory(source):
+        return make_module(source), str(source), ""
     from hsm_models.checkpoint import fingerprint, load_checkpoint
     from hsm_models.checkpoint import resolve as locate
 
@@ -186,7 +232,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def _module_sha256(module: nn.Module, config: str) -> str:
+def module_sha256(module: nn.Module, config: str) -> str:
     """Hash the state dict (names, types, shapes, bytes) and the configuration."""
     import torch
 

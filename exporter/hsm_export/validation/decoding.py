@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from .results import Comparison, DecodingReport
 from .sequences import STEPS, STEPS_CASE, sequence_cases
 from .sources import Source
 from .stepping import stepping
+
+if TYPE_CHECKING:
+    from hsm_models.decoding import DecodingModel
 
 # What PyTorch may differ from itself in float64, between steps and a full pass, relative to the largest logit.
 _SAME = 1e-8
@@ -66,16 +69,24 @@ def decoding_source(source: Source, state: StateSpec) -> Source:
     """Return the source as one that gives the decoding step of its model.
 
     Raises:
-        BadInputError: it is not a language model.
+        UsageError: it does not decode.
+        BadInputError: its state is not that of the file.
     """
     from hsm_models.decoding import DecodingModel
-    from hsm_models.language_model import LanguageModel
+
+    from ..exporting.decoder_check import decoder_of
+
+    names = tuple(tensor.name for tensor in state.tensors)
 
     def load() -> DecodingModel:
         model = source.load()
-        if not isinstance(model, LanguageModel):
-            raise BadInputError(f"{source.name} is not a language model, so it cannot decode")
-        return DecodingModel.of(model, state.last_logits)
+        own = set(decoder_of(model).state_entries())
+        if own != set(names):
+            odd = sorted(own ^ set(names))[0]
+            raise BadInputError(
+                f"{source.name} is not what the file was exported from: only one of them has the state {odd}"
+            )
+        return DecodingModel(model, state.last_logits, names)
 
     return replace(source, load=load)
 
@@ -105,13 +116,11 @@ class DecodingValidation(Validation):
         """Hold the arbiter's own decoding to one pass over the sequences; padding is right of what counts."""
         import torch
 
-        from hsm_models.language_model import LanguageModel
-
         assert self._context.source is not None
-        model = self._context.source().double().eval()
+        model = cast("DecodingModel", self._context.source().double().eval())
         for case, logits in zip(self._cases, decoded, strict=True):
             with reference_maths():
-                full = LanguageModel.forward(model, torch.from_numpy(case.feed["tokens"])).numpy()  # type: ignore[arg-type]
+                full = model.whole(torch.from_numpy(case.feed["tokens"])).numpy()
             computed = (logits != 0).any(-1)
             error = float(np.abs(full - logits)[computed].max(initial=0.0))
             if error > _SAME * float(np.abs(full).max()):

@@ -19,7 +19,7 @@ class Source:
     Attributes:
         name: how reports call it.
         load: returns a fresh copy in eval mode.
-        fingerprint: SHA-256 of a checkpoint; None for a module.
+        fingerprint: SHA-256 of a checkpoint, or of what a factory makes; None for a module.
     """
 
     name: str
@@ -28,14 +28,22 @@ class Source:
 
 
 def open_source(against: str | Path | nn.Module) -> Source:
-    """Return the source that `against` names: a checkpoint, `zoo:NAME`, or a module.
+    """Return the source that `against` names: a checkpoint, `zoo:NAME`, `FILE.py:FACTORY`, or a module.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged or hostile.
+        BadInputError, UsageError: the factory is missing or fails.
     """
     if not isinstance(against, (str, Path)):
         module = against
         return Source(type(module).__name__, lambda: copy.deepcopy(module).eval())
+    from ..module_file import is_factory, make_module
+
+    if is_factory(against):
+        from ..exporting.source import module_sha256
+
+        made = make_module(against)
+        return Source(str(against), lambda: copy.deepcopy(made).eval(), module_sha256(made, ""))
     from hsm_models.checkpoint import fingerprint, load_checkpoint, resolve
 
     path = resolve(str(against))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hsm_operators.precision import accumulator
 
+from ..decoding import written
 from ..errors import require
 from ..parts import Place
 from ..positions import absolute_positions
@@ -118,37 +119,13 @@ def remember(state: State, k: Tensor, v: Tensor, position: Tensor, lengths: Tens
             to write beyond the cache).
     """
     if window is None:
-        state = _write_cache(state, k, v, position, lengths)
+        state = {name: written(state[name], new, position, lengths) for name, new in (("key", k), ("value", v))}
         slots = torch.arange(state["key"].shape[1], device=k.device).unsqueeze(0)
         return Memory(state, state["key"], state["value"], slots)
     kept = {name: torch.cat((state[name], new), dim=1) for name, new in (("key", k), ("value", v))}
     before = _ring_positions(position, state["key"].shape[1])
     positions = torch.cat((before, absolute_positions(k, position)), dim=1)
     return Memory(_turn_ring(kept, before, position, lengths), kept["key"], kept["value"], positions)
-
-
-def _write_cache(state: State, k: Tensor, v: Tensor, position: Tensor, lengths: Tensor) -> State:
-    """Write the valid keys and values at their positions.
-
-    Padding repeats the last valid token, and a row without one rewrites a slot with what it holds: so every index is
-    in range if and only if the row fits, and equal indices write equal values.
-    """
-    batch, capacity = state["key"].shape[:2]
-    if not torch.compiler.is_compiling():
-        longest = int((position + lengths).max())
-        if longest > capacity:
-            raise ValueError(f"the key/value cache holds {capacity} tokens, but a row reaches {longest}")
-    source = absolute_positions(k).minimum((lengths - 1).clamp(min=0).unsqueeze(1))
-    is_new = (lengths > 0).unsqueeze(1)
-    idle = (position - 1).clamp(min=0).unsqueeze(1)
-    slot = torch.where(is_new, position.unsqueeze(1) + source, idle)
-    row = torch.arange(batch, device=k.device).unsqueeze(1).expand(slot.shape)
-
-    def written(old: Tensor, new: Tensor) -> Tensor:
-        values = torch.where(is_new.unsqueeze(2).unsqueeze(3), take_rows(new, source), take_rows(old, idle))
-        return old.index_put((row, slot), values)
-
-    return {"key": written(state["key"], k), "value": written(state["value"], v)}
 
 
 def _ring_positions(end: Tensor, slots: int) -> Tensor:

@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..decoding import StatefulModule, is_decoding
 from ..errors import require
 from ..parts import MixerConfig, Place
 from ..state import State, StateEntry, initial_state
 
 
-class Mixer(nn.Module):
+class Mixer(StatefulModule):
     """Base of all mixers: (B,T,D) -> (B,T,D).
 
     Attributes:
@@ -25,10 +26,21 @@ class Mixer(nn.Module):
     def forward(
         self, x: Tensor, lengths: Tensor | None = None, state: State | None = None, position: Tensor | None = None
     ) -> Any:
-        """Call `mix`, or with a state `forward_cached`: as a call of the module, which hooks and tracers see."""
-        if state is None:
-            return self.mix(x, lengths)
-        return self.forward_cached(x, state, position, lengths)  # type: ignore[arg-type]
+        """Call `mix`, or with a state `forward_cached`: as a call of the module, which hooks and tracers see.
+
+        In a model of which only the modules know that it decodes, the state comes from there; see `StatefulModule`.
+        """
+        if state is not None:
+            return self.forward_cached(x, state, position, lengths)  # type: ignore[arg-type]
+        return super().forward(x) if is_decoding() else self.mix(x, lengths)
+
+    def step(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
+        """Call `forward_cached`."""
+        return self.forward_cached(x, state, position, lengths)
+
+    def whole(self, x: Tensor) -> Tensor:
+        """Call `mix`."""
+        return self.mix(x)
 
     def mix(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Mix whole sequences.

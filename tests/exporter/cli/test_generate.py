@@ -62,7 +62,7 @@ def test_a_batch_follows_under_headings(tmp_path: Path, capsys: pytest.CaptureFi
         (("zoo:hsm-lm", "--prompt", "x", "--max-tokens", "0"), 2, "max-tokens"),
         (("zoo:hsm-lm", "--prompt", "x", "--prompt-file", "none.txt"), 4, "the prompt none.txt does not exist"),
         (("zoo:hsm-lm", "--prompt", "x", "--tokenizer", "none.json"), 4, "the tokenizer none.json does not exist"),
-        (("zoo:taylor-shift-digits", "--prompt", "x"), 2, "only language models"),
+        (("zoo:taylor-shift-digits", "--prompt", "x"), 2, "does not decode"),
         (("none.onnx", "--prompt", "x"), 4, "none.onnx does not exist"),
         (("zoo:none", "--prompt", "x"), 4, "no model 'none'"),
     ],

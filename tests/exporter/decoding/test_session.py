@@ -203,7 +203,7 @@ def test_what_cannot_decode_is_refused(tmp_path: Path) -> None:
         DecodeSession(checkpoint("hsm-vector"), batch=0)
     with pytest.raises(UsageError, match="runtime 'magic'"):
         DecodeSession(checkpoint("hsm-vector"), "magic")
-    with pytest.raises(UsageError, match="only language models"):
+    with pytest.raises(UsageError, match="does not decode"):
         DecodeSession("zoo:taylor-shift-digits")
     with pytest.raises(BadInputError, match="does not exist"):
         DecodeSession(tmp_path / "none.onnx")

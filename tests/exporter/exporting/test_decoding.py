@@ -181,7 +181,7 @@ def test_every_mixer(name: str, precision: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "options", "words"),
     [
-        (lambda: classifier("tokens"), {"decode": True}, "not a language model"),
+        (lambda: classifier("tokens"), {"decode": True}, "does not decode: TaylorShift is not causal"),
         (lambda: torch.nn.Linear(3, 3), {"decode": True, "example_inputs": (torch.zeros(2, 3),)}, "leave examples"),
         (lambda: language_model(SoftmaxConfig()), {"decode": True, "capacity": 0}, "at least 1 token"),
         (lambda: language_model(SoftmaxConfig()), {"decode": True, "rollback": -1}, "0 or more"),

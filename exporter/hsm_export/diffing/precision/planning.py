@@ -153,7 +153,7 @@ def _random_runs(source: Source, seed: int, sizes: Mapping[str, Sequence[tuple[i
 
 def _longest(source: Source) -> int | None:
     config = getattr(source.module, "config", None)
-    return getattr(config, "max_length", None)
+    return getattr(source.module, "max_length", None) or getattr(config, "max_length", None)
 
 
 def _given(source: Source, case: Mapping[str, Any]) -> list[Tensor]:

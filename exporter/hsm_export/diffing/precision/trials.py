@@ -118,7 +118,7 @@ class Trials:
 
         model = self._copy()
         if (precision or self._precision) != "fp32":
-            convert(model, self._precision, self._graph.parameters, carried(self._source), listed)
+            convert(model, self._precision, self._graph.parameters, carried(self._source, "precision"), listed)
         add_bodies(model)
         return instrument(ir.to_proto(model))[0]
 
