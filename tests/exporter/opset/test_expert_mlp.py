@@ -71,13 +71,13 @@ def test_ties_go_to_the_lower_index(level: float) -> None:
 
 
 def test_a_logit_of_minus_infinity_adds_nothing() -> None:
-    case = Case(NAME, {"B": 1, "T": 2, "E": 4, "D": 3, "w": 2, "O": 3}, {"k": 2}, fill={"logits": -np.inf})
+    case = Case(NAME, {"B": 1, "T": 2, "E": 4, "D": 3, "w": 2, "O": 3}, {"k": 2, "activation": 0}, fill={"logits": -np.inf})
     for y in _outputs(2, case.inputs(np.random.default_rng(1))).values():
         np.testing.assert_array_equal(y, 0)
 
 
 def test_experts_that_nobody_chose_are_not_read() -> None:
-    case = Case(NAME, {"B": 1, "T": 8, "E": 5, "D": 3, "w": 2, "O": 3}, {"k": 2})
+    case = Case(NAME, {"B": 1, "T": 8, "E": 5, "D": 3, "w": 2, "O": 3}, {"k": 2, "activation": 1})
     inputs = case.inputs(np.random.default_rng(2))
     inputs["logits"][..., (1, 3)] += 50.0
     for expert in (2, 4):
