@@ -16,7 +16,13 @@ import write_tables
 
 FOLDER = Path(__file__).resolve().parent
 # What is measured with every number of threads, and what with one number only. The models take longest and come last.
-KERNELS = ("shift_mix_vs_memcpy", "taylor_shift_vs_attention", "taylor_shift_vs_sgemm", "expert_matmul_vs_sgemm")
+KERNELS = (
+    "shift_mix_vs_memcpy",
+    "taylor_shift_vs_attention",
+    "taylor_shift_vs_sgemm",
+    "expert_matmul_vs_sgemm",
+    "expert_mlp",
+)
 MODELS = ("torch_kernels", "whole_models")
 ONE_THREAD = ("taylor_auto_choice", "decode_bytes", "decode_context", "runtime_overhead", "cold_start")
 ALL_THREADS = ("taylor_shift_memory",)

@@ -104,7 +104,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> LanguageModel | SequenceCla
     with _open(weights) as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         model = _check_names_and_shapes(config, shapes, str(checkpoint))
-        tensors = {name: _load_tensor(file, name, weights) for name in shapes}
+        wanted = model.state_dict()
+        tensors = {name: _load_tensor(file, name, weights).reshape(wanted[name].shape) for name in shapes}
     model.load_state_dict(tensors, strict=True, assign=True)
     return model.requires_grad_(True).eval()
 
@@ -226,12 +227,17 @@ def _check_names_and_shapes(
     problems += [
         f"{name} has shape {list(shapes[name])} instead of {list(shape)}"
         for name, shape in expected.items()
-        if name in shapes and shapes[name] != shape
+        if name in shapes and _without_ones(shapes[name]) != _without_ones(shape)
     ]
     if problems:
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise CheckpointError(f"{where}: the weights contradict the configuration: {shown}")
     return model
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Leave out axes of one element: earlier versions stored an expert's matrices with one for its only head."""
+    return tuple(size for size in shape if size != 1)
 
 
 def _read_tensor(file: Any, name: str, where: Path) -> Tensor:

@@ -15,20 +15,21 @@ class Router(nn.Module):
 
     Args:
         width: model width D.
-        heads: number of heads H.
+        heads: number of heads H; None is one choice for the whole token.
         experts: experts E per head.
     """
 
-    def __init__(self, width: int, heads: int, experts: int) -> None:
+    def __init__(self, width: int, heads: int | None, experts: int) -> None:
         super().__init__()
         self.heads = heads
-        self.weight = nn.Parameter(torch.empty(heads * experts, width))
+        self.weight = nn.Parameter(torch.empty((heads or 1) * experts, width))
         nn.init.normal_(self.weight, std=width**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x (B,T,D) to logits (B,T,H,E), float32 or, in double models, float64."""
+        """Map x (B,T,D) to logits (B,T,H,E), or (B,T,E) without heads; float32 or, in double models, float64."""
         dtype = accumulator(x.dtype)
-        return F.linear(x.to(dtype), self.weight.to(dtype)).unflatten(-1, (self.heads, -1))
+        logits = F.linear(x.to(dtype), self.weight.to(dtype))
+        return logits if self.heads is None else logits.unflatten(-1, (self.heads, -1))
 
 
 class ExpertMatMul(nn.Module):
@@ -67,3 +68,27 @@ class ExpertMatMulSum(nn.Module):
     def forward(self, x: Tensor, logits: Tensor) -> Tensor:
         """Map x (B,T,H,f) with logits (B,T,H,E) to (B,T,D)."""
         return expert_matmul_sum(x, logits, self.weight, self.active)
+
+
+class ExpertWeight(nn.Module):
+    """One matrix for each expert, `weight` (E,in,out).
+
+    Weights with the axis of one head that earlier versions stored, (E,1,in,out), are accepted.
+
+    Args:
+        experts, inputs, outputs: E, in and out.
+        deviation: standard deviation of the initial values.
+    """
+
+    def __init__(self, experts: int, inputs: int, outputs: int, deviation: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(experts, inputs, outputs))
+        nn.init.normal_(self.weight, std=deviation)
+        self.register_load_state_dict_pre_hook(_drop_the_head)
+
+
+def _drop_the_head(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    """Take the axis of one head out of the weight that is about to be loaded."""
+    weight = state_dict.get(f"{prefix}weight")
+    if weight is not None and weight.dim() == 4 and weight.shape[1] == 1:
+        state_dict[f"{prefix}weight"] = weight.squeeze(1)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hsm_models.ops import expert_matmul
+from hsm_models.ops import expert_mlp
+from hsm_operators.expert_mlp.torch_op import ACTIVATIONS
 
 from .errors import require
-from .experts import ExpertMatMul, ExpertMatMulSum, Router
+from .experts import ExpertWeight, Router
 from .parts import FeedForwardConfig, Place, feed_forward
 
-_SATURATED = 1e4  # |logit| whose sigmoid is exactly 0 or 1, in float64 too
+_RELU = ACTIVATIONS.index("relu")
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,7 @@ class MoEConfig(FeedForwardConfig):
 class SigmaMoE(nn.Module):
     """y = sum over the k best experts e of sigmoid(logit_e) ReLU(x K_e) V_e (arXiv:2312.07987, section 3.5).
 
-    Between the two maps stands a ReLU of every expert's own hidden units, so each expert is made a head of one expert:
-    a gate of exactly zero switches it off, the sigmoid stands in the first map (it commutes with ReLU), and a gate of
-    exactly one lets it pass through the second.
-
-    Parameters: `router` (E,D), `up` (E,1,D,width of an expert), `down` (E,1,width of an expert,D).
+    Parameters: `router` (E,D), `up` (E,D,width of an expert), `down` (E,width of an expert,D).
 
     Args:
         width: model width D.
@@ -102,20 +98,11 @@ class SigmaMoE(nn.Module):
         super().__init__()
         config = MoEConfig.given(width, *fields, **named)
         self.active = config.active
-        self.router = Router(width, 1, config.experts)
-        self.up = ExpertMatMul(config.experts, 1, width, config.expert_width, active=1)
-        self.down = ExpertMatMulSum(config.experts, 1, config.expert_width, width, active=1)
+        self.router = Router(width, None, config.experts)
+        experts, inner = config.experts, config.expert_width
+        self.up = ExpertWeight(experts, width, inner, width**-0.5)
+        self.down = ExpertWeight(experts, inner, width, (experts * inner) ** -0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B,T,D) to (B,T,D)."""
-        logits = self.router(x)
-        chosen = self._gates(logits) > 0
-        gated = torch.where(chosen, logits, -_SATURATED).transpose(2, 3)
-        passing = ((2 * chosen.to(logits.dtype) - 1) * _SATURATED).transpose(2, 3)
-        return self.down(F.relu(self.up(x, gated)), passing)
-
-    def _gates(self, logits: Tensor) -> Tensor:
-        """Return the gates of all experts (B,T,1,E), zero outside the k best: routing one unit into E channels."""
-        experts = logits.shape[-1]
-        identity = torch.eye(experts, dtype=logits.dtype, device=logits.device).reshape(1, experts, 1, experts)
-        return expert_matmul(torch.ones_like(logits[:, :, 0, :1]), logits, identity, self.active)
+        return expert_mlp(x, self.router(x), self.up.weight, self.down.weight, self.active, _RELU)

@@ -3,6 +3,7 @@
 from hsm_operators.causal_taylor_shift.torch_op import causal_taylor_shift
 from hsm_operators.decayed_linear_attention.torch_op import decayed_delta_rule, decayed_linear_attention
 from hsm_operators.expert_matmul.torch_op import expert_matmul, expert_matmul_sum
+from hsm_operators.expert_mlp.torch_op import expert_mlp
 from hsm_operators.routing import force_routing, record_routing
 from hsm_operators.shift_mix.torch_op import shift_mix, shift_mix_cached, token_shift, token_shift_cached
 from hsm_operators.taylor_shift.torch_op import (
@@ -19,6 +20,7 @@ __all__ = [
     "decayed_linear_attention",
     "expert_matmul",
     "expert_matmul_sum",
+    "expert_mlp",
     "feature_count",
     "force_routing",
     "record_routing",

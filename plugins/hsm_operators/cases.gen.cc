@@ -22,6 +22,14 @@ constexpr Adjustment kExpertMatMulSumAdjustments[] = {
       return Number(max_of(v.size(4), v.number(0)));
     }},
 };
+constexpr Adjustment kExpertMLPAdjustments[] = {
+    {3, [](const Values& v) {
+      return Number(min_of(v.size(3), 4194304_n));
+    }},
+    {3, [](const Values& v) {
+      return Number(max_of(v.size(3), v.number(0)));
+    }},
+};
 constexpr Adjustment kTokenShiftAdjustments[] = {
     {2, [](const Values& v) {
       return Number(v.size(2) + ((len_of(v.list(0)) - (v.size(2) % len_of(v.list(0)))) % len_of(v.list(0))));
@@ -65,6 +73,9 @@ constexpr Facts kFacts[] = {
     {"hsm", "ExpertMatMulSum", [](const Values& v) {
       return Number((((((2_n * v.number(0)) * v.size(2)) * v.size(5)) * v.size(3)) * v.size(0)) * v.size(1));
     }, kExpertMatMulSumAdjustments},
+    {"hsm", "ExpertMLP", [](const Values& v) {
+      return Number(((((2_n * v.number(0)) * v.size(4)) * (v.size(2) + v.size(5))) * v.size(0)) * v.size(1));
+    }, kExpertMLPAdjustments},
     {"hsm", "TokenShift", [](const Values&) {
       return Number(0_n);
     }, kTokenShiftAdjustments},
@@ -127,6 +138,12 @@ std::span<const Case> typical_cases() {
     {"hsm", "ExpertMatMulSum", "B=1 T=1 D=512 H=8 E=8 f=64 k=2",
      {{"B", 1}, {"T", 1}, {"H", 8}, {"f", 64}, {"E", 8}, {"D", 512}},
      {{"k", {2}}}, {}, {}},
+    {"hsm", "ExpertMLP", "B=1 T=2048 D=412 E=155 w=128 O=412 k=4 activation=0",
+     {{"B", 1}, {"T", 2048}, {"D", 412}, {"E", 155}, {"w", 128}, {"O", 412}},
+     {{"k", {4}}, {"activation", {0}}}, {}, {}},
+    {"hsm", "ExpertMLP", "B=1 T=1 D=412 E=155 w=128 O=412 k=4 activation=0",
+     {{"B", 1}, {"T", 1}, {"D", 412}, {"E", 155}, {"w", 128}, {"O", 412}},
+     {{"k", {4}}, {"activation", {0}}}, {}, {}},
     {"hsm", "TokenShift", "B=8 T=2048 D=1024",
      {{"B", 8}, {"T", 2048}, {"D", 1024}},
      {{"shifts", {1, 2, 4, 8}}}, {}, {}},
@@ -184,6 +201,9 @@ std::span<const Case> small_cases() {
     {"hsm", "ExpertMatMulSum", "B=2 T=6 D=12 H=2 E=4 f=10 k=2",
      {{"B", 2}, {"T", 6}, {"H", 2}, {"f", 10}, {"E", 4}, {"D", 12}},
      {{"k", {2}}}, {}, {}},
+    {"hsm", "ExpertMLP", "B=2 T=6 D=12 E=5 w=8 O=10 k=2 activation=1",
+     {{"B", 2}, {"T", 6}, {"D", 12}, {"E", 5}, {"w", 8}, {"O", 10}},
+     {{"k", {2}}, {"activation", {1}}}, {}, {}},
     {"hsm", "TokenShift", "B=2 T=6 D=12",
      {{"B", 2}, {"T", 6}, {"D", 12}},
      {{"shifts", {1, 0, -2}}}, {}, {}},

@@ -4,6 +4,7 @@
 #include "hsm_operators/causal_taylor_shift/bindings.gen.h"
 #include "hsm_operators/decayed_linear_attention/bindings.gen.h"
 #include "hsm_operators/expert_matmul/bindings.gen.h"
+#include "hsm_operators/expert_mlp/bindings.gen.h"
 #include "hsm_operators/shift_mix/bindings.gen.h"
 #include "hsm_operators/taylor_shift/bindings.gen.h"
 
@@ -26,6 +27,9 @@ constexpr Kernel kRows[] = {
     {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::expert_matmul_sum(expert_matmul_sum_args(call), parallel_for); },
      {2, pack<expert_matmul_sum_constant, 4>},
      "hsm", "ExpertMatMulSum"},
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::expert_mlp(expert_mlp_args(call), parallel_for); },
+     {},
+     "hsm", "ExpertMLP"},
     {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::shift_mix(token_shift_args(call), parallel_for); },
      {},
      "hsm", "TokenShift"},

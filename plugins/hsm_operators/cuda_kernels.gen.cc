@@ -7,6 +7,8 @@
 #include "hsm_operators/decayed_linear_attention/cuda.gen.h"
 #include "hsm_operators/expert_matmul/bindings.gen.h"
 #include "hsm_operators/expert_matmul/cuda.gen.h"
+#include "hsm_operators/expert_mlp/bindings.gen.h"
+#include "hsm_operators/expert_mlp/cuda.gen.h"
 #include "hsm_operators/shift_mix/bindings.gen.h"
 #include "hsm_operators/shift_mix/cuda.gen.h"
 #include "hsm_operators/taylor_shift/bindings.gen.h"
@@ -51,6 +53,13 @@ constexpr Kernels kRows[] = {
                 expert_matmul_sum_workspace,
                 expert_matmul_sum_launch>(),
      "hsm", "ExpertMatMulSum"},
+    {functions<expert_mlp_args,
+                expert_mlp_tactics,
+                expert_mlp_supports,
+                expert_mlp_default_tactic,
+                expert_mlp_workspace,
+                expert_mlp_launch>(),
+     "hsm", "ExpertMLP"},
     {functions<token_shift_args,
                 shift_mix_tactics,
                 shift_mix_supports,

@@ -4,6 +4,7 @@
 #include "hsm_operators/causal_taylor_shift/bindings.gen.h"
 #include "hsm_operators/decayed_linear_attention/bindings.gen.h"
 #include "hsm_operators/expert_matmul/bindings.gen.h"
+#include "hsm_operators/expert_mlp/bindings.gen.h"
 #include "hsm_operators/shift_mix/bindings.gen.h"
 #include "hsm_operators/taylor_shift/bindings.gen.h"
 
@@ -21,6 +22,8 @@ constexpr Definition kRows[] = {
      "hsm", "ExpertMatMul"},
     {[](const Call& call) { expert_matmul_sum_naive(expert_matmul_sum_args(call)); },
      "hsm", "ExpertMatMulSum"},
+    {[](const Call& call) { expert_mlp_naive(expert_mlp_args(call)); },
+     "hsm", "ExpertMLP"},
     {[](const Call& call) { shift_mix_naive(token_shift_args(call)); },
      "hsm", "TokenShift"},
     {[](const Call& call) { shift_mix_naive(token_shift_cached_args(call)); },

@@ -286,6 +286,55 @@ constexpr Rule kRules[] = {
 };
 }  // namespace expert_matmul_sum_row
 
+namespace expert_mlp_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"D", "width of x", 0, kMostElements},
+    {"E", "experts", 0, kMostElements},
+    {"w", "width of an expert", 0, kMostElements},
+    {"O", "width of y", 0, kMostElements},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[3]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[3], &kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kInput3Dims[] = {&kDimensions[3], &kDimensions[4], &kDimensions[5]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[5]};
+constexpr Port kInputs[] = {
+    {"x", ElementType::kT, kInput0Dims},
+    {"logits", ElementType::kFloat32, kInput1Dims},
+    {"up", ElementType::kT, kInput2Dims},
+    {"down", ElementType::kT, kInput3Dims},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"k", AttributeType::kInt, 1, std::numeric_limits<std::int64_t>::max()},
+    {"activation", AttributeType::kInt, 0, 2},
+};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[3]};
+constexpr const Dimension* kRule1Reads[] = {&kDimensions[3]};
+constexpr Rule kRules[] = {
+    // E <= 4194304
+    {.reads = kRule0Reads,
+     .holds = [](const Values& v) {
+      return bool(v.size(3) <= 4194304_n);
+    },
+     .sentence = [](const Values&) {
+      return sentence("there must be at most 2^22 experts");
+    }},
+    // k <= E
+    {.reads = kRule1Reads,
+     .holds = [](const Values& v) {
+      return bool(v.number(0) <= v.size(3));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("k = ", v.number(0), " exceeds the number of experts E = ", v.size(3));
+    }},
+};
+}  // namespace expert_mlp_row
+
 namespace token_shift_row {
 constexpr Dimension kDimensions[] = {
     {"B", "rows", 0, kMostElements},
@@ -629,6 +678,15 @@ constexpr Operator kOperators[] = {
      .outputs = expert_matmul_sum_row::kOutputs,
      .attributes = expert_matmul_sum_row::kAttributes,
      .rules = expert_matmul_sum_row::kRules},
+    {.domain = "hsm",
+     .version = 2,
+     .plugin_version = "1",
+     .name = "ExpertMLP",
+     .dimensions = expert_mlp_row::kDimensions,
+     .inputs = expert_mlp_row::kInputs,
+     .outputs = expert_mlp_row::kOutputs,
+     .attributes = expert_mlp_row::kAttributes,
+     .rules = expert_mlp_row::kRules},
     {.domain = "hsm",
      .version = 2,
      .plugin_version = "1",

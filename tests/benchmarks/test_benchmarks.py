@@ -20,6 +20,7 @@ SCRIPTS = [
     "taylor_shift_memory",
     "shift_mix_vs_memcpy",
     "expert_matmul_vs_sgemm",
+    "expert_mlp",
     "decode_bytes",
     "torch_kernels",
     pytest.param("decode_context", marks=pytest.mark.slow),

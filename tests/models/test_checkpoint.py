@@ -50,6 +50,18 @@ def test_round_trip(name: str, target: Path) -> None:
         assert torch.equal(value, want[key])
 
 
+def test_expert_weights_of_earlier_versions_are_accepted(tmp_path: Path) -> None:
+    """They had an axis for the one head of each expert."""
+    path = tmp_path / "m.safetensors"
+    model = build_model(LANGUAGE_MODELS["hybrid"])
+    save_checkpoint(model, path)
+    experts = {f"layers.3.feed_forward.{part}.weight" for part in ("up", "down")}
+    weights = {name: w.unsqueeze(1) if name in experts else w for name, w in load_file(path).items()}
+    save_file(weights, path, metadata=read_metadata(path))
+    for name, value in load_checkpoint(path).state_dict().items():
+        assert torch.equal(value, model.state_dict()[name])
+
+
 def test_only_the_checkpoint_is_left_behind(tmp_path: Path) -> None:
     model = build_model(LANGUAGE_MODELS["hsm"])
     for _ in range(2):  # the second time over the first

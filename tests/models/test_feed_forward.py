@@ -16,7 +16,7 @@ def test_sigma_moe_matches_numpy(experts: int, active: int, generator: torch.Gen
     network = SigmaMoE(10, experts, active, expert_width=7).double()
     x = torch.randn(2, 9, 10, generator=generator, dtype=torch.float64)
     router, up, down = (part.weight.detach().numpy() for part in (network.router, network.up, network.down))
-    want = np.stack([sigma_moe(row, router, up[:, 0], down[:, 0], active) for row in x.numpy()])
+    want = np.stack([sigma_moe(row, router, up, down, active) for row in x.numpy()])
     np.testing.assert_allclose(network(x).detach().numpy(), want, rtol=1e-12, atol=1e-13)
 
 
@@ -55,12 +55,28 @@ def test_forced_routing_reaches_the_sigma_moe(generator: torch.Generator) -> Non
     x = torch.randn(1, 6, 10, generator=generator, dtype=torch.float64)
     with record_routing() as calls:
         plain = network(x)
+    assert len(calls) == 1, "the layer chooses once"
     chosen = calls[0] >= calls[0].topk(2, dim=-1).values[..., -1:]
-    alone = [torch.ones_like(logits, dtype=torch.bool) for logits in calls[1:]]
-    with force_routing([chosen, *alone]):
+    with force_routing([chosen]):
         torch.testing.assert_close(network(x), plain, rtol=0, atol=0)
-    with force_routing([~chosen, *alone]):
+    with force_routing([~chosen]):
         other = network(x)
     router, up, down = (part.weight.detach().numpy() for part in (network.router, network.up, network.down))
-    everything = sigma_moe(x[0].numpy(), router, up[:, 0], down[:, 0], 4)
+    everything = sigma_moe(x[0].numpy(), router, up, down, 4)
     np.testing.assert_allclose((plain + other)[0].detach().numpy(), everything, rtol=1e-12, atol=1e-13)
+
+
+def test_weights_of_earlier_versions_are_accepted(generator: torch.Generator) -> None:
+    """They had an axis for the one head of each expert."""
+    network, other = SigmaMoE(10, 4, 2, expert_width=8), SigmaMoE(10, 4, 2, expert_width=8)
+    weights = network.state_dict()
+    assert {name: value.dim() for name, value in weights.items()} == {
+        "router.weight": 2,
+        "up.weight": 3,
+        "down.weight": 3,
+    }
+    other.load_state_dict({name: v.unsqueeze(1) if v.dim() == 3 else v for name, v in weights.items()})
+    x = torch.randn(1, 6, 10, generator=generator)
+    torch.testing.assert_close(other(x), network(x), rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match=r"up\.weight"):
+        other.load_state_dict({name: v.unsqueeze(0) if v.dim() == 3 else v for name, v in weights.items()})

@@ -295,9 +295,8 @@ def _layer_entries(index: int, layer: LayerConfig, width: int, naming: Naming) -
 
 def _moe_entries(config: MoEConfig, width: int, ours: str, theirs: str) -> list[Entry]:
     experts, inner = config.experts, config.expert_width
-    up, down = (experts, width, inner), (experts, inner, width)
     return [
         Entry(f"{ours}.router.weight", f"{theirs}.expert_sel", (experts, width)),
-        reshaped(f"{ours}.up.weight", f"{theirs}.keys", up, (experts, 1, *up[1:])),
-        reshaped(f"{ours}.down.weight", f"{theirs}.values", down, (experts, 1, *down[1:])),
+        Entry(f"{ours}.up.weight", f"{theirs}.keys", (experts, width, inner)),
+        Entry(f"{ours}.down.weight", f"{theirs}.values", (experts, inner, width)),
     ]

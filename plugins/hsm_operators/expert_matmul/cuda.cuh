@@ -17,8 +17,9 @@
 #include <cstdint>
 
 #include "hsm_operators/common/cuda/element.cuh"
-#include "hsm_operators/expert_matmul/expert_routing.cuh"
 #include "hsm_operators/common/cuda/mma.cuh"
+#include "hsm_operators/expert_matmul/expert_routing.cuh"
+#include "hsm_operators/expert_matmul/expert_tile.cuh"
 
 namespace hsm::cuda {
 
@@ -39,38 +40,6 @@ struct ExpertMatMulParameters {
   int outputs;
   int active;
   bool aligned;  // all rows of x and of the weights start at multiples of 16 bytes
-};
-
-// Sizes of a tile of kTokens tokens.
-template <typename T, int kTokens>
-struct ExpertTile {
-  static constexpr int kThreads = 2 * kTokens;
-  static constexpr int kWarps = kThreads / 32;
-  static constexpr int kColumns = 64;
-  static constexpr int kVector = Vector<T>::kSize;
-  static constexpr int kDepth = 4 * kVector;  // rows of a matrix in one chunk
-  static constexpr int kStages = 4;           // chunks in shared memory
-  // Rows are padded so that eight of them start in different banks.
-  static constexpr int kStrideX = kDepth + kVector;
-  static constexpr int kStrideW = kColumns + kVector;
-  static constexpr int kStrideY = kColumns + 8;
-
-  struct Chunk {
-    alignas(16) T x[kTokens * kStrideX];
-    alignas(16) T w[kDepth * kStrideW];
-  };
-  // The tokens of the tile that chose one expert, in ascending order.
-  struct List {
-    int count;
-    int tokens[kTokens];
-    float gates[kTokens];
-  };
-  struct Shared {
-    Chunk chunks[kStages];
-    List lists[kStages];
-    float y[kTokens * kStrideY];
-    int counts[kWarps];
-  };
 };
 
 // Makes lists and chunks, in the order in which they are multiplied. All threads of the block call it together.
@@ -96,7 +65,7 @@ class ExpertProducer {
     if (has_more_) {
       typename Tile::Chunk& chunk = shared_.chunks[produced_ % Tile::kStages];
       load_x(chunk);
-      load_weights(chunk);
+      load_matrix(chunk);
       ++produced_;
       chunk_ = chunk_ + 1 == chunks() ? 0 : chunk_ + 1;
     }
@@ -145,37 +114,15 @@ class ExpertProducer {
   // The rows of x of the listed tokens, one chunk of their columns.
   __device__ void load_x(typename Tile::Chunk& chunk) const {
     const typename Tile::List& list = shared_.lists[list_];
-    constexpr int kVectors = Tile::kDepth / Tile::kVector;
-    for (int i = thread_; i < list.count * kVectors; i += Tile::kThreads) {
-      const int row = i / kVectors;
-      const int column = i % kVectors * Tile::kVector;
-      const int k = chunk_ * Tile::kDepth + column;
-      const std::int64_t token = first_token_ + list.tokens[row];
-      copy(chunk.x + row * Tile::kStrideX + column, p_.x + token * p_.x_token + head_ * p_.x_head, k, p_.inputs);
-    }
+    const auto row = [&](int i) { return p_.x + (first_token_ + list.tokens[i]) * p_.x_token + head_ * p_.x_head; };
+    load_rows<T, kTokens>(chunk, list.count, row, chunk_ * Tile::kDepth, p_.inputs, p_.aligned);
   }
 
   // One chunk of the rows of the expert's matrix.
-  __device__ void load_weights(typename Tile::Chunk& chunk) const {
+  __device__ void load_matrix(typename Tile::Chunk& chunk) const {
     const std::int64_t matrix = (static_cast<std::int64_t>(head_) * p_.experts + expert_) * p_.inputs;
-    constexpr int kVectors = Tile::kColumns / Tile::kVector;
-    for (int i = thread_; i < Tile::kDepth * kVectors; i += Tile::kThreads) {
-      const int row = i / kVectors;
-      const int column = i % kVectors * Tile::kVector;
-      const int k = chunk_ * Tile::kDepth + row;
-      copy(chunk.w + row * Tile::kStrideW + column, p_.weight + (matrix + min(k, p_.inputs - 1)) * p_.outputs,
-           first_column_ + column, k < p_.inputs ? p_.outputs : 0);
-    }
-  }
-
-  // Copies a vector from `row` at `start`, and zeros for what lies from `end` on.
-  __device__ void copy(T* to, const T* row, int start, int end) const {
-    const int count = min(max(end - start, 0), Tile::kVector);
-    if (p_.aligned) {
-      cp_async_16(to, count > 0 ? row + start : row, count * static_cast<int>(sizeof(T)));
-      return;
-    }
-    for (int i = 0; i < Tile::kVector; ++i) to[i] = i < count ? row[start + i] : from_float<T>(0.0f);
+    load_weights<T, kTokens>(chunk, p_.weight + matrix * p_.outputs, chunk_ * Tile::kDepth, p_.inputs, first_column_,
+                             p_.outputs, p_.aligned);
   }
 
   __device__ bool is_token() const { return thread_ < kTokens && first_token_ + thread_ < p_.tokens; }
@@ -196,126 +143,6 @@ class ExpertProducer {
   int chunk_ = 0;
   int produced_ = 0;
   bool has_more_ = true;
-};
-
-// Products on tensor cores. A warp owns 16 columns and every (kWarps/4)-th 16 rows of the list.
-template <typename T, int kTokens>
-class TensorProduct {
-  using Tile = ExpertTile<T, kTokens>;
-  static constexpr int kParts = Tile::kWarps / 4;
-  static constexpr int kRows = kTokens / 16 / kParts;
-
- public:
-  __device__ TensorProduct()
-      : lane_(static_cast<int>(threadIdx.x) % 32),
-        column_(static_cast<int>(threadIdx.x) / 32 % 4 * 16),
-        part_(static_cast<int>(threadIdx.x) / 128) {}
-
-  __device__ void multiply(const typename Tile::Chunk& chunk, int count) {
-#pragma unroll
-    for (int k = 0; k < Tile::kDepth; k += 16) {
-      std::uint32_t b[4];
-      ldmatrix_x4_trans(b, chunk.w + (k + lane_ % 16) * Tile::kStrideW + column_ + lane_ / 16 * 8);
-      const std::uint32_t left[2] = {b[0], b[1]};
-      const std::uint32_t right[2] = {b[2], b[3]};
-#pragma unroll
-      for (int i = 0; i < kRows; ++i) {
-        if (row(i) >= count) break;
-        std::uint32_t a[4];
-        ldmatrix_x4(a, chunk.x + (row(i) + lane_ % 16) * Tile::kStrideX + k + lane_ / 16 * 8);
-        mma_m16n8k16<T>(sums_[i][0], a, left);
-        mma_m16n8k16<T>(sums_[i][1], a, right);
-      }
-    }
-  }
-
-  // Adds the gated sums to the tokens' rows of y and starts anew.
-  __device__ void add(const typename Tile::List& list, float* y) {
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      if (row(i) >= list.count) break;
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int place = row(i) + half * 8 + lane_ / 4;
-        if (place >= list.count) continue;
-        const float gate = list.gates[place];
-        float* at = y + list.tokens[place] * Tile::kStrideY + column_ + lane_ % 4 * 2;
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          auto& pair = *reinterpret_cast<Vector<float, 2>*>(at + 8 * j);
-          pair.values[0] += gate * sums_[i][j][2 * half];
-          pair.values[1] += gate * sums_[i][j][2 * half + 1];
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < 8; ++j) sums_[i][j / 4][j % 4] = 0.0f;
-    }
-  }
-
- private:
-  __device__ int row(int i) const { return (i * kParts + part_) * 16; }
-
-  int lane_;
-  int column_;
-  int part_;
-  float sums_[kRows][2][4] = {};
-};
-
-// Products in float32. A warp owns every kWarps-th row of the list, a lane two columns.
-template <typename T, int kTokens>
-class SimtProduct {
-  using Tile = ExpertTile<T, kTokens>;
-  static constexpr int kRows = kTokens / Tile::kWarps;
-  static constexpr int kBlock = 4;  // rows and depth that are loaded together
-
- public:
-  __device__ SimtProduct()
-      : warp_(static_cast<int>(threadIdx.x) / 32), column_(static_cast<int>(threadIdx.x) % 32 * 2) {}
-
-  __device__ void multiply(const typename Tile::Chunk& chunk, int count) {
-    for (int k = 0; k < Tile::kDepth; k += kBlock) {
-      float w[kBlock][2];
-#pragma unroll
-      for (int j = 0; j < kBlock; ++j) {
-        const auto pair = *reinterpret_cast<const Vector<T, 2>*>(chunk.w + (k + j) * Tile::kStrideW + column_);
-        w[j][0] = to_float(pair.values[0]);
-        w[j][1] = to_float(pair.values[1]);
-      }
-#pragma unroll
-      for (int i = 0; i < kRows; i += kBlock) {
-        if (row(i) >= count) break;
-#pragma unroll
-        for (int r = i; r < i + kBlock; ++r) {
-          const auto x = *reinterpret_cast<const Vector<T, kBlock>*>(chunk.x + row(r) * Tile::kStrideX + k);
-#pragma unroll
-          for (int j = 0; j < kBlock; ++j) {
-            sums_[r][0] = fmaf(to_float(x.values[j]), w[j][0], sums_[r][0]);
-            sums_[r][1] = fmaf(to_float(x.values[j]), w[j][1], sums_[r][1]);
-          }
-        }
-      }
-    }
-  }
-
-  __device__ void add(const typename Tile::List& list, float* y) {
-#pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      if (row(i) < list.count) {
-        const float gate = list.gates[row(i)];
-        auto& pair = *reinterpret_cast<Vector<float, 2>*>(y + list.tokens[row(i)] * Tile::kStrideY + column_);
-        pair.values[0] += gate * sums_[i][0];
-        pair.values[1] += gate * sums_[i][1];
-      }
-      sums_[i][0] = sums_[i][1] = 0.0f;
-    }
-  }
-
- private:
-  __device__ int row(int i) const { return i * Tile::kWarps + warp_; }
-
-  int warp_;
-  int column_;
-  float sums_[kRows][2] = {};
 };
 
 // Writes the tile's sums as elements.

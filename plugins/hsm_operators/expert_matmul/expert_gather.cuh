@@ -25,20 +25,36 @@ inline constexpr int kGatherParts = 32;
 inline constexpr int kGatherThreads = kGatherVectors * kGatherParts;
 
 // sums += gate · x · matrix for the rows part, part + kGatherParts, …; `matrix` points at the thread's columns.
-template <typename T, int kCount>
-__device__ __forceinline__ void add_expert(const ExpertMatMulParameters<T>& p, const T* x, const T* matrix, int part,
-                                           float gate, float (&sums)[kCount]) {
+template <int kCount, typename X, typename T>
+__device__ __forceinline__ void add_expert(int inputs, int outputs, const X* x, const T* matrix, int part, float gate,
+                                           float (&sums)[kCount]) {
   float own[kCount] = {};
 #pragma unroll 4
-  for (int row = part; row < p.inputs; row += kGatherParts) {
+  for (int row = part; row < inputs; row += kGatherParts) {
     const float value = to_float(x[row]);
-    const auto weights =
-        *reinterpret_cast<const Vector<T, kCount>*>(matrix + static_cast<std::int64_t>(row) * p.outputs);
+    const auto weights = *reinterpret_cast<const Vector<T, kCount>*>(matrix + static_cast<std::int64_t>(row) * outputs);
 #pragma unroll
     for (int i = 0; i < kCount; ++i) own[i] = fmaf(value, to_float(weights.values[i]), own[i]);
   }
 #pragma unroll
   for (int i = 0; i < kCount; ++i) sums[i] = fmaf(gate, own[i], sums[i]);
+}
+
+// Adds the sums of the threads that share columns, in the order of their numbers; all threads of the block call it.
+// Returns whether this thread has the sum of column threadIdx.x. `partial` is shared memory.
+template <int kCount>
+__device__ __forceinline__ bool sum_of_parts(const float (&sums)[kCount], float* partial, float& sum) {
+  constexpr int kColumns = kGatherVectors * kCount;
+  const int thread = static_cast<int>(threadIdx.x);
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    partial[thread / kGatherVectors * kColumns + thread % kGatherVectors * kCount + i] = sums[i];
+  }
+  __syncthreads();
+  if (thread >= kColumns) return false;
+  sum = 0.0f;
+  for (int i = 0; i < kGatherParts; ++i) sum += partial[i * kColumns + thread];
+  return true;
 }
 
 // All chosen experts of the block's heads.
@@ -53,7 +69,7 @@ __device__ __forceinline__ void add_heads(const ExpertMatMulParameters<T>& p, st
       const float gate = gate_of(logits[expert], expert, lowest);
       if (gate == 0.0f) continue;
       const std::int64_t matrix = (static_cast<std::int64_t>(head) * p.experts + expert) * p.inputs * p.outputs;
-      add_expert<T, kCount>(p, x, p.weight + matrix + column, part, gate, sums);
+      add_expert(p.inputs, p.outputs, x, p.weight + matrix + column, part, gate, sums);
     }
   }
 }
@@ -72,12 +88,8 @@ __global__ void __launch_bounds__(kGatherThreads, 3) expert_matmul_gather(const 
   const int part = thread / kGatherVectors;
   float sums[kCount] = {};
   if (first_column + place < p.outputs) add_heads<T, kCount>(p, token, head, first_column + place, part, sums);
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) partial[part * kColumns + place + i] = sums[i];
-  __syncthreads();
-  if (thread >= kColumns || first_column + thread >= p.outputs) return;
-  float sum = 0.0f;
-  for (int i = 0; i < kGatherParts; ++i) sum += partial[i * kColumns + thread];
+  float sum;
+  if (!sum_of_parts<kCount>(sums, partial, sum) || first_column + thread >= p.outputs) return;
   p.y[token * p.y_token + head * p.y_head + first_column + thread] = from_float<T>(sum);
 }
 

@@ -19,6 +19,10 @@ __device__ __forceinline__ Rank rank_of(float logit, int expert) {
   return static_cast<Rank>(ordered) << 32 | (0x7fffffffU - static_cast<std::uint32_t>(expert));
 }
 
+__device__ __forceinline__ int expert_of(Rank rank) {
+  return static_cast<int>(0x7fffffffU - static_cast<std::uint32_t>(rank));
+}
+
 // The rank of the k-th best expert. k passes over the logits, which are few and cached.
 __device__ __forceinline__ Rank lowest_chosen(const float* logits, int experts, int k) {
   if (k >= experts) return 0;

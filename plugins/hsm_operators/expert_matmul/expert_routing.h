@@ -6,25 +6,47 @@
 #include <span>
 #include <vector>
 
-#include "hsm_operators/expert_matmul/args.gen.h"
-
 namespace hsm::cpu {
 
-// The tokens of a block that chose one expert, in ascending order.
-struct Group {
-  std::span<const std::int32_t> tokens;  // counted from the start of the block
-  std::span<const float> gates;          // sigmoid of the chosen logits, never 0
+// The routing logits (tokens,heads,experts) of which each token and head takes the `active` largest.
+struct Router {
+  const float* logits;
+  std::int64_t heads;
+  std::int64_t experts;
+  std::int64_t active;
 };
 
-// The routing of `count` consecutive tokens: top-k by logit, ties to the lower index (NaN counts as the largest, so
-// that it is seen in the result), then sigmoid. Gates that are exactly 0 are left out: saturated logits switch experts
-// off.
+struct Choice {
+  std::int32_t expert;
+  float gate;
+};
+
+// Writes the choices (count,heads,active) of `count` tokens from `first` on: top-k by logit, ties to the lower index
+// (NaN counts as the largest, so that it is seen in the result), then sigmoid.
+void choose(const Router& router, std::int64_t first, std::int64_t count, Choice* choices);
+
+// The tokens that chose one expert, in ascending order.
+struct Group {
+  std::span<const std::int32_t> tokens;  // counted from the first of the choices
+  std::span<const float> gates;          // sigmoid of the chosen logits, never 0
+  std::size_t first = 0;                 // the place of the first of them among all choices by expert
+
+  // Those of the tokens that are at least `begin` and less than `end`.
+  Group between(std::int64_t begin, std::int64_t end) const;
+};
+
+// Choices by head and expert. Gates that are exactly 0 are left out: saturated logits switch experts off.
 class Routes {
  public:
   Routes() = default;
-  Routes(const ExpertMatMulArgs& args, std::int64_t first, std::int64_t count);
+  // Of `choices` (tokens,heads,active).
+  Routes(const Router& router, std::span<const Choice> choices);
+  // Chooses for `count` tokens from `first` on.
+  Routes(const Router& router, std::int64_t first, std::int64_t count);
 
   Group group(std::int64_t head, std::int64_t expert) const;
+  // How many choices there are.
+  std::size_t size() const { return tokens_.size(); }
 
  private:
   std::int64_t experts_ = 0;

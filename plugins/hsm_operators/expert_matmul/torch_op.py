@@ -1,13 +1,10 @@
 """Products with the experts that a token chooses per head (SwitchHead, arXiv:2312.07987, eq. 7-10).
 
 The k experts with the largest logits are taken, ties going to the lower index; their gates are sigmoid(logit), not
-renormalised. Selection is by logit, because float32 sigmoids saturate and tie. Only the chosen experts are computed:
-the chosen (token, head, expert) triples are sorted by expert, so that each expert multiplies one block of rows.
+renormalised. Selection is by logit, because float32 sigmoids saturate and tie. Only the chosen experts are computed.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +12,7 @@ from torch import Tensor
 from ..precision import accumulator
 from ..registration import register, require
 from ..routing import observe
+from .selection import blockwise, blockwise_outer, select
 
 
 def expert_matmul(x: Tensor, logits: Tensor, weight: Tensor, k: int) -> Tensor:
@@ -80,51 +78,12 @@ def _check(x: Tensor, logits: Tensor, weight: Tensor, k: int, summed: bool) -> N
     require(1 <= k <= experts, f"k = {k} must lie between 1 and the number of experts {experts}")
 
 
-@dataclass(frozen=True)
-class _Selection:
-    """The S = B·T·H·k chosen (token, head, expert) triples.
-
-    Attributes:
-        chosen: (B,T,H,k) int64, experts, best first.
-        gates: (S,) sigmoids of the chosen logits, by token, then head, then rank.
-        order: (S,) int64, the triples by head and expert.
-        inverse: (S,) int64, where `order` put each triple.
-        sizes: how many triples each of the H·E experts has.
-    """
-
-    chosen: Tensor
-    gates: Tensor
-    order: Tensor
-    inverse: Tensor
-    sizes: list[int]
-
-
-def _select(logits: Tensor, k: int) -> _Selection:
-    heads, experts = logits.shape[2:]
-    best, index = logits.sort(dim=-1, descending=True, stable=True)
-    best, chosen = best[..., :k], index[..., :k]
-    expert = (chosen + experts * torch.arange(heads, device=logits.device).unsqueeze(1)).flatten()
-    order = expert.argsort(stable=True)
-    inverse = torch.empty_like(order)
-    inverse[order] = torch.arange(len(order), device=order.device)
-    sizes = torch.bincount(expert, minlength=heads * experts).tolist()
-    return _Selection(chosen, best.sigmoid().flatten(), order, inverse, sizes)
-
-
-def _blockwise(rows: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
-    """Multiply consecutive blocks of rows (S,in) with one matrix each of weight (H,E,in,out)."""
-    product = rows.new_empty(len(rows), weight.shape[3])
-    for out, block, matrix in zip(product.split(sizes), rows.split(sizes), weight.flatten(0, 1), strict=True):
-        torch.mm(block, matrix, out=out)
-    return product
-
-
 def _multiply(x: Tensor, logits: Tensor, weight: Tensor, k: int, shared: int, added: int) -> Tensor:
     """Return (rows,out) of x (rows,in): `shared` triples in a row read one row of x, `added` in a row are summed."""
     wide = accumulator(x.dtype)
-    selection = _select(logits, k)
+    selection = select(logits, k)
     read = x.to(wide)[selection.order // shared]
-    product = _blockwise(read, weight.to(wide), selection.sizes)[selection.inverse]
+    product = blockwise(read, weight, selection.sizes)[selection.inverse]
     gates = selection.gates.view(-1, 1, added)
     return torch.bmm(gates, product.view(len(gates), added, weight.shape[3])).squeeze(1).to(x.dtype)
 
@@ -134,19 +93,16 @@ def _multiply_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, logits and weight; one product grad @ weightᵀ serves both x and the gates."""
     wide = accumulator(x.dtype)
-    selection = _select(logits, k)
+    selection = select(logits, k)
     gates = selection.gates
     read = x.to(wide)[selection.order // shared]
     arrived = grad.to(wide)[selection.order // added]
-    back = _blockwise(arrived, weight.to(wide).transpose(2, 3), selection.sizes)
+    back = blockwise(arrived, weight.transpose(2, 3), selection.sizes)
     of_gates = (back * read).sum(-1)[selection.inverse] * gates * (1 - gates)
     of_logits = torch.zeros_like(logits).scatter_(-1, selection.chosen, of_gates.view(selection.chosen.shape))
     of_x = torch.bmm(gates.view(-1, 1, shared), back[selection.inverse].view(-1, shared, x.shape[1])).squeeze(1)
-    of_weight = read.new_empty(weight.shape)
     gated = arrived * gates[selection.order].unsqueeze(1)
-    blocks = zip(of_weight.flatten(0, 1), read.split(selection.sizes), gated.split(selection.sizes), strict=True)
-    for out, block, columns in blocks:
-        torch.mm(block.t(), columns, out=out)
+    of_weight = blockwise_outer(read, gated, selection.sizes).view(weight.shape)
     return of_x, of_logits, of_weight
 
 

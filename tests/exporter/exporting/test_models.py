@@ -61,7 +61,7 @@ def test_every_language_model(name: str, precision: str, tmp_path: Path) -> None
 def test_switch_all(precision: str, tmp_path: Path) -> None:
     model = switch_all()
     result = hsm_export.export(model, output=tmp_path / "m.onnx", precision=precision)
-    assert result.mixers["layers.0.feed_forward.up"] == "ExpertMatMul"
+    assert result.mixers["layers.0.feed_forward"] == "ExpertMLP"
     if precision == "fp32":
         assert_agrees(tmp_path / "m.onnx", model, precision, *((tokens(*shape),) for shape in SHAPES))
 
