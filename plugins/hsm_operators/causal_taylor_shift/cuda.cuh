@@ -7,7 +7,7 @@
 // For n tokens and one head, F = 1 + d + d(d+1)/2: bytes 8·F·(e+1) for the state and 8·n·slices·(e+1) for the parts;
 // flops 4·n·F·(e+1). At n = 1 that is half a flop a byte: the bound is memory.
 // Shared memory 4·tokens·(2·d + 9·e + 14) bytes for 1 or 8 tokens. Registers (nvcc 13.0, most of the three types and
-// seven architectures; no spills) for e up to 32, 64, 256: 64, 64, 80 with one token, 73, 124, 162 with eight; the
+// seven architectures; no spills) for e up to 32, 64, 256: 64, 80, 80 with one token, 80, 120, 128 with eight; the
 // second kernel 44.
 //
 // Longer calls run the kernels of taylor_simt.cuh or taylor_tensor.cuh: for N tokens and segments of L, flops
@@ -30,6 +30,9 @@ constexpr std::size_t step_shared_bytes(int dim, int value_dim, int tokens) {
   return sizeof(float) * static_cast<std::size_t>(tokens) *
          static_cast<std::size_t>(2 * (dim + 2) + value_dim + 2 + kStepWarps * (value_dim + 1));
 }
+
+// Blocks of a multiprocessor that registers must allow; 0 leaves it to the compiler.
+constexpr int step_blocks(int tokens, int columns) { return tokens > 1 && columns > 2 ? 2 : 0; }
 
 // Adds up what the lanes of a warp hold.
 __device__ __forceinline__ float reduce_warp(float value) {
@@ -145,7 +148,7 @@ struct StateRow {
 // Grid: slices × heads. A slice is `segment_length` rows of the state, and `sums` takes (heads, slices + 1, tokens, e +
 // 1) parts; the last of them is the constant feature's, the largest term, to be added last.
 template <typename T, int kTokens, int kOwnColumns>
-__global__ void __launch_bounds__(kStepThreads) causal_taylor_step(TaylorCall call) {
+__global__ void __launch_bounds__(kStepThreads, step_blocks(kTokens, kOwnColumns)) causal_taylor_step(TaylorCall call) {
   HSM_DYNAMIC_SHARED(float, shared);
   const int dim = call.dim;
   const int value_dim = call.value_dim;
@@ -175,7 +178,9 @@ __global__ void __launch_bounds__(kStepThreads) causal_taylor_step(TaylorCall ca
   // several tokens there is enough to do for each.
   constexpr int kBatch = kTokens > 1 ? 1 : (kOwnColumns == 1 ? 4 : (kOwnColumns == 2 ? 2 : 1));
   int width = 32;
-  while (width / 2 >= value_dim) width /= 2;
+  if constexpr (kOwnColumns == 1) {
+    while (width / 2 >= value_dim) width /= 2;
+  }
   const int column = lane % width;
   const int rows_at_once = 32 / width;
   float sum[kTokens][kOwnColumns] = {};

@@ -3,7 +3,7 @@
 //
 // For S slots of one head, F = 1 + d + d(d+1)/2: bytes 8·(S + 1)·F·(e+1) (causal: each slot is read and written, and so
 // is the state) or 4·(S + 1)·F·(e+1) (bidirectional: each is read, one is written); flops S·F·(e+1). Memory is the
-// bound. No shared memory; registers (nvcc 13.0, no spills) 48 to 79 where rows stay float32, else 62 to 116.
+// bound. No shared memory; registers (nvcc 13.0, no spills) 48 to 79 where rows stay float32, else 64 to 116.
 #pragma once
 
 #include <cstdint>

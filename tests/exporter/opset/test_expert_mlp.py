@@ -71,7 +71,9 @@ def test_ties_go_to_the_lower_index(level: float) -> None:
 
 
 def test_a_logit_of_minus_infinity_adds_nothing() -> None:
-    case = Case(NAME, {"B": 1, "T": 2, "E": 4, "D": 3, "w": 2, "O": 3}, {"k": 2, "activation": 0}, fill={"logits": -np.inf})
+    case = Case(
+        NAME, {"B": 1, "T": 2, "E": 4, "D": 3, "w": 2, "O": 3}, {"k": 2, "activation": 0}, fill={"logits": -np.inf}
+    )
     for y in _outputs(2, case.inputs(np.random.default_rng(1))).values():
         np.testing.assert_array_equal(y, 0)
 
