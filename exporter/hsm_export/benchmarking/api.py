@@ -208,7 +208,7 @@ def _measure(
         progress(f"{what}: turn {turn + 1} of {repetitions}")
         for worker in (*workers[turn % len(workers) :], *workers[: turn % len(workers)]):
             time.sleep(_PAUSE_SECONDS)
-            seconds[worker.runtime].append(worker.ask("turn", index)["seconds"])
+            seconds[worker.runtime].append(worker.ask("turn", index))
     measurements = []
     for worker in workers:
         memory = worker.ask("memory", index)

@@ -1,23 +1,21 @@
-"""The process of one runtime: loads the model, then runs and times what it is asked to.
+"""The process of one runtime: loads the model, then runs and times what it is asked to (see `child_process`).
 
-{"job": {…}}            ->  {"ready": true}
-{"prepare": index}      ->  {"ready": true}             warms up with the index-th shape
-{"turn": index}         ->  {"seconds": s}              median time of the calls of one turn
-{"memory": index}       ->  {"peak": p, "extra": e}     bytes, since that shape was prepared
-anything that fails     ->  {"error": "…"}
+load(job)        the model
+prepare(index)   warms up with the index-th shape
+turn(index)      median time of the calls of one turn, in seconds
+memory(index)    "peak" and "extra" bytes since that shape was prepared
 """
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import sys
-from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
+from ..child_process import Channel
 from .memory import SELF, forget_peak, peak_bytes, resident_bytes
 from .protocol import TURN_SECONDS, WARM_UP_CALLS, Job
+
+REQUESTS = ("prepare", "turn", "memory")
 
 
 class Worker:
@@ -46,25 +44,24 @@ class Worker:
         self._process = getattr(self._runner, "pid", SELF)
         self._loaded = resident_bytes(self._process)
 
-    def prepare(self, index: int) -> dict[str, Any]:
+    def prepare(self, index: int) -> None:
         """Warm up with one shape."""
         forget_peak(self._process)
         for _ in range(WARM_UP_CALLS):
             self._call(index)
-        return {"ready": True}
 
-    def turn(self, index: int) -> dict[str, Any]:
+    def turn(self, index: int) -> float:
         """Return the median time of a few calls; the first call, which finds cold caches, does not count."""
         if hasattr(self._runner, "time_calls"):  # between its calls there would be more than calls
-            return {"seconds": self._runner.time_calls(self._feeds[index], TURN_SECONDS)}
+            return float(self._runner.time_calls(self._feeds[index], TURN_SECONDS))
         if self._call(index) > TURN_SECONDS:
-            return {"seconds": self._call(index)}
+            return self._call(index)
         seconds = [self._call(index)]
         while sum(seconds) < TURN_SECONDS:
             seconds.append(self._call(index))
-        return {"seconds": statistics.median(seconds)}
+        return statistics.median(seconds)
 
-    def memory(self, _index: int) -> dict[str, Any]:
+    def memory(self, _index: int) -> dict[str, int]:
         """Return the peak of resident memory since the last `prepare`, and what of it the runs took."""
         peak = peak_bytes(self._process)
         return {"peak": peak, "extra": max(peak - self._loaded, 0)}
@@ -78,33 +75,21 @@ class Worker:
         return float(self._runner.last_inference_time())
 
 
-def serve(requests: Iterator[str], replies: IO[str]) -> None:
-    """Answer requests until there are no more."""
-    worker: Worker | None = None
-    for line in requests:
-        ((request, argument),) = json.loads(line).items()
-        try:
-            if request == "job":
-                worker = Worker(Job(**{**argument, "shapes": tuple(map(tuple, argument["shapes"]))}))
-                answer: dict[str, Any] = {"ready": True}
-            else:
-                assert worker is not None
-                answer = getattr(worker, request)(argument)
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"}
-        print(json.dumps(answer), file=replies, flush=True)
-    if worker is not None:
-        worker.close()
-
-
 def main() -> None:
     """Serve on stdin and stdout; whatever libraries print goes to stderr."""
-    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    channel = Channel()
     from polygraphy.logger import G_LOGGER
 
     G_LOGGER.module_severity = G_LOGGER.CRITICAL + 1
-    serve(iter(sys.stdin.readline, ""), replies)
+    workers: list[Worker] = []
+
+    def load(job: dict[str, Any]) -> None:
+        workers.append(Worker(Job(**{**job, "shapes": tuple(map(tuple, job["shapes"]))})))
+
+    requests = {name: lambda index, name=name: getattr(workers[0], name)(index) for name in REQUESTS}
+    channel.serve({"load": load, **requests})
+    for worker in workers:
+        worker.close()
 
 
 if __name__ == "__main__":

@@ -1,22 +1,18 @@
-"""Check a written file, in a process of its own: `python -m hsm_export.exporting.checking FOLDER`.
+"""Check a written file, in a process of its own: `python -m hsm_export.exporting.checking` (see `child_process`).
 
 A process of its own, because the exporter's memory and the checker's then do not add up, and because a crash in native
-code ends the check and not the command. The folder holds `job.json` and `feeds.npz`; the runs' results are written to
-`results.npz`, and one JSON object on stdout says what was wrong, if anything.
+code ends the check and not the command. The request "check" names a folder; it holds the arrays of the runs in
+`feeds.npz`, and gets their results in `results.npz`.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadInputError, HsmExportError
+from ..child_process import Channel, ChildProcess, ProcessEndedError, python_command, python_environment
+from ..errors import BadInputError
 
 if TYPE_CHECKING:
     import onnx
@@ -41,22 +37,17 @@ def check_in_subprocess(path: Path, feeds: Sequence[Arrays], scratch: Path) -> l
         BadInputError: the file breaks a rule of the format or of this project, or ONNX Runtime refuses it.
         HsmExportError: the checking process died.
     """
-    (scratch / "job.json").write_text(json.dumps({"path": str(path), "runs": len(feeds)}))
     _save(scratch / "feeds.npz", feeds)
-    environment = dict(os.environ)
-    package_root = str(Path(__file__).resolve().parents[2])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH"))))
-    finished = _run([sys.executable, "-m", __name__, str(scratch)], environment)
-    if finished.returncode < 0:
-        died = signal.Signals(-finished.returncode).name
-        raise HsmExportError(f"the process that checked the exported file died of {died}", "is there enough memory?")
-    try:
-        answer = json.loads(finished.stdout)
-    except json.JSONDecodeError as error:
-        lines = finished.stderr.strip().splitlines()
-        raise HsmExportError(f"the check of the exported file failed: {lines[-1] if lines else 'no reason'}") from error
-    if answer["error"] is not None:
-        raise BadInputError(f"the exported file does not pass its checks: {answer['error']}", answer["hint"])
+    job = {"path": str(path), "scratch": str(scratch), "runs": len(feeds)}
+    name = "the process that checks the exported file"
+    with ChildProcess(name, python_command(__name__), python_environment()) as child:
+        try:
+            child.ask("check", job)
+        except ProcessEndedError as error:
+            error.hint = "is there enough memory?"
+            raise
+        except BadInputError as error:
+            raise BadInputError(f"the exported file does not pass its checks: {error.message}", error.hint) from error
     return _load(scratch / "results.npz", len(feeds))
 
 
@@ -78,19 +69,6 @@ def _load(path: Path, count: int) -> list[dict[str, NDArray[Any]]]:
             run, name = key.split("/", 1)
             runs[int(run)][name] = arrays[key]
     return runs
-
-
-def _run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; an interruption ends it too."""
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            stdout, stderr = process.communicate()
-        except BaseException:
-            process.kill()
-            raise
-    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 def check_file(path: Path) -> onnx.ModelProto:
@@ -155,17 +133,11 @@ def _short(error: Exception) -> str:
     return lines[0][:400] if lines else type(error).__name__
 
 
-def _main(scratch: Path) -> None:
-    job = json.loads((scratch / "job.json").read_text())
-    path = Path(job["path"])
-    try:
-        results = run_file(check_file(path), path.parent, _load(scratch / "feeds.npz", job["runs"]))
-    except HsmExportError as error:
-        print(json.dumps({"error": error.message, "hint": error.hint}))
-        return
+def _check(job: dict[str, Any]) -> None:
+    path, scratch = Path(job["path"]), Path(job["scratch"])
+    results = run_file(check_file(path), path.parent, _load(scratch / "feeds.npz", job["runs"]))
     _save(scratch / "results.npz", results)
-    print(json.dumps({"error": None, "hint": None}))
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    Channel().serve({"check": _check})

@@ -64,7 +64,7 @@ class CppRunner(BaseRunner):  # type: ignore[misc]
         try:
             bundle = self._folder / "graph.hsm"
             write_graph_bundle(model, self._context.folder, bundle)
-            self._process = ServingProcess(_command(bundle), _environment(), self._folder / "messages", self._timeout)
+            self._process = ServingProcess(_command(bundle), _environment(), self._timeout)
             shutil.rmtree(bundle)  # it is loaded; what it needs of the weights stays mapped
         except BaseException:
             self._scratch.cleanup()
@@ -115,7 +115,7 @@ def _command(bundle: Path) -> list[str | Path]:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, _LIBRARY_VARIABLE: str(onnxruntime_library())}
+    return {_LIBRARY_VARIABLE: str(onnxruntime_library())}
 
 
 def onnxruntime_library() -> Path:

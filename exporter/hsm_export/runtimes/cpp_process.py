@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import selectors
-import signal
-import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..child_process import ChildProcess, ProcessEndedError
 from ..errors import BadInputError, HsmExportError, MissingDependencyError
 
 _GRACE_SECONDS = 5.0
+_KINDS: dict[int, type[HsmExportError]] = {2: BadInputError, 3: MissingDependencyError, 4: BadInputError}
 
 
 class ServingProcess:
@@ -21,8 +17,7 @@ class ServingProcess:
 
     Args:
         command: the program and its arguments.
-        environment: its environment.
-        messages: a file for what it writes to stderr.
+        environment: what it finds in its environment beside ours.
         timeout: seconds that an answer may take.
 
     Raises:
@@ -31,21 +26,11 @@ class ServingProcess:
         HsmExportError: the process crashed or did not answer.
     """
 
-    def __init__(
-        self, command: Sequence[str | Path], environment: Mapping[str, str], messages: Path, timeout: float
-    ) -> None:
-        self._messages = messages
+    def __init__(self, command: Sequence[str | Path], environment: Mapping[str, str], timeout: float) -> None:
         self._timeout = timeout
-        self._received = b""
-        with messages.open("wb") as stderr:
-            try:
-                self._process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=dict(environment)
-                )
-            except OSError as error:
-                raise MissingDependencyError(f"{command[0]} cannot be started: {error.strerror}") from error
+        self._process = ChildProcess("hsm-run", command, environment, grace=_GRACE_SECONDS)
         try:
-            self.backend = self._answer(timeout, "ready")
+            self.backend = self._answer(None, timeout, "ready")
         except BaseException:
             self.stop()
             raise
@@ -66,27 +51,17 @@ class ServingProcess:
             BadInputError: the inputs do not fit, or the model failed on them.
             HsmExportError: the process crashed or did not answer.
         """
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write("\t".join(map(str, words)).encode() + b"\n")
-            self._process.stdin.flush()
-        return float(self._answer(self._timeout + extra_seconds, "ok")) * 1e-6
+        return float(self._answer("\t".join(map(str, words)), self._timeout + extra_seconds, "ok")) * 1e-6
 
     def stop(self) -> None:
         """End the process: at the end of its requests, or by force."""
-        with contextlib.suppress(BrokenPipeError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-        try:
-            self._process.wait(_GRACE_SECONDS if self._process.returncode is None else 0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self._process.stop()
 
-    def _answer(self, timeout: float, expected: str) -> str:
-        word, _, rest = self._line(timeout).partition(" ")
+    def _answer(self, request: str | None, timeout: float, expected: str) -> str:
+        try:
+            word, _, rest = self._process.exchange(request, timeout).partition(" ")
+        except ProcessEndedError as error:
+            raise _said(error) from error
         if word == expected:
             return rest
         if word == "error":
@@ -95,30 +70,12 @@ class ServingProcess:
             f"hsm-run answered {word!r}, which is not its protocol", "use the one of this installation"
         )
 
-    def _line(self, timeout: float) -> str:
-        assert self._process.stdout is not None
-        deadline = time.monotonic() + timeout
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._received:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    self._process.kill()
-                    raise HsmExportError(f"hsm-run did not answer within {timeout:g} seconds and was ended")
-                block = os.read(self._process.stdout.fileno(), 1 << 16)
-                if not block:
-                    raise self._ended()
-                self._received += block
-        line, _, self._received = self._received.partition(b"\n")
-        return line.decode(errors="replace")
 
-    def _ended(self) -> HsmExportError:
-        """Return why the process ended."""
-        code = self._process.wait()
-        lines = self._messages.read_text(errors="replace").strip().splitlines()
-        reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), None)
-        if reason is not None:
-            kinds: dict[int, type[HsmExportError]] = {2: BadInputError, 3: MissingDependencyError, 4: BadInputError}
-            return kinds.get(code, HsmExportError)(f"the C++ runtime: {reason}")
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        said = f": {lines[-1]}" if lines else ""
-        return HsmExportError(f"hsm-run ended {how}{said}", "a crash of the C++ runtime: please report it")
+def _said(ended: ProcessEndedError) -> HsmExportError:
+    """Return why the process ended: what it said itself, if it did."""
+    reasons = (line.removeprefix("error: ") for line in ended.said.splitlines() if line.startswith("error: "))
+    reason = next(reasons, None)
+    if reason is not None:
+        return _KINDS.get(ended.code, HsmExportError)(f"the C++ runtime: {reason}")
+    ended.hint = "a crash of the C++ runtime: please report it"
+    return ended

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.exporter.validation.families import random_config, write_checkpoint
@@ -26,7 +27,7 @@ print("answers", json.dumps([answers, "torch" in sys.modules]))
 """
 
 
-def serve(model: Path, checkpoint: Path | None, runtime: str) -> tuple[list[dict[str, float]], bool]:
+def serve(model: Path, checkpoint: Path | None, runtime: str) -> tuple[list[Any], bool]:
     command = [sys.executable, "-c", CODE, str(model), str(checkpoint or ""), runtime]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -43,7 +44,7 @@ def test_runtimes_of_the_file_do_not_load_torch(tmp_path: Path, runtime: str) ->
     # The checkpoint is named, as it is for every runtime of a benchmark, and left alone.
     answers, has_torch = serve(model, tmp_path / "missing.safetensors", runtime)
     assert not has_torch
-    assert answers[1]["seconds"] > 0
+    assert answers[1] > 0
     assert answers[2]["peak"] >= answers[2]["extra"] >= 0
 
 

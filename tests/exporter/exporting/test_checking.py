@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,12 +70,12 @@ def test_what_the_checks_refuse(body: str, words: str, tmp_path: Path) -> None:
 
 def test_a_dead_checker_is_an_error_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(model(), tmp_path)
-    monkeypatch.setattr(checking.sys, "executable", "/bin/false")
-    with pytest.raises(HsmExportError, match="check of the exported file failed"):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(HsmExportError, match="checks the exported file ended with exit code 1"):
         checking.check_in_subprocess(path, [FEED], tmp_path)
     killer = tmp_path / "killer.sh"
     killer.write_text("#!/bin/sh\nkill -SEGV $$\n")
     killer.chmod(0o755)
-    monkeypatch.setattr(checking.sys, "executable", str(killer))
-    with pytest.raises(HsmExportError, match="died of SIGSEGV"):
+    monkeypatch.setattr(sys, "executable", str(killer))
+    with pytest.raises(HsmExportError, match="ended by SIGSEGV"):
         checking.check_in_subprocess(path, [FEED], tmp_path)
