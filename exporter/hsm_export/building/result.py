@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..dtypes import ELEMENT_TYPES
 from ..files import atomic_path, sha256
 from ..results import Result
 from .profiles import Profile
@@ -21,7 +22,7 @@ SCHEMA = "hsm-export.engine"
 SCHEMA_VERSION = 1
 
 # TensorRT's names of element types, in the field's usual spelling.
-_DTYPES = {"float": "float32", "half": "float16", "bf16": "bfloat16"}
+_DTYPES = {item.tensorrt: item.name for item in ELEMENT_TYPES if item.tensorrt}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from hsm_models.errors import ConfigError
 from ..building.profiles import Range
 from ..building.source import Tensor
 from ..decoding.state_spec import StateSpec
+from ..dtypes import ELEMENT_TYPES
 from ..errors import BadInputError
 from ..results import plain
 
@@ -30,7 +31,8 @@ TOKENIZER, SELF_TEST, ENGINES = "tokenizer.json", "self-test.safetensors", "engi
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 32
 _MOST_SHOWN = 300
-DTYPES = ("float32", "float16", "bfloat16", "float64", "int64", "int32", "int8", "uint8", "bool")
+# What the C++ runtime and Triton take.
+DTYPES = tuple(item.name for item in ELEMENT_TYPES if item.triton)
 
 # What every file system and every reader takes; an engine and its side file lie one level down.
 _FILE = re.compile(r"(engines/)?[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")

@@ -7,21 +7,12 @@ from typing import Any
 
 from ..building.source import Source, Tensor
 from ..decoding.state_spec import StateSpec
+from ..dtypes import ELEMENT_TYPES
 from ..errors import UsageError
 from .manifest import EngineEntry
 from .protobuf_text import Enum
 
-_TYPES = {
-    "float32": "TYPE_FP32",
-    "float16": "TYPE_FP16",
-    "bfloat16": "TYPE_BF16",
-    "float64": "TYPE_FP64",
-    "int64": "TYPE_INT64",
-    "int32": "TYPE_INT32",
-    "int8": "TYPE_INT8",
-    "uint8": "TYPE_UINT8",
-    "bool": "TYPE_BOOL",
-}
+_TYPES = {item.name: item.triton for item in ELEMENT_TYPES if item.triton}
 # Requests wait so long for others to share a batch with, in microseconds: little beside any model's own time.
 _QUEUE_DELAY = 500
 # A sequence that stands still so long is given up, in microseconds; Triton's own second is too short for a reader.

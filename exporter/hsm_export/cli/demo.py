@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..dtypes import EXPORTED_PRECISIONS
 from .console import emit, json_option, phases
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     help="Directory for the files.",
 )
 @click.option("--model", "models", multiple=True, help="Zoo model; may be repeated. Default: one of each mixer family.")
-@click.option("--precision", default="fp32", show_default=True, type=click.Choice(["fp32", "fp16", "bf16"]))
+@click.option("--precision", default="fp32", show_default=True, type=click.Choice(EXPORTED_PRECISIONS))
 @click.option("--arch", default="sm86", show_default=True, help="GPU architectures of the engines, comma-separated.")
 @click.option(
     "--engines/--no-engines", default=True, show_default=True, help="Build TensorRT-RTX engines (no GPU needed)."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..dtypes import EXPORTED_PRECISIONS
 from .console import emit, json_option, phases
 
 if TYPE_CHECKING:
@@ -14,16 +15,13 @@ if TYPE_CHECKING:
 
     from ..exporting import ExportResult
 
-# The same as hsm_export.exporting.PRECISIONS, which is not imported to keep `--help` quick.
-_PRECISIONS = ("fp32", "fp16", "bf16")
-
 
 @click.command("export")
 @click.argument("checkpoint")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The ONNX file to write.")
 @click.option(
     "--precision",
-    type=click.Choice(_PRECISIONS),
+    type=click.Choice(EXPORTED_PRECISIONS),
     default="fp32",
     show_default=True,
     help="Type of weights and activations; norms, softmax and routing stay in float32.",

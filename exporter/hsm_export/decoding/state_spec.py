@@ -24,11 +24,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..dtypes import BY_NAME, BY_PRECISION
 from ..errors import BadInputError, UsageError
 
 if TYPE_CHECKING:
-    import torch
-
     from hsm_models.decoding import Decodable
 
 Array = NDArray[Any]
@@ -39,14 +38,13 @@ METADATA_KEY = "hsm_export.state"
 BATCH = "batch"
 CAPACITY = "capacity"
 ROLLBACKS = ("position", "slots", "snapshot")
-_ITEM_SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8}
+_DTYPES = (*(item.name for item in BY_PRECISION.values()), "int64")
 # What the first schema called a kind: the axis of the capacity, and how tokens are taken back.
 _KINDS: dict[str, tuple[int | None, str]] = {
     "ring": (None, "slots"),
     "cache": (1, "position"),
     "taylor": (None, "snapshot"),
 }
-_TYPES = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -85,12 +83,7 @@ class TensorSpec:
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
         """The dtype of its arrays; bfloat16 is that of `ml_dtypes`."""
-        if self.dtype == "bfloat16":
-            import ml_dtypes
-
-            bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-            return bfloat16
-        return np.dtype(self.dtype)
+        return BY_NAME[self.dtype].numpy
 
     @property
     def constant_bytes(self) -> int:
@@ -114,7 +107,7 @@ class TensorSpec:
     def _row_bytes(self) -> int:
         """Return the bytes of one row: all of them, or those of one token where the capacity is an axis."""
         sizes = (int(size) for axis, size in enumerate(self.shape) if axis not in (0, self.capacity_axis))
-        return math.prod(sizes) * _ITEM_SIZES[self.dtype]
+        return math.prod(sizes) * BY_NAME[self.dtype].bits // 8
 
 
 @dataclass(frozen=True)
@@ -151,9 +144,7 @@ class StateSpec:
             TypeError: a part of the model cannot decode.
         """
         _check_sizes(capacity, rollback)
-        import torch
-
-        dtype: torch.dtype = getattr(torch, _TYPES[precision])
+        dtype = BY_PRECISION[precision].torch
         tensors = tuple(
             TensorSpec(
                 name=name,
@@ -359,7 +350,7 @@ def _tensor(item: Any) -> TensorSpec:
         spare=_size(item["spare"], 0),
         in_place=item["in_place"],
     )
-    known = spec.rollback in ROLLBACKS and spec.dtype in _ITEM_SIZES and isinstance(spec.in_place, bool)
+    known = spec.rollback in ROLLBACKS and spec.dtype in _DTYPES and isinstance(spec.in_place, bool)
     if not known or spec.shape[:1] != (BATCH,) or (spec.capacity_axis or 0) >= len(spec.shape):
         raise ValueError(f"tensor {spec.name}")
     fixed = all(isinstance(size, int) for axis, size in enumerate(spec.shape[1:], 1) if axis != spec.capacity_axis)

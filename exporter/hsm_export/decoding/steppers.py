@@ -10,6 +10,7 @@ import numpy as np
 
 from hsm_operators import DOMAIN
 
+from ..dtypes import BY_NAME
 from ..errors import HsmExportError
 from .aliasing import updated_in_place
 from .state_spec import Array, State, StateSpec
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-_BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16, the one type of a state that NumPy has no name for
+_BFLOAT16 = BY_NAME["bfloat16"]  # the one type of a state that NumPy has no name for
 
 
 class Stepper(Protocol):
@@ -111,7 +112,7 @@ class OrtStepper:
     def _bind(self, bind: Any, name: str, array: Array) -> None:
         if self._bound.get(name) is array:
             return
-        kind = _BFLOAT16 if array.dtype == ml_dtypes.bfloat16 else array.dtype.type
+        kind = _BFLOAT16.onnx if array.dtype == ml_dtypes.bfloat16 else array.dtype.type
         bind(name, "cpu", 0, kind, array.shape, array.ctypes.data)
         self._bound[name] = array  # the binding holds an address only
 

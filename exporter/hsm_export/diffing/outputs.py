@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dtypes import EPSILON
 from ..runtimes.routing import LOGITS_SUFFIX
 from ..validation.api import Truth
 from ..validation.judging import Judge
-from ..validation.measures import EPSILON, FACTOR, FLOOR
+from ..validation.measures import FACTOR, FLOOR
 from ..validation.model_file import ModelFile
 from ..validation.reference import Bar
 from ..validation.results import Comparison

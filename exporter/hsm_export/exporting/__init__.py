@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..dtypes import EXPORTED_PRECISIONS
 from ..errors import MissingDependencyError, UsageError
 from .inputs import InputSpec
 from .result import CheckedOutput, ExportResult
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
     from .precision_plan import WideNodes
     from .source import Source
 
-__all__ = ["PRECISIONS", "CheckedOutput", "ExportResult", "InputSpec", "export"]
-
-PRECISIONS = ("fp32", "fp16", "bf16")
+__all__ = ["CheckedOutput", "ExportResult", "InputSpec", "export"]
 
 
 def export(
@@ -80,8 +79,8 @@ def export(
     from .precision_plan import read_plan
     from .source import resolve
 
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision not in EXPORTED_PRECISIONS:
+        raise UsageError(f"precision must be one of {', '.join(EXPORTED_PRECISIONS)}, got {precision!r}")
     if output is None:
         raise UsageError("export needs an output path", 'call export(source, output="model.onnx")')
     options = DecodeOptions(capacity, rollback, last_logits)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hsm_operators import find
 from hsm_operators.operator import BOOL, FLOAT, INT64, OPSET_VERSION, Operator, Port
 
+from ..dtypes import BY_PRECISION
 from .derivation import Call
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def one_node_model(
     """
     import onnx_ir as ir
 
-    low = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}[precision]
+    low = ir.DataType(BY_PRECISION[precision].onnx)
     types = {"T": low, FLOAT: ir.DataType.FLOAT, INT64: ir.DataType.INT64, BOOL: ir.DataType.BOOL}
 
     def value(port: Port) -> ir.Value:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..child_process import Channel, ChildProcess, ProcessEndedError, python_command, python_environment
+from ..dtypes import BY_PRECISION
 from ..errors import BadInputError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Arrays = Mapping[str, "NDArray[Any]"]
-_NUMPY_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+_NUMPY_TYPES = {BY_PRECISION[word].ort_name: BY_PRECISION[word].name for word in ("fp32", "fp16")}
 
 
 def check_in_subprocess(path: Path, feeds: Sequence[Arrays], scratch: Path) -> list[dict[str, NDArray[Any]]]:

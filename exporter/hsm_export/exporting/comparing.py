@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..dtypes import BY_PRECISION
 from ..errors import HsmExportError, NumbersDifferError
 from ..runtimes.evaluations import evaluated_as_body
 from ..runtimes.reference_maths import reference_maths
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 # Allowed error in units of eps(T) max|reference| where PyTorch cannot show its own error in this precision.
 _WITHOUT_NATIVE = 64.0
 _FLOOR = 4.0
@@ -65,7 +65,7 @@ def references(source: Source, precision: str, active: Sequence[int], *, evaluat
 
     examples = _examples(source)
     arbiter = _run_all(source, torch.float64, examples, active)
-    own_type = getattr(torch, TYPES[precision])
+    own_type = BY_PRECISION[precision].torch
     ways = (False, True) if evaluations else (False,)
     natives = [_run_all(source, own_type, examples, active, arbiter, as_body=way) for way in ways]
     if arbiter[0] is None:
@@ -262,7 +262,7 @@ def _compare_output(
         raise NumbersDifferError(f"{where} has a NaN or an infinity that PyTorch's does not have")
     reference, actual = np.where(finite, reference, 0), np.where(finite, actual, 0)
     scale = float(np.max(np.abs(reference), initial=0.0))
-    eps = float(torch.finfo(getattr(torch, TYPES[precision])).eps)
+    eps = float(torch.finfo(BY_PRECISION[precision].torch).eps)
     error = _max_error(actual, reference)
     has_native = native_error is not None and np.isfinite(native_error)
     allowed = 2 * native_error + _FLOOR * eps * scale if has_native else _WITHOUT_NATIVE * eps * scale  # type: ignore[operator]

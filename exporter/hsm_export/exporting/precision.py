@@ -23,14 +23,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from ..dtypes import BY_ONNX, BY_PRECISION
 from ..errors import BadInputError
 from .classification import Classifier, small_constant
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-_LARGEST = {"FLOAT16": 65504.0, "BFLOAT16": float.fromhex("0x1.fep127")}
-_SUFFIXES = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
 
 
 def convert(
@@ -80,7 +78,7 @@ def low_type(precision: str) -> ir.DataType:
     """Return T for "fp16" or "bf16"."""
     import onnx_ir as ir
 
-    return {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}[precision]
+    return ir.DataType(BY_PRECISION[precision].onnx)
 
 
 def classify(
@@ -130,7 +128,7 @@ class _Rewrite:
             value.dtype = self._low
             self._lowered.add(value)
             return
-        name = f"{value.name}.{_SUFFIXES[self._low.name]}"
+        name = f"{value.name}.{BY_ONNX[self._low.value].precision}"
         copy = ir.Value(name=name, type=ir.TensorType(self._low), shape=value.shape, const_value=lowered)
         lowered.name = name
         self._graph.initializers.add(copy)
@@ -180,7 +178,7 @@ class _Rewrite:
                 continue
             wanted = self._low if value.name in self._carried else ir.DataType.FLOAT
             if value.dtype != wanted:
-                name, value.name = value.name, f"{value.name}.{_SUFFIXES[value.dtype.name]}"
+                name, value.name = value.name, f"{value.name}.{BY_ONNX[value.dtype.value].precision}"
                 cast = self._cast(value, wanted)
                 cast.name = name
                 self._graph.outputs[index] = cast
@@ -191,7 +189,7 @@ class _Rewrite:
 
         key = (value, dtype)
         if key not in self._casts:
-            name = f"{value.name}.{_SUFFIXES[dtype.name]}"
+            name = f"{value.name}.{BY_ONNX[dtype.value].precision}"
             node = ir.node("Cast", [value], attributes={"to": dtype}, name=name)
             output = node.outputs[0]
             output.name, output.dtype, output.shape = name, dtype, value.shape
@@ -209,7 +207,7 @@ def _require_in_range(tensor: ir.TensorProtocol, name: str, low: ir.DataType) ->
     if tensor.size == 0:
         return
     array = tensor.numpy()
-    largest, limit = float(max(array.max(), -array.min())), _LARGEST[low.name]
+    largest, limit = float(max(array.max(), -array.min())), BY_ONNX[low.value].largest
     if largest > limit:
         raise BadInputError(
             f"weight {name} holds {largest:.6g}, but the largest {low.name.lower()} is {limit:g}",
@@ -225,7 +223,7 @@ def _lowered(tensor: ir.TensorProtocol, low: ir.DataType, clamp: bool) -> ir.Laz
     def make() -> ir.TensorProtocol:
         array = tensor.numpy()
         if clamp:
-            limit = _LARGEST[low.name]
+            limit = BY_ONNX[low.value].largest
             array = np.where(np.isfinite(array), np.clip(array, -limit, limit), array)
         return ir.Tensor(np.asarray(array).astype(low.numpy()), dtype=low, name=tensor.name)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..dtypes import EXPORTED_PRECISIONS
 from ..errors import BadInputError, UsageError
 from ..files import atomic_path, read_document, require_file
 from ..results import Result
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "hsm-export precision plan"
 SCHEMA_VERSION = 1
-_PRECISIONS = ("fp16", "bf16")
+_PRECISIONS = EXPORTED_PRECISIONS[1:]
 _REMEDY = "write it with `hsm-export diff --precision-plan`"
 
 

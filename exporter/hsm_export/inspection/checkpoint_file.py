@@ -6,12 +6,10 @@ import math
 from collections import Counter
 from pathlib import Path
 
+from ..dtypes import BY_SAFETENSORS
 from ..errors import BadInputError
 from .configuration import configured_rows
 from .result import CheckpointResult
-
-_ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def inspect_checkpoint(path: Path) -> CheckpointResult:
@@ -33,10 +31,9 @@ def inspect_checkpoint(path: Path) -> CheckpointResult:
         with safe_open(weights, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118
                 part = file.get_slice(name)
+                kind = BY_SAFETENSORS.get(part.get_dtype())
                 sizes[name] = math.prod(part.get_shape())
-                stored[_NAMES.get(part.get_dtype(), part.get_dtype())] += sizes[name] * _ITEM_SIZES.get(
-                    part.get_dtype(), 0
-                )
+                stored[kind.name if kind else part.get_dtype()] += sizes[name] * kind.bits // 8 if kind else 0
     except (SafetensorError, OSError) as error:
         raise BadInputError(f"{weights} is not a readable safetensors file: {error}") from error
     files = path.iterdir() if path.is_dir() else [path]

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from hsm_operators import DOMAIN, Operator
 
 from ..building.source import Source, Tensor, load_graph, read_source
+from ..dtypes import BY_ONNX, is_float, item_size
 from ..errors import BadInputError
 from ..file_operators import FileOperators
 from .configuration import part_details
 from .costs import node_cost, operator_details
 from .result import Border, Cost, FunctionBody, MixerRow, OnnxResult
-from .shapes import TensorInfo, constant_nodes, infer, item_size, nodes_of, skeleton
+from .shapes import TensorInfo, constant_nodes, infer, nodes_of, skeleton
 from .state import state_table
 
 if TYPE_CHECKING:
@@ -216,23 +217,17 @@ def _row(
 
 def _parameters(tensors: Iterable[onnx.TensorProto]) -> int:
     """Count the weights: floating-point tensors other than scalars and the constants that the exporter named."""
-    import onnx
-
-    floats = {
-        onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE
-    }  # fmt: skip
     return sum(
         math.prod(tensor.dims)
         for tensor in tensors
-        if tensor.data_type in floats and tensor.dims and not _CONSTANT.match(tensor.name)
+        if is_float(tensor.data_type) and tensor.dims and not _CONSTANT.match(tensor.name)
     )
 
 
 def _weight_bytes(tensors: Iterable[onnx.TensorProto]) -> dict[str, int]:
-    import onnx
-
     sizes: Counter[str] = Counter()
     for tensor in tensors:
-        name = onnx.TensorProto.DataType.Name(tensor.data_type).lower() if tensor.data_type else "undefined"
+        kind = BY_ONNX.get(tensor.data_type)
+        name = kind.onnx_name.lower() if kind else "undefined"
         sizes[name] += math.ceil(math.prod(tensor.dims) * item_size(tensor.data_type))
     return dict(sizes.most_common())

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..dtypes import item_size
 from ..errors import BadInputError
 from ..file_operators import FileOperators
 
@@ -120,19 +121,6 @@ def infer(light: onnx.ModelProto, sizes: Mapping[str, int]) -> dict[str, TensorI
     for tensor in inferred.graph.initializer:
         found[tensor.name] = TensorInfo(tuple(tensor.dims), item_size(tensor.data_type))
     return found
-
-
-def item_size(element_type: int) -> float:
-    """Return the size of an ONNX element type in bytes (a half for 4-bit types, 0 for strings and unknown ones)."""
-    import onnx
-
-    four_bits = {onnx.TensorProto.INT4, onnx.TensorProto.UINT4, onnx.TensorProto.FLOAT4E2M1}
-    if element_type in four_bits:
-        return 0.5
-    try:
-        return float(onnx.helper.tensor_dtype_to_np_dtype(element_type).itemsize)
-    except (KeyError, ValueError, TypeError):
-        return 0.0
 
 
 def _fix(dim: onnx.TensorShapeProto.Dimension, sizes: Mapping[str, int]) -> None:

@@ -24,6 +24,7 @@ from ..bundling.manifest import (
     SelfTestEntry,
 )
 from ..bundling.opening import file_entry
+from ..dtypes import element_name
 from ..errors import BadInputError
 
 # The one input of a graph that has none: a bundle's graphs have some.
@@ -108,10 +109,7 @@ def _link(source: Path, target: Path) -> None:
 def _tensor(value: onnx.ValueInfoProto) -> Tensor:
     """Describe an input or output; each dynamic dimension gets a name of its own, so that any size is accepted."""
     tensor = value.type.tensor_type
-    try:
-        dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type).name)
-    except KeyError:
-        dtype = "no tensor"
+    dtype = element_name(tensor.elem_type) or "no tensor"
     if dtype not in DTYPES:
         raise BadInputError(f"the C++ runtime takes no {dtype}, the type of {value.name}")
     sizes = enumerate(tensor.shape.dim)

@@ -16,7 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+from ..dtypes import WIDENED
+
 _TYPE_ATTRIBUTES = ("to", "dtype")
 # A double copy of many weights would pass the 2 GB that a serialised model may hold; these are fed as inputs.
 _LARGEST_INLINE = 1024
@@ -48,7 +49,7 @@ def _promote_initializers(graph: onnx.GraphProto, folder: Path) -> dict[str, NDA
     inputs = {value.name for value in graph.input}
     for tensor in graph.initializer:
         array = numpy_helper.to_array(tensor, str(folder))
-        if tensor.data_type not in FLOATS:
+        if tensor.data_type not in WIDENED:
             kept.append(numpy_helper.from_array(array, tensor.name))
         elif array.size <= _LARGEST_INLINE:
             kept.append(numpy_helper.from_array(array.astype(np.float64), tensor.name))
@@ -73,7 +74,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 def _promote_graph(graph: onnx.GraphProto) -> None:
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):
-        if value.type.tensor_type.elem_type in FLOATS:
+        if value.type.tensor_type.elem_type in WIDENED:
             value.type.tensor_type.elem_type = TensorProto.DOUBLE
     for node in graph.node:
         for attribute in node.attribute:
@@ -84,9 +85,9 @@ def _promote_graph(graph: onnx.GraphProto) -> None:
 
 
 def _promote_attribute(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> None:
-    if attribute.type == onnx.AttributeProto.INT and attribute.name in _TYPE_ATTRIBUTES and attribute.i in FLOATS:
+    if attribute.type == onnx.AttributeProto.INT and attribute.name in _TYPE_ATTRIBUTES and attribute.i in WIDENED:
         attribute.i = TensorProto.DOUBLE
-    elif attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type in FLOATS:
+    elif attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type in WIDENED:
         array = numpy_helper.to_array(attribute.t).astype(np.float64)
         attribute.t.CopyFrom(numpy_helper.from_array(array, attribute.t.name))
     elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):

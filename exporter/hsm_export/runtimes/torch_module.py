@@ -14,6 +14,7 @@ from polygraphy.backend.base import BaseRunner
 
 from hsm_operators.precision import accumulator
 
+from ..dtypes import BY_PRECISION
 from .evaluations import evaluated_as_body
 from .metadata import graph_metadata
 from .reference_maths import reference_maths
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from polygraphy.common import TensorMetadata
 
     from .routing import RoutedNode
-
-_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp64": torch.float64}
 
 
 class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
@@ -41,7 +40,7 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
     def __init__(self, context: RunContext, precision: str, name: str) -> None:
         super().__init__(name=name)
         self._context = context
-        self._dtype = _TYPES[precision]
+        self._dtype = BY_PRECISION[precision].torch
         self._sums = _sums(context)
 
     def activate_impl(self) -> None:

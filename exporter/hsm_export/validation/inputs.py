@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx
-from onnx import TensorProto
 
+from ..dtypes import element_name
 from ..errors import BadInputError
 
 
@@ -79,7 +79,7 @@ def _spec(
     for axis, dim in enumerate(tensor.shape.dim):
         named = dim.dim_param or ("batch" if axis == 0 else f"{value.name}_{axis}")
         shape.append(dim.dim_value if dim.HasField("dim_value") else named)
-    dtype = _dtype_name(tensor.elem_type)
+    dtype = element_name(tensor.elem_type)
     spec = InputSpec(value.name, dtype, tuple(shape))
     if not spec.is_integer:
         return spec
@@ -87,12 +87,6 @@ def _spec(
     if high is None and not spec.is_lengths:
         low, high = 0, _table_rows(model, value.name) - 1
     return InputSpec(value.name, dtype, tuple(shape), low if low is not None else int(spec.is_lengths), high)
-
-
-def _dtype_name(elem_type: int) -> str:
-    if elem_type == TensorProto.BFLOAT16:
-        return "bfloat16"
-    return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
 
 
 def _table_rows(model: onnx.ModelProto, name: str) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-EPSILON = {"fp32": 2.0**-23, "fp16": 2.0**-10, "bf16": 2.0**-7}
+from ..dtypes import EPSILON
+
 FLOOR = 4.0  # units in the last place of the tensor's largest number
 FACTOR = 2.0  # times the error that PyTorch makes in the same precision
 

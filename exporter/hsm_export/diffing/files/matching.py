@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import numpy_helper
 
+from ...dtypes import is_float
+
 _SMALL = 64  # elements of a constant that says what an operator does: a shape, axes, a split
 _ROUNDS = 64
 
@@ -265,8 +267,7 @@ def _weight_key(tensor: onnx.TensorProto) -> Key:
     count = 1
     for size in sizes:
         count *= size
-    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
-    if count <= _SMALL and tensor.data_type not in floats:
+    if count <= _SMALL and not is_float(tensor.data_type):
         return tensor_key(tensor)
     return (tensor.data_type, sizes)
 

@@ -212,7 +212,7 @@ def _output(
 
 
 def _threshold(bars: tuple[Bar, Bar], found: Errors, precision: str) -> Threshold:
-    from ...validation.measures import EPSILON
+    from ...dtypes import EPSILON
 
     native = 2 * max(bar.native_error for bar in bars)
     floor = 4 * EPSILON[precision] * found.scale
@@ -220,7 +220,7 @@ def _threshold(bars: tuple[Bar, Bar], found: Errors, precision: str) -> Threshol
 
 
 def _coarser(*precisions: str) -> str:
-    from ...validation.measures import EPSILON
+    from ...dtypes import EPSILON
 
     return max(precisions, key=lambda name: EPSILON[name])
 

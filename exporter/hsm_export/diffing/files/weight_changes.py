@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...dtypes import BY_PRECISION
 from .results import WeightChange
 from .weight_streams import Distance, Weight, distance, equal_arrays, slice_digests
 
@@ -21,7 +22,7 @@ _MOST_SLICES = 4096
 _MOST_AXES = 5
 _SAME_NORM = 1e-9
 # How far a tensor that is a multiple of another may be from it, relative to its norm: rounding in its type.
-_ROUNDING = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+_ROUNDING = {item.name: item.epsilon for item in BY_PRECISION.values()}
 
 
 def weight_changes(

@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+from ...dtypes import element_name
 from ...errors import BadInputError
 
 Array = NDArray[Any]
@@ -108,12 +109,8 @@ class Weight:
 
 
 def element_type_name(element_type: int) -> str:
-    """Return the name of an ONNX element type: NumPy's, or ONNX's own in lower case."""
-    try:
-        name = str(TensorProto.DataType.Name(element_type)).lower()
-    except ValueError:
-        return f"type {element_type}"
-    return {"float": "float32", "double": "float64"}.get(name, name)
+    """Return the name of an ONNX element type: NumPy's, or its number."""
+    return element_name(element_type) or f"type {element_type}"
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-FLOATS: dict[int, str] = {
-    TensorProto.FLOAT: "float32",
-    TensorProto.FLOAT16: "float16",
-    TensorProto.BFLOAT16: "bfloat16",
-}
-_PRECISIONS: dict[int, str] = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+from ...dtypes import BY_ONNX, WIDENED
+
+FLOATS = {kind: BY_ONNX[kind].name for kind in WIDENED}
+_PRECISIONS = {kind: BY_ONNX[kind].precision for kind in WIDENED}
 
 
 @dataclass(frozen=True)

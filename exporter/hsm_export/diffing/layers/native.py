@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import helper
 
 from hsm_operators import Operator, find, part_of
 from hsm_operators.registry import register_torch_operators
 from hsm_operators.translation import overload_of
 
+from ...dtypes import BY_PRECISION
 from ...runtimes.reference_maths import reference_maths
 from ...runtimes.torch_module import to_array
 
@@ -28,12 +29,7 @@ Way = Callable[[list["torch.Tensor"], dict[str, Any]], "torch.Tensor"]
 
 register_torch_operators()
 
-_TYPES: dict[int, torch.dtype] = {
-    TensorProto.FLOAT: torch.float32,
-    TensorProto.FLOAT16: torch.float16,
-    TensorProto.BFLOAT16: torch.bfloat16,
-    TensorProto.DOUBLE: torch.float64,
-}
+_TYPES = {item.onnx: item.torch for item in BY_PRECISION.values()}
 # Orders in which the terms of a product are added, besides torch's own.
 _ORDERS = 3
 # Elements of a product whose terms are added one by one.

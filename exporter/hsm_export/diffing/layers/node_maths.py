@@ -10,11 +10,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ...dtypes import EPSILON
 from ...file_operators import FileOperators
 from ...runtimes import get
 from ...runtimes.routing import logits_index
 from ...runtimes.runtime import RunContext
-from ...validation.measures import EPSILON, FACTOR, FLOOR
+from ...validation.measures import FACTOR, FLOOR
 from ...validation.running import quiet
 from ..results import Threshold
 from .graph import FLOATS, Layer, LayerGraph

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...dtypes import EPSILON
 from ...runtimes import get
 from ...runtimes.runtime import RunContext
-from ...validation.measures import EPSILON, FACTOR, FLOOR
+from ...validation.measures import FACTOR, FLOOR
 from ..limits import Limits
 from ..measuring import errors
 from ..results import LayerDiff, Threshold

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...dtypes import BY_PRECISION
 from ...exporting.assembling import active_counts, carried, feed_of, float_graph
 from ...exporting.comparing import Reference, references
 from ...exporting.precision import classify, convert
@@ -128,7 +129,7 @@ class Trials:
         Left alone, its CPU provider passes float32 on between neighbours for which it has no float16 kernels. A GPU
         rounds there, and so the search would find out what this processor lacks.
         """
-        low = {"fp16": "FLOAT16", "bf16": "BFLOAT16"}[self._precision]
+        low = BY_PRECISION[self._precision].onnx_name
         return cpu_session(widen_bfloat16(model, borders=True, low=low), Path())
 
     def session(self, model: onnx.ModelProto) -> Any:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ...dtypes import BY_PRECISION
 from ...errors import BadInputError
 from ...files import atomic_path, require_file
 from ..results import DiffResult
@@ -24,11 +25,11 @@ _SCHEMA = 1
 _NOT_FINITE = ("nan", "inf", "-inf")
 # What the dataclasses call text has a closed list of values here and there.
 _WORDS = {
-    "precision": ("fp32", "fp16", "bf16"),
+    "precision": tuple(BY_PRECISION),
     "task": ("language_model", "classification", ""),
     "verdict": ("same", "differs", "skipped", "failed"),
     "what": ("output", "layer", "metric", "verdict"),
-    "dtype": ("float32", "float16", "bfloat16"),
+    "dtype": tuple(item.name for item in BY_PRECISION.values()),
 }
 _REMEDY = "name a report that `hsm-export diff` wrote as JSON"
 
