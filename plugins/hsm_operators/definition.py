@@ -11,6 +11,7 @@ gradients, and one node of domain `acme` in an exported file, which carries its 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -124,7 +125,7 @@ def register(
     """
     if function is None and step is None:
         try:
-            return registry.register(operator)
+            return registry.register(operator, origin=sys._getframe(1).f_code.co_filename)
         except ValueError as error:
             raise OperatorError(str(error)) from error
     parsed = Signature(list(operator.inputs), list(operator.outputs), list(operator.states))
@@ -288,7 +289,7 @@ def _registered(spec: Operator, function: Callable[..., Any] | None, steps: Step
     except RuntimeError as error:  # a name that PyTorch does not take, such as "while"
         first = str(error).strip().splitlines()[0]
         raise OperatorError(f"PyTorch does not take {spec.domain}::{spec.torch_name}: {first}") from error
-    registry.register(spec, maths, replace=True)
+    registry.register(spec, maths, replace=True, origin=_file_of(source))
     called = callable_of(spec, torch_operator, source, steps)
     _callables[spec.qualified_name] = identity, called
     return called
@@ -308,6 +309,12 @@ def _identity(function: Callable[..., Any]) -> tuple[Any, ...]:
         return type(function).__module__, type(function).__qualname__, id(function), ()
     captured = tuple(id(cell.cell_contents) for cell in (getattr(function, "__closure__", None) or ()))
     return function.__module__, function.__qualname__, code, captured
+
+
+def _file_of(function: Callable[..., Any]) -> str | None:
+    """Return the file that a function, or the module that it was made of, is defined in."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return None if code is None else str(code.co_filename)
 
 
 def _require_free(spec: Operator, known: tuple[Any, Callable[..., Any]] | None, identity: tuple[Any, ...]) -> None:

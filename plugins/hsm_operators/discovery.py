@@ -50,7 +50,8 @@ def load_installed() -> None:
 
 def _load_entry(entry: EntryPoint) -> None:
     try:
-        collect(entry.load(), f"entry point {entry.name!r}")
+        found = entry.load()
+        collect(found, f"entry point {entry.name!r}", getattr(sys.modules.get(entry.module), "__file__", None))
     except Exception as error:  # a package of somebody else can fail in any way
         package = f" of {entry.dist.name}" if entry.dist else ""
         warnings.warn(
@@ -77,7 +78,7 @@ def load(source: str) -> None:
         _loaded.add(key)
         try:
             for module in _modules(source, path):
-                collect(module, source)
+                collect(module, source, module.__file__)
         except BaseException as error:
             _loaded.discard(key)
             if isinstance(error, OperatorError) or not isinstance(error, Exception):
@@ -134,13 +135,14 @@ def _from_file(path: Path) -> ModuleType:
     return module
 
 
-def collect(found: Any, where: str) -> None:
+def collect(found: Any, where: str, origin: str | None = None) -> None:
     """Register what an entry point or a module holds.
 
     Args:
         found: an `Operator`, the function that `operator` returned, a sequence of these, a module with OPERATORS or
             with such objects, or a function without arguments that registers them or returns them.
         where: what a message calls its source.
+        origin: the file that it comes from.
 
     Raises:
         OperatorError: it is nothing of the kind.
@@ -148,19 +150,19 @@ def collect(found: Any, where: str) -> None:
     from .registry import register
 
     if isinstance(found, Operator):
-        register(found)
+        register(found, origin=origin)
     elif isinstance(getattr(found, "operator", None), Operator):
         return  # it was registered when it was made
     elif isinstance(found, ModuleType):
         listed = getattr(found, "OPERATORS", None)
         own = [value for value in vars(found).values() if isinstance(value, Operator)]
-        collect(own if listed is None else listed, where)
+        collect(own if listed is None else listed, where, found.__file__ or origin)
     elif isinstance(found, (list, tuple)):
         for item in found:
-            collect(item, where)
+            collect(item, where, origin)
     elif callable(found):
         result = found()
         if result is not None:
-            collect(result, where)
+            collect(result, where, origin)
     else:
         raise OperatorError(f"{where} is a {type(found).__name__}, which holds no operators")

@@ -22,6 +22,7 @@ from torch import Tensor
 from .installation import kernels_path
 from .operator import BOOL, FLOAT, INT64, Operator, Port
 from .registry import operators
+from .signature import signature
 from .switch import kernels_wanted
 from .translation import overload_of
 
@@ -190,21 +191,7 @@ class Kernel:
         return results
 
 
-def signature(operator: Operator) -> str:
-    """Return the operator as a library of kernels describes it."""
-
-    def ports(ports: Sequence[Port]) -> str:
-        return ",".join(f"{port.name}:{_type_word(port)}({','.join(port.shape)})" for port in ports)
-
-    attributes = ",".join(f"{attribute.name}:{attribute.type}" for attribute in operator.attributes)
-    return f"{operator.qualified_name}({ports(operator.inputs)})->({ports(operator.outputs)}){{{attributes}}}"
-
-
 _FIXED = {FLOAT: torch.float32, INT64: torch.int64, BOOL: torch.bool}
-
-
-def _type_word(port: Port) -> str:
-    return "T" if port.type == "T" else str(_FIXED[port.type]).removeprefix("torch.")
 
 
 def _fixed_type(port: Port) -> torch.dtype | None:

@@ -72,6 +72,7 @@ def with_weights(name: str, parsed: Signature, module: nn.Module) -> tuple[Signa
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     function.__doc__ = module.__doc__
     function.structure = structure(module)  # type: ignore[attr-defined]
+    function.__wrapped__ = type(module).forward  # type: ignore[attr-defined]
     return Signature([*parsed.inputs, *ports], parsed.outputs, parsed.states, parsed.rules), function
 
 

@@ -51,15 +51,19 @@ _PACKAGES = {operator.qualified_name: package for operator, package in _own()}
 OPERATORS: dict[str, Operator] = {operator.name: operator for operator, _ in _own()}
 _registered: dict[tuple[str, str], Operator] = {(DOMAIN, name): operator for name, operator in OPERATORS.items()}
 _maths: dict[str, Maths] = {}
+_origins: dict[str, Path] = {}
 
 
-def register(operator: Operator, maths: Maths | None = None, *, replace: bool = False) -> Operator:
+def register(
+    operator: Operator, maths: Maths | None = None, *, replace: bool = False, origin: str | Path | None = None
+) -> Operator:
     """Add an operator of another domain than ours to those that all commands know, and return it.
 
     Args:
         operator: its specification.
         maths: what a body is derived from; needed where the specification has none.
         replace: take the place of an operator of that name.
+        origin: the file that defines it, beside which its kernels may be; what is no file is ignored.
 
     Raises:
         ValueError: the domain is ours, or another operator of that name is registered.
@@ -72,6 +76,8 @@ def register(operator: Operator, maths: Maths | None = None, *, replace: bool = 
     _registered[key] = operator
     if maths is not None:
         _maths[operator.qualified_name] = maths
+    if origin is not None and Path(origin).is_file():
+        _origins[operator.qualified_name] = Path(origin).resolve()
     return operator
 
 
@@ -109,6 +115,11 @@ def find_torch(overload: Any) -> Operator | None:
 def maths_of(operator: Operator) -> Maths | None:
     """Return what an operator's body may be derived from; None where nobody gave it."""
     return _maths.get(operator.qualified_name)
+
+
+def origin_of(operator: Operator) -> Path | None:
+    """Return the file that defines a registered operator; None where it is in no file, or unknown."""
+    return _origins.get(operator.qualified_name)
 
 
 def _load_installed() -> None:

@@ -4,17 +4,19 @@ A port is a name, a type after a colon (T, the default, float32, int64 or bool) 
 `in a..b` is the range of an integer input. A dimension may say how large it is, `s[B,R=K-1,D]`, which becomes a rule.
 An output that is called as an input, and has nothing else, is what that input becomes: a state. In ONNX, where no
 two values share a name, it is called after it, `s_out`.
+
+A library of kernels describes its operators by such a line too, see `signature`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from . import expression
 from .errors import OperatorError
-from .operator import BOOL, FLOAT, INT64, Port, RowRange, Rule, State
+from .operator import BOOL, FLOAT, INT64, Operator, Port, RowRange, Rule, State
 
 _TYPES = {"T": "T", "float32": FLOAT, "int64": INT64, "bool": BOOL}
 _PORT = re.compile(
@@ -130,3 +132,14 @@ def _require_expression(text: str, part: str) -> None:
         expression.parse(text)
     except expression.ExpressionError as error:
         raise OperatorError(f"{part.strip()!r}: {error}") from error
+
+
+def signature(operator: Operator) -> str:
+    """Return an operator as a library of kernels describes it, `acme::Mix(x:T(B,T,D))->(y:T(B,T,D)){span:int}`."""
+    words = {onnx_type: word for word, onnx_type in _TYPES.items()}
+
+    def ports(ports: Sequence[Port]) -> str:
+        return ",".join(f"{port.name}:{words[port.type]}({','.join(port.shape)})" for port in ports)
+
+    attributes = ",".join(f"{attribute.name}:{attribute.type}" for attribute in operator.attributes)
+    return f"{operator.qualified_name}({ports(operator.inputs)})->({ports(operator.outputs)}){{{attributes}}}"

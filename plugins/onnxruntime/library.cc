@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "hsm_operators/common/description.h"
 #include "hsm_operators/common/opset.h"
 #include "onnxruntime/adapter.h"
 #include "onnxruntime/kernels.h"
@@ -125,6 +126,8 @@ Registry& registry_of(const OrtApi& api, std::size_t packed_limit) {
 }
 
 }  // namespace
+
+const char* hsm_library_operators() { return hsm::opset::described_library(hsm::onnxruntime::has_kernel); }
 
 extern "C" HSM_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   const OrtApi* api = base->GetApi(ORT_API_VERSION);

@@ -1,6 +1,8 @@
 // Entry points of a plugin library, which TensorRT's plugin registry looks for by name.
 #include "tensorrt/library.h"
 
+#include "hsm_operators/common/cuda/kernels.h"
+#include "hsm_operators/common/description.h"
 #include "tensorrt/abi.h"
 #include "tensorrt/creator.h"
 #include "tensorrt/guard.h"
@@ -12,6 +14,11 @@ nvinfer1::IPluginCreatorInterface* const* getCreators(std::int32_t& count) {
     count = static_cast<std::int32_t>(all.size());
     return all.data();
   });
+}
+
+const char* hsm_library_operators() {
+  return hsm::opset::described_library(
+      [](const hsm::opset::Operator& op) { return hsm::cuda::kernels_of(op) != nullptr; });
 }
 
 void setLoggerFinder(nvinfer1::ILoggerFinder* finder) {

@@ -6,13 +6,13 @@
 #include <new>
 #include <span>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "hsm_operators/common/call.h"
 #include "hsm_operators/common/cpu/kernels.h"
 #include "hsm_operators/common/definition.h"
+#include "hsm_operators/common/description.h"
 #include "hsm_operators/common/opset.h"
 #include "hsm_operators/common/types.h"
 #include "torch/hsm_kernels.h"
@@ -23,61 +23,10 @@ namespace {
 
 thread_local std::string message;
 
-std::string_view type_name(opset::ElementType type) {
-  switch (type) {
-    case opset::ElementType::kT:
-      return "T";
-    case opset::ElementType::kFloat32:
-      return "float32";
-    case opset::ElementType::kInt64:
-      return "int64";
-    case opset::ElementType::kBool:
-      return "bool";
-  }
-  return "";
-}
-
-std::string_view type_name(opset::AttributeType type) {
-  switch (type) {
-    case opset::AttributeType::kInt:
-      return "int";
-    case opset::AttributeType::kInts:
-      return "ints";
-    case opset::AttributeType::kFloat:
-      return "float";
-  }
-  return "";
-}
-
-std::string described(std::span<const opset::Port> ports) {
-  std::string text;
-  for (const opset::Port& port : ports) {
-    if (!text.empty()) text += ',';
-    text.append(port.name).append(":").append(type_name(port.type)).append("(");
-    std::string_view comma;
-    for (const opset::Dimension* dimension : port.dims) {
-      text.append(comma).append(dimension->name);
-      comma = ",";
-    }
-    text += ')';
-  }
-  return text;
-}
-
-std::string described(const opset::Operator& op) {
-  std::string attributes;
-  for (const opset::Attribute& attribute : op.attributes) {
-    if (!attributes.empty()) attributes += ',';
-    attributes.append(attribute.name).append(":").append(type_name(attribute.type));
-  }
-  return std::string(op.domain).append("::").append(op.name).append("(" + described(op.inputs) + ")->(" +
-                                                                    described(op.outputs) + "){" + attributes + "}");
-}
-
 // One operator as this library runs it.
 struct Entry {
   explicit Entry(const opset::Operator& own_op)
-      : op(own_op), signature(described(own_op)), fast(cpu::kernel_of(own_op)), naive(definition_of(own_op)) {}
+      : op(own_op), signature(opset::described(own_op)), fast(cpu::kernel_of(own_op)), naive(definition_of(own_op)) {}
 
   bool has(std::int32_t kind) const {
     return kind == HSM_KERNELS_FAST ? fast != nullptr : kind == HSM_KERNELS_NAIVE && naive != nullptr;
@@ -166,6 +115,12 @@ std::int32_t run(std::int32_t index, std::int32_t kind, std::int32_t type, const
 static_assert(HSM_KERNELS_FLOAT32 == static_cast<int>(hsm::DType::kFloat32) &&
               HSM_KERNELS_FLOAT16 == static_cast<int>(hsm::DType::kFloat16) &&
               HSM_KERNELS_BFLOAT16 == static_cast<int>(hsm::DType::kBFloat16));
+
+const char* hsm_library_operators() {
+  return hsm::opset::described_library([](const hsm::opset::Operator& op) {
+    return hsm::cpu::kernel_of(op) != nullptr || hsm::definition_of(op) != nullptr;
+  });
+}
 
 std::int32_t hsm_kernels_version() { return HSM_KERNELS_VERSION; }
 

@@ -40,7 +40,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(HERE / f"scaled_{name}.cc", folder / "scaled" / f"{name}.cc")
     generate([Family("scaled", folder / "scaled", (SCALED,))], folder / "out")
     sources = [*folder.glob("scaled/*.cc"), *folder.glob("out/*.gen.cc")]
-    sources += [PLUGINS / "hsm_operators" / "common" / "opset.cc", PLUGINS / "torch" / "library.cc"]
+    sources += [PLUGINS / "hsm_operators" / "common" / name for name in ("opset.cc", "description.cc")]
+    sources.append(PLUGINS / "torch" / "library.cc")
     target = folder / "libscaled_kernels.so"
     options = ["-std=c++20", "-shared", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
     options += ["-Wno-missing-field-initializers", f"-I{PLUGINS}", f"-I{folder / 'out'}"]

@@ -19,6 +19,7 @@ from torch import Tensor
 from hsm_models import ops
 from hsm_operators import OPERATORS, installation, kernels, use_kernels
 from hsm_operators.kernels import Kernel, KernelLibrary, RefusedError, own_library
+from hsm_operators.signature import signature
 
 pytestmark = pytest.mark.skipif(
     installation.kernels_path() is None,
@@ -278,7 +279,7 @@ def test_a_kernel_serves_its_own_specification_only() -> None:
 def test_the_library_has_both_kernels_of_every_operator() -> None:
     library = own_library()
     assert library is not None
-    assert set(library.signatures) == {kernels.signature(operator) for operator in OPERATORS.values()}
+    assert set(library.signatures) == {signature(operator) for operator in OPERATORS.values()}
     assert all(library.kernel(operator, kind) for operator in OPERATORS.values() for kind in kernels.KINDS)
 
 
