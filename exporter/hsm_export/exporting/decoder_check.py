@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import BadInputError, UsageError
+from ..runtimes.reference_maths import reference_maths
 from .source import evaluating
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def vocabulary(model: nn.Module, name: str) -> int:
     import torch
 
     try:
-        with torch.no_grad(), evaluating(model):
+        with reference_maths(), evaluating(model):
             logits = model(torch.zeros((1, 1), dtype=torch.int64))
     except Exception as error:  # whatever the user's module raises
         raise BadInputError(f"{name} does not read token ids (1, 1): {_first_line(error)}", _DOCUMENT) from error
@@ -108,7 +109,7 @@ class _Trial:
         from hsm_models.state import initial_state
 
         length = self._tokens.shape[1]
-        with torch.no_grad(), evaluating(self._model):
+        with reference_maths(), evaluating(self._model):
             whole = self._whole()
             state = initial_state(self._entries, 2, length, self._dtype, self._tokens.device)
             position = torch.zeros(2, dtype=torch.int64)

@@ -71,6 +71,7 @@ def convert(
         if plan is not None:
             rewrite.cast_inputs(node, plan.inputs)
         rewrite.cast_captures(node)
+    rewrite.settle_constants()
     rewrite.settle_outputs()
 
 
@@ -168,6 +169,17 @@ class _Rewrite:
             for index, value in enumerate(graph.outputs):
                 if value in self._lowered:
                     graph.outputs[index] = self._cast(value, ir.DataType.FLOAT)
+
+    def settle_constants(self) -> None:
+        """Let a constant that is read in T only keep its name."""
+        for (value, dtype), copy in self._casts.items():
+            name = value.name
+            if value.is_initializer() and dtype == self._low and not value.uses() and not value.is_graph_output():
+                assert name is not None and copy.name is not None and copy.const_value is not None
+                for old in (name, copy.name):
+                    del self._graph.initializers[old]
+                copy.name = copy.const_value.name = name
+                self._graph.initializers.add(copy)
 
     def settle_outputs(self) -> None:
         """Give the graph's outputs their type, float32 or for the carried ones T, under their own names."""

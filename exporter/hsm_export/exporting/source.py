@@ -121,14 +121,15 @@ def _language_model(
 
     try:
         decoder = decodable(module)
-    except TypeError:
+        tokens = vocabulary(module, name)
+    except (TypeError, BadInputError) as error:
         if decode:
             decoder_of(module)
+            raise
         raise UsageError(
             f"exporting a {name} needs example inputs",
             "call export(module, (x,), path) with tensors that forward takes",
-        ) from None
-    tokens = vocabulary(module, name)
+        ) from error
     longest = int(getattr(decoder, "max_length", 0) or 0)
     length = min(_EXAMPLE_LENGTH, longest or _EXAMPLE_LENGTH)
     example = torch.randint(0, tokens, (_EXAMPLE_BATCH, length), generator=torch.Generator().manual_seed(0))

@@ -161,7 +161,7 @@ def test_misuse_is_refused(tmp_path: Path) -> None:
     for options in ({"shapes": [(0, 3)]}, {"steps": 0}):
         with pytest.raises(UsageError, match="must be at least 1"):
             validated(path, None, **options)
-    with pytest.raises(BadInputError, match="not a language model"):
+    with pytest.raises(BadInputError, match="does not decode"):
         validated(path, classifier("tokens"), runtimes=["ort"])
     hsm_export.export(classifier("tokens"), output=tmp_path / "m.onnx")
     with pytest.raises(UsageError, match="no state to step with"):
