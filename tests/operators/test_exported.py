@@ -85,7 +85,7 @@ def test_diff_names_each_operator_and_finds_nothing(folder: Path) -> None:
 def test_diff_names_the_operator_whose_body_is_wrong(folder: Path, tmp_path: Path) -> None:
     model = onnx.load(folder / "fp32.onnx")
     body = next(function for function in model.functions if function.name == "GatedLinear")
-    next(node for node in body.node if node.op_type == "Sigmoid").op_type = "Tanh"  # what needs no state: before the Scan
+    next(node for node in body.node if node.op_type == "Sigmoid").op_type = "Tanh"
     onnx.save(model, tmp_path / "wrong.onnx")
     options = hsm_export.DiffOptions(layers=True)
     result = hsm_export.diff(tmp_path / "wrong.onnx", ["ort"], against=samples.mixed(), options=options)
