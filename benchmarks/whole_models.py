@@ -55,7 +55,7 @@ def measure(report: common.Report, name: str, quick: bool) -> None:
 def lengths(path: Path, quick: bool) -> list[int] | None:
     """Return the lengths to measure; None for a model whose inputs have a fixed size."""
     from hsm_export.benchmarking.api import has_length
-    from hsm_export.validation.model_file import open_model
+    from hsm_export.onnx_model.model_file import open_model
 
     file = open_model(path)
     if not has_length(file):

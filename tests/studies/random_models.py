@@ -23,10 +23,10 @@ from hsm_export.diffing.inputs.decoding import decoding_cases
 from hsm_export.diffing.layers.tapping import run_once
 from hsm_export.exporting import assembling
 from hsm_export.exporting.assembling import FloatGraph
+from hsm_export.onnx_model.model_file import open_model
 from hsm_export.runtimes import get
 from hsm_export.runtimes.runtime import RunContext
 from hsm_export.validation.cases import _case
-from hsm_export.validation.model_file import open_model
 from hsm_models.checkpoint import build_model, save_checkpoint
 
 Array = NDArray[Any]

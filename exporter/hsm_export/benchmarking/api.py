@@ -13,8 +13,8 @@ from ..errors import MissingDependencyError, NumbersDifferError, UsageError
 from .result import Accuracy, BenchResult, Measurement, Spread, crossovers
 
 if TYPE_CHECKING:
+    from ..onnx_model.model_file import ModelFile
     from ..validation import ValidationResult
-    from ..validation.model_file import ModelFile
     from .processes import WorkerProcess
 
 Progress = Callable[[str], None]
@@ -62,7 +62,7 @@ def bench(
         MissingDependencyError: a runtime that was asked for does not work on this machine.
         BadInputError: the file or the checkpoint cannot be used.
     """
-    from ..validation.model_file import open_model
+    from ..onnx_model.model_file import open_model
     from .processes import worker_processes
     from .protocol import Job
 

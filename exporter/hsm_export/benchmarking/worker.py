@@ -26,10 +26,10 @@ class Worker:
     """
 
     def __init__(self, job: Job) -> None:
+        from ..onnx_model.model_file import open_model
         from ..runtimes import get
         from ..runtimes.runtime import RunContext
         from ..validation.cases import shaped_cases
-        from ..validation.model_file import open_model
         from ..validation.sources import open_source
 
         file = open_model(job.model)

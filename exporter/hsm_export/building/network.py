@@ -6,8 +6,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..dtypes import element_name
+from ..onnx_model.nodes import nodes_of
+
 if TYPE_CHECKING:
     import onnx
+
+
+def operators_by_type(model: onnx.ModelProto, *, plugins: bool = False) -> dict[str, set[str]]:
+    """Return the operators of a model by the element type of their first input.
+
+    Args:
+        model: the model.
+        plugins: leave out what the `hsm` operators' bodies hold, which plugins compute.
+    """
+    import onnx
+    import onnx_ir as ir
+
+    from hsm_operators import inline
+
+    inferred = onnx.shape_inference.infer_shapes(model if plugins else inline(model))
+    found: dict[str, set[str]] = {}
+    for node in ir.from_proto(inferred).graph.all_nodes():
+        first = node.inputs[0] if node.inputs else None
+        if first is not None and first.dtype is not None:
+            found.setdefault(element_name(first.dtype.value), set()).add(node.op_type)
+    return found
 
 
 def network_bytes(path: Path, *, plugins: bool) -> bytes:
@@ -53,15 +77,10 @@ def _name(node: onnx.NodeProto, index: int) -> str:
 
 
 def _with_plugin(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes of a graph, and of the graphs inside it, that our library has plugins for: all of our domain."""
+    """Return the nodes of a graph, and of the graphs inside it, that our library has plugins for: all of our domain."""
     from hsm_operators import DOMAIN
 
-    for node in graph.node:
-        if node.domain == DOMAIN:
-            yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _with_plugin(attribute.g)
+    return (node for node in nodes_of(graph.node) if node.domain == DOMAIN)
 
 
 def inline_named(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import BadInputError, UsageError
 from ..native import tensorrt_plugin_path
+from ..onnx_model.model_file import FileFacts, ModelFile, open_model
 from . import targets
-from .network import plugin_nodes
+from .network import operators_by_type, plugin_nodes
 from .options import Options, check_options
 from .portable.compiling import Settings
 from .profiles import Profile, Size, input_shapes, resolve_profiles
-from .source import Source, load_graph, operators_by_type, read_source
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Plan:
         nodes: operator of every node that becomes a plugin, by its name.
     """
 
-    source: Source
+    source: FileFacts
     target: str
     architectures: tuple[str, ...]
     profiles: tuple[Profile, ...]
@@ -79,12 +79,23 @@ def make_plan(
     """
     chosen = _choose_architectures(target, architectures)
     check_options(options, target)
-    source = read_source(model)
-    resolved = resolve_profiles(source, profiles)
-    nodes = plugin_nodes(load_graph(source.path)) if options.use_plugins(target) else {}
+    file = open_model(model)
+    _refuse(file)
+    resolved = resolve_profiles(file.facts, profiles)
+    nodes = plugin_nodes(file.model) if options.use_plugins(target) else {}
     if "sm75" in chosen:
-        targets.check_architectures(chosen, operators_by_type(source.path, plugins=bool(nodes)))
-    return Plan(source, target, chosen, resolved, options, tensorrt_plugin_path() if nodes else None, nodes)
+        targets.check_architectures(chosen, operators_by_type(file.model, plugins=bool(nodes)))
+    return Plan(file.facts, target, chosen, resolved, options, tensorrt_plugin_path() if nodes else None, nodes)
+
+
+def _refuse(file: ModelFile) -> None:
+    """Refuse what no engine of ours takes: quantised weights, and borders that are no tensors of numbers."""
+    if file.quantised:
+        raise BadInputError(
+            f"{file.path} is quantised ({file.quantised}); engines are built from models that are not",
+            "export the model in fp32, fp16 or bf16",
+        )
+    file.require_arrays("an engine binds")
 
 
 def _choose_architectures(target: str, architectures: str | Iterable[str] | None) -> tuple[str, ...]:

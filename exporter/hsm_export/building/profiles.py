@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import UsageError
-from .source import Source
+from ..onnx_model.model_file import FileFacts
 
 DEFAULT_BATCH = (1, 1, 8)
 DEFAULT_LENGTH = (1, 512, 4096)
@@ -76,7 +76,7 @@ def parse_profile(text: str) -> Profile:
     return profile
 
 
-def resolve_profiles(source: Source, requested: Sequence[Mapping[str, Size]]) -> tuple[Profile, ...]:
+def resolve_profiles(source: FileFacts, requested: Sequence[Mapping[str, Size]]) -> tuple[Profile, ...]:
     """Check the requested profiles against a model and complete them with defaults.
 
     Args:
@@ -103,14 +103,14 @@ def resolve_profiles(source: Source, requested: Sequence[Mapping[str, Size]]) ->
     return tuple({name: _size(source, name, profile.get(name)) for name in dimensions} for profile in profiles)
 
 
-def _check_name(source: Source, name: str) -> None:
+def _check_name(source: FileFacts, name: str) -> None:
     known = source.dynamic_dimensions
     if name not in known:
         what = f"its dynamic dimensions are {', '.join(known)}" if known else "all its shapes are fixed"
         raise UsageError(f"{source.path} has no dimension named {name!r}; {what}")
 
 
-def _size(source: Source, name: str, requested: Size | None) -> Range:
+def _size(source: FileFacts, name: str, requested: Size | None) -> Range:
     if requested is None:
         return _default(source, name)
     sizes = parse_range(requested, name)
@@ -122,7 +122,7 @@ def _size(source: Source, name: str, requested: Size | None) -> Range:
     return sizes
 
 
-def _default(source: Source, name: str) -> Range:
+def _default(source: FileFacts, name: str) -> Range:
     """The sizes of a dimension that nobody gave: any batch up to 8, any length up to 4096 or the model's limit.
 
     So for the capacity of a decoding file's states too.
@@ -141,7 +141,7 @@ def _default(source: Source, name: str) -> Range:
     return Range(smallest, min(expected, limit), limit)
 
 
-def input_shapes(source: Source, profile: Profile) -> dict[str, tuple[tuple[int, ...], ...]]:
+def input_shapes(source: FileFacts, profile: Profile) -> dict[str, tuple[tuple[int, ...], ...]]:
     """Return the (min, opt, max) shapes of every input with a dynamic dimension."""
     shapes = {}
     for tensor in source.inputs:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..building.source import Source, load_graph, read_source
 from ..errors import BadInputError
+from ..onnx_model.model_file import FileFacts, open_model
+from ..onnx_model.parsing import parse
 
 if TYPE_CHECKING:
     import onnx
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _AGAIN = "write the bundle again"
 
 
-def cpu_variant(source: Source) -> onnx.ModelProto | None:
+def cpu_variant(source: FileFacts) -> onnx.ModelProto | None:
     """Return an equal graph that computes in float32 and rounds each result to bfloat16; None where none is needed.
 
     Inputs, outputs and states keep their types. Weights outside the file stay where they are: both graphs share them.
@@ -24,18 +25,18 @@ def cpu_variant(source: Source) -> onnx.ModelProto | None:
 
     if source.precision != "bf16":
         return None
-    model = load_graph(source.path)
+    model = parse(source.path)
     widened = widen_bfloat16(model)
     return None if widened is model else widened
 
 
-def check_variant(source: Source, path: Path) -> None:
+def check_variant(source: FileFacts, path: Path) -> None:
     """Compare a bundle's graph for CPUs with the one that it stands for: the same borders, metadata and weights.
 
     Raises:
         BadInputError: it is another model.
     """
-    variant = read_source(path)
+    variant = open_model(path).facts
     described = [(of.inputs, of.outputs, of.precision, of.metadata, of.external_data) for of in (source, variant)]
     if described[0] != described[1] or _weights(source.path) != _weights(path):
         raise BadInputError(f"{path} is not {source.path.name} rewritten for CPUs", _AGAIN)
@@ -47,7 +48,7 @@ def _weights(path: Path) -> Mapping[str, tuple[Any, ...]]:
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
     found: dict[str, tuple[Any, ...]] = {}
-    for tensor in load_graph(path).graph.initializer:
+    for tensor in parse(path).graph.initializer:
         if uses_external_data(tensor):
             info = ExternalDataInfo(tensor)
             content: tuple[Any, ...] = (info.location, info.offset or 0, info.length)

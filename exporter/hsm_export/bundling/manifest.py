@@ -17,10 +17,10 @@ from hsm_models.dataclass_json import build_dataclass
 from hsm_models.errors import ConfigError
 
 from ..building.profiles import Range
-from ..building.source import Tensor
 from ..decoding.state_spec import StateSpec
 from ..dtypes import ELEMENT_TYPES
 from ..errors import BadInputError
+from ..onnx_model.values import Tensor
 from ..results import plain
 
 FORMAT: Literal["hsm-bundle"] = "hsm-bundle"

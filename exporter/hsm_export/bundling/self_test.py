@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..decoding.state_spec import StateSpec
+    from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import Runtime
     from ..validation.cases import Case
-    from ..validation.model_file import ModelFile
     from ..validation.reference import Bar
     from ..validation.references import References
 
@@ -73,9 +73,9 @@ def model_self_test(path: Path, against: str | Path | nn.Module | None, progress
     Raises:
         BadInputError: the model does not give finite numbers, or no number can be compared.
     """
+    from ..onnx_model.model_file import open_model
     from ..validation.api import references
     from ..validation.cases import shaped_cases
-    from ..validation.model_file import open_model
 
     file = open_model(path)
     length = _length(file, file.config.get("max_length"))
@@ -94,10 +94,10 @@ def decode_self_test(path: Path, against: str | Path | nn.Module | None, progres
     Raises:
         BadInputError: the model does not give finite numbers, or no number can be compared.
     """
+    from ..onnx_model.model_file import open_model
     from ..validation.api import references
     from ..validation.cases import Case
     from ..validation.decoding import state_of
-    from ..validation.model_file import open_model
 
     file = open_model(path)
     state = state_of(file)
@@ -218,8 +218,8 @@ def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
 
 
 def _run(bundle: Bundle, part: str, runtime: Runtime, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    from ..onnx_model.model_file import open_model
     from ..runtimes.runtime import RunContext
-    from ..validation.model_file import open_model
     from ..validation.running import quiet
 
     entry = bundle.manifest.parts[part]

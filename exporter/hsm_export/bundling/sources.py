@@ -11,11 +11,11 @@ from typing import Any
 
 from ..building.profiles import Range
 from ..building.result import side_file_path
-from ..building.source import Source, read_source
 from ..decoding.state_spec import METADATA_KEY, StateSpec
 from ..errors import BadInputError, UsageError
 from ..files import require_file, sha256
 from ..inspection.engine_file import read_side_file
+from ..onnx_model.model_file import FileFacts, open_model
 from .manifest import (
     DECODE,
     ENGINES,
@@ -50,17 +50,17 @@ class Parts:
         decode: the one that reads pieces with a state.
     """
 
-    model: Source | None
-    decode: Source | None
+    model: FileFacts | None
+    decode: FileFacts | None
 
     @property
-    def sources(self) -> dict[str, Source]:
+    def sources(self) -> dict[str, FileFacts]:
         """Those that there are, by "model" and "decode"."""
         both = {"model": self.model, "decode": self.decode}
         return {part: source for part, source in both.items() if source is not None}
 
     @property
-    def any(self) -> Source:
+    def any(self) -> FileFacts:
         """One of them, for what both have in common."""
         return next(iter(self.sources.values()))
 
@@ -86,7 +86,7 @@ class Parts:
         return DecodeEntry(DECODE, cpu_file, self.decode.inputs, self.decode.outputs, state)
 
 
-def state_of(source: Source) -> StateSpec:
+def state_of(source: FileFacts) -> StateSpec:
     """Return the state that a decoding file carries from call to call.
 
     Raises:
@@ -105,7 +105,7 @@ def read_parts(model: str | Path | None, decode: str | Path | None) -> Parts:
     if model is None and decode is None:
         raise UsageError("there is nothing to bundle", "name an ONNX file, or one with --decode, or both")
     parts = Parts(
-        read_source(model) if model is not None else None, read_source(decode) if decode is not None else None
+        open_model(model).facts if model is not None else None, open_model(decode).facts if decode is not None else None
     )
     if parts.model is not None and parts.model.metadata.get("decode") == "1":
         raise UsageError(f"{parts.model.path} is a decoding file", f"name it with --decode {parts.model.path}")
@@ -246,7 +246,7 @@ def _check_tokenizer(path: Path, vocabulary: int | None) -> None:
         raise BadInputError(f"{path} is not a Hugging Face tokenizer.json: it has no model")
 
 
-def external_files(sources: Sequence[Source]) -> dict[str, Path]:
+def external_files(sources: Sequence[FileFacts]) -> dict[str, Path]:
     """Return the files of weights outside the ONNX files, by the name that those call them.
 
     Raises:

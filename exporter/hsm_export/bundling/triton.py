@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..building.network import plugin_nodes
-from ..building.source import Source, load_graph
 from ..errors import BadInputError, UsageError
 from ..files import atomic_directory, replace_directory
 from ..native import CUSTOM_OPS, TENSORRT_PLUGINS
+from ..onnx_model.model_file import FileFacts
+from ..onnx_model.parsing import parse
 from ..results import Result
 from .protobuf_text import protobuf_text
 from .sources import Engine, Parts, external_files, read_engines, read_parts, state_of
@@ -121,11 +122,11 @@ def _plan(parts: Parts, engines: Sequence[Engine], max_batch: int, libraries: st
     return plan
 
 
-def _plan_onnx(plan: _Plan, source: Source, max_batch: int, libraries: str | None) -> None:
+def _plan_onnx(plan: _Plan, source: FileFacts, max_batch: int, libraries: str | None) -> None:
     if source.precision == "bf16":
         plan.left_out.append(f"{source.path.name}: ONNX Runtime has no bf16 arithmetic on the CPU")
         return
-    needed = bool(plugin_nodes(load_graph(source.path)))
+    needed = bool(plugin_nodes(parse(source.path)))
     library = _on_server(libraries, CUSTOM_OPS) if needed else None
     state = state_of(source) if source.metadata.get("decode") == "1" else None
     config = onnx_config(_name(source), source, state, max_batch, library, "model.onnx")
@@ -133,7 +134,7 @@ def _plan_onnx(plan: _Plan, source: Source, max_batch: int, libraries: str | Non
     plan.add(config, files, f"{source.path.name} in ONNX Runtime on the CPU{_kind(config)}")
 
 
-def _plan_engines(plan: _Plan, source: Source, engines: Sequence[Engine], max_batch: int) -> None:
+def _plan_engines(plan: _Plan, source: FileFacts, engines: Sequence[Engine], max_batch: int) -> None:
     served = {f"{engine.path.stem}.plan": engine for engine in engines if engine.entry.target == "tensorrt"}
     plan.left_out += [
         f"{engine.path.name}: Triton has no back end for TensorRT-RTX, build it with --target tensorrt"
@@ -150,7 +151,7 @@ def _plan_engines(plan: _Plan, source: Source, engines: Sequence[Engine], max_ba
     plan.add(config, files, f"{source.path.name} in TensorRT for {', '.join(gpus) or 'one GPU'}{_kind(config)}")
 
 
-def _name(source: Source) -> str:
+def _name(source: FileFacts) -> str:
     return source.path.stem
 
 

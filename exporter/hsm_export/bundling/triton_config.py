@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..building.source import Source, Tensor
 from ..decoding.state_spec import StateSpec
 from ..dtypes import ELEMENT_TYPES
 from ..errors import UsageError
+from ..onnx_model.model_file import FileFacts
+from ..onnx_model.values import Tensor
 from .manifest import EngineEntry
 from .protobuf_text import Enum
 
@@ -22,7 +23,7 @@ Config = dict[str, Any]
 
 
 def onnx_config(
-    name: str, source: Source, state: StateSpec | None, max_batch: int, library: str | None, file: str
+    name: str, source: FileFacts, state: StateSpec | None, max_batch: int, library: str | None, file: str
 ) -> Config:
     """Return the configuration of an ONNX file on the ONNX Runtime back end, on the CPU.
 
@@ -46,7 +47,7 @@ def onnx_config(
 
 
 def engine_config(
-    name: str, source: Source, state: StateSpec | None, max_batch: int, engines: Mapping[str, EngineEntry]
+    name: str, source: FileFacts, state: StateSpec | None, max_batch: int, engines: Mapping[str, EngineEntry]
 ) -> Config:
     """Return the configuration of engines on the TensorRT back end; the server takes that of its GPU.
 
@@ -69,7 +70,7 @@ def engine_config(
     }
 
 
-def _common(name: str, backend: str, source: Source, state: StateSpec | None, max_batch: int) -> Config:
+def _common(name: str, backend: str, source: FileFacts, state: StateSpec | None, max_batch: int) -> Config:
     batch = _batch_dimension(source)
     past = {tensor.past for tensor in state.tensors} if state else set()
     present = {tensor.present for tensor in state.tensors} if state else set()
@@ -88,7 +89,7 @@ def _common(name: str, backend: str, source: Source, state: StateSpec | None, ma
     return config
 
 
-def _batch_dimension(source: Source) -> str:
+def _batch_dimension(source: FileFacts) -> str:
     """Return the name of the dimension that all tensors begin with, which Triton batches over; "" without one."""
     first = {str(tensor.shape[0]) if tensor.shape else "" for tensor in (*source.inputs, *source.outputs)}
     name = first.pop() if len(first) == 1 else ""
@@ -114,7 +115,7 @@ def _type(dtype: str) -> Enum:
     return Enum(_TYPES[dtype])
 
 
-def _sequences(source: Source, state: StateSpec, max_batch: int) -> Config:
+def _sequences(source: FileFacts, state: StateSpec, max_batch: int) -> Config:
     """Return how sequences are scheduled: their states stay in the server, and begin as zeros.
 
     "Oldest first" puts only rows into a batch that have a request, so no row ever stands still in one.

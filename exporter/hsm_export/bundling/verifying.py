@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..building.result import side_file_path
-from ..building.source import Source, read_source
 from ..errors import BadInputError
 from ..files import sha256
 from ..inspection.engine_file import read_side_file
+from ..onnx_model.model_file import FileFacts, open_model
 from ..results import Result
 from .cpu_variant import check_variant
 from .manifest import DecodeEntry, ModelEntry
@@ -87,9 +87,9 @@ def verify_bundle(
     )
 
 
-def _check_part(opened: Bundle, part: str, entry: ModelEntry | DecodeEntry) -> Source:
+def _check_part(opened: Bundle, part: str, entry: ModelEntry | DecodeEntry) -> FileFacts:
     """Compare an ONNX file, and its form for CPUs, with the entry; weights outside it must be files of the bundle."""
-    source = read_source(opened.file(entry.file))
+    source = open_model(opened.file(entry.file)).facts
     for name in source.external_data:
         if name not in opened.manifest.files:
             raise BadInputError(f"{source.path} keeps weights in {name}, which the manifest does not list", _AGAIN)
@@ -105,7 +105,7 @@ def _check_part(opened: Bundle, part: str, entry: ModelEntry | DecodeEntry) -> S
     return source
 
 
-def _check_engine(opened: Bundle, name: str, source: Source) -> None:
+def _check_engine(opened: Bundle, name: str, source: FileFacts) -> None:
     """Compare an engine's side file with the engine and with the ONNX file that it names."""
     path = opened.file(name)
     data: Mapping[str, Any] = read_side_file(side_file_path(path), path)

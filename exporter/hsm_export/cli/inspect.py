@@ -67,13 +67,14 @@ def _render_onnx(result: OnnxResult) -> Iterable[RenderableType]:
         "file": f"{result.path} ({_bytes(result.bytes)})",
         "producer": f"{result.producer}, ONNX IR {result.ir_version}",
         "opsets": ", ".join(f"{domain} {version}" for domain, version in result.opsets.items()),
-        "precision": result.precision,
+        "precision": f"{result.precision}, quantised: {result.quantised}" if result.quantised else result.precision,
         "parameters": f"{result.parameters:,}",
         "weights": _sizes(result.weight_bytes),
         "external data": ", ".join(result.external_data),
         "task": result.metadata.get("task", ""),
         "checkpoint SHA-256": result.metadata.get("source_sha256", ""),
         "file SHA-256": result.sha256,
+        "cannot be run": result.problem,
     }
     yield _facts("ONNX model", facts)
     yield _borders(result.inputs, result.outputs)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from hsm_operators import find
+
+from ..onnx_model.nodes import reads_of
 
 if TYPE_CHECKING:
     import onnx
@@ -47,7 +49,7 @@ class _Graph:
         self._fused = fused
         self._standard = standard
         self._nodes = list(graph.node)
-        self._inputs = [set(_reads(node)) for node in self._nodes]
+        self._inputs = [set(reads_of(node)) for node in self._nodes]
         self._readers: dict[str, list[int]] = defaultdict(list)
         self._writer = {name: index for index, node in enumerate(self._nodes) for name in node.output}
         for index, names in enumerate(self._inputs):
@@ -97,12 +99,3 @@ class _Graph:
                     found.add(source)
                     waiting.append(source)
         return found
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names that a node reads, those of the graphs inside it too."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield from _reads(inner)

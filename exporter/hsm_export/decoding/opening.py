@@ -46,14 +46,13 @@ def _best() -> str:
 
 
 def _open_file(path: Path, runtime: str) -> tuple[str, Stepper]:
+    from ..onnx_model.model_file import open_model
     from ..runtimes import get
-    from ..validation.model_file import open_model
-    from .state_spec import StateSpec
 
     if runtime in TORCH_RUNTIMES:
         raise UsageError(f"the runtime {runtime} runs checkpoints, not ONNX files", "name the checkpoint instead")
     file = open_model(path)
-    spec = StateSpec.from_metadata({item.key: item.value for item in file.model.metadata_props}, str(path))
+    spec = file.state()
     reason = get(runtime).available()
     if reason:
         raise MissingDependencyError(f"the runtime {runtime} does not work here: {reason}")

@@ -19,9 +19,9 @@ from .rules import DEFAULT, parse, violations
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import RunContext, Runtime
     from ..validation.api import Truth
-    from ..validation.model_file import ModelFile
     from ..validation.planning import Plan
     from ..validation.sources import Source
     from .inputs.feeds import Feeds
@@ -92,7 +92,7 @@ def diff(
         UsageError: unknown runtimes or rules, or options that contradict each other.
         MissingDependencyError: a runtime that was asked for does not work on this machine.
     """
-    from ..validation.model_file import open_model
+    from ..onnx_model.model_file import open_model
     from .reporting.json_file import read_json
 
     options = options or DiffOptions()

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from ..decoding.state_spec import StateSpec
+    from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import RunContext, Runtime
-    from ..validation.model_file import ModelFile
 
 Array = NDArray[Any]
 

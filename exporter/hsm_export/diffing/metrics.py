@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .results import ClassifierMetrics, FlippedPrediction, LanguageMetrics
 
 if TYPE_CHECKING:
-    from ..validation.model_file import ModelFile
+    from ..onnx_model.model_file import ModelFile
     from .generating import Generation
 
 Array = NDArray[Any]

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..dtypes import EPSILON
+from ..onnx_model.model_file import ModelFile
 from ..runtimes.routing import LOGITS_SUFFIX
 from ..validation.api import Truth
 from ..validation.judging import Judge
 from ..validation.measures import FACTOR, FLOOR
-from ..validation.model_file import ModelFile
 from ..validation.reference import Bar
 from ..validation.results import Comparison
 from ..validation.running import FREE, Iteration

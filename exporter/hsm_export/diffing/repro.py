@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import BadInputError
 from ..files import atomic_directory, replace_directory
-from ..validation.model_file import _PREFIX
+from ..onnx_model.metadata import PREFIX
 
 Array = NDArray[Any]
 
@@ -59,7 +59,7 @@ def write_repro(
     if whole.ByteSize() > _LARGEST:
         raise BadInputError(f"node {name} is too large for a file of its own")
     del whole.metadata_props[:]
-    whole.metadata_props.add(key=f"{_PREFIX}precision", value=precision)
+    whole.metadata_props.add(key=f"{PREFIX}precision", value=precision)
     target = parent / _file_name(name)
     _make(parent)
     with atomic_directory(parent) as scratch:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hsm_operators import Operator, expression
 
 from ..file_operators import FileOperators
-from .shapes import TensorInfo
+from ..onnx_model.shapes import TensorInfo
 
 if TYPE_CHECKING:
     import onnx

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -13,21 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 from hsm_operators import DOMAIN, Operator
 
-from ..building.source import Source, Tensor, load_graph, read_source
 from ..dtypes import BY_ONNX, is_float, item_size
 from ..errors import BadInputError
 from ..file_operators import FileOperators
+from ..onnx_model.model_file import FileFacts, ModelFile, read_model, usage_problem
+from ..onnx_model.nodes import nodes_of
+from ..onnx_model.shapes import TensorInfo, constant_nodes, infer, skeleton
+from ..onnx_model.values import Tensor
 from .configuration import part_details
 from .costs import node_cost, operator_details
 from .result import Border, Cost, FunctionBody, MixerRow, OnnxResult
-from .shapes import TensorInfo, constant_nodes, infer, nodes_of, skeleton
 from .state import state_table
 
 if TYPE_CHECKING:
     import onnx
 
 LENGTHS = (1, 128, 1024, 4096)
-MAX_BYTES = 2**31  # the format's own limit
 _MODULE = re.compile(r"^(.*?\b(?:mixer|feed_forward))(?:\.|$)")
 _CONSTANT = re.compile(r"^constant_\d+$")
 
@@ -44,48 +44,49 @@ def inspect_onnx(path: Path) -> OnnxResult:
     """Describe an ONNX file; function bodies are not entered, a mixer operator counts as its fused kernel.
 
     Raises:
-        BadInputError: it is not an ONNX file, is damaged or quantised, or lacks its external data.
+        BadInputError: it is not an ONNX file, is damaged, or lacks its external data.
     """
-    if path.stat().st_size >= MAX_BYTES:
-        raise BadInputError(f"{path} is not an ONNX model: it has more than 2 GB, which the format does not allow")
+    file = read_model(path)
     try:
-        return _describe(path, read_source(path), load_graph(path))
+        return _describe(file)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
-        # Names that are not text, tensors that contradict their types: a damaged file can break off anywhere.
+        # Nodes that contradict their operators: a damaged file can break off anywhere.
         raise BadInputError(f"{path} is a damaged ONNX model: {error}", "export it again") from error
 
 
-def _describe(path: Path, source: Source, model: onnx.ModelProto) -> OnnxResult:
-    parts = _parts(source.metadata)
+def _describe(file: ModelFile) -> OnnxResult:
+    model, facts = file.model, file.facts
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     known = FileOperators(model)
     groups = _group(model.graph.node, known)
-    costs, uncounted, tensors = _costs(model, source, groups, known)
-    operators = dict(Counter(map(_operator, nodes_of(model.graph))).most_common())
+    costs, uncounted, tensors = _costs(file, groups, known)
+    problem = usage_problem(file)
     return OnnxResult(
         kind="onnx",
-        path=path,
-        bytes=path.stat().st_size + sum((path.parent / name).stat().st_size for name in source.external_data),
-        sha256=source.sha256,
+        path=file.path,
+        bytes=file.bytes,
+        sha256=facts.sha256,
         producer=f"{model.producer_name} {model.producer_version}".strip() or "unknown",
         ir_version=model.ir_version,
         opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
-        precision=source.precision,
-        inputs=_borders(source.inputs),
-        outputs=_borders(source.outputs),
-        operators=operators,
+        precision=file.precision,
+        quantised=file.quantised,
+        inputs=_borders(facts.inputs),
+        outputs=_borders(facts.outputs),
+        operators=dict(Counter(map(_operator, nodes_of(model.graph.node))).most_common()),
         functions=tuple(FunctionBody(body.domain, body.name, len(body.node)) for body in model.functions),
         parameters=_parameters(weights.values()),
         weight_bytes=_weight_bytes(weights.values()),
-        external_data=tuple(source.external_data),
+        external_data=file.external_files,
         mixers=tuple(
-            _row(name, group, tensors, weights, parts.get(name), known) for name, group in groups.items() if name
+            _row(name, group, tensors, weights, file.parts.get(name), known) for name, group in groups.items() if name
         ),
         costs=costs,
         formulas=_formulas(model.graph, known),
         uncounted=uncounted,
-        metadata=dict(source.metadata),
-        state=state_table(source.metadata, str(path)),
+        metadata=dict(file.metadata),
+        state=state_table(file.metadata, str(file.path)),
+        problem=problem[0] if problem else "",
     )
 
 
@@ -121,13 +122,13 @@ def _group(nodes: Iterable[onnx.NodeProto], known: FileOperators) -> dict[str, _
 
 
 def _costs(
-    model: onnx.ModelProto, source: Source, groups: Mapping[str, _Group], known: FileOperators
+    file: ModelFile, groups: Mapping[str, _Group], known: FileOperators
 ) -> tuple[tuple[Cost, ...], dict[str, int], dict[str, TensorInfo]]:
     """Return the work at each length, what it leaves out, and the tensors at the last length; fills the groups'."""
-    light, folded = skeleton(model), constant_nodes(model.graph)
+    light, folded = skeleton(file.model), constant_nodes(file.model.graph)
     totals, uncounted, tensors = [], Counter[str](), dict[str, TensorInfo]()
-    for length in _lengths(source):
-        tensors = infer(light, _sizes(source, length))
+    for length in _lengths(file.facts):
+        tensors = infer(light, _sizes(file, length))
         uncounted.clear()
         total = (0, 0)
         for group in groups.values():
@@ -146,49 +147,28 @@ def _sum(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
     return a[0] + b[0], a[1] + b[1]
 
 
-def _lengths(source: Source) -> tuple[int | None, ...]:
-    if _length_name(source) is None:
+def _lengths(facts: FileFacts) -> tuple[int | None, ...]:
+    if _length_name(facts) is None:
         return (None,)
-    limit = source.max_length or max(LENGTHS)
+    limit = facts.max_length or max(LENGTHS)
     return tuple(dict.fromkeys(min(length, limit) for length in LENGTHS))
 
 
-def _length_name(source: Source) -> str | None:
+def _length_name(facts: FileFacts) -> str | None:
     """The dynamic dimension that counts tokens: `length`, else the second of the first input that has one."""
-    names = source.dynamic_dimensions
-    if "length" in names:
+    if "length" in facts.dynamic_dimensions:
         return "length"
-    seconds = [tensor.shape[1] for tensor in source.inputs if len(tensor.shape) > 1]
+    seconds = [tensor.shape[1] for tensor in facts.inputs if len(tensor.shape) > 1]
     return next((size for size in seconds if isinstance(size, str)), None)
 
 
-def _sizes(source: Source, length: int | None) -> dict[str, int]:
+def _sizes(file: ModelFile, length: int | None) -> dict[str, int]:
     """One sequence of this length, and a capacity for the longest; others as in the exporter's example, else 1."""
-    sizes = dict.fromkeys(source.dynamic_dimensions, 1)
-    try:
-        recorded = json.loads(source.metadata.get("inputs") or "[]")
-        for entry in recorded:
-            sizes |= {
-                name: size
-                for name, size in zip(entry["shape"], entry["example_shape"], strict=True)
-                if isinstance(name, str) and isinstance(size, int) and 0 < size < 2**31
-            }
-    except (ValueError, KeyError, TypeError):
-        pass
-    sizes["batch"] = 1
+    sizes = {**dict.fromkeys(file.facts.dynamic_dimensions, 1), **file.example, "batch": 1}
     if "capacity" in sizes:
         sizes["capacity"] = max(LENGTHS)
-    name = _length_name(source)
+    name = _length_name(file.facts)
     return sizes if name is None or length is None else sizes | {name: length}
-
-
-def _parts(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Return what the exporter wrote of each mixer and feed-forward network, by the module's name."""
-    try:
-        parts = json.loads(metadata.get("parts") or "{}").items()
-    except (ValueError, AttributeError):
-        return {}
-    return {name: part for name, part in parts if isinstance(part, dict) and "kind" in part}
 
 
 def _row(
@@ -204,7 +184,7 @@ def _row(
     details: dict[str, Any] = {}
     for node, operator in fused:
         details |= operator_details(operator, node, tensors)
-    kind, configured = part_details(part) if part else ("", {})
+    kind, configured = part_details(part) if part and "kind" in part else ("", {})
     return MixerRow(
         name=name,
         kind=kind or ", ".join(dict.fromkeys(operators)) or "dense",

@@ -150,7 +150,7 @@ class OnnxResult(InspectResult):
         producer: name and version of what wrote it.
         ir_version: ONNX file format version.
         opsets: version of each operator domain.
-        precision: "fp32", "fp16", "bf16" or "fp64".
+        precision: "fp32", "fp16", "bf16" or "fp64", the type of most weights that are not quantised.
         inputs, outputs: the graph's.
         operators: how often each operator occurs in the graph, most frequent first, as "domain::Name" outside of ONNX.
         functions: bodies that the file carries.
@@ -164,6 +164,8 @@ class OnnxResult(InspectResult):
         uncounted: operators whose work is not in `costs`, and how many of each.
         metadata: what the exporter recorded, without the prefix `hsm_export.`.
         state: what a decoding file carries from call to call; None for other files.
+        quantised: the type of quantised weights and how they are used, such as "int8, QDQ"; "" without any.
+        problem: why the file cannot be run as it is; "" where nothing is against it.
     """
 
     sha256: str
@@ -184,6 +186,8 @@ class OnnxResult(InspectResult):
     uncounted: Mapping[str, int]
     metadata: Mapping[str, str]
     state: StateTable | None = None
+    quantised: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from ..building.source import Tensor
 from ..bundling.manifest import (
     DTYPES,
     FORMAT,
@@ -26,6 +25,7 @@ from ..bundling.manifest import (
 from ..bundling.opening import file_entry
 from ..dtypes import element_name
 from ..errors import BadInputError
+from ..onnx_model.values import Tensor
 
 # The one input of a graph that has none: a bundle's graphs have some.
 NOTHING = "hsm_export.nothing"

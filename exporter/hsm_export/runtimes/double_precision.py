@@ -7,7 +7,6 @@ also inside Scan bodies. Rounding to a lower type in the middle of the graph dis
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ..dtypes import WIDENED
+from ..onnx_model.nodes import graphs_of
 
 _TYPE_ATTRIBUTES = ("to", "dtype")
 # A double copy of many weights would pass the 2 GB that a serialised model may hold; these are fed as inputs.
@@ -36,7 +36,7 @@ def promote(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, dict
     promoted = onnx.ModelProto()
     promoted.CopyFrom(model)
     weights = _promote_initializers(promoted.graph, folder)
-    for graph in _graphs(promoted.graph):
+    for graph in graphs_of(promoted.graph):
         _promote_graph(graph)
     _spell_out_gelu(promoted)
     return promoted, weights
@@ -60,15 +60,6 @@ def _promote_initializers(graph: onnx.GraphProto, folder: Path) -> dict[str, NDA
     del graph.initializer[:]
     graph.initializer.extend(kept)
     return weights
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield a graph and every graph nested in its nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _graphs(attribute.g)
 
 
 def _promote_graph(graph: onnx.GraphProto) -> None:
@@ -99,7 +90,7 @@ def _promote_attribute(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> 
 def _spell_out_gelu(model: onnx.ModelProto) -> None:
     """Replace Gelu and Erf, which ONNX Runtime lacks in double, by functions of this file."""
     used = set()
-    for graph in _graphs(model.graph):
+    for graph in graphs_of(model.graph):
         for node in graph.node:
             exact = all(helper.get_attribute_value(item) == b"none" for item in node.attribute)
             if node.domain == "" and (node.op_type == "Erf" or (node.op_type == "Gelu" and exact)):

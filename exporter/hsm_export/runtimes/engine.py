@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections import OrderedDict
@@ -18,6 +19,7 @@ from polygraphy.common import TensorMetadata
 
 from ..building.profiles import Range
 from ..errors import BadInputError, HsmExportError
+from ..onnx_model.metadata import recorded
 from .gpu import gpu_architecture, no_gpu
 from .metadata import graph_metadata
 from .runtime import RunContext, Runtime, missing_package
@@ -142,9 +144,8 @@ def _consistent(sizes: Sizes) -> Sizes:
 
 def _first_sizes(model: onnx.ModelProto) -> Sizes:
     """Return what the first engine takes at least: of rows, and of tokens as far as the model's positions go."""
-    from ..building.source import max_length, recorded_metadata
-
-    return {"batch": _BATCH, "length": min(_LENGTH, max_length(recorded_metadata(model)) or _LENGTH)}
+    config = json.loads(recorded(model).get("config") or "{}")
+    return {"batch": _BATCH, "length": min(_LENGTH, config.get("max_length") or _LENGTH)}
 
 
 def _write(model: onnx.ModelProto, folder: Path, scratch: Path) -> Path:

@@ -13,9 +13,9 @@ from .results import Comparison, DecodingReport, RuntimeReport, ValidationResult
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import RunContext, Runtime
     from .cases import Case
-    from .model_file import ModelFile
     from .planning import Plan
     from .reference import Bar
     from .references import References
@@ -57,9 +57,9 @@ def validate(
         UsageError: an unknown runtime, a runtime that needs a checkpoint without one, or impossible shapes.
         MissingDependencyError: a runtime that was asked for does not work on this machine.
     """
+    from ..onnx_model.model_file import open_model
     from ..runtimes.routing import instrument
     from ..runtimes.runtime import RunContext
-    from .model_file import open_model
     from .planning import make_plan, requested
     from .sources import open_source
 

@@ -19,8 +19,8 @@ from hsm_operators import Operator, expression
 
 from ..errors import BadInputError, UsageError
 from ..files import require_file
-from .inputs import InputSpec
-from .model_file import ModelFile
+from ..onnx_model.model_file import ModelFile
+from ..onnx_model.values import InputSpec
 
 # What two cores compute in seconds; longer sequences only when asked for.
 _AFFORDABLE_TOKENS = 320
@@ -191,8 +191,9 @@ def _longest(file: ModelFile) -> int:
 
 def _case(file: ModelFile, rng: np.random.Generator, batch: int, length: int, kind: str) -> Case:
     feed = {}
+    rows = file.inputs[0].shape[0] if file.inputs and file.inputs[0].shape else "batch"
     for spec in file.inputs:
-        shape = _concrete(file, spec, batch, length)
+        shape = spec.sizes(batch, length, rows)
         if spec.is_lengths:
             feed[spec.name] = _lengths(rng, batch, length)
         elif spec.is_integer:
@@ -209,14 +210,6 @@ def _name(file: ModelFile, batch: int, length: int, kind: str) -> str:
     of_floats, of_integers = _ADVERSARIAL[kind]
     integers = [spec.is_integer for spec in file.inputs if not spec.is_lengths]
     return ", ".join(([of_floats] if not all(integers) else []) + ([of_integers] if any(integers) else []))
-
-
-def _concrete(file: ModelFile, spec: InputSpec, batch: int, length: int) -> tuple[int, ...]:
-    """Put numbers in the place of dynamic dimensions: the first input's first one is the batch."""
-    batch_name = file.inputs[0].shape[0] if file.inputs[0].shape else "batch"
-    return tuple(
-        dim if isinstance(dim, int) else batch if dim in (batch_name, "batch") else length for dim in spec.shape
-    )
 
 
 def _lengths(rng: np.random.Generator, batch: int, length: int) -> NDArray[Any]:

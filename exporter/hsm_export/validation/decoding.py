@@ -10,11 +10,11 @@ import numpy as np
 
 from ..decoding.state_spec import METADATA_KEY, StateSpec
 from ..errors import BadInputError, UsageError
+from ..onnx_model.model_file import ModelFile
 from ..runtimes.reference_maths import reference_maths
 from ..runtimes.runtime import RunContext, Runtime
 from .api import Validation
 from .exactness import check_exactness
-from .model_file import ModelFile
 from .planning import Plan
 from .results import Comparison, DecodingReport
 from .sequences import STEPS, STEPS_CASE, sequence_cases

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..onnx_model.model_file import ModelFile
 from ..runtimes.runtime import RunContext, Runtime
 from ..runtimes.tracing import TracedNode, trace
 from .cases import Case
 from .measures import measure
-from .model_file import ModelFile
 from .reference import Bar, bars
 from .running import forced_feed, free_feed, run
 

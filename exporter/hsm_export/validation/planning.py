@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import MissingDependencyError, UsageError
+from ..onnx_model.model_file import ModelFile
 from ..runtimes.evaluations import have_evaluations
 from ..runtimes.runtime import RunContext, Runtime
-from .model_file import ModelFile
 from .results import RuntimeReport
 from .sources import Source
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..onnx_model.model_file import ModelFile
 from ..runtimes.routing import LOGITS_SUFFIX
 from .cases import Case
 from .measures import largest, measure, tolerance
-from .model_file import ModelFile
 
 Array = NDArray[Any]
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ..decoding.state_spec import StateSpec
 from ..errors import UsageError
+from ..onnx_model.model_file import ModelFile
 from .cases import Case
-from .model_file import ModelFile
 
 STEPS = 64
 STEPS_CASE = "single steps"

@@ -23,7 +23,10 @@ def token_model(
     operator: str = "MatMul",
     external: bool = False,
 ) -> Path:
-    """Write `tokens -> logits`: an embedding, a scale, and (`product`) one product with a matrix."""
+    """Write `tokens -> logits`: an embedding, a scale, and (`product`) one product with a matrix.
+
+    `operator` makes that product; `acme::…` is one that nobody knows.
+    """
     dtype = ELEMENT_TYPES[precision]
     rng = np.random.default_rng(20)
 
@@ -36,7 +39,9 @@ def token_model(
         helper.make_node("Mul", ["x", "scale"], ["y" if product else "logits"], name="layers.0.scale"),
     ]
     if product:
-        nodes.append(helper.make_node(operator, ["y", "output.weight"], ["logits"], name="output.product"))
+        domain, _, name = operator.rpartition("::")
+        product_node = helper.make_node(name, ["y", "output.weight"], ["logits"], "output.product", domain=domain)
+        nodes.append(product_node)
     graph = helper.make_graph(
         nodes,
         "hand_made",
@@ -44,7 +49,9 @@ def token_model(
         [helper.make_tensor_value_info("logits", dtype, (*shape, WIDTH))],
         [weight("embedding", VOCABULARY, WIDTH), weight("scale", WIDTH), weight("output.weight", WIDTH, WIDTH)],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid("acme", 1)], ir_version=10
+    )
     config = {"max_length": max_length}
     helper.set_model_props(
         model, {"hsm_export.config": json.dumps(config), "hsm_export.precision": precision, "other.tool": "x"}

@@ -151,7 +151,7 @@ def test_tensorrt_takes_no_architectures(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_parsers_refusal_names_the_node_and_the_operator(tmp_path: Path) -> None:
-    model = token_model(tmp_path / "m.onnx", operator="NoSuchOperator")
+    model = token_model(tmp_path / "m.onnx", operator="acme::NoSuchOperator")
     with pytest.raises(BuildRefusedError, match=r"output\.product.*NoSuchOperator"):
         hsm_export.build(model)
     assert names(tmp_path) == ["m.onnx"]

@@ -81,7 +81,9 @@ def test_a_refusal_inside_a_body_names_the_mixer(tmp_path: Path) -> None:
     path = one_node_model(tmp_path / "m.onnx", "TokenShift", "fp32")
     model = onnx.load(path)
     (body,) = model.functions
-    body.node.append(helper.make_node("NoSuchOperator", [body.node[-1].input[0]], ["unused"]))
+    body.node.append(helper.make_node("NoSuchOperator", [body.node[-1].input[0]], ["unused"], domain="acme"))
+    for imports in (body.opset_import, model.opset_import):
+        imports.append(helper.make_opsetid("acme", 1))
     body.node.insert(len(body.node) - 2, body.node.pop())
     onnx.save(model, path)
     with pytest.raises(BuildRefusedError, match=r"layers\.0\.mixer\.unused, operator NoSuchOperator"):

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm_export.building.profiles import Range, input_shapes, parse_profile, parse_range, resolve_profiles
-from hsm_export.building.source import Source, Tensor
 from hsm_export.errors import UsageError
+from hsm_export.onnx_model.model_file import FileFacts
+from hsm_export.onnx_model.values import Tensor
 
 
-def source(max_length: int | None = None, *shapes: tuple[int | str, ...]) -> Source:
+def source(max_length: int | None = None, *shapes: tuple[int | str, ...]) -> FileFacts:
     inputs = tuple(Tensor(f"input{index}", "int64", shape) for index, shape in enumerate(shapes))
-    return Source(
+    return FileFacts(
         path=Path("model.onnx"), sha256="", inputs=inputs, outputs=(), precision="fp32", max_length=max_length
     )
 
@@ -87,7 +88,7 @@ def test_a_fixed_model_needs_no_profile() -> None:
     assert resolve_profiles(source(None, (1, 8)), []) == ()
 
 
-def decoding(max_length: int | None = None) -> Source:
+def decoding(max_length: int | None = None) -> FileFacts:
     model = source(max_length, ("batch", "length"), ("batch",), ("batch", "capacity", 4, 8))
     return dataclasses.replace(model, metadata={"decode": "1"})
 

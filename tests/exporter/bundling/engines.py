@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from hsm_export.building.result import side_file_path
-from hsm_export.building.source import read_source
 from hsm_export.files import sha256
+from hsm_export.onnx_model.model_file import open_model
 
 
 def pretend_engine(path: Path, model: Path, **changes: Any) -> Path:
     """Write an engine of a model: some bytes, and a side file in which `changes` are made."""
-    source = read_source(model)
+    source = open_model(model).facts
     path.write_bytes(b"engine " + path.name.encode())
     data = {
         "schema": "hsm-export.engine",

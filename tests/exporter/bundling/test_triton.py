@@ -16,11 +16,11 @@ from tests.exporter.building.hand_made import token_model
 from tests.exporter.bundling.conftest import Exported
 from tests.exporter.bundling.engines import pretend_engine
 
-from hsm_export.building.source import read_source
 from hsm_export.bundling.sources import state_of
 from hsm_export.bundling.triton import write_repository
 from hsm_export.bundling.triton_config import onnx_config
 from hsm_export.errors import BadInputError, UsageError
+from hsm_export.onnx_model.model_file import open_model
 
 CANNOT_FETCH = 3
 ROOT = Path(__file__).resolve().parents[3]
@@ -181,7 +181,7 @@ def test_fixed_batch(schema: Any, tmp_path: Path) -> None:
 
 
 def test_open_capacity(exported: Exported) -> None:
-    source = read_source(exported.decode)
+    source = open_model(exported.decode).facts
     state = state_of(source)
     tensors = tuple(
         replace(tensor, shape=("batch", "capacity", *tensor.shape[2:])) if tensor.capacity_axis is not None else tensor

@@ -40,7 +40,7 @@ def test_profiles_are_completed_by_batch_and_length(tmp_path: Path) -> None:
 
 
 def test_verbose_shows_the_builders_messages(tmp_path: Path) -> None:
-    model = token_model(tmp_path / "m.onnx", operator="NoSuchOperator")
+    model = token_model(tmp_path / "m.onnx", operator="acme::NoSuchOperator")
     done = run(model, "-v")
     assert done.returncode == 6
     assert "error: " in done.stderr

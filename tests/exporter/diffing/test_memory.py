@@ -56,7 +56,7 @@ from hsm_export.diffing.layers.tapping import run_once
 from hsm_export.runtimes import get
 from hsm_export.runtimes.routing import instrument
 from hsm_export.runtimes.runtime import RunContext
-from hsm_export.validation.model_file import open_model
+from hsm_export.onnx_model.model_file import open_model
 from hsm_export.validation.sources import open_source
 
 name, length = sys.argv[1], int(sys.argv[2])

@@ -24,10 +24,10 @@ from hsm_export.diffing.metrics import (
     scored_output,
     with_generation,
 )
+from hsm_export.onnx_model.model_file import ModelFile, open_model
 from hsm_export.runtimes import get
 from hsm_export.runtimes.routing import instrument
 from hsm_export.runtimes.runtime import RunContext
-from hsm_export.validation.model_file import ModelFile, open_model
 
 
 def random_logits(*shape: int, seed: int = 0) -> np.ndarray:

@@ -18,7 +18,7 @@ from tests.exporter.diffing.synthetic import HOSTILE
 from hsm_export.diffing.layers.graph import LayerGraph
 from hsm_export.diffing.repro import write_repro
 from hsm_export.errors import BadInputError
-from hsm_export.validation.model_file import open_model
+from hsm_export.onnx_model.model_file import open_model
 
 
 def _node() -> onnx.ModelProto:

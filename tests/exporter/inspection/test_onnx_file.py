@@ -209,7 +209,7 @@ def test_external_data_is_counted_and_missing_data_is_refused(tmp_path: Path) ->
     assert result.external_data == ("m.onnx.data",) and result.parameters == 4096
     assert result.bytes == path.stat().st_size + (tmp_path / "m.onnx.data").stat().st_size
     (tmp_path / "m.onnx.data").unlink()
-    with pytest.raises(BadInputError, match="does not exist"):
+    with pytest.raises(BadInputError, match="is missing"):
         inspect(path)
 
 

@@ -14,8 +14,8 @@ from tests.exporter.validation.toy import SHIFT, VOCAB, toy_context, toy_runtime
 
 import hsm_export
 from hsm_export.errors import BadInputError, UsageError
+from hsm_export.onnx_model.model_file import open_model
 from hsm_export.validation.exactness import check_exactness
-from hsm_export.validation.model_file import open_model
 from hsm_export.validation.sequences import random_chunks, sequence_cases
 from hsm_export.validation.stepping import stepping
 

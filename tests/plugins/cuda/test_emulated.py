@@ -64,12 +64,12 @@ def test_zoo_model(name: str, precision: str, tmp_path: Path) -> None:
 
 def _departure(path: Path, checkpoint: str, length: int) -> str | None:
     """Say where the runtime first leaves the tolerance, with the result of every `hsm` operator made visible."""
+    from hsm_export.onnx_model.model_file import open_model
     from hsm_export.runtimes import get
     from hsm_export.runtimes.routing import instrument
     from hsm_export.runtimes.runtime import RunContext
     from hsm_export.validation.cases import shaped_cases
     from hsm_export.validation.localising import first_departure
-    from hsm_export.validation.model_file import open_model
     from hsm_export.validation.sources import open_source
 
     file = open_model(path)

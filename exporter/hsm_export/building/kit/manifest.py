@@ -10,11 +10,12 @@ from typing import Any
 
 from ...errors import BadInputError
 from ...files import read_document, require_file
+from ...onnx_model.model_file import FileFacts
+from ...onnx_model.values import Tensor
 from ..options import Options
 from ..plan import Plan
 from ..portable.kit import KIT_FILE, digest
 from ..profiles import Range
-from ..source import Source, Tensor
 from ..targets import EXTRAS, MODULES
 
 SCHEMA, SCHEMA_VERSION = "hsm-export.kit", 1
@@ -114,7 +115,7 @@ def _plan(kit: Path, data: Mapping[str, Any]) -> Plan:
     if data["target"] not in MODULES:
         raise ValueError(f"unknown target {data['target']!r}")
     return Plan(
-        source=Source(
+        source=FileFacts(
             path=kit / Path(str(source["file"])).name,
             sha256=str(source["sha256"]),
             inputs=_tensors(source["inputs"]),

@@ -16,8 +16,8 @@ from ..profiles import Profile, Range
 if TYPE_CHECKING:
     from torch import nn
 
+    from ...onnx_model.model_file import ModelFile
     from ...validation.cases import Case
-    from ...validation.model_file import ModelFile
     from ...validation.references import References
 
 # Batches and lengths that show mistakes: one token, odd numbers, more than a tile; clipped to each profile.
@@ -33,8 +33,8 @@ def prove(plan: Plan, against: str | Path | nn.Module | None, progress: Callable
         UsageError: no length fits all dynamic dimensions of a profile.
         BadInputError: the model does not give finite numbers.
     """
+    from ...onnx_model.model_file import open_model
     from ...validation.api import references
-    from ...validation.model_file import open_model
 
     file = open_model(plan.source.path)
     return references(file, cases(file, plan), against, progress)

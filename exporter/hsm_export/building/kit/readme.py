@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from ...onnx_model.values import Tensor
 from ..plan import Plan
 from ..portable.compiling import HARDWARE_COMPATIBILITY
 from ..portable.kit import ENGINE, NETWORK, OUTPUTS, RESULT_FILE
-from ..source import Tensor
 from ..targets import PRODUCTS
 
 if TYPE_CHECKING:

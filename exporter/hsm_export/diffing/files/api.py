@@ -36,7 +36,7 @@ def diff_files(
         UsageError: an unknown runtime, or options that contradict each other.
         MissingDependencyError: a runtime does not work here.
     """
-    from ...validation.model_file import open_model
+    from ...onnx_model.model_file import open_model
     from .numbers import DEFAULT_RUNTIMES, compare_numbers
     from .structure import diff_structure
 

@@ -16,10 +16,10 @@ from ..measuring import errors
 from ..results import Errors, OutputDiff, Threshold
 
 if TYPE_CHECKING:
+    from ...onnx_model.model_file import ModelFile
     from ...runtimes.routing import RoutedNode
     from ...runtimes.runtime import RunContext, Runtime
     from ...validation.cases import Case
-    from ...validation.model_file import ModelFile
     from ...validation.reference import Bar
 
 Array = NDArray[Any]

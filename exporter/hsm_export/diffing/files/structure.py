@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import onnx
-from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
-from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from ...errors import BadInputError
 from ...file_operators import FileOperators
-from ...validation.model_file import ModelFile, open_model
+from ...onnx_model.model_file import ModelFile, open_model
+from ...onnx_model.values import tensor_of
 from .matching import Graph, Matching, attribute_key, canonical, match, moved
 from .results import FunctionChange, NodeChange, PropertyChange, StructureDiff
 from .weight_changes import weight_changes
@@ -39,8 +38,6 @@ def diff_structure(old: str | Path, new: str | Path, *, progress: Callable[[str]
     report("opening both files")
     try:
         files = open_model(old), open_model(new)
-        for file in files:
-            _check_text(file.model, file.path)
         return _compared(*files, report, started)
     except (ValueError, TypeError, KeyError, IndexError, RecursionError, OverflowError) as error:
         # A stranger's file may contradict itself anywhere the checker does not look.
@@ -59,8 +56,8 @@ def _compared(old: ModelFile, new: ModelFile, report: Callable[[str], None], sta
     return StructureDiff(
         old=str(old.path),
         new=str(new.path),
-        old_bytes=_size(old),
-        new_bytes=_size(new),
+        old_bytes=old.bytes,
+        new_bytes=new.bytes,
         old_nodes=len(old.model.graph.node),
         new_nodes=len(new.model.graph.node),
         nodes=nodes,
@@ -70,18 +67,6 @@ def _compared(old: ModelFile, new: ModelFile, report: Callable[[str], None], sta
         equal_weights=equal,
         seconds=time.perf_counter() - started,
     )
-
-
-def _check_text(message: Message, path: Path) -> None:
-    """Refuse names that are not text: protobuf returns them as bytes, which no report can hold."""
-    for field, value in message.ListFields():
-        if field.type == FieldDescriptor.TYPE_STRING:
-            items = (value,) if isinstance(value, (str, bytes)) else value
-            if not all(isinstance(item, str) for item in items):
-                raise BadInputError(f"{path} is a damaged ONNX model: its {field.name} is not text", "export it again")
-        elif field.type == FieldDescriptor.TYPE_MESSAGE:
-            for item in (value,) if isinstance(value, Message) else value:
-                _check_text(item, path)
 
 
 def node_changes(old: Graph, new: Graph, matching: Matching) -> Iterator[NodeChange]:
@@ -249,11 +234,10 @@ def _same_outputs(old: Iterable[str], new: Iterable[str], tensors: Mapping[str, 
 
 
 def _border(value: onnx.ValueInfoProto) -> str:
-    tensor = value.type.tensor_type
-    if not value.type.HasField("tensor_type"):
-        return str(value.type.WhichOneof("value"))
-    sizes = [str(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
-    return f"{element_type_name(tensor.elem_type)} [{', '.join(sizes)}]"
+    tensor = tensor_of(value)
+    # A name that the file does not give would differ with the name of the tensor.
+    sizes = ("?" if str(size) == f"{value.name}.{axis}" else str(size) for axis, size in enumerate(tensor.shape))
+    return f"{tensor.dtype} [{', '.join(sizes)}]" if tensor.is_tensor else tensor.dtype
 
 
 def _property_changes(old: onnx.ModelProto, new: onnx.ModelProto) -> Iterator[PropertyChange]:
@@ -285,15 +269,3 @@ def _changed(what: str, old: Mapping[str, str], new: Mapping[str, str]) -> Itera
 def _name(node: onnx.NodeProto) -> str:
     """Return a node's name; that of its result where it has none."""
     return node.name or next((name for name in node.output if name), "") or str(node.op_type)
-
-
-def _size(file: ModelFile) -> int:
-    """Return the bytes of a file and of its external data."""
-    locations: set[str] = {
-        entry.value
-        for tensor in file.model.graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return int(file.path.stat().st_size) + sum((file.path.parent / name).stat().st_size for name in locations)

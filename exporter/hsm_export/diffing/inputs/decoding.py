@@ -13,7 +13,7 @@ from ...validation.cases import Case
 
 if TYPE_CHECKING:
     from ...decoding.state_spec import StateSpec
-    from ...validation.model_file import ModelFile
+    from ...onnx_model.model_file import ModelFile
 
 Array = NDArray[Any]
 

@@ -18,8 +18,8 @@ from ...validation.cases import Case, default_cases, read_npz, shaped_cases, use
 from .plain import index_bounds, plain_cases
 
 if TYPE_CHECKING:
-    from ...validation.inputs import InputSpec
-    from ...validation.model_file import ModelFile
+    from ...onnx_model.model_file import ModelFile
+    from ...onnx_model.values import InputSpec
 
 Array = NDArray[Any]
 # Makes one call of the file in the runtime whose numbers count as right, and returns its outputs.

@@ -11,23 +11,19 @@ import onnx
 from numpy.typing import NDArray
 
 from ...errors import BadInputError, UsageError
-from ...inspection.shapes import TensorInfo, infer, nodes_of, skeleton
+from ...onnx_model.input_bounds import looked_up
+from ...onnx_model.shapes import TensorInfo, infer, skeleton
 from ...validation.cases import Case
 
 if TYPE_CHECKING:
-    from ...validation.inputs import InputSpec
-    from ...validation.model_file import ModelFile
+    from ...onnx_model.model_file import ModelFile
+    from ...onnx_model.values import InputSpec
 
 Array = NDArray[Any]
 
 # Sizes of the dynamic dimensions, batch and all others: the first that the file runs with, and odd ones after that.
 _SIZES = ((2, 17), (1, 1), (3, 5), (1, 16), (1, 64), (1, 224))
 _CASES = 3
-# Operators whose result holds values of their first input, at other places.
-_MOVES = frozenset(
-    ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Slice", "Expand", "Tile", "Clip")
-)
-_LOOKUPS = {"Gather": 1, "GatherElements": 1, "GatherND": 1}
 _BYTES = ("int8", "uint8")
 
 
@@ -73,11 +69,11 @@ def plain_cases(
 
 def index_bounds(file: ModelFile) -> dict[str, int]:
     """Return how large the numbers of an integer input may be for the tables that it visibly indexes."""
-    tensors = _tensors(file.model)
+    shapes = {name: info.shape for name, info in _tensors(file.model).items()}
     bounds = {}
     for spec in file.inputs:
         if spec.is_integer:
-            sizes = list(_indexed(file.model, spec.name, tensors))
+            sizes = list(looked_up(file.model, spec.name, shapes))
             if sizes:
                 bounds[spec.name] = max(0, min(sizes) - 1)
     return bounds
@@ -164,9 +160,7 @@ def _feed(file: ModelFile, ranges: Ranges, batch: int, length: int, rng: np.rand
     first = file.inputs[0].shape[0] if file.inputs and file.inputs[0].shape else "batch"
     feed = {}
     for spec in file.inputs:
-        shape = tuple(
-            size if isinstance(size, int) else batch if size in (first, "batch") else length for size in spec.shape
-        )
+        shape = spec.sizes(batch, length, first)
         if spec.is_integer:
             low, high = ranges.bounds[spec.name]
             feed[spec.name] = rng.integers(low, high + 1, shape).astype(spec.dtype)
@@ -185,38 +179,6 @@ def _tensors(model: onnx.ModelProto) -> dict[str, TensorInfo]:
     except Exception:  # what a stranger's file breaks is its own
         found = {}
     return found
-
-
-def _indexed(model: onnx.ModelProto, name: str, tensors: Mapping[str, TensorInfo]) -> Iterator[int]:
-    """Yield the sizes of the dimensions that an input's values index."""
-    fixed = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    aliases = {name}
-    for node in nodes_of(model.graph):
-        if node.op_type == "Constant" and node.output:
-            fixed[node.output[0]] = _constant_shape(node)
-        carriers = node.input if node.op_type == "Concat" else node.input[:1] if node.op_type in _MOVES else ()
-        if aliases.intersection(carriers):
-            aliases.update(node.output)
-        position = _LOOKUPS.get(node.op_type)
-        if position is not None and len(node.input) > position and node.input[position] in aliases:
-            table = node.input[0]
-            info = tensors.get(table)
-            yield from _extent(node, fixed.get(table) or (info.shape if info else ()))
-
-
-def _constant_shape(node: onnx.NodeProto) -> tuple[int, ...]:
-    return next((tuple(attribute.t.dims) for attribute in node.attribute if attribute.name == "value"), ())
-
-
-def _extent(node: onnx.NodeProto, shape: tuple[int, ...]) -> Iterator[int]:
-    if not shape:
-        return
-    if node.op_type == "GatherND":
-        yield min(shape)
-        return
-    axis = next((int(attribute.i) for attribute in node.attribute if attribute.name == "axis"), 0)
-    if -len(shape) <= axis < len(shape):
-        yield shape[axis]
 
 
 def _first_line(error: Exception | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from ...dtypes import BY_ONNX, WIDENED
+from ...onnx_model.nodes import reads_of
 
 FLOATS = {kind: BY_ONNX[kind].name for kind in WIDENED}
 _PRECISIONS = {kind: BY_ONNX[kind].precision for kind in WIDENED}
@@ -232,22 +233,6 @@ def tensor_infos(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
         if value.type.tensor_type.elem_type:
             infos[value.name] = value
     return infos
-
-
-def reads_of(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names of the tensors that a node reads, those captured by its subgraphs included."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            yield from _captures(graph)
-
-
-def _captures(graph: onnx.GraphProto) -> Iterator[str]:
-    own = {value.name for value in graph.input} | {item.name for item in graph.initializer}
-    own |= {name for node in graph.node for name in node.output}
-    for node in graph.node:
-        yield from (name for name in reads_of(node) if name not in own)
-    yield from (value.name for value in graph.output if value.name not in own)
 
 
 def _is_random(node: onnx.NodeProto) -> bool:

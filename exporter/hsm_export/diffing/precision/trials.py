@@ -88,7 +88,7 @@ class Trials:
         import onnx_ir as ir
 
         from ...inspection.costs import node_cost
-        from ...inspection.shapes import infer, skeleton
+        from ...onnx_model.shapes import infer, skeleton
 
         model = ir.to_proto(self._copy())
         tensors, operators = infer(skeleton(model), self._sizes(model)), FileOperators(model)

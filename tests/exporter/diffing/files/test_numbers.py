@@ -14,7 +14,7 @@ from tests.exporter.validation.tiny import change_weight, flip_largest, plant_na
 
 from hsm_export.diffing.files.numbers import Numbers, compare_numbers
 from hsm_export.errors import BadInputError, UsageError
-from hsm_export.validation.model_file import open_model
+from hsm_export.onnx_model.model_file import open_model
 
 
 @pytest.fixture

@@ -397,7 +397,7 @@ def test_refuses_what_is_no_model(tmp_path: Path, tiny: Path) -> None:
     with pytest.raises(BadInputError, match="does not exist"):
         diff_structure(tmp_path / "missing.onnx", tiny)
     (tmp_path / "bytes.onnx").write_bytes(tiny.read_bytes().replace(b"gelu", b"ge\xff\xfe"))
-    with pytest.raises(BadInputError, match="is not text"):
+    with pytest.raises(BadInputError, match="is not UTF-8 text"):
         diff_structure(tiny, tmp_path / "bytes.onnx")
 
 

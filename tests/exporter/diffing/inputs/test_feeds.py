@@ -17,10 +17,10 @@ from hsm_export.diffing.inputs.decoding import decoding_cases
 from hsm_export.diffing.inputs.feeds import Feeds, longest_sequence, open_feeds, prompt_of, token_input
 from hsm_export.diffing.inputs.plain import index_bounds
 from hsm_export.errors import BadInputError, UsageError
+from hsm_export.onnx_model.model_file import ModelFile, open_model
 from hsm_export.runtimes import get
 from hsm_export.runtimes.runtime import RunContext
 from hsm_export.validation.decoding import state_of
-from hsm_export.validation.model_file import ModelFile, open_model
 
 Call = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 

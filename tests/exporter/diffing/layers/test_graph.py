@@ -10,8 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 from tests.exporter.diffing.plain_models import NODE, branching, chain, context, model, rows
 
-from hsm_export.diffing.layers.graph import LayerGraph, node_name, reads_of
+from hsm_export.diffing.layers.graph import LayerGraph, node_name
 from hsm_export.diffing.layers.tapping import run_once, single
+from hsm_export.onnx_model.nodes import reads_of
 from hsm_export.runtimes import get
 
 

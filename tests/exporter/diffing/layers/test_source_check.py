@@ -18,8 +18,8 @@ from hsm_export.diffing.layers.graph import LayerGraph
 from hsm_export.diffing.layers.source_check import innermost
 from hsm_export.diffing.layers.spool import Spool
 from hsm_export.diffing.results import DiffResult
+from hsm_export.onnx_model.model_file import open_model
 from hsm_export.runtimes.runtime import RunContext
-from hsm_export.validation.model_file import open_model
 from hsm_export.validation.sources import open_source
 
 TOKENS = {"tokens": np.arange(14).reshape(2, 7)}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..dtypes import item_size
-from ..errors import BadInputError
 from ..file_operators import FileOperators
 
 if TYPE_CHECKING:
@@ -39,15 +38,6 @@ class TensorInfo:
         return math.ceil(self.size * self.itemsize)
 
 
-def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes of a graph and of its subgraphs."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from nodes_of(inner)
-
-
 def constant_nodes(graph: onnx.GraphProto) -> set[str]:
     """Return the outputs of nodes that every runtime computes once, while it loads: they depend on weights only."""
     constants = {tensor.name for tensor in graph.initializer}
@@ -60,11 +50,7 @@ def constant_nodes(graph: onnx.GraphProto) -> set[str]:
 
 
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model of the same tensors without weights and without bodies of known operators.
-
-    Raises:
-        BadInputError: functions that call each other in a circle.
-    """
+    """Return a model of the same tensors without weights and without bodies of known operators."""
     import onnx
 
     operators = FileOperators(model)
@@ -72,7 +58,6 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     light = onnx.ModelProto(ir_version=model.ir_version)
     light.opset_import.extend(entry for entry in model.opset_import)
     light.functions.extend(body for body in model.functions if (body.domain, body.name) not in known)
-    _refuse_recursion(light)
     initialised = set()
     for tensor in model.graph.initializer:
         initialised.add(tensor.name)
@@ -185,18 +170,3 @@ def _equation(inputs: list[tuple[str, ...]], output: tuple[str, ...]) -> str:
     letters = {name: chr(ord("a") + index) for index, name in enumerate(dict.fromkeys(sum((*inputs, output), ())))}
     terms = ["".join(letters[name] for name in shape) for shape in (*inputs, output)]
     return f"{','.join(terms[:-1])}->{terms[-1]}"
-
-
-def _refuse_recursion(model: onnx.ModelProto) -> None:
-    """Inference follows function calls without looking for circles: do it here."""
-    calls = {
-        (function.domain, function.name): {(node.domain, node.op_type) for node in function.node}
-        for function in model.functions
-    }
-    remaining = {name: called & set(calls) for name, called in calls.items()}
-    while remaining:
-        leaves = {name for name, called in remaining.items() if not called & set(remaining)}
-        if not leaves:
-            circle = ", ".join(sorted(f"{domain}::{name}" for domain, name in remaining))
-            raise BadInputError(f"the model's functions call each other in a circle: {circle}")
-        remaining = {name: called for name, called in remaining.items() if name not in leaves}

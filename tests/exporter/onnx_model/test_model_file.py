@@ -1,4 +1,4 @@
-"""What is read from an ONNX file before a build, and which files are refused."""
+"""What is read from an ONNX file, and which files are refused."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import onnx
 import pytest
 from tests.exporter.building.hand_made import WIDTH, token_model
 
-from hsm_export.building.source import operators_by_type, read_source
+from hsm_export.building.network import operators_by_type
+from hsm_export.building.options import Options
+from hsm_export.building.plan import make_plan
 from hsm_export.errors import BadInputError
+from hsm_export.onnx_model.model_file import open_model
 
 
 def test_what_the_exporter_recorded_is_read(tmp_path: Path) -> None:
     path = token_model(tmp_path / "m.onnx", precision="fp16", max_length=77)
-    source = read_source(path)
+    source = open_model(path).facts
     assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert [(tensor.name, tensor.dtype, tensor.shape) for tensor in source.inputs] == [
         ("tokens", "int64", ("batch", "length"))
@@ -31,24 +34,24 @@ def test_the_precision_of_a_foreign_file_is_that_of_its_weights(tmp_path: Path, 
     model = onnx.load(path)
     del model.metadata_props[:]
     onnx.save(model, path)
-    assert read_source(path).precision == precision
+    assert open_model(path).facts.precision == precision
 
 
 def test_nameless_dynamic_dimensions_get_a_name(tmp_path: Path) -> None:
-    source = read_source(token_model(tmp_path / "m.onnx", shape=(None, 4)))
+    source = open_model(token_model(tmp_path / "m.onnx", shape=(None, 4)))
     assert source.inputs[0].shape == ("tokens.0", 4)
 
 
 def test_external_data_is_hashed_and_its_damage_found(tmp_path: Path) -> None:
     path = token_model(tmp_path / "m.onnx", external=True)
     data = tmp_path / "m.onnx.data"
-    assert read_source(path).external_data == {data.name: hashlib.sha256(data.read_bytes()).hexdigest()}
+    assert open_model(path).facts.external_data == {data.name: hashlib.sha256(data.read_bytes()).hexdigest()}
     data.write_bytes(data.read_bytes()[:-8])
     with pytest.raises(BadInputError, match="truncated"):
-        read_source(path)
+        open_model(path)
     data.unlink()
-    with pytest.raises(BadInputError, match="does not exist"):
-        read_source(path)
+    with pytest.raises(BadInputError, match="is missing"):
+        open_model(path)
 
 
 def test_external_data_outside_the_directory_is_refused(tmp_path: Path) -> None:
@@ -60,7 +63,7 @@ def test_external_data_outside_the_directory_is_refused(tmp_path: Path) -> None:
                 entry.value = "../secret"
     path.write_bytes(model.SerializeToString())
     with pytest.raises(BadInputError, match="outside"):
-        read_source(path)
+        open_model(path)
 
 
 def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
@@ -69,20 +72,20 @@ def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.onnx"
         path.write_bytes(content)
         with pytest.raises(BadInputError, match=name):
-            read_source(path)
+            open_model(path)
     with pytest.raises(BadInputError, match="does not exist"):
-        read_source(tmp_path / "missing.onnx")
+        open_model(tmp_path / "missing.onnx")
     with pytest.raises(BadInputError, match="directory"):
-        read_source(tmp_path)
+        open_model(tmp_path)
 
 
 def test_quantised_models_are_refused(tmp_path: Path) -> None:
     path = token_model(tmp_path / "m.onnx", operator="QLinearMatMul")
     with pytest.raises(BadInputError, match="quantised"):
-        read_source(path)
+        make_plan(path, "tensorrt-rtx", None, (), Options())
 
 
 def test_operators_are_told_apart_by_their_type(tmp_path: Path) -> None:
-    half = operators_by_type(token_model(tmp_path / "m.onnx", precision="fp16"))
+    half = operators_by_type(onnx.load(token_model(tmp_path / "m.onnx", precision="fp16")))
     assert half["float16"] >= {"Gather", "Mul", "MatMul"}
     assert "float32" not in half

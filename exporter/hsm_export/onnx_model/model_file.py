@@ -1,0 +1,262 @@
+"""The opened ONNX file: what every command reads."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hsm_operators import Operator
+
+from ..dtypes import BY_ONNX
+from ..errors import BadInputError
+from ..file_operators import FileOperators
+from ..files import require_file, sha256
+from .external_data import external_files
+from .input_bounds import input_specs
+from .limits import tensor_bytes, tensors_of
+from .metadata import check, recorded
+from .nodes import nodes_of
+from .parsing import checker_problem, parse
+from .values import UNTYPED, InputSpec, Tensor, tensor_of
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ..decoding.state_spec import StateSpec
+
+_QUANTISING = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits", "GatherBlockQuantized")
+_QUANTISED_MATHS = ("QLinear", "QGemm", "QAttention", "QMoE", "QEmbed", "MatMulInteger", "ConvInteger")
+_NAMED_QUANTISED = {"MatMulNBits": "MatMulNBits", "GatherBlockQuantized": "GatherBlockQuantized"}
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What is recorded of an ONNX file where something is made from it; a build kit carries it to another machine.
+
+    Attributes:
+        path: the file.
+        sha256: SHA-256 of its bytes, in hexadecimal.
+        inputs, outputs: of its graph.
+        precision: as in `ModelFile`.
+        external_data: SHA-256 of each external data file, by its name relative to the model.
+        metadata: as in `ModelFile`.
+    """
+
+    path: Path
+    sha256: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    precision: str
+    external_data: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    max_length: int | None = None
+
+    @property
+    def dynamic_dimensions(self) -> tuple[str, ...]:
+        """Names of the inputs' dynamic dimensions, in order of appearance."""
+        return tuple(dict.fromkeys(size for tensor in self.inputs for size in tensor.shape if isinstance(size, str)))
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """An opened ONNX file.
+
+    Attributes:
+        path: where it lies.
+        model: its graph; external data is not loaded.
+        metadata: what our exporter recorded, without the prefix `hsm_export.`; empty for other files.
+        precision: type of the weights and activations: "fp32", "fp16", "bf16" or "fp64". What the exporter recorded,
+            else the floating-point type of most weights.
+        inputs: what may be fed.
+        outputs: what comes out.
+        config: the model's configuration as JSON data; empty for a user's own module.
+        parts: the configuration of each mixer and feed-forward network by the module's name; empty for other files.
+        example: the sizes of the dynamic dimensions in the exporter's example, as far as they are recorded.
+        quantised: the type of quantised weights and how they are used, such as "int8, QDQ"; "" for other files.
+        external_files: names of the files beside it that hold weights.
+    """
+
+    path: Path
+    model: onnx.ModelProto
+    metadata: dict[str, str]
+    precision: str
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[Tensor, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Any] = field(default_factory=dict)
+    example: dict[str, int] = field(default_factory=dict)
+    quantised: str = ""
+    external_files: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> str:
+        """What the model does, or "" when the file does not say."""
+        return self.metadata.get("task", "")
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the graph carries a state from call to call."""
+        return self.metadata.get("decode") == "1"
+
+    @property
+    def max_length(self) -> int | None:
+        """The most tokens that the model's positions allow; None for any number."""
+        return self.config.get("max_length") or None
+
+    @property
+    def bytes(self) -> int:
+        """The size of the file and its external data."""
+        return sum(path.stat().st_size for path in (self.path, *(self.path.parent / n for n in self.external_files)))
+
+    @functools.cached_property
+    def operators(self) -> list[tuple[onnx.NodeProto, Operator]]:
+        """The graph's nodes that are mixer operators, with their specifications, in order."""
+        return FileOperators(self.model).nodes(self.model.graph)
+
+    @functools.cached_property
+    def facts(self) -> FileFacts:
+        """What is recorded of the file: all its bytes are read for it."""
+        return FileFacts(
+            path=self.path,
+            sha256=sha256(self.path),
+            inputs=tuple(Tensor(spec.name, spec.dtype, spec.shape) for spec in self.inputs),
+            outputs=self.outputs,
+            precision=self.precision,
+            external_data={name: sha256(self.path.parent / name) for name in self.external_files},
+            metadata=self.metadata,
+            max_length=self.max_length,
+        )
+
+    def require_arrays(self, what: str) -> None:
+        """Refuse inputs and outputs that are no tensors of numbers or Booleans.
+
+        Args:
+            what: who takes only such ("an engine binds").
+
+        Raises:
+            BadInputError: one is a sequence, optional, map, text, or has no type.
+        """
+        for side, tensors in (("input", self.inputs), ("output", self.outputs)):
+            for tensor in tensors:
+                if not tensor.is_tensor or tensor.dtype == "string":
+                    raise BadInputError(
+                        f"{self.path}: {side} {tensor.name} is {_in_words(tensor)}; {what} only tensors of "
+                        "numbers or Booleans",
+                        "cut the graph there, for example with onnx.utils.extract_model",
+                    )
+
+    def state(self) -> StateSpec:
+        """Return the state of a decoding file.
+
+        Raises:
+            BadInputError: it has none.
+        """
+        from ..decoding.state_spec import METADATA_KEY, StateSpec
+
+        return StateSpec.from_metadata({METADATA_KEY: self.metadata.get("state", "")}, str(self.path))
+
+    def weight_bytes(self) -> int:
+        """Return the size of the weights in bytes."""
+        return sum(map(tensor_bytes, self.model.graph.initializer))
+
+
+def _in_words(tensor: Tensor) -> str:
+    if tensor.dtype == UNTYPED:
+        return "without an element type"
+    return "text" if tensor.dtype == "string" else f"a {tensor.dtype}" if not tensor.is_tensor else tensor.dtype
+
+
+def open_model(path: str | Path) -> ModelFile:
+    """Open an ONNX file that is to be run, compared or built.
+
+    Raises:
+        BadInputError: as `read_model`; or the ONNX checker refuses it, or a mixer operator's node has no function body.
+    """
+    file = read_model(path)
+    if problem := usage_problem(file):
+        raise BadInputError(*problem)
+    return file
+
+
+def usage_problem(file: ModelFile) -> tuple[str, str] | None:
+    """Return why a file that can be read cannot be run, and a hint; None where nothing is against it."""
+    if problem := checker_problem(file.model):
+        return f"{file.path} is not a valid ONNX model: {problem}", "export it again"
+    bodies = {(function.domain, function.name) for function in file.model.functions}
+    for node, _ in file.operators:
+        if (node.domain, node.op_type) not in bodies:
+            return (
+                f"{file.path}: node {node.name} ({node.op_type}) has no function body in the file",
+                "export it again with hsm-export; tools that rewrite the graph may drop the bodies",
+            )
+    return None
+
+
+def read_model(path: str | Path) -> ModelFile:
+    """Open an ONNX file to look at it.
+
+    Raises:
+        BadInputError: it is missing, damaged, truncated or not ONNX; it claims more than it holds, or its functions
+            expand without bounds; its metadata is malformed; or its external data is missing, cut, or outside of its
+            folder.
+    """
+    path = require_file(path, "the model")
+    model = parse(path)
+    external = external_files(path, tensors_of(model))
+    metadata = recorded(model)
+    parsed = check(path, metadata)
+    return ModelFile(
+        path=path,
+        model=model,
+        metadata=metadata,
+        precision=metadata.get("precision") or _commonest_precision(model.graph.initializer),
+        inputs=input_specs(path, model, parsed.get("inputs")),
+        outputs=tuple(map(tensor_of, model.graph.output)),
+        config=parsed.get("config", {}),
+        parts=parsed.get("parts", {}),
+        example=_example_sizes(parsed.get("inputs", [])),
+        quantised=_quantised(model),
+        external_files=external,
+    )
+
+
+def _commonest_precision(weights: Iterable[onnx.TensorProto]) -> str:
+    sizes: Counter[str] = Counter()
+    for tensor in weights:
+        sizes[BY_ONNX[tensor.data_type].precision] += tensor_bytes(tensor)
+    del sizes[""]
+    return max(sizes, key=lambda word: sizes[word]) if sizes else "fp32"
+
+
+def _quantised(model: onnx.ModelProto) -> str:
+    """Return the type of most quantised weights, and by which operators they are used."""
+    every = (model.graph.node, *(body.node for body in model.functions))
+    used = {node.op_type for nodes in every for node in nodes_of(nodes)}
+    ways = [name for name in _NAMED_QUANTISED if name in used]
+    ways += ["QDQ"] if {"QuantizeLinear", "DequantizeLinear"} & used else []
+    ways += ["integer operators"] if any(name.startswith(_QUANTISED_MATHS) for name in used) else []
+    ways += ["dynamic"] if any(name.startswith("DynamicQuantize") for name in used) else []
+    if not ways:
+        return ""
+    sizes: Counter[str] = Counter()
+    for tensor in model.graph.initializer:
+        kind = BY_ONNX[tensor.data_type]
+        if 0 < kind.bits <= 8 and kind.name != "bool":
+            sizes[kind.name] += tensor_bytes(tensor)
+    bits = [item.i for node in model.graph.node for item in node.attribute if item.name == "bits"]
+    if "MatMulNBits" in used and bits:
+        sizes = Counter({f"int{bits[0]}": 1})
+    return f"{max(sizes, key=lambda name: sizes[name], default='8 bits')}, {' and '.join(ways)}"
+
+
+def _example_sizes(inputs: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    sizes = {}
+    for item in inputs:
+        for name, size in zip(item.get("shape", ()), item.get("example_shape") or (), strict=False):
+            if isinstance(name, str) and type(size) is int and 0 < size < 2**31:
+                sizes[name] = size
+    return sizes
