@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,3 +152,8 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def file_name(text: str) -> str:
+    """Return a text, such as a runtime's name, as a name that every file system takes: ort@/a/b as ort@_a_b."""
+    return re.sub(r"[^\w.@=+-]", "_", text)

@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from .errors import BadInputError, UsageError
 from .files import require_file
@@ -34,10 +34,7 @@ def make_module(source: str | Path) -> nn.Module:
     """
     import torch
 
-    match = _NAMED.fullmatch(str(source))
-    assert match is not None
-    path, name = require_file(match["file"], "the Python file"), match["factory"]
-    factory = getattr(_imported(path), name, None)
+    factory, path, name = named_object(source), *named_parts(source)
     if not callable(factory):
         raise UsageError(f"{path} has no function {name}", f"define it: def {name}(): return a torch.nn.Module")
     try:
@@ -47,6 +44,27 @@ def make_module(source: str | Path) -> nn.Module:
     if not isinstance(module, torch.nn.Module):
         raise BadInputError(f"{name}() of {path} returns a {type(module).__name__}, not a torch.nn.Module")
     return module.eval()
+
+
+def named_object(source: str | Path) -> Any:
+    """Run the file and return what it calls by that name; None where there is nothing of the name.
+
+    Raises:
+        BadInputError: the file is missing or fails.
+    """
+    path, name = named_parts(source)
+    return getattr(_imported(path), name, None)
+
+
+def named_parts(source: str | Path) -> tuple[Path, str]:
+    """Return the file and the name of `FILE.py:NAME`.
+
+    Raises:
+        BadInputError: the file is missing.
+    """
+    match = _NAMED.fullmatch(str(source))
+    assert match is not None
+    return require_file(match["file"], "the Python file"), match["factory"]
 
 
 def _imported(path: Path) -> ModuleType:

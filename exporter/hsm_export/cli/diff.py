@@ -27,7 +27,10 @@ _MEGABYTE = 1_000_000
     "--against", metavar="CHECKPOINT", help="Source that was exported: a checkpoint, zoo:NAME or FILE.py:FACTORY."
 )
 @click.option(
-    "--runtimes", callback=runtime_names, metavar="A,B", help="Runtimes to compare [default: all that work here]."
+    "--runtimes",
+    callback=runtime_names,
+    metavar="A,B",
+    help="Runtimes to compare, as in ort:level=0,mine.py:Mine [default: all that work here].",
 )
 @click.option(
     "--reference", metavar="NAME|FILE.npz", help="Whose numbers count as right [default: torch64, or onnx64]."

@@ -42,7 +42,10 @@ def shape_pairs(
 @click.argument("model", type=click.Path())
 @click.option("--against", metavar="CHECKPOINT", help="Checkpoint, zoo:NAME or FILE.py:FACTORY that was exported.")
 @click.option(
-    "--runtimes", callback=runtime_names, metavar="A,B", help="Runtimes to judge [default: all that work here]."
+    "--runtimes",
+    callback=runtime_names,
+    metavar="A,B",
+    help="Runtimes to judge, as in ort:level=0,mine.py:Mine [default: all that work here].",
 )
 @click.option("--inputs", type=click.Path(), metavar="DATA.npz", help="Your own inputs instead of the built-in cases.")
 @click.option(

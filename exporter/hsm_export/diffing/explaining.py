@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import HsmExportError
+from ..files import file_name
 from ..runtimes import get
 from .layers.graph import LayerGraph
 from .layers.layerwise import Comparison
@@ -66,7 +67,9 @@ class Explanation:
                     self._report(runtime, items, spools.get(runtime))
             for runtime, spool in spools.items():
                 if diff.reports[runtime].noise:
-                    self._name_unstable(runtime, spool, self._tapped(get(runtime), _folder(folder, f"again {runtime}")))
+                    self._name_unstable(
+                        runtime, spool, self._tapped(get(runtime), _folder(folder, file_name(f"again {runtime}")))
+                    )
 
     def bisect(self) -> None:
         """Find the smallest set of nodes that makes each failing runtime fail, the file itself first.
@@ -308,8 +311,9 @@ class Explanation:
         right = {key: array for key, array in expected.items() if array is not None}
         if folder is not None and known:
             model = self._graph.extract(indices, tuple(right))
+            name = file_name(f"{runtime}.{item.node or node.name}")
             path, command = write_repro(
-                Path(folder), f"{runtime}.{item.node or node.name}", model, self._context.folder, known, right,
+                Path(folder), name, model, self._context.folder, known, right,
                 precision=self._context.precision, runtime="onnx64" if runtime == FILE else runtime,
             )  # fmt: skip
             culprit = replace(culprit, repro=str(path), command=command)

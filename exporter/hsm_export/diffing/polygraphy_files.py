@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadInputError
-from ..files import atomic_directory, replace_directory
+from ..files import atomic_directory, file_name, replace_directory
 
 Array = NDArray[Any]
 
@@ -50,7 +50,7 @@ class PolygraphyFolder:
         arrays = OrderedDict((name, _plain(array)) for name, array in outputs.items())
         with quiet():
             results.append((runtime, [IterationResult(arrays, runtime=seconds, runner_name=runtime)]))
-            results.save(str(self._next(f"{OUTPUTS}/{runtime}")))
+            results.save(str(self._next(f"{OUTPUTS}/{file_name(runtime)}")))
 
     def add_accuracy(self, reference: str, runtime: str, thresholds: Sequence[Mapping[str, float]]) -> None:
         """Compare a runtime's outputs with the reference's, and write what Polygraphy makes of them.
@@ -69,13 +69,13 @@ class PolygraphyFolder:
         with quiet():
             runs = [self._stored(reference), self._stored(runtime)]
             accuracy = Comparator.compare_accuracy(runs, compare_func=judge, comparisons=[(0, 1)])
-            accuracy.save(str(self._folder(ACCURACY) / f"{runtime}.json"))
+            accuracy.save(str(self._folder(ACCURACY) / f"{file_name(runtime)}.json"))
 
     def _stored(self, runtime: str) -> Iterator[Any]:
         """Yield a runtime's results, case by case."""
         from polygraphy.comparator import RunResults
 
-        for path in sorted(self._folder(f"{OUTPUTS}/{runtime}").glob("*.json")):
+        for path in sorted(self._folder(f"{OUTPUTS}/{file_name(runtime)}").glob("*.json")):
             yield RunResults.load(str(path))
 
     def _next(self, kind: str) -> Path:

@@ -1,18 +1,35 @@
 """Every runtime that can run an exported file, behind one interface: Polygraphy runners.
 
-A new runtime is one module that defines a `Runtime`, and one line in `_HOMES` below; validation needs no change.
+The list is open. A runtime is named by
+
+    ort                             one of ours, or one that an installed package offers through the entry point group
+                                    `hsm_export.runtimes`, or one of `register_runtime`
+    ort:level=basic                 with options, each after a colon
+    ort@/path/to/python             ONNX Runtime as another Python has it
+    my_runtime.py:Mine              a class of one's own: see `own`
+
+A new runtime of ours is one module that defines a `Runtime`, and one line in `_HOMES`.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from ..errors import BadInputError, MissingDependencyError, UsageError
+from ..module_file import is_factory, named_object
 
 if TYPE_CHECKING:
+    from polygraphy.backend.base import BaseRunner
+
     from .runtime import Runtime
 
+GROUP = "hsm_export.runtimes"
 # Name of the runtime -> module and attribute; the order is the order of reports.
 _HOMES = {
     "torch64": ("torch_module", "TORCH64"),
@@ -29,23 +46,130 @@ _HOMES = {
     "tensorrt": ("engine", "TENSORRT"),
     "tensorrt-rtx": ("engine", "TENSORRT_RTX"),
 }
+_registered: dict[str, Runtime] = {}
 
-__all__ = ["get", "names"]
+__all__ = ["get", "names", "register_runtime", "runner"]
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all runtimes, whether or not they work on this machine."""
-    return tuple(_HOMES)
+    return tuple(dict.fromkeys((*_HOMES, *_offered(), *_registered)))
 
 
 def get(name: str) -> Runtime:
-    """Return a runtime by name.
+    """Return a runtime by its name, with the options that the name states.
 
     Raises:
-        UsageError: no runtime has that name.
+        UsageError: no runtime has that name, or it has no such options.
+        BadInputError: a Python file that is named cannot be imported, or holds no runtime.
     """
-    if name not in _HOMES:
-        raise UsageError(f"there is no runtime {name!r}", f"known runtimes are {', '.join(_HOMES)}")
-    module, attribute = _HOMES[name]
-    runtime: Runtime = getattr(importlib.import_module(f".{module}", __name__), attribute)
-    return runtime
+    if is_factory(name):
+        from .own import runtime_of
+
+        return runtime_of(named_object(name), str(name))
+    base, *options = name.split(":")
+    if "@" in base:
+        return _configured(_elsewhere(base), name, options)
+    return _configured(_named(base), name, options)
+
+
+def register_runtime(name: str, runtime: Runtime | Callable[[Path], Any]) -> Runtime:
+    """Add a runtime to those that `validate`, `diff` and `bench` know in this process, and return it.
+
+    Args:
+        name: what it is called from now on, in place of one of that name.
+        runtime: a `Runtime`, or a class of one's own (see `own`).
+
+    Raises:
+        UsageError: it is one of our names.
+        BadInputError: it is no runtime.
+    """
+    from .own import runtime_of
+
+    if name in _HOMES:
+        raise UsageError(f"{name!r} is a runtime of hsm-export", "choose another name")
+    _registered[name] = runtime_of(runtime, name)
+    return _registered[name]
+
+
+def runner(name: str, model: str | Path, against: Any = None) -> BaseRunner:
+    """Return a runtime as a Polygraphy runner, for scripts of one's own with `Comparator.run` and its like.
+
+    Args:
+        name: the runtime's name, with options or not.
+        model: the ONNX file.
+        against: the checkpoint or module, for runtimes that run PyTorch.
+
+    Raises:
+        UsageError: there is no such runtime, or it needs a module that is not given.
+        MissingDependencyError: it does not work on this machine.
+        BadInputError: the file cannot be used.
+    """
+    from ..onnx_model.model_file import open_model
+    from ..validation.sources import open_source
+    from .runtime import RunContext
+
+    runtime = get(name)
+    if runtime.needs_source and against is None:
+        raise UsageError(f"runtime {name!r} needs the PyTorch model", "pass against=")
+    reason = runtime.available()
+    if reason:
+        raise MissingDependencyError(f"runtime {name!r} does not work here: {reason}")
+    file = open_model(model)
+    source = open_source(against).load if against is not None else None
+    made: BaseRunner = runtime.runner(RunContext(file.model, file.path.parent, file.precision, source))
+    return made
+
+
+def _named(name: str) -> Runtime:
+    if name in _HOMES:
+        module, attribute = _HOMES[name]
+        runtime: Runtime = getattr(importlib.import_module(f".{module}", __name__), attribute)
+        return runtime
+    if name not in _registered and name in _offered():
+        from .own import runtime_of
+
+        _registered[name] = runtime_of(_load(_offered()[name]), name)
+    if name not in _registered:
+        raise UsageError(f"there is no runtime {name!r}", f"known runtimes are {', '.join(names())}")
+    return _registered[name]
+
+
+def _configured(runtime: Runtime, name: str, options: list[str]) -> Runtime:
+    if not options:
+        return runtime
+    known = ", ".join(runtime.options) or "none"
+    values: dict[str, str] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if key not in runtime.options or not equals or key in values:
+            raise UsageError(
+                f"runtime {name!r}: {option!r} is no option of {runtime.name}",
+                f"its options are {known}, each once, as in {runtime.name}:{next(iter(runtime.options), 'key')}=…",
+            )
+        values[key] = value
+    assert runtime.configure is not None
+    return replace(runtime.configure(values), name=name)
+
+
+def _elsewhere(name: str) -> Runtime:
+    """Return the runtime of another Python: "ort@/path/to/python"."""
+    base, _, python = name.partition("@")
+    if base != "ort" or not python:
+        raise UsageError(f"there is no runtime {name!r}", "another Python's ONNX Runtime is named ort@/path/to/python")
+    from .other_python import other_onnx_runtime
+
+    return other_onnx_runtime(Path(python))
+
+
+def _offered() -> dict[str, EntryPoint]:
+    """Return what installed packages offer, by name; our own names stay ours."""
+    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in _HOMES}
+
+
+def _load(entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except Exception as error:  # a package of somebody else can fail in any way
+        warnings.warn(f"the runtime {entry.value} cannot be loaded: {error}", RuntimeWarning, stacklevel=3)
+        raise BadInputError(f"runtime {entry.name!r} cannot be loaded: {type(error).__name__}: {error}") from error

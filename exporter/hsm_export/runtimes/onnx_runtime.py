@@ -13,7 +13,7 @@ from polygraphy.common import TensorMetadata
 from .bfloat16 import widen_bfloat16
 from .metadata import graph_metadata
 from .runtime import RunContext, Runtime, missing_package
-from .session import cpu_session
+from .session import DEFAULT, SESSION_OPTIONS, SessionSettings, cpu_session
 
 
 class ContextRunner(OnnxrtRunner):  # type: ignore[misc]
@@ -48,14 +48,21 @@ class ContextRunner(OnnxrtRunner):  # type: ignore[misc]
         return OrderedDict(zip(names, outputs, strict=True))
 
 
-def _runner(context: RunContext) -> ContextRunner:
-    model = widen_bfloat16(context.model, borders=True) if context.precision == "bf16" else context.model
-    return ContextRunner(context, lambda: cpu_session(model, context.folder), "ort")
+def onnx_runtime(settings: SessionSettings = DEFAULT) -> Runtime:
+    """Return ONNX Runtime on the CPU, with the graph prepared in some way."""
+
+    def runner(context: RunContext) -> ContextRunner:
+        model = widen_bfloat16(context.model, borders=True) if context.precision == "bf16" else context.model
+        return ContextRunner(context, lambda: cpu_session(model, context.folder, settings=settings), "ort")
+
+    return Runtime(
+        name="ort",
+        description="ONNX Runtime on the CPU, from the function bodies",
+        available=lambda: missing_package("onnxruntime", "'hsm-export[cpu]'"),
+        runner=runner,
+        options=SESSION_OPTIONS,
+        configure=lambda options: onnx_runtime(SessionSettings.parse(options)),
+    )
 
 
-ORT = Runtime(
-    name="ort",
-    description="ONNX Runtime on the CPU, from the function bodies",
-    available=lambda: missing_package("onnxruntime", "'hsm-export[cpu]'"),
-    runner=_runner,
-)
+ORT = onnx_runtime()

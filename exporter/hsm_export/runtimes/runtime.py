@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,8 @@ class Runtime:
         needs_source: it runs the PyTorch model instead of the ONNX file.
         by_default: validation runs it without being asked; False for what takes long.
         own_process: it computes in a process of its own, so that this one's memory says nothing about it.
+        options: what its name may state after a colon, with a line on each.
+        configure: returns the runtime with such options; raises `UsageError` for values that it does not take.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Runtime:
     needs_source: bool = False
     by_default: bool = True
     own_process: bool = False
+    options: Mapping[str, str] = field(default_factory=dict, compare=False)
+    configure: Callable[[Mapping[str, str]], Runtime] | None = None
 
 
 def missing_package(package: str, install: str) -> str | None:

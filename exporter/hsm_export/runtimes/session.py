@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingDependencyError
+from ..errors import MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -18,7 +20,68 @@ if TYPE_CHECKING:
 _LEAN_WITHOUT = ["ConstantFolding", "FuseFp16InitializerToFp32NodeTransformer"]
 
 
-def cpu_session(model: onnx.ModelProto, folder: Path, *, kernels: Path | None = None, lean: bool = False) -> Any:
+LEVELS = {
+    "0": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "layout": "ORT_ENABLE_LAYOUT",
+    "all": "ORT_ENABLE_ALL",
+}
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """How ONNX Runtime prepares a graph.
+
+    Attributes:
+        level: what it optimises, a key of `LEVELS`.
+        disabled: names of optimisers that it leaves out, such as "GeluFusionL2".
+        provider: the execution provider that comes before the CPU's; "" is none.
+    """
+
+    level: str = "all"
+    disabled: tuple[str, ...] = ()
+    provider: str = ""
+
+    @classmethod
+    def parse(cls, options: Mapping[str, str]) -> SessionSettings:
+        """Read the options of a runtime's name.
+
+        Raises:
+            UsageError: there is no such level.
+            MissingDependencyError: this ONNX Runtime has no such provider.
+        """
+        level, provider = options.get("level", "all"), options.get("provider", "")
+        if level not in LEVELS:
+            raise UsageError(f"there is no level {level!r} of optimisation", f"levels are {', '.join(LEVELS)}")
+        if provider:
+            import onnxruntime
+
+            known = onnxruntime.get_available_providers()
+            if provider not in known:
+                raise MissingDependencyError(
+                    f"this ONNX Runtime has no provider {provider!r}", f"its providers are {', '.join(known)}"
+                )
+        return cls(level, tuple(filter(None, options.get("disable", "").split("+"))), provider)
+
+
+DEFAULT = SessionSettings()
+# What the name of a runtime may say of them.
+SESSION_OPTIONS = {
+    "level": f"how much ONNX Runtime optimises: {', '.join(LEVELS)}",
+    "disable": "optimisers that it leaves out, as in disable=GeluFusionL2+MatMulAddFusion",
+    "provider": "the execution provider that comes before the CPU's",
+}
+
+
+def cpu_session(
+    model: onnx.ModelProto,
+    folder: Path,
+    *,
+    kernels: Path | None = None,
+    lean: bool = False,
+    settings: SessionSettings = DEFAULT,
+) -> Any:
     """Make an ONNX Runtime session on the CPU.
 
     Args:
@@ -26,6 +89,7 @@ def cpu_session(model: onnx.ModelProto, folder: Path, *, kernels: Path | None = 
         folder: the directory that its external data is relative to.
         kernels: the custom-op library whose kernels run the nodes of domain `hsm`; None runs their bodies.
         lean: keep no second copy of the weights, neither repacked nor in another type; the runs are slower.
+        settings: how it prepares the graph.
 
     Raises:
         MissingDependencyError: ONNX Runtime does not take the library.
@@ -33,14 +97,15 @@ def cpu_session(model: onnx.ModelProto, folder: Path, *, kernels: Path | None = 
     import onnxruntime
 
     options = _options(folder, kernels)
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[settings.level])
     if lean:
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_cpu_mem_arena = False
     return onnxruntime.InferenceSession(
         model.SerializeToString(),
         sess_options=options,
-        providers=["CPUExecutionProvider"],
-        disabled_optimizers=_LEAN_WITHOUT if lean else [],
+        providers=list(filter(None, dict.fromkeys((settings.provider, "CPUExecutionProvider")))),
+        disabled_optimizers=[*settings.disabled, *(_LEAN_WITHOUT if lean else ())],
     )
 
 
