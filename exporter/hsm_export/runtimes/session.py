@@ -81,6 +81,7 @@ def cpu_session(
     kernels: Path | None = None,
     lean: bool = False,
     settings: SessionSettings = DEFAULT,
+    optimised: Path | None = None,
 ) -> Any:
     """Make an ONNX Runtime session on the CPU.
 
@@ -90,6 +91,7 @@ def cpu_session(
         kernels: the custom-op library whose kernels run the nodes of domain `hsm`; None runs their bodies.
         lean: keep no second copy of the weights, neither repacked nor in another type; the runs are slower.
         settings: how it prepares the graph.
+        optimised: where it writes the graph that it made of it; None writes none.
 
     Raises:
         MissingDependencyError: ONNX Runtime does not take the library.
@@ -98,6 +100,8 @@ def cpu_session(
 
     options = _options(folder, kernels)
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[settings.level])
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
     if lean:
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_cpu_mem_arena = False
