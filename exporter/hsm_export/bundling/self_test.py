@@ -167,14 +167,9 @@ def _length(file: ModelFile, longest: int | None, wanted: int = 0) -> int:
 
 def _storable(file: ModelFile, case: Case) -> Case:
     """Round floating-point inputs to the type in which the model takes them; that is what gets stored."""
-    import ml_dtypes
+    from ..validation.given_inputs import rounded
 
-    types = {spec.name: ml_dtypes.bfloat16 if spec.dtype == "bfloat16" else spec.dtype for spec in file.inputs}
-    feed = {
-        name: array.astype(types[name]).astype(np.float32) if array.dtype == np.float32 else array
-        for name, array in case.feed.items()
-    }
-    return replace(case, feed=feed)
+    return replace(case, feed=rounded(file, case.feed))
 
 
 def _first_call(state: StateSpec, tokens: Array, lengths: Array) -> dict[str, Array]:

@@ -57,20 +57,24 @@ def _bounded(model: onnx.ModelProto, spec: InputSpec, low: int | None, high: int
     return replace(spec, low=int(spec.is_lengths) if low is None else low, high=high)
 
 
-def looked_up(model: onnx.ModelProto, name: str, shapes: Mapping[str, Sequence[int]]) -> Iterator[int]:
+def looked_up(
+    model: onnx.ModelProto, name: str, shapes: Mapping[str, Sequence[int]], *, certain: bool = False
+) -> Iterator[int]:
     """Yield the sizes of the dimensions that an input's values index.
 
     Args:
         model: the file.
         name: the input.
         shapes: those of other tensors than weights and constants, as far as they are known.
+        certain: leave out what may not happen to all values: look-ups in inner graphs, and after a Clip or Slice.
     """
     fixed = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     aliases = {name}
-    for node in nodes_of(model.graph.node):
+    moves = _MOVES - {"Clip", "Slice"} if certain else _MOVES
+    for node in model.graph.node if certain else nodes_of(model.graph.node):
         if node.op_type == "Constant" and node.output:
             fixed[node.output[0]] = next((tuple(item.t.dims) for item in node.attribute if item.name == "value"), ())
-        carriers = node.input if node.op_type == "Concat" else node.input[:1] if node.op_type in _MOVES else ()
+        carriers = node.input if node.op_type == "Concat" else node.input[:1] if node.op_type in moves else ()
         if aliases.intersection(carriers):
             aliases.update(node.output)
         position = _LOOKUPS.get(node.op_type)

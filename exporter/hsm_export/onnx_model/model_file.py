@@ -131,22 +131,27 @@ class ModelFile:
             max_length=self.max_length,
         )
 
-    def require_arrays(self, what: str) -> None:
-        """Refuse inputs and outputs that are no tensors of numbers or Booleans.
+    def require_tensors(self, why: str, *, text: bool = True) -> None:
+        """Refuse inputs and outputs that are no tensors: sequences, optional ones, maps, and what has no type.
 
         Args:
-            what: who takes only such ("an engine binds").
+            why: who takes only tensors ("an engine binds only tensors").
+            text: take tensors of strings.
 
         Raises:
-            BadInputError: one is a sequence, optional, map, text, or has no type.
+            BadInputError: one is of another kind.
         """
         for side, tensors in (("input", self.inputs), ("output", self.outputs)):
             for tensor in tensors:
-                if not tensor.is_tensor or tensor.dtype == "string":
+                if side == "output" and tensor.dtype == UNTYPED:
+                    continue  # runtimes find it out
+                if not tensor.is_tensor or (tensor.dtype == "string" and not text):
+                    kind = "without an element type" if tensor.dtype == UNTYPED else f"a {tensor.dtype}"
                     raise BadInputError(
-                        f"{self.path}: {side} {tensor.name} is {_in_words(tensor)}; {what} only tensors of "
-                        "numbers or Booleans",
-                        "cut the graph there, for example with onnx.utils.extract_model",
+                        f"{self.path}: {side} {tensor.name} is {kind}; {why}",
+                        "give it a type"
+                        if tensor.dtype == UNTYPED
+                        else "cut the graph there: onnx.utils.extract_model",
                     )
 
     def state(self) -> StateSpec:
@@ -162,12 +167,6 @@ class ModelFile:
     def weight_bytes(self) -> int:
         """Return the size of the weights in bytes."""
         return sum(map(tensor_bytes, self.model.graph.initializer))
-
-
-def _in_words(tensor: Tensor) -> str:
-    if tensor.dtype == UNTYPED:
-        return "without an element type"
-    return "text" if tensor.dtype == "string" else f"a {tensor.dtype}" if not tensor.is_tensor else tensor.dtype
 
 
 def open_model(path: str | Path) -> ModelFile:

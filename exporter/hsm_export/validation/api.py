@@ -80,7 +80,7 @@ def validate(
         return validation.result(notes)
     if steps is not None:
         raise UsageError(f"{file.path} has no state to step with", "export it with `hsm-export export --decode`")
-    cases, notes = _cases(file, inputs, shapes)
+    cases, notes = _cases(file, inputs, shapes, lambda feed: _call(plan.arbiter, context, feed))
     return Validation(file, source, context, cases, plan, progress).result(notes)
 
 
@@ -385,18 +385,28 @@ class Validation:
         return None
 
 
+def _call(runtime: Runtime, context: RunContext, feed: Mapping[str, Any]) -> Any:
+    """Run a file once, to see whether it takes these inputs."""
+    from .running import run
+
+    masks = {node.mask: node.free_mask() for node in context.routed}
+    return run(runtime, context, [{**feed, **masks}])
+
+
 def _cases(
-    file: ModelFile, inputs: str | Path | Mapping[str, Any] | None, shapes: Sequence[tuple[int, int]] | None
+    file: ModelFile,
+    inputs: str | Path | Mapping[str, Any] | None,
+    shapes: Sequence[tuple[int, int]] | None,
+    call: Callable[[Mapping[str, Any]], Any],
 ) -> tuple[list[Case], list[str]]:
-    from .cases import default_cases, shaped_cases, user_case
+    from .cases import user_case
+    from .tried_cases import chosen_cases
 
     if inputs is not None:
         if shapes:
             raise UsageError("inputs and shapes contradict each other", "give one of them")
         return [user_case(file, inputs)], []
-    if shapes:
-        return shaped_cases(file, shapes), []
-    return default_cases(file)
+    return chosen_cases(file, call, shapes)
 
 
 def _worst(comparisons: list[Comparison]) -> tuple[Comparison, ...]:
@@ -412,7 +422,9 @@ def _unusable(runtime: Runtime, error: Exception) -> HsmExportError:
     return BadInputError(
         f"{runtime.name} cannot run these inputs: {_first_line(error)}",
         "is this the checkpoint that the file was exported from, and are the inputs what the model takes? "
-        "A module of your own must run in float64 too",
+        "A module of your own must run in float64 too"
+        if runtime.needs_source
+        else "are the inputs what the model takes? `hsm-export diff --reference` compares with another runtime",
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 
 from hsm_operators import Operator, expression
 
-from ..errors import BadInputError, UsageError
-from ..files import require_file
+from ..errors import UsageError
 from ..onnx_model.model_file import ModelFile
 from ..onnx_model.values import InputSpec
+from .given_inputs import check_size, given_feed, random_others, read_npz, require_tensors
 
 # What two cores compute in seconds; longer sequences only when asked for.
 _AFFORDABLE_TOKENS = 320
@@ -34,8 +33,8 @@ _WIDE_LENGTH = 128
 _WIDE_WEIGHTS = 1_000_000_000  # bytes of weights times rows
 _LEAST_WIDE_BATCH = 16
 # Large enough to overflow a careless square or exponential, small enough for a projection of a few hundred terms.
-_HUGE = {"fp16": 1e3, "fp32": 1e15, "bf16": 1e15}
-_TINY = {"fp16": 1e-6, "fp32": 1e-36, "bf16": 1e-36}
+_HUGE = {"fp16": 1e3, "fp32": 1e15, "bf16": 1e15, "fp64": 1e120}
+_TINY = {"fp16": 1e-6, "fp32": 1e-36, "bf16": 1e-36, "fp64": 1e-290}
 # What an adversarial case does to floating-point and to integer inputs.
 _ADVERSARIAL = {
     "zero": ("all zero", "first token repeated"),
@@ -90,7 +89,9 @@ def shaped_cases(file: ModelFile, shapes: Sequence[Shape]) -> list[Case]:
 
     Raises:
         UsageError: a batch or length below 1, or a length beyond the model's longest.
+        BadInputError: an input or output that is no tensor, or an input too large to be made up.
     """
+    require_tensors(file)
     longest = _longest(file)
     for batch, length in shapes:
         if batch < 1 or length < 1:
@@ -108,19 +109,10 @@ def user_case(file: ModelFile, inputs: str | Path | Mapping[str, Any]) -> Case:
 
     Raises:
         BadInputError: the file cannot be read; names are missing or unknown; or an array has the wrong type, shape or
-            range, or holds NaN or infinities.
+            range.
     """
     arrays, name = read_npz(Path(inputs)) if isinstance(inputs, (str, Path)) else (dict(inputs), "given inputs")
-    expected = {spec.name for spec in file.inputs}
-    if set(arrays) != expected:
-        raise BadInputError(
-            f"{name} holds the arrays {', '.join(sorted(arrays)) or 'none'}; the model's inputs are "
-            f"{', '.join(sorted(expected))}",
-            "name the arrays as the inputs: np.savez(path, name=array, …)",
-        )
-    sizes: dict[str, int] = {}
-    feed = {spec.name: _checked(spec, np.asarray(arrays[spec.name]), sizes, name) for spec in file.inputs}
-    return Case(name, feed)
+    return Case(name, given_feed(file, arrays, name))
 
 
 def _awkward_lengths(file: ModelFile) -> tuple[list[int], list[str]]:
@@ -196,11 +188,9 @@ def _case(file: ModelFile, rng: np.random.Generator, batch: int, length: int, ki
         shape = spec.sizes(batch, length, rows)
         if spec.is_lengths:
             feed[spec.name] = _lengths(rng, batch, length)
-        elif spec.is_integer:
-            feed[spec.name] = _integers(rng, spec, shape, kind)
         else:
-            feed[spec.name] = _floats(rng, shape, kind, file.precision)
-    floats = any(not spec.is_integer for spec in file.inputs)
+            feed[spec.name] = _values(file, rng, spec, shape, kind)
+    floats = any(spec.is_float for spec in file.inputs)
     return Case(_name(file, batch, length, kind), feed, ordinary=not (floats and kind in ("huge", "tiny")))
 
 
@@ -208,8 +198,9 @@ def _name(file: ModelFile, batch: int, length: int, kind: str) -> str:
     if kind == "random":
         return f"random {batch}×{length}" if _has_length(file) else f"random, batch {batch}"
     of_floats, of_integers = _ADVERSARIAL[kind]
-    integers = [spec.is_integer for spec in file.inputs if not spec.is_lengths]
-    return ", ".join(([of_floats] if not all(integers) else []) + ([of_integers] if any(integers) else []))
+    others = [spec for spec in file.inputs if not spec.is_lengths]
+    floats, integers = any(spec.is_float for spec in others), any(not spec.is_float for spec in others)
+    return ", ".join(([of_floats] if floats else []) + ([of_integers] if integers else []))
 
 
 def _lengths(rng: np.random.Generator, batch: int, length: int) -> NDArray[Any]:
@@ -228,43 +219,15 @@ def _integers(rng: np.random.Generator, spec: InputSpec, shape: tuple[int, ...],
     return np.full(shape, value, spec.dtype)
 
 
-def _floats(rng: np.random.Generator, shape: tuple[int, ...], kind: str, precision: str) -> NDArray[Any]:
-    scale = {"random": 1.0, "zero": 0.0, "huge": _HUGE[precision], "tiny": _TINY[precision]}[kind]
-    return (rng.standard_normal(shape) * scale).astype(np.float32)
-
-
-def read_npz(path: Path) -> tuple[dict[str, Any], str]:
-    require_file(path, "the inputs file")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}, path.name
-    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise BadInputError(f"{path} is not a readable .npz file: {error}", "write it with numpy.savez") from error
-
-
-def _checked(spec: InputSpec, array: NDArray[Any], sizes: dict[str, int], where: str) -> NDArray[Any]:
-    """Return the user's array in the input's type, or say what is wrong with it."""
-    wanted = "integers" if spec.is_integer else "floating-point numbers"
-    if array.dtype.kind not in ("iu" if spec.is_integer else "f"):
-        raise BadInputError(f"{where}: {spec.name} must hold {wanted} ({spec.dtype}), got {array.dtype}")
-    _check_shape(spec, array, sizes, where)
-    if not np.isfinite(array).all():
-        raise BadInputError(f"{where}: {spec.name} holds NaN or infinities", "validate with finite inputs")
-    if not spec.is_integer:
-        return array.astype(np.float32)
-    low, high = spec.low, spec.high
-    if spec.is_lengths:
-        high = max((size for name, size in sizes.items() if name not in spec.shape), default=None)
-    if array.size and ((low is not None and array.min() < low) or (high is not None and array.max() > high)):
-        raise BadInputError(f"{where}: {spec.name} must lie in {low}…{high}, got {array.min()}…{array.max()}")
-    return array.astype(spec.dtype)
-
-
-def _check_shape(spec: InputSpec, array: NDArray[Any], sizes: dict[str, int], where: str) -> None:
-    expected = f"({', '.join(map(str, spec.shape))})"
-    problem = BadInputError(f"{where}: {spec.name} must have shape {expected}, got {array.shape}")
-    if array.ndim != len(spec.shape) or array.size == 0:
-        raise problem
-    for dim, size in zip(spec.shape, array.shape, strict=True):
-        if size != (sizes.setdefault(dim, size) if isinstance(dim, str) else dim):
-            raise problem
+def _values(
+    file: ModelFile, rng: np.random.Generator, spec: InputSpec, shape: tuple[int, ...], kind: str
+) -> NDArray[Any]:
+    """Return random values of an input's type; of adversarial cases those that the kind asks for."""
+    check_size(file, spec, shape)
+    if spec.is_integer:
+        return _integers(rng, spec, shape, kind)
+    if not spec.is_float:
+        return random_others(rng, spec, shape)
+    scale = {"random": 1.0, "zero": 0.0, "huge": _HUGE[file.precision], "tiny": _TINY[file.precision]}[kind]
+    exchanged = np.float64 if spec.dtype == "float64" else np.float32
+    return np.asarray(rng.standard_normal(shape) * scale, exchanged)

@@ -124,11 +124,10 @@ def test_own_inputs(tiny: torch.nn.Module, to_onnx: Writer, tmp_path: Path) -> N
         ({"token": np.zeros((1, 2), int)}, "model's inputs are tokens"),
         ({}, "holds the arrays none"),
         ({"tokens": np.zeros((1, 2, 3), int)}, r"must have shape \(batch, length\)"),
-        ({"tokens": np.zeros((1, 0), int)}, "must have shape"),
         ({"tokens": np.zeros((1, 2))}, "must hold integers"),
         ({"tokens": np.full((1, 2), np.nan)}, "must hold integers"),
-        ({"tokens": np.full((1, 2), 23)}, "must lie in 0…22"),
-        ({"tokens": np.full((1, 2), -1)}, "must lie in 0…22"),
+        ({"tokens": np.full((1, 2), 23)}, "must lie in -23…22"),
+        ({"tokens": np.full((1, 2), -24)}, "must lie in -23…22"),
     ],
 )
 def test_bad_inputs_are_refused(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ...errors import BadInputError, UsageError
 from ...files import require_file
-from ...validation.cases import Case, default_cases, read_npz, shaped_cases, user_case
-from .plain import index_bounds, plain_cases
+from ...validation.cases import Case
+from ...validation.given_inputs import given_feed, read_npz, rounded
+from ...validation.tried_cases import chosen_cases
 
 if TYPE_CHECKING:
     from ...onnx_model.model_file import ModelFile
@@ -133,10 +134,7 @@ def _chosen(file: ModelFile, call: Call, shapes: Sequence[tuple[int, int]] | Non
         from .decoding import decoding_cases
 
         return Feeds(tuple(map(Feed, decoding_cases(file, call, shapes))))
-    if not file.metadata and not file.operators:
-        cases, notes = plain_cases(file, call, shapes)
-        return Feeds(tuple(map(Feed, cases)), tuple(notes))
-    cases, notes = (shaped_cases(file, shapes), []) if shapes else default_cases(file)
+    cases, notes = chosen_cases(file, call, shapes)
     items = [Feed(case) for case in cases]
     if not shapes and _reads_digits(file):
         item, note = _digits(file)
@@ -175,41 +173,10 @@ def _digits(file: ModelFile) -> tuple[Feed | None, str]:
 
 def _user_feed(file: ModelFile, inputs: str | Path | Mapping[str, Any]) -> Feed:
     """Return the user's arrays; labels that are not an input of the model are taken out of them."""
-    loosened = replace(file, inputs=tuple(_loosened(file)))
     arrays, where = (dict(inputs), "given inputs") if isinstance(inputs, Mapping) else read_npz(Path(inputs))
-    given = arrays | {
-        spec.name: np.asarray(arrays[spec.name]).astype(np.uint8)
-        for spec in file.inputs
-        if spec.dtype == "bool" and spec.name in arrays and np.asarray(arrays[spec.name]).dtype == np.bool_
-    }
-    labels = None if LABELS in {spec.name for spec in file.inputs} else given.pop(LABELS, None)
-    # From the file itself where nothing was changed, because its name is in the errors then.
-    case = user_case(
-        loosened, inputs if labels is None and all(given[name] is arrays[name] for name in arrays) else given
-    )
-    # Validation knows no Booleans, and no doubles.
-    own = {spec.name: np.asarray(arrays[spec.name]).astype(spec.dtype) for spec in file.inputs if _is_own(spec)}
-    case = replace(case, name=where, feed=case.feed | own)
+    labels = None if LABELS in {spec.name for spec in file.inputs} else arrays.pop(LABELS, None)
+    case = Case(where, given_feed(file, arrays, where))
     return Feed(case, None if labels is None else _labels(np.asarray(labels), case, file, where))
-
-
-def _loosened(file: ModelFile) -> Iterator[InputSpec]:
-    """Yield the inputs; integers of a file without metadata are only bound by the tables that they index."""
-    bounds = {} if file.metadata else index_bounds(file)
-    for spec in file.inputs:
-        if spec.dtype == "bool":
-            yield replace(spec, dtype="uint8", low=0, high=1)
-        elif spec.name == "position" and file.metadata.get("decode") == "1":
-            yield replace(spec, low=None, high=None)  # tokens that a row has read: any number
-        elif spec.is_integer and not file.metadata:
-            high = bounds.get(spec.name)
-            yield replace(spec, low=None if high is None else -high - 1, high=high)  # ONNX counts from the end too
-        else:
-            yield spec
-
-
-def _is_own(spec: InputSpec) -> bool:
-    return spec.dtype in ("bool", "float64")
 
 
 def _holds_arrays(path: Path) -> bool:
@@ -293,15 +260,4 @@ def _text_feed(file: ModelFile, spec: InputSpec, tokens: Array, index: int) -> F
 
 
 def _rounded(file: ModelFile, item: Feed) -> Feed:
-    """Round floating-point inputs to the type in which the graph takes them, so that every runtime gets the same.
-
-    What NumPy has no type for (bfloat16) stays float32 of the rounded value.
-    """
-    import ml_dtypes
-
-    types = {spec.name: ml_dtypes.bfloat16 if spec.dtype == "bfloat16" else spec.dtype for spec in file.inputs}
-    feed = {
-        name: array.astype(types[name]).astype(array.dtype) if array.dtype.kind == "f" else array
-        for name, array in item.case.feed.items()
-    }
-    return replace(item, case=replace(item.case, feed=feed))
+    return replace(item, case=replace(item.case, feed=rounded(file, item.case.feed)))

@@ -15,12 +15,12 @@ from tests.exporter.validation.tiny import VOCABULARY, tiny_model, write_tiny
 
 from hsm_export.diffing.inputs.decoding import decoding_cases
 from hsm_export.diffing.inputs.feeds import Feeds, longest_sequence, open_feeds, prompt_of, token_input
-from hsm_export.diffing.inputs.plain import index_bounds
 from hsm_export.errors import BadInputError, UsageError
 from hsm_export.onnx_model.model_file import ModelFile, open_model
 from hsm_export.runtimes import get
 from hsm_export.runtimes.runtime import RunContext
 from hsm_export.validation.decoding import state_of
+from hsm_export.validation.tried_cases import index_bounds
 
 Call = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -282,14 +282,6 @@ def test_says_when_nothing_runs(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="none of the random inputs") as caught:
         feeds_of(path)
     assert caught.value.hint and "--inputs" in caught.value.hint
-    text = write(
-        tmp_path / "text.onnx",
-        [helper.make_node("Identity", ["x"], ["y"])],
-        [("x", TensorProto.STRING, ["n"])],
-        [("y", TensorProto.STRING, ["n"])],
-    )
-    with pytest.raises(BadInputError, match="neither numbers nor Booleans"):
-        feeds_of(text)
 
 
 def test_adds_the_held_out_digits(tmp_path: Path) -> None:

@@ -10,14 +10,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ...errors import BadInputError, UsageError
-from ...onnx_model.input_bounds import looked_up
-from ...onnx_model.shapes import TensorInfo, infer, skeleton
-from ...validation.cases import Case
+from ..errors import BadInputError, UsageError
+from ..onnx_model.input_bounds import looked_up
+from ..onnx_model.shapes import TensorInfo, infer, skeleton
+from .cases import Case, default_cases, shaped_cases
+from .given_inputs import check_size, random_others, require_tensors
 
 if TYPE_CHECKING:
-    from ...onnx_model.model_file import ModelFile
-    from ...onnx_model.values import InputSpec
+    from ..onnx_model.model_file import ModelFile
+    from ..onnx_model.values import InputSpec
 
 Array = NDArray[Any]
 
@@ -35,6 +36,24 @@ class Ranges:
     bounds: Mapping[str, tuple[int, int]]
 
 
+def chosen_cases(
+    file: ModelFile, call: Callable[[Mapping[str, Array]], Any], shapes: Sequence[tuple[int, int]] | None = None
+) -> tuple[list[Case], list[str]]:
+    """Return the cases that a file without a state is compared with, and notes on how they were chosen.
+
+    Args:
+        file: the file.
+        call: runs the file, and raises where it cannot; only asked for files that say nothing about themselves.
+        shapes: (batch, length) of the cases; None chooses.
+
+    Raises:
+        UsageError, BadInputError: as `plain_cases` and `cases.shaped_cases`.
+    """
+    if not file.metadata and not file.operators:
+        return plain_cases(file, call, shapes)
+    return (shaped_cases(file, shapes), []) if shapes else default_cases(file)
+
+
 def plain_cases(
     file: ModelFile, call: Callable[[Mapping[str, Array]], Any], shapes: Sequence[tuple[int, int]] | None = None
 ) -> tuple[list[Case], list[str]]:
@@ -49,7 +68,7 @@ def plain_cases(
         UsageError: a size below 1.
         BadInputError: an input of a type that cannot be made up, or no inputs that were tried make the file run.
     """
-    _refuse_unknown_types(file)
+    require_tensors(file)
     for sizes in shapes or ():
         if min(sizes) < 1:
             raise UsageError(f"batch and length must be at least 1, got {sizes[0]}×{sizes[1]}")
@@ -77,16 +96,6 @@ def index_bounds(file: ModelFile) -> dict[str, int]:
             if sizes:
                 bounds[spec.name] = max(0, min(sizes) - 1)
     return bounds
-
-
-def _refuse_unknown_types(file: ModelFile) -> None:
-    tensors = {value.name: value.type.HasField("tensor_type") for value in file.model.graph.input}
-    for spec in file.inputs:
-        known = spec.is_integer or spec.dtype in ("bool", "bfloat16") or spec.dtype.startswith("float")
-        if not known or not tensors.get(spec.name, False):
-            raise BadInputError(
-                f"{file.path}: input {spec.name} holds neither numbers nor Booleans", "there are no random ones for it"
-            )
 
 
 def _sizes_of(file: ModelFile) -> tuple[tuple[int, int], ...]:
@@ -161,14 +170,15 @@ def _feed(file: ModelFile, ranges: Ranges, batch: int, length: int, rng: np.rand
     feed = {}
     for spec in file.inputs:
         shape = spec.sizes(batch, length, first)
+        check_size(file, spec, shape)
         if spec.is_integer:
             low, high = ranges.bounds[spec.name]
             feed[spec.name] = rng.integers(low, high + 1, shape).astype(spec.dtype)
-        elif spec.dtype == "bool":
-            feed[spec.name] = rng.random(shape) < 0.5
-        else:
+        elif spec.is_float:
             kind = np.float64 if spec.dtype == "float64" else np.float32
             feed[spec.name] = np.asarray(rng.standard_normal(shape), kind)
+        else:
+            feed[spec.name] = random_others(rng, spec, shape)
     return feed
 
 
