@@ -89,7 +89,7 @@ def require_tensors(file: ModelFile) -> None:
     Raises:
         BadInputError: one is no tensor.
     """
-    file.require_tensors("only tensors are fed and compared")
+    file.require_tensors("only tensors are fed, and tensors and sequences of them compared")
 
 
 def check_size(file: ModelFile, spec: InputSpec, shape: Sequence[int]) -> None:
