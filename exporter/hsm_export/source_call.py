@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from .dtypes import ELEMENT_TYPES, element_name
 from .errors import BadInputError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 KEY = "hsm_export.call"
 _MODEL, _ACCUMULATOR = "model", "accumulator"
-_EXACT = ("bool", "uint8", "int8", "int16", "int32", "int64")
+_EXACT = tuple(item.name for item in ELEMENT_TYPES if item.is_integer or item.name == "bool")
 _AGAIN = "export the file again"
 
 # The keys, fields and positions that lead to a tensor in a result.
@@ -151,13 +152,11 @@ class SourceCall:
             names: those of its inputs that are the module's.
             module: the module.
         """
-        import onnx
-
         kinds = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
         types = {}
         for name in names:
-            exact = str(onnx.helper.tensor_dtype_to_np_dtype(kinds[name]))
-            sums = name.startswith("past.") and kinds[name] == onnx.TensorProto.FLOAT
+            exact = element_name(kinds[name])
+            sums = name.startswith("past.") and exact == "float32"
             types[name] = exact if exact in _EXACT else _ACCUMULATOR if sums else _MODEL
         slots = {name: Slot(name) for name in names}
         if set(names) <= set(inspect.signature(module.forward).parameters):
