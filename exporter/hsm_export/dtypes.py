@@ -52,6 +52,11 @@ class ElementType:
         return self.name.startswith(("int", "uint"))
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether arrays of it cannot be exchanged with runtimes, in it or in another one: below 8 bits, and float8."""
+        return 0 < self.bits < 8 or self.name.startswith("float8")
+
+    @property
     def epsilon(self) -> float:
         """The distance from 1 to the next number."""
         return 2.0**-self.digits

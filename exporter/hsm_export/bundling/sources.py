@@ -12,12 +12,15 @@ from typing import Any
 from ..building.profiles import Range
 from ..building.result import side_file_path
 from ..decoding.state_spec import METADATA_KEY, StateSpec
+from ..dtypes import EXPORTED_PRECISIONS
 from ..errors import BadInputError, UsageError
 from ..files import require_file, sha256
 from ..inspection.engine_file import read_side_file
 from ..onnx_model.model_file import FileFacts, open_model
+from ..onnx_model.values import ANY_SHAPE
 from .manifest import (
     DECODE,
+    DTYPES,
     ENGINES,
     MODEL,
     TOKENIZER,
@@ -104,15 +107,37 @@ def read_parts(model: str | Path | None, decode: str | Path | None) -> Parts:
     """
     if model is None and decode is None:
         raise UsageError("there is nothing to bundle", "name an ONNX file, or one with --decode, or both")
-    parts = Parts(
-        open_model(model).facts if model is not None else None, open_model(decode).facts if decode is not None else None
-    )
+    parts = Parts(*(_opened(path) if path is not None else None for path in (model, decode)))
     if parts.model is not None and parts.model.metadata.get("decode") == "1":
         raise UsageError(f"{parts.model.path} is a decoding file", f"name it with --decode {parts.model.path}")
     if parts.decode is not None:
         state_of(parts.decode)
     _check_pair(parts)
     return parts
+
+
+def _opened(path: str | Path) -> FileFacts:
+    """Open a file that a bundle can hold.
+
+    Raises:
+        BadInputError: it cannot be used, or an input or output has a type that bundles do not know.
+    """
+    facts = open_model(path).facts
+    if not facts.inputs:
+        raise BadInputError(f"{path} has no inputs, and a bundle's models have some")
+    for tensor in (*facts.inputs, *facts.outputs):
+        if tensor.dtype not in DTYPES or tensor.shape == ANY_SHAPE:
+            what = f"is {tensor.dtype}" if tensor.dtype not in DTYPES else "has no shape"
+            raise BadInputError(
+                f"{path}: {tensor.name} {what}; bundles hold tensors with a shape of {', '.join(DTYPES)}",
+                "cast it in the graph, or cut the graph there with onnx.utils.extract_model",
+            )
+    if facts.precision not in EXPORTED_PRECISIONS:
+        raise BadInputError(
+            f"{path} is in {facts.precision}; bundles hold models in {', '.join(EXPORTED_PRECISIONS)}",
+            "export it in one of them",
+        )
+    return facts
 
 
 def _check_pair(parts: Parts) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hsm_operators import Operator
 
-from ..dtypes import BY_ONNX
+from ..dtypes import BY_NAME, BY_ONNX
 from ..errors import BadInputError
 from ..file_operators import FileOperators
 from ..files import require_file, sha256
@@ -70,7 +70,7 @@ class ModelFile:
         model: its graph; external data is not loaded.
         metadata: what our exporter recorded, without the prefix `hsm_export.`; empty for other files.
         precision: type of the weights and activations: "fp32", "fp16", "bf16" or "fp64". What the exporter recorded,
-            else the floating-point type of most weights.
+            else the floating-point type of most weights or, without any, of the inputs or outputs.
         inputs: what may be fed.
         outputs: what comes out.
         config: the model's configuration as JSON data; empty for a user's own module.
@@ -132,27 +132,29 @@ class ModelFile:
         )
 
     def require_tensors(self, why: str, *, others: bool = True) -> None:
-        """Refuse inputs and outputs that are no tensors: sequences, optional ones, maps, and what has no type.
+        """Refuse inputs and outputs that cannot be exchanged: sequences, maps, without a type, of 4 bits.
 
         Args:
             why: who takes only tensors ("an engine binds only tensors").
-            others: take tensors of strings, and outputs that are sequences of tensors.
+            others: take tensors of strings, and outputs that are sequences.
 
         Raises:
             BadInputError: one is of another kind.
         """
-        for side, tensors in (("input", self.inputs), ("output", self.outputs)):
-            for tensor in tensors:
-                if side == "output" and (tensor.dtype == UNTYPED or (others and tensor.is_sequence)):
-                    continue  # runtimes find out a type that is missing
-                if not tensor.is_tensor or (tensor.dtype == "string" and not others):
-                    kind = "without an element type" if tensor.dtype == UNTYPED else f"a {tensor.dtype}"
-                    raise BadInputError(
-                        f"{self.path}: {side} {tensor.name} is {kind}; {why}",
-                        "give it a type"
-                        if tensor.dtype == UNTYPED
-                        else "cut the graph there: onnx.utils.extract_model",
-                    )
+        for spec in self.inputs:
+            self._require(f"input {spec.name}", spec.dtype, why, others)
+        for tensor in self.outputs:
+            # Runtimes find out a type that is missing.
+            if tensor.dtype != UNTYPED and not (others and tensor.dtype.startswith("sequence(")):
+                self._require(f"output {tensor.name}", tensor.dtype, why, others)
+
+    def _require(self, tensor: str, dtype: str, why: str, others: bool) -> None:
+        known = BY_NAME.get(dtype)
+        if known is not None and not known.is_foreign and (others or dtype != "string"):
+            return
+        kind = "has no element type" if dtype == UNTYPED else f"is of type {dtype}"
+        hint = "give it a type, or cut the graph there with onnx.utils.extract_model"
+        raise BadInputError(f"{self.path}: {tensor} {kind}; {why}", hint)
 
     def state(self) -> StateSpec:
         """Return the state of a decoding file.
@@ -212,7 +214,7 @@ def read_model(path: str | Path) -> ModelFile:
         path=path,
         model=model,
         metadata=metadata,
-        precision=metadata.get("precision") or _commonest_precision(model.graph.initializer),
+        precision=metadata.get("precision") or _commonest_precision(model.graph),
         inputs=input_specs(path, model, parsed.get("inputs")),
         outputs=tuple(map(tensor_of, model.graph.output)),
         config=parsed.get("config", {}),
@@ -223,12 +225,15 @@ def read_model(path: str | Path) -> ModelFile:
     )
 
 
-def _commonest_precision(weights: Iterable[onnx.TensorProto]) -> str:
+def _commonest_precision(graph: onnx.GraphProto) -> str:
+    """Return the floating-point type of most weights, without any that of the first input or output that has one."""
     sizes: Counter[str] = Counter()
-    for tensor in weights:
+    for tensor in graph.initializer:
         sizes[BY_ONNX[tensor.data_type].precision] += tensor_bytes(tensor)
     del sizes[""]
-    return max(sizes, key=lambda word: sizes[word]) if sizes else "fp32"
+    borders = (BY_NAME.get(tensor_of(value).dtype) for value in (*graph.input, *graph.output))
+    first = next((kind.precision for kind in borders if kind is not None and kind.is_float), "fp32")
+    return max(sizes, key=lambda word: sizes[word], default=first)
 
 
 def _quantised(model: onnx.ModelProto) -> str:

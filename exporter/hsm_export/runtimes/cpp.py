@@ -20,7 +20,7 @@ from polygraphy.common import TensorMetadata
 
 from ..errors import MissingDependencyError
 from ..native import custom_ops_path, run_program_path
-from .bfloat16 import widen_bfloat16
+from .bfloat16 import runnable
 from .cpp_bundle import NOTHING, write_graph_bundle
 from .cpp_process import ServingProcess
 from .metadata import graph_metadata
@@ -53,8 +53,7 @@ class CppRunner(BaseRunner):  # type: ignore[misc]
         return self._process.pid
 
     def activate_impl(self) -> None:
-        widen = self._context.precision == "bf16"
-        model = widen_bfloat16(self._context.model, borders=True) if widen else self._context.model
+        model = runnable(self._context)
         self._types = {
             value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
             for value in model.graph.input

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import onnx
 from polygraphy.common import TensorMetadata
 
+from ..dtypes import BY_NAME
+from ..onnx_model.values import ANY_SHAPE, tensor_of
 from .runtime import RunContext
 
 
@@ -14,10 +15,12 @@ def graph_metadata(context: RunContext) -> TensorMetadata:
     bfloat16 inputs are called float32, in which runners get them: Polygraphy cannot compare or cast NumPy's bfloat16.
     """
     metadata = TensorMetadata()
+    weights = {tensor.name for tensor in context.model.graph.initializer}
     for value in context.model.graph.input:
-        tensor = value.type.tensor_type
-        shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
-        exchanged_wide = tensor.elem_type == onnx.TensorProto.BFLOAT16
-        element_type = onnx.TensorProto.FLOAT if exchanged_wide else tensor.elem_type
-        metadata.add(value.name, dtype=onnx.helper.tensor_dtype_to_np_dtype(element_type), shape=shape)
+        if value.name in weights:
+            continue  # a default that nobody replaces
+        tensor = tensor_of(value)
+        shape = [size if isinstance(size, int) else None for size in tensor.shape]
+        kind = BY_NAME["float32" if tensor.dtype == "bfloat16" else tensor.dtype]
+        metadata.add(value.name, dtype=kind.numpy, shape=None if tensor.shape == ANY_SHAPE else shape)
     return metadata

@@ -10,7 +10,7 @@ import numpy as np
 from polygraphy.backend.onnxrt import OnnxrtRunner
 from polygraphy.common import TensorMetadata
 
-from .bfloat16 import widen_bfloat16
+from .bfloat16 import runnable
 from .metadata import graph_metadata
 from .named_outputs import named_outputs
 from .runtime import RunContext, Runtime, missing_package
@@ -53,7 +53,7 @@ def onnx_runtime(settings: SessionSettings = DEFAULT) -> Runtime:
     """Return ONNX Runtime on the CPU, with the graph prepared in some way."""
 
     def runner(context: RunContext) -> ContextRunner:
-        model = widen_bfloat16(context.model, borders=True) if context.precision == "bf16" else context.model
+        model = runnable(context)
         return ContextRunner(context, lambda: cpu_session(model, context.folder, settings=settings), "ort")
 
     return Runtime(

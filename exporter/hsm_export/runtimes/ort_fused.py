@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..native import custom_ops_path, emulated_ops_path, register
-from .bfloat16 import widen_bfloat16
+from .bfloat16 import runnable
 from .onnx_runtime import ContextRunner
 from .runtime import RunContext, Runtime, missing_package
 from .session import cpu_session
@@ -29,7 +29,7 @@ def _runtime(name: str, description: str, library: Callable[[], Path], *, by_def
         return None
 
     def runner(context: RunContext) -> ContextRunner:
-        model = widen_bfloat16(context.model, borders=True) if context.precision == "bf16" else context.model
+        model = runnable(context)
         return ContextRunner(context, lambda: cpu_session(model, context.folder, kernels=library()), name)
 
     return Runtime(name, description, available, runner, by_default=by_default)

@@ -16,7 +16,7 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
 from ..child_process import ChildProcess
-from .bfloat16 import widen_bfloat16
+from .bfloat16 import runnable
 from .metadata import graph_metadata
 from .own import write_whole
 from .runtime import RunContext, Runtime
@@ -48,9 +48,7 @@ class OtherPythonRunner(BaseRunner):  # type: ignore[misc]
         self._scratch = tempfile.TemporaryDirectory(prefix="hsm-runtime-")
         try:
             path = self._folder / "model.onnx"
-            bf16 = self._context.precision == "bf16"
-            model = widen_bfloat16(self._context.model, borders=True) if bf16 else self._context.model
-            write_whole(model, self._context.folder, path, functions=True)
+            write_whole(runnable(self._context), self._context.folder, path, functions=True)
             self._child = ChildProcess(self.name, [self._python, "-E", _SERVER])
         except BaseException:
             self._scratch.cleanup()
