@@ -18,10 +18,18 @@ from hsm_models.mixers import Mixer, State, StateEntry
 from hsm_models.parts import MixerConfig, mixer
 
 
+def softplus(x: Tensor) -> Tensor:
+    """Return log(1 + exp(x)) without the logarithm of a number near 1, which onnx's own evaluator takes."""
+    e = torch.exp(-x.abs())
+    return torch.relu(x) + 2 * torch.atanh(e / (2 + e))
+
+
 def step(h: Tensor, x: Tensor, r: Tensor, i: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
     """Read one token: x, r, i (B,D), rate Λ (D); return the new state and the output, which are the same."""
-    a = torch.exp(-8 * F.softplus(rate) * torch.sigmoid(r))
-    h = a * h + torch.sqrt(1 - a * a) * torch.sigmoid(i) * x  # not by expm1, which ONNX does not have
+    log_a = -8 * softplus(rate) * torch.sigmoid(r)
+    a = torch.exp(log_a)
+    # 1 - a² without the difference of two numbers near 1, and without expm1, which ONNX does not have.
+    h = a * h + torch.sqrt(torch.tanh(-log_a) * (1 + a * a)) * torch.sigmoid(i) * x
     return h, h
 
 

@@ -169,13 +169,35 @@ class Kernel:
             RuntimeError: the kernel failed.
         """
         tensors = [tensor.contiguous() for tensor in inputs]
-        shapes = [tensor.shape for tensor in tensors]
-        dtype = self._own_type(tensors)
-        results = tuple(
-            new([shapes[i][axis] for i, axis in axes], dtype=fixed or dtype)
+        results = self.outputs(tensors)
+        self.into(tensors, attributes, results)
+        return results
+
+    def outputs(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return new tensors for the outputs of a call."""
+        dtype = self._own_type(inputs)
+        return tuple(
+            new([inputs[i].shape[axis] for i, axis in axes], dtype=fixed or dtype)
             for new, (fixed, axes) in zip(self._new, self._outputs, strict=True)
         )
-        words = array("q", [size for shape in shapes for size in shape])
+
+    def into(
+        self,
+        inputs: Sequence[Tensor],
+        attributes: Mapping[str, float | Sequence[int]],
+        outputs: Sequence[Tensor],
+    ) -> None:
+        """Compute into given tensors; where the operator allows it, a state's may be its input.
+
+        Args:
+            inputs: contiguous tensors that the kernel `takes`.
+            attributes: all of the operator's.
+            outputs: contiguous tensors as `outputs` makes them.
+
+        Raises:
+            RefusedError, RuntimeError: as of a call.
+        """
+        words = array("q", [size for tensor in inputs for size in tensor.shape])
         starts = [len(words)]
         for attribute in self.operator.attributes:
             value = attributes[attribute.name]
@@ -184,11 +206,10 @@ class Kernel:
             else:
                 words.extend((1, _bits(value) if attribute.type == "float" else int(value)))
         starts.append(len(words))
-        words.extend([tensor.data_ptr() for tensor in tensors])
+        words.extend([tensor.data_ptr() for tensor in inputs])
         starts.append(len(words))
-        words.extend([result.data_ptr() for result in results])
-        self._run(_TYPES[dtype], words, *starts)
-        return results
+        words.extend([tensor.data_ptr() for tensor in outputs])
+        self._run(_TYPES[self._own_type(inputs)], words, *starts)
 
 
 _FIXED = {FLOAT: torch.float32, INT64: torch.int64, BOOL: torch.bool}

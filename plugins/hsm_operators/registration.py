@@ -173,7 +173,7 @@ def register_operator(operator: Operator, function: Callable[..., Any]) -> Any:
     return register(
         f"{operator.domain}::{operator.torch_name}",
         torch_schema(operator),
-        lambda *arguments: _computed(operator, function, arguments),
+        lambda *arguments: computed(operator, function, arguments),
         lambda *arguments: _shaped(operator, arguments),
     )
 
@@ -191,7 +191,7 @@ def _schema_type(attribute: Attribute) -> str:
     return "bool" if attribute.is_flag else _SCHEMA_TYPES[attribute.type]
 
 
-def _computed(operator: Operator, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def computed(operator: Operator, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     """Check the arguments, run the maths in the accumulator's type, and give the results their own."""
     inputs, attributes = _bound(operator, arguments)
     own = own_type(operator, inputs)
@@ -222,7 +222,7 @@ def _described(result: Any) -> str:
     return f"a {type(result).__name__}"
 
 
-def _bound(operator: Operator, arguments: tuple[Any, ...]) -> tuple[list[Tensor], dict[str, Any]]:
+def _bound(operator: Operator, arguments: Sequence[Any]) -> tuple[list[Tensor], dict[str, Any]]:
     """Split what torch calls an operator with into its inputs and its attributes."""
     count = len(operator.inputs)
     names = [attribute.name for attribute in operator.attributes]

@@ -46,7 +46,8 @@ HSM_KERNELS_API const char* hsm_kernels_signature(int32_t index);
 /* Returns whether there is a kernel of that kind. */
 HSM_KERNELS_API int32_t hsm_kernels_has(int32_t index, int32_t kind);
 
-/* Computes one call. All tensors are contiguous; outputs do not overlap inputs.
+/* Computes one call. All tensors are contiguous; outputs do not overlap inputs, apart from those of a state that the
+ * operator allows to be updated in place: both may be one buffer.
  *
  *   index       of the operator
  *   kind        hsm_kernels_kind

@@ -96,16 +96,6 @@ def test_right_numbers(
 
 
 @EVERY
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_naive_kernel_computes_the_same(name: str, dtype: torch.dtype, generator: torch.Generator) -> None:
-    found = arguments(name, generator, dtype)
-    library, operator = own_library(), SPECIFICATIONS[name]
-    naive = library.kernel(operator, "naive") if library else None
-    assert naive is not None
-    assert_close(naive([found[port.name] for port in operator.inputs], found), name, found)
-
-
-@EVERY
 def test_padding_is_never_read(name: str, generator: torch.Generator) -> None:
     found = arguments(name, generator, torch.float32)
     if "lengths" not in found:
@@ -138,19 +128,6 @@ def test_negated_views_are_read_with_their_sign(generator: torch.Generator) -> N
     x = torch.randn(2, 5, 4, generator=generator, dtype=torch.complex64).conj().imag
     assert x.is_neg()
     assert torch.equal(call("token_shift", {"x": x, "shifts": [1]})[0][:, 1:], x[:, :-1].resolve_neg())
-
-
-@EVERY
-@pytest.mark.parametrize("length", [1, 700])
-def test_same_bits_for_any_number_of_threads(name: str, length: int, generator: torch.Generator) -> None:
-    found = arguments(name, generator, torch.float32, length=length, width=24)
-    alone = call(name, found)
-    torch.set_num_threads(2)
-    try:
-        together = call(name, found)
-    finally:
-        torch.set_num_threads(1)
-    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
 @EVERY

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
-import torch
 from onnx import TensorProto, helper
 from tests.operators.inputs import attributes_of
 
-import hsm_models.ops
-from hsm_operators import DOMAIN, OPERATORS, OPSET_VERSION, VERSION, Port, make_node
+from hsm_operators import DOMAIN, OPERATORS, OPSET_VERSION, VERSION, Port, make_node, testing
+from hsm_operators.testing import implementations
+from hsm_operators.testing.implementations import DTYPES as DTYPES
+from hsm_operators.testing.implementations import NUMPY_TYPES as NUMPY_TYPES
 
 Array = npt.NDArray[Any]
 Attributes = Mapping[str, int | list[int]]
 
-DTYPES = ("fp32", "fp16", "bf16")
 ONNX_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-TORCH_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-NUMPY_TYPES: dict[str, Any] = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 
 # Attributes for tests that are not about the values of attributes.
 ANY_ATTRIBUTES: dict[str, dict[str, int | list[int]]] = {name: attributes_of(name) for name in OPERATORS}
@@ -86,15 +83,7 @@ def float32_border(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def rounded(name: str, inputs: Mapping[str, Array], dtype: str) -> dict[str, Array]:
     """Round the inputs of type T to `dtype`, and other floats to float32; all floats come back as float64."""
-    result: dict[str, Array] = {}
-    for value in OPERATORS[name].inputs:
-        array = np.asarray(inputs[value.name])
-        if value.type == "tensor(int64)":
-            result[value.name] = array.astype(np.int64)
-        else:
-            kind = NUMPY_TYPES[dtype] if value.type == "T" else np.float32
-            result[value.name] = array.astype(kind).astype(np.float64)
-    return result
+    return testing.rounded(testing.Subject.own(name), inputs, dtype)
 
 
 def run_onnx_runtime(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> list[Array]:
@@ -123,14 +112,4 @@ def run_torch(
     name: str, attributes: Attributes, inputs: Mapping[str, Array], dtype: str, **options: str
 ) -> list[Array]:
     """Run the PyTorch operator natively in `dtype`; `options` are arguments that the opset does not have."""
-    arguments: dict[str, Any] = {}
-    for value in OPERATORS[name].inputs:
-        tensor = torch.from_numpy(inputs[value.name].copy())
-        if value.type != "tensor(int64)":
-            tensor = tensor.to(TORCH_TYPES[dtype] if value.type == "T" else torch.float32)
-        arguments[value.name] = tensor
-    flags = {attribute.name for attribute in OPERATORS[name].attributes if attribute.is_flag}
-    values = {key: bool(value) if key in flags else value for key, value in attributes.items()}
-    result = getattr(hsm_models.ops, OPERATORS[name].torch_name)(**arguments, **values, **options)
-    outputs = result if isinstance(result, tuple) else (result,)
-    return [output.to(torch.float64).numpy() for output in outputs]
+    return implementations.run_torch(OPERATORS[name], inputs, attributes, dtype, **options)

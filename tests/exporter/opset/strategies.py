@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
-from tests.exporter.opset.cases import Case
+from tests.exporter.opset.cases import trial
 from tests.operators.inputs import row_range, sizes_of
 
 from hsm_operators import OPERATORS, Attribute, Operator, expression
 from hsm_operators.case import adjustments
+from hsm_operators.testing import Trial
 
 _SMALL = st.integers(1, 4)
 # The largest numbers of attributes that have no bound of their own: of lists, and alone.
@@ -19,7 +20,7 @@ _MOST = {"ints": 20, "int": 4}
 
 
 @st.composite
-def cases(draw: st.DrawFn, name: str, widths: st.SearchStrategy[int] = _SMALL) -> Case:
+def cases(draw: st.DrawFn, name: str, widths: st.SearchStrategy[int] = _SMALL) -> Trial:
     """Draw sizes, attributes, positions and lengths that fit each other; `widths` are those of channels and heads."""
     operator = OPERATORS[name]
     attributes = {attribute.name: draw(_values(attribute)) for attribute in operator.attributes}
@@ -31,7 +32,7 @@ def cases(draw: st.DrawFn, name: str, widths: st.SearchStrategy[int] = _SMALL) -
     per_row = {
         key: st.lists(st.integers(*span), min_size=sizes["B"], max_size=sizes["B"]) for key, span in ranges.items()
     }
-    return Case(name, sizes, attributes, {key: draw(strategy) for key, strategy in per_row.items()})
+    return trial(name, sizes, attributes, {key: draw(strategy) for key, strategy in per_row.items()})
 
 
 def _values(attribute: Attribute) -> st.SearchStrategy[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.exporter.opset.cases import Case, check
+from tests.exporter.opset.cases import check, trial
 from tests.exporter.opset.harness import DTYPES, float32_border, one_node_model, run_onnx_runtime
 
 SIZES = [
@@ -24,18 +24,18 @@ SIZES = [
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("sizes", "lengths"), SIZES, ids=str)
 def test_sizes(sizes: dict[str, int], lengths: list[int], dtype: str) -> None:
-    case = Case("CausalTaylorShift", sizes, {"normalize": 1}, {"lengths": lengths})
+    case = trial("CausalTaylorShift", sizes, {"normalize": 1}, {"lengths": lengths})
     check(case, dtype, np.random.default_rng(sizes["T"]))
 
 
 def test_not_normalised() -> None:
-    case = Case("CausalTaylorShift", {"B": 2, "T": 9, "H": 2, "d": 3}, {"normalize": 0}, {"lengths": [9, 4]})
+    case = trial("CausalTaylorShift", {"B": 2, "T": 9, "H": 2, "d": 3}, {"normalize": 0}, {"lengths": [9, 4]})
     check(case, "fp32", np.random.default_rng(1))
 
 
 def test_prefill_chunks_and_steps_are_one_operator() -> None:
     rng = np.random.default_rng(2)
-    case = Case(
+    case = trial(
         "CausalTaylorShift", {"B": 2, "T": 150, "H": 2, "d": 5, "e": 7}, {"normalize": 1}, {"lengths": [150, 150]}
     )
     inputs = case.inputs(rng)
@@ -53,7 +53,7 @@ def test_prefill_chunks_and_steps_are_one_operator() -> None:
 
 
 def test_idle_rows_keep_their_state_whatever_they_are_fed() -> None:
-    case = Case("CausalTaylorShift", {"B": 2, "T": 4, "H": 2, "d": 3}, {"normalize": 1}, {"lengths": [0, 2]})
+    case = trial("CausalTaylorShift", {"B": 2, "T": 4, "H": 2, "d": 3}, {"normalize": 1}, {"lengths": [0, 2]})
     inputs = case.inputs(np.random.default_rng(3))
     model = float32_border(one_node_model(case.name, case.attributes))
     clean = run_onnx_runtime(model, inputs)
@@ -68,7 +68,7 @@ def test_idle_rows_keep_their_state_whatever_they_are_fed() -> None:
 
 def test_finite_inputs_give_finite_outputs_beyond_the_lengths() -> None:
     """The next layer reads them; a NaN would make its padding NaN too."""
-    case = Case(
+    case = trial(
         "CausalTaylorShift",
         {"B": 2, "T": 4, "H": 1, "d": 3},
         {"normalize": 1},

@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.exporter.opset.cases import Array, Case, check, expected
+from tests.exporter.opset.cases import Array, check, expected, trial
 from tests.exporter.opset.harness import DTYPES, float32_border, one_node_model, run_onnx_runtime, run_reference
-from tests.operators.inputs import drawn
+
+from hsm_operators.testing import Subject
 
 CALLS = [("DecayedLinearAttention", {"exclusive": 0}), ("DecayedLinearAttention", {"exclusive": 1})]
 CALLS += [("DecayedDeltaRule", {})]
@@ -31,12 +32,12 @@ SIZES = [
 @pytest.mark.parametrize(("sizes", "lengths"), SIZES, ids=str)
 @EACH
 def test_sizes(name: str, attributes: dict[str, int], sizes: dict[str, int], lengths: list[int], dtype: str) -> None:
-    check(Case(name, sizes, attributes, {"lengths": lengths}), dtype, np.random.default_rng(sizes["T"]))
+    check(trial(name, sizes, attributes, {"lengths": lengths}), dtype, np.random.default_rng(sizes["T"]))
 
 
 def _inputs(name: str, attributes: dict[str, int], length: int, seed: int, batch: int = 2) -> dict[str, Array]:
     sizes = {"B": batch, "T": length, "H": 2, "K": 6, "V": 5, "G": 6}
-    return drawn(name, sizes, attributes, {"lengths": [length] * batch}, np.random.default_rng(seed))
+    return Subject.own(name).drawn(sizes, attributes, {"lengths": [length] * batch}, np.random.default_rng(seed))
 
 
 def _run(name: str, attributes: dict[str, int], inputs: dict[str, Array]) -> list[Array]:
@@ -82,7 +83,7 @@ def test_decays_of_any_strength(name: str, attributes: dict[str, int], strength:
     inputs = _inputs(name, attributes, 40, 3)
     strong = np.random.default_rng(4).random(inputs["log_decay"].shape) < 0.2
     inputs["log_decay"] = np.where(strong, -strength, inputs["log_decay"])
-    case = Case(name, {}, attributes, {"lengths": [40, 40]})
+    case = trial(name, {}, attributes, {"lengths": [40, 40]})
     model = float32_border(one_node_model(name, attributes))
     for run in (run_onnx_runtime, run_reference):
         for actual, truth in zip(run(model, inputs), expected(case, inputs), strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.exporter.opset.cases import Case, check
+from tests.exporter.opset.cases import check, trial
 from tests.exporter.opset.harness import (
     DTYPES,
     float32_border,
@@ -27,7 +27,7 @@ SIZES = [
 @pytest.mark.parametrize(("sizes", "k"), SIZES, ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_sizes(name: str, sizes: dict[str, int], k: int, dtype: str) -> None:
-    check(Case(name, sizes, {"k": k}), dtype, np.random.default_rng(k))
+    check(trial(name, sizes, {"k": k}), dtype, np.random.default_rng(k))
 
 
 def _outputs(name: str, k: int, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -43,7 +43,7 @@ def _outputs(name: str, k: int, inputs: dict[str, np.ndarray]) -> dict[str, np.n
 @pytest.mark.parametrize("level", [0.25, 40.0], ids=["equal", "sigmoids saturated"])
 def test_ties_go_to_the_lower_index(name: str, level: float) -> None:
     """At 40 every float32 sigmoid is 1, but the logits still differ: the larger ones are chosen."""
-    case = Case(name, {"B": 1, "T": 3, "H": 2, "E": 6, "D": 4, "f": 3}, {"k": 2})
+    case = trial(name, {"B": 1, "T": 3, "H": 2, "E": 6, "D": 4, "f": 3}, {"k": 2})
     inputs = case.inputs(np.random.default_rng(1))
     inputs["logits"][:] = level
     chosen = (0, 1)
@@ -58,6 +58,6 @@ def test_ties_go_to_the_lower_index(name: str, level: float) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_logit_of_minus_infinity_adds_nothing(name: str) -> None:
-    case = Case(name, {"B": 1, "T": 2, "H": 2, "E": 4, "D": 3, "f": 3}, {"k": 2}, fill={"logits": -np.inf})
+    case = trial(name, {"B": 1, "T": 2, "H": 2, "E": 4, "D": 3, "f": 3}, {"k": 2}, fill={"logits": -np.inf})
     for y in _outputs(name, 2, case.inputs(np.random.default_rng(1))).values():
         np.testing.assert_array_equal(y, 0)

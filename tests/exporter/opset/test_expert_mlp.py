@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.exporter.opset.cases import Case, check
+from tests.exporter.opset.cases import check, trial
 from tests.exporter.opset.harness import (
     DTYPES,
     float32_border,
@@ -28,7 +28,7 @@ SIZES = [
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("sizes", "k"), SIZES, ids=str)
 def test_sizes(sizes: dict[str, int], k: int, dtype: str) -> None:
-    check(Case(NAME, sizes, {"k": k, "activation": k % 3}), dtype, np.random.default_rng(k))
+    check(trial(NAME, sizes, {"k": k, "activation": k % 3}), dtype, np.random.default_rng(k))
 
 
 def _outputs(k: int, inputs: dict[str, np.ndarray], activation: int = 1) -> dict[str, np.ndarray]:
@@ -44,7 +44,7 @@ def _outputs(k: int, inputs: dict[str, np.ndarray], activation: int = 1) -> dict
 @pytest.mark.parametrize("popular", [0, 2, 5])
 def test_all_tokens_may_choose_one_expert(popular: int) -> None:
     """Its blocks are then as many as all other experts' would be; those hold nothing."""
-    case = Case(NAME, {"B": 2, "T": 21, "E": 6, "D": 4, "w": 3, "O": 5}, {"k": 1, "activation": 0})
+    case = trial(NAME, {"B": 2, "T": 21, "E": 6, "D": 4, "w": 3, "O": 5}, {"k": 1, "activation": 0})
     inputs = case.inputs(np.random.default_rng(popular))
     inputs["logits"][..., popular] = 9.0
     hidden = np.maximum(inputs["x"] @ inputs["up"][popular], 0)
@@ -57,7 +57,7 @@ def test_all_tokens_may_choose_one_expert(popular: int) -> None:
 @pytest.mark.parametrize("level", [0.25, 40.0], ids=["equal", "sigmoids saturated"])
 def test_ties_go_to_the_lower_index(level: float) -> None:
     """At 40 every float32 sigmoid is 1, but the logits still differ: the larger ones are chosen."""
-    case = Case(NAME, {"B": 1, "T": 3, "E": 6, "D": 4, "w": 3, "O": 4}, {"k": 2, "activation": 1})
+    case = trial(NAME, {"B": 1, "T": 3, "E": 6, "D": 4, "w": 3, "O": 4}, {"k": 2, "activation": 1})
     inputs = case.inputs(np.random.default_rng(1))
     inputs["logits"][:] = level
     chosen = (0, 1)
@@ -71,7 +71,7 @@ def test_ties_go_to_the_lower_index(level: float) -> None:
 
 
 def test_a_logit_of_minus_infinity_adds_nothing() -> None:
-    case = Case(
+    case = trial(
         NAME, {"B": 1, "T": 2, "E": 4, "D": 3, "w": 2, "O": 3}, {"k": 2, "activation": 0}, fill={"logits": -np.inf}
     )
     for y in _outputs(2, case.inputs(np.random.default_rng(1))).values():
@@ -79,7 +79,7 @@ def test_a_logit_of_minus_infinity_adds_nothing() -> None:
 
 
 def test_experts_that_nobody_chose_are_not_read() -> None:
-    case = Case(NAME, {"B": 1, "T": 8, "E": 5, "D": 3, "w": 2, "O": 3}, {"k": 2, "activation": 1})
+    case = trial(NAME, {"B": 1, "T": 8, "E": 5, "D": 3, "w": 2, "O": 3}, {"k": 2, "activation": 1})
     inputs = case.inputs(np.random.default_rng(2))
     inputs["logits"][..., (1, 3)] += 50.0
     for expert in (2, 4):

@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.exporter.opset.cases import Case, check
+from tests.exporter.opset.cases import check
 from tests.exporter.opset.harness import DTYPES
 from tests.exporter.opset.strategies import cases
 
 from hsm_operators import OPERATORS
+from hsm_operators.testing import Trial
 
 
 def _search(name: str, examples: int) -> None:
     @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     @given(cases(name), st.sampled_from(DTYPES), st.integers(0, 2**31))
-    def agrees(case: Case, dtype: str, seed: int) -> None:
+    def agrees(case: Trial, dtype: str, seed: int) -> None:
         check(case, dtype, np.random.default_rng(seed))
 
     agrees()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.exporter.opset.cases import Case, check
+from tests.exporter.opset.cases import check, trial
 from tests.exporter.opset.harness import DTYPES, float32_border, one_node_model, run_onnx_runtime
 
 SIZES = [
@@ -31,29 +31,29 @@ FLAGS = [{"normalize": n, "output_norm": o} for n in (0, 1) for o in (0, 1)]
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_all_tokens(sizes: dict[str, int], dtype: str) -> None:
-    check(Case("TaylorShift", sizes, FLAGS[3]), dtype, np.random.default_rng(sizes["T"]))
+    check(trial("TaylorShift", sizes, FLAGS[3]), dtype, np.random.default_rng(sizes["T"]))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("sizes", "lengths"), LENGTHS, ids=str)
 def test_valid_tokens(sizes: dict[str, int], lengths: list[int], dtype: str) -> None:
-    check(Case("TaylorShiftMasked", sizes, FLAGS[3], {"lengths": lengths}), dtype, np.random.default_rng(sizes["T"]))
+    check(trial("TaylorShiftMasked", sizes, FLAGS[3], {"lengths": lengths}), dtype, np.random.default_rng(sizes["T"]))
 
 
 @pytest.mark.parametrize("flags", FLAGS, ids=str)
 @pytest.mark.parametrize("name", ["TaylorShift", "TaylorShiftMasked"])
 def test_every_attribute_value(name: str, flags: dict[str, int]) -> None:
     rows = {"lengths": [6, 3]} if name == "TaylorShiftMasked" else {}
-    check(Case(name, {"B": 2, "T": 6, "H": 2, "d": 5, "e": 3}, flags, rows), "fp32", np.random.default_rng(3))
+    check(trial(name, {"B": 2, "T": 6, "H": 2, "d": 5, "e": 3}, flags, rows), "fp32", np.random.default_rng(3))
 
 
 @pytest.mark.parametrize("fill", [{"q": 0.0}, {"k": 0.0}, {"q": 1e-30, "k": 1e15}], ids=str)
 def test_zero_and_extreme_vectors(fill: dict[str, float]) -> None:
-    check(Case("TaylorShift", {"B": 1, "T": 4, "H": 2, "d": 3}, FLAGS[2], fill=fill), "fp32", np.random.default_rng(4))
+    check(trial("TaylorShift", {"B": 1, "T": 4, "H": 2, "d": 3}, FLAGS[2], fill=fill), "fp32", np.random.default_rng(4))
 
 
 def test_what_stands_after_the_valid_tokens_is_never_read() -> None:
-    case = Case("TaylorShiftMasked", {"B": 2, "T": 6, "H": 2, "d": 4}, FLAGS[3], {"lengths": [2, 6]})
+    case = trial("TaylorShiftMasked", {"B": 2, "T": 6, "H": 2, "d": 4}, FLAGS[3], {"lengths": [2, 6]})
     inputs = case.inputs(np.random.default_rng(5))
     model = float32_border(one_node_model(case.name, case.attributes))
     clean = run_onnx_runtime(model, inputs)[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.exporter.opset.cases import Case, check, expected
+from tests.exporter.opset.cases import check, expected, trial
 from tests.exporter.opset.harness import DTYPES, float32_border, one_node_model, run_onnx_runtime, run_torch
 
 PLAIN = ("TokenShift", "ShiftMix")
@@ -36,7 +36,7 @@ RINGED = [
 @pytest.mark.parametrize(("sizes", "shifts"), SHIFTED, ids=str)
 @pytest.mark.parametrize("name", PLAIN)
 def test_whole_sequences(name: str, sizes: dict[str, int], shifts: list[int], dtype: str) -> None:
-    check(Case(name, sizes, {"shifts": shifts}), dtype, np.random.default_rng(len(shifts)))
+    check(trial(name, sizes, {"shifts": shifts}), dtype, np.random.default_rng(len(shifts)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -45,13 +45,13 @@ def test_whole_sequences(name: str, sizes: dict[str, int], shifts: list[int], dt
 def test_pieces(
     name: str, sizes: dict[str, int], shifts: list[int], position: list[int], lengths: list[int], dtype: str
 ) -> None:
-    case = Case(name, sizes, {"shifts": shifts}, {"position": position, "lengths": lengths})
+    case = trial(name, sizes, {"shifts": shifts}, {"position": position, "lengths": lengths})
     check(case, dtype, np.random.default_rng(len(shifts)))
 
 
 @pytest.mark.parametrize("name", CACHED)
 def test_a_fresh_ring_may_hold_anything(name: str) -> None:
-    case = Case(name, {"B": 2, "T": 3, "D": 4, "R": 6}, {"shifts": [5, 2]}, {"position": [0, 1], "lengths": [3, 2]})
+    case = trial(name, {"B": 2, "T": 3, "D": 4, "R": 6}, {"shifts": [5, 2]}, {"position": [0, 1], "lengths": [3, 2]})
     inputs = case.inputs(np.random.default_rng(0))
     inputs["ring"][0], inputs["ring"][1, 1:] = np.nan, np.inf
     truth = expected(case, inputs)
@@ -66,7 +66,7 @@ def test_a_fresh_ring_may_hold_anything(name: str) -> None:
 def test_pieces_of_any_size_make_the_whole(name: str) -> None:
     rng = np.random.default_rng(7)
     total, shifts = 23, [5, 0, 3]
-    whole = Case(
+    whole = trial(
         name, {"B": 2, "T": total, "D": 6, "R": 8}, {"shifts": shifts}, {"position": [0, 0], "lengths": [0, 0]}
     )
     inputs = whole.inputs(rng)
@@ -86,7 +86,7 @@ def test_pieces_of_any_size_make_the_whole(name: str) -> None:
 
 def test_rolling_back_needs_only_a_smaller_position() -> None:
     rng = np.random.default_rng(8)
-    case = Case(
+    case = trial(
         "TokenShiftCached", {"B": 1, "T": 3, "D": 2, "R": 7}, {"shifts": [4]}, {"position": [9], "lengths": [3]}
     )
     model = float32_border(one_node_model(case.name, case.attributes))

@@ -16,17 +16,18 @@ import numpy.typing as npt
 import onnx
 import onnx.inliner
 import pytest
-from tests.exporter.opset.cases import Case, expected
+from tests.exporter.opset.cases import expected
 from tests.exporter.opset.harness import run_onnx_runtime, run_reference
 from tests.exporter.runtimes.fused import case_of, needs_library, run_fused
 
 from hsm_operators import DOMAIN, OPERATORS
+from hsm_operators.testing import Trial
 
 Array = npt.NDArray[Any]
 FILE = Path(__file__).parent / "version_1.onnx"
 
 
-def cases() -> dict[str, Case]:
+def cases() -> dict[str, Trial]:
     """Sizes that version 1 has: its operators take values as wide as keys, and shifts of at least 1."""
     sizes = {"D": 12, "H": 3, "d": 12, "e": 12, "E": 5, "f": 12, "R": 16}
     found = {}

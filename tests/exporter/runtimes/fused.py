@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from tests.exporter.opset.cases import Case
+from tests.exporter.opset.cases import trial
 from tests.exporter.opset.harness import ANY_ATTRIBUTES
 from tests.operators.inputs import row_range, sizes_of
 
 import onnxruntime
 from hsm_export.native import CUSTOM_OPS, find_library, register
 from hsm_operators import OPERATORS
+from hsm_operators.testing import Trial
 
 Array = npt.NDArray[Any]
 
@@ -38,14 +39,14 @@ def fused_session(model: onnx.ModelProto, threads: int = 1, profile: Path | None
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def case_of(name: str, batch: int = 2, length: int = 7, **sizes: int) -> Case:
+def case_of(name: str, batch: int = 2, length: int = 7, **sizes: int) -> Trial:
     """A case with unequal lengths; sizes that are not given are the small case's."""
     attributes = ANY_ATTRIBUTES[name]
     complete = sizes_of(name, {**sizes, "B": batch, "T": length}, attributes)
     spans = {port.name: row_range(port, complete, attributes) for port in OPERATORS[name].inputs if port.rows}
     # The most, half of it and the least.
     rows = {key: [most, max(most // 2, least), least][:batch] for key, (least, most) in spans.items()}
-    return Case(name, complete, attributes, rows)
+    return trial(name, complete, attributes, rows)
 
 
 def feed(inputs: Mapping[str, Array]) -> dict[str, Array]:

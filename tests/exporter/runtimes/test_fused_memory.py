@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.exporter.opset.cases import Case
 from tests.exporter.opset.harness import DTYPES, NUMPY_TYPES, ONNX_TYPES, float32_border, one_node_model, rounded
 from tests.exporter.opset.strategies import cases
 from tests.exporter.runtimes.fused import (
@@ -24,6 +23,7 @@ from tests.exporter.runtimes.fused import (
 
 import onnxruntime
 from hsm_operators import OPERATORS
+from hsm_operators.testing import Trial
 
 pytestmark = needs_library
 
@@ -45,7 +45,7 @@ def _place(array: Array, offset: int) -> Array:
     return placed
 
 
-def _run_at(name: str, case: Case, inputs: dict[str, Array], dtype: str, offset: int) -> list[Array]:
+def _run_at(name: str, case: Trial, inputs: dict[str, Array], dtype: str, offset: int) -> list[Array]:
     """Run with every input and every output, poisoned with NaN, at unaligned addresses."""
     session = fused_session(one_node_model(name, case.attributes, dtype))
     binding = session.io_binding()
@@ -74,7 +74,7 @@ def _bind(bind: Any, name: str, array: Array) -> None:
 def _search(name: str, examples: int) -> None:
     @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     @given(cases(name, WIDTHS), st.sampled_from(DTYPES), st.integers(0, 15), st.booleans(), st.integers(0, 2**31))
-    def agrees(case: Case, dtype: str, offset: int, nobody: bool, seed: int) -> None:
+    def agrees(case: Trial, dtype: str, offset: int, nobody: bool, seed: int) -> None:
         inputs = rounded(name, case.inputs(np.random.default_rng(seed)), dtype)
         if nobody:
             inputs = _rows(name, inputs, 0)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.exporter.opset.cases import Case, Runtime, compare
+from tests.exporter.opset.cases import Runtime, compare
 from tests.exporter.opset.harness import (
     ANY_ATTRIBUTES,
     DTYPES,
@@ -38,6 +38,7 @@ from tests.operators.inputs import keeps_rules, row_range
 
 import onnxruntime
 from hsm_operators import OPERATORS
+from hsm_operators.testing import Trial
 
 pytestmark = needs_library
 
@@ -58,7 +59,7 @@ def test_the_kernel_runs_in_place_of_the_body(name: str, dtype: str, tmp_path: P
     assert set(operators) - {"Cast"} == {name}
 
 
-def _draws(case: Case, seed: int) -> list[dict[str, Array]]:
+def _draws(case: Trial, seed: int) -> list[dict[str, Array]]:
     rng = np.random.default_rng(seed)
     return [case.poisoned(case.inputs(rng)) for _ in range(4)]
 
@@ -66,7 +67,7 @@ def _draws(case: Case, seed: int) -> list[dict[str, Array]]:
 def _search(name: str, examples: int) -> None:
     @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     @given(cases(name, WIDTHS), st.sampled_from(DTYPES), st.integers(0, 2**31))
-    def agrees(case: Case, dtype: str, seed: int) -> None:
+    def agrees(case: Trial, dtype: str, seed: int) -> None:
         compare(case, dtype, _draws(case, seed), RUNTIMES)
 
     agrees()

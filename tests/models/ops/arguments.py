@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tests.operators.inputs import SMALL, attributes_of, drawn, row_range, sizes_of
+from tests.operators.inputs import SMALL, attributes_of, row_range, sizes_of
 from torch import Tensor
 
 from hsm_operators import OPERATORS, expression
 from hsm_operators.precision import accumulator
+from hsm_operators.testing import Subject
 from tests import oracles
 
 Array = npt.NDArray[Any]
@@ -43,7 +44,7 @@ def arguments(
     rows = {key: [most - row % (most - least + 1) for row in range(batch)] for key, (least, most) in spans.items()}
     rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
     kinds = {"T": dtype, "tensor(float)": accumulator(dtype), "tensor(int64)": torch.int64}
-    arrays = drawn(operator.name, sizes, attributes, rows, rng)
+    arrays = Subject.own(operator.name).drawn(sizes, attributes, rows, rng)
     flags = {attribute.name for attribute in operator.attributes if attribute.is_flag}
     return {port.name: torch.from_numpy(arrays[port.name]).to(kinds[port.type]) for port in operator.inputs} | {
         key: bool(value) if key in flags else value for key, value in attributes.items()
