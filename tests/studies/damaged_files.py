@@ -117,12 +117,12 @@ def good_models() -> dict[str, onnx.ModelProto]:
 
 
 def damaged(content: onnx.ModelProto, rng: random.Random) -> bytes:
-    """Return a model's bytes with one to three damages."""
+    """Return a model's bytes with one or two damages; more would seldom reach what comes after the reader."""
     if rng.random() < 0.3:
         return _damaged_bytes(content.SerializeToString(), rng)
     changed = onnx.ModelProto()
     changed.CopyFrom(content)
-    for _ in range(rng.randint(1, 3)):
+    for _ in range(rng.choice((1, 1, 1, 2))):
         places = list(_places(changed))
         message, field = places[rng.randrange(len(places))]
         _change(message, field, rng)

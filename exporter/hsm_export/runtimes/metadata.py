@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from polygraphy.common import TensorMetadata
 
 from ..dtypes import BY_NAME
@@ -24,3 +28,18 @@ def graph_metadata(context: RunContext) -> TensorMetadata:
         kind = BY_NAME["float32" if tensor.dtype == "bfloat16" else tensor.dtype]
         metadata.add(value.name, dtype=kind.numpy, shape=None if tensor.shape == ANY_SHAPE else shape)
     return metadata
+
+
+def with_ranks(context: RunContext, feed: Mapping[str, Any]) -> RunContext:
+    """Return a context whose inputs have the ranks of a feed where the file gives none: Polygraphy asks for one."""
+    if all(value.type.tensor_type.HasField("shape") for value in context.model.graph.input):
+        return context
+    import onnx
+
+    model = onnx.ModelProto()
+    model.CopyFrom(context.model)
+    for value in model.graph.input:
+        if not value.type.tensor_type.HasField("shape") and value.name in feed:
+            value.type.tensor_type.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in feed[value.name].shape)
+            value.type.tensor_type.shape.SetInParent()
+    return replace(context, model=model)

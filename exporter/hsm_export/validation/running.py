@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtimes.metadata import with_ranks
 from ..runtimes.routing import RoutedNode
 from ..runtimes.runtime import RunContext, Runtime
 from .cases import Case
@@ -51,7 +52,7 @@ def run(runtime: Runtime, context: RunContext, feeds: Sequence[dict[str, NDArray
     from polygraphy.comparator import Comparator
 
     with quiet():
-        return Comparator.run([runtime.runner(context)], data_loader=list(feeds))
+        return Comparator.run([runtime.runner(with_ranks(context, feeds[0]))], data_loader=list(feeds))
 
 
 @contextlib.contextmanager

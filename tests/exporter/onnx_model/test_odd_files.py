@@ -10,7 +10,7 @@ import onnx
 import pytest
 from tests.exporter.onnx_model.odd_files import ODD_FILES
 
-from hsm_export import build, inspect
+from hsm_export import build, inspect, validate
 from hsm_export.building import engine
 from hsm_export.bundling.sources import read_parts
 from hsm_export.errors import BadInputError
@@ -100,3 +100,11 @@ def test_build_says_what_it_cannot_take(odd: tuple[str, Path], monkeypatch: pyte
     sizes = [dict.fromkeys(open_model(path).facts.dynamic_dimensions, "1")]
     words = said(lambda: build(path, profiles=sizes))
     assert (_BUILT[kind] in words) if kind in _BUILT else not words
+
+
+@pytest.mark.parametrize("kind", ["float64", "Booleans", "bfloat16", "no shapes", "weights as inputs", "sequence out"])
+def test_odd_files_run(kind: str, tmp_path: Path) -> None:
+    onnx.save(ODD_FILES[kind](), tmp_path / "odd.onnx")
+    result = validate(tmp_path / "odd.onnx", runtimes=["ort"])
+    assert result.passed, result.summary
+    assert [report.verdict for report in result.runtimes] == ["baseline", "passed"]
