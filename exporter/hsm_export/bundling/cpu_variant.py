@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import BadInputError
 from ..onnx_model.model_file import FileFacts, open_model
@@ -36,23 +35,8 @@ def check_variant(source: FileFacts, path: Path) -> None:
     Raises:
         BadInputError: it is another model.
     """
-    variant = open_model(path).facts
-    described = [(of.inputs, of.outputs, of.precision, of.metadata, of.external_data) for of in (source, variant)]
-    if described[0] != described[1] or _weights(source.path) != _weights(path):
+    variant = open_model(path)
+    described = [(of.inputs, of.outputs, of.precision, of.metadata, of.external_data) for of in (source, variant.facts)]
+    weights = [{tensor.name: tensor for tensor in of.graph.initializer} for of in (parse(source.path), variant.model)]
+    if described[0] != described[1] or weights[0] != weights[1]:
         raise BadInputError(f"{path} is not {source.path.name} rewritten for CPUs", _AGAIN)
-
-
-def _weights(path: Path) -> Mapping[str, tuple[Any, ...]]:
-    """Return the weights by name: type, sizes, and the bytes or where those lie in a file beside it."""
-    from onnx import numpy_helper
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
-    found: dict[str, tuple[Any, ...]] = {}
-    for tensor in parse(path).graph.initializer:
-        if uses_external_data(tensor):
-            info = ExternalDataInfo(tensor)
-            content: tuple[Any, ...] = (info.location, info.offset or 0, info.length)
-        else:
-            content = (numpy_helper.to_array(tensor).tobytes(),)
-        found[tensor.name] = (tensor.data_type, tuple(tensor.dims), *content)
-    return found

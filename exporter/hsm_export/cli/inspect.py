@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..inspection import (
-        Border,
         CheckpointResult,
         Cost,
         EngineResult,
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
         OnnxResult,
         StateTable,
     )
+    from ..onnx_model.values import Tensor
 
 _HIDDEN = {"bias", "form", "rope_base", "rope_fraction", "activation", "width"}
 
@@ -143,7 +143,7 @@ def _facts(title: str, facts: Mapping[str, str]) -> Table:
     return table
 
 
-def _borders(inputs: Iterable[Border], outputs: Iterable[Border]) -> Table:
+def _borders(inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> Table:
     from rich.table import Table
 
     table = Table("", "name", "type", "shape")

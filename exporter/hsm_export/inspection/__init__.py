@@ -7,7 +7,6 @@ from pathlib import Path
 from ..errors import BadInputError
 from ..files import require_file
 from .result import (
-    Border,
     CheckpointResult,
     Cost,
     EngineResult,
@@ -20,7 +19,6 @@ from .result import (
 )
 
 __all__ = [
-    "Border",
     "CheckpointResult",
     "Cost",
     "EngineResult",

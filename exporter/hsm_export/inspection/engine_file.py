@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..building.result import SCHEMA, SCHEMA_VERSION, side_file_path
 from ..errors import BadInputError
 from ..files import read_document, sha256
+from ..onnx_model.values import Tensor
 from .onnx_file import inspect_onnx
-from .result import Border, EngineResult, OnnxResult
+from .result import EngineResult, OnnxResult
 from .state import state_table
 
 _FLAGS = ("strip_weights", "weight_streaming", "refit", "version_compatible", "experimental")
@@ -58,8 +59,8 @@ def _describe(path: Path, side_file: Path, data: Mapping[str, Any]) -> EngineRes
         target_version=str(data["target_version"]),
         architectures=tuple(map(str, data["architectures"])),
         precision=str(data["precision"]),
-        inputs=_borders(data["inputs"]),
-        outputs=_borders(data["outputs"]),
+        inputs=tuple(map(Tensor.from_json, data["inputs"])),
+        outputs=tuple(map(Tensor.from_json, data["outputs"])),
         profiles=tuple(_profile(profile) for profile in data["profiles"]),
         flags=tuple(flag for flag in _FLAGS if data.get(flag)),
         source={"file": str(data["source"]["file"]), "sha256": str(data["source"]["sha256"])},
@@ -83,17 +84,6 @@ def _plugins(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "embedded": bool(data["embedded"]),
         "layers": layers,
     }
-
-
-def _borders(tensors: Iterable[Mapping[str, Any]]) -> tuple[Border, ...]:
-    return tuple(
-        Border(
-            str(tensor["name"]),
-            str(tensor["dtype"]),
-            tuple(size if isinstance(size, int) else str(size) for size in tensor["shape"]),
-        )
-        for tensor in tensors
-    )
 
 
 def _profile(profile: Mapping[str, Mapping[str, int]]) -> dict[str, tuple[int, int, int]]:

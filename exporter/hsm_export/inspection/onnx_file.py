@@ -18,10 +18,9 @@ from ..file_operators import FileOperators
 from ..onnx_model.model_file import FileFacts, ModelFile, read_model, usage_problem
 from ..onnx_model.nodes import nodes_of
 from ..onnx_model.shapes import TensorInfo, constant_nodes, infer, skeleton
-from ..onnx_model.values import Tensor
 from .configuration import part_details
 from .costs import node_cost, operator_details
-from .result import Border, Cost, FunctionBody, MixerRow, OnnxResult
+from .result import Cost, FunctionBody, MixerRow, OnnxResult
 from .state import state_table
 
 if TYPE_CHECKING:
@@ -71,8 +70,8 @@ def _describe(file: ModelFile) -> OnnxResult:
         opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
         precision=file.precision,
         quantised=file.quantised,
-        inputs=_borders(facts.inputs),
-        outputs=_borders(facts.outputs),
+        inputs=facts.inputs,
+        outputs=facts.outputs,
         operators=dict(Counter(map(_operator, nodes_of(model.graph.node))).most_common()),
         functions=tuple(FunctionBody(body.domain, body.name, len(body.node)) for body in model.functions),
         parameters=_parameters(weights.values()),
@@ -88,10 +87,6 @@ def _describe(file: ModelFile) -> OnnxResult:
         state=state_table(file.metadata, str(file.path)),
         problem=problem[0] if problem else "",
     )
-
-
-def _borders(tensors: Iterable[Tensor]) -> tuple[Border, ...]:
-    return tuple(Border(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors)
 
 
 def _operator(node: onnx.NodeProto) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..onnx_model.values import Tensor
 from ..results import Result
 
 
@@ -23,21 +24,6 @@ class InspectResult(Result):
     kind: str
     path: Path
     bytes: int
-
-
-@dataclass(frozen=True)
-class Border:
-    """An input or output.
-
-    Attributes:
-        name: its name.
-        dtype: its element type, as NumPy names it.
-        shape: sizes, and names of dynamic dimensions.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
@@ -173,8 +159,8 @@ class OnnxResult(InspectResult):
     ir_version: int
     opsets: Mapping[str, int]
     precision: str
-    inputs: tuple[Border, ...]
-    outputs: tuple[Border, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     operators: Mapping[str, int]
     functions: tuple[FunctionBody, ...]
     parameters: int
@@ -220,8 +206,8 @@ class EngineResult(InspectResult):
     target_version: str
     architectures: tuple[str, ...]
     precision: str
-    inputs: tuple[Border, ...]
-    outputs: tuple[Border, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     profiles: tuple[Mapping[str, Any], ...]
     flags: tuple[str, ...]
     source: Mapping[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,16 @@ class Tensor:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Tensor:
+        """Read what a document of ours says of a tensor.
+
+        Raises:
+            KeyError, TypeError: it is something else.
+        """
+        shape = tuple(size if isinstance(size, int) else str(size) for size in data["shape"])
+        return Tensor(str(data["name"]), str(data["dtype"]), shape)
 
     @property
     def is_tensor(self) -> bool:

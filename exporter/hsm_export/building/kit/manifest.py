@@ -118,8 +118,8 @@ def _plan(kit: Path, data: Mapping[str, Any]) -> Plan:
         source=FileFacts(
             path=kit / Path(str(source["file"])).name,
             sha256=str(source["sha256"]),
-            inputs=_tensors(source["inputs"]),
-            outputs=_tensors(source["outputs"]),
+            inputs=tuple(map(Tensor.from_json, source["inputs"])),
+            outputs=tuple(map(Tensor.from_json, source["outputs"])),
             precision=str(source["precision"]),
             external_data={str(name): str(sha) for name, sha in source["external_data"].items()},
             metadata={str(key): str(value) for key, value in source["metadata"].items()},
@@ -133,15 +133,4 @@ def _plan(kit: Path, data: Mapping[str, Any]) -> Plan:
         options=Options(**data["options"]),
         library=kit / Path(str(data["library"])).name if data["library"] else None,
         nodes={str(name): str(operator) for name, operator in data["nodes"].items()},
-    )
-
-
-def _tensors(tensors: Sequence[Mapping[str, Any]]) -> tuple[Tensor, ...]:
-    return tuple(
-        Tensor(
-            str(tensor["name"]),
-            str(tensor["dtype"]),
-            tuple(size if isinstance(size, int) else str(size) for size in tensor["shape"]),
-        )
-        for tensor in tensors
     )
