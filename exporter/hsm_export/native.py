@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from hsm_operators import installation
 from hsm_operators.installation import build_record, find_library
@@ -26,7 +27,7 @@ RUN_PROGRAM = "hsm-run"
 _CURES = {TENSORRT_PLUGINS: "install the CUDA toolkit's nvcc (13.0)"}
 
 # ONNX Runtime refuses a second registration with the same options, and cannot be asked about the first.
-_registered: WeakSet[Any] = WeakSet()
+_registered: WeakKeyDictionary[Any, set[Path]] = WeakKeyDictionary()
 
 
 def custom_ops_path() -> Path:
@@ -140,7 +141,8 @@ def register(options: onnxruntime.SessionOptions, library: Path | None = None) -
         MissingDependencyError: the library is missing, or this ONNX Runtime does not take it.
     """
     library = library or custom_ops_path()
-    if options in _registered:
+    known = _registered.setdefault(options, set())
+    if library in known:
         return
     try:
         options.register_custom_ops_library(str(library))
@@ -148,11 +150,14 @@ def register(options: onnxruntime.SessionOptions, library: Path | None = None) -
         raise MissingDependencyError(
             f"ONNX Runtime {version('onnxruntime')} does not take {library}: {error}", "pip install 'hsm-export[cpu]'"
         ) from error
-    _registered.add(options)
+    known.add(library)
 
 
 def session(path: str | Path, options: Any = None, **arguments: Any) -> onnxruntime.InferenceSession:
     """Return an ONNX Runtime session that runs the file's `hsm` nodes with the fused kernels.
+
+    Operators of others run with the kernels of their own libraries, as `hsm-export operator build` makes them; where
+    one that has kernels has no library, a warning says what to build, and its body runs.
 
     A bfloat16 file runs too: its standard nodes compute in float32 and round each result, because ONNX Runtime has
     next to no bfloat16 arithmetic on the CPU.
@@ -175,6 +180,8 @@ def session(path: str | Path, options: Any = None, **arguments: Any) -> onnxrunt
     path = require_file(path, "the model")
     options = onnxruntime.SessionOptions() if options is None else options
     register(options)
+    for library in _libraries_of_others(path):
+        register(options, library)
     arguments = {"providers": ["CPUExecutionProvider"], **arguments}
     try:
         return onnxruntime.InferenceSession(str(path), sess_options=options, **arguments)
@@ -186,6 +193,22 @@ def session(path: str | Path, options: Any = None, **arguments: Any) -> onnxrunt
         return onnxruntime.InferenceSession(_widened(path), sess_options=options, **arguments)
     except Exception as error:
         raise BadInputError(f"ONNX Runtime cannot load {path}: {error}") from error
+
+
+def _libraries_of_others(path: Path) -> tuple[Path, ...]:
+    """Return the libraries of a file's operators that are not ours, and warn of those that are to be built."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    from .operators.fusing import fusion
+
+    try:
+        found = fusion(onnx.load(str(path), load_external_data=False), "onnxruntime")
+    except (DecodeError, ValueError):
+        return ()  # ONNX Runtime says what is wrong with it
+    for sentence in found.selection.missing.values():
+        warnings.warn(f"{sentence}; until then its body runs", RuntimeWarning, stacklevel=3)
+    return found.libraries
 
 
 def _widened(path: Path) -> bytes:

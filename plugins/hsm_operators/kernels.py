@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .installation import kernels_path
+from .libraries import select
 from .operator import BOOL, FLOAT, INT64, Operator, Port
 from .registry import operators
 from .signature import signature
@@ -237,6 +238,7 @@ def own_library() -> KernelLibrary | None:
     return None if path is None else KernelLibrary(path)
 
 
+_opened = functools.cache(KernelLibrary)
 _added: list[KernelLibrary] = []
 
 
@@ -265,8 +267,11 @@ def prefer_kernel(qualified: str, reference: Callable[..., Any]) -> Callable[...
     @functools.lru_cache(1)
     def bound(_libraries: int) -> _Bound | None:
         operator = next((o for o in operators() if f"{o.domain}::{o.torch_name}" == qualified), None)
-        libraries = [library for library in (own_library(), *_added) if library]
-        found = (library.kernel(operator) for library in libraries) if operator else ()
+        if operator is None:
+            return None
+        built = [_opened(path) for path in select([operator], "kernels").paths]
+        known = [library for library in (own_library(), *_added, *built) if library]
+        found = (library.kernel(operator) for library in known)
         return next((_Bound(kernel) for kernel in found if kernel), None)
 
     def forward(*arguments: Any) -> Any:

@@ -126,42 +126,73 @@ def folders_of(home: Home | None) -> Iterator[Path]:
 def select(operators: Iterable[Operator], adapter: str) -> Selection:
     """Return the libraries that run some operators; our own operators are left out, whose libraries are known.
 
+    A session of ONNX Runtime takes one library of a domain, so there those operators of a domain are found that one
+    library holds, of several the one with most of them.
+
     Args:
         operators: such as those that a file uses.
         adapter: one of ADAPTERS.
     """
-    found: dict[str, Library] = {}
+    foreign = {o.qualified_name: o for o in operators if o.domain != DOMAIN}
+    found: dict[str, list[Library]] = {}
     missing: dict[str, str] = {}
-    for operator in operators:
-        name = operator.qualified_name
-        if operator.domain == DOMAIN or name in found or name in missing:
-            continue
+    for name, operator in foreign.items():
         home = home_of(operator)
-        library, reason = _find(operator, adapter, home)
-        if library is not None:
-            found[name] = library
+        holding, reason = _find(operator, adapter, home)
+        if holding:
+            found[name] = holding
         elif home is not None and home.has_kernels(adapter):
             missing[name] = _sentence(operator, adapter, home, reason)
-    return Selection(adapter, found, missing)
+    chosen = {name: holding[0] for name, holding in found.items()}
+    if adapter.startswith("onnxruntime"):
+        for domain in dict.fromkeys(foreign[name].domain for name in found):
+            own = {name: holding for name, holding in found.items() if foreign[name].domain == domain}
+            best = _most_common(own.values())
+            for name, holding in own.items():
+                chosen[name] = best
+                if best not in holding:
+                    del chosen[name]
+                    missing[name] = _two_of_one_domain(foreign[name], holding[0], best)
+    return Selection(adapter, chosen, missing)
 
 
-def _find(operator: Operator, adapter: str, home: Home | None) -> tuple[Library | None, str]:
-    """Return the first library that holds an operator; without one, why the last that should does not."""
+def _most_common(holding: Iterable[list[Library]]) -> Library:
+    """Return the library that most operators have, the earliest of several."""
+    counts: dict[Library, int] = {}
+    for libraries in holding:
+        for library in libraries:
+            counts[library] = counts.get(library, 0) + 1
+    return max(counts, key=lambda library: counts[library])
+
+
+def _two_of_one_domain(operator: Operator, own: Library, taken: Library) -> str:
+    home = home_of(operator)
+    both = home.folder.parent if home is not None else "FOLDER"
+    return (
+        f"{operator.qualified_name} is in {own.path.name}, but ONNX Runtime takes one library of a domain, which is "
+        f"{taken.path.name} for {operator.domain}; build them together: hsm-export operator build {both}"
+    )
+
+
+def _find(operator: Operator, adapter: str, home: Home | None) -> tuple[list[Library], str]:
+    """Return the libraries that hold an operator; without one, why the last that should does not."""
     wanted, reason = signature(operator), ""
-    for path in libraries_in(folders_of(home), adapter):
+    holding = []
+    for path in dict.fromkeys(libraries_in(folders_of(home), adapter)):
         try:
             library = open_library(path)
         except OSError as error:
             reason = f"cannot be used: {error}"
             continue
         if wanted in library.signatures:
-            return library, ""
+            holding.append(library)
+            continue
         other = next((own for own in library.signatures if own.startswith(f"{operator.qualified_name}(")), "")
         if other:
             reason = f"is stale: it has {other}, but the definition is {wanted}"
         elif home is not None and path.name == file_name(home.name, adapter):
             reason = "is stale: it has no kernel of it"
-    return None, reason
+    return holding, reason
 
 
 def _sentence(operator: Operator, adapter: str, home: Home, reason: str) -> str:

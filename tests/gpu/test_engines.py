@@ -109,5 +109,5 @@ def run_once(engine: str, library: str | None) -> Any:
 
     log = Log(lambda severity, text: print(f"{severity}: {text}", file=sys.stderr))
     if library:
-        load_plugins(tensorrt, Settings("TensorRT", plugin_library=library), log)
+        load_plugins(tensorrt, Settings("TensorRT", plugin_libraries=[library]), log)
     return EngineRunner(tensorrt, Path(engine), Device(), log).run({"tokens": np.array([[1, 2, 3]])})["logits"]

@@ -63,6 +63,7 @@ def bench(
         BadInputError: the file or the checkpoint cannot be used.
     """
     from ..onnx_model.model_file import open_model
+    from ..runtimes import get
     from .processes import worker_processes
     from .protocol import Job
 
@@ -100,6 +101,7 @@ def bench(
         machine=_machine(),
         versions=_versions(),
         load=(load_before, os.getloadavg()[0]),
+        notes=tuple(f"{name}: {note}" for name in names for note in get(name).notes(file.model)),
     )
 
 

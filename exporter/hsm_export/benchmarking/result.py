@@ -110,6 +110,7 @@ class BenchResult(Result):
         machine: processor, number of cores and system.
         versions: versions of the packages that ran.
         load: the machine's one-minute load average before and after: other work makes times longer.
+        notes: what is to know of how the runtimes ran, such as operators that ran as their bodies.
     """
 
     model: str
@@ -126,6 +127,7 @@ class BenchResult(Result):
     machine: str
     versions: dict[str, str]
     load: tuple[float, float]
+    notes: tuple[str, ...] = ()
 
 
 def crossovers(measurements: Sequence[Measurement]) -> tuple[Crossover, ...]:

@@ -104,6 +104,8 @@ def _execute(
     started = time.monotonic()
     warnings: dict[str, int] = {}
 
+    warnings |= dict.fromkeys(plan.notes, 1)
+
     def record(severity: str, message: str) -> None:
         if severity == "warning":
             warnings[message] = warnings.get(message, 0) + 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hsm_operators import DOMAIN
 
 from ..dtypes import element_name
 from ..onnx_model.nodes import nodes_of
@@ -34,26 +36,39 @@ def operators_by_type(model: onnx.ModelProto, *, plugins: bool = False) -> dict[
     return found
 
 
-def network_bytes(path: Path, *, plugins: bool) -> bytes:
+def network_bytes(path: Path, *, plugins: Collection[str]) -> bytes:
     """Return a model in the form that a builder gets, weights outside the file left there.
 
     Args:
         path: the ONNX file.
-        plugins: leave the operators that our library has plugins for; otherwise inline their bodies too.
+        plugins: the operators that there are plugins for, as `plugin_nodes` names them; all others are inlined.
     """
     import onnx
 
     model = onnx.load(str(path), load_external_data=False)
-    network: bytes = (strip_bodies(model) if plugins else inline_named(model)).SerializeToString()
+    network: bytes = (strip_bodies(model, plugins) if plugins else inline_named(model)).SerializeToString()
     return network
 
 
-def plugin_nodes(model: onnx.ModelProto) -> dict[str, str]:
-    """Return the operator of every node that has a plugin by the name that `strip_bodies` leaves it, in graph order."""
-    return {_name(node, index): node.op_type for index, node in enumerate(_with_plugin(model.graph))}
+def plugin_nodes(model: onnx.ModelProto, foreign: Collection[tuple[str, str]] = ()) -> dict[str, str]:
+    """Return the operator of every node that has a plugin by the name that `strip_bodies` leaves it, in graph order.
+
+    Args:
+        model: the model.
+        foreign: domains and names of operators of others that there are plugins for; of ours there always are.
+    """
+    plugins = {_operator(*key) for key in foreign}
+    ours = {_operator(DOMAIN, node.op_type) for node in nodes_of(model.graph.node) if node.domain == DOMAIN}
+    nodes = _with_plugin(model.graph, plugins | ours)
+    return {_name(node, index): _operator(node.domain, node.op_type) for index, node in enumerate(nodes)}
 
 
-def strip_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
+def _operator(domain: str, name: str) -> str:
+    """Return what plugin layers are called after: an operator's name, with its domain where that is not ours."""
+    return name if domain == DOMAIN else f"{domain}::{name}"
+
+
+def strip_bodies(model: onnx.ModelProto, plugins: Collection[str]) -> onnx.ModelProto:
     """Return the model without the bodies of the operators that have plugins, and every node of theirs named.
 
     TensorRT may prefer a body to a plugin, without a word. Without bodies the only way to build is with the plugins.
@@ -61,13 +76,11 @@ def strip_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     import onnx
 
-    from hsm_operators import DOMAIN
-
     stripped = onnx.ModelProto()
     stripped.CopyFrom(model)
     del stripped.functions[:]
-    stripped.functions.extend(function for function in model.functions if function.domain != DOMAIN)
-    for index, node in enumerate(_with_plugin(stripped.graph)):
+    stripped.functions.extend(f for f in model.functions if _operator(f.domain, f.name) not in plugins)
+    for index, node in enumerate(_with_plugin(stripped.graph, plugins)):
         node.name = _name(node, index)
     return inline_named(stripped) if stripped.functions else stripped
 
@@ -76,11 +89,9 @@ def _name(node: onnx.NodeProto, index: int) -> str:
     return str(node.name) or f"{node.op_type}_{index}"
 
 
-def _with_plugin(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Return the nodes of a graph, and of the graphs inside it, that our library has plugins for: all of our domain."""
-    from hsm_operators import DOMAIN
-
-    return (node for node in nodes_of(graph.node) if node.domain == DOMAIN)
+def _with_plugin(graph: onnx.GraphProto, plugins: Collection[str]) -> Iterator[onnx.NodeProto]:
+    """Return the nodes of a graph, and of the graphs inside it, whose operators have plugins."""
+    return (node for node in nodes_of(graph.node) if node.domain and _operator(node.domain, node.op_type) in plugins)
 
 
 def inline_named(model: onnx.ModelProto) -> onnx.ModelProto:

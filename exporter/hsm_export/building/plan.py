@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import BadInputError, UsageError
 from ..native import tensorrt_plugin_path
 from ..onnx_model.model_file import FileFacts, ModelFile, open_model
+from ..operators.fusing import Fusion, fusion
 from . import targets
 from .network import operators_by_type, plugin_nodes
 from .options import Options, check_options
@@ -26,8 +27,9 @@ class Plan:
         architectures: GPU architectures; empty: the GPU of the machine that builds.
         profiles: sizes of the dynamic dimensions.
         options: the other options.
-        library: the plugin library; None when bodies are compiled.
+        libraries: the plugin libraries, ours first; none when bodies are compiled.
         nodes: operator of every node that becomes a plugin, by its name.
+        notes: operators of others that are compiled from their bodies although plugins are wanted, and why.
     """
 
     source: FileFacts
@@ -35,13 +37,14 @@ class Plan:
     architectures: tuple[str, ...]
     profiles: tuple[Profile, ...]
     options: Options
-    library: Path | None
+    libraries: tuple[Path, ...]
     nodes: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def experimental(self) -> bool:
         """Whether the vendor does not support this kind of engine: TensorRT-RTX documents no plugins."""
-        return self.library is not None and self.target == "tensorrt-rtx"
+        return bool(self.libraries) and self.target == "tensorrt-rtx"
 
     def settings(self) -> Settings:
         """Return what the builder is told."""
@@ -50,7 +53,7 @@ class Plan:
             product=targets.PRODUCTS[self.target],
             architectures=self.architectures,
             profiles=[input_shapes(self.source, profile) for profile in self.profiles],
-            plugin_library=str(self.library) if self.library else None,
+            plugin_libraries=[str(library) for library in self.libraries],
             plugin_layers=dict(self.nodes),
             strip_weights=options.strip_weights,
             weight_streaming=options.weight_streaming,
@@ -82,10 +85,12 @@ def make_plan(
     file = open_model(model)
     _refuse(file)
     resolved = resolve_profiles(file.facts, profiles)
-    nodes = plugin_nodes(file.model) if options.use_plugins(target) else {}
+    others = fusion(file.model, "tensorrt") if options.use_plugins(target) else Fusion()
+    nodes = plugin_nodes(file.model, others.fused) if options.use_plugins(target) else {}
     if "sm75" in chosen:
         targets.check_architectures(chosen, operators_by_type(file.model, plugins=bool(nodes)))
-    return Plan(file.facts, target, chosen, resolved, options, tensorrt_plugin_path() if nodes else None, nodes)
+    ours = [tensorrt_plugin_path()] if any("::" not in operator for operator in nodes.values()) else []
+    return Plan(file.facts, target, chosen, resolved, options, (*ours, *others.libraries), nodes, others.notes)
 
 
 def _refuse(file: ModelFile) -> None:

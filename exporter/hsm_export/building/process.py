@@ -62,7 +62,7 @@ def run_builder(
 def _environment(job: dict[str, Any], links: Path) -> dict[str, str]:
     """The worker imports what this process would, and TensorRT-RTX finds itself when it loads plugins."""
     environment = python_environment()
-    if job["target"] == "tensorrt-rtx" and job.get("plugin_library"):
+    if job["target"] == "tensorrt-rtx" and job.get("plugin_libraries"):
         environment.update(search_path(links, {**os.environ, **environment}))
     return environment
 

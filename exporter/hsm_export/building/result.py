@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,12 +57,14 @@ class PluginUse:
         sha256: SHA-256 of the library.
         embedded: whether the engine holds the library.
         layers: operator of every plugin layer, by its name in the ONNX file.
+        further: SHA-256 of the libraries of operators of others, which are loaded too, by name.
     """
 
     file: str
     sha256: str
     embedded: bool
     layers: Mapping[str, str]
+    further: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -187,9 +189,11 @@ def describe(plan: Plan, engine: Path, written: Path, facts: Mapping[str, Any], 
 
 
 def _plugin_use(plan: Plan) -> PluginUse | None:
-    if plan.library is None:
+    if not plan.libraries:
         return None
-    return PluginUse(plan.library.name, sha256(plan.library), plan.options.embed_plugins, plan.nodes)
+    first, *others = plan.libraries
+    further = {library.name: sha256(library) for library in others}
+    return PluginUse(first.name, sha256(first), plan.options.embed_plugins, plan.nodes, further)
 
 
 def _bound(tensors: tuple[Tensor, ...], types: Mapping[str, str]) -> tuple[Tensor, ...]:

@@ -61,7 +61,8 @@ class Worker:
     def _build(self, job: dict[str, Any], engine: Path) -> dict[str, Any]:
         settings = Settings.from_dict(job)
         self._channel.event("phase", "reading the network")
-        network = network_bytes(Path(job["model"]), plugins=settings.plugin_library is not None)
+        plugins = frozenset((settings.plugin_layers or {}).values())
+        network = network_bytes(Path(job["model"]), plugins=plugins)
         compiled = compile_network(
             importlib.import_module(job["module"]),
             network,

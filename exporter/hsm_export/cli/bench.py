@@ -101,6 +101,7 @@ def _render(result: BenchResult) -> RenderableType:
             )
         )
     lines += [Text(f"skipped {name}: {reason}", style="yellow") for name, reason in result.skipped.items()]
+    lines += [Text(f"note: {note}", style="dim") for note in result.notes]
     if max(result.load) > 1.5 * result.threads:
         lines.append(Text(f"warning: the load average was {max(result.load):.1f}", style="bold yellow"))
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())

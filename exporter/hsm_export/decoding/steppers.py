@@ -75,13 +75,14 @@ class OrtStepper:
         kernels: Path | None = None,
         in_place: bool = True,
     ) -> None:
+        from ..operators.fusing import fusion
         from ..runtimes.bfloat16 import widen_bfloat16
         from ..runtimes.session import cpu_session
 
         self.spec = spec
         self.vocab_size = _vocabulary(model)
         runnable = widen_bfloat16(model)
-        fused = () if kernels is None else (DOMAIN,)
+        fused = () if kernels is None else (DOMAIN, *fusion(model, "onnxruntime").domains)
         self.in_place = updated_in_place(runnable.graph, spec, fused=fused) if in_place else frozenset()
         self._session = cpu_session(runnable, folder, kernels=kernels)
         self._binding = self._session.io_binding()

@@ -311,7 +311,10 @@ class Diff:
         with quiet():
             Comparator.compare_accuracy([self.truth.arbiter, kept], compare_func=judge, comparisons=[(0, 1)])
         report = replace(judge.report(seconds), noise=noise)
-        return report if not noise else replace(report, notes=(f"repeated runs differ by up to {noise:.3g}",))
+        notes = [*runtime.notes(self.setup.file.model)]
+        if noise:
+            notes.append(f"repeated runs differ by up to {noise:.3g}")
+        return replace(report, notes=tuple(notes))
 
     def _save(self, folder: Any, name: str, results: Any) -> None:
         """Save the runs with the runtime's own choice of experts; those are the last ones."""

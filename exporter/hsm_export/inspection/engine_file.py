@@ -83,6 +83,7 @@ def _plugins(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "sha256": str(data["sha256"]),
         "embedded": bool(data["embedded"]),
         "layers": layers,
+        "further": {str(name): str(digest) for name, digest in data.get("further", {}).items()},
     }
 
 

@@ -20,9 +20,10 @@ from polygraphy.common import TensorMetadata
 from ..building.profiles import Range
 from ..errors import BadInputError, HsmExportError
 from ..onnx_model.metadata import recorded
+from ..operators.fusing import fusion
 from .gpu import gpu_architecture, no_gpu
 from .metadata import graph_metadata
-from .runtime import RunContext, Runtime, missing_package
+from .runtime import RunContext, Runtime, missing_package, no_notes
 
 # What an engine takes at first; inputs that outgrow it have it built again.
 _BATCH, _LENGTH = 16, 512
@@ -55,7 +56,7 @@ class EngineRunner(BaseRunner):  # type: ignore[misc]
         self._context = context
         self._model = name_dimensions(context)
         self._compile = compile_engine or (lambda path, profiles: _build(path, profiles, target))
-        self._load = load_engine or (lambda path: _trt_runner(path, target))
+        self._load = load_engine or (lambda path: _trt_runner(path, target, context.model))
         self._sizes: Sizes = {}
         self._inner: Any = None
 
@@ -168,7 +169,7 @@ def _build(path: Path, profiles: list[dict[str, Range]], target: str) -> Path:
     return build(path, target=target, architectures=architectures, profiles=profiles).engine
 
 
-def _trt_runner(engine: Path, target: str) -> Any:
+def _trt_runner(engine: Path, target: str, model: onnx.ModelProto) -> Any:
     """Return Polygraphy's runner of an engine; the first engine in a process decides between the two libraries."""
     import importlib
 
@@ -180,7 +181,7 @@ def _trt_runner(engine: Path, target: str) -> Any:
 
     trt = importlib.import_module(_EXTRAS[target][0])
     if target == "tensorrt":
-        _load_plugins(trt)
+        _load_plugins(trt, model)
     runtime = trt.Runtime(get_trt_logger())
     loaded = runtime.deserialize_cuda_engine(engine.read_bytes())
     if loaded is None:
@@ -188,14 +189,14 @@ def _trt_runner(engine: Path, target: str) -> Any:
     return TrtRunner(loaded, name=target)
 
 
-def _load_plugins(trt: Any) -> None:
-    from hsm_operators import OPERATORS
-
+def _load_plugins(trt: Any, model: onnx.ModelProto) -> None:
+    from ..building.network import plugin_nodes
     from ..building.portable.compiling import Log, RefusedError, Settings, load_plugins
     from ..native import tensorrt_plugin_path
 
-    wanted = {name: name for name in OPERATORS}
-    settings = Settings("TensorRT", plugin_library=str(tensorrt_plugin_path()), plugin_layers=wanted)
+    others = fusion(model, "tensorrt")
+    libraries = [str(library) for library in (tensorrt_plugin_path(), *others.libraries)]
+    settings = Settings("TensorRT", plugin_libraries=libraries, plugin_layers=plugin_nodes(model, others.fused))
     try:
         load_plugins(trt, settings, Log(lambda _severity, _text: None))
     except RefusedError as error:
@@ -230,7 +231,13 @@ def _why_not_rtx() -> str | None:
 
 
 def _runtime(target: str, description: str) -> Runtime:
-    return Runtime(target, description, lambda: _available(target), lambda context: EngineRunner(context, target))
+    return Runtime(
+        target,
+        description,
+        lambda: _available(target),
+        lambda context: EngineRunner(context, target),
+        notes=(lambda model: fusion(model, "tensorrt").notes) if target == "tensorrt" else no_notes,
+    )
 
 
 TENSORRT = _runtime("tensorrt", "TensorRT engine with the plugins, built for this machine's GPU")

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..native import custom_ops_path, emulated_ops_path, register
+from ..operators.fusing import fusion
 from .bfloat16 import runnable
 from .onnx_runtime import ContextRunner
-from .runtime import RunContext, Runtime, missing_package
+from .runtime import RunContext, Runtime, missing_package, no_notes
 from .session import cpu_session
 
+if TYPE_CHECKING:
+    import onnx
 
-def _runtime(name: str, description: str, library: Callable[[], Path], *, by_default: bool) -> Runtime:
+
+def _runtime(
+    name: str,
+    description: str,
+    library: Callable[[], Path],
+    notes: Callable[[onnx.ModelProto], Sequence[str]] = no_notes,
+    *,
+    by_default: bool,
+) -> Runtime:
     def available() -> str | None:
         """Return None when ONNX Runtime takes the library, else the reason why not."""
         from ..errors import MissingDependencyError
@@ -32,10 +44,16 @@ def _runtime(name: str, description: str, library: Callable[[], Path], *, by_def
         model = runnable(context)
         return ContextRunner(context, lambda: cpu_session(model, context.folder, kernels=library()), name)
 
-    return Runtime(name, description, available, runner, by_default=by_default)
+    return Runtime(name, description, available, runner, by_default=by_default, notes=notes)
 
 
-ORT_FUSED = _runtime("ort-fused", "ONNX Runtime on the CPU, with the fused kernels", custom_ops_path, by_default=True)
+ORT_FUSED = _runtime(
+    "ort-fused",
+    "ONNX Runtime on the CPU, with the fused kernels",
+    custom_ops_path,
+    lambda model: fusion(model, "onnxruntime").notes,
+    by_default=True,
+)
 CUDA_EMULATED = _runtime(
     "cuda-emulated",
     "the CUDA kernels' source, run thread by thread on the CPU: slow, for tests",

@@ -7,6 +7,7 @@ from typing import Any
 from hsm_operators.installation import find_library
 
 from ..native import CUDA_OPS, TENSORRT_PLUGINS
+from ..operators.fusing import fusion
 from .gpu import no_gpu
 from .onnx_runtime import ContextRunner
 from .runtime import RunContext, Runtime, missing_package
@@ -34,8 +35,9 @@ def _cuda_session(context: RunContext) -> Any:
 
 def _tensorrt_session(context: RunContext) -> Any:
     """Return a session whose engine may hold our plugins where this installation has them."""
-    plugins = find_library(TENSORRT_PLUGINS)
-    settings = {"trt_extra_plugin_lib_paths": str(plugins)} if plugins else {}
+    ours = find_library(TENSORRT_PLUGINS)
+    plugins = [*filter(None, [ours]), *fusion(context.model, "tensorrt").libraries]
+    settings = {"trt_extra_plugin_lib_paths": ";".join(map(str, plugins))} if plugins else {}
     return gpu_session(context.model, context.folder, _TENSORRT, settings)
 
 
@@ -44,6 +46,7 @@ ORT_CUDA = Runtime(
     description="ONNX Runtime's CUDA provider, with the CUDA kernels where they are installed",
     available=lambda: _available(_CUDA),
     runner=lambda context: ContextRunner(context, lambda: _cuda_session(context), "ort-cuda"),
+    notes=lambda model: fusion(model, "onnxruntime_cuda").notes,
 )
 ORT_TENSORRT = Runtime(
     name="ort-tensorrt",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,11 @@ class RunContext:
     summation: int = 0
 
 
+def no_notes(_model: onnx.ModelProto) -> Sequence[str]:
+    """Return nothing to know of a file."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Runtime:
     """A way to run a model.
@@ -56,6 +61,8 @@ class Runtime:
         own_process: it computes in a process of its own, so that this one's memory says nothing about it.
         options: what its name may state after a colon, with a line on each.
         configure: returns the runtime with such options; raises `UsageError` for values that it does not take.
+        notes: says what a reader of its results should know of how it runs a file, such as which operators run as
+            their bodies.
     """
 
     name: str
@@ -67,6 +74,7 @@ class Runtime:
     own_process: bool = False
     options: Mapping[str, str] = field(default_factory=dict, compare=False)
     configure: Callable[[Mapping[str, str]], Runtime] | None = None
+    notes: Callable[[onnx.ModelProto], Sequence[str]] = field(default=no_notes, compare=False)
 
 
 def missing_package(package: str, install: str) -> str | None:

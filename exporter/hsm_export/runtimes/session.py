@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependencyError, UsageError
+from ..operators.fusing import fusion
 
 if TYPE_CHECKING:
     import onnx
@@ -88,7 +89,8 @@ def cpu_session(
     Args:
         model: the model; its external data is not loaded.
         folder: the directory that its external data is relative to.
-        kernels: the custom-op library whose kernels run the nodes of domain `hsm`; None runs their bodies.
+        kernels: the custom-op library whose kernels run the nodes of domain `hsm`; operators of others then run with
+            the kernels of their own libraries, where these are built. None runs all bodies.
         lean: keep no second copy of the weights, neither repacked nor in another type; the runs are slower.
         settings: how it prepares the graph.
         optimised: where it writes the graph that it made of it; None writes none.
@@ -98,7 +100,7 @@ def cpu_session(
     """
     import onnxruntime
 
-    options = _options(folder, kernels)
+    options = _options(folder, _all_kernels(model, kernels, "onnxruntime"))
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[settings.level])
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
@@ -123,7 +125,8 @@ def gpu_session(
         folder: the directory that its external data is relative to.
         provider: "CUDAExecutionProvider" or "TensorrtExecutionProvider".
         settings: the provider's options.
-        kernels: the custom-op library for the CUDA provider; None runs the function bodies.
+        kernels: the custom-op library for the CUDA provider, with those of the operators of others; None runs the
+            function bodies.
 
     Raises:
         MissingDependencyError: the provider does not start, in which case ONNX Runtime would use the CPU in silence;
@@ -135,7 +138,9 @@ def gpu_session(
     others = {"CUDAExecutionProvider", "CPUExecutionProvider"} & set(onnxruntime.get_available_providers()) - {provider}
     providers = [(provider, settings), *sorted(others, reverse=True)]
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), sess_options=_options(folder, kernels), providers=providers
+        model.SerializeToString(),
+        sess_options=_options(folder, _all_kernels(model, kernels, "onnxruntime_cuda")),
+        providers=providers,
     )
     if provider not in session.get_providers():
         raise MissingDependencyError(
@@ -150,7 +155,16 @@ def thread_count() -> int:
     return min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "64")))
 
 
-def _options(folder: Path, kernels: Path | None) -> onnxruntime.SessionOptions:
+def _all_kernels(model: onnx.ModelProto, own: Path | None, adapter: str) -> list[Path]:
+    """Return our library and those of the operators of others; none without ours, where bodies are wanted."""
+    from ..native import EMULATED_OPS
+
+    if own is None or own.name == EMULATED_OPS:
+        return [own] if own else []
+    return [own, *fusion(model, adapter).libraries]
+
+
+def _options(folder: Path, kernels: Sequence[Path]) -> onnxruntime.SessionOptions:
     import onnxruntime
 
     from ..native import register
@@ -159,6 +173,6 @@ def _options(folder: Path, kernels: Path | None) -> onnxruntime.SessionOptions:
     options.log_severity_level = 3
     options.intra_op_num_threads = thread_count()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    if kernels:
-        register(options, kernels)
+    for library in kernels:
+        register(options, library)
     return options

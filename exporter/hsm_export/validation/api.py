@@ -191,9 +191,14 @@ class Validation:
             failures=tuple(self._failures),
             problems=tuple(self._problems),
             warnings=tuple(self._warnings()),
-            notes=tuple(notes),
+            notes=(*notes, *self._how_they_run()),
             cases=tuple(case.name for case in self._cases),
         )
+
+    def _how_they_run(self) -> list[str]:
+        """Return what is to know of how the judged runtimes run the file."""
+        judged = (self._plan.baseline, *self._plan.candidates)
+        return [f"{runtime.name}: {note}" for runtime in judged for note in runtime.notes(self._file.model)]
 
     def references(self) -> References:
         """Run arbiter and baseline only, and return what any runtime has to meet."""

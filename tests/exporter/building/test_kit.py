@@ -420,7 +420,7 @@ def test_the_real_builder_builds_from_a_kit_that_knows_nothing_of_this_package(h
 def test_a_plan_survives_its_way_through_the_manifest(kit: Path) -> None:
     plan = read_manifest(kit).plan
     written = json.loads((kit / "kit.json").read_text())["settings"]
-    assert written["plugin_library"] == "libhsm_tensorrt.so"
-    assert plan.library == kit / "libhsm_tensorrt.so"
-    restored = {**plan.settings().to_dict(), "plugin_library": "libhsm_tensorrt.so"}
+    assert written["plugin_libraries"] == ["libhsm_tensorrt.so"]
+    assert plan.libraries == (kit / "libhsm_tensorrt.so",)
+    restored = {**plan.settings().to_dict(), "plugin_libraries": ["libhsm_tensorrt.so"]}
     assert json.loads(json.dumps(restored)) == written

@@ -10,19 +10,19 @@ from tests.exporter.building.hand_made import token_model
 from tests.exporter.building.test_operators import one_node_model
 
 from hsm_export.building.network import network_bytes, plugin_nodes, strip_bodies
-from hsm_operators import functions_for, make_node
+from hsm_operators import OPERATORS, functions_for, make_node
 
 
 def test_without_plugins_no_node_of_ours_is_left(tmp_path: Path) -> None:
     path = one_node_model(tmp_path / "m.onnx", "ShiftMix", "fp32")
-    network = onnx.load_from_string(network_bytes(path, plugins=False))
+    network = onnx.load_from_string(network_bytes(path, plugins=()))
     assert not network.functions
     assert not plugin_nodes(network)
 
 
 def test_with_plugins_no_body_is_left_to_fall_back_to(tmp_path: Path) -> None:
     path = one_node_model(tmp_path / "m.onnx", "ShiftMix", "fp32")
-    network = onnx.load_from_string(network_bytes(path, plugins=True))
+    network = onnx.load_from_string(network_bytes(path, plugins=OPERATORS))
     assert not network.functions
     assert plugin_nodes(network) == {"layers.0.mixer": "ShiftMix"}
     (node,) = network.graph.node
@@ -39,7 +39,7 @@ def test_stripping_inlines_other_functions_and_leaves_the_model_alone(tmp_path: 
     model.graph.node[0].output[0] = "shifted"
     model.graph.node.append(helper.make_node("Twice", ["shifted"], [result], name="twice", domain="mine"))
     before = model.SerializeToString()
-    stripped = strip_bodies(model)
+    stripped = strip_bodies(model, OPERATORS)
     assert not stripped.functions
     assert [(node.domain, node.op_type) for node in stripped.graph.node] == [("hsm", "TokenShift"), ("", "Add")]
     assert stripped.graph.node[1].name == "twice.y"
@@ -53,7 +53,7 @@ def test_nameless_nodes_get_names_that_the_plan_knows_too() -> None:
     imports = [helper.make_opsetid("", 21), helper.make_opsetid("hsm", 1)]
     model = helper.make_model(helper.make_graph(nodes, "g", [x], [y]), opset_imports=imports)
     model.functions.extend(functions_for(model))
-    names = [node.name for node in strip_bodies(model).graph.node]
+    names = [node.name for node in strip_bodies(model, OPERATORS).graph.node]
     assert names == ["TokenShift_0", "TokenShift_1"] == list(plugin_nodes(model))
 
 
@@ -71,6 +71,6 @@ def test_nodes_inside_a_loops_body_count() -> None:
 
 def test_external_weights_stay_outside(tmp_path: Path) -> None:
     path = token_model(tmp_path / "m.onnx", external=True)
-    for plugins in (False, True):
+    for plugins in ((), tuple(OPERATORS)):
         network = onnx.load_from_string(network_bytes(path, plugins=plugins))
         assert all(tensor.data_location == TensorProto.EXTERNAL for tensor in network.graph.initializer)

@@ -124,7 +124,7 @@ def test_the_worker_ends_when_nobody_waits_for_it(tmp_path: Path) -> None:
         "worker.compile_network = lambda *_: time.sleep(60)\n"
         "worker.network_bytes = lambda *_, **__: b''\n"
         "worker.Settings.from_dict = lambda job: worker.Settings\n"
-        "worker.Settings.plugin_library = None\n"
+        "worker.Settings.plugin_layers = None\n"
         "worker.Worker().serve()"
     )
     environment = {**os.environ, **python_environment()}

@@ -13,6 +13,7 @@ from tests.plugins.tensorrt.library import converse, plugin_library
 import hsm_export
 from hsm_export.building.network import plugin_nodes, strip_bodies
 from hsm_models import zoo
+from hsm_operators import OPERATORS
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
@@ -34,7 +35,7 @@ def cases(names: list[str]) -> list[Any]:
 def build(path: Path, directory: Path) -> dict[str, Any]:
     """Parse and build the model at `path`, its bodies taken out."""
     examples = {item["name"]: item["example_shape"] for item in recorded_inputs(path)}
-    model = strip_bodies(onnx.load(path))
+    model = strip_bodies(onnx.load(path), OPERATORS)
     stripped = directory / "stripped.onnx"
     onnx.save(model, stripped)
     profile = {}

@@ -13,6 +13,7 @@ from tests.plugins.tensorrt.library import REGISTER, converse, plugin_library
 
 import hsm_operators
 from hsm_export.building.network import strip_bodies
+from hsm_operators import OPERATORS
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
@@ -38,7 +39,7 @@ def profile_of(model: onnx.ModelProto) -> dict[str, list[list[int]]]:
 
 def without_bodies(path: Path) -> onnx.ModelProto:
     """Take the bodies out of a model file, so that the plugins are the only way to build it."""
-    model = strip_bodies(onnx.load(path))
+    model = strip_bodies(onnx.load(path), OPERATORS)
     onnx.save(model, path)
     return model
 

@@ -18,7 +18,7 @@ from ..portable.kit import KIT_FILE, digest
 from ..profiles import Range
 from ..targets import EXTRAS, MODULES
 
-SCHEMA, SCHEMA_VERSION = "hsm-export.kit", 1
+SCHEMA, SCHEMA_VERSION = "hsm-export.kit", 2
 # What pip calls the packages that a kit needs on the GPU machine.
 _PACKAGES = {"tensorrt": "tensorrt-cu13", "tensorrt-rtx": "tensorrt-rtx-cu13"}
 
@@ -45,7 +45,7 @@ class Manifest:
 def write_manifest(kit: Path, manifest: Manifest) -> None:
     """Write `kit.json`; everything else of the kit must be there already."""
     plan = manifest.plan
-    settings = dataclasses.replace(plan.settings(), plugin_library=plan.library.name if plan.library else None)
+    settings = dataclasses.replace(plan.settings(), plugin_libraries=[library.name for library in plan.libraries])
     data = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -96,7 +96,7 @@ def _plan_data(plan: Plan) -> dict[str, Any]:
         "architectures": list(plan.architectures),
         "profiles": [{name: dataclasses.asdict(sizes) for name, sizes in item.items()} for item in plan.profiles],
         "options": options,
-        "library": plan.library.name if plan.library else None,
+        "libraries": [library.name for library in plan.libraries],
         "nodes": dict(plan.nodes),
         "source": {
             "file": source.path.name,
@@ -131,6 +131,6 @@ def _plan(kit: Path, data: Mapping[str, Any]) -> Plan:
             for item in data["profiles"]
         ),
         options=Options(**data["options"]),
-        library=kit / Path(str(data["library"])).name if data["library"] else None,
+        libraries=tuple(kit / Path(str(library)).name for library in data["libraries"]),
         nodes={str(name): str(operator) for name, operator in data["nodes"].items()},
     )

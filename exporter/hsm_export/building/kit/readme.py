@@ -68,10 +68,9 @@ def trtexec_command(plan: Plan) -> str:
     flags = [f"--onnx={NETWORK}", f"--saveEngine=result/{ENGINE}", "--skipInference"]
     if plan.target == "tensorrt":
         flags += ["--stronglyTyped", "--noTF32"]
-    if plan.library is not None:
-        flags.append(f"--dynamicPlugins=./{plan.library.name}")
-    if plan.library is not None and options.embed_plugins:
-        flags.append(f"--setPluginsToSerialize=./{plan.library.name}")
+    flags += [f"--dynamicPlugins=./{library.name}" for library in plan.libraries]
+    if options.embed_plugins:
+        flags += [f"--setPluginsToSerialize=./{library.name}" for library in plan.libraries]
     if options.version_compatible:
         flags.append("--versionCompatible")
     if options.hardware_compatibility:
@@ -96,10 +95,11 @@ def _experimental(plan: Plan) -> str:
 
 
 def _layers(plan: Plan) -> str:
-    if plan.library is None:
+    if not plan.libraries:
         return "No plugin layers: the mixers are compiled from their function bodies.\n"
     counts = ", ".join(f"{count} x {operator}" for operator, count in Counter(plan.nodes.values()).items())
-    return f"{len(plan.nodes)} plugin layers ({counts}), from `{plan.library.name}`; anything else is refused.\n"
+    files = ", ".join(f"`{library.name}`" for library in plan.libraries)
+    return f"{len(plan.nodes)} plugin layers ({counts}), from {files}; anything else is refused.\n"
 
 
 def _tensors(plan: Plan) -> str:

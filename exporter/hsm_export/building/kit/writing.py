@@ -152,15 +152,14 @@ def _check_directory(directory: Path) -> None:
 def _fill(kit: Path, plan: Plan, references: References) -> None:
     """Put everything into a kit's folder; the manifest, which describes the other files, comes last."""
     source = plan.source.path
-    (kit / NETWORK).write_bytes(network_bytes(source, plugins=plan.library is not None))
+    (kit / NETWORK).write_bytes(network_bytes(source, plugins=frozenset(plan.nodes.values())))
     for name in plan.source.external_data:
         target = kit / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.parent / name, target)
-    inside = plan
-    if plan.library is not None:
-        shutil.copyfile(plan.library, kit / plan.library.name)
-        inside = replace(plan, library=kit / plan.library.name)
+    for library in plan.libraries:
+        shutil.copyfile(library, kit / library.name)
+    inside = replace(plan, libraries=tuple(kit / library.name for library in plan.libraries))
     np.savez_compressed(kit / REFERENCES, **arrays(references))
     _copy_programs(kit)
     (kit / "README.md").write_text(readme_text(inside, references), encoding="utf-8")

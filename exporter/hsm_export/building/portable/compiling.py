@@ -32,8 +32,9 @@ class Settings:
         product: "TensorRT" or "TensorRT-RTX", for messages.
         architectures: what TensorRT-RTX builds for, such as "sm86"; empty: the GPU of the machine.
         profiles: per profile and input its smallest, expected and largest shape.
-        plugin_library: path of the plugin library; None builds without plugins.
-        plugin_layers: operator of every node that must become a layer of ours, by the node's name.
+        plugin_libraries: paths of the plugin libraries; none builds without plugins.
+        plugin_layers: operator of every node that must become a plugin layer, by the node's name; one of another
+            domain than hsm with its domain, "acme::DecayMix".
         strip_weights: leave the weights out.
         weight_streaming: let weights stream from the host.
         refit: let the weights be replaced later.
@@ -46,7 +47,7 @@ class Settings:
     product: str
     architectures: Sequence[str] = ()
     profiles: Sequence[Shapes] = ()
-    plugin_library: str | None = None
+    plugin_libraries: Sequence[str] = ()
     plugin_layers: Mapping[str, str] | None = None
     strip_weights: bool = False
     weight_streaming: bool = False
@@ -142,14 +143,14 @@ def compile_network(
             ours did not become a plugin.
     """
     logger = log.logger(trt)
-    if settings.plugin_library is not None:
+    if settings.plugin_libraries:
         report("loading the plugins")
         load_plugins(trt, settings, log)
     report("parsing the network")
     builder = trt.Builder(logger)
     definition, parser = parse(trt, logger, builder, network, location, settings, log)
     plugins = plugin_layers(trt, definition)
-    if settings.plugin_library is not None:
+    if settings.plugin_libraries:
         check_plugin_layers(plugins, settings)
     report(f"compiling {definition.num_layers} layers for {', '.join(settings.architectures) or 'this GPU'}")
     config = configure(trt, builder, definition, settings)
@@ -165,31 +166,34 @@ def compile_network(
 
 
 def load_plugins(trt: Trt, settings: Settings, log: Log) -> None:
-    """Register the plugins of a library; harmless when this process has them already.
+    """Register the plugins of the libraries; harmless when this process has them already.
 
     Raises:
-        RefusedError: the library does not load, or lacks an operator that the network needs.
+        RefusedError: a library does not load, or no one has an operator that the network needs.
     """
     registry = trt.get_plugin_registry()
     wanted = set((settings.plugin_layers or {}).values())
     if not wanted or wanted - _registered(registry):
-        try:
-            registry.load_library(settings.plugin_library)
-        except (RuntimeError, TypeError) as error:
-            raise _unloadable(trt, settings, str(error)) from error
+        for library in settings.plugin_libraries:
+            try:
+                registry.load_library(library)
+            except (RuntimeError, TypeError) as error:
+                raise _unloadable(trt, settings, str(error)) from error
     missing = sorted(wanted - _registered(registry))
     if missing:
-        why = log.first_error or f"it registers no plugin {', '.join(missing)} in namespace hsm"
+        why = log.first_error or f"no plugin {', '.join(missing)} is registered"
         raise _unloadable(trt, settings, why)
 
 
 def _registered(registry: Trt) -> set[str]:
-    return {creator.name for creator in registry.all_creators if creator.plugin_namespace == "hsm"}
+    """Return the plugins' operators, as `plugin_layers` names them."""
+    creators = [(creator.plugin_namespace, creator.name) for creator in registry.all_creators]
+    return {name if namespace == "hsm" else f"{namespace}::{name}" for namespace, name in creators}
 
 
 def _unloadable(trt: Trt, settings: Settings, why: str) -> RefusedError:
     return RefusedError(
-        f"{settings.product} {trt.__version__} cannot use the plugins of {settings.plugin_library}: {why}",
+        f"{settings.product} {trt.__version__} cannot use the plugins of {', '.join(settings.plugin_libraries)}: {why}",
         "missing",
         "build from the function bodies with --no-plugins, or reinstall hsm-export where nvcc is found",
     )
@@ -246,7 +250,7 @@ def check_plugin_layers(found: Sequence[str], settings: Settings) -> None:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         what = f"{len(lost)} of {len(expected)} nodes did not become plugin layers: {names}{more}"
     else:
-        what = f"{len(found)} layers are plugins, but the network has {len(expected)} nodes of domain hsm"
+        what = f"{len(found)} layers are plugins, but the network has {len(expected)} nodes of operators with plugins"
     raise RefusedError(f"{settings.product} did not use the plugins as it should: {what}", hint="use --no-plugins")
 
 
@@ -275,7 +279,7 @@ def configure(trt: Trt, builder: Trt, definition: Trt, settings: Settings) -> Tr
         name = HARDWARE_COMPATIBILITY[settings.hardware_compatibility]
         config.hardware_compatibility_level = _option(trt, settings, trt.HardwareCompatibilityLevel, name)
     if settings.embed_plugins:
-        config.plugins_to_serialize = [settings.plugin_library]
+        config.plugins_to_serialize = list(settings.plugin_libraries)
     if settings.timing_cache:
         _set_timing_cache(config, Path(settings.timing_cache), settings)
     return config

@@ -108,7 +108,7 @@ def digest(path: Path) -> str:
 
 def _relink(manifest: Mapping[str, Any]) -> None:
     """Start again with TensorRT-RTX linked by the name under which its parser looks for plugins."""
-    if manifest["module"] != "tensorrt_rtx" or not manifest["settings"]["plugin_library"] or _LINKED in os.environ:
+    if manifest["module"] != "tensorrt_rtx" or not manifest["settings"]["plugin_libraries"] or _LINKED in os.environ:
         return
     links = tempfile.mkdtemp(prefix="hsm-kit-")
     changes = search_path(Path(links), os.environ)
@@ -165,10 +165,9 @@ def _load(manifest: Mapping[str, Any]) -> Any:
 
 def _settings(kit: Path, manifest: Mapping[str, Any], options: argparse.Namespace) -> Settings:
     settings = Settings.from_dict(manifest["settings"])
-    library = settings.plugin_library
     return dataclasses.replace(
         settings,
-        plugin_library=str((kit / library).resolve()) if library else None,
+        plugin_libraries=[str((kit / library).resolve()) for library in settings.plugin_libraries],
         timing_cache=str(options.timing_cache.resolve()) if options.timing_cache else None,
     )
 
@@ -182,7 +181,7 @@ def _note(messages: list[tuple[str, str]], severity: str, text: str, verbose: bo
 def _engine(trt: Any, kit: Path, settings: Settings, target: Path, log: Log, ready: Path | None) -> dict[str, Any]:
     """Build the engine, or take one that trtexec built, which then says nothing of its layers."""
     if ready is not None:
-        if settings.plugin_library and not settings.embed_plugins:
+        if settings.plugin_libraries and not settings.embed_plugins:
             load_plugins(trt, settings, log)
         if ready.resolve() != target.resolve():
             target.write_bytes(ready.read_bytes())

@@ -29,10 +29,10 @@ def compile_operator(
 ) -> Compiled:
     path = one_node_model(tmp_path / "m.onnx", name, "fp32")
     nodes = plugin_nodes(onnx.load(path)) if plugins else {}
-    library = str(tmp_path / "libhsm_tensorrt.so") if plugins else None
-    wanted = {"plugin_library": library, "plugin_layers": nodes, "profiles": [SHAPES], **settings}
+    libraries = [str(tmp_path / "libhsm_tensorrt.so")] if plugins else []
+    wanted = {"plugin_libraries": libraries, "plugin_layers": nodes, "profiles": [SHAPES], **settings}
     log = Log(lambda _severity, _text: None)
-    network = network_bytes(path, plugins=plugins)
+    network = network_bytes(path, plugins=frozenset(nodes.values()))
     return compile_network(trt, network, str(path), Settings("TensorRT", **wanted), lambda _phase: None, log)
 
 
@@ -85,7 +85,7 @@ def test_a_library_that_does_not_load_is_an_environment_error(tmp_path: Path, co
 def test_a_library_that_lacks_an_operator_is_an_environment_error(tmp_path: Path, library: Path) -> None:
     trt = FakeTensorRT()
     trt.registry.load_library = lambda _path: object()  # type: ignore[method-assign]
-    with pytest.raises(RefusedError, match="registers no plugin TokenShift in namespace hsm"):
+    with pytest.raises(RefusedError, match="no plugin TokenShift is registered"):
         compile_operator(tmp_path, trt)
 
 

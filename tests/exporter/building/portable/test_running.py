@@ -25,7 +25,7 @@ def engine(tmp_path: Path, precision: str = "fp32") -> Path:
     settings = Settings("TensorRT", profiles=SHAPES)
     compiled = compile_network(
         FakeTensorRT(),
-        network_bytes(model, plugins=False),
+        network_bytes(model, plugins=()),
         str(model),
         settings,
         lambda _phase: None,
