@@ -82,7 +82,7 @@ class SourceCall:
         for path in self.outputs.values():
             if path not in found:
                 raise BadInputError(
-                    f"the result of {type(module).__name__} has no tensor at {written(path)}",
+                    f"the result of {type(module).__name__} has no tensor result{written(path)}",
                     "is this the module that the file was exported from?",
                 )
         return [found[path] for path in self.outputs.values()] if self.outputs else list(found.values())
@@ -242,4 +242,4 @@ def _path(data: Any) -> Keys:
 
 def written(path: Keys) -> str:
     """Return keys as Python writes them after a result's name."""
-    return "".join(f"[{item!r}]" for item in path) or "its top"
+    return "".join(f"[{item!r}]" for item in path)

@@ -169,7 +169,8 @@ def _weights_file(checkpoint: Path) -> Path:
     if _is_pickle(weights):
         raise CheckpointError(
             f"{weights} is a pickle or an archive, which could run code when loaded; "
-            "convert it with `hsm-export import`, which reads tensors only"
+            "convert an author's with `hsm-export import`, which reads tensors only; load a state dict of your own "
+            "into its model, and write that by hsm_models.save_checkpoint"
         )
     return weights
 
@@ -205,7 +206,8 @@ def _embedded_config(weights: Path) -> str:
     if config is None:
         raise CheckpointError(
             f"{weights} has no model configuration in its metadata; "
-            "if these are an author's weights, convert them with `hsm-export import`"
+            "load a state dict of your own into its model (load_state_dict), and write that by "
+            "hsm_models.save_checkpoint; an author's weights are converted by `hsm-export import`"
         )
     return config
 

@@ -43,12 +43,13 @@ def float_graph(source: Source) -> FloatGraph:
         BadInputError: it cannot be traced or translated, or is quantised.
     """
     from .cleaning import clean
-    from .finishing import refuse_quantised
+    from .finishing import refuse_narrow, refuse_quantised
     from .tracing import trace
 
     traced = trace(source.module, source.arguments)
     model = traced.model
     refuse_quantised(model)
+    refuse_narrow(model, source.name)
     parameters = {name for name, _ in source.module.named_parameters(remove_duplicate=False)}
     buffers = {name for name, _ in source.module.named_buffers(remove_duplicate=False)}
     names = source.output_names or output_names(traced.outputs, {spec.name for spec in source.arguments.inputs})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..dtypes import BY_PRECISION
-from ..errors import HsmExportError, NumbersDifferError
+from ..errors import BadInputError, HsmExportError, NumbersDifferError
 from ..runtimes.evaluations import evaluated_as_body
 from ..runtimes.reference_maths import reference_maths
 from ..user_module import copied
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
 # Allowed error in units of eps(T) max|reference| where PyTorch cannot show its own error in this precision.
 _WITHOUT_NATIVE = 64.0
@@ -146,6 +146,7 @@ def _run_all(
     runs: list[_Run | None] = []
     names = [spec.name for spec in source.arguments.inputs]
     module = copied(source.module, dtype)
+    before = _states(module)
     with evaluated_as_body(as_body):
         for index, tensors in enumerate(examples):
             chosen = None if choices is None else choices[index]
@@ -165,7 +166,40 @@ def _run_all(
                 )
             masks = [_choice(logits, k) for logits, k in zip(calls, active, strict=True)]
             runs.append(_Run(outputs, masks))
+    changed = [name for name, state in _states(module).items() if state != before.get(name)]
+    if changed and choices is None:
+        _refuse_memory(source, module, dtype, changed, examples, runs)
     return runs
+
+
+def _states(module: nn.Module) -> dict[str, tuple[int, int]]:
+    """Return what changes when forward writes a parameter or buffer or puts another tensor in its place."""
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    return {name: (id(value), value._version) for name, value in tensors}
+
+
+def _refuse_memory(
+    source: Source,
+    module: nn.Module,
+    dtype: torch.dtype,
+    changed: Sequence[str],
+    examples: Sequence[Sequence[Tensor]],
+    runs: Sequence[_Run | None],
+) -> None:
+    """Refuse a module that writes weights, or whose earlier calls enter its results; a counter is no such thing."""
+    names = [spec.name for spec in source.arguments.inputs]
+    inputs, run = next(((i, r) for i, r in zip(examples, runs, strict=True) if r is not None), ((), None))
+    weights = {name for name, _ in module.named_parameters()}.intersection(changed)
+    if run is not None and not weights:
+        with reference_maths(dtype), _routed(run):
+            again = source.arguments.call.run(module, dict(zip(names, inputs, strict=True)), dtype)
+        if all(bool(((a == b) | (a != a) & (b != b)).all()) for a, b in zip(again, run.outputs, strict=True)):
+            return
+    raise BadInputError(
+        f"{source.name}: forward writes {', '.join(sorted(weights) or changed)}, which later calls compute with; "
+        "a file remembers nothing",
+        "take it as an argument and return what it becomes; a language model decodes with a state (docs/decoding.md)",
+    )
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import BadInputError
 from ..source_call import KEY as CALL
 from ..source_call import SourceCall
+from . import tracing
 from .inputs import InputSpec
 from .source import Source
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from .precision_plan import WideNodes
 
 EXTERNAL_ABOVE = 256 * 1024 * 1024
+_TRACE = "pkg.torch.onnx.stack_trace"
 _IR_VERSION = 10  # the first with functions and opset 21
 _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearMatMul", "MatMulInteger"}
 
@@ -32,6 +35,36 @@ def refuse_quantised(model: ir.Model) -> None:
                 f"the model is quantised ({node.op_type} at {node.name}), which is not supported",
                 "export the float32 model",
             )
+
+
+def refuse_narrow(model: ir.Model, name: str) -> None:
+    """Raise BadInputError when a module in float32 computes in half precision: few runtimes could run such a file.
+
+    Args:
+        model: a traced module, with the tracer's notes.
+        name: what to call it.
+    """
+    import onnx_ir as ir
+
+    nodes = list(model.graph.all_nodes())
+    for index, node in enumerate(nodes):
+        narrow = [value.dtype for value in node.outputs if value.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)]
+        if narrow and node.op_type not in ("Cast", "CastLike", "Identity"):
+            kind = "bfloat16" if ir.DataType.BFLOAT16 in narrow else "float16"
+            raise BadInputError(
+                f"{name} is float32, but its forward computes in {kind}{_where(nodes[index:])}",
+                "leave torch.autocast and .half() out of forward; `precision` chooses the type of the file",
+            )
+
+
+def _where(nodes: Sequence[ir.Node]) -> str:
+    """Say at which line of the user's the first node was made; the tracer forgets those inside torch.autocast."""
+    for index, node in enumerate(nodes):
+        lines = re.findall(r'File "([^"<]+)", line (\d+), in ', node.metadata_props.get(_TRACE, ""))
+        own = [(file, line) for file, line in lines if "/torch/" not in file and file != tracing.__file__]
+        if own:
+            return f" {'before' if index else 'at'} line {own[-1][1]} of {own[-1][0]}"
+    return ""
 
 
 def describe(

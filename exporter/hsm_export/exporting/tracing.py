@@ -43,13 +43,12 @@ def trace(module: nn.Module, arguments: Arguments) -> Traced:
 
     Raises:
         BadInputError: a dimension that should be dynamic is fixed by the module's code, its control flow depends on
-            tensor values, it remembers numbers from call to call, or an operator has no ONNX counterpart.
+            tensor values, an output is complex, or an operator has no ONNX counterpart.
     """
     import torch
 
     with torch.no_grad(), without_autocast(), quiet():
         program, outputs = _capture(module, arguments)
-        _refuse_memory(program, module)
         return Traced(translate(program), outputs)
 
 
@@ -77,30 +76,10 @@ def _capture(module: nn.Module, arguments: Arguments) -> tuple[ExportedProgram, 
     for keys, value in found.items():
         if value.is_complex():
             raise BadInputError(
-                f"the output {written(keys)} of {type(module).__name__} is complex, which ONNX files have no type for",
+                f"the result{written(keys)} of {type(module).__name__} is complex, which ONNX files have no type for",
                 "return torch.view_as_real(y)",
             )
     return program, tuple(found)
-
-
-def _refuse_memory(program: ExportedProgram, module: nn.Module) -> None:
-    """Refuse a module whose results depend on what its earlier calls wrote; counters and the like may be written."""
-    signature = program.graph_signature
-    changed = {*signature.buffers_to_mutate.values(), *signature.parameters_to_mutate.values()}
-    holders = {**signature.inputs_to_buffers, **signature.inputs_to_parameters}
-    waiting = [node for node in program.graph.nodes if node.name in signature.user_outputs]
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
-        if (name := holders.get(node.name)) in changed:
-            raise BadInputError(
-                f"{type(module).__name__}.forward writes {name} and computes with what an earlier call wrote there; "
-                "a file remembers nothing",
-                "take it as an argument and return it; a language model decodes with a state (docs/decoding.md)",
-            )
-        fresh = set(node.all_input_nodes) - seen
-        seen |= fresh
-        waiting += fresh
 
 
 def _dynamic_shapes(arguments: Arguments) -> Any:
