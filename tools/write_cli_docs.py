@@ -27,6 +27,8 @@ function of the same name in `hsm_export` (`import` is `import_checkpoint`) that
 | 4 | bad input file, or an output that cannot be written |
 | 5 | numbers differ beyond the derived tolerance |
 | 6 | build refused by the target |
+| 7 | nothing differs, but something could not be judged |
+| 8 | a limit on time or memory was reached before everything was compared; what was compared does not differ |
 | 130 | interrupted with Ctrl-C |
 
 Shell completion is click's: put one of these lines into the shell's start-up file.

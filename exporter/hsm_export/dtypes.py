@@ -62,6 +62,13 @@ class ElementType:
         return 2.0**-self.digits
 
     @property
+    def most(self) -> float:
+        """The largest finite number of a floating-point type."""
+        import numpy as np
+
+        return self.largest or float(np.finfo(self.name).max)
+
+    @property
     def itemsize(self) -> float:
         """The size of one element in bytes; a half for 4 bits."""
         return self.bits / 8

@@ -43,6 +43,18 @@ class NumbersDifferError(HsmExportError):
     exit_code = 5
 
 
+class NotJudgedError(HsmExportError):
+    """Nothing differs, but what was to be compared could not be: not judged is not passed (exit code 7)."""
+
+    exit_code = 7
+
+
+class LimitError(HsmExportError):
+    """A cap on time or memory was reached before everything was compared (exit code 8)."""
+
+    exit_code = 8
+
+
 class BuildRefusedError(HsmExportError):
     """An engine builder refused the network, or a target cannot take it (exit code 6)."""
 

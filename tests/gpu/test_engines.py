@@ -43,7 +43,7 @@ def test_every_node_becomes_a_plugin_and_the_numbers_are_right(
     result = hsm_export.validate(zoo_file(name, precision), f"zoo:{name}", runtimes=["tensorrt"])
     for report in result.runtimes:
         for worst in report.worst:
-            record_property(f"{report.runtime} error", f"{worst.max_abs_error:.3g} of {worst.tolerance:.3g}")
+            record_property(f"{report.runtime} error", f"{worst.errors.max_abs:.3g} of {worst.threshold.value:.3g}")
     assert result.passed, result.summary
 
 

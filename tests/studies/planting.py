@@ -19,7 +19,12 @@ from hsm_export.runtimes.runtime import RunContext, Runtime
 
 Array = NDArray[Any]
 
-_TYPES: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+_TYPES: dict[str, Any] = {
+    "int64": np.int64,
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+}
 _HOMES: dict[str, tuple[Any, str]] = {"ort": (onnx_runtime, "ORT"), "ort-fused": (ort_fused, "ORT_FUSED")}
 
 

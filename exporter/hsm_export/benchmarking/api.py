@@ -190,7 +190,7 @@ def _accuracy(validation: ValidationResult, names: Sequence[str]) -> tuple[Accur
     reports = {report.runtime: report for report in validation.runtimes if report.runtime in names and report.worst}
     nearest = {name: max(report.worst, key=lambda item: item.severity) for name, report in reports.items()}
     return tuple(
-        Accuracy(name, reports[name].verdict, nearest[name].max_abs_error, nearest[name].tolerance)
+        Accuracy(name, reports[name].verdict, nearest[name].errors.max_abs, nearest[name].threshold.value)
         for name in names
         if name in reports
     )

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..comparison.error import is_exact
+from ..comparison.verdict import judge
 from ..errors import BadInputError, MissingDependencyError, NumbersDifferError
 from .manifest import Manifest
 from .opening import Bundle
@@ -23,11 +25,11 @@ from .opening import Bundle
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..comparison.bar import Bar
     from ..decoding.state_spec import StateSpec
     from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import Runtime
     from ..validation.cases import Case
-    from ..validation.reference import Bar
     from ..validation.references import References
 
 Array = NDArray[Any]
@@ -181,6 +183,8 @@ def _first_call(state: StateSpec, tokens: Array, lengths: Array) -> dict[str, Ar
 
 
 def _expected(bar: Bar) -> Array:
+    if is_exact(bar.reference):
+        return bar.reference
     return np.where(bar.comparable, bar.reference, np.nan).astype(np.float32)
 
 
@@ -195,7 +199,7 @@ def _self_test(
             )
     arrays = {f"{part}.inputs.{name}": array for name, array in inputs.items()}
     arrays |= {f"{part}.outputs.{name}": array for name, array in outputs.items()}
-    tolerances = {f"{part}.{name}": found.bars[0][name].tolerance for name in outputs}
+    tolerances = {f"{part}.{name}": found.bars[0][name].threshold.value for name in outputs}
     return SelfTest({name: np.ascontiguousarray(array) for name, array in arrays.items()}, tolerances, found.arbiter)
 
 
@@ -236,14 +240,12 @@ def _judge(
         actual = outputs.get(name)
         if actual is None or actual.shape != expected.shape:
             raise NumbersDifferError(f"{runtime} gives no {name} of shape {list(expected.shape)} for {bundle.path}")
-        counted = ~np.isnan(expected)
-        errors = np.abs(actual.astype(np.float64)[counted] - expected.astype(np.float64)[counted])
-        error = float(errors.max(initial=0.0))
-        if not error <= tolerance:  # NaN too
+        counted = ~np.isnan(expected) if expected.dtype.kind == "f" else np.ones(expected.shape, bool)
+        found = judge(actual, expected, tolerance, counted)
+        if found.reason:
             raise NumbersDifferError(
-                f"the self-test of {bundle.path} fails in {runtime}: {name} is off by {error:.3g}, "
-                f"allowed are {tolerance:.3g}",
+                f"the self-test of {bundle.path} fails in {runtime}: {name} is off {found.how}",
                 "`hsm-export validate` on the ONNX file names the operator that departs",
             )
-        checks.append(Check(name, error, tolerance, int(counted.sum())))
+        checks.append(Check(name, found.errors.max_abs, tolerance, int(counted.sum())))
     return tuple(checks)

@@ -78,7 +78,8 @@ def cli(traceback: bool, operators: tuple[str, ...]) -> None:
 
     \b
     Exit codes: 0 good, 1 internal error, 2 usage, 3 environment, 4 bad input file,
-    5 numbers differ, 6 build refused, 130 interrupted.
+    5 numbers differ, 6 build refused,
+    7 not judged, 8 out of time or memory, 130 interrupted.
     """
     if operators:
         from hsm_operators import discovery

@@ -74,7 +74,8 @@ def command(
 
     With a second file: what changed from MODEL to NEW, in structure, weights and numbers.
     Layers are held to their own maths in float64 on the inputs that the runtime fed to them, so that a node's own
-    error is told from what it inherits. Exit code 5 when a rule of --fail-on holds.
+    error is told from what it inherits. Exit code 5 when a rule of --fail-on holds, 7 when nothing differs but
+    something could not be judged, 8 when --max-seconds or --max-memory ended it early.
 
     \b
     Examples:
@@ -93,7 +94,7 @@ def command(
     from ..diffing.api import DiffOptions, diff
     from ..diffing.reporting.terminal import render
     from ..diffing.rules import DEFAULT
-    from ..errors import NumbersDifferError
+    from ..errors import LimitError, NotJudgedError, NumbersDifferError
 
     memory = options["max_memory"]
     chosen = DiffOptions(
@@ -124,8 +125,9 @@ def command(
         result = _with_plan(result, options, progress)
     _write(result, options)
     emit(result, as_json, render)
-    if not result.passed:
-        raise NumbersDifferError(result.summary, "docs/diffing.md says how to read a report")
+    if result.outcome != "passed":
+        kinds = {"not judged": NotJudgedError, "ended early": LimitError}
+        raise kinds.get(result.outcome, NumbersDifferError)(result.summary, "docs/diffing.md says how to read a report")
 
 
 def _with_plan(result: DiffResult, options: dict[str, Any], progress: Callable[[str], None]) -> DiffResult:

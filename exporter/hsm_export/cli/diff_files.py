@@ -35,10 +35,11 @@ def compare_files(
     Raises:
         UsageError: options that belong to the diff of one file.
         NumbersDifferError: the outputs differ by more than rounding.
+        NotJudgedError: the outputs could not be compared.
     """
     from ..diffing.files.api import diff_files
     from ..diffing.files.rendering import render_structure, structure_markdown
-    from ..errors import NumbersDifferError, UsageError
+    from ..errors import NotJudgedError, NumbersDifferError, UsageError
     from ..files import atomic_path
 
     for name, option in _OTHERS.items():
@@ -58,5 +59,7 @@ def compare_files(
         with atomic_path(options["markdown"]) as scratch:
             scratch.write_text(structure_markdown(result), encoding="utf-8")
     emit(result, as_json, render_structure)
+    if result.incomparable:
+        raise NotJudgedError(result.summary, "docs/diffing.md says which files can be compared")
     if not result.passed:
         raise NumbersDifferError(result.summary, "docs/diffing.md says how two files are compared")

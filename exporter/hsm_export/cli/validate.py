@@ -66,6 +66,7 @@ def command(
 
     A decoding file reads sequences in pieces, with its state, against one pass over everything.
     Exit code 5 when numbers differ; the last line then names the runtime, output, input shape and worst element.
+    Exit code 7 when nothing differs but something could not be judged, such as a file that draws random numbers.
 
     \b
     Examples:
@@ -75,7 +76,7 @@ def command(
       hsm-export validate model.onnx --against zoo:switch-head-lm --shape 1x512 --shape 8x33
       hsm-export validate decode.onnx --against zoo:hsm-lm --steps 4096
     """
-    from ..errors import NumbersDifferError
+    from ..errors import NotJudgedError, NumbersDifferError
     from ..validation import validate
 
     with phases("validate") as progress:
@@ -83,6 +84,8 @@ def command(
             model, against, runtimes=runtimes, inputs=inputs, shapes=shapes, steps=steps, progress=progress
         )
     emit(result, as_json, render)
+    if result.verdict == "not judged":
+        raise NotJudgedError(result.summary, "docs/validation.md says what judges")
     if not result.passed:
         raise NumbersDifferError(result.summary, "docs/validation.md says how tolerances are derived")
 
@@ -98,7 +101,8 @@ def render(result: ValidationResult) -> RenderableType:
     lines += [Text(f"{report.runtime}: {report.departs}", style="red") for report in result.runtimes if report.departs]
     lines += [Text(_decoding(report)) for report in result.runtimes if report.decoding]
     lines += [Text(f"note: {note}", style="dim") for note in result.notes]
-    verdict = Text("PASSED", style="bold green") if result.passed else Text("FAILED", style="bold red")
+    lines += [Text(f"not judged: {reason}", style="red") for reason in result.unjudged]
+    verdict = Text(result.verdict.upper(), style="bold green" if result.passed else "bold red")
     count = (
         f" {len(result.cases)} cases, tolerance: twice the error of {result.baseline}, at least 4 eps max|reference|"
     )
@@ -171,5 +175,5 @@ def _row(item: Comparison, flips: Flips | None, extra: list[str]) -> list[str]:
         "KL": "–" if item.kl is None else f"{item.kl:.1e}",
         "flips": "–" if flips is None else f"{flips.excused + flips.consequent + flips.unexcused}/{flips.choices}",
     }
-    numbers = [f"{item.max_abs_error:.2e}", f"{item.tolerance:.2e}", f"{item.cosine:.6f}"]
+    numbers = [f"{item.errors.max_abs:.2e}", f"{item.threshold.value:.2e}", f"{item.errors.cosine:.6f}"]
     return [item.runtime, item.output, item.case, *numbers, *[values[name] for name in extra]]

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..benchmarking.memory import forget_peak, peak_bytes
-from ..errors import UsageError
+from ..errors import LimitError, UsageError
 from ..files import sha256
 from .environment import environment
-from .limits import LimitError, Limits
+from .limits import Limits
+from .reporting.words import NO_RUNTIME
 from .results import DiffResult, RuntimeDiff
 from .rules import DEFAULT, parse, violations
 
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
 
     from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import RunContext, Runtime
-    from ..validation.api import Truth
     from ..validation.planning import Plan
     from ..validation.sources import Source
-    from .inputs.feeds import Feeds
 
 Progress = Callable[[str], None]
 
@@ -192,7 +191,10 @@ class Diff:
     notes: list[str] = field(default_factory=list)
     layer_case: str = ""
     bisections: tuple[Any, ...] = ()
-    complete: bool = True
+    remarks: tuple[str, ...] = ()
+    early: str = ""
+    feeds: Any = None
+    truth: Any = None
 
     def __post_init__(self) -> None:
         self.limits = Limits(self.options.max_seconds, self.options.max_bytes)
@@ -203,46 +205,56 @@ class Diff:
         from .inputs.feeds import open_feeds
 
         setup = self.setup
-        self.feeds: Feeds = open_feeds(
-            setup.file, inputs, call=self._call_reference, shapes=shapes, tokenizer=tokenizer
-        )
-        self.notes += self.feeds.notes
-        validation = Validation(setup.file, setup.source, setup.context, self.feeds.cases, setup.plan, self.progress)
-        self.truth: Truth = validation.truth()
         try:
-            self._outputs()
-            self._explain()
+            self.feeds = open_feeds(setup.file, inputs, call=self._call_reference, shapes=shapes, tokenizer=tokenizer)
+            self.notes += self.feeds.notes
+            validation = Validation(
+                setup.file, setup.source, setup.context, self.feeds.cases, setup.plan, self._next_phase
+            )
+            self.truth = validation.truth()
+            if not self.truth.unjudged:
+                self._outputs()
+                self._explain()
         except LimitError as error:
-            self.complete = False
-            self.notes.append(f"{error.message}: what follows was not compared")
+            self.early = f"{error.message}: what follows was not compared"
+            self.notes.append(self.early)
+
+    def _next_phase(self, phase: str) -> None:
+        self.limits.check(phase)
+        self.progress(phase)
 
     def result(self, seconds: float) -> DiffResult:
         """Return the outcome; rules and baseline are not applied yet."""
         setup, truth = self.setup, self.truth
         skipped = [RuntimeDiff(item.runtime, "skipped", reason=item.reason) for item in setup.plan.skipped]
         runtimes = (*self.reports.values(), *skipped)
-        compared = [item for item in runtimes if item.verdict not in ("skipped", "failed")]
-        problems = list(truth.problems)
-        if not compared:
-            problems.append("no runtime was compared: none of those asked for works here")
+        problems = truth.problems if truth else ()
+        unjudged = [*truth.unjudged] if truth else []
+        unjudged += [str(item.reason) for item in runtimes if item.verdict == "not judged"]
+        if not self.early and not unjudged and all(item.verdict in ("skipped", "failed") for item in runtimes):
+            unjudged.append(NO_RUNTIME)
+        plan = truth.plan if truth else setup.plan
+        good = not problems and not self.early and not unjudged
         return DiffResult(
             model=str(setup.file.path),
             sha256=sha256(setup.file.path),
             against=setup.source.name if setup.source else None,
             precision=setup.file.precision,
             task=setup.file.task,
-            reference=truth.plan.arbiter.name,
-            baseline=truth.plan.baseline.name,
-            passed=not problems and self.complete and not any(item.verdict == "failed" for item in runtimes),
+            reference=plan.arbiter.name,
+            baseline=plan.baseline.name,
+            passed=good and not any(item.verdict == "failed" for item in runtimes),
             runtimes=runtimes,
-            cases=tuple(case.name for case in self.feeds.cases),
+            cases=tuple(case.name for case in self.feeds.cases) if self.feeds else (),
             environment=environment(self.options.command),
             layer_case=self.layer_case,
             bisections=self.bisections,
-            problems=tuple(problems),
+            problems=problems,
+            unjudged=tuple(unjudged),
             warnings=self._warnings(),
             notes=tuple(self.notes),
-            complete=self.complete,
+            complete=not self.early,
+            early=self.early,
             seconds=seconds,
         )
 
@@ -294,9 +306,7 @@ class Diff:
             folder.add_accuracy(self.truth.plan.arbiter.name, runtime.name, self._allowed())
 
     def _judged(self, runtime: Runtime, results: Any, seconds: float) -> RuntimeDiff:
-        from polygraphy.comparator import Comparator, RunResults
 
-        from ..validation.running import quiet
         from .outputs import OutputJudge, noise_between
 
         runs = results[0][1]
@@ -305,11 +315,8 @@ class Diff:
             bars = self.truth.bars[self.truth.iterations[-1].case]
             counted = {name: bar.comparable for name, bar in bars.items()}
             noise = noise_between(dict(runs[-2].items()), dict(runs[-1].items()), counted)
-        kept = RunResults()
-        kept.append((runtime.name, list(runs[: len(self.truth.feeds)])))
         judge = OutputJudge(runtime.name, self.setup.file, self.feeds.items, self.truth, self.setup.context.routed)
-        with quiet():
-            Comparator.compare_accuracy([self.truth.arbiter, kept], compare_func=judge, comparisons=[(0, 1)])
+        judge.compare(self.truth.arbiter[0][1], runs[: len(self.truth.feeds)])
         report = replace(judge.report(seconds), noise=noise)
         notes = [*runtime.notes(self.setup.file.model)]
         if noise:
@@ -327,7 +334,9 @@ class Diff:
     def _allowed(self) -> list[dict[str, float]]:
         """Return, per case, the thresholds of the file's own outputs."""
         hidden = {node.logits for node in self.setup.context.routed}
-        return [{name: bar.tolerance for name, bar in bars.items() if name not in hidden} for bars in self.truth.bars]
+        return [
+            {name: bar.threshold.value for name, bar in bars.items() if name not in hidden} for bars in self.truth.bars
+        ]
 
     def _explain(self) -> None:
         """Look at layers, bisect and generate, where asked for or needed."""
@@ -340,6 +349,7 @@ class Diff:
             explanation.compare_layers()
         if self.options.bisect:
             explanation.bisect()
+        self.remarks = tuple(explanation.remarks())
         steps = self._steps()
         if steps:
             explanation.generate(steps)
@@ -362,7 +372,7 @@ class Diff:
 
         recorded = self.setup.file.metadata.get("source_sha256", "")
         source = self.setup.source
-        warnings = list(stale_engines(self.setup.file.path))
+        warnings = [*stale_engines(self.setup.file.path), *(self.truth.doubts if self.truth else ()), *self.remarks]
         if source is None:
             return tuple(warnings)
         is_other = recorded != "" and source.fingerprint not in (None, recorded)

@@ -9,20 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from ..comparison.threshold import Threshold
 from ..errors import BadInputError
 from .reporting.words import file_name, perplexity_change
-from .results import DiffResult, LanguageMetrics, Regression, RuntimeDiff, Threshold
+from .results import DiffResult, LanguageMetrics, Regression, RuntimeDiff
 
 # Another seed, thread count or order of sums moves a largest error by about half; a defect moves it by far more.
 _GROWTH = 1.5
-_RANK = {"same": 0, "differs": 1, "failed": 2, "skipped": 3}
+_RANK = {"same": 0, "differs": 1, "failed": 2, "skipped": 3, "not judged": 5}
 _NOT_THERE = 4
 
 
 def compare(result: DiffResult, old: DiffResult) -> tuple[Regression, ...]:
     """Return what got worse: verdicts first, then outputs, layers and metrics, each with its worst growth first.
 
-    Regressions of a verdict hold its rank before and after: 0 same, 1 differs, 2 failed, 3 skipped, 4 not there.
+    Regressions of a verdict hold its rank before and after: 0 same, 1 differs, 2 failed, 3 skipped, 4 not there, 5 not
+    judged.
 
     Raises:
         BadInputError: the reports are of different precisions or tasks, or share no output.

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import HsmExportError
+from ..comparison.error import distance
+from ..comparison.result import ComparedOutput
+from ..dtypes import BY_NAME
+from ..errors import HsmExportError, first_line
 from ..files import file_name
 from ..runtimes import get
 from .layers.graph import LayerGraph
@@ -19,8 +22,10 @@ from .layers.layerwise import Comparison
 from .layers.spool import Spool
 from .layers.tapping import run_once, tap
 from .outputs import noise_between
+from .remarks import joined, quantum_of, remarks, told
+from .reporting.words import times
 from .repro import write_repro
-from .results import Culprit, LayerDiff, OutputDiff, RuntimeDiff
+from .results import Culprit, LayerDiff, RuntimeDiff
 
 if TYPE_CHECKING:
     from ..runtimes.runtime import Runtime
@@ -122,7 +127,7 @@ class Explanation:
             return
         diff.bisections = (*diff.bisections, found)
 
-    def _first_failing(self, name: str) -> OutputDiff:
+    def _first_failing(self, name: str) -> ComparedOutput:
         """Return, of the case that fails worst, the output that comes first: its node is the first one at fault."""
         report = self._diff.reports[name]
         assert report.worst is not None
@@ -167,7 +172,8 @@ class Explanation:
 
     def _feed(self) -> Mapping[str, Any]:
         """Return the inputs of the chosen case, with the reference's experts."""
-        return self._diff.truth.feeds[self._case]
+        feed: Mapping[str, Any] = self._diff.truth.feeds[self._case]
+        return feed
 
     def _spools(self, folder: Path) -> dict[str, Spool]:
         """Run every runtime that ran, one at a time, and spool its tensors."""
@@ -182,8 +188,7 @@ class Explanation:
             except HsmExportError:
                 raise
             except Exception as error:
-                note = f"its layers cannot be seen: {_first_line(error)}"
-                self._diff.reports[name] = replace(report, notes=(*report.notes, note))
+                self._note(name, f"its layers cannot be seen: {first_line(error)}")
                 continue
             self._note_disturbance(name, spools[name])
         return spools
@@ -206,13 +211,29 @@ class Explanation:
         if report.noise or get(name).needs_source:
             return
         plain = run_once(get(name), self._context, self._feed())
-        changed = [key for key, array in plain.items() if not _same(array, spool.read(key))]
-        if changed:
-            note = (
-                f"exposing its tensors changes {', '.join(changed)} in the last places: the runtime joins nodes that "
-                "cannot be joined when their results are looked at"
-            )
-            self._diff.reports[name] = replace(report, notes=(*report.notes, note))
+        bars = self._diff.truth.bars[self._case]
+        for key, array in plain.items():
+            exposed = spool.read(key)
+            gap = float("inf") if exposed is None else distance(exposed, array)
+            if gap == 0.0:
+                continue
+            allowed = bars[key].threshold.value if key in bars else 0.0
+            size = f"by {gap:.3g}, {times(gap / allowed)} what is allowed" if allowed else f"by {gap:.3g}"
+            note = f"exposing its tensors changes {key} {size}{self._quantum(gap)}: the runtime joins nodes otherwise"
+            self._note(name, note)
+
+    def _quantum(self, gap: float) -> str:
+        node = quantum_of(gap, self._graph, self._context.folder)
+        return f", one quantum of {node}" if node else ""
+
+    def remarks(self) -> list[str]:
+        """Return what passed outputs do not say: how far rounding alone takes them."""
+        folder, precision = self._context.folder, self._context.precision
+        return remarks(self._diff.reports.values(), self._graph, folder, precision)
+
+    def _note(self, name: str, note: str) -> None:
+        report = self._diff.reports[name]
+        self._diff.reports[name] = replace(report, notes=(*report.notes, note))
 
     def _source_layers(self, folder: Path) -> list[LayerDiff]:
         """Hold the file's maths to the source's, unit by unit."""
@@ -245,9 +266,11 @@ class Explanation:
 
     def _report(self, name: str, layers: list[LayerDiff], spool: Spool | None) -> None:
         """Add the layers to a runtime's report, and name the first node at fault."""
-        report = self._diff.reports.get(name, RuntimeDiff(name, "same"))
-        report = replace(report, layers=tuple(layers))
-        self._diff.reports[name] = report
+        report, truth = self._diff.reports.get(name, RuntimeDiff(name, "same")), self._diff.truth
+        harmless = report.verdict == "same" and not (truth.problems or truth.doubts)
+        masks = [item for item in layers if harmless and self._is_mask(item, spool)]
+        layers, remarks = told(layers, masks)
+        self._diff.reports[name] = replace(report, layers=tuple(layers), notes=(*report.notes, *remarks))
         faulty = [item for item in layers if not item.passed]
         if name == FILE or not faulty or spool is None:
             return
@@ -256,6 +279,14 @@ class Explanation:
         inputs = {key: spool.read(key, layer.index) for key in layer.inputs}
         expected = self._right_results(first.index, layer.outputs, inputs)
         self._culprit(name, first, (first.index,), len({item.index for item in faulty}) - 1, inputs, expected)
+
+    def _is_mask(self, item: LayerDiff, spool: Spool | None) -> bool:
+        """Say whether a node overflows because it read numbers at the edge of its type, as masks hold."""
+        if spool is None or not str(item.reason).startswith("overflow"):
+            return False
+        edge = BY_NAME[item.dtype].most / 2
+        arrays = [spool.read(key, item.index) for key in self._graph.layer_at[item.index].inputs]
+        return any(array is not None and array.dtype.kind == "f" and np.abs(array).max() >= edge for array in arrays)
 
     def _name_unstable(self, name: str, first: Spool, second: Spool) -> None:
         """Name the first node that gives two results for the same inputs; at fault when they differ too much."""
@@ -300,6 +331,9 @@ class Explanation:
         node = self._graph.model.graph.node[indices[-1]]
         known = {key: array for key, array in (inputs or {}).items() if array is not None}
         attributes = self._graph.layer_at[indices[0]].attributes if len(indices) == 1 else {}
+        fused = joined(runtime, item.node, self._graph, self._context) if len(indices) == 1 else ""
+        if fused:
+            item = replace(item, reason=f"{item.reason}; fusion: {fused}")
         culprit = Culprit(
             runtime=runtime,
             layer=item,
@@ -344,8 +378,3 @@ def _folder(parent: Path, name: str) -> Path:
     folder = parent / name
     folder.mkdir()
     return folder
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

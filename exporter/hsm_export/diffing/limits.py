@@ -6,13 +6,9 @@ import time
 from dataclasses import dataclass, field
 
 from ..benchmarking.memory import resident_bytes
-from ..errors import HsmExportError
+from ..errors import LimitError
 
 _CHUNK = 256 * 1024 * 1024
-
-
-class LimitError(HsmExportError):
-    """A cap on time or memory was reached."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..comparison.distributions import divergences, log_softmax, top
 from .results import ClassifierMetrics, FlippedPrediction, LanguageMetrics
 
 if TYPE_CHECKING:
@@ -111,12 +112,10 @@ class LanguageTally:
         reference, value = reference[specified], value[specified]
         if not len(reference):
             return
-        log_p, log_q = _log_softmax(reference), _log_softmax(value)
-        with np.errstate(invalid="ignore"):
-            kl = np.maximum((np.exp(log_p) * (log_p - log_q)).sum(-1), 0.0)
-        kl = np.where(np.isnan(kl), np.inf, kl)
+        log_p, log_q = log_softmax(reference), log_softmax(value)
+        kl = divergences(log_p, log_q)
         self._positions += len(kl)
-        self._agreeing += int((_top(reference) == _top(value)).sum())
+        self._agreeing += int((top(reference) == top(value)).sum())
         self._kl += float(kl.sum())
         self._kl_max = max(self._kl_max, float(kl.max()))
         if targets is None:
@@ -188,7 +187,7 @@ class ClassifierTally:
         if labels is not None and labels.shape != logits.shape[:1]:
             raise ValueError(f"labels of shape {labels.shape} do not fit logits of shape {logits.shape}")
         specified = np.isfinite(reference_logits).all(-1)
-        expected, predicted = _top(reference_logits), _top(logits)
+        expected, predicted = top(reference_logits), top(logits)
         flipped = np.flatnonzero(specified & (expected != predicted))
         self._examples += int(specified.sum())
         self._flipped += len(flipped)
@@ -241,18 +240,6 @@ def _rows(logits: Array, positions: NDArray[np.int64]) -> Array:
     """Return the logits (P,V) at positions counted over batch and sequence."""
     rows: Array = logits.reshape(-1, logits.shape[-1])[positions].astype(np.float64)
     return rows
-
-
-def _top(logits: Array) -> NDArray[np.int64]:
-    """Return the index of the largest logit; -1 where one is NaN, which is nobody's prediction."""
-    return np.where(np.isnan(logits).any(-1), -1, logits.argmax(-1))
-
-
-def _log_softmax(logits: Array) -> Array:
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        shifted = logits - logits.max(-1, keepdims=True)
-        result: Array = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return result
 
 
 def _exponential(surprise: float, count: int) -> float | None:

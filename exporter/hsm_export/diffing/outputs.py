@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dtypes import EPSILON
+from ..comparison.bar import Bar
+from ..comparison.error import distance
+from ..comparison.result import ComparedOutput
+from ..comparison.ulps import counted_in_ulps
 from ..onnx_model.model_file import ModelFile
 from ..runtimes.routing import LOGITS_SUFFIX
-from ..validation.api import Truth
 from ..validation.judging import Judge
-from ..validation.measures import FACTOR, FLOOR
-from ..validation.reference import Bar
 from ..validation.results import Comparison
 from ..validation.running import FREE, Iteration
+from ..validation.truth import Truth
 from .inputs.feeds import Feed, token_input
-from .measuring import errors
 from .metrics import ClassifierTally, LanguageTally, scored_output
-from .results import OutputDiff, RuntimeDiff, Threshold
+from .results import RuntimeDiff
 
 Array = NDArray[Any]
 
@@ -41,25 +40,28 @@ class OutputJudge(Judge):
         self, runtime: str, file: ModelFile, feeds: Sequence[Feed], truth: Truth, routed: Sequence[Any]
     ) -> None:
         cases = [feed.case for feed in feeds]
-        super().__init__(runtime, cases, truth.iterations, truth.bars, routed, file.task == "language_model")
+        super().__init__(runtime, cases, truth.iterations, truth.bars, routed, file)
         self._file = file
         self._feeds = feeds
-        self._native_by = truth.plan.baseline.name
         self._task, self._scored = scored_output(file)
         self._language, self._classifier = LanguageTally(), ClassifierTally()
-        self.outputs: list[OutputDiff] = []
+        self.outputs: list[ComparedOutput] = []
 
     def report(self, seconds: float) -> RuntimeDiff:
         """Return what was seen."""
         failed = [item for item in self.outputs if not item.passed]
         worst = max(failed, key=lambda item: item.severity, default=None)
         flips = self.flips.result()
-        reason = describe(worst) if worst is not None else None
+        reason = worst.line if worst is not None else None
         if flips.unexcused and reason is None:
             reason = f"{flips.unexcused} of {flips.choices} expert choices differ by more than the router's error"
+        verdict = "differs" if reason else "same"
+        blank = self._unjudged()
+        if blank and not reason:
+            verdict, reason = "not judged", f"{self._runtime}: no element of {blank[0]} could be judged in any case"
         return RuntimeDiff(
             runtime=self._runtime,
-            verdict="differs" if reason else "same",
+            verdict=verdict,
             outputs=tuple(self.outputs),
             language=self._language.result() if self._task == "language_model" else None,
             classifier=self._classifier.result() if self._task == "classification" else None,
@@ -68,6 +70,11 @@ class OutputJudge(Judge):
             reason=reason,
             seconds=seconds,
         )
+
+    def _unjudged(self) -> list[str]:
+        """Return the outputs of which no case had an element that counts."""
+        names = dict.fromkeys(item.output for item in self.outputs)
+        return [name for name in names if not any(item.judged for item in self.outputs if item.output == name)]
 
     def _compare(
         self, iteration: Iteration, name: str, value: Array, bar: Bar, rows: NDArray[np.bool_] | None
@@ -94,36 +101,21 @@ class OutputJudge(Judge):
 
     def _output(
         self, iteration: Iteration, comparison: Comparison, value: Array, bar: Bar, rows: NDArray[np.bool_] | None
-    ) -> OutputDiff:
-        comparable = bar.comparable
-        if rows is not None and rows.shape[0] == value.shape[0]:
-            comparable = comparable & rows.reshape((-1,) + (1,) * (value.ndim - 1))
-        shown = value if value.shape == bar.reference.shape else np.full(bar.reference.shape, np.nan)
-        measured = errors(shown, bar.reference, comparable, self._file.precision)
-        if value.shape != bar.reference.shape:
-            measured = replace(measured, max_abs=float("inf"))
-        forced = ", its own experts" if iteration.mode == FREE and self._routing_outputs else ""
-        floor = FLOOR * EPSILON[self._file.precision] * measured.scale
-        native = FACTOR * bar.native_error
-        return OutputDiff(
+    ) -> ComparedOutput:
+        own = ", its own experts" if iteration.mode == FREE and self._routing_outputs else ""
+        errors = comparison.errors
+        if value.shape == bar.reference.shape:
+            errors = counted_in_ulps(errors, value, bar.reference, bar.counted(rows), self._file.precision)
+        return ComparedOutput(
             runtime=self._runtime,
             output=comparison.output,
-            case=comparison.case + forced,
+            case=comparison.case + own,
             input_shapes=comparison.input_shapes,
-            shape=tuple(bar.reference.shape),
-            errors=measured,
-            threshold=Threshold(bar.tolerance, native, self._native_by, 0.0, floor),
+            shape=comparison.shape,
+            errors=errors,
+            threshold=bar.threshold,
             reason=comparison.reason,
         )
-
-
-def describe(item: OutputDiff) -> str:
-    """Return one line that names the output, the worst element and both values."""
-    index = ", ".join(map(str, item.errors.worst_index))
-    return (
-        f"{item.runtime}: output {item.output}[{index}] is {item.errors.value:.6g}, should be "
-        f"{item.errors.reference:.6g} ({item.reason}; case {item.case!r})"
-    )
 
 
 def noise_between(
@@ -131,22 +123,11 @@ def noise_between(
     second: Mapping[str, Array],
     counted: Mapping[str, NDArray[np.bool_] | None] | None = None,
 ) -> float:
-    """Return the largest difference between two runs on the same inputs; infinite where one is not a number.
+    """Return the largest difference between two runs on the same inputs; infinite where one is no number.
 
     Args:
         first, second: tensors by name.
         counted: which elements mean something; None, or no entry, for all.
     """
-    largest = 0.0
-    for name, array in first.items():
-        a, b = np.asarray(array), np.asarray(second[name])
-        if a.shape != b.shape:
-            return float("inf")
-        mask = (counted or {}).get(name)
-        if mask is not None:
-            a, b = a[mask], b[mask]
-        if a.dtype.kind in "fV" and not np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
-            with np.errstate(invalid="ignore"):
-                gaps = np.abs(a.astype(np.float64) - b.astype(np.float64))
-            largest = max(largest, float(np.where(np.isnan(gaps), np.inf, gaps).max()))
-    return largest
+    return max((distance(np.asarray(array), np.asarray(second[name]), (counted or {}).get(name))
+                for name, array in first.items()), default=0.0)  # fmt: skip

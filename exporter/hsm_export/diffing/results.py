@@ -2,95 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
+from ..comparison.error import Errors
+from ..comparison.result import ComparedOutput, ratio
+from ..comparison.threshold import Threshold
 from ..results import Result
-
-# Upper bounds of the histogram's buckets in units in the last place; what lies beyond the last one has a bucket too.
-ULP_BUCKETS = (0, 1, 2, 4, 8, 16, 64, 256, 1024, 4096, 65536)
-
-
-@dataclass(frozen=True)
-class Threshold(Result):
-    """The largest error allowed, and where it comes from: the largest of its terms.
-
-    Attributes:
-        value: largest absolute error allowed.
-        native: twice the error that native precision makes on the same inputs.
-        native_by: who was measured: "torch" or "onnx-reference", "" when neither can run the node.
-        condition: twice the change of the float64 result when the inputs are rounded at random in the file's precision.
-        floor: 4 eps(T) max|reference|.
-    """
-
-    value: float
-    native: float
-    native_by: str
-    condition: float
-    floor: float
-
-    @property
-    def source(self) -> str:
-        """Which term decided: "native", "condition" or "floor"."""
-        terms = {"native": self.native, "condition": self.condition, "floor": self.floor}
-        return max(terms, key=lambda name: terms[name])
-
-
-@dataclass(frozen=True)
-class Errors(Result):
-    """One tensor against its reference, over the elements that can be compared.
-
-    Attributes:
-        max_abs, mean_abs, max_rel, cosine: absolute and relative errors and cosine similarity of the whole tensors.
-        scale: max|reference|.
-        worst_index: the element with the largest error, or the first wrong NaN or infinity.
-        value, reference: both numbers there.
-        ulps: number of elements whose error in units in the last place of the file's precision is at most that of
-            `ULP_BUCKETS`, one number a bucket, and one more for what lies beyond; () where it was not counted.
-    """
-
-    max_abs: float
-    mean_abs: float
-    max_rel: float
-    cosine: float
-    scale: float
-    worst_index: tuple[int, ...]
-    value: float
-    reference: float
-    ulps: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class OutputDiff(Result):
-    """One output of one runtime in one case, against the reference.
-
-    Attributes:
-        runtime, output, case: names.
-        input_shapes: shape of every input.
-        shape: shape of the output.
-        errors: how far apart.
-        threshold: how far apart it may be.
-        reason: why it differs; None when it does not.
-    """
-
-    runtime: str
-    output: str
-    case: str
-    input_shapes: dict[str, tuple[int, ...]]
-    shape: tuple[int, ...]
-    errors: Errors
-    threshold: Threshold
-    reason: str | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Whether the output meets its threshold."""
-        return self.reason is None
-
-    @property
-    def severity(self) -> float:
-        """Error in units of the threshold."""
-        return _ratio(self.errors.max_abs, self.threshold.value)
 
 
 @dataclass(frozen=True)
@@ -140,7 +57,7 @@ class LayerDiff(Result):
         """Own error in units of the threshold; 0 where there is none."""
         if self.own is None or self.threshold is None:
             return 0.0
-        return _ratio(self.own, self.threshold.value)
+        return ratio(self.own, self.threshold.value)
 
 
 @dataclass(frozen=True)
@@ -245,7 +162,7 @@ class RuntimeDiff(Result):
 
     Attributes:
         runtime: its name.
-        verdict: "same", "differs", "skipped" or "failed".
+        verdict: "same", "differs", "not judged" (no element of an output could be compared), "skipped" or "failed".
         outputs: for every case and output, how far it is from the reference.
         layers: with `layers`, every node's tensors in graph order, for the case that shows most.
         culprit: the first node at fault, None when there is none or none was looked for.
@@ -260,7 +177,7 @@ class RuntimeDiff(Result):
 
     runtime: str
     verdict: str
-    outputs: tuple[OutputDiff, ...] = ()
+    outputs: tuple[ComparedOutput, ...] = ()
     layers: tuple[LayerDiff, ...] = ()
     culprit: Culprit | None = None
     language: LanguageMetrics | None = None
@@ -274,7 +191,7 @@ class RuntimeDiff(Result):
     noise: float | None = None
 
     @property
-    def worst(self) -> OutputDiff | None:
+    def worst(self) -> ComparedOutput | None:
         """The output nearest to, or furthest beyond, its threshold."""
         return max(self.outputs, key=lambda item: item.severity, default=None)
 
@@ -355,9 +272,10 @@ class DiffResult(Result):
         bisections: what `bisect` found.
         regressions: what got worse since the baseline report.
         fail_on: rules that were asked for; violated: the sentences of those that hold.
-        problems: failures that are not a number; warnings, notes: what a reader should know.
+        problems: failures that are not a number; unjudged: why something could not be judged; warnings, notes: what a
+            reader should know.
         environment: where it ran.
-        complete: False when a cap on time or memory ended it early; a note says at what.
+        complete: False when a cap on time or memory ended it early; early: which one, and in which phase.
         seconds: time that all took.
     """
 
@@ -378,11 +296,21 @@ class DiffResult(Result):
     fail_on: tuple[str, ...] = ()
     violated: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     complete: bool = True
+    early: str = ""
     seconds: float = 0.0
     schema: int = field(default=1)
+
+    @property
+    def outcome(self) -> str:
+        """The one word of it: "passed", "failed", "not judged" or "ended early"."""
+        wrong = self.problems or self.violated or any(item.verdict in ("differs", "failed") for item in self.runtimes)
+        if self.passed or wrong:
+            return "passed" if self.passed else "failed"
+        return "not judged" if self.complete else "ended early"
 
     @property
     def culprits(self) -> tuple[Culprit, ...]:
@@ -397,12 +325,7 @@ class DiffResult(Result):
             return f"{self.model}: every runtime keeps the numbers of {self.reference}"
         if self.culprits:
             return self.culprits[0].line
+        if self.outcome in ("not judged", "ended early"):
+            return f"{self.outcome}: {self.early or (*self.unjudged, 'nothing was compared')[0]}"
         reasons = [runtime.reason for runtime in self.runtimes if runtime.verdict in ("differs", "failed")]
         return next((text for text in (*reasons, *self.problems, *self.violated) if text), "it did not pass")
-
-
-def _ratio(error: float, allowed: float) -> float:
-    if error == 0.0:
-        return 0.0
-    # A NaN is the worst there is; as a NaN it would be neither more nor less than any other.
-    return error / allowed if allowed > 0 and not math.isnan(error) else math.inf

@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ..comparison.result import ComparedOutput
 from ..errors import UsageError
 from .reporting.words import count, number, perplexity_change, reason, share, times
-from .results import DiffResult, OutputDiff, RuntimeDiff
+from .results import DiffResult, RuntimeDiff
 
 DEFAULT = ("output", "layer")
 
@@ -157,7 +158,7 @@ def _output(result: DiffResult) -> str:
     return ""
 
 
-def _where(item: OutputDiff) -> str:
+def _where(item: ComparedOutput) -> str:
     error = f"{number(item.errors.max_abs)}, {times(item.severity)} what is allowed"
     return f"{item.output} of {item.runtime} in case {item.case!r} errs by {error}"
 

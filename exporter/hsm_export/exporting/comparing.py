@@ -1,7 +1,7 @@
 """Compare a written file's numbers with those of the PyTorch module that it was made from.
 
-The arbiter is the module in float64. The file's error against it may be twice the error of PyTorch itself in the
-file's precision, plus 4 eps(T) max|reference|. Where experts are routed, all sides use the arbiter's choice.
+The arbiter is the module in float64, and the thresholds are those of `comparison`, as in `validate`. Where experts are
+routed, all sides use the arbiter's choice.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..comparison.bar import Bar, Evidence, bars
+from ..comparison.error import distance, largest
 from ..dtypes import BY_PRECISION
 from ..errors import BadInputError, HsmExportError, NumbersDifferError
 from ..runtimes.evaluations import evaluated_as_body
+from ..runtimes.randomness import SAME, watch_random
 from ..runtimes.reference_maths import reference_maths
+from ..runtimes.rounding import draws, round_parameters, rounded_in_torch
+from ..runtimes.summation import orders, summed_in
 from ..user_module import copied
 from .result import CheckedOutput
 from .source import Source, resized
@@ -25,10 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-# Allowed error in units of eps(T) max|reference| where PyTorch cannot show its own error in this precision.
-_WITHOUT_NATIVE = 64.0
-_FLOOR = 4.0
-
 
 @dataclass(frozen=True)
 class Reference:
@@ -37,16 +38,14 @@ class Reference:
     Attributes:
         feeds: input name -> array.
         masks: for each expert operator, in call order, the arbiter's choice of experts.
-        expected: each output in float64.
-        native_errors: for each output PyTorch's own error in the file's precision, or None.
-        specified: for each output which elements mean something, broadcastable to it; None for all.
+        bars: what each output must be.
+        native: whether PyTorch runs the module in the file's precision.
     """
 
     feeds: dict[str, NDArray[Any]]
     masks: list[NDArray[np.bool_]]
-    expected: list[NDArray[np.float64]]
-    native_errors: list[float | None]
-    specified: list[NDArray[np.bool_] | None]
+    bars: list[Bar]
+    native: bool
 
 
 def references(source: Source, precision: str, active: Sequence[int], *, evaluations: bool = False) -> list[Reference]:
@@ -60,32 +59,72 @@ def references(source: Source, precision: str, active: Sequence[int], *, evaluat
         precision: "fp32", "fp16" or "bf16".
         active: the experts k that each expert operator of the file uses, in call order.
         evaluations: PyTorch has several ways to compute some of the file's operators; all of them count.
+
+    Raises:
+        BadInputError: the module draws random numbers.
+        HsmExportError: the module chooses experts another number of times than the graph.
     """
     import torch
 
     examples = _examples(source)
-    arbiter = _run_all(source, torch.float64, examples, active)
-    own_type = BY_PRECISION[precision].torch
-    ways = (False, True) if evaluations else (False,)
-    natives = [_run_all(source, own_type, examples, active, arbiter, as_body=way) for way in ways]
+    exact_type = torch.float64
+    arbiter = _run_all(source, exact_type, examples, active)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in source.module.state_dict().values())
+    natives = []
     if arbiter[0] is None:
-        arbiter = _run_all(source, torch.float32, examples, active)
-        natives = []
-    found = []
+        exact_type = torch.float32
+        arbiter = _run_all(source, exact_type, examples, active)
+    else:
+        ways = [
+            _Way(as_body=as_body, summation=order)
+            for as_body in ((False, True) if evaluations else (False,))
+            for order in orders(size)
+        ]
+        own_type = BY_PRECISION[precision].torch
+        natives = [_run_all(source, own_type, examples, active, arbiter, way) for way in ways]
+    if arbiter[0] is not None:
+        _refuse_random(source, exact_type, examples, active, arbiter[0])
+    moved = [
+        _run_all(source, exact_type, examples, active, arbiter, _Way(rounding=draw, precision=precision))
+        for draw in draws(size)
+    ]
+    found, evidence = [], []
     for index, tensors in enumerate(examples):
         exact = arbiter[index]
-        own = [run for native in natives if (run := native[index]) is not None]
         if exact is None:
             continue
         feeds = {spec.name: t.numpy() for spec, t in zip(source.arguments.inputs, tensors, strict=True)}
-        specified = _specified(source, feeds, len(exact.outputs))
-        expected = [_masked(_array(output), mask) for output, mask in zip(exact.outputs, specified, strict=True)]
-        errors = [
-            max((_max_error(_masked(_array(run.outputs[i]), specified[i]), reference) for run in own), default=None)
-            for i, reference in enumerate(expected)
-        ]
-        found.append(Reference(feeds, [mask.numpy() for mask in exact.masks], expected, errors, specified))
-    return found
+        own = [run.arrays for native in natives if (run := native[index]) is not None]
+        rounded = [run.arrays for draw in moved if (run := draw[index]) is not None]
+        specified = _specified(source, feeds)
+        evidence.append(Evidence(exact.arrays, own, rounded, specified=specified))
+        found.append((feeds, [mask.numpy() for mask in exact.masks], bool(own)))
+    limits = bars(precision, evidence, "torch")
+    return [
+        Reference(feeds, masks, list(of_case.values()), native)
+        for (feeds, masks, native), of_case in zip(found, limits, strict=True)
+    ]
+
+
+def _refuse_random(
+    source: Source, dtype: torch.dtype, examples: Sequence[Sequence[Tensor]], active: Sequence[int], first: _Run
+) -> None:
+    """Refuse a module that gives two results for the same inputs.
+
+    Raises:
+        BadInputError: it does; the message names the line that draws random numbers, if one does.
+    """
+    with watch_random() as lines:
+        again = _run_all(source, dtype, examples[:1], active)[0]
+    if again is None:
+        return
+    for name, array in first.arrays.items():
+        if not distance(again.arrays[name], array) <= SAME * largest(array):
+            why = f"forward draws random numbers at {lines[0]}" if lines else "forward keeps something between calls"
+            raise BadInputError(
+                f"{source.name} gives two results for the same inputs: {why}",
+                "pass the random numbers as an input; nn.Dropout, unlike functional.dropout, stops in eval mode",
+            )
 
 
 def _examples(source: Source) -> list[list[Tensor]]:
@@ -98,33 +137,38 @@ def _examples(source: Source) -> list[list[Tensor]]:
     return [examples, other] if different else [examples]
 
 
-def _specified(source: Source, feeds: dict[str, NDArray[Any]], outputs: int) -> list[NDArray[np.bool_] | None]:
-    """Return which elements of each output mean something: a decoding step's logits of valid tokens, and its state."""
+def _specified(source: Source, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.bool_]]:
+    """Return which elements of an output mean something: of a decoding step's logits those of valid tokens."""
     import numpy as np
 
     if source.state is None:
-        return [None] * outputs
-    lengths = feeds["lengths"][:, None]
+        return {}
     steps = 1 if source.state.last_logits else feeds["tokens"].shape[1]
-    return [(np.arange(steps) < lengths)[:, :, None], *[None] * (outputs - 1)]
+    return {"0": (np.arange(steps) < feeds["lengths"][:, None])[:, :, None]}
 
 
-def _masked(values: NDArray[Any], specified: NDArray[np.bool_] | None) -> NDArray[Any]:
-    """Return the values with zeros where they mean nothing."""
-    import numpy as np
+@dataclass(frozen=True)
+class _Way:
+    """How a run computes; see `RunContext`, whose fields these are."""
 
-    return values if specified is None else np.where(specified, values, 0)
-
-
-def _array(tensor: Tensor) -> NDArray[np.float64]:
-    array: NDArray[np.float64] = tensor.double().numpy()
-    return array
+    as_body: bool = False
+    summation: int = 0
+    rounding: int = 0
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
 class _Run:
     outputs: list[Tensor]
     masks: list[Tensor]
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The outputs by their positions; bfloat16 ones as float32."""
+        import torch
+
+        plain = (item.float() if item.dtype is torch.bfloat16 else item for item in self.outputs)
+        return {str(index): item.numpy() for index, item in enumerate(plain)}
 
 
 def _run_all(
@@ -133,28 +177,30 @@ def _run_all(
     examples: Sequence[Sequence[Tensor]],
     active: Sequence[int],
     choices: Sequence[_Run | None] | None = None,
-    *,
-    as_body: bool = False,
+    way: _Way | None = None,
 ) -> list[_Run | None]:
     """Run the module in a type; None for a run that PyTorch refuses.
 
     Args:
         choices: runs whose choice of experts to take; None lets the module choose.
-        as_body: compute the operators as their bodies do; False leaves PyTorch the choice.
+        way: how to compute; None is PyTorch's own.
     """
 
     runs: list[_Run | None] = []
+    way = way or _Way()
     names = [spec.name for spec in source.arguments.inputs]
     module = copied(source.module, dtype)
+    round_parameters(module, way.precision, way.rounding)
     before = _states(module)
-    with evaluated_as_body(as_body):
+    with evaluated_as_body(way.as_body), summed_in(way.summation):
         for index, tensors in enumerate(examples):
             chosen = None if choices is None else choices[index]
             if choices is not None and chosen is None:
                 runs.append(None)
                 continue
             try:
-                with reference_maths(dtype), _routed(chosen) as calls:
+                rounding = rounded_in_torch(way.precision, way.rounding)
+                with reference_maths(dtype), rounding, _routed(chosen) as calls:
                     outputs = source.arguments.call.run(module, dict(zip(names, tensors, strict=True)), dtype)
             except Exception:  # a user's module may mix types or refuse sizes; ours never do
                 runs.append(None)
@@ -223,12 +269,6 @@ def _choice(logits: Tensor, k: int) -> Tensor:
     return torch.zeros(logits.shape, dtype=torch.bool).scatter(-1, order, True)
 
 
-def _max_error(actual: NDArray[Any], reference: NDArray[np.float64]) -> float:
-    import numpy as np
-
-    return float(np.max(np.abs(actual.astype(np.float64) - reference), initial=0.0))
-
-
 def compare(
     results: Sequence[dict[str, NDArray[Any]]], expected: Sequence[Reference], precision: str
 ) -> tuple[CheckedOutput, ...]:
@@ -240,42 +280,23 @@ def compare(
     checks = []
     for outputs, reference in zip(results, expected, strict=True):
         shapes = {name: array.shape for name, array in reference.feeds.items()}
-        rows = zip(outputs.items(), reference.specified, reference.expected, reference.native_errors, strict=True)
-        checks += [
-            _compare_output(name, array, specified, exact, own, precision, shapes)
-            for (name, array), specified, exact, own in rows
-        ]
+        for (name, array), bar in zip(outputs.items(), reference.bars, strict=True):
+            checks.append(_compare_output(name, array, bar, precision, shapes, reference.native))
     return tuple(checks)
 
 
 def _compare_output(
-    name: str,
-    actual: NDArray[Any],
-    specified: NDArray[np.bool_] | None,
-    reference: NDArray[np.float64],
-    native_error: float | None,
-    precision: str,
-    shapes: dict[str, tuple[int, ...]],
+    name: str, actual: NDArray[Any], bar: Bar, precision: str, shapes: dict[str, tuple[int, ...]], native: bool
 ) -> CheckedOutput:
-    import numpy as np
-    import torch
-
     where = f"output {name!r} for {', '.join(f'{key} {list(shape)}' for key, shape in shapes.items())}"
-    if actual.shape != reference.shape:
-        raise NumbersDifferError(f"{where} has shape {list(actual.shape)}, PyTorch's has {list(reference.shape)}")
-    actual = _masked(actual, specified)
-    finite = np.isfinite(reference)
-    if not np.array_equal(finite, np.isfinite(actual)):
-        raise NumbersDifferError(f"{where} has a NaN or an infinity that PyTorch's does not have")
-    reference, actual = np.where(finite, reference, 0), np.where(finite, actual, 0)
-    scale = float(np.max(np.abs(reference), initial=0.0))
-    eps = float(torch.finfo(BY_PRECISION[precision].torch).eps)
-    error = _max_error(actual, reference)
-    has_native = native_error is not None and np.isfinite(native_error)
-    allowed = 2 * native_error + _FLOOR * eps * scale if has_native else _WITHOUT_NATIVE * eps * scale  # type: ignore[operator]
-    if error > allowed:
+    found = bar.judge(actual, precision=precision)
+    if bar.problem:
+        raise NumbersDifferError(f"{where} {bar.problem}", "look at the weights, or at the example inputs")
+    if found.reason:
         raise NumbersDifferError(
-            f"{where} is off by {error:.3g} in ONNX Runtime, more than the {allowed:.3g} that {precision} explains",
-            "try --precision fp32; if that fails too, please report it",
+            f"{where} is off {found.how} in ONNX Runtime",
+            "please report it" if precision == "fp32" else "try --precision fp32; if that fails too, please report it",
         )
-    return CheckedOutput(name, shapes, error, error / scale if scale else 0.0, native_error, allowed)
+    error, scale = found.errors.max_abs, found.errors.scale
+    native_error = bar.native_error if native else None
+    return CheckedOutput(name, shapes, error, error / scale if scale else 0.0, native_error, bar.threshold.value)

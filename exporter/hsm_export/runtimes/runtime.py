@@ -29,6 +29,8 @@ class RunContext:
         as_body: PyTorch computes the operators as their bodies do (see `evaluations`); False leaves it the choice.
         summation: in which order onnx's evaluator and PyTorch add the terms of products (see `summation`); 0 is their
             own.
+        rounding: PyTorch in float64 and `onnx64` round every intermediate result at random to the file's precision
+            (see `rounding`); which random choice, 0 for none.
     """
 
     model: onnx.ModelProto
@@ -39,6 +41,7 @@ class RunContext:
     traced: tuple[TracedNode, ...] = ()
     as_body: bool = False
     summation: int = 0
+    rounding: int = 0
 
 
 def no_notes(_model: onnx.ModelProto) -> Sequence[str]:

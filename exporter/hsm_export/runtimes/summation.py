@@ -16,7 +16,15 @@ from onnx.reference.op_run import OpRun
 
 Array = NDArray[Any]
 
+# In how many orders native error is measured; the many numbers of larger models need no second draw.
+_ORDERS, _LARGE_BYTES = 4, 100_000_000
+
 _PRODUCTS = {"matmul", "__matmul__", "mm", "bmm"}
+
+
+def orders(weight_bytes: int) -> range:
+    """Return the orders of summation in which the native error of a model of this size is measured."""
+    return range(_ORDERS if weight_bytes <= _LARGE_BYTES else 1)
 
 
 def products(order: int = 0) -> list[type[OpRun]]:

@@ -17,6 +17,7 @@ from ..user_module import copied
 from .evaluations import evaluated_as_body
 from .metadata import graph_metadata
 from .reference_maths import reference_maths
+from .rounding import round_parameters, rounded_in_torch
 from .runtime import RunContext, Runtime
 from .summation import summed_in
 from .tracing import record_operators
@@ -45,6 +46,7 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
     def activate_impl(self) -> None:
         assert self._context.source is not None
         self._module = copied(self._context.source(), self._dtype)
+        round_parameters(self._module, self._context.precision, self._context.rounding)
 
     def deactivate_impl(self) -> None:
         del self._module
@@ -67,7 +69,8 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
         start = time.perf_counter()
         evaluation = evaluated_as_body(self._context.as_body)
         order = summed_in(self._context.summation)
-        with reference_maths(self._dtype), evaluation, order, recording as operators:
+        rounding = rounded_in_torch(self._context.precision, self._context.rounding)
+        with reference_maths(self._dtype), evaluation, order, rounding, recording as operators:
             tensors, calls = self._run(inputs, forced)
         self.inference_time = time.perf_counter() - start
         outputs = OrderedDict((name, to_array(tensor)) for name, tensor in zip(self._names(), tensors, strict=True))

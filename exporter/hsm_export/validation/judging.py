@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..comparison.bar import Bar
+from ..comparison.distributions import divergences, log_softmax, top
+from ..onnx_model.model_file import ModelFile
 from ..runtimes.routing import RoutedNode
 from .cases import Case
 from .flips import FlipCounter
-from .measures import kl_divergence, measure, top1_agreement
-from .reference import Bar
 from .results import Comparison
 from .running import FORCED, FREE, Iteration
 
@@ -32,7 +33,7 @@ class Judge:
         plan: the iterations in running order.
         bars: per case, the bar of every output.
         routed: the expert operators.
-        language_model: whether the outputs are logits over a vocabulary.
+        file: the model.
     """
 
     def __init__(
@@ -42,17 +43,23 @@ class Judge:
         plan: Sequence[Iteration],
         bars: Sequence[Mapping[str, Bar]],
         routed: Sequence[RoutedNode],
-        language_model: bool,
+        file: ModelFile,
     ) -> None:
         self._runtime = runtime
         self._cases = cases
         self._plan = iter(plan)
         self._bars = bars
         self._routing_outputs = {node.logits for node in routed}
-        self._language_model = language_model
+        self._language_model = file.task == "language_model"
+        self._precision = file.precision
         self.comparisons: list[Comparison] = []
         self.flips = FlipCounter(routed)
         self.seconds = 0.0
+
+    def compare(self, arbiter: Sequence[Any], runtime: Sequence[Any]) -> None:
+        """Compare all iterations. Polygraphy's own loop makes statistics of every output besides; strings have none."""
+        for expected, actual in zip(arbiter, runtime, strict=True):
+            self(expected, actual)
 
     def __call__(self, arbiter: Any, runtime: Any) -> OrderedDict[str, bool]:
         iteration = next(self._plan)
@@ -83,58 +90,24 @@ class Judge:
         self, iteration: Iteration, name: str, value: Array, bar: Bar, rows: NDArray[np.bool_] | None
     ) -> Comparison:
         case = self._cases[iteration.case]
-        blank = Comparison(
+        counted = bar.counted(rows)
+        found = bar.judge(value, rows, self._precision)
+        forced = ", experts as the arbiter chose" if iteration.mode == FORCED else ""
+        comparison = Comparison(
             runtime=self._runtime,
             output=name,
             case=case.name,
             input_shapes=case.shapes,
+            shape=tuple(bar.reference.shape),
+            errors=found.errors,
+            threshold=bar.threshold,
+            reason=f"{found.reason}{forced}" if found.reason else None,
             mode=iteration.mode,
-            max_abs_error=0.0,
-            mean_abs_error=0.0,
-            max_rel_error=0.0,
-            mean_rel_error=0.0,
-            cosine=1.0,
-            native_error=bar.native_error,
-            tolerance=bar.tolerance,
-            worst_index=(0,) * bar.reference.ndim,
-            value=float("nan"),
-            reference=float("nan"),
         )
-        if value.shape != bar.reference.shape:
-            return replace(blank, reason=f"its shape is {value.shape} instead of {bar.reference.shape}")
-        comparable = bar.comparable
-        if rows is not None and rows.shape[0] == value.shape[0]:
-            comparable = comparable & rows.reshape((-1,) + (1,) * (value.ndim - 1))
-        comparison = _measured(blank, value, bar, comparable)
         are_logits = name not in self._routing_outputs and not name.startswith("present.")
-        if self._language_model and are_logits and comparison.passed:
-            comparison = _with_distributions(comparison, value, bar.reference, comparable)
+        if self._language_model and are_logits and value.shape == bar.reference.shape:
+            comparison = _with_distributions(comparison, value, bar.reference, counted)
         return comparison
-
-
-def _measured(blank: Comparison, value: Array, bar: Bar, comparable: NDArray[np.bool_]) -> Comparison:
-    """Fill in the errors and the verdict."""
-    broken = comparable & ~np.isfinite(value)
-    if broken.any():
-        index = tuple(int(i) for i in np.argwhere(broken)[0])
-        reason = "neither the arbiter nor native precision has a NaN or infinity there"
-        return _at(replace(blank, reason=reason, max_abs_error=float("inf")), value, bar, index)
-    errors = measure(value, bar.reference, comparable)
-    missed = f"error {errors.max_abs:.3g}, tolerance {bar.tolerance:.3g}"
-    filled = replace(
-        blank,
-        max_abs_error=errors.max_abs,
-        mean_abs_error=errors.mean_abs,
-        max_rel_error=errors.max_rel,
-        mean_rel_error=errors.mean_rel,
-        cosine=errors.cosine,
-        reason=missed if errors.max_abs > bar.tolerance else None,
-    )
-    return _at(filled, value, bar, errors.worst_index)
-
-
-def _at(comparison: Comparison, value: Array, bar: Bar, index: tuple[int, ...]) -> Comparison:
-    return replace(comparison, worst_index=index, value=float(value[index]), reference=float(bar.reference[index]))
 
 
 def _with_distributions(
@@ -144,8 +117,9 @@ def _with_distributions(
     positions = comparable.all(-1)
     if not positions.any():
         return comparison
+    own, right = value[positions], reference[positions]
     return replace(
         comparison,
-        top1_agreement=top1_agreement(value[positions], reference[positions]),
-        kl=kl_divergence(value[positions], reference[positions]),
+        top1_agreement=float((top(own) == top(right)).mean()),
+        kl=float(divergences(log_softmax(right), log_softmax(own)).mean()),
     )

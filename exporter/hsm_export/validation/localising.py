@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..onnx_model.model_file import ModelFile
 from ..runtimes.runtime import RunContext, Runtime
 from ..runtimes.tracing import TracedNode, trace
 from .cases import Case
-from .measures import measure
-from .reference import Bar, bars
+from .reference import bars
 from .running import forced_feed, free_feed, run
 
 
@@ -40,7 +38,7 @@ def first_departure(
     allowed = bars(file, [case], [arbiter], [[native]])[0]
     healthy: TracedNode | None = None
     for node in traced:
-        if any(_departs(failed[name], allowed[name]) for name in node.outputs):
+        if any(allowed[name].judge(failed[name]).reason for name in node.outputs):
             return f"{_where(healthy)} the results of {node.name} ({node.operator}) do not"
         healthy = node
     return f"{_where(healthy)} what follows it does not"
@@ -55,12 +53,6 @@ def _outputs(context: RunContext, runtimes: Sequence[Runtime], case: Case) -> li
         choices = [node.selection(results[0][node.logits]) for node in context.routed]
         feed = forced_feed(case, context.routed, choices)
     return results
-
-
-def _departs(value: NDArray[Any], bar: Bar) -> bool:
-    if value.shape != bar.reference.shape or not np.isfinite(value[bar.comparable]).all():
-        return True
-    return measure(value, bar.reference, bar.comparable).max_abs > bar.tolerance
 
 
 def _where(healthy: TracedNode | None) -> str:

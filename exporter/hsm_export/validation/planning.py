@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from ..errors import MissingDependencyError, UsageError
 from ..onnx_model.model_file import ModelFile
 from ..runtimes.evaluations import have_evaluations
+from ..runtimes.rounding import draws
 from ..runtimes.runtime import RunContext, Runtime
+from ..runtimes.summation import orders
 from .results import RuntimeReport
 from .sources import Source
 
 _ARBITERS = ("torch64", "onnx64")
 # The Python evaluator takes minutes for models beyond this.
 _REFERENCE_LIMIT = 100_000_000
-# In how many orders of summation native error is measured; the many numbers of larger models need no second draw.
-_ORDERS = 4
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,11 @@ def make_plan(names: tuple[str, ...] | None, file: ModelFile, source: Source | N
 
 def baseline_contexts(baseline: Runtime, context: RunContext, file: ModelFile) -> list[RunContext]:
     """Return the ways in which the baseline evaluates a file: all are right, and each rounds differently."""
-    orders = _ORDERS if file.weight_bytes() <= _REFERENCE_LIMIT else 1
     several = baseline.needs_source and have_evaluations((node.domain, node.op_type) for node in file.model.graph.node)
     ways = (False, True) if several else (False,)
-    return [replace(context, summation=order, as_body=way) for way in ways for order in range(orders)]
+    return [replace(context, summation=order, as_body=way) for way in ways for order in orders(file.weight_bytes())]
+
+
+def rounding_contexts(context: RunContext, file: ModelFile) -> list[RunContext]:
+    """Return the ways in which the arbiter's maths is rounded at random, to show what the type explains."""
+    return [replace(context, rounding=draw) for draw in draws(file.weight_bytes())]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..comparison.bar import Bar
 from ..runtimes.routing import RoutedNode
 from .cases import Case
 from .flips import FlipCounter
-from .reference import Bar
 
 Array = NDArray[Any]
 

@@ -4,83 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..comparison.result import ComparedOutput
 from ..results import Result
 
 
-def describe_shapes(shapes: dict[str, tuple[int, ...]]) -> str:
-    """Return input shapes as text: `tokens 2×17, lengths 2`."""
-    return ", ".join(f"{name} {'×'.join(map(str, shape)) or 'scalar'}" for name, shape in shapes.items())
-
-
 @dataclass(frozen=True)
-class Comparison(Result):
+class Comparison(ComparedOutput):
     """One output of one runtime in one case, against the arbiter.
 
     Attributes:
-        runtime: name of the runtime.
-        output: name of the output; an expert operator's `….routing_logits` count as outputs.
-        case: what the inputs were, in words.
-        input_shapes: shape of every input.
         mode: "free", or "forced" when the experts that the arbiter chose were prescribed.
-        max_abs_error: largest absolute error.
-        mean_abs_error: mean absolute error.
-        max_rel_error: largest error relative to the reference element, over elements that are not zero.
-        mean_rel_error: mean of the same.
-        cosine: cosine similarity of the whole tensors.
-        native_error: largest absolute error of the baseline, in the same case.
-        tolerance: what max_abs_error may be.
-        worst_index: index of the element with the largest error, or of the first wrong NaN or infinity.
-        value: the runtime's number there.
-        reference: the arbiter's number there.
-        reason: why the comparison failed; None when it passed.
         top1_agreement: share of positions whose most probable token is the arbiter's (language models).
         kl: mean Kullback-Leibler divergence from the arbiter's distribution, in nats (language models).
     """
 
-    runtime: str
-    output: str
-    case: str
-    input_shapes: dict[str, tuple[int, ...]]
-    mode: str
-    max_abs_error: float
-    mean_abs_error: float
-    max_rel_error: float
-    mean_rel_error: float
-    cosine: float
-    native_error: float
-    tolerance: float
-    worst_index: tuple[int, ...]
-    value: float
-    reference: float
-    reason: str | None = None
+    mode: str = "free"
     top1_agreement: float | None = None
     kl: float | None = None
-
-    @property
-    def passed(self) -> bool:
-        """Whether the output meets its tolerance."""
-        return self.reason is None
-
-    @property
-    def severity(self) -> float:
-        """Error in units of the tolerance; infinite for a NaN or infinity that should not be there."""
-        if self.reason is not None and not self.max_abs_error > self.tolerance:
-            return float("inf")
-        if self.max_abs_error == 0.0:
-            return 0.0
-        return self.max_abs_error / self.tolerance if self.tolerance > 0 else float("inf")
-
-    def line(self) -> str:
-        """Return one line that names the runtime, output, input shape, worst index and both values."""
-        shapes = ", ".join(
-            f"{name} {'×'.join(map(str, shape)) or 'scalar'}" for name, shape in self.input_shapes.items()
-        )
-        index = ", ".join(map(str, self.worst_index))
-        forced = ", experts as the arbiter chose" if self.mode == "forced" else ""
-        return (
-            f"{self.runtime}: output {self.output}[{index}] is {self.value:.6g}, should be {self.reference:.6g} "
-            f"({self.reason or 'within tolerance'}; input {shapes}; case {self.case!r}{forced})"
-        )
 
 
 @dataclass(frozen=True)
@@ -161,10 +101,11 @@ class ValidationResult(Result):
         precision: "fp32", "fp16" or "bf16".
         arbiter: the runtime whose float64 numbers are the reference.
         baseline: the runtime in the file's precision whose error, doubled, is the tolerance.
-        passed: no runtime failed and at least one was judged.
+        passed: everything was judged, and no runtime failed.
         runtimes: a report per runtime.
         failures: every comparison that failed.
         problems: failures that are not a number, one line each.
+        unjudged: why something could not be judged: that is no pass, and nobody's fault.
         warnings: what the user should know though nothing failed because of it.
         notes: how the cases were chosen.
         cases: the cases in words.
@@ -179,6 +120,7 @@ class ValidationResult(Result):
     runtimes: tuple[RuntimeReport, ...]
     failures: tuple[Comparison, ...]
     problems: tuple[str, ...]
+    unjudged: tuple[str, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     cases: tuple[str, ...]
@@ -200,4 +142,11 @@ class ValidationResult(Result):
             return f"{self.model}: every runtime keeps the numbers of {self.arbiter}"
         if self.problems:
             return self.problems[0]
-        return max(self.failures, key=lambda failure: failure.severity).line()
+        if self.failures:
+            return max(self.failures, key=lambda failure: failure.severity).line
+        return f"not judged: {self.unjudged[0]}"
+
+    @property
+    def verdict(self) -> str:
+        """The one word of it: "passed", "failed" or "not judged"."""
+        return "passed" if self.passed else "failed" if self.problems or self.failures else "not judged"

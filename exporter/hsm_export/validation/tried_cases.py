@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ..dtypes import BY_NAME
-from ..errors import BadInputError, UsageError
+from ..errors import BadInputError, UsageError, first_line
 from ..onnx_model.input_bounds import looked_up
 from ..onnx_model.shapes import TensorInfo, infer, skeleton
 from .cases import Case, default_cases, shaped_cases
@@ -77,7 +77,7 @@ def plain_cases(
     ranges, error = _working_ranges(file, call, tuple(shapes or _SIZES), rng)
     if ranges is None:
         raise BadInputError(
-            f"{file.path} runs with none of the random inputs that were tried: {_first_line(error)}",
+            f"{file.path} runs with none of the random inputs that were tried: {first_line(error)}",
             "give inputs of your own: --inputs data.npz",
         )
     cases, left_out = _running_cases(file, call, tuple(shapes or _sizes_of(file)), ranges, rng)
@@ -190,8 +190,3 @@ def _tensors(model: onnx.ModelProto) -> dict[str, TensorInfo]:
     except Exception:  # what a stranger's file breaks is its own
         found = {}
     return found
-
-
-def _first_line(error: Exception | None) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

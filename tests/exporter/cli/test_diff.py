@@ -100,9 +100,9 @@ def test_a_saved_report_is_a_baseline(ran: Run) -> None:
 
 
 @pytest.mark.parametrize("cap", [("--max-seconds", "0.000001"), ("--max-memory", "1")])
-def test_a_cap_is_exit_code_5_and_says_so(ran: Run, cap: tuple[str, str]) -> None:
+def test_a_cap_is_exit_code_8_and_says_so(ran: Run, cap: tuple[str, str]) -> None:
     result = ran("--layers", *cap)
-    assert result.exit_code == 5
+    assert result.exit_code == 8
     assert re.search(r"(time|memory) limit of", result.output)
 
 

@@ -7,21 +7,21 @@ import math
 import random
 from dataclasses import replace
 
+from hsm_export.comparison.error import Errors
+from hsm_export.comparison.result import ComparedOutput
+from hsm_export.comparison.threshold import Threshold
+from hsm_export.comparison.ulps import BUCKETS
 from hsm_export.diffing.results import (
-    ULP_BUCKETS,
     Bisection,
     ClassifierMetrics,
     Culprit,
     DiffResult,
     Environment,
-    Errors,
     FlippedPrediction,
     LanguageMetrics,
     LayerDiff,
-    OutputDiff,
     Regression,
     RuntimeDiff,
-    Threshold,
 )
 
 OPERATORS = ("LayerNormalization", "MatMul", "ShiftMix", "Add", "Gelu", "CausalTaylorShift")
@@ -33,7 +33,7 @@ def errors(error: float, *, scale: float = 4.0, seed: int = 0, counted: bool = T
     """Return errors whose largest is `error`."""
     generator = random.Random(seed)
     exact = 4000 + generator.randrange(500)
-    counts = [exact // (4**place) for place in range(len(ULP_BUCKETS) + 1)]
+    counts = [exact // (4**place) for place in range(len(BUCKETS) + 1)]
     return Errors(
         max_abs=error,
         mean_abs=error / 11,
@@ -55,10 +55,10 @@ def threshold(value: float, source: str = "native") -> Threshold:
 
 def output(
     runtime: str, name: str = "logits", *, error: float = 1e-4, allowed: float = 1e-3, case: str = CASE
-) -> OutputDiff:
+) -> ComparedOutput:
     """Return an output, which fails where its error exceeds what is allowed."""
     fails = not error <= allowed
-    return OutputDiff(
+    return ComparedOutput(
         runtime=runtime,
         output=name,
         case=case,

@@ -137,7 +137,7 @@ def test_the_smallest_models_of_the_zoo(precision: str, tmp_path: Path) -> None:
         result = hsm_export.validate(path, f"zoo:{name}", runtimes=["ort-fused", "cpp"])
         assert result.passed, result.summary
         fused, ours = (next(r for r in result.runtimes if r.runtime == n) for n in ("ort-fused", "cpp"))
-        assert [item.max_abs_error for item in ours.worst] == [item.max_abs_error for item in fused.worst]
+        assert [item.errors.max_abs for item in ours.worst] == [item.errors.max_abs for item in fused.worst]
 
 
 @needs_program

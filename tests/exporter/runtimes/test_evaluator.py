@@ -1,9 +1,10 @@
-"""Operators of ours in onnx's evaluator."""
+"""The evaluator's operators that are ours, against ONNX Runtime."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
@@ -11,24 +12,39 @@ from onnx.reference import ReferenceEvaluator
 import onnxruntime
 from hsm_export.runtimes.evaluator import operators
 
+RNG = np.random.default_rng(0)
 
-@pytest.mark.parametrize("axis", [0, 1, -1])
-def test_elements_are_gathered_from_more_than_64(axis: int) -> None:
-    rng = np.random.default_rng(0)
-    data = rng.standard_normal((100, 3, 90)).astype(np.float32)
-    indices = rng.integers(-data.shape[axis], data.shape[axis], data.shape)
-    graph = helper.make_graph(
-        [helper.make_node("GatherElements", ["data", "indices"], ["y"], axis=axis)],
-        "graph",
-        [
-            helper.make_tensor_value_info("data", TensorProto.FLOAT, data.shape),
-            helper.make_tensor_value_info("indices", TensorProto.INT64, indices.shape),
-        ],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, indices.shape)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    onnx.checker.check_model(model)
-    feed = {"data": data, "indices": indices}
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    (mine,) = ReferenceEvaluator(model, new_ops=operators()).run(None, feed)
-    np.testing.assert_array_equal(mine, session.run(None, feed)[0])
+
+def floats(*shape: int) -> np.ndarray[Any, Any]:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("operator", "shapes", "attributes"),
+    [
+        ("LRN", [(1, 7, 5, 5)], {"size": 3, "alpha": 0.5}),
+        ("LRN", [(2, 6, 3, 3)], {"size": 5, "alpha": 0.5, "beta": 0.6, "bias": 2.0}),
+        ("LogSoftmax", [(3, 4, 5)], {"axis": 1}),
+        ("Conv", [(2, 4, 9, 11), (6, 4, 3, 3)], {"pads": [1, 0, 2, 1], "strides": [2, 1], "dilations": [1, 2]}),
+        ("Conv", [(2, 4, 9, 11), (6, 2, 4, 3), (6,)], {"group": 2, "auto_pad": "SAME_LOWER", "strides": [2, 2]}),
+        ("Conv", [(2, 4, 9), (6, 4, 4)], {"auto_pad": "SAME_UPPER", "strides": [2]}),
+        ("Conv", [(1, 2, 5, 4, 5), (3, 2, 4, 2, 2)], {"auto_pad": "VALID"}),
+    ],
+)
+def test_is_what_onnx_says(operator: str, shapes: list[tuple[int, ...]], attributes: dict[str, Any]) -> None:
+    feeds = {name: floats(*shape) for name, shape in zip("xwb", shapes, strict=False)}
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, x.shape) for name, x in feeds.items()]
+    node = helper.make_node(operator, list(feeds), ["y"], **attributes)
+    graph = helper.make_graph([node], "one", infos, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, feeds)
+    (found,) = ReferenceEvaluator(model, new_ops=operators()).run(None, feeds)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_the_logarithm_of_a_softmax_is_finite() -> None:
+    (op,) = [item for item in operators() if item.__name__ == "LogSoftmax"]
+    (y,) = op._run(None, np.array([[0.0, -2000.0]]), axis=-1)
+    assert y.tolist() == [[0.0, -2000.0]]

@@ -131,7 +131,7 @@ def _assert_caught(result: ValidationResult) -> None:
     assert judged >= {"onnx-reference", "ort"}
     assert {report.runtime for report in result.runtimes if report.verdict == "failed"} == judged
     assert "logits" in result.summary
-    assert result.failures[0].worst_index
+    assert result.failures[0].errors.worst_index
 
 
 @pytest.mark.parametrize(

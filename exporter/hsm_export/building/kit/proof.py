@@ -100,7 +100,7 @@ def arrays(references: References) -> dict[str, Any]:
     for index, (case, bars) in enumerate(zip(references.cases, references.bars, strict=True)):
         named.update({f"case{index}.input.{name}": array for name, array in case.feed.items()})
         for name, bar in bars.items():
-            named[f"case{index}.expected.{name}"] = np.asarray(bar.reference, np.float64)
+            named[f"case{index}.expected.{name}"] = bar.reference
             named[f"case{index}.compared.{name}"] = bar.comparable
     return named
 
@@ -108,6 +108,6 @@ def arrays(references: References) -> dict[str, Any]:
 def descriptions(references: References) -> list[Mapping[str, Any]]:
     """Return every case's name and the tolerances of its outputs."""
     return [
-        {"name": case.name, "tolerances": {name: bar.tolerance for name, bar in bars.items()}}
+        {"name": case.name, "tolerances": {name: bar.threshold.value for name, bar in bars.items()}}
         for case, bars in zip(references.cases, references.bars, strict=True)
     ]

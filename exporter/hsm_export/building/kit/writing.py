@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from ...validation.references import References
 
-# The folder of Python modules in a kit, and the program that starts them.
-_PACKAGE = "hsm_kit"
+# The Python modules of a kit keep their places in this package, and so their imports; and the program starts them.
+_PACKAGE, _PORTABLE = "hsm_kit", "building/portable"
+_MEASURE = ("comparison/__init__.py", "comparison/error.py", "comparison/verdict.py", "dtypes.py")
 _PROGRAM = '''"""Build, run and check this kit's engine; needs TensorRT and NumPy. `python build.py --help`"""
 
 import sys
@@ -39,7 +40,7 @@ from pathlib import Path
 # Leave no __pycache__ in the kit.
 sys.dont_write_bytecode = True
 
-from hsm_kit.kit import main
+from hsm_kit.building.portable.kit import main
 
 if __name__ == "__main__":
     sys.exit(main(Path(__file__).resolve().parent))
@@ -169,10 +170,13 @@ def _fill(kit: Path, plan: Plan, references: References) -> None:
 
 def _copy_programs(kit: Path) -> None:
     (kit / "build.py").write_text(_PROGRAM, encoding="utf-8")
-    package = kit / _PACKAGE
-    package.mkdir()
-    for module in sorted(Path(str(portable.__file__)).parent.glob("*.py")):
-        shutil.copyfile(module, package / module.name)
+    root = Path(str(portable.__file__)).parents[2]
+    for module in (*sorted((root / _PORTABLE).glob("*.py")), *(root / name for name in _MEASURE)):
+        copy = kit / _PACKAGE / module.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(module, copy)
+    for package in (kit / _PACKAGE, (kit / _PACKAGE / _PORTABLE).parent):
+        (package / "__init__.py").touch()
 
 
 def _result(kit: Path, plan: Plan, references: References) -> KitResult:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from ...comparison.verdict import judge as compare
 
 Array = Any  # np.ndarray; NumPy's generics say nothing here
 
@@ -52,18 +52,6 @@ def judge(
         expected, compared = (arrays_of(references, index, part) for part in ("expected", "compared"))
         for name, tolerance in case["tolerances"].items():
             value = outputs.get(f"case{index}.output.{name}")
-            error, problem = _compare(value, expected[name], compared[name], float(tolerance))
-            verdicts.append(Verdict(case["name"], name, error, float(tolerance), problem))
+            found = compare(value, expected[name], float(tolerance), compared[name])
+            verdicts.append(Verdict(case["name"], name, found.errors.max_abs, float(tolerance), found.reason))
     return verdicts
-
-
-def _compare(value: Array | None, expected: Array, compared: Array, tolerance: float) -> tuple[float, str | None]:
-    if value is None:
-        return float("inf"), "it is missing"
-    if value.shape != expected.shape:
-        return float("inf"), f"its shape is {value.shape} instead of {expected.shape}"
-    numbers = np.where(compared, value, 0.0).astype(np.float64)
-    if not np.isfinite(numbers).all():
-        return float("inf"), "it holds NaN or infinities"
-    error = float(np.abs(numbers - np.where(compared, expected, 0.0)).max(initial=0.0))
-    return error, f"error {error:.3g}, tolerance {tolerance:.3g}" if error > tolerance else None

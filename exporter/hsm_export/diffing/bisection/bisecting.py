@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...comparison.error import distance
 from ...errors import UsageError
 from ...runtimes.runtime import RunContext
 from ..layers.graph import LayerGraph
@@ -104,7 +105,7 @@ class _Bisecting:
         right = self._repeated(())
         reference = right if reference is None else np.asarray(reference)
         wrong = self._repeated(range(self._count))
-        passing, failing = _error(right, reference), _error(wrong, reference)
+        passing, failing = distance(right, reference), distance(wrong, reference)
         unstable = self._unstable() if self._noise > 0 else ()
         # Where the bad side is not finite, only that counts.
         allowed = min(failing / 2, float(np.finfo(np.float64).max)) if tolerance is None else tolerance
@@ -122,15 +123,15 @@ class _Bisecting:
 
         self._progress(f"bisecting {self._count} nodes")
         found = CulpritSearch(fails, self._count, self._progress).run()
-        error = _error(self._output_of(found), reference)
+        error = distance(self._output_of(found), reference)
         self._confirm(found, reference, allowed)
         return self._result(found, error, allowed, None)
 
     def _fails(self, positions: Collection[int], reference: Array, allowed: float) -> bool:
         """Run once; as often as it takes to decide by majority where noise could decide otherwise."""
-        errors = [_error(self._output_of(positions), reference)]
+        errors = [distance(self._output_of(positions), reference)]
         while self._noise > 0 and len(errors) < _REPEATS and abs(errors[-1] - allowed) <= _ABOVE_NOISE * self._noise:
-            errors.append(_error(self._output_of(positions), reference))
+            errors.append(distance(self._output_of(positions), reference))
         return 2 * sum(error > allowed for error in errors) > len(errors)
 
     def _output_of(self, positions: Collection[int]) -> Array:
@@ -140,7 +141,7 @@ class _Bisecting:
         """Run the same choice several times and remember how far apart the results are."""
         first = self._output_of(positions)
         for _ in range(_REPEATS - 1):
-            self._noise = max(self._noise, _error(self._output_of(positions), first))
+            self._noise = max(self._noise, distance(self._output_of(positions), first))
         return first
 
     def _unstable(self) -> tuple[int, ...]:
@@ -208,14 +209,3 @@ class _Bisecting:
             reason=reason,
             notes=tuple(self._notes),
         )
-
-
-def _error(value: Array, reference: Array) -> float:
-    """Return the largest difference; infinite where one has a NaN or an infinity that the other has not."""
-    value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
-    if value.shape != reference.shape:
-        return float("inf")
-    same = (value == reference) | (np.isnan(value) & np.isnan(reference))
-    with np.errstate(invalid="ignore"):
-        difference = np.where(same, 0.0, np.abs(value - reference))
-    return float(np.where(np.isnan(difference), np.inf, difference).max(initial=0.0))

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ...comparison.error import distance
 from ...runtimes import get, names
 from ...runtimes.runtime import RunContext
 from ...validation.running import quiet
@@ -61,10 +62,7 @@ class WholeGraph:
         context = replace(self._context, model=model)
         feed = {name: np.asarray(array) for name, array in self._feed.items()}
         with quiet(), get(runtime).runner(context) as runner:
-            value = np.asarray(runner.infer(feed, check_inputs=False)[self._output], np.float64)
-        with np.errstate(invalid="ignore"):
-            difference = np.abs(value - np.asarray(reference, np.float64))
-        return float(np.where(np.isnan(difference), np.inf, difference).max(initial=0.0))
+            return distance(runner.infer(feed, check_inputs=False)[self._output], reference)
 
 
 def from_bodies(model: onnx.ModelProto, nodes: Collection[str]) -> onnx.ModelProto:

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BadInputError, HsmExportError
+from ...comparison.bar import Bar
+from ...comparison.result import ComparedOutput
+from ...comparison.threshold import coarser
+from ...comparison.ulps import counted_in_ulps
+from ...comparison.verdict import judge
+from ...errors import BadInputError, first_line
 from ..inputs.feeds import Feeds, open_feeds
-from ..measuring import errors
-from ..results import Errors, OutputDiff, Threshold
 
 if TYPE_CHECKING:
     from ...onnx_model.model_file import ModelFile
     from ...runtimes.routing import RoutedNode
     from ...runtimes.runtime import RunContext, Runtime
     from ...validation.cases import Case
-    from ...validation.reference import Bar
 
 Array = NDArray[Any]
 Outputs = Sequence[Mapping[str, Array]]
@@ -41,7 +43,7 @@ class Numbers:
         notes: what a reader should know.
     """
 
-    outputs: tuple[OutputDiff, ...] = ()
+    outputs: tuple[ComparedOutput, ...] = ()
     incomparable: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -59,8 +61,8 @@ def compare_numbers(
     """Run both files on equal inputs, and compare every output that both have.
 
     The old file's own maths in float64 counts as right. An output may be off by what rounding explains in either file:
-    twice the error that onnx's evaluator makes in it against its own maths in float64, at least 4 eps(T) max|reference|
-    of the coarser type T; see docs/validation.md. Where both choose experts, all runs use the old file's choice.
+    the larger of both files' tolerances, each against its own maths in float64; see docs/validation.md. Where both
+    choose experts, all runs use the old file's choice.
 
     Args:
         old, new: the opened files.
@@ -125,7 +127,7 @@ class _Side:
     def bars(self, cases: Sequence[Case], choices: Any) -> tuple[Outputs, list[dict[str, Bar]]]:
         """Return the file's own numbers in float64, and how far off rounding may be from them."""
         from ...runtimes import get
-        from ...validation.planning import baseline_contexts
+        from ...validation.planning import baseline_contexts, rounding_contexts
         from ...validation.reference import bars
 
         feeds = [case.feed for case in cases]
@@ -135,7 +137,11 @@ class _Side:
             replace(self, context=context).run(measured, feeds, choices)
             for context in baseline_contexts(measured, self.context, self.file)
         ]
-        return exact, bars(self.file, cases, exact, natives)
+        rounded = [
+            replace(self, context=context).run(_EXACT, feeds, choices)
+            for context in rounding_contexts(self.context, self.file)
+        ]
+        return exact, bars(self.file, cases, exact, natives, rounded=rounded, native_by=_MEASURED)
 
 
 def _compared(sides: tuple[_Side, _Side], feeds: Feeds, names: Sequence[str], report: Callable[[str], None]) -> Numbers:
@@ -148,21 +154,24 @@ def _compared(sides: tuple[_Side, _Side], feeds: Feeds, names: Sequence[str], re
         choices = old.choices(old.run(_EXACT, [case.feed for case in cases])) if shared and old.routed else None
         exact, allowed = old.bars(cases, choices)
     except Exception as error:
-        raise BadInputError(f"{old.file.path} does not run: {_first_line(error)}", "validate it first") from error
+        raise BadInputError(f"{old.file.path} does not run: {first_line(error)}", "validate it first") from error
     try:
         report("running the new file in float64")
         own, own_allowed = new.bars(cases, choices)
     except Exception as error:  # runtimes raise what they like
-        return Numbers(incomparable=f"{new.file.path} does not run on the old file's inputs: {_first_line(error)}")
+        own, own_allowed = None, allowed
+        notes.append(f"{_EXACT} cannot run {new.file.path} ({first_line(error)}): only its runtimes are compared")
     if old.routed:
         notes.append("experts as the old file chooses them" if shared else "each file chooses its own experts")
-    compared: list[OutputDiff] = list(_outputs(_EXACT, cases, exact, own, allowed, own_allowed, sides))
+    compared: list[ComparedOutput] = []
+    if own is not None:
+        compared += _outputs(_EXACT, cases, exact, own, allowed, own_allowed, sides)
     for name in names:
         report(f"running the new file in {name}")
         try:
             values = new.run(name, [case.feed for case in cases], choices)
         except Exception as error:
-            raise BadInputError(f"{name} cannot run {new.file.path}: {_first_line(error)}") from error
+            raise BadInputError(f"{name} cannot run {new.file.path}: {first_line(error)}") from error
         compared += _outputs(name, cases, exact, values, allowed, own_allowed, sides)
     missing = sorted(set(own_allowed[0]) ^ set(allowed[0]))
     notes += [f"only one file has the output {name}" for name in missing if not name.endswith(".routing_logits")]
@@ -179,9 +188,9 @@ def _outputs(
     allowed: Sequence[Mapping[str, Bar]],
     own_allowed: Sequence[Mapping[str, Bar]],
     sides: tuple[_Side, _Side],
-) -> Iterator[OutputDiff]:
+) -> Iterator[ComparedOutput]:
     hidden = {node.logits for side in sides for node in side.routed}
-    precision = _coarser(sides[0].file.precision, sides[1].file.precision)
+    precision = coarser(sides[0].file.precision, sides[1].file.precision)
     for index, case in enumerate(cases):
         for name, bar in allowed[index].items():
             if name in hidden or name not in own_allowed[index]:
@@ -192,37 +201,15 @@ def _outputs(
 
 def _output(
     runtime: str, name: str, case: Case, value: Array, reference: Array, bars: tuple[Bar, Bar], precision: str
-) -> OutputDiff:
-    reference = np.asarray(reference, np.float64)
-    if value.shape != reference.shape:
-        nothing = np.zeros(())
-        reason = f"its shape is {value.shape} instead of {reference.shape}"
-        blank = replace(errors(nothing, nothing, None, precision), max_abs=float("inf"))
-        return OutputDiff(
-            runtime, name, case.name, case.shapes, value.shape, blank, _threshold(bars, blank, precision), reason
-        )
+) -> ComparedOutput:
     # Only where the inputs are huge or tiny may the new file's type overflow by itself.
-    comparable = bars[0].comparable if case.ordinary else bars[0].comparable & bars[1].comparable
-    found = errors(value, reference, comparable, precision)
-    threshold = _threshold(bars, found, precision)
-    missed = None
-    if not found.max_abs <= threshold.value:
-        missed = f"error {found.max_abs:.3g}, allowed {threshold.value:.3g}"
-    return OutputDiff(runtime, name, case.name, case.shapes, value.shape, found, threshold, missed)
-
-
-def _threshold(bars: tuple[Bar, Bar], found: Errors, precision: str) -> Threshold:
-    from ...dtypes import EPSILON
-
-    native = 2 * max(bar.native_error for bar in bars)
-    floor = 4 * EPSILON[precision] * found.scale
-    return Threshold(max(native, floor), native, _MEASURED, 0.0, floor)
-
-
-def _coarser(*precisions: str) -> str:
-    from ...dtypes import EPSILON
-
-    return max(precisions, key=lambda name: EPSILON[name])
+    counted = bars[0].comparable if case.ordinary else bars[0].comparable & bars[1].comparable
+    limits = max((bar.threshold for bar in bars), key=lambda item: item.value)
+    found = judge(value, reference, limits.value, counted, precision)
+    errors = found.errors
+    if value.shape == reference.shape:
+        errors = counted_in_ulps(errors, value, reference, counted, precision)
+    return ComparedOutput(runtime, name, case.name, case.shapes, value.shape, errors, limits, found.reason)
 
 
 def _other_inputs(old: ModelFile, new: ModelFile) -> str | None:
@@ -253,8 +240,3 @@ def _narrower(old: ModelFile, new: ModelFile) -> ModelFile:
         highs = [high for high in (spec.high, other.high) if high is not None]
         specs.append(replace(spec, shape=shape, high=min(highs, default=None)))
     return replace(old, inputs=tuple(specs))
-
-
-def _first_line(error: Exception) -> str:
-    text = error.message if isinstance(error, HsmExportError) else str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ...comparison.result import ComparedOutput
 from ..reporting.words import visible
-from ..results import OutputDiff
 from .results import NodeChange, StructureDiff, WeightChange
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _weight_row(item: WeightChange) -> tuple[str, ...]:
     )
 
 
-def _output_row(item: OutputDiff) -> tuple[str, ...]:
+def _output_row(item: ComparedOutput) -> tuple[str, ...]:
     verdict = item.reason or "same within rounding"
     return (
         item.runtime,
@@ -111,7 +111,7 @@ def _output_row(item: OutputDiff) -> tuple[str, ...]:
     )
 
 
-def _worst_first(outputs: Iterable[OutputDiff]) -> list[OutputDiff]:
+def _worst_first(outputs: Iterable[ComparedOutput]) -> list[ComparedOutput]:
     return sorted(outputs, key=lambda item: -item.severity)
 
 

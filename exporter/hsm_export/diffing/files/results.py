@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ...comparison.result import ComparedOutput
 from ...results import Result
-from ..results import OutputDiff
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class StructureDiff(Result):
     functions: tuple[FunctionChange, ...]
     properties: tuple[PropertyChange, ...]
     equal_weights: int = 0
-    outputs: tuple[OutputDiff, ...] = ()
+    outputs: tuple[ComparedOutput, ...] = ()
     incomparable: str | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -138,8 +138,8 @@ class StructureDiff(Result):
 
     @property
     def passed(self) -> bool:
-        """Whether no output is further off than it may be."""
-        return all(output.passed for output in self.outputs)
+        """Whether outputs were compared, or nobody asked, and none is further off than it may be."""
+        return not self.incomparable and all(output.passed for output in self.outputs)
 
     @property
     def summary(self) -> str:

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from ...dtypes import BY_ONNX, WIDENED
+from ...dtypes import BY_NAME, BY_ONNX, BY_PRECISION, WIDENED
 from ...onnx_model.nodes import reads_of
 
 FLOATS = {kind: BY_ONNX[kind].name for kind in WIDENED}
-_PRECISIONS = {kind: BY_ONNX[kind].precision for kind in WIDENED}
+_PRECISIONS = {item.onnx: word for word, item in BY_PRECISION.items()}
+# What is a layer's result: numbers of these types, and integers and Booleans, which are equal or wrong.
+EXACT = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+_RESULTS = {*_PRECISIONS, *(BY_NAME[name].onnx for name in EXACT)}
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Layer:
         index: its position in the graph.
         node, operator, domain: names.
         inputs: the tensors it reads that depend on the graph's inputs too, also inside its subgraphs; each once.
-        outputs: the floating-point tensors that it writes.
+        outputs: the tensors of numbers and Booleans that it writes.
         attributes: its attributes as text.
     """
 
@@ -82,8 +85,9 @@ class LayerGraph:
         return _PRECISIONS.get(self.types.get(tensor, TensorProto.FLOAT), "fp32")
 
     def dtype(self, tensor: str) -> str:
-        """Return the name of a tensor's floating-point type."""
-        return FLOATS.get(self.types.get(tensor, TensorProto.FLOAT), "float32")
+        """Return the name of a tensor's type."""
+        kind = BY_ONNX.get(self.types.get(tensor, TensorProto.FLOAT))
+        return kind.name if kind else "float32"
 
     def info(self, tensor: str) -> onnx.ValueInfoProto:
         """Return a tensor's name, type and shape as far as they are known, float32 where they are not."""
@@ -210,7 +214,7 @@ class LayerGraph:
         return needed
 
     def _layer(self, index: int, node: onnx.NodeProto, reads: tuple[str, ...]) -> Layer:
-        floats = tuple(name for name in node.output if name and self.types.get(name, TensorProto.FLOAT) in FLOATS)
+        floats = tuple(name for name in node.output if name and self.types.get(name, TensorProto.FLOAT) in _RESULTS)
         attributes = {item.name: _attribute_text(item) for item in node.attribute}
         return Layer(index, node_name(node, index), node.op_type, node.domain, reads, floats, attributes)
 

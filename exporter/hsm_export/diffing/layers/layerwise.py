@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...comparison.error import distance, is_exact, measure
+from ...comparison.threshold import Threshold
+from ...comparison.ulps import counted_in_ulps
+from ...comparison.verdict import judge
 from ...runtimes.runtime import RunContext
 from ..limits import Limits
-from ..measuring import errors
-from ..results import LayerDiff, Threshold
+from ..results import LayerDiff
 from .graph import Layer, LayerGraph
 from .node_maths import NodeMaths
 from .spool import Spool
@@ -100,14 +103,13 @@ class _Judge:
         return found
 
     def _total(self, runtime: str, name: str, value: Array, right: Array) -> LayerDiff:
-        layer = self._layer
-        if value.shape == right.shape:
-            measured = errors(value, right, self._comparable(name, value), self._graph.precision(name))
-            reason = None
+        layer, precision = self._layer, self._graph.precision(name)
+        found = judge(value, right, float("inf"), self._comparable(name, value))
+        measured, reason = found.errors, None
+        if value.shape != right.shape:
+            reason = found.reason
         else:
-            zeros = np.zeros(right.shape)
-            measured = replace(errors(zeros, zeros, None, "fp32", ulps=False), max_abs=float("inf"))
-            reason = f"its shape is {value.shape} instead of {right.shape}"
+            measured = counted_in_ulps(measured, value, right, self._comparable(name, value), precision)
         return LayerDiff(
             index=layer.index,
             node=layer.node,
@@ -132,22 +134,27 @@ class _Judge:
     ) -> LayerDiff:
         """Add what the node makes of its inputs' errors, and what it adds to them."""
         name, expected = item.tensor, exact[item.tensor]
-        if value.shape != expected.shape:
-            return replace(item, own=float("inf"), reason=f"its shape is {value.shape} instead of {expected.shape}")
+        precision = self._graph.precision(name)
         comparable = self._comparable(name, value)
-        own = errors(value, expected, comparable, self._graph.precision(name))
-        inherited = (
-            errors(expected, right, comparable, "fp32", ulps=False).max_abs if expected.shape == right.shape else None
-        )
-        threshold = self._threshold(name, own.max_abs, inputs, exact)
+        own = judge(value, expected, float("inf"), comparable, precision)
+        if value.shape != expected.shape:
+            return replace(item, own=float("inf"), reason=own.reason)
+        if is_exact(expected) and own.reason and self._maths is not None:
+            told = self._maths.told(name, inputs, exact)
+            comparable = told if comparable is None else comparable & told
+            own = judge(value, expected, float("inf"), comparable, precision)
+        inherited = distance(expected, right, comparable) if expected.shape == right.shape else None
+        limits = self._threshold(name, own.errors.max_abs, inputs, exact)
+        reason = judge(value, expected, limits.value, comparable, precision).reason
+        by = f" by {limits.source}{f' of {limits.native_by}' if limits.source == 'native' else ''}"
         return replace(
             item,
-            own=own.max_abs,
+            own=own.errors.max_abs,
             inherited=inherited,
             amplification=self._amplification(inherited, item.errors.scale, inputs),
-            threshold=threshold,
-            errors=own,
-            reason=_reason(own.max_abs, threshold),
+            threshold=limits,
+            errors=counted_in_ulps(own.errors, value, expected, comparable, precision),
+            reason=f"own {reason}{by}" if reason and reason.startswith("error") else reason,
         )
 
     def _threshold(self, name: str, own: float, inputs: Mapping[str, Array], exact: Mapping[str, Array]) -> Threshold:
@@ -172,7 +179,7 @@ class _Judge:
         for name, array in inputs.items():
             right = self._right[name]
             if right is not None and array.dtype.kind == "f" and array.shape == right.shape:
-                measured = errors(array, right, self._comparable(name, array), "fp32", ulps=False)
+                measured = measure(array, right, self._comparable(name, array))
                 if measured.scale > 0:
                     largest = max(largest, measured.max_abs / measured.scale)
         if inherited is None or largest == 0.0 or scale == 0.0 or not np.isfinite(largest):
@@ -182,10 +189,3 @@ class _Judge:
     def _comparable(self, name: str, array: Array) -> NDArray[np.bool_] | None:
         """Leave out tokens beyond a row's length: (B,T,…) tensors have them at these places."""
         return self._graph.specified(name, array, self._comparison.lengths)
-
-
-def _reason(own: float, threshold: Threshold) -> str | None:
-    if own <= threshold.value:
-        return None
-    by = f" of {threshold.native_by}" if threshold.source == "native" else ""
-    return f"own error {own:.3g}, allowed {threshold.value:.3g} by {threshold.source}{by}"

@@ -10,14 +10,15 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ...dtypes import EPSILON
+from ...comparison.allowance import function_scale, sum_error, terms
+from ...comparison.error import finite_distance, is_exact, largest
+from ...comparison.rounding import rounded
+from ...comparison.threshold import Threshold, threshold
 from ...file_operators import FileOperators
 from ...runtimes import get
 from ...runtimes.routing import logits_index
 from ...runtimes.runtime import RunContext
-from ...validation.measures import FACTOR, FLOOR
 from ...validation.running import quiet
-from ..results import Threshold
 from .graph import FLOATS, Layer, LayerGraph
 
 Array = NDArray[Any]
@@ -65,7 +66,16 @@ class NodeMaths:
             outputs = self._runner.infer(
                 {name: np.asarray(array) for name, array in inputs.items()}, check_inputs=False
             )
-            return {name: np.array(array, np.float64) for name, array in outputs.items()}
+            arrays = {name: np.array(array) for name, array in outputs.items()}
+            return {name: a if is_exact(a) else a.astype(np.float64) for name, a in arrays.items()}
+
+    def told(self, name: str, inputs: Mapping[str, Array], exact: Mapping[str, Array]) -> NDArray[np.bool_]:
+        """Return which elements of an exact type native precision decides as float64 does; others are near ties."""
+        ways = [own[name] for own, _ in self._natives(inputs, exact)[1] if name in own]
+        if not ways:
+            ways = [self.exact(rounded(inputs, self._rounded_to, draw))[name] for draw in range(_ROUNDINGS)]
+        same = [value == exact[name] for value in ways if value.shape == exact[name].shape]
+        return np.logical_and.reduce(same) if same else np.ones(exact[name].shape, bool)
 
     def thresholds(self, inputs: Mapping[str, Array], exact: Mapping[str, Array]) -> dict[str, Threshold]:
         """Return how large the node's own error may be on these inputs, by tensor name.
@@ -75,30 +85,43 @@ class NodeMaths:
             exact: its results in float64 on them.
         """
         native_by, natives = self._natives(inputs, exact)
-        rounded = [self.exact(self._rounded(inputs, draw)) for draw in range(_ROUNDINGS)]
+        moved = [rounded(inputs, self._rounded_to, draw) for draw in range(_ROUNDINGS)]
+        results = [self.exact(of_draw) for of_draw in moved]
         thresholds = {}
         for name in self._layer.outputs:
             counted = self._graph.specified(name, exact[name], self._lengths)
-            native = FACTOR * max((_distance(own[name], of[name], counted) for own, of in natives), default=0.0)
-            condition = FACTOR * max(_distance(result[name], exact[name], counted) for result in rounded)
-            meant = exact[name] if counted is None else exact[name][counted]
-            finite = np.abs(meant[np.isfinite(meant)])
-            floor = FLOOR * EPSILON[self._graph.precision(name)] * float(finite.max(initial=0.0))
-            thresholds[name] = Threshold(max(native, condition, floor), native, native_by, condition, floor)
+            native = max((finite_distance(own[name], of[name], counted) for own, of in natives), default=0.0)
+            condition = max(finite_distance(result[name], exact[name], counted) for result in results)
+            scale = largest(exact[name], counted)
+            native = max(native, sum_error(self._terms(inputs, exact), scale))
+            scale = max(scale, self._function_scale(inputs))
+            # The runtime's own kernels may compute a node in a worse conditioned way than its definition.
+            thresholds[name] = threshold(
+                self._graph.precision(name), scale, native, condition, native_by, bounded=False
+            )
         return thresholds
 
-    def _rounded(self, inputs: Mapping[str, Array], draw: int) -> dict[str, Array]:
-        """Return the inputs, each number moved by half a unit in the last place of its type."""
-        rng = np.random.default_rng(draw)
-        moved = {}
-        for name, array in inputs.items():
-            if array.dtype.kind != "f" or self._is_routing(name):
-                moved[name] = array
-                continue
-            half = EPSILON[self._graph.precision(name)] / 2
-            signs = rng.integers(0, 2, array.shape, np.int8) * 2.0 - 1.0
-            moved[name] = np.asarray(array, np.float64) * (1.0 + half * signs)
-        return moved
+    def _terms(self, inputs: Mapping[str, Array], exact: Mapping[str, Array]) -> int:
+        """Return how many terms sums have of which `_natives` shows no other orders."""
+        if self._node.domain not in ("", "com.microsoft"):
+            return 0
+        shapes = [self._shape(name, inputs) for name in self._node.input]
+        return terms(self._node.op_type, shapes, next(iter(exact.values())).size if exact else 1)
+
+    def _shape(self, name: str, inputs: Mapping[str, Array]) -> tuple[int, ...]:
+        if name in inputs:
+            return tuple(inputs[name].shape)
+        dims = self._graph.info(name).type.tensor_type.shape.dim if name else ()
+        return tuple(dim.dim_value for dim in dims)
+
+    def _function_scale(self, inputs: Mapping[str, Array]) -> float:
+        if self._node.domain not in ("", "com.microsoft"):
+            return 0.0
+        first = inputs.get(self._node.input[0]) if self._node.input else None
+        return function_scale(self._node.op_type, 0.0 if first is None else largest(first))
+
+    def _rounded_to(self, name: str) -> str | None:
+        return None if self._is_routing(name) else self._graph.precision(name)
 
     def _is_routing(self, name: str) -> bool:
         """Say whether a choice is made by an input: rounding may change that, which is no matter of precision."""
@@ -160,13 +183,3 @@ class NodeMaths:
         """Return an array in the tensor's own type; only bfloat16 ones come in another."""
         kind = self._graph.types.get(name, onnx.TensorProto.FLOAT)
         return np.asarray(array).astype(onnx.helper.tensor_dtype_to_np_dtype(kind)) if kind in FLOATS else array
-
-
-def _distance(value: Array, exact: Array, counted: NDArray[np.bool_] | None) -> float:
-    """Return the largest difference of finite numbers that are counted; infinite ones are judged apart."""
-    if value.shape != exact.shape:
-        return 0.0
-    with np.errstate(all="ignore"):
-        error = np.abs(np.asarray(value, np.float64) - exact)
-    error = error if counted is None else error[counted]
-    return float(error[np.isfinite(error)].max(initial=0.0))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ...dtypes import EPSILON
+from ...comparison.error import finite_distance, largest
+from ...comparison.rounding import rounded
+from ...comparison.threshold import Threshold, coarser, threshold
+from ...comparison.ulps import counted_in_ulps
+from ...comparison.verdict import Judgement, judge
 from ...runtimes import get
 from ...runtimes.runtime import RunContext
-from ...validation.measures import FACTOR, FLOOR
 from ..limits import Limits
-from ..measuring import errors
-from ..results import LayerDiff, Threshold
+from ..results import LayerDiff
 from .alignment import Unit
 from .graph import LayerGraph
 from .spool import Spool
@@ -82,7 +83,8 @@ class SourceCheck:
         writes = [name for name in unit.writes if self.graph.precision(name)]
         try:
             exact = self._exact(unit, inputs)
-            rounded = [self._exact(unit, self._rounded(inputs, draw)) for draw in range(_ROUNDINGS)]
+            moved = [rounded(inputs, self.graph.precision, draw) for draw in range(_ROUNDINGS)]
+            results = [self._exact(unit, of_draw) for of_draw in moved]
         except Exception:  # shapes or operators that do not fit: the unit is not what its name says
             return
         for position, name in enumerate(unit.writes):
@@ -92,45 +94,35 @@ class SourceCheck:
             value = exact[name].reshape(right.shape)
             precision = self._precision(unit)
             counted = self.graph.specified(name, right, self.lengths)
-            measured = errors(value, right, counted, precision)
-            floor = FLOOR * EPSILON[precision] * measured.scale
-            condition = FACTOR * max(_distance(item[name], exact[name]) for item in rounded)
-            native = 0.0
-            if measured.max_abs > max(floor, condition):
-                native = FACTOR * self._native(unit, position, right)
-            threshold = Threshold(max(floor, condition, native), native, "torch" if native else "", condition, floor)
-            yield self._layer(unit, name, right, measured, threshold)
+            condition = max(finite_distance(item[name], exact[name]) for item in results)
+            scale = largest(right, counted)
+            limits = threshold(precision, scale, 0.0, condition)
+            found = judge(value, right, limits.value, counted)
+            if found.reason:
+                limits = threshold(precision, scale, self._native(unit, position, right), condition, "torch")
+                found = judge(value, right, limits.value, counted)
+            measured = counted_in_ulps(found.errors, value, right, counted, precision)
+            yield self._layer(unit, name, right, replace(found, errors=measured), limits)
 
     def _precision(self, unit: Unit) -> str:
         """Return the coarsest type that the unit reads, writes or has weights of."""
         names = {name for index in unit.indices for name in self.graph.model.graph.node[index].input}
         kinds = {self.graph.precision(name) for name in (*names, *unit.writes) if name}
-        return max(kinds or {"fp32"}, key=lambda kind: EPSILON[kind])
+        return coarser(*(kinds or {"fp32"}))
 
     def _native(self, unit: Unit, position: int, right: Array) -> float:
         """Return what the source's own result in the file's precision is off, its inputs' errors included."""
         value = self.native().read(unit.result(position))
-        return _distance(value, right) if value is not None and value.shape == right.shape else 0.0
+        return finite_distance(value, right) if value is not None else 0.0
 
     def _exact(self, unit: Unit, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         return single(get("onnx64"), self.context, self.graph.extract(unit.indices, unit.writes), inputs)
 
-    def _rounded(self, inputs: Mapping[str, Array], draw: int) -> dict[str, Array]:
-        rng = np.random.default_rng(draw)
-        moved = {}
-        for name, array in inputs.items():
-            signs = rng.integers(0, 2, array.shape, np.int8) * 2.0 - 1.0
-            half = EPSILON[self.graph.precision(name)] / 2
-            moved[name] = array * (1.0 + half * signs) if array.dtype.kind == "f" else array
-        return moved
-
-    def _layer(self, unit: Unit, name: str, right: Array, measured: Any, threshold: Threshold) -> LayerDiff:
-        reason = None
-        if measured.max_abs > threshold.value:
-            reason = (
-                f"the file's maths differs from the source's by {measured.max_abs:.3g}, "
-                f"allowed {threshold.value:.3g} by {threshold.source}"
-            )
+    def _layer(self, unit: Unit, name: str, right: Array, found: Judgement, limits: Threshold) -> LayerDiff:
+        measured = found.errors
+        reason = found.reason
+        if reason:
+            reason = f"the file's maths differs from the source's {found.how} by {limits.source}"
         node = self.graph.model.graph.node[unit.indices[-1]]
         return LayerDiff(
             index=unit.indices[-1],
@@ -146,7 +138,7 @@ class SourceCheck:
             inherited=0.0,
             own=measured.max_abs,
             amplification=None,
-            threshold=threshold,
+            threshold=limits,
             errors=measured,
             reason=reason,
         )
@@ -158,9 +150,3 @@ def innermost(layers: Iterable[LayerDiff], units: Iterable[Unit]) -> list[LayerD
     indices = {(unit.name, unit.single): set(unit.indices) for unit in units}
     inside = [indices[item.node, bool(item.domain)] for item in found]
     return [item for item, own in zip(found, inside, strict=True) if not any(other < own for other in inside)]
-
-
-def _distance(value: Array, exact: Array) -> float:
-    with np.errstate(all="ignore"):
-        error = np.abs(np.asarray(value, np.float64) - np.asarray(exact, np.float64).reshape(np.shape(value)))
-    return float(error[np.isfinite(error)].max(initial=0.0))

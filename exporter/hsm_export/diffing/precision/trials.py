@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...comparison.error import distance
 from ...dtypes import BY_PRECISION
 from ...exporting.assembling import active_counts, carried, feed_of, float_graph
 from ...exporting.comparing import Reference, references
@@ -157,16 +158,13 @@ class Trials:
         largest, squares, count = 0.0, 0.0, 0
         for outputs, item in zip(runs, expected, strict=True):
             for index in self._checked:
-                reference, actual = item.expected[index], np.asarray(outputs[index], dtype=np.float64)
-                mask = item.specified[index]
-                finite = np.isfinite(reference) & (True if mask is None else mask)
-                with np.errstate(invalid="ignore"):
-                    error = np.abs(np.where(finite, actual - reference, 0.0))
+                bar = item.bars[index]
+                value = np.asarray(outputs[index])
                 # A NaN of the file's own is no small error.
-                error = np.where(np.isnan(error), np.inf, error)
-                largest = max(largest, float(error.max(initial=0.0)))
-                squares += float((error**2).sum())
-                count += error.size
+                largest = max(largest, distance(value, bar.reference, bar.comparable))
+                gaps = np.where(bar.comparable, value, 0.0) - np.where(bar.comparable, bar.reference, 0.0)
+                squares += float(np.square(gaps, dtype=np.float64).sum())
+                count += gaps.size
         return Deviation(largest, float(np.sqrt(squares / max(count, 1))))
 
     def _copy(self) -> ir.Model:

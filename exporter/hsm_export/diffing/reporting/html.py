@@ -6,8 +6,9 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...comparison.result import ComparedOutput
 from ...files import atomic_path
-from ..results import DiffResult, LayerDiff, OutputDiff
+from ..results import DiffResult, LayerDiff
 from . import charts, words
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def html(result: DiffResult) -> str:
     )
 
 
-def _output_order(item: OutputDiff) -> tuple[bool, float]:
+def _output_order(item: ComparedOutput) -> tuple[bool, float]:
     return item.passed, -item.severity
 
 
@@ -61,9 +62,9 @@ def _layer_order(item: LayerDiff) -> tuple[bool, float, float]:
     return item.passed, -item.severity, -item.total
 
 
-def _origins(outputs: list[OutputDiff]) -> list[OutputDiff]:
+def _origins(outputs: list[ComparedOutput]) -> list[ComparedOutput]:
     """Return the worst case of every runtime and output: its threshold is the one that is explained."""
-    worst: dict[tuple[str, str], OutputDiff] = {}
+    worst: dict[tuple[str, str], ComparedOutput] = {}
     for item in outputs:
         worst.setdefault((item.runtime, item.output), item)
     return list(worst.values())

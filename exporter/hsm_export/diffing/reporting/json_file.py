@@ -17,6 +17,7 @@ from typing import Any
 from ...dtypes import BY_PRECISION
 from ...errors import BadInputError
 from ...files import atomic_path, require_file
+from ..layers.graph import EXACT
 from ..results import DiffResult
 
 # 2,000 layers of 6 runtimes take 20 MB.
@@ -27,9 +28,9 @@ _NOT_FINITE = ("nan", "inf", "-inf")
 _WORDS = {
     "precision": tuple(BY_PRECISION),
     "task": ("language_model", "classification", ""),
-    "verdict": ("same", "differs", "skipped", "failed"),
+    "verdict": ("same", "differs", "not judged", "skipped", "failed"),
     "what": ("output", "layer", "metric", "verdict"),
-    "dtype": tuple(item.name for item in BY_PRECISION.values()),
+    "dtype": (*(item.name for item in BY_PRECISION.values()), *EXACT),
 }
 _REMEDY = "name a report that `hsm-export diff` wrote as JSON"
 

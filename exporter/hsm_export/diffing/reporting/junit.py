@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from ...comparison.result import ComparedOutput
 from ...files import atomic_path
-from ..results import DiffResult, LayerDiff, OutputDiff, RuntimeDiff
+from ..results import DiffResult, LayerDiff, RuntimeDiff
 from . import words
 
 # Characters that XML 1.0 cannot hold at all, and those that would reorder a line.
@@ -97,7 +98,7 @@ def _at_fault(runtime: RuntimeDiff) -> Iterable[LayerDiff]:
     return layers.values()
 
 
-def _output(item: OutputDiff) -> _Case:
+def _output(item: ComparedOutput) -> _Case:
     name = f"{item.output}, {item.case}"
     if item.passed:
         return _Case(name)

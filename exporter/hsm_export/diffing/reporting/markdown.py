@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ..results import Culprit, DiffResult, OutputDiff, RuntimeDiff
+from ...comparison.result import ComparedOutput
+from ..results import Culprit, DiffResult, RuntimeDiff
 from . import words
 
 # GitHub takes 65,536 characters a comment; others are as strict.
 _MOST_CHARACTERS = 60_000
 _MOST_ROWS = 20
 _LONGEST_CODE = 500
-_MARKS = {"same": "✅ same", "differs": "❌ differs", "skipped": "➖ skipped", "failed": "❌ failed"}
+_MARKS = {"same": "✅", "differs": "❌", "not judged": "➖", "skipped": "➖", "failed": "❌"}
 
 
 def markdown(result: DiffResult) -> str:
@@ -95,7 +96,7 @@ def _runtime(item: RuntimeDiff) -> Sequence[str]:
     if worst is None:
         return (
             code(item.runtime),
-            _MARKS[item.verdict],
+            f"{_MARKS[item.verdict]} {item.verdict}",
             code(words.reason(item)) if item.reason else "–",
             "",
             "",
@@ -103,7 +104,8 @@ def _runtime(item: RuntimeDiff) -> Sequence[str]:
             "",
         )
     numbers = words.number(worst.errors.max_abs), words.number(worst.threshold.value), words.times(worst.severity)
-    return code(item.runtime), _MARKS[item.verdict], code(worst.output), *numbers, words.meaning(item)
+    verdict = f"{_MARKS[item.verdict]} {words.row_verdict(item)}"
+    return code(item.runtime), verdict, code(worst.output), *numbers, words.meaning(item)
 
 
 def _culprit(item: Culprit) -> str:
@@ -147,7 +149,7 @@ def _worst(result: DiffResult) -> str:
     return _table(headings, [_row(item) for item in items[:_MOST_ROWS]]) + more
 
 
-def _row(item: OutputDiff) -> Sequence[str]:
+def _row(item: ComparedOutput) -> Sequence[str]:
     return (
         code(item.runtime), code(item.output), code(item.case), words.number(item.errors.max_abs),
         words.number(item.threshold.value), item.threshold.source, words.index(item.errors.worst_index),

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-_COLOURS = {"same": "green", "differs": "bold red", "failed": "bold red", "skipped": "yellow"}
+_COLOURS = {
+    "same": "green",
+    "differs": "bold red",
+    "not judged": "yellow",
+    "failed": "bold red",
+    "skipped": "yellow",
+}
 _MOST_LAYERS = 10
 _MOST_LINES = 10
 
@@ -74,7 +80,7 @@ def _runtimes(result: DiffResult) -> Table:
     table.add_column("decided by", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for item in result.runtimes:
-        verdict = f"[{_COLOURS[item.verdict]}]{item.verdict}[/]"
+        verdict = f"[{_COLOURS[item.verdict]}]{words.row_verdict(item)}[/]"
         worst = item.worst
         if worst is None:
             table.add_row(_cell(item.runtime), "–", _cell(words.reason(item) or "–"), *["–"] * 4, verdict)

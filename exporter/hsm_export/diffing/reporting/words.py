@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..results import ULP_BUCKETS, DiffResult, LanguageMetrics, Regression, RuntimeDiff
+from ...comparison.ulps import BUCKETS
+from ..results import DiffResult, LanguageMetrics, Regression, RuntimeDiff
+
+NO_RUNTIME = "no runtime was compared: none of those asked for works here"
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,31 @@ def verdict(result: DiffResult, quote: Callable[[str], str] = str) -> Verdict:
     """
     if result.passed:
         return Verdict(True, "PASSED", _passed(result, quote), _after_success(result))
+    if result.outcome == "ended early":
+        kept = [quote(item.runtime) for item in result.runtimes if item.verdict == "same"]
+        until = f"Until then {', '.join(kept)} kept the numbers." if kept else "Nothing was compared until then."
+        return Verdict(False, "ENDED EARLY", f"{_sentence(result.early)} {until}", "Repeat it with a higher limit.")
+    if result.outcome == "not judged":
+        if any(item.outputs for item in result.runtimes) or (result.unjudged and result.unjudged[0] != NO_RUNTIME):
+            why = quote(result.unjudged[0]) if result.unjudged else "not everything was compared"
+            return Verdict(False, "NOT JUDGED", _sentence(why), "Nothing differs, but this is no pass.")
+        step = "Install a runtime; doctor says which ones this machine can have:"
+        return Verdict(False, "NOT JUDGED", "Nothing was compared: no runtime ran.", step, "hsm-export doctor")
     sentence, step, command = _failed(result, quote)
     return Verdict(False, "FAILED", sentence, step, command)
 
 
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def _passed(result: DiffResult, quote: Callable[[str], str]) -> str:
-    compared = [item for item in result.runtimes if item.verdict == "same"]
+    compared = [item for item in result.runtimes if item.verdict in ("same", "differs")]
     counts = f"{count(len(compared), 'runtime')}, {count(len(result.cases), 'case')}"
+    beyond = [quote(item.runtime) for item in compared if item.verdict == "differs"]
+    if beyond:
+        rules = f"The rules hold: {quote(', '.join(result.fail_on))}"
+        return f"{rules}; {', '.join(beyond)} goes beyond what rounding explains. {counts}."
     if len(compared) < len(result.runtimes):
         return f"What was compared keeps the numbers of {quote(result.reference)}: {counts} ({_others(result)})."
     return f"Every runtime keeps the numbers of {quote(result.reference)}: {counts}."
@@ -60,6 +81,8 @@ def _others(result: DiffResult) -> str:
 def _after_success(result: DiffResult) -> str:
     if not result.complete:
         return "It ended early: repeat it with more time or memory before you rely on it."
+    if any("ill-conditioned" in warning for warning in result.warnings):
+        return "Compute what is ill-conditioned in another way or a wider type, if its digits matter; see the warnings."
     return "Nothing to do. Keep the JSON report (--save) as the --baseline of the next export."
 
 
@@ -81,11 +104,7 @@ def _failed(result: DiffResult, quote: Callable[[str], str]) -> tuple[str, str, 
         return f"A rule is violated{more}: {quote(result.violated[0])}", "Change the model, or the rule.", ""
     if result.problems:
         return quote(result.problems[0]), "Put this right first: it is not a matter of numbers.", ""
-    return (
-        "Nothing was compared: no runtime ran.",
-        "Install a runtime; doctor says which ones this machine can have:",
-        "hsm-export doctor",
-    )
+    return "It did not pass.", "Read the problems and notes above.", ""
 
 
 def _without_culprit(result: DiffResult, quote: Callable[[str], str]) -> str:
@@ -210,7 +229,7 @@ def file_name(path: str) -> str:
 
 def ulp_labels() -> tuple[str, ...]:
     """Return the names of the histogram's buckets: their upper bounds."""
-    return (*map(_short, ULP_BUCKETS), "more")
+    return (*map(_short, BUCKETS), "more")
 
 
 def _short(bound: int) -> str:
@@ -242,6 +261,12 @@ def reason(runtime: RuntimeDiff) -> str:
     return (runtime.reason or "").removeprefix(f"{runtime.runtime}: ")
 
 
+def row_verdict(runtime: RuntimeDiff) -> str:
+    """Return a runtime's verdict beside its worst output: what differs may be a node, and no output yet."""
+    within = runtime.worst is not None and runtime.worst.passed
+    return "node at fault" if within and runtime.culprit is not None else runtime.verdict
+
+
 def experts(runtime: RuntimeDiff) -> str:
     """Say how many choices of experts differ."""
     return f"{runtime.flips:,} of {runtime.choices:,}" if runtime.choices else "–"
@@ -259,7 +284,7 @@ def meaning(runtime: RuntimeDiff) -> str:
     return "; ".join(parts) or "–"
 
 
-_RANKS = ("same", "differs", "failed", "skipped", "not there")
+_RANKS = ("same", "differs", "failed", "skipped", "not there", "not judged")
 
 
 def change(item: Regression) -> tuple[str, str]:

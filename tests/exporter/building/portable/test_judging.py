@@ -36,7 +36,7 @@ def test_elements_that_do_not_count_may_be_anything() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (EXPECTED + 0.11, "error 0.11, tolerance 0.1"),
+        (EXPECTED + 0.11, "error 0.11, allowed 0.1"),
         (EXPECTED.T, "shape"),
         (np.where(EXPECTED == 1, np.nan, EXPECTED), "NaN"),
         (np.where(EXPECTED == 0, -np.inf, EXPECTED), "infinities"),

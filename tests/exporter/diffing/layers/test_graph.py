@@ -31,7 +31,7 @@ def test_layers_read_what_their_subgraphs_capture() -> None:
     layers = {layer.node: layer for layer in LayerGraph(branching()).layers}
     assert layers["choice"].inputs == ("positive", "a")
     assert layers["scan"].inputs == ("b", "mean")
-    assert layers["positive"].outputs == ()  # a Boolean is nothing to compare
+    assert len(layers["positive"].outputs) == 1  # Booleans are equal or wrong
     assert layers["scan"].attributes["body"] == "graph of 2 nodes"
 
 

@@ -184,3 +184,41 @@ def test_low_precision_rounds_and_is_not_blamed(precision: str, tmp_path: Path) 
     found = compared(proto, tmp_path, feed=feed, precision=precision)
     assert all(item.passed for item in found.values()), [item.reason for item in found.values()]
     assert {item.dtype for item in found.values()} == {"float16" if precision == "fp16" else "bfloat16"}
+
+
+def choosing() -> onnx.ModelProto:
+    """A graph whose floating-point output depends on integers that it chooses."""
+    weights = {"w": np.linspace(-1, 1, 24, dtype=np.float32).reshape(4, 6), "e": np.arange(12, dtype=np.float32)}
+    nodes = [
+        NODE("MatMul", ["x", "w"], ["m"], "product"),
+        NODE("ArgMax", ["m"], ["i"], "choice", axis=-1, keepdims=0),
+        NODE("Gather", ["e", "i"], ["y"], "lookup"),
+    ]
+    return model(nodes, weights, output_shape=("n",))
+
+
+def test_integers_are_layers_and_exact(tmp_path: Path) -> None:
+    found = compared(choosing(), tmp_path, Fault("i", "int64", one((5,), (2,), 1)))
+    assert found["product"].passed and found["lookup"].passed
+    wrong = found["choice"]
+    assert (wrong.own, wrong.dtype, wrong.errors.worst_index) == (1.0, "int64", (2,))
+    assert "has to be equal" in str(wrong.reason)
+    assert found["lookup"].inherited == 1.0
+
+
+def test_healthy_integers_pass(tmp_path: Path) -> None:
+    found = compared(choosing(), tmp_path)
+    assert found["choice"].passed and found["choice"].own == 0.0
+
+
+def test_near_ties_of_integers_are_nobodys_fault(tmp_path: Path) -> None:
+    # In float32 both columns are one number, in float64 the second is larger.
+    weights = {"half": np.float32([0.5, 0.5 + 2**-25])}
+    nodes = [
+        NODE("ReduceSum", ["x"], ["s"], "total"),
+        NODE("Sub", ["s", "half"], ["d"], "difference"),
+        NODE("ArgMin", ["d"], ["i"], "choice", axis=-1),
+        NODE("Cast", ["i"], ["y"], "cast", to=onnx.TensorProto.FLOAT),
+    ]
+    found = compared(model(nodes, weights, output_shape=None), tmp_path, feed={"x": np.full((2, 4), 1e4, np.float32)})
+    assert found["choice"].passed

@@ -10,9 +10,9 @@ import onnx
 import pytest
 from tests.exporter.diffing.plain_models import NODE, chain, context, model, rows
 
+from hsm_export.comparison.threshold import Threshold
 from hsm_export.diffing.layers.graph import LayerGraph
 from hsm_export.diffing.layers.node_maths import NodeMaths
-from hsm_export.diffing.results import Threshold
 from hsm_operators import functions_for, make_node
 
 EPS32 = 2.0**-23

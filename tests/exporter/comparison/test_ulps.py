@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_export.diffing.measuring import errors, ulp_distance, ulp_histogram
-from hsm_export.diffing.results import ULP_BUCKETS
+from hsm_export.comparison.ulps import BUCKETS, measure_in_ulps, ulp_distance, ulp_histogram
 
 INF, NAN = float("inf"), float("nan")
 _TYPES = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
@@ -27,7 +26,7 @@ _DIGITS = {"fp32": 24, "fp16": 11, "bf16": 8}
 def test_counts_what_every_field_says() -> None:
     reference = np.array([[1.0, -2.0], [0.0, 4.0]])
     value = np.array([[1.0, -2.5], [0.25, 4.0]], np.float32)
-    found = errors(value, reference, None, "fp32")
+    found = measure_in_ulps(value, reference, None, "fp32")
     assert (found.max_abs, found.mean_abs, found.max_rel, found.scale) == (0.5, 0.1875, 0.25, 4.0)
     assert (found.worst_index, found.value, found.reference) == ((0, 1), -2.5, -2.0)
     assert 0.9 < found.cosine < 1.0
@@ -36,15 +35,15 @@ def test_counts_what_every_field_says() -> None:
 
 def test_leaves_out_what_cannot_be_compared() -> None:
     value, reference = np.array([1.0, 99.0, NAN]), np.array([1.0, 1.0, 1.0])
-    found = errors(value, reference, np.array([True, False, False]), "fp32")
-    assert (found.max_abs, found.scale, found.ulps) == (0.0, 1.0, (1,) + (0,) * len(ULP_BUCKETS))
+    found = measure_in_ulps(value, reference, np.array([True, False, False]), "fp32")
+    assert (found.max_abs, found.scale, found.ulps) == (0.0, 1.0, (1,) + (0,) * len(BUCKETS))
 
 
 @pytest.mark.parametrize(
     ("value", "reference"), [(NAN, 1.0), (INF, 1.0), (1.0, NAN), (1.0, -INF), (INF, -INF), (NAN, INF)]
 )
 def test_names_the_first_wrong_infinity(value: float, reference: float) -> None:
-    found = errors(np.array([5.0, value, 1.0]), np.array([1.0, reference, 1.0]), None, "fp32")
+    found = measure_in_ulps(np.array([5.0, value, 1.0]), np.array([1.0, reference, 1.0]), None, "fp32")
     assert (found.max_abs, found.max_rel, found.worst_index) == (INF, INF, (1,))
     assert str(found.value) == str(value) and str(found.reference) == str(reference)
     assert found.mean_abs > 0 and math.isfinite(found.cosine)
@@ -52,27 +51,26 @@ def test_names_the_first_wrong_infinity(value: float, reference: float) -> None:
 
 def test_takes_equal_infinities_as_equal() -> None:
     both = np.array([INF, -INF, NAN, 2.0])
-    found = errors(both, both, None, "fp16")
+    found = measure_in_ulps(both, both, None, "fp16")
     assert (found.max_abs, found.scale, found.ulps[0]) == (0.0, 2.0, 4)
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3)])
 def test_takes_scalars_and_empty_tensors(shape: tuple[int, ...]) -> None:
-    found = errors(np.zeros(shape, np.float32), np.zeros(shape), None, "fp32")
+    found = measure_in_ulps(np.zeros(shape, np.float32), np.zeros(shape), None, "fp32")
     assert found.max_abs == 0.0 and sum(found.ulps) == math.prod(shape)
 
 
-def test_counts_no_last_places_of_integers_and_on_request() -> None:
-    assert errors(np.arange(3), np.arange(3), None, "fp32").ulps == ()
-    assert errors(np.array([True]), np.array([False]), None, "fp32").max_abs == 1.0
-    assert errors(np.ones(2), np.ones(2), None, "fp32", ulps=False).ulps == ()
+def test_counts_no_last_places_of_integers() -> None:
+    assert measure_in_ulps(np.arange(3), np.arange(3), None, "fp32").ulps == ()
+    assert measure_in_ulps(np.array([True]), np.array([False]), None, "fp32").max_abs == 1.0
 
 
 def test_reads_bfloat16_and_refuses_other_shapes() -> None:
-    found = errors(np.array([1.0078125], ml_dtypes.bfloat16), np.array([1.0]), None, "bf16")
+    found = measure_in_ulps(np.array([1.0078125], ml_dtypes.bfloat16), np.array([1.0]), None, "bf16")
     assert found.max_abs == 2.0**-7 and found.ulps[:2] == (0, 1)
     with pytest.raises(ValueError, match="shape"):
-        errors(np.zeros(2), np.zeros(3), None, "fp32")
+        measure_in_ulps(np.zeros(2), np.zeros(3), None, "fp32")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
@@ -159,7 +157,15 @@ def _rounded(number: float, precision: str) -> float:
 def test_histogram_holds_every_element_once(pairs: list[tuple[float, float]]) -> None:
     value, reference = np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
     counts = ulp_histogram(value, reference, np.ones(len(pairs), bool), "fp32")
-    bounds = (-1, *ULP_BUCKETS, math.inf)
+    bounds = (-1, *BUCKETS, math.inf)
     distances = [abs(_ordinal(a) - _ordinal(b)) for a, b in pairs]
     expected = [sum(low < distance <= high for distance in distances) for low, high in itertools.pairwise(bounds)]
     assert list(counts) == expected
+
+
+def test_counts_last_places_of_doubles() -> None:
+    value = np.array([1.0, -0.0, 5e-324, -1.0, np.nextafter(1.0, 2.0)])
+    reference = np.array([1.0, 0.0, -5e-324, 1.0, 1.0])
+    assert ulp_distance(value, reference, "fp64").tolist()[:3] == [0, 0, 2]
+    assert ulp_distance(value, reference, "fp64")[3] > 2**62
+    assert ulp_distance(value, reference, "fp64")[4] == 1

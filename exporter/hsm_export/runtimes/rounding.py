@@ -1,0 +1,212 @@
+"""Runs in float64 whose intermediate numbers are rounded at random, as a lower precision would round them.
+
+How much that changes a result is what rounding to that precision explains, whatever the order of the sums and however
+each kernel works: the condition of the whole model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..comparison.allowance import APPROXIMATED, LONG, UNITS, sum_error, terms
+from ..comparison.threshold import FACTOR
+from ..dtypes import BY_ONNX, EPSILON, ElementType
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+# They return numbers that they were given.
+_MOVES = frozenset(
+    {
+        "Abs", "Cast", "CastLike", "Clip", "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten",
+        "Gather", "GatherElements", "GatherND", "Identity", "If", "Loop", "Max", "MaxPool", "Min", "Neg", "Pad",
+        "ReduceMax", "ReduceMin", "Relu", "Reshape", "Scan", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth",
+        "Split", "Squeeze", "Tile", "TopK", "Transpose", "Unsqueeze", "Where",
+    }
+)  # fmt: skip
+_TORCH_MOVES = frozenset(
+    {
+        "_to_copy", "abs", "amax", "amin", "bucketize", "cat", "clamp", "clone", "constant_pad_nd", "contiguous",
+        "copy", "copy_", "embedding", "expand", "flip", "floor", "gather", "index", "index_put", "index_select",
+        "masked_fill", "masked_fill_", "masked_scatter", "max", "maximum", "min", "minimum", "neg", "pad", "relu",
+        "repeat", "roll", "scatter", "select_scatter", "slice_scatter", "sort", "stack", "topk", "tril", "triu",
+        "where",
+    }
+)  # fmt: skip
+# In place of a dynamic dimension.
+_TYPICAL_SIZE = 16
+# How many random choices show the condition; the many numbers of large models need no second one.
+_DRAWS, _LARGE_BYTES = 3, 100_000_000
+
+
+def draws(weight_bytes: int) -> range:
+    """Return the random choices that show the condition of a model of this size."""
+    return range(1, 1 + (_DRAWS if weight_bytes <= _LARGE_BYTES else 1))
+
+
+@contextlib.contextmanager
+def rounded_in_torch(precision: str, draw: int) -> Iterator[None]:
+    """Make PyTorch round the result of every operator at random inside the block.
+
+    Args:
+        precision: "fp32", "fp16" or "bf16".
+        draw: which random choice; 0 rounds nothing.
+    """
+    if not draw:
+        yield
+        return
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    generator = torch.Generator().manual_seed(draw)
+
+    class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            returns = func._schema.returns
+            views = any(item.alias_info is not None and not item.alias_info.is_write for item in returns)
+            if views or func.overloadpacket.__name__ in _TORCH_MOVES or not _has_tensor(args):
+                return result
+            if isinstance(result, torch.Tensor):
+                return _rounded(result, precision, generator, _more(func.overloadpacket.__name__, args, result))
+            if isinstance(result, (tuple, list)):
+                return type(result)(
+                    _rounded(item, precision, generator) if isinstance(item, torch.Tensor) else item for item in result
+                )
+            return result
+
+    with Rounded():  # type: ignore[no-untyped-call]
+        yield
+
+
+def round_parameters(module: torch.nn.Module, precision: str, draw: int) -> None:
+    """Give a module parameters that are rounded at random; float32 ones are what the file holds."""
+    import torch
+
+    if not draw or precision == "fp32":
+        return
+    generator = torch.Generator().manual_seed(draw)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            # Not in place: a copy of a module may share them with the module.
+            parameter.data = _rounded(parameter.detach().clone(), precision, generator)
+
+
+def _rounded(tensor: torch.Tensor, precision: str, generator: torch.Generator, more: Any = None) -> torch.Tensor:
+    """Move every number, in place, by up to half a unit in the last place, and by up to `more` besides."""
+    import torch
+
+    if not tensor.is_floating_point() or not tensor.numel():
+        return tensor
+
+    def noise() -> torch.Tensor:
+        return torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype).sub_(0.5)
+
+    tensor.mul_(noise().mul_(EPSILON[precision]).add_(1.0))
+    return tensor if more is None else tensor.add_(noise().mul_(2.0).mul_(more))
+
+
+def _more(name: str, args: Any, result: torch.Tensor) -> Any:
+    """Return what kernels may be off besides rounding their result: a number or a tensor; None for nothing."""
+    import torch
+
+    if not result.is_floating_point() or not result.numel():
+        return None
+    x = args[0]
+    if name in APPROXIMATED:
+        scale: Any = x.abs().clamp(max=torch.finfo(x.dtype).max) if APPROXIMATED[name] == "input" else 1.0
+        return UNITS / FACTOR * EPSILON["fp32"] * scale
+    count = x.numel() // result.numel() if name in ("mean", "sum", "norm", "linalg_vector_norm") else 0
+    if name in ("convolution", "conv1d", "conv2d", "conv3d"):
+        count = max(LONG, args[1][0].numel())
+    return sum_error(count, float(result.abs().max())) if count >= LONG else None
+
+
+def _has_tensor(args: Any) -> bool:
+    import torch
+
+    flat = [item for value in args for item in (value if isinstance(value, (list, tuple)) else [value])]
+    return any(isinstance(item, torch.Tensor) for item in flat)
+
+
+def rounded_graph(model: onnx.ModelProto, draw: int) -> onnx.ModelProto:
+    """Return a copy of a model that rounds the results of its main graph's nodes at random, each to its own type.
+
+    Args:
+        model: the model; it is promoted to float64 afterwards.
+        draw: which random choice; 0 returns the model.
+    """
+    if not draw:
+        return model
+    import onnx
+
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except Exception:  # operators of other domains may stop it
+        inferred = model
+    types = {
+        item.name: item.type.tensor_type.elem_type for item in (*inferred.graph.value_info, *inferred.graph.output)
+    }
+    sizes = _sizes(inferred)
+    nodes: list[onnx.NodeProto] = []
+    for node in changed.graph.node:
+        nodes.append(node)
+        if node.op_type in _MOVES and node.domain == "":
+            continue
+        for place, name in enumerate(node.output):
+            kind = BY_ONNX.get(types.get(name, 0))
+            if not name or kind is None or not kind.is_float:
+                continue
+            node.output[place] = f"{name}.exact"
+            nodes += _noise(node, name, kind, float(1000 * draw + len(nodes)), sizes)
+    del changed.graph.node[:]
+    changed.graph.node.extend(nodes)
+    return changed
+
+
+def _sizes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that are known, a typical size in place of each dynamic dimension."""
+    values = (*model.graph.value_info, *model.graph.output, *model.graph.input)
+    sizes = {item.name: tuple(item.dims) for item in model.graph.initializer}
+    for value in values:
+        dims = value.type.tensor_type.shape.dim
+        sizes.setdefault(value.name, tuple(dim.dim_value or _TYPICAL_SIZE for dim in dims))
+    return sizes
+
+
+def _noise(node: onnx.NodeProto, name: str, kind: ElementType, seed: float, infos: Mapping[str, Any]) -> list[Any]:
+    """Return nodes that turn the exact result of a node into one that is rounded at random."""
+    from onnx import helper
+
+    def op(operator: str, inputs: Sequence[str], result: str, **attributes: Any) -> str:
+        made.append(helper.make_node(operator, list(inputs), [f"{name}.{result}"], **attributes))
+        return f"{name}.{result}"
+
+    def number(value: float, result: str) -> str:
+        return op("Constant", [], result, value=helper.make_tensor(result, kind.onnx, [], [value]))
+
+    def noise(half: float, place: int) -> str:
+        return op("RandomUniformLike", [exact], f"noise{place}", low=-half, high=half, seed=seed + place / 8)
+
+    made: list[Any] = []
+    exact = f"{name}.exact"
+    factor = op("Add", [noise(kind.epsilon / 2, 0), number(1.0, "one")], "factor")
+    rounded = op("Mul", [exact, factor], "rounded")
+    units = UNITS / FACTOR * EPSILON["fp32"]
+    shapes = [infos.get(item, ()) for item in node.input]
+    if APPROXIMATED.get(node.op_type) == "one":
+        rounded = op("Add", [rounded, noise(units, 1)], "approximated")
+    elif APPROXIMATED.get(node.op_type) == "input":
+        rounded = op("Add", [rounded, op("Mul", [noise(units, 1), node.input[0]], "of_input")], "approximated")
+    count = terms(node.op_type, shapes, math.prod(infos.get(name, ())))
+    if count:
+        largest = op("ReduceMax", [op("Abs", [exact], "magnitude")], "largest", keepdims=0)
+        rounded = op("Add", [rounded, op("Mul", [noise(sum_error(count, 1.0), 2), largest], "of_sum")], "summed")
+    made[-1].output[0] = name
+    return made
