@@ -22,7 +22,7 @@ from .layers.layerwise import Comparison
 from .layers.spool import Spool
 from .layers.tapping import run_once, tap
 from .outputs import noise_between
-from .remarks import joined, quantum_of, remarks, told
+from .remarks import joined, quantum_of, remarks, told, word_of
 from .reporting.words import times
 from .repro import write_repro
 from .results import Culprit, LayerDiff, RuntimeDiff
@@ -340,6 +340,7 @@ class Explanation:
             attributes=attributes,
             input_shapes={key: tuple(array.shape) for key, array in known.items()},
             consequences=consequences,
+            word=word_of(runtime, item, fused, self._graph, self._context.folder),
         )
         folder = self._diff.options.repro
         right = {key: array for key, array in expected.items() if array is not None}

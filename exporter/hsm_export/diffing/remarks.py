@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hsm_operators import find
+
+from ..comparison.allowance import APPROXIMATED
 from ..dtypes import EPSILON
 from .layers.graph import LayerGraph, node_name
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 # A threshold beyond so many units in the last place is worth a word; and a layer that amplifies errors so many times.
 _UNITS, _AMPLIFIES = 256.0, 100.0
+# Relative to the function's scale, what a fast approximation in float16 may be off.
+_APPROXIMATE = 2.0**-9
 
 
 def remarks(reports: Iterable[RuntimeDiff], graph: LayerGraph, folder: Path, precision: str) -> list[str]:
@@ -87,6 +92,25 @@ def joined(runtime: str, name: str, graph: LayerGraph, context: RunContext) -> s
     except Exception:  # the culprit stands without it
         return ""
     return f"{found[0].operator} in place of {', '.join(found[0].nodes)}" if found else ""
+
+
+def word_of(runtime: str, item: LayerDiff, fused: str, graph: LayerGraph, folder: Path) -> str:
+    """Return the one word for what a node at fault does, from what was measured of it."""
+    operator, reason = find(item.domain, item.operator), str(item.reason)
+    own, scale = item.own or 0.0, max(item.errors.scale, 1.0)
+    if reason.startswith(("overflow", "two results")):
+        return "overflow" if reason.startswith("overflow") else "nondeterminism"
+    if runtime == "onnx64":
+        return "wrong maths"
+    if fused:
+        return "fusion"
+    if "Quantize" in item.operator or "QLinear" in item.operator or quantum_of(own, graph, folder):
+        return "quantisation"
+    if operator is not None and operator.states:
+        return "state"
+    if item.operator in APPROXIMATED and own < _APPROXIMATE * scale:
+        return "approximation"
+    return "cancellation" if (item.amplification or 0.0) > _AMPLIFIES else "wrong kernel"
 
 
 def told(layers: list[LayerDiff], masks: list[LayerDiff]) -> tuple[list[LayerDiff], list[str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ..comparison.error import Errors
 from ..comparison.result import ComparedOutput, ratio
 from ..comparison.threshold import Threshold
+from ..comparison.verdict import apart
 from ..results import Result
 
 
@@ -72,6 +73,8 @@ class Culprit(Result):
         consequences: how many later nodes exceed theirs too.
         repro: folder with an ONNX file of that one node, its real inputs and its right outputs; None when not written.
         command: the command that runs it; "" when not written.
+        word: what kind of fault it is: "overflow", "cancellation", "approximation", "fusion", "quantisation", "state",
+            "nondeterminism", "wrong kernel", or of the file itself "wrong maths".
     """
 
     runtime: str
@@ -81,15 +84,17 @@ class Culprit(Result):
     consequences: int = 0
     repro: str | None = None
     command: str = ""
+    word: str = ""
 
     @property
     def line(self) -> str:
         """One line that names the node, its operator, the worst element and both values."""
         item = self.layer
         index = ", ".join(map(str, item.errors.worst_index))
+        value, reference = apart(item.errors.value, item.errors.reference, 6)
         return (
             f"{self.runtime}: {item.node} ({item.operator}) is the first node at fault: {item.tensor}[{index}] is "
-            f"{item.errors.value:.6g}, its maths on the same inputs gives {item.errors.reference:.6g} ({item.reason})"
+            f"{value}, its maths on the same inputs gives {reference} ({item.reason})"
         )
 
 

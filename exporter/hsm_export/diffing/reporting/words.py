@@ -126,7 +126,8 @@ def _culprit(result: DiffResult, quote: Callable[[str], str]) -> tuple[str, str,
         where = f"The file itself departs from {quote(result.reference)}, whatever runs it"
     else:
         where = f"{quote(culprit.runtime)} departs from {quote(result.reference)}"
-    sentence = f"{where}: {quote(item.node)} ({quote(item.operator)}) is the first node at fault."
+    kind = f" ({culprit.word})" if culprit.word else ""
+    sentence = f"{where}: {quote(item.node)} ({quote(item.operator)}) is the first node at fault{kind}."
     if culprit.command:
         return sentence, "Run that node alone, with its real inputs:", culprit.command
     return sentence, "Look at the inputs and attributes of that node below.", ""
