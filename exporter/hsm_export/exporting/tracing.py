@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-OPSET_VERSION = 21
-
 
 def trace(module: nn.Module, arguments: Arguments) -> ir.Model:
     """Return the module as an ONNX model whose dynamic dimensions still have the tracer's names.
@@ -98,7 +96,7 @@ def translate(program: ExportedProgram) -> ir.Model:
     """
     import torch
 
-    from hsm_operators import OperatorError, translation_table
+    from hsm_operators import OPSET_VERSION, OperatorError, translation_table
 
     try:
         exported = torch.onnx.export(
