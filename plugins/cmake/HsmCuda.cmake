@@ -1,9 +1,6 @@
-# The CUDA kernels' sources and needs.
+# What the CUDA kernels need.
 include_guard()
 include(CheckLanguage)
-
-# The one list that nvcc and the host shim of the tests compile.
-file(GLOB HSM_CUDA_KERNELS CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/hsm_operators/*/*.cu")
 
 # Looks for nvcc: CUDACXX, CUDA_HOME, CUDA_PATH, PATH, /usr/local/cuda, and with HSM_FETCH_CUDA the pinned wheels. Sets
 # HSM_NVCC in the cache, or `why_not`.
@@ -27,6 +24,7 @@ function(hsm_find_cuda)
   set(HSM_HAS_nvcc FALSE PARENT_SCOPE)
   string(TOUPPER "${HSM_CUDA}" switch)
   if(switch STREQUAL "OFF")
+    set(HSM_WHY_NOT_nvcc "HSM_CUDA is OFF" PARENT_SCOPE)
     return()
   endif()
   if(CMAKE_CROSSCOMPILING)

@@ -88,6 +88,22 @@ def load(source: str) -> None:
             ) from error
 
 
+def path_of(source: str) -> Path:
+    """Return the file or folder that `source`, as `load` takes it, stands for; of a package its folder.
+
+    Raises:
+        OperatorError: there is nothing of that name.
+    """
+    path = Path(source)
+    if path.exists():
+        return path.resolve()
+    found = importlib.util.find_spec(source) if os.sep not in source and path.suffix != ".py" else None
+    if found is None or found.origin is None:
+        raise OperatorError(f"there is no module and no file {source}", f"see {VARIABLE} and --operators")
+    origin = Path(found.origin).resolve()
+    return origin.parent if origin.name == "__init__.py" else origin
+
+
 def _modules(source: str, path: Path) -> list[ModuleType]:
     if path.is_dir():
         if (path / "spec.py").is_file():

@@ -17,6 +17,7 @@ COMMANDS = {
     "bundle": "bundle",
     "inspect": "inspect",
     "bench": "bench",
+    "operator": "operator",
     "generate": "generate",
     "perplexity": "perplexity",
     "import": "import_",

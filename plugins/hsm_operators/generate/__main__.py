@@ -52,7 +52,13 @@ def main() -> int:
     """Write or check the files; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m hsm_operators.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 when a file is stale")
+    parser.add_argument(
+        "--operators", nargs="+", metavar="SOURCE", help="write the files of anyone's operators instead"
+    )
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where these go")
     options = parser.parse_args()
+    if options.operators:
+        return _write_foreign(options.operators, options.output or Path.cwd())
     wrong, files = stale(), own_files()
     for path in wrong:
         if options.check:
@@ -64,6 +70,18 @@ def main() -> int:
             path.unlink()
             print(f"removed {path}, which nothing generates any more")
     return 1 if wrong and options.check else 0
+
+
+def _write_foreign(sources: list[str], out_dir: Path) -> int:
+    from ..errors import OperatorError
+    from .project import write_project
+
+    try:
+        write_project(sources, out_dir)
+    except OperatorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

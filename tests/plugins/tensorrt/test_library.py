@@ -26,7 +26,7 @@ def needed(library: Path) -> set[str]:
 
 @needs("readelf")
 def test_it_exports_what_tensorrt_looks_for_and_nothing_else() -> None:
-    assert exported(plugin_library()) == {"getCreators", "setLoggerFinder"}
+    assert exported(plugin_library()) == {"getCreators", "hsm_library_operators", "setLoggerFinder"}
     assert exported(plugin_library().with_name(REGISTER)) == set()
 
 

@@ -1,0 +1,1 @@
+"""Operators of one's own: what is made of them and how they are tested."""
