@@ -47,6 +47,7 @@ TEST_FOLDERS = {
     "tests of native parts": ("tests/plugins", "tests/tools"),
 }
 STUDY = (sys.executable, "-m", "tests.studies.diff_thresholds", "--count", "200")
+DAMAGE = (sys.executable, "-m", "tests.studies.damaged_files", "--count", "500")
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,12 @@ def studied(output: str) -> str:
     return ", {models} models, {false_alarms} false alarms, {located} of {twins} faults located".format(**counts)
 
 
+def damage_seen(output: str) -> str:
+    """Return what the study of damaged files counted as a remark."""
+    counts = json.loads(output.strip().splitlines()[-1])
+    return f", {counts['runs']} runs, {counts['wrong']} that ended otherwise than documented"
+
+
 def steps() -> list[Step]:
     """Return every step, in the order in which they run. A new check is one line here."""
     native = [Step(f"C++ {preset}", ("bash", "tools/cpp_test.sh", preset)) for preset in ("release", "asan", "tsan")]
@@ -110,6 +117,7 @@ def steps() -> list[Step]:
             (*STUDY, "--out", str(RESULTS / f"diff-{commit().split()[0]}.jsonl")),
             studied,
         ),
+        Step("500 damaged files through every command", DAMAGE, damage_seen),
         tests("all other tests", ["tests", *(f"--ignore={f}" for fs in TEST_FOLDERS.values() for f in fs)]),
     ]
 

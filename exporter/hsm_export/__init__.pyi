@@ -14,6 +14,7 @@ from hsm_operators import State as State
 from hsm_operators.definition import operator as operator
 from hsm_operators.definition import operator_for as operator_for
 from hsm_operators.definition import register as register
+from hsm_operators.discovery import load as load_operators  # noqa: F401
 
 from .benchmarking import bench as bench
 from .building import accept_kit as accept_kit

@@ -47,3 +47,9 @@ class BuildRefusedError(HsmExportError):
     """An engine builder refused the network, or a target cannot take it (exit code 6)."""
 
     exit_code = 6
+
+
+def first_line(error: object) -> str:
+    """Return the first line of an error's text that says something; its type's name where it has none."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)

@@ -77,3 +77,9 @@ def test_unknown_steps_are_refused(
         check_all.main()
     assert error.value.code == 2
     assert "there is no step magic" in capsys.readouterr().err
+
+
+def test_what_the_study_of_damaged_files_saw_is_a_remark(check_all: ModuleType) -> None:
+    assert check_all.damage_seen('{"code": 1}\n{"runs": 8, "wrong": 1}\n') == (
+        ", 8 runs, 1 that ended otherwise than documented"
+    )

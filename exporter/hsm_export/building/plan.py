@@ -95,7 +95,7 @@ def _refuse(file: ModelFile) -> None:
             f"{file.path} is quantised ({file.quantised}); engines are built from models that are not",
             "export the model in fp32, fp16 or bf16",
         )
-    file.require_tensors("an engine binds only tensors of numbers and Booleans", text=False)
+    file.require_tensors("an engine binds only tensors of numbers and Booleans", others=False)
 
 
 def _choose_architectures(target: str, architectures: str | Iterable[str] | None) -> tuple[str, ...]:

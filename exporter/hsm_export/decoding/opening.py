@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MissingDependencyError, UsageError
+from ..user_module import copied
 
 if TYPE_CHECKING:
     import onnx
@@ -96,4 +97,4 @@ def _open_module(model: str | Path | nn.Module, runtime: str, rollback: int) -> 
     precision = TORCH_RUNTIMES[runtime]
     spec = StateSpec.of(decoder_of(module), precision, rollback=rollback)
     check_decoder(module, source.name)
-    return runtime, TorchStepper(module.to(torch.float64) if precision == "fp64" else module, spec)
+    return runtime, TorchStepper(copied(module, torch.float64) if precision == "fp64" else module, spec)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from ..decoding.state_spec import StateSpec
+    from ..source_call import Keys, SourceCall
     from .precision_plan import WideNodes
     from .source import Source
 
@@ -25,11 +26,13 @@ class FloatGraph:
     Attributes:
         model: the graph; its initialisers still refer to the module's tensors.
         inputs: its inputs.
+        call: how its source is called.
         parameters: names of the initialisers that are trained weights.
     """
 
     model: ir.Model
     inputs: tuple[InputSpec, ...]
+    call: SourceCall
     parameters: set[str]
 
 
@@ -43,12 +46,27 @@ def float_graph(source: Source) -> FloatGraph:
     from .finishing import refuse_quantised
     from .tracing import trace
 
-    model = trace(source.module, source.arguments)
+    traced = trace(source.module, source.arguments)
+    model = traced.model
     refuse_quantised(model)
     parameters = {name for name, _ in source.module.named_parameters(remove_duplicate=False)}
     buffers = {name for name, _ in source.module.named_buffers(remove_duplicate=False)}
-    inputs = clean(model, source.arguments.inputs, source.output_names, parameters | buffers)
-    return FloatGraph(model, inputs, parameters)
+    names = source.output_names or output_names(traced.outputs, {spec.name for spec in source.arguments.inputs})
+    inputs = clean(model, source.arguments.inputs, names, parameters | buffers)
+    call = replace(source.arguments.call, outputs=dict(zip(names, traced.outputs, strict=True)))
+    return FloatGraph(model, inputs, call, parameters)
+
+
+def output_names(found: Sequence[Keys], taken: set[str]) -> tuple[str, ...]:
+    """Return names of the outputs: the keys that lead to them, else "output" or "output_0", "output_1" and so on."""
+    names: list[str] = []
+    for index, keys in enumerate(found):
+        texts = [position for position, key in enumerate(keys) if isinstance(key, str)]
+        name = "_".join(map(str, keys[texts[0] :])) if texts else "output" if len(found) == 1 else f"output_{index}"
+        while name in taken or name in names:
+            name += "_output"
+        names.append(name)
+    return tuple(names)
 
 
 def finished_graph(
@@ -80,7 +98,7 @@ def finished_graph(
     if source.state is not None:
         source = replace(source, state=_with_in_place(source.state, model))
     add_bodies(model)
-    describe(model, source, graph.inputs, precision, plan)
+    describe(model, source, graph.inputs, graph.call, precision, plan)
     return model, graph.inputs
 
 

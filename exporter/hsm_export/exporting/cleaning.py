@@ -21,14 +21,14 @@ _CALL = "call"
 
 
 def clean(
-    model: ir.Model, inputs: Sequence[TraceInput], output_names: Sequence[str] | None, weights: set[str]
+    model: ir.Model, inputs: Sequence[TraceInput], output_names: Sequence[str], weights: set[str]
 ) -> tuple[InputSpec, ...]:
     """Fold constants, give everything its final name, and drop what the tracer wrote about itself; in place.
 
     Args:
         model: a traced model.
         inputs: what it was traced with, in the order of the graph's inputs.
-        output_names: names of the outputs; None means "output", or "output_0", "output_1", ...
+        output_names: names of the outputs.
         weights: names of parameters and buffers; they stay initialisers under these names.
 
     Raises:
@@ -112,12 +112,9 @@ def _merge_constants(graph: ir.Graph, weights: set[str]) -> None:
             del graph.initializers[value.name or ""]
 
 
-def _rename_borders(model: ir.Model, inputs: Sequence[TraceInput], output_names: Sequence[str] | None) -> None:
+def _rename_borders(model: ir.Model, inputs: Sequence[TraceInput], output_names: Sequence[str]) -> None:
     graph = model.graph
     assert len(graph.inputs) == len(inputs)
-    if output_names is None:
-        count = len(graph.outputs)
-        output_names = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
     if len(output_names) != len(graph.outputs):
         raise UsageError(
             f"output_names has {len(output_names)} names but the module returns {len(graph.outputs)} tensors"
@@ -141,6 +138,9 @@ def _name_dimensions(model: ir.Model, inputs: Sequence[TraceInput]) -> tuple[Inp
     """
     import onnx_ir as ir
 
+    for value in _values(model.graph):
+        if value.shape is not None:  # the tracer writes some fixed sizes as symbols
+            value.shape = ir.Shape([_renamed(dim, {}) for dim in value.shape])
     names: dict[str, str] = {}
     sizes: dict[str, int] = {}
     for value, spec in zip(model.graph.inputs, inputs, strict=True):
@@ -167,6 +167,8 @@ def _name_dimensions(model: ir.Model, inputs: Sequence[TraceInput]) -> tuple[Inp
 def _renamed(dim: int | ir.SymbolicDim, names: dict[str, str]) -> int | str | None:
     if isinstance(dim, int) or dim.value is None:
         return dim if isinstance(dim, int) else None
+    if dim.value.isdecimal():
+        return int(dim.value)
     return re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dim.value)
 
 

@@ -7,7 +7,6 @@ file's precision, plus 4 eps(T) max|reference|. Where experts are routed, all si
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,14 +15,15 @@ from ..dtypes import BY_PRECISION
 from ..errors import HsmExportError, NumbersDifferError
 from ..runtimes.evaluations import evaluated_as_body
 from ..runtimes.reference_maths import reference_maths
+from ..user_module import copied
 from .result import CheckedOutput
-from .source import Source, evaluating, resized
+from .source import Source, resized
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
 # Allowed error in units of eps(T) max|reference| where PyTorch cannot show its own error in this precision.
 _WITHOUT_NATIVE = 64.0
@@ -142,23 +142,20 @@ def _run_all(
         choices: runs whose choice of experts to take; None lets the module choose.
         as_body: compute the operators as their bodies do; False leaves PyTorch the choice.
     """
-    import torch
 
     runs: list[_Run | None] = []
-    module = source.module if dtype is torch.float32 else converted(source.module, dtype)
-    with evaluating(module), evaluated_as_body(as_body):
+    names = [spec.name for spec in source.arguments.inputs]
+    module = copied(source.module, dtype)
+    with evaluated_as_body(as_body):
         for index, tensors in enumerate(examples):
             chosen = None if choices is None else choices[index]
             if choices is not None and chosen is None:
                 runs.append(None)
                 continue
-            cast = [spec.cast(t, dtype) for spec, t in zip(source.arguments.inputs, tensors, strict=True)]
-            args, kwargs = source.arguments.with_examples(cast)
             try:
-                with reference_maths(), _routed(chosen) as calls:
-                    outputs = _tensors(module(*args, **kwargs))
-            except (RuntimeError, TypeError, ValueError, IndexError):
-                # A user's module may mix types or refuse sizes; ours never do.
+                with reference_maths(dtype), _routed(chosen) as calls:
+                    outputs = source.arguments.call.run(module, dict(zip(names, tensors, strict=True)), dtype)
+            except Exception:  # a user's module may mix types or refuse sizes; ours never do
                 runs.append(None)
                 continue
             if len(calls) != len(active):
@@ -169,19 +166,6 @@ def _run_all(
             masks = [_choice(logits, k) for logits, k in zip(calls, active, strict=True)]
             runs.append(_Run(outputs, masks))
     return runs
-
-
-def converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Copy a module with its floating-point parameters and buffers in another type, one tensor at a time."""
-    import torch
-
-    converted: dict[int, Any] = {}
-    for parameter in module.parameters():
-        value = parameter.detach().to(dtype) if parameter.is_floating_point() else parameter.detach()
-        converted[id(parameter)] = torch.nn.Parameter(value, requires_grad=False)
-    for buffer in module.buffers():
-        converted[id(buffer)] = buffer.to(dtype) if buffer.is_floating_point() else buffer
-    return copy.deepcopy(module, converted)
 
 
 @contextlib.contextmanager
@@ -203,17 +187,6 @@ def _choice(logits: Tensor, k: int) -> Tensor:
 
     order = torch.sort(logits, dim=-1, descending=True, stable=True).indices[..., :k]
     return torch.zeros(logits.shape, dtype=torch.bool).scatter(-1, order, True)
-
-
-def _tensors(result: Any) -> list[Tensor]:
-    import torch
-
-    if result is None:
-        return []
-    if isinstance(result, torch.Tensor):
-        return [result]
-    values = result.values() if isinstance(result, dict) else result
-    return [value for item in values for value in _tensors(item)]
 
 
 def _max_error(actual: NDArray[Any], reference: NDArray[np.float64]) -> float:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..errors import BadInputError, UsageError
+from ..errors import BadInputError, UsageError, first_line
 from ..runtimes.reference_maths import reference_maths
-from .source import evaluating
+from ..user_module import copied
 
 if TYPE_CHECKING:
     import torch
@@ -53,10 +53,10 @@ def vocabulary(model: nn.Module, name: str) -> int:
     import torch
 
     try:
-        with reference_maths(), evaluating(model):
+        with reference_maths():
             logits = model(torch.zeros((1, 1), dtype=torch.int64))
     except Exception as error:  # whatever the user's module raises
-        raise BadInputError(f"{name} does not read token ids (1, 1): {_first_line(error)}", _DOCUMENT) from error
+        raise BadInputError(f"{name} does not read token ids (1, 1): {first_line(error)}", _DOCUMENT) from error
     if not isinstance(logits, torch.Tensor) or logits.dim() != 3 or not logits.is_floating_point():
         what = f"a tensor {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise BadInputError(f"{name} maps token ids (1, 1) to {what}, not to logits (1, 1, V)", _DOCUMENT)
@@ -71,13 +71,11 @@ def check_decoder(model: nn.Module, name: str) -> None:
     """
     import torch
 
-    from .comparing import converted
-
     longest = getattr(decoder_of(model), "max_length", 0) or _TOKENS
     shape = (2, min(_TOKENS, longest))
     tokens = torch.randint(0, vocabulary(model, name), shape, generator=torch.Generator().manual_seed(0))
     try:
-        _Trial(converted(model, torch.float64), name, tokens, torch.float64, _SAME).run()
+        _Trial(copied(model, torch.float64), name, tokens, torch.float64, _SAME).run()
     except _CannotRunError:
         # It may mix types; what is wrong with the protocol itself shows in float32 too.
         _Trial(model, name, tokens, torch.float32, _SAME_IN_FLOAT32).run()
@@ -109,7 +107,7 @@ class _Trial:
         from hsm_models.state import initial_state
 
         length = self._tokens.shape[1]
-        with reference_maths(), evaluating(self._model):
+        with reference_maths(self._dtype):
             whole = self._whole()
             state = initial_state(self._entries, 2, length, self._dtype, self._tokens.device)
             position = torch.zeros(2, dtype=torch.int64)
@@ -122,7 +120,7 @@ class _Trial:
         try:
             logits: Tensor = self._model(self._tokens)
         except Exception as error:  # whatever the user's module raises
-            what = f"{self._name} fails for token ids {tuple(self._tokens.shape)}: {_first_line(error)}"
+            what = f"{self._name} fails for token ids {tuple(self._tokens.shape)}: {first_line(error)}"
             raise _CannotRunError(what, _DOCUMENT) from error
         return logits
 
@@ -152,7 +150,7 @@ class _Trial:
         try:
             logits, after = self._decoder.forward_cached(tokens, state, position, lengths)
         except Exception as error:  # whatever the user's module raises
-            what = f"{self._name}: forward_cached fails for tokens {tuple(tokens.shape)}: {_first_line(error)}"
+            what = f"{self._name}: forward_cached fails for tokens {tuple(tokens.shape)}: {first_line(error)}"
             raise _CannotRunError(what, _DOCUMENT) from error
         return logits, after
 
@@ -166,8 +164,3 @@ class _Trial:
 
     def _refuse(self, problem: str) -> None:
         raise BadInputError(f"{self._name}: forward_cached {problem}", _DOCUMENT)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

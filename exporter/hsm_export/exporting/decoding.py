@@ -55,7 +55,7 @@ def decoding_source(source: Source, options: DecodeOptions, precision: str) -> S
         decoder, precision, capacity=options.capacity, rollback=options.rollback, last_logits=options.last_logits
     )
     check_decoder(source.module, source.name)
-    step = DecodingModel(source.module, options.last_logits)
+    step = DecodingModel(source.module, options.last_logits).eval()
     runs = _Runs(source.module, state, decoder, vocabulary(source.module, source.name))
     return replace(
         source,
@@ -89,7 +89,7 @@ def _arguments(step: DecodingModel, state: StateSpec, runs: _Runs) -> Arguments:
             inputs.append(replace(spec, border=borders[types[spec.name]]))
         else:
             inputs.append(replace(spec, low=0, high=highest[spec.name]))
-    return Arguments(arguments.values, tuple(inputs), frozenset({CAPACITY}))
+    return replace(arguments, inputs=tuple(inputs), shared=frozenset({CAPACITY}))
 
 
 class _Runs:
@@ -130,12 +130,12 @@ class _Runs:
 
         from hsm_operators import use_kernels
 
-        from .source import evaluating
+        from ..runtimes.reference_maths import without_autocast
 
         room = self._room(7 + length, capacity)
         lengths = torch.tensor([min(length, room), 0, min(length, room, 2)][:batch])
         position = torch.tensor([room - int(lengths[0]), min(3, room), 0][:batch])
-        with torch.no_grad(), use_kernels(False), evaluating(self._model):
+        with torch.no_grad(), without_autocast(), use_kernels(False):
             before = self._tokens(batch, max(1, int(position.max())))
             start = torch.zeros(batch, dtype=torch.int64)
             _, state = self._decoder.forward_cached(before, self._empty(batch, capacity), start, position)

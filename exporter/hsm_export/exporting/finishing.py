@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BadInputError
+from ..source_call import KEY as CALL
+from ..source_call import SourceCall
 from .inputs import InputSpec
 from .source import Source
 
@@ -32,7 +34,12 @@ def refuse_quantised(model: ir.Model) -> None:
 
 
 def describe(
-    model: ir.Model, source: Source, inputs: Sequence[InputSpec], precision: str, plan: WideNodes | None = None
+    model: ir.Model,
+    source: Source,
+    inputs: Sequence[InputSpec],
+    call: SourceCall,
+    precision: str,
+    plan: WideNodes | None = None,
 ) -> None:
     """Write who made the file from what into it; nothing that differs from run to run."""
     from hsm_models.config import ModelConfig
@@ -65,6 +72,7 @@ def describe(
     if plan is not None:
         values["precision_plan"] = plan.to_json()
     model.metadata_props.update({f"hsm_export.{key}": value for key, value in values.items()})
+    model.metadata_props[CALL] = call.to_json()
 
 
 def weight_bytes(model: ir.Model) -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import UsageError
+from ..source_call import Slot, SourceCall
+from ..user_module import guarded
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 BATCH = "batch"
@@ -43,7 +44,6 @@ class TraceInput:
     """A tensor argument of the module to trace.
 
     Attributes:
-        argument: path of the argument: the parameter of `forward`, and its position below it for `*args`.
         name: name of the input in the file.
         example: example value; no dynamic dimension of it has size 1.
         dynamic: dimension -> wished name; these become dynamic or the export fails.
@@ -54,7 +54,6 @@ class TraceInput:
             PyTorch what sums have (float64 in double models).
     """
 
-    argument: tuple[str, int | None]
     name: str
     example: Tensor
     dynamic: dict[int, str] = field(default_factory=dict)
@@ -63,17 +62,12 @@ class TraceInput:
     high: int | None = None
     border: Border = "float32"
 
-    def cast(self, value: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return a value of this input in the type that PyTorch takes when it computes in `dtype`."""
-        from hsm_operators.precision import accumulator
-
-        if not value.is_floating_point():
-            return value
-        return value.to(accumulator(dtype) if self.border == "accumulator" else dtype)
-
-
-class Variadic(list[Any]):
-    """The tensors that were passed as `*args`; a plain list is not allowed as an argument."""
+    @property
+    def type(self) -> str:
+        """What `SourceCall.types` calls the type in which the module takes the input."""
+        if not self.example.is_floating_point():
+            return str(self.example.dtype).removeprefix("torch.")
+        return "accumulator" if self.border == "accumulator" else "model"
 
 
 @dataclass(frozen=True)
@@ -81,40 +75,20 @@ class Arguments:
     """Everything that `forward` is called with.
 
     Attributes:
-        values: parameter of `forward` -> tensor, constant, or `Variadic` for `*args`.
+        args, kwargs: as in `SourceCall`, the slots named after the inputs.
         inputs: the tensors among them, in order.
         shared: names of dynamic dimensions that are one size wherever they occur, by definition.
     """
 
-    values: dict[str, Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
     inputs: tuple[TraceInput, ...]
     shared: frozenset[str] = frozenset()
 
-    def with_examples(self, examples: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return (args, kwargs) of a call of `forward` with other tensors in place of the examples."""
-        values = {
-            name: Variadic(value) if isinstance(value, Variadic) else value for name, value in self.values.items()
-        }
-        for spec, example in zip(self.inputs, examples, strict=True):
-            name, index = spec.argument
-            if index is None:
-                values[name] = example
-            else:
-                values[name][index] = example
-        args: tuple[Any, ...] = ()
-        if any(isinstance(value, Variadic) for value in values.values()):
-            # What stands before *args must be passed by position.
-            for name in list(values):
-                value = values.pop(name)
-                if isinstance(value, Variadic):
-                    args += tuple(value)
-                    break
-                args += (value,)
-        return args, values
-
-    def call(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return (args, kwargs) of a call of `forward` with the examples."""
-        return self.with_examples([spec.example for spec in self.inputs])
+    @property
+    def call(self) -> SourceCall:
+        """How the module is called."""
+        return SourceCall(self.args, self.kwargs, {spec.name: spec.type for spec in self.inputs})
 
 
 def bind(
@@ -123,43 +97,55 @@ def bind(
     input_names: Sequence[str] | None = None,
     dynamic: Mapping[str, Mapping[int, str]] | None = None,
 ) -> Arguments:
-    """Match example inputs with the parameters of `module.forward`.
+    """Find the tensors among example inputs, and name them after the parameters of `module.forward`.
 
     Args:
         module: the module to call.
-        example_inputs: a tensor, a sequence of arguments, or a mapping of keyword arguments.
+        example_inputs: a tensor, a sequence of arguments, or a mapping of keyword arguments; arguments may be lists,
+            tuples and dicts of tensors and constants.
         input_names: names for the tensors in the file, instead of the parameters' own.
         dynamic: input name -> {dimension: name}, replacing the default for that input.
 
     Raises:
         UsageError: the arguments do not fit `forward`, are not tensors or constants, or the names do not fit them.
     """
-    values = _match(module, example_inputs)
+    args, kwargs = _given(example_inputs)
+    names = _parameters(module, args, kwargs)
     found: list[TraceInput] = []
-    for parameter, value in values.items():
-        if isinstance(value, Variadic):
-            found += [_trace_input((parameter, i), f"{parameter}_{i}", item) for i, item in enumerate(value)]
-        elif _is_tensor(value):
-            found.append(_trace_input((parameter, None), parameter, value))
-        elif value is not None and not isinstance(value, (bool, int, float, str)):
-            raise UsageError(
-                f"the example for argument {parameter!r} is a {type(value).__name__}, not a tensor",
-                "wrap the module in one whose forward takes every tensor as an argument of its own",
-            )
+    chosen = iter(input_names or ())
+    tree = tuple(_bound(value, name, found, chosen) for value, name in zip(args, names, strict=False))
+    keywords = {name: _bound(kwargs[name], name, found, chosen) for name in names[len(args) :]}
     if not found:
         raise UsageError("the example inputs hold no tensor", "pass at least one tensor: export(module, (x,), path)")
-    found = _named(found, input_names)
+    own = [spec.name for spec in found]
+    if (input_names is not None and len(input_names) != len(found)) or len(set(own)) != len(own):
+        raise UsageError(
+            f"input_names has {len(input_names or own)} names ({', '.join(input_names or own)}) but the module takes "
+            f"{len(found)} tensors",
+            "give one distinct name for each tensor",
+        )
     found = _with_overrides(found, dynamic or {})
-    return Arguments(values, tuple(_enlarged(found)))
+    return Arguments(tree, keywords, tuple(_enlarged(found)))
 
 
-def _match(module: nn.Module, example_inputs: Any) -> dict[str, Any]:
-    """Return parameter -> value; the value of `*args` is a list, `**kwargs` are merged in."""
+def _given(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the examples as (args, kwargs)."""
     if _is_tensor(example_inputs):
-        example_inputs = (example_inputs,)
-    args = () if isinstance(example_inputs, Mapping) else tuple(example_inputs)
-    kwargs = dict(example_inputs) if isinstance(example_inputs, Mapping) else {}
-    signature = inspect.signature(module.forward)
+        return (example_inputs,), {}
+    if isinstance(example_inputs, Mapping):
+        return (), {str(name): value for name, value in example_inputs.items()}
+    if isinstance(example_inputs, (list, tuple)):
+        return tuple(example_inputs), {}
+    raise UsageError(
+        f"example_inputs is of type {type(example_inputs).__name__}, not tensors",
+        "pass a tensor, a tuple of the arguments of forward, or a dict of keyword arguments",
+    )
+
+
+def _parameters(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    """Return names of the positional arguments, then the keywords, all in the order of forward's parameters."""
+    with guarded(f"reading the signature of {type(module).__name__}.forward"):
+        signature = inspect.signature(module.forward)
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
@@ -167,14 +153,33 @@ def _match(module: nn.Module, example_inputs: Any) -> dict[str, Any]:
             f"the example inputs do not fit {type(module).__name__}.forward{signature}: {error}",
             "pass the arguments of forward as a tuple, or as a dict of keyword arguments",
         ) from error
-    values: dict[str, Any] = {}
+    names: list[str] = []
     for name, value in bound.arguments.items():
         kind = signature.parameters[name].kind
         if kind is inspect.Parameter.VAR_KEYWORD:
-            values.update(value)
+            names += value
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            names += (f"{name}_{index}" for index in range(len(value)))
         else:
-            values[name] = Variadic(value) if kind is inspect.Parameter.VAR_POSITIONAL else value
-    return values
+            names.append(name)
+    return names
+
+
+def _bound(value: Any, name: str, found: list[TraceInput], chosen: Iterator[str]) -> Any:
+    """Return an argument with slots in place of its tensors, which go to `found`."""
+    if _is_tensor(value):
+        found.append(_trace_input(next(chosen, name), value))
+        return Slot(found[-1].name)
+    if type(value) in (list, tuple):
+        return type(value)(_bound(item, f"{name}_{index}", found, chosen) for index, item in enumerate(value))
+    if isinstance(value, Mapping) and all(isinstance(key, (str, int)) for key in value):
+        return {key: _bound(item, f"{name}_{key}", found, chosen) for key, item in value.items()}
+    if value is not None and not isinstance(value, (bool, int, float, str)):
+        raise UsageError(
+            f"the example for argument {name!r} is a {type(value).__name__}, not a tensor",
+            "wrap the module in one whose forward takes tensors, numbers, texts, lists, tuples and dicts only",
+        )
+    return value
 
 
 def _is_tensor(value: Any) -> bool:
@@ -183,7 +188,7 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def _trace_input(argument: tuple[str, int | None], name: str, example: Tensor) -> TraceInput:
+def _trace_input(name: str, example: Tensor) -> TraceInput:
     """Describe an input with the default choice of dynamic dimensions.
 
     Dimension 0 is the batch. Dimension 1 is the length of integer (B,T,...) and of float (B,T,D) inputs; of a float
@@ -191,8 +196,11 @@ def _trace_input(argument: tuple[str, int | None], name: str, example: Tensor) -
     """
     import torch
 
-    if not _is_tensor(example):
-        raise UsageError(f"the example for argument {name!r} is a {type(example).__name__}, not a tensor")
+    if example.is_complex():
+        raise UsageError(
+            f"the example for {name!r} is complex, which ONNX files have no type for",
+            "take torch.view_as_real(x), and call torch.view_as_complex in forward",
+        )
     dims = example.dim()
     dynamic: dict[int, str] = {}
     free: dict[int, str] = {}
@@ -207,18 +215,7 @@ def _trace_input(argument: tuple[str, int | None], name: str, example: Tensor) -
     low = high = None
     if example.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
         low, high = (int(example.min()), int(example.max())) if example.numel() else (0, 0)
-    return TraceInput(argument, name, example.detach(), dynamic, free, low, high)
-
-
-def _named(inputs: list[TraceInput], names: Sequence[str] | None) -> list[TraceInput]:
-    if names is None:
-        return inputs
-    if len(names) != len(inputs) or len(set(names)) != len(names):
-        raise UsageError(
-            f"input_names has {len(names)} names ({', '.join(names)}) but the module takes {len(inputs)} tensors",
-            "give one distinct name for each tensor",
-        )
-    return [replace(spec, name=name) for spec, name in zip(inputs, names, strict=True)]
+    return TraceInput(name, example.detach(), dynamic, free, low, high)
 
 
 def _with_overrides(inputs: list[TraceInput], dynamic: Mapping[str, Mapping[int, str]]) -> list[TraceInput]:

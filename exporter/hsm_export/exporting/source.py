@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInputError, UsageError
+from ..user_module import copied, guarded, unwrapped
 from .inputs import BATCH, LENGTH, Arguments, TraceInput, bind
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Source:
 
     Attributes:
         name: what to call it in messages.
-        module: the module, float32.
+        module: a copy of the module, float32, in evaluation mode.
         arguments: how to call it.
         output_names: names of the outputs in the file; None lets the exporter choose.
         task: "language_model", "sequence_classifier", or "" for a module that does not say.
@@ -83,10 +83,11 @@ def resolve(
             raise UsageError("example inputs are for a module; a checkpoint brings its own")
         module, name, sha256 = _load(source)
     elif isinstance(source, torch.nn.Module):
-        module = getattr(source, "_orig_mod", source)  # what torch.compile wraps
+        module = unwrapped(source)
         name, sha256 = type(module).__name__, ""
     else:
         raise UsageError(f"cannot export a {type(source).__name__}", "pass a checkpoint's path or an nn.Module")
+    module = copied(module)
     _require_float32_on_cpu(module, name)
     names = None if output_names is None else tuple(output_names)
     config = getattr(module, "config", None)
@@ -135,7 +136,7 @@ def _language_model(
     example = torch.randint(0, tokens, (_EXAMPLE_BATCH, length), generator=torch.Generator().manual_seed(0))
     arguments = bind(module, (example,), input_names or ("tokens",), dynamic)
     inputs = tuple(replace(spec, low=0, high=tokens - 1) for spec in arguments.inputs)
-    return Arguments(arguments.values, inputs), longest
+    return replace(arguments, inputs=inputs), longest
 
 
 def _load(source: str | Path) -> tuple[nn.Module, str, str]:
@@ -165,7 +166,7 @@ def _our_arguments(
     given = tuple(examples.values()) if example_inputs is None else example_inputs
     arguments = bind(module, given, tuple(input_names or examples), dynamic)
     inputs = tuple(_bounded(spec, name, config) for spec, name in zip(arguments.inputs, examples, strict=True))
-    return Arguments(arguments.values, inputs)
+    return replace(arguments, inputs=inputs)
 
 
 def _examples(config: ModelConfig) -> dict[str, Tensor]:
@@ -221,24 +222,14 @@ def _longest(arguments: Arguments) -> int:
     )
 
 
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode for the block; each part gets its own mode back."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-
-
 def module_sha256(module: nn.Module, config: str) -> str:
     """Hash the state dict (names, types, shapes, bytes) and the configuration."""
     import torch
 
     digest = hashlib.sha256(config.encode())
-    for name, tensor in module.state_dict().items():
+    with guarded(f"{type(module).__name__}.state_dict()"):
+        state = module.state_dict()
+    for name, tensor in state.items():
         if not isinstance(tensor, torch.Tensor) or tensor.is_quantized:
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -248,13 +239,12 @@ def module_sha256(module: nn.Module, config: str) -> str:
 
 def _require_float32_on_cpu(module: nn.Module, name: str) -> None:
     """Refuse quantised modules, and those whose parameters have another type or live on another device."""
-    import torch
 
     for path, part in module.named_modules():
         if "quantized" in type(part).__module__ or type(part).__name__ == "FakeQuantize":
             raise _quantised(name, path or type(part).__name__)
-    for path, value in module.state_dict().items():
-        if isinstance(value, torch.Tensor) and value.is_quantized:
+    for path, value in (*module.named_parameters(), *module.named_buffers()):
+        if value.is_quantized:
             raise _quantised(name, path)
     for path, parameter in module.named_parameters():
         dtype = str(parameter.dtype).removeprefix("torch.")

@@ -7,11 +7,14 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadInputError
-from .inputs import Arguments, Variadic
-from .source import evaluating
+from ..errors import BadInputError, first_line
+from ..runtimes.reference_maths import without_autocast
+from ..source_call import Keys, written
+from ..source_call import tensors as results
+from .inputs import Arguments
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -19,64 +22,108 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
-def trace(module: nn.Module, arguments: Arguments) -> ir.Model:
-    """Return the module as an ONNX model whose dynamic dimensions still have the tracer's names.
+@dataclass(frozen=True)
+class Traced:
+    """A module in ONNX's operators.
 
-    The initialisers refer to the module's own tensors: nothing is copied.
+    Attributes:
+        model: the graph; its initialisers refer to the module's own tensors, its dynamic dimensions still have the
+            tracer's names.
+        outputs: the keys that lead to each output in what the module returns.
+    """
+
+    model: ir.Model
+    outputs: tuple[Keys, ...]
+
+
+def trace(module: nn.Module, arguments: Arguments) -> Traced:
+    """Return the module as an ONNX model.
 
     Raises:
         BadInputError: a dimension that should be dynamic is fixed by the module's code, its control flow depends on
-            tensor values, or an operator has no ONNX counterpart.
+            tensor values, it remembers numbers from call to call, or an operator has no ONNX counterpart.
     """
     import torch
 
-    with torch.no_grad(), evaluating(module), quiet():
-        return translate(_capture(module, arguments))
+    with torch.no_grad(), without_autocast(), quiet():
+        program, outputs = _capture(module, arguments)
+        _refuse_memory(program, module)
+        return Traced(translate(program), outputs)
 
 
-def _capture(module: nn.Module, arguments: Arguments) -> ExportedProgram:
+def _capture(module: nn.Module, arguments: Arguments) -> tuple[ExportedProgram, tuple[Keys, ...]]:
+    """Trace a module as one that takes its tensors by position and returns a tuple of tensors."""
     import torch
 
-    args, kwargs = arguments.call()
+    own, found = module.forward, dict[Keys, Any]()
+    names = [spec.name for spec in arguments.inputs]
+
+    def forward(*tensors: Any) -> Any:
+        args, kwargs = arguments.call.arguments(dict(zip(names, tensors, strict=True)))
+        found.clear()
+        found.update(results(own(*args, **kwargs)))
+        return tuple(found.values())
+
+    examples = tuple(spec.example for spec in arguments.inputs)
+    module.forward = forward
     try:
-        return torch.export.export(module, args, kwargs=kwargs, dynamic_shapes=_dynamic_shapes(arguments), strict=False)
+        program = torch.export.export(module, examples, dynamic_shapes=_dynamic_shapes(arguments), strict=False)
     except Exception as error:
         raise _capture_error(error, module, arguments) from error
+    finally:
+        del module.forward
+    for keys, value in found.items():
+        if value.is_complex():
+            raise BadInputError(
+                f"the output {written(keys)} of {type(module).__name__} is complex, which ONNX files have no type for",
+                "return torch.view_as_real(y)",
+            )
+    return program, tuple(found)
 
 
-def _dynamic_shapes(arguments: Arguments) -> dict[str, Any]:
-    """Return torch.export's `dynamic_shapes`: parameter -> {dimension: Dim}."""
+def _refuse_memory(program: ExportedProgram, module: nn.Module) -> None:
+    """Refuse a module whose results depend on what its earlier calls wrote; counters and the like may be written."""
+    signature = program.graph_signature
+    changed = {*signature.buffers_to_mutate.values(), *signature.parameters_to_mutate.values()}
+    holders = {**signature.inputs_to_buffers, **signature.inputs_to_parameters}
+    waiting = [node for node in program.graph.nodes if node.name in signature.user_outputs]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if (name := holders.get(node.name)) in changed:
+            raise BadInputError(
+                f"{type(module).__name__}.forward writes {name} and computes with what an earlier call wrote there; "
+                "a file remembers nothing",
+                "take it as an argument and return it; a language model decodes with a state (docs/decoding.md)",
+            )
+        fresh = set(node.all_input_nodes) - seen
+        seen |= fresh
+        waiting += fresh
+
+
+def _dynamic_shapes(arguments: Arguments) -> Any:
+    """Return torch.export's `dynamic_shapes` of a forward(*tensors)."""
     from torch.export import Dim
 
-    shapes: dict[str, Any] = {
-        name: tuple(None for _ in value) if isinstance(value, Variadic) else None
-        for name, value in arguments.values.items()
-    }
     shared = {name: Dim(name) for name in sorted(arguments.shared)}
+    shapes = []
     for spec in arguments.inputs:
         dims = {dim: shared.get(name, Dim.DYNAMIC) for dim, name in spec.dynamic.items()}
-        dims |= dict.fromkeys(spec.free, Dim.AUTO)
-        name, index = spec.argument
-        if index is None:
-            shapes[name] = dims
-        else:
-            shapes[name] = (*shapes[name][:index], dims, *shapes[name][index + 1 :])
-    return shapes
+        shapes.append(dims | dict.fromkeys(spec.free, Dim.AUTO))
+    return (tuple(shapes),)
 
 
 def _capture_error(error: Exception, module: nn.Module, arguments: Arguments) -> BadInputError:
     """Turn torch.export's pages of advice into one sentence."""
     text, what = str(error), type(module).__name__
-    fixed = re.search(r"marked L\['(\w+)'\](?:\[(\d+)\])?\.size\(\)\[(\d+)\] as dynamic .*? a constant \((\d+)\)", text)
+    fixed = re.search(r"marked L\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\] as dynamic .*? a constant \((\d+)\)", text)
     if fixed:
-        name, index, dim, size = fixed[1], fixed[2], int(fixed[3]), fixed[4]
-        argument = (name, None if index is None else int(index))
-        spec = next((spec for spec in arguments.inputs if spec.argument == argument), None)
-        name = name if spec is None else spec.name
-        others = {} if spec is None else {d: n for d, n in spec.dynamic.items() if d != dim}
+        spec, dim, size = arguments.inputs[int(fixed[1])], int(fixed[2]), fixed[3]
+        others = {d: n for d, n in spec.dynamic.items() if d != dim}
         return BadInputError(
-            f"dimension {dim} of input {name!r} cannot be dynamic: {what}.forward works only with size {size} there",
-            f"make forward work for every size, or fix the dimension with dynamic={{{name!r}: {others}}}",
+            f"dimension {dim} of input {spec.name!r} cannot be dynamic: {what}.forward works only with size {size} "
+            "there",
+            f"make forward work for every size, or fix the dimension with dynamic={{{spec.name!r}: {others}}}",
         )
     if "data-dependent" in text:
         at = re.search(r'File "([^"]+)", line (\d+), in (\w+)\s*\n\s*(.+)', text)
@@ -85,7 +132,7 @@ def _capture_error(error: Exception, module: nn.Module, arguments: Arguments) ->
             f"{what}.forward takes a decision that depends on the values of a tensor{where}",
             "express it with torch.where, or with torch.cond",
         )
-    return BadInputError(f"torch.export cannot trace {what}: {_first_line(text)}")
+    return BadInputError(f"torch.export cannot trace {what}: {first_line(text)}")
 
 
 def translate(program: ExportedProgram) -> ir.Model:
@@ -118,7 +165,7 @@ def translate(program: ExportedProgram) -> ir.Model:
             raise _unknown_operator(missing[1]) from error
         reason = re.search(r"## Exception summary\s+(?:<class '[^']+'>: )?(.+)", text)
         raise BadInputError(
-            f"torch.onnx cannot translate the model: {_first_line(reason[1] if reason else text)}"
+            f"torch.onnx cannot translate the model: {first_line(reason[1] if reason else text)}"
         ) from error
     assert exported is not None
     return exported.model
@@ -149,11 +196,6 @@ def _unknown_operator(name: str) -> BadInputError:
         f'express it with other operators, or give it a body: hsm_export.operator_for("{own}", "{tensors} -> y[…]", '
         "function), where function is the same maths in plain PyTorch",
     )
-
-
-def _first_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if lines else "no reason given"
 
 
 @contextlib.contextmanager

@@ -131,21 +131,21 @@ class ModelFile:
             max_length=self.max_length,
         )
 
-    def require_tensors(self, why: str, *, text: bool = True) -> None:
+    def require_tensors(self, why: str, *, others: bool = True) -> None:
         """Refuse inputs and outputs that are no tensors: sequences, optional ones, maps, and what has no type.
 
         Args:
             why: who takes only tensors ("an engine binds only tensors").
-            text: take tensors of strings.
+            others: take tensors of strings, and outputs that are sequences of tensors.
 
         Raises:
             BadInputError: one is of another kind.
         """
         for side, tensors in (("input", self.inputs), ("output", self.outputs)):
             for tensor in tensors:
-                if side == "output" and tensor.dtype == UNTYPED:
-                    continue  # runtimes find it out
-                if not tensor.is_tensor or (tensor.dtype == "string" and not text):
+                if side == "output" and (tensor.dtype == UNTYPED or (others and tensor.is_sequence)):
+                    continue  # runtimes find out a type that is missing
+                if not tensor.is_tensor or (tensor.dtype == "string" and not others):
                     kind = "without an element type" if tensor.dtype == UNTYPED else f"a {tensor.dtype}"
                     raise BadInputError(
                         f"{self.path}: {side} {tensor.name} is {kind}; {why}",

@@ -36,6 +36,11 @@ class Tensor:
         return "(" not in self.dtype and self.dtype != UNTYPED
 
     @property
+    def is_sequence(self) -> bool:
+        """Whether it is a sequence of dense tensors."""
+        return self.dtype.startswith("sequence(") and self.dtype.count("(") == 1 and UNTYPED not in self.dtype
+
+    @property
     def is_integer(self) -> bool:
         """Whether it holds integers."""
         return self.dtype.startswith(("int", "uint"))

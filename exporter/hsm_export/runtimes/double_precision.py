@@ -65,14 +65,21 @@ def _promote_initializers(graph: onnx.GraphProto, folder: Path) -> dict[str, NDA
 def _promote_graph(graph: onnx.GraphProto) -> None:
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):
-        if value.type.tensor_type.elem_type in WIDENED:
-            value.type.tensor_type.elem_type = TensorProto.DOUBLE
+        _promote_type(value.type)
     for node in graph.node:
         for attribute in node.attribute:
             _promote_attribute(node, attribute)
         if node.op_type == "ConstantOfShape" and not node.attribute:
             # Zeros of type float32 are the default.
             node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.zeros(1))))
+
+
+def _promote_type(of: onnx.TypeProto) -> None:
+    kind = of.WhichOneof("value")
+    if kind in ("sequence_type", "optional_type"):
+        _promote_type(getattr(of, kind).elem_type)
+    elif kind == "tensor_type" and of.tensor_type.elem_type in WIDENED:
+        of.tensor_type.elem_type = TensorProto.DOUBLE
 
 
 def _promote_attribute(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> None:

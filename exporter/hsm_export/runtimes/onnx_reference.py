@@ -15,6 +15,7 @@ from polygraphy.common import TensorMetadata
 
 from .evaluator import operators
 from .metadata import graph_metadata
+from .named_outputs import named_outputs
 from .runtime import RunContext, Runtime
 
 
@@ -58,10 +59,10 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]
         }
         start = time.perf_counter()
         with np.errstate(all="ignore"):
-            results = self._evaluator.run(None, {**feed, **self._weights})
+            results: Any = self._evaluator.run(None, {**feed, **self._weights})
         self.inference_time = time.perf_counter() - start
         names = [output.name for output in self._model.graph.output]
-        return OrderedDict((name, _plain(array)) for name, array in zip(names, results, strict=True))
+        return OrderedDict((name, _plain(array)) for name, array in named_outputs(names, results).items())
 
 
 def _with_data(model: onnx.ModelProto, context: RunContext) -> onnx.ModelProto:

@@ -12,6 +12,7 @@ from polygraphy.common import TensorMetadata
 
 from .bfloat16 import widen_bfloat16
 from .metadata import graph_metadata
+from .named_outputs import named_outputs
 from .runtime import RunContext, Runtime, missing_package
 from .session import DEFAULT, SESSION_OPTIONS, SessionSettings, cpu_session
 
@@ -45,7 +46,7 @@ class ContextRunner(OnnxrtRunner):  # type: ignore[misc]
         start = time.perf_counter()
         outputs = self.sess.run(names, {**feed, **self._weights})
         self.inference_time = time.perf_counter() - start
-        return OrderedDict(zip(names, outputs, strict=True))
+        return named_outputs(names, outputs)
 
 
 def onnx_runtime(settings: SessionSettings = DEFAULT) -> Runtime:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections import OrderedDict
 from contextlib import AbstractContextManager, nullcontext
@@ -12,9 +11,9 @@ import numpy as np
 import torch
 from polygraphy.backend.base import BaseRunner
 
-from hsm_operators.precision import accumulator
-
 from ..dtypes import BY_PRECISION
+from ..source_call import SourceCall
+from ..user_module import copied
 from .evaluations import evaluated_as_body
 from .metadata import graph_metadata
 from .reference_maths import reference_maths
@@ -41,11 +40,11 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
         super().__init__(name=name)
         self._context = context
         self._dtype = BY_PRECISION[precision].torch
-        self._sums = _sums(context)
+        self._call = SourceCall.of_file(context.model)
 
     def activate_impl(self) -> None:
         assert self._context.source is not None
-        self._module = self._context.source().to(self._dtype).eval()
+        self._module = copied(self._context.source(), self._dtype)
 
     def deactivate_impl(self) -> None:
         del self._module
@@ -61,16 +60,16 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
     def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
         routed, traced = self._context.routed, self._context.traced
         masks = {node.mask for node in routed}
-        inputs = {name: self._tensor(name, array) for name, array in feed_dict.items() if name not in masks}
+        own = {name: array for name, array in feed_dict.items() if name not in masks}
+        inputs = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in own.items()}
         forced = [torch.from_numpy(np.asarray(feed_dict[node.mask])) for node in routed]
         recording: AbstractContextManager[list[list[torch.Tensor]]] = record_operators() if traced else nullcontext([])
         start = time.perf_counter()
         evaluation = evaluated_as_body(self._context.as_body)
         order = summed_in(self._context.summation)
-        with reference_maths(), evaluation, order, recording as operators:
-            result, calls = _call(self._module, inputs, forced)
+        with reference_maths(self._dtype), evaluation, order, recording as operators:
+            tensors, calls = self._run(inputs, forced)
         self.inference_time = time.perf_counter() - start
-        tensors = [result] if isinstance(result, torch.Tensor) else list(result)
         outputs = OrderedDict((name, to_array(tensor)) for name, tensor in zip(self._names(), tensors, strict=True))
         outputs.update(_routing_outputs(routed, calls))
         for node, results in zip(traced, operators, strict=True):
@@ -79,51 +78,24 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
 
     def _names(self) -> list[str]:
         """Return the names of the outputs that are the module's own."""
+        if self._call is not None and self._call.outputs:
+            return list(self._call.outputs)
         exposed = {node.logits for node in self._context.routed}
         exposed |= {name for node in self._context.traced for name in node.outputs}
         return [output.name for output in self._context.model.graph.output if output.name not in exposed]
 
-    def _tensor(self, name: str, array: Any) -> torch.Tensor:
-        """Return an input in the type that the model takes; sums of a state are float32 at least."""
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if not tensor.is_floating_point():
-            return tensor
-        return tensor.to(accumulator(self._dtype) if name in self._sums else self._dtype)
+    def _run(
+        self, inputs: dict[str, torch.Tensor], masks: list[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Run the module; with masks, record the routing and restrict it where a mask restricts anything."""
+        call = self._call or SourceCall.guessed(self._context.model, tuple(inputs), self._module)
+        if not masks:
+            return call.run(self._module, inputs, self._dtype), []
+        from hsm_operators.routing import force_routing, record_routing
 
-
-def _sums(context: RunContext) -> frozenset[str]:
-    """Return the inputs of a decoding file that are float32 whatever its precision."""
-    import onnx
-
-    return frozenset(
-        value.name
-        for value in context.model.graph.input
-        if value.name.startswith("past.") and value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    )
-
-
-def _call(
-    module: torch.nn.Module, inputs: dict[str, torch.Tensor], masks: list[torch.Tensor]
-) -> tuple[Any, list[torch.Tensor]]:
-    """Run the module; with masks, record the routing and restrict it where a mask restricts anything."""
-    if not masks:
-        return _forward(module, inputs), []
-    from hsm_operators.routing import force_routing, record_routing
-
-    with record_routing() as calls:
-        if all(mask.all() for mask in masks):
-            result = _forward(module, inputs)
-        else:
-            with force_routing(masks):
-                result = _forward(module, inputs)
-    return result, list(calls)
-
-
-def _forward(module: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
-    """Call the module by parameter names where the graph's inputs are named after them, else by position."""
-    if set(inputs) <= set(inspect.signature(module.forward).parameters):
-        return module(**inputs)
-    return module(*inputs.values())
+        forcing = nullcontext() if all(mask.all() for mask in masks) else force_routing(masks)
+        with record_routing() as calls, forcing:
+            return call.run(self._module, inputs, self._dtype), list(calls)
 
 
 def _routing_outputs(routed: tuple[RoutedNode, ...], calls: list[torch.Tensor]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hsm_operators import Operator, expression
 
+from ..dtypes import BY_NAME
 from ..errors import UsageError
 from ..onnx_model.model_file import ModelFile
 from ..onnx_model.values import InputSpec
@@ -214,9 +215,9 @@ def _lengths(rng: np.random.Generator, batch: int, length: int) -> NDArray[Any]:
 def _integers(rng: np.random.Generator, spec: InputSpec, shape: tuple[int, ...], kind: str) -> NDArray[Any]:
     low, high = spec.low or 0, spec.high if spec.high is not None else 1
     if kind == "random":
-        return rng.integers(low, high + 1, shape).astype(spec.dtype)
+        return rng.integers(low, high + 1, shape).astype(BY_NAME[spec.dtype].numpy)
     value = {"zero": low, "huge": high, "tiny": int(rng.integers(low, high + 1))}[kind]
-    return np.full(shape, value, spec.dtype)
+    return np.full(shape, value, BY_NAME[spec.dtype].numpy)
 
 
 def _values(

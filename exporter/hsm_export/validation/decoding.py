@@ -13,6 +13,7 @@ from ..errors import BadInputError, UsageError
 from ..onnx_model.model_file import ModelFile
 from ..runtimes.reference_maths import reference_maths
 from ..runtimes.runtime import RunContext, Runtime
+from ..user_module import copied
 from .api import Validation
 from .exactness import check_exactness
 from .planning import Plan
@@ -117,9 +118,9 @@ class DecodingValidation(Validation):
         import torch
 
         assert self._context.source is not None
-        model = cast("DecodingModel", self._context.source().double().eval())
+        model = cast("DecodingModel", copied(self._context.source(), torch.float64))
         for case, logits in zip(self._cases, decoded, strict=True):
-            with reference_maths():
+            with reference_maths(torch.float64):
                 full = model.whole(torch.from_numpy(case.feed["tokens"])).numpy()
             computed = (logits != 0).any(-1)
             error = float(np.abs(full - logits)[computed].max(initial=0.0))

@@ -89,7 +89,7 @@ def require_tensors(file: ModelFile) -> None:
     Raises:
         BadInputError: one is no tensor.
     """
-    file.require_tensors("only tensors are fed and compared")
+    file.require_tensors("only tensors are fed, and tensors and sequences of them compared")
 
 
 def check_size(file: ModelFile, spec: InputSpec, shape: Sequence[int]) -> None:
@@ -131,13 +131,14 @@ def rounded(file: ModelFile, feed: Mapping[str, Array]) -> dict[str, Array]:
 def _typed(spec: InputSpec, array: Array, where: str) -> Array:
     """Return the array in the type that runtimes are fed with."""
     kind = "integer" if spec.is_integer else "float" if spec.is_float else spec.dtype.rstrip("0123456789")
-    words, letters = _KINDS.get(kind, (spec.dtype, ""))
-    own = BY_NAME[spec.dtype].numpy if spec.dtype in BY_NAME else None
-    if kind == "float" and array.dtype.kind == "V" and own is not None and array.dtype.itemsize == own.itemsize:
-        array = array.view(own).astype(np.float32)  # an .npz file keeps only the size of NumPy's extension types
-    if array.dtype.kind not in letters or (letters == "USO" and not all(isinstance(x, str) for x in array.ravel())):
+    words, letters = _KINDS[kind]
+    own = BY_NAME[spec.dtype].numpy
+    if array.dtype.kind == "V" and array.dtype.itemsize == own.itemsize:
+        array = array.view(own)  # an .npz file keeps only the size of the types that NumPy does not have
+    fits = array.dtype == own or array.dtype.kind in letters
+    if not fits or (kind == "string" and not all(isinstance(item, str) for item in array.ravel())):
         raise BadInputError(f"{where}: {spec.name} must hold {words} ({spec.dtype}), got {array.dtype}")
-    if kind == "integer" and array.size and own is not None:
+    if kind == "integer" and array.size and array.dtype != own:
         _require(spec, array, _integer_bounds(spec.dtype), where)
     if kind == "float":
         return array.astype(np.float64 if spec.dtype == "float64" else np.float32)

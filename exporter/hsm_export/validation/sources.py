@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..user_module import copied, unwrapped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,15 +36,15 @@ def open_source(against: str | Path | nn.Module) -> Source:
         BadInputError, UsageError: the factory is missing or fails.
     """
     if not isinstance(against, (str, Path)):
-        module = against
-        return Source(type(module).__name__, lambda: copy.deepcopy(module).eval())
+        module = unwrapped(against)
+        return Source(type(module).__name__, lambda: copied(module))
     from ..module_file import is_factory, make_module
 
     if is_factory(against):
         from ..exporting.source import module_sha256
 
         made = make_module(against)
-        return Source(str(against), lambda: copy.deepcopy(made).eval(), module_sha256(made, ""))
+        return Source(str(against), lambda: copied(made), module_sha256(made, ""))
     from hsm_models.checkpoint import fingerprint, load_checkpoint, resolve
 
     path = resolve(str(against))

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ..dtypes import BY_NAME
 from ..errors import BadInputError, UsageError
 from ..onnx_model.input_bounds import looked_up
 from ..onnx_model.shapes import TensorInfo, infer, skeleton
@@ -173,7 +174,7 @@ def _feed(file: ModelFile, ranges: Ranges, batch: int, length: int, rng: np.rand
         check_size(file, spec, shape)
         if spec.is_integer:
             low, high = ranges.bounds[spec.name]
-            feed[spec.name] = rng.integers(low, high + 1, shape).astype(spec.dtype)
+            feed[spec.name] = rng.integers(low, high + 1, shape).astype(BY_NAME[spec.dtype].numpy)
         elif spec.is_float:
             kind = np.float64 if spec.dtype == "float64" else np.float32
             feed[spec.name] = np.asarray(rng.standard_normal(shape), kind)

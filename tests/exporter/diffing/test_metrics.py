@@ -118,9 +118,15 @@ def test_refuses_shapes_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="cannot be compared"):
         language_metrics(np.zeros((1, 2, 3)), np.zeros((1, 2, 4)))
     with pytest.raises(ValueError, match="cannot be compared"):
-        classifier_metrics(np.zeros((1, 2, 3)), np.zeros((1, 2, 3)))
+        classifier_metrics(np.zeros((1, 2)), np.zeros((1, 3)))
     with pytest.raises(ValueError, match="labels"):
         classifier_metrics(np.zeros((1, 2)), np.zeros((1, 2)), np.zeros(3, int))
+
+
+def test_outputs_of_another_rank_than_the_file_says_are_no_logits() -> None:
+    tally = ClassifierTally()
+    tally.add(np.zeros((1, 2, 3)), np.zeros((1, 2, 3)))
+    assert tally.result().examples == 0
 
 
 def context_of(path: Path, source: Any = None) -> tuple[ModelFile, RunContext]:

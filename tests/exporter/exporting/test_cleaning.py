@@ -40,11 +40,11 @@ class Network(nn.Module):
         return torch.cat((right, left), -1).reshape(batch, length * 4), other * 2
 
 
-def cleaned(output_names: Sequence[str] | None = None) -> tuple[ir.Model, tuple[InputSpec, ...]]:
+def cleaned(output_names: Sequence[str] = ("output_0", "output_1")) -> tuple[ir.Model, tuple[InputSpec, ...]]:
     torch.manual_seed(3)
     module = Network()
     arguments = bind(module, (torch.rand(2, 5, 4), torch.rand(3, 7, 4)))
-    model = trace(module, arguments)
+    model = trace(module, arguments).model
     return model, clean(model, arguments.inputs, output_names, set(module.state_dict()))
 
 
@@ -88,7 +88,7 @@ def test_names_of_inner_values_never_collide_with_the_borders() -> None:
 
     module = Shadow()
     arguments = bind(module, (torch.rand(2, 3, 4),))
-    model = trace(module, arguments)
+    model = trace(module, arguments).model
     clean(model, arguments.inputs, ["relu"], set())
     model.opset_imports.pop("hsm", None)
     onnx.checker.check_model(ir.to_proto(model), full_check=True)

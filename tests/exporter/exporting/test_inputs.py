@@ -65,15 +65,25 @@ def test_constants_and_keywords_are_passed_on() -> None:
     x = torch.rand(2, 5, 4)
     arguments = bind(Plain(), {"steps": 3, "x": x})
     assert [spec.name for spec in arguments.inputs] == ["x"]
-    args, kwargs = arguments.call()
+    args, kwargs = arguments.call.arguments({spec.name: spec.example for spec in arguments.inputs})
     assert args == () and kwargs["steps"] == 3 and kwargs["x"] is not None
 
 
 def test_variable_arguments_are_numbered() -> None:
     arguments = bind(Variadic(), (torch.rand(2, 3, 4), torch.rand(2, 3, 5), torch.rand(2, 3, 6)))
     assert [spec.name for spec in arguments.inputs] == ["first", "rest_0", "rest_1"]
-    args, kwargs = arguments.call()
+    args, kwargs = arguments.call.arguments({spec.name: spec.example for spec in arguments.inputs})
     assert [value.shape[-1] for value in args] == [4, 5, 6] and kwargs == {}
+
+
+def test_tensors_inside_lists_and_dicts_are_inputs_of_their_own() -> None:
+    tensors = torch.rand(2, 3, 4), torch.rand(2, 3), torch.rand(2)
+    arguments = bind(Variadic(), ({"a": tensors[0], "more": [tensors[1], None, (2.5, tensors[2])]},))
+    assert [spec.name for spec in arguments.inputs] == ["first_a", "first_more_0", "first_more_2_1"]
+    args, kwargs = arguments.call.arguments(
+        dict(zip(("first_a", "first_more_0", "first_more_2_1"), "xyz", strict=True))
+    )
+    assert args == ({"a": "x", "more": ["y", None, (2.5, "z")]},) and kwargs == {}
 
 
 def test_names_and_dimensions_of_the_users_choice() -> None:
@@ -91,7 +101,9 @@ def test_names_and_dimensions_of_the_users_choice() -> None:
     [
         ((torch.rand(2, 3, 4), torch.rand(2, 3), 1), None, None, "do not fit"),
         ({"y": torch.rand(2, 3, 4)}, None, None, "do not fit"),
-        (([torch.rand(2, 3)],), None, None, "is a list"),
+        (({torch.rand(2, 3)},), None, None, "is a set"),
+        ((torch.rand(2, 3, dtype=torch.complex64),), None, None, "is complex"),
+        (7, None, None, "type int, not tensors"),
         ((3,), None, None, "no tensor"),
         ((torch.rand(0, 3, 4),), None, None, "empty"),
         ((torch.rand(2, 3, 4),), ["a", "b"], None, "takes 1 tensors"),

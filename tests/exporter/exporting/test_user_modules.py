@@ -93,7 +93,7 @@ class Committee(nn.Module):
 def test_repeated_experts_and_structured_results(tmp_path: Path) -> None:
     result = hsm_export.export(randomised(Committee()), (torch.randn(2, 5, 4),), tmp_path / "m.onnx")
     assert result.mixers == {"ExpertMatMul": "ExpertMatMul", "ExpertMatMul_2": "ExpertMatMul"}
-    assert result.outputs == ("output_0", "output_1")
+    assert result.outputs == ("sum", "choice")
 
 
 class FixedLength(nn.Module):

@@ -47,6 +47,8 @@ def opened(path: Path, kind: int, shape: list[Any] | None, *nodes: onnx.NodeProt
         (TensorProto.INT32, np.array([-(2**31), 2**31 - 1]), "int32"),
         (TensorProto.UINT64, np.array([0, 2**64 - 1], np.uint64), "uint64"),
         (TensorProto.INT8, np.array([-128, 127]), "int8"),
+        (TensorProto.INT4, np.array([-8, 7], ml_dtypes.int4), "int4"),
+        (TensorProto.UINT4, np.array([0, 15]), "uint4"),
         (TensorProto.BOOL, np.array([True, False]), "bool"),
         (TensorProto.STRING, np.array(["schön", ""]), "object"),
         (TensorProto.COMPLEX64, np.array([1 + 2j], np.complex64), "complex64"),
@@ -60,6 +62,12 @@ def test_takes_every_value_of_a_type(tmp_path: Path, kind: int, array: Any, fed:
     assert found.dtype.name == fed
     wanted = array.astype(np.float64) if fed == "float32" else array
     np.testing.assert_array_equal(found, wanted)
+
+
+def test_takes_arrays_of_types_that_files_of_numpy_cannot_hold(tmp_path: Path) -> None:
+    file = opened(tmp_path / "m.onnx", TensorProto.FLOAT8E5M2, ["n"])
+    found = given_feed(file, {"x": np.array([1.5, -2], ml_dtypes.float8_e5m2)}, "given inputs")["x"]
+    assert found.tolist() == [1.5, -2]
 
 
 @pytest.mark.parametrize(
@@ -167,4 +175,4 @@ def test_what_is_no_tensor_is_described_and_refused(tmp_path: Path, kind: onnx.T
     kind_words = "without an element type" if words == "no type" else f"a {words}"
     with pytest.raises(BadInputError) as caught:
         given_feed(read_model(tmp_path / "m.onnx"), {"x": np.zeros(2)}, "")
-    assert f"input x is {kind_words}; only tensors are fed" in caught.value.message
+    assert f"input x is {kind_words}; only tensors are fed," in caught.value.message
