@@ -22,6 +22,7 @@ KERNELS = (
     "taylor_shift_vs_sgemm",
     "expert_matmul_vs_sgemm",
     "expert_mlp",
+    "decayed_linear_attention",
 )
 MODELS = ("torch_kernels", "whole_models")
 ONE_THREAD = ("taylor_auto_choice", "decode_bytes", "decode_context", "runtime_overhead", "cold_start")

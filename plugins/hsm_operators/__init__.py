@@ -6,6 +6,7 @@ from .definition import register
 from .errors import OperatorError
 from .operator import (
     DOMAIN,
+    IR_VERSION,
     OPSET_VERSION,
     PLUGIN_VERSION,
     VERSION,
@@ -27,6 +28,7 @@ PLUGIN_NAMESPACE = DOMAIN
 
 __all__ = [
     "DOMAIN",
+    "IR_VERSION",
     "OPERATORS",
     "OPSET_VERSION",
     "PLUGIN_NAMESPACE",

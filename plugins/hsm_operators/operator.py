@@ -32,7 +32,10 @@ VERSION = 2
 # Of the TensorRT plugins: it grows when a plugin could no longer run the nodes of older files, which no version of the
 # operator set did so far.
 PLUGIN_VERSION = "1"
-OPSET_VERSION = 21
+# Of ONNX's own operators and of its file format in the files that are written: what the bodies need, no more, so that
+# runtimes of some age take them (ONNX Runtime from 1.17 on).
+OPSET_VERSION = 18
+IR_VERSION = 8
 PLUGIN_ATTRIBUTES = ("plugin_namespace", "plugin_version")
 
 FLOATS = ("tensor(float)", "tensor(float16)", "tensor(bfloat16)")

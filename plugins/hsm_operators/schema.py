@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnx.parser
 from onnx.defs import OpSchema
 
@@ -39,7 +41,24 @@ def function(operator: Operator, opset_version: int) -> onnx.FunctionProto:
     )
     parsed.doc_string = operator.description
     _drop_unused_nodes(parsed)
+    _settle(parsed.node)
     return parsed
+
+
+def _settle(nodes: Iterable[onnx.NodeProto]) -> None:
+    """Name the nodes of a body after their results, and hold constants as tensors: some runtimes know no other form."""
+    for node in nodes:
+        node.name = next(filter(None, node.output))
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _settle(attribute.g.node)
+        if node.op_type == "Constant" and not node.attribute[0].ref_attr_name:
+            (attribute,) = node.attribute
+            value = onnx.helper.get_attribute_value(attribute)
+            if attribute.name != "value":
+                dtype = np.int64 if attribute.name.startswith("value_int") else np.float32
+                tensor = onnx.numpy_helper.from_array(np.asarray(value, dtype))
+                attribute.CopyFrom(onnx.helper.make_attribute("value", tensor))
 
 
 def schema(operator: Operator) -> OpSchema:

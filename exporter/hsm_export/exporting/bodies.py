@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hsm_operators import find
-from hsm_operators.operator import BOOL, FLOAT, INT64, OPSET_VERSION, Operator, Port
+from hsm_operators.operator import BOOL, FLOAT, INT64, IR_VERSION, OPSET_VERSION, Operator, Port
 
 from ..dtypes import BY_PRECISION
 from .derivation import Call
@@ -85,7 +85,7 @@ def one_node_model(
         name=operator.name,
     )
     graph = ir.Graph(inputs, outputs, nodes=[node], opset_imports={"": OPSET_VERSION}, name=operator.name)
-    model = ir.Model(graph, ir_version=10)
+    model = ir.Model(graph, ir_version=IR_VERSION)
     add_bodies(model)
     proto: onnx.ModelProto = ir.to_proto(model)
     return proto

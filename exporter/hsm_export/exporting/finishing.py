@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 EXTERNAL_ABOVE = 256 * 1024 * 1024
 _TRACE = "pkg.torch.onnx.stack_trace"
-_IR_VERSION = 10  # the first with functions and opset 21
 _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearMatMul", "MatMulInteger"}
 
 
@@ -77,12 +76,12 @@ def describe(
 ) -> None:
     """Write who made the file from what into it; nothing that differs from run to run."""
     from hsm_models.config import ModelConfig
-    from hsm_operators import VERSION, find
+    from hsm_operators import IR_VERSION, VERSION, find
 
     from .. import __version__
     from ..file_operators import KEY, description
 
-    model.ir_version = _IR_VERSION
+    model.ir_version = IR_VERSION
     model.producer_name = "hsm-export"
     model.producer_version = __version__
     model.graph.name = source.task or type(source.module).__name__
@@ -125,6 +124,9 @@ def write(model: ir.Model, path: Path, external_data: bool | None) -> Path | Non
     """
     import onnx_ir as ir
 
+    for value in model.graph.initializers.values():
+        # An initialiser says its type and shape itself; said again, both confuse quantisers.
+        value.type, value.shape = None, None
     size = weight_bytes(model)
     beside = size > EXTERNAL_ABOVE if external_data is None else external_data
     if not beside:

@@ -71,6 +71,7 @@ def convert(
         if plan is not None:
             rewrite.cast_inputs(node, plan.inputs)
         rewrite.cast_captures(node)
+    rewrite.gather_before_casting()
     rewrite.settle_constants()
     rewrite.settle_outputs()
 
@@ -169,6 +170,34 @@ class _Rewrite:
             for index, value in enumerate(graph.outputs):
                 if value in self._lowered:
                     graph.outputs[index] = self._cast(value, ir.DataType.FLOAT)
+
+    def gather_before_casting(self) -> None:
+        """Cast the rows that are read of a table, such as an embedding, in place of the whole table."""
+        import onnx_ir as ir
+
+        for node in list(self._graph):
+            table = node.inputs[0] if node.op_type == "Gather" and node.domain == "" else None
+            cast = table.producer() if table is not None else None
+            if cast is None or cast.op_type != "Cast" or not (weight := cast.inputs[0]) or not weight.is_initializer():
+                continue
+            rows = node.outputs[0]
+            name, dtype, low = rows.name, rows.dtype, weight.dtype
+            assert name is not None and dtype is not None and low is not None and table is not None
+            node.replace_input_with(0, weight)
+            wide = ir.node("Cast", [rows], attributes={"to": dtype}, name=f"{name}.{BY_ONNX[dtype.value].precision}")
+            rows.name, rows.dtype = f"{name}.{BY_ONNX[low.value].precision}", low
+            out = wide.outputs[0]
+            out.name, out.dtype, out.shape = name, dtype, rows.shape
+            for use in list(rows.uses()):
+                if use.node is not wide:
+                    use.node.replace_input_with(use.idx, out)
+            for index, value in enumerate(self._graph.outputs):
+                if value is rows:
+                    self._graph.outputs[index] = out
+            self._graph.insert_after(node, wide)
+            if not table.uses():
+                self._graph.remove(cast, safe=True)
+                self._casts.pop((weight, dtype), None)
 
     def settle_constants(self) -> None:
         """Let a constant that is read in T only keep its name."""

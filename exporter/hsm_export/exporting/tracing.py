@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-OPSET_VERSION = 21
-
 
 @dataclass(frozen=True)
 class Traced:
@@ -124,7 +122,7 @@ def translate(program: ExportedProgram) -> ir.Model:
     """
     import torch
 
-    from hsm_operators import OperatorError, translation_table
+    from hsm_operators import OPSET_VERSION, OperatorError, translation_table
 
     try:
         exported = torch.onnx.export(

@@ -69,7 +69,10 @@ _SCAN = """
   key_place = Unsqueeze (place, one)
   query_place = Unsqueeze (place, zero)
   seen = LessOrEqual (key_place, query_place)
-  joined_out, y_chunks = Scan <num_scan_inputs = 4, body = chunk (s_in, qT, kT, vT, k_ones) => (s_out, y_chunk) {
+  joined_out, y_chunks = Scan <num_scan_inputs = 4, body = chunk (
+      float[s0, s1, s2, s3] s_in, float[q0, q1, q2, q3] qT, float[k0, k1, k2, k3] kT, float[v0, v1, v2, v3] vT,
+      float[n0, n1, n2, n3] k_ones
+    ) => (float[o0, o1, o2, o3] s_out, float[y0, y1, y2, y3] y_chunk) {
     v1T = Concat <axis = 2> (vT, ones)
     q_first = Gather <axis = 2> (qT, first)
     q_second = Gather <axis = 2> (qT, second)

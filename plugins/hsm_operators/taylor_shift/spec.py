@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from ..operator import Attribute, Cost, Operator, Port, RowRange
 
+# ReduceL2 is avoided, as MNN ignores axes that are an input.
 # q, k, v, temperature in float32 -> qn, kn (B,T,H,d) and v32 (B,T,H,e). The attribute is arithmetic: with n = 1 the
 # scale is temperature / |q|, with n = 0 it is 1.
 NORMALISED = """
@@ -23,13 +24,17 @@ NORMALISED = """
   n = Cast <to = 1> (normalize_int)
   not_n = Sub (f1, n)
   epsilon = Constant <value_float = 1e-12> ()
-  q_norm = ReduceL2 <keepdims = 1> (q32, last)
+  q_squares = Mul (q32, q32)
+  q_norm_squared = ReduceSum <keepdims = 1> (q_squares, last)
+  q_norm = Sqrt (q_norm_squared)
   q_norm_safe = Max (q_norm, epsilon)
   n_temperature = Mul (temperature_column, n)
   q_scale_if = Div (n_temperature, q_norm_safe)
   q_scale = Add (q_scale_if, not_n)
   qn = Mul (q32, q_scale)
-  k_norm = ReduceL2 <keepdims = 1> (k32, last)
+  k_squares = Mul (k32, k32)
+  k_norm_squared = ReduceSum <keepdims = 1> (k_squares, last)
+  k_norm = Sqrt (k_norm_squared)
   k_norm_safe = Max (k_norm, epsilon)
   k_scale_if = Div (n, k_norm_safe)
   k_scale = Add (k_scale_if, not_n)
