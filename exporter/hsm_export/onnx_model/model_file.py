@@ -153,6 +153,8 @@ class ModelFile:
         if known is not None and not known.is_foreign and (others or dtype != "string"):
             return
         kind = "has no element type" if dtype == UNTYPED else f"is of type {dtype}"
+        if known is not None and known.is_foreign:
+            why = "arrays of it cannot be exchanged with runtimes"
         hint = "give it a type, or cut the graph there with onnx.utils.extract_model"
         raise BadInputError(f"{self.path}: {tensor} {kind}; {why}", hint)
 

@@ -20,7 +20,7 @@ from ..dtypes import BY_NAME
 from ..errors import UsageError
 from ..onnx_model.model_file import ModelFile
 from ..onnx_model.values import InputSpec
-from .given_inputs import check_size, given_feed, random_others, read_npz, require_tensors
+from .given_inputs import check_size, given_feed, random_others, read_npz, require_runnable
 
 # What two cores compute in seconds; longer sequences only when asked for.
 _AFFORDABLE_TOKENS = 320
@@ -92,7 +92,7 @@ def shaped_cases(file: ModelFile, shapes: Sequence[Shape]) -> list[Case]:
         UsageError: a batch or length below 1, or a length beyond the model's longest.
         BadInputError: an input or output that is no tensor, or an input too large to be made up.
     """
-    require_tensors(file)
+    require_runnable(file)
     longest = _longest(file)
     for batch, length in shapes:
         if batch < 1 or length < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from ..files import require_file
 from ..onnx_model.input_bounds import looked_up
 from ..onnx_model.limits import readable
 from ..onnx_model.model_file import ModelFile
+from ..onnx_model.shapes import infer, skeleton
 from ..onnx_model.values import ANY_SHAPE, InputSpec
 
 Array = NDArray[Any]
@@ -60,7 +62,7 @@ def given_feed(file: ModelFile, arrays: Mapping[str, Any], where: str) -> dict[s
     Raises:
         BadInputError: names are missing or unknown, or an array has the wrong type, shape or range.
     """
-    require_tensors(file)
+    require_runnable(file)
     expected = {spec.name for spec in file.inputs}
     if set(arrays) != expected:
         raise BadInputError(
@@ -83,13 +85,21 @@ def given_feed(file: ModelFile, arrays: Mapping[str, Any], where: str) -> dict[s
     return feed
 
 
-def require_tensors(file: ModelFile) -> None:
-    """Refuse a file with inputs or outputs that cannot be fed or compared.
+def require_runnable(file: ModelFile) -> None:
+    """Refuse a file with inputs or outputs that cannot be fed or compared, or with a tensor larger than the memory.
 
     Raises:
-        BadInputError: one is no tensor.
+        BadInputError: there is one.
     """
     file.require_tensors("only tensors are fed, and tensors and sequences of them compared")
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for name, tensor in infer(skeleton(file.model), {}).items():
+        if tensor.bytes > memory:
+            raise BadInputError(
+                f"{file.path}: the tensor {name} of shape {list(tensor.shape)} takes {readable(tensor.bytes)}, more "
+                f"than the {readable(memory)} of this machine",
+                "run it on a larger machine",
+            )
 
 
 def check_size(file: ModelFile, spec: InputSpec, shape: Sequence[int]) -> None:

@@ -15,7 +15,7 @@ from ..errors import BadInputError, UsageError, first_line
 from ..onnx_model.input_bounds import looked_up
 from ..onnx_model.shapes import TensorInfo, infer, skeleton
 from .cases import Case, default_cases, shaped_cases
-from .given_inputs import check_size, random_others, require_tensors
+from .given_inputs import check_size, random_others, require_runnable
 
 if TYPE_CHECKING:
     from ..onnx_model.model_file import ModelFile
@@ -69,7 +69,7 @@ def plain_cases(
         UsageError: a size below 1.
         BadInputError: an input of a type that cannot be made up, or no inputs that were tried make the file run.
     """
-    require_tensors(file)
+    require_runnable(file)
     for sizes in shapes or ():
         if min(sizes) < 1:
             raise UsageError(f"batch and length must be at least 1, got {sizes[0]}×{sizes[1]}")

@@ -79,6 +79,14 @@ def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
         open_model(tmp_path)
 
 
+def test_a_file_beyond_the_limit_of_the_format_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    with path.open("wb") as file:
+        file.truncate(2**31)  # takes no place on the disk
+    with pytest.raises(BadInputError, match="more than 2 GB"):
+        open_model(path)
+
+
 def test_quantised_models_are_refused(tmp_path: Path) -> None:
     path = token_model(tmp_path / "m.onnx", operator="QLinearMatMul")
     with pytest.raises(BadInputError, match="quantised"):

@@ -22,8 +22,8 @@ from hsm_export.validation.given_inputs import given_feed
 _FED = {
     "sequence in": "input x is of type sequence(float32); only tensors are fed",
     "optional": "input x is of type optional(float32); only tensors are fed",
-    "float8": "input x is of type float8_e4m3fn; only tensors are fed",
-    "int4": "input x is of type int4; only tensors are fed",
+    "float8": "input x is of type float8_e4m3fn; arrays of it cannot be exchanged",
+    "int4": "input x is of type int4; arrays of it cannot be exchanged",
 }
 _BUILT = {
     "quantised": "is quantised (int8, QDQ); engines are built from models that are not",

@@ -130,8 +130,24 @@ def test_random_cases_have_the_type_of_the_input(tmp_path: Path, kind: int) -> N
 
 
 def test_random_inputs_that_would_fill_the_memory_are_not_made(tmp_path: Path) -> None:
-    file = opened(tmp_path / "m.onnx", TensorProto.INT8, ["n", 1 << 40])
-    with pytest.raises(BadInputError, match=r"input x of shape .* takes .* TiB"):
+    file = opened(tmp_path / "m.onnx", TensorProto.INT8, ["n", (1 << 31) + 1])
+    with pytest.raises(BadInputError, match=r"input x of shape .* takes .* GiB"):
+        default_cases(file)
+
+
+def test_a_file_that_makes_more_than_the_memory_holds_is_not_run(tmp_path: Path) -> None:
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [1 << 20, 1 << 20])
+    nodes = [
+        helper.make_node("Constant", [], ["s"], value=shape),
+        helper.make_node("ConstantOfShape", ["s"], ["giant"]),
+        helper.make_node("ReduceSum", ["giant"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["x", "sum"], ["y"]),
+    ]
+    file = opened(tmp_path / "m.onnx", TensorProto.FLOAT, ["n"], *nodes)
+    says = r"the tensor giant of shape \[1048576, 1048576\] takes 4\.0 TiB, more than the .* of this machine"
+    with pytest.raises(BadInputError, match=says):
+        given_feed(file, {"x": np.zeros(2)}, "given inputs")
+    with pytest.raises(BadInputError, match=says):
         default_cases(file)
 
 
