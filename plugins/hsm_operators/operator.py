@@ -218,6 +218,7 @@ class Operator:
         attributes: all of them written on every node, besides `plugin_namespace` and `plugin_version`.
         body: nodes in ONNX's text format, sorted so that each follows what it reads; "" is derived from the PyTorch
             function while a model is exported.
+        loop_free_body: the same maths without Scan, for runtimes that know no loops; "" is `body`.
         dimensions: those that are not `DIMENSIONS`, or mean something else here.
         rules: what sizes and attributes owe each other.
         states: what a sequence carries from call to call.
@@ -244,6 +245,7 @@ class Operator:
     outputs: tuple[Port, ...]
     attributes: tuple[Attribute, ...] = ()
     body: str = ""
+    loop_free_body: str = ""
     dimensions: tuple[Dimension, ...] = ()
     rules: tuple[Rule, ...] = ()
     states: tuple[State, ...] = ()
@@ -294,11 +296,12 @@ class Operator:
         """Return the input or output of that name."""
         return next(port for port in (*self.inputs, *self.outputs) if port.name == name)
 
-    def function(self, opset_version: int = OPSET_VERSION) -> onnx.FunctionProto:
+    def function(self, opset_version: int = OPSET_VERSION, *, loop_free: bool = False) -> onnx.FunctionProto:
         """Return the body as a model-local function.
 
         Args:
             opset_version: version of ONNX's own operators; must be the model's.
+            loop_free: the body without loops, where there is one.
 
         Raises:
             ValueError: there is no body; it is derived for each model that is exported.
@@ -307,7 +310,7 @@ class Operator:
             raise ValueError(f"{self.qualified_name} has no body of its own; exporting a model derives one")
         from .schema import function
 
-        return function(self, opset_version)
+        return function(self, opset_version, loop_free=loop_free)
 
     @property
     def schema(self) -> OpSchema:

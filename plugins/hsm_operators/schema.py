@@ -30,14 +30,16 @@ _CONSTANTS = """
 """
 
 
-def function(operator: Operator, opset_version: int) -> onnx.FunctionProto:
-    """Return an operator's body as a model-local function for a version of ONNX's own operators."""
+def function(operator: Operator, opset_version: int, *, loop_free: bool = False) -> onnx.FunctionProto:
+    """Return an operator's body, or the one without loops, as a model-local function for a version of ONNX's own
+    operators."""
+    body = (operator.loop_free_body if loop_free else "") or operator.body
     attributes = ", ".join((*(attribute.name for attribute in operator.attributes), *PLUGIN_ATTRIBUTES))
     inputs = ", ".join(port.name for port in operator.inputs)
     outputs = ", ".join(port.name for port in operator.outputs)
     parsed: onnx.FunctionProto = onnx.parser.parse_function(
         f'<domain: "{operator.domain}", opset_import: ["": {opset_version}]>\n'
-        f"{operator.name} <{attributes}> ({inputs}) => ({outputs}) {{{_CONSTANTS}{operator.body}}}"
+        f"{operator.name} <{attributes}> ({inputs}) => ({outputs}) {{{_CONSTANTS}{body}}}"
     )
     parsed.doc_string = operator.description
     _drop_unused_nodes(parsed)

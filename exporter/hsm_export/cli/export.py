@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 @click.option("--capacity", type=click.IntRange(1), metavar="N", help="Tokens that growing states hold.")
 @click.option("--rollback", type=click.IntRange(0), default=0, metavar="R", help="Tokens that can be taken back.")
 @click.option("--last-logits", is_flag=True, help="Return the logits of each row's last token only.")
+@click.option(
+    "--portable", is_flag=True, help="ONNX's own operators alone, for runtimes that know no functions; no kernels then."
+)
 @json_option
 def command(
     checkpoint: str,
@@ -52,6 +55,7 @@ def command(
     capacity: int | None,
     rollback: int,
     last_logits: bool,
+    portable: bool,
     as_json: bool,
 ) -> None:
     """Export CHECKPOINT (a folder, a .safetensors file or zoo:NAME) to ONNX, or a language model of your own.
@@ -76,6 +80,7 @@ def command(
       hsm-export export zoo:hsm-lm --decode -o hsm-lm-decode.onnx
       hsm-export export zoo:switch-head-lm --decode --capacity 2048 --last-logits -o decode.onnx
       hsm-export export my_model.py:make --decode -o decode.onnx
+      hsm-export export zoo:hsm-lm --portable -o anywhere.onnx
     """
     from ..exporting import export
 
@@ -90,6 +95,7 @@ def command(
             capacity=capacity,
             rollback=rollback,
             last_logits=last_logits,
+            portable=portable,
             progress=progress,
         )
     emit(result, as_json, _table)

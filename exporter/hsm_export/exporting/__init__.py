@@ -37,6 +37,7 @@ def export(
     rollback: int = 0,
     last_logits: bool = False,
     precision_plan: str | Path | None = None,
+    portable: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> ExportResult:
     """Export a checkpoint or a module to ONNX; nothing is written unless every check passes.
@@ -64,6 +65,9 @@ def export(
         last_logits: of a decoding step, return the logits of each row's last valid token only.
         precision_plan: the file that says which nodes stay in float32 (`hsm-export diff --precision-plan` writes it),
             in place of the rule by operator type; it belongs to one model and one precision.
+        portable: write ONNX's own operators alone, for runtimes that know no functions: bodies in the place of the
+            mixers' nodes, without Scan where the mixer allows it, weights as products take them (`NAME.T`). Kernels
+            do not run such a file.
         progress: is called with the name of each phase.
 
     Raises:
@@ -100,7 +104,7 @@ def export(
             resolved = decoding_source(resolved, options, precision)
         if plan is not None:
             plan.require_fit(resolved, precision)
-        return _export(resolved, target, scratch, precision, plan, external_data, progress)
+        return _export(resolved, target, scratch, precision, plan, external_data, portable, progress)
 
 
 def _export(
@@ -110,27 +114,32 @@ def _export(
     precision: str,
     plan: WideNodes | None,
     external_data: bool | None,
+    portable: bool,
     progress: Callable[[str], None],
 ) -> ExportResult:
     from ..runtimes.evaluations import have_evaluations
-    from .assembling import active_counts, feed_of, finished_graph
+    from .assembling import active_counts, all_tensors, feed_of, finished_graph
     from .checking import check_in_subprocess
     from .comparing import compare, references
     from .finishing import write
+    from .portable import make_portable
 
     progress("tracing")
     model, inputs = finished_graph(source, precision, plan)
     progress("running PyTorch")
     several = have_evaluations((node.domain, node.op_type) for node in model.graph)
     expected = references(source, precision, active_counts(model), evaluations=several)
+    feeds = [feed_of(model, reference.feeds, reference.masks) for reference in expected]
+    mixers = _mixers(model)
+    if portable:
+        make_portable(model, {name for name, _ in all_tensors(source.module)})
     progress("writing")
     path = scratch / target.name
     data = write(model, path, external_data)
     progress("checking")
-    feeds = [feed_of(model, reference.feeds, reference.masks) for reference in expected]
     results = check_in_subprocess(path, feeds, scratch)
     checks = compare(results, expected, precision)
-    result = _result(model, source, target, path, data, precision, plan, inputs, checks)
+    result = _result(model, mixers, source, target, path, data, precision, plan, inputs, checks)
     (scratch / result.report.name).write_text(json.dumps(_side_file(result), indent=2) + "\n")
     for written in (data, path, scratch / result.report.name):
         if written is not None:
@@ -140,6 +149,7 @@ def _export(
 
 def _result(
     model: ir.Model,
+    mixers: dict[str, str],
     source: Source,
     target: Path,
     path: Path,
@@ -163,7 +173,7 @@ def _result(
         bytes=path.stat().st_size + (0 if data is None else data.stat().st_size),
         parameters=sum(parameter.numel() for parameter in source.module.parameters()),
         nodes=len(model.graph),
-        mixers=_mixers(model),
+        mixers=mixers,
         inputs=inputs,
         outputs=tuple(value.name or "" for value in model.graph.outputs),
         checks=checks,

@@ -12,6 +12,8 @@ from .inputs import Border, InputSpec
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    import torch
+    from torch import nn
 
     from ..decoding.state_spec import StateSpec
     from ..source_call import Keys, SourceCall
@@ -101,6 +103,11 @@ def finished_graph(
     add_bodies(model)
     describe(model, source, graph.inputs, graph.call, precision, plan)
     return model, graph.inputs
+
+
+def all_tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Return the parameters and buffers of a module under all their names."""
+    return [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
 
 
 def carried(source: Source, border: Border) -> set[str]:

@@ -7,6 +7,7 @@ Boolean mask becomes a graph input that restricts the choice: logits' = Where(ma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,9 @@ from onnx import TensorProto, helper
 
 from hsm_operators import Operator
 
+from ..errors import BadInputError
 from ..file_operators import FileOperators
+from ..inlined_mixers import InlinedMixer, inlined_mixers
 
 LOGITS_SUFFIX = ".routing_logits"
 _NO_CHOICE = "hsm_export.minus_infinity"
@@ -68,6 +71,9 @@ def instrument(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[RoutedNod
     Returns:
         The instrumented copy (the model itself when nothing in it chooses) and the operators in graph order.
     """
+    inlined = [mixer for mixer in inlined_mixers(model) if mixer.routing is not None]
+    if inlined:
+        return _instrument_inlined(model, inlined)
     operators = FileOperators(model)
     if not any(operator.routing for _, operator in operators.nodes(model.graph)):
         return model, ()
@@ -83,11 +89,45 @@ def instrument(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[RoutedNod
             routed.append(RoutedNode(name, active, len(operator.port(operator.routing.logits).shape)))
             nodes += _expose(changed.graph, node, logits_index(operator), routed[-1])
         nodes.append(node)
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del changed.graph.node[:]
-    changed.graph.node.extend(kept)
-    changed.graph.initializer.append(helper.make_tensor(_NO_CHOICE, TensorProto.FLOAT, [], [-np.inf]))
+    _replace_nodes(changed.graph, nodes)
     return changed, tuple(routed)
+
+
+def _instrument_inlined(
+    model: onnx.ModelProto, mixers: Sequence[InlinedMixer]
+) -> tuple[onnx.ModelProto, tuple[RoutedNode, ...]]:
+    """Do the same where bodies stand in the place of the operators."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    routed, before = [], dict[int, list[onnx.NodeProto]]()
+    for mixer in mixers:
+        choice = mixer.routing
+        assert choice is not None
+        item = RoutedNode(mixer.name, choice.active, choice.rank)
+        readers = [
+            (place, node)
+            for place, node in enumerate(changed.graph.node)
+            if mixer.owns(node) and choice.logits in node.input
+        ]
+        if not readers:
+            raise BadInputError(
+                f"{mixer.name} reads no {choice.logits}, from which the file says it chooses", "export the file again"
+            )
+        masked = f"{item.name}.masked_logits"
+        before.setdefault(readers[0][0], []).extend(_mask(changed.graph, choice.logits, masked, item))
+        for _, node in readers:
+            node.input[:] = [masked if name == choice.logits else name for name in node.input]
+        routed.append(item)
+    nodes = [item for place, node in enumerate(changed.graph.node) for item in (*before.get(place, ()), node)]
+    _replace_nodes(changed.graph, nodes)
+    return changed, tuple(routed)
+
+
+def _replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+    graph.initializer.append(helper.make_tensor(_NO_CHOICE, TensorProto.FLOAT, [], [-np.inf]))
 
 
 def logits_index(operator: Operator) -> int:
@@ -100,6 +140,11 @@ def _expose(graph: onnx.GraphProto, node: onnx.NodeProto, index: int, routed: Ro
     """Rewire one operator's logits input; return the nodes that go before it."""
     logits, masked = node.input[index], f"{routed.name}.masked_logits"
     node.input[index] = masked
+    return _mask(graph, logits, masked, routed)
+
+
+def _mask(graph: onnx.GraphProto, logits: str, masked: str, routed: RoutedNode) -> list[onnx.NodeProto]:
+    """Return the nodes that make logits an output and mask them, and declare what they need of the graph."""
     sizes = [None] * routed.rank
     graph.input.append(helper.make_tensor_value_info(routed.mask, TensorProto.BOOL, sizes))
     graph.output.append(helper.make_tensor_value_info(routed.logits, TensorProto.FLOAT, sizes))
