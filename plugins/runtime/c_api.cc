@@ -75,6 +75,7 @@ std::string* text_of(SessionOptions& options, std::string_view name) {
   if (name == "nvinfer_library") return &options.nvinfer_library;
   if (name == "cudart_library") return &options.cudart_library;
   if (name == "plugin_library") return &options.plugin_library;
+  if (name == "operator_libraries") return &options.operator_libraries;
   return nullptr;
 }
 

@@ -27,6 +27,8 @@ struct Patterns {
   std::regex sha256{"[0-9a-f]{64}"};
   std::regex architecture{R"(sm[0-9]{2,3}\+?)"};
   std::regex version{R"([0-9]+(\.[0-9]+){1,3})"};
+  std::regex operators_library{R"(lib[A-Za-z_][A-Za-z0-9_]{0,99}_(onnxruntime|onnxruntime_cuda|tensorrt)\.so)"};
+  std::regex operator_name{"[A-Za-z][A-Za-z0-9_.]{0,79}::[A-Za-z_][A-Za-z0-9_]{0,79}"};
   std::regex library{R"(.*\.(so(\.[0-9.]+)?|dll|dylib|pyd))", std::regex::icase | std::regex::ECMAScript};
 };
 
@@ -246,6 +248,37 @@ std::map<std::string, FileEntry> read_files(const json::Value& value, const std:
   return files;
 }
 
+OperatorLibrary read_library(const json::Value& value, const std::string& where) {
+  ObjectReader reader(value, where);
+  OperatorLibrary library{reader.text("file"),
+                          reader.one_of("adapter", {"onnxruntime", "onnxruntime_cuda", "tensorrt"}),
+                          reader.text("sha256"),
+                          {}};
+  for (const json::Value& item : reader.get<json::Array>("operators")) {
+    library.operators.push_back(as<std::string>(item, reader.path("operators")));
+    if (!matches(library.operators.back(), patterns().operator_name)) refuse(where, "an operator's name is malformed");
+  }
+  reader.finish();
+  const bool is_named = matches(library.file, patterns().operators_library) && !library.file.starts_with("libhsm_");
+  if (!is_named || !library.file.ends_with("_" + library.adapter + ".so")) {
+    refuse(where, "the library '" + library.file + "' is not named lib<name>_" + library.adapter + ".so");
+  }
+  if (!matches(library.sha256, patterns().sha256)) refuse(where, "the SHA-256 of " + library.file + " is malformed");
+  if (library.operators.empty()) refuse(where, library.file + " has no operators");
+  return library;
+}
+
+std::vector<OperatorLibrary> read_libraries(const json::Value& value, const std::string& where) {
+  std::vector<OperatorLibrary> libraries;
+  std::set<std::string> names;
+  for (const json::Value& item : as<json::Array>(value, where)) {
+    libraries.push_back(read_library(item, where));
+    if (!names.insert(libraries.back().file).second) refuse(where, libraries.back().file + " is described twice");
+  }
+  if (libraries.empty()) refuse(where, "it is empty");
+  return libraries;
+}
+
 // Every file that something names is listed, and an engine's folder holds nothing else.
 void check_listing(const Manifest& manifest, const std::string& where) {
   std::set<std::string> named = {"self-test.safetensors"};
@@ -297,7 +330,9 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
   ObjectReader reader(document, where);
   if (reader.text("format") != "hsm-bundle") refuse(where, "it is not the manifest of an hsm-bundle");
   const std::int64_t schema = reader.get<std::int64_t>("schema");
-  if (schema != 1) refuse(where, "it has schema " + std::to_string(schema) + "; this version reads 1");
+  if (schema != 1 && schema != 2) {
+    refuse(where, "it has schema " + std::to_string(schema) + "; this version reads 1 and 2");
+  }
 
   Manifest manifest;
   manifest.writer_version = reader.text("hsm_export");
@@ -311,6 +346,7 @@ Manifest parse_manifest(std::string_view text, const std::string& where) {
   manifest.tokenizer = read_tokenizer(reader.value("tokenizer"), reader.path("tokenizer"));
   manifest.tolerances = read_self_test(reader.value("self_test"), reader.path("self_test"));
   manifest.files = read_files(reader.value("files"), reader.path("files"));
+  if (schema == 2) manifest.libraries = read_libraries(reader.value("libraries"), reader.path("libraries"));
   reader.finish();
   check_listing(manifest, where);
   check_parts(manifest, where);

@@ -69,6 +69,14 @@ struct Engine {
   bool embedded_plugins = false;
 };
 
+// A library of operators that are not ours: installed where the bundle runs, and not in it.
+struct OperatorLibrary {
+  std::string file;     // lib<name>_<adapter>.so
+  std::string adapter;  // "onnxruntime", "onnxruntime_cuda" or "tensorrt"
+  std::string sha256;
+  std::vector<std::string> operators;
+};
+
 struct FileEntry {
   std::uint64_t bytes = 0;
   std::string sha256;
@@ -84,6 +92,7 @@ struct Manifest {
   std::string tokenizer;  // "bytes", "huggingface" or ""
   std::map<std::string, double> tolerances;
   std::map<std::string, FileEntry> files;
+  std::vector<OperatorLibrary> libraries;  // of schema 2
 };
 
 // Throws Error(kBadBundle) for a manifest that is too large, no JSON, of another schema, or says anything unknown,

@@ -9,6 +9,7 @@
 #include "runtime/check.h"
 #include "runtime/error.h"
 #include "runtime/onnxruntime/program.h"
+#include "runtime/operator_libraries.h"
 #include "runtime/tensorrt/program.h"
 
 namespace hsm::runtime {
@@ -50,13 +51,16 @@ std::string kernel_library(const std::string& chosen, const char* name, bool is_
 
 std::shared_ptr<const Program> load_onnx(Backend backend, const hsm_runtime::Bundle& bundle, const Graph& graph,
                                          const SessionOptions& options) {
-  ort::Settings settings{bundle.path(), "", options.threads, options.log, std::nullopt};
+  ort::Settings settings{bundle.path(), {}, options.threads, options.log, std::nullopt};
   const bool on_gpu = backend == Backend::kOnnxRuntimeCuda;
-  if (on_gpu) {
-    settings.cuda_device = options.device;
-    settings.kernel_library = kernel_library(options.cuda_kernel_library, kCudaKernels, false);
-  } else if (backend == Backend::kOnnxRuntimeFused) {
-    settings.kernel_library = kernel_library(options.kernel_library, kKernels, true);
+  if (on_gpu) settings.cuda_device = options.device;
+  if (backend != Backend::kOnnxRuntimeBodies) {
+    const std::string ours = on_gpu ? kernel_library(options.cuda_kernel_library, kCudaKernels, false)
+                                    : kernel_library(options.kernel_library, kKernels, true);
+    settings.kernel_libraries =
+        find_libraries(bundle.impl().manifest.libraries, on_gpu ? "onnxruntime_cuda" : "onnxruntime",
+                       options.operator_libraries, own_folder().string());
+    if (!ours.empty()) settings.kernel_libraries.insert(settings.kernel_libraries.begin(), ours);
   }
   const ort::Library library = ort::load(options.onnxruntime_library);
   const MappedFile model(bundle.path(), on_gpu ? graph.file : graph.on_cpu());
@@ -67,7 +71,8 @@ std::shared_ptr<const Program> load(Backend backend, const hsm_runtime::Bundle& 
                                     const Graph& graph, const SessionOptions& options) {
   if (backend != Backend::kTensorRt) return load_onnx(backend, bundle, graph, options);
   const char* name = part == hsm_runtime::Part::kModel ? "model" : "decode";
-  return trt::load_program({bundle.path(), name, graph, bundle.impl().manifest.engines, own_folder().string()},
+  const Manifest& manifest = bundle.impl().manifest;
+  return trt::load_program({bundle.path(), name, graph, manifest.engines, manifest.libraries, own_folder().string()},
                            options);
 }
 

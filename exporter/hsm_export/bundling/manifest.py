@@ -24,7 +24,9 @@ from ..onnx_model.values import Tensor
 from ..results import plain
 
 FORMAT: Literal["hsm-bundle"] = "hsm-bundle"
+# Of a bundle without libraries of operators, which earlier versions read, and of one with some.
 SCHEMA: Literal[1] = 1
+LIBRARIES_SCHEMA: Literal[2] = 2
 MANIFEST, MODEL, DECODE = "manifest.json", "model.onnx", "decode.onnx"
 CPU_VARIANTS = {"model": "model.cpu.onnx", "decode": "decode.cpu.onnx"}
 TOKENIZER, SELF_TEST, ENGINES = "tokenizer.json", "self-test.safetensors", "engines"
@@ -41,6 +43,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ARCHITECTURE = re.compile(r"sm[0-9]{2,3}\+?")
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+){1,3}")
 _LIBRARY = re.compile(r".*\.(so(\.[0-9.]+)?|dll|dylib|pyd)", re.IGNORECASE)
+_OPERATORS_LIBRARY = re.compile(r"lib[A-Za-z_][A-Za-z0-9_]{0,99}_(onnxruntime|onnxruntime_cuda|tensorrt)\.so")
+_OPERATOR = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,79}::[A-Za-z_][A-Za-z0-9_]{0,79}")
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,23 @@ class SelfTestEntry:
 
 
 @dataclass(frozen=True)
+class LibraryEntry:
+    """A library of operators that are not ours. It is installed where the bundle runs, and not in the bundle.
+
+    Attributes:
+        file: its name, lib<name>_<adapter>.so.
+        adapter: the runtime that loads it.
+        sha256: of its bytes; another library of that name is refused.
+        operators: those of the bundle's models that it runs, "acme::DecayMix".
+    """
+
+    file: str
+    adapter: Literal["onnxruntime", "onnxruntime_cuda", "tensorrt"]
+    sha256: str
+    operators: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """What a file must be."""
 
@@ -132,10 +153,11 @@ class Manifest:
         task: "language_model", "classification", or "" for a model that does not say.
         precision: type of the weights and activations.
         files: every file of the bundle but the manifest, by its name in the bundle.
+        libraries: those of operators that are not ours; schema 2 has some, schema 1 none.
     """
 
     format: Literal["hsm-bundle"]
-    schema: Literal[1]
+    schema: Literal[1, 2]
     hsm_export: str
     task: Literal["language_model", "classification", ""]
     precision: Literal["fp32", "fp16", "bf16"]
@@ -145,6 +167,7 @@ class Manifest:
     tokenizer: BytesTokenizer | HuggingFaceTokenizer | None
     self_test: SelfTestEntry
     files: Mapping[str, FileEntry]
+    libraries: tuple[LibraryEntry, ...] = ()
 
     @property
     def parts(self) -> dict[str, ModelEntry | DecodeEntry]:
@@ -159,7 +182,10 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the text of the file."""
-        return json.dumps(plain(self), indent=1, allow_nan=False) + "\n"
+        data = plain(self)
+        if self.schema == SCHEMA:
+            del data["libraries"]
+        return json.dumps(data, indent=1, allow_nan=False) + "\n"
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
@@ -176,9 +202,10 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     document = _document(data, where)
     if document.get("format") != FORMAT:
         raise BadInputError(f"{where} is not the manifest of an {FORMAT}", "name the folder of a bundle")
-    if type(document.get("schema")) is not int or document["schema"] != SCHEMA:
+    schema = document.get("schema")
+    if type(schema) is not int or schema not in (SCHEMA, LIBRARIES_SCHEMA):
         raise BadInputError(
-            f"{where} has schema {one_line(repr(document.get('schema')))}; this version reads {SCHEMA}",
+            f"{where} has schema {one_line(repr(schema))}; this version reads {SCHEMA} and {LIBRARIES_SCHEMA}",
             "use the version of hsm-export that wrote the bundle",
         )
     try:
@@ -245,11 +272,28 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield from _wrong_part(part, entry)
     for engine in manifest.engines:
         yield from _wrong_engine(engine, manifest)
+    yield from _wrong_libraries(manifest)
     for output, tolerance in manifest.self_test.tolerances.items():
         if output.partition(".")[0] not in manifest.parts or not tolerance > 0 or not math.isfinite(tolerance):
             yield f"the self-test has the tolerance {tolerance!r} for {output!r}"
     if not manifest.self_test.tolerances:
         yield "the self-test compares nothing"
+
+
+def _wrong_libraries(manifest: Manifest) -> Iterator[str]:
+    if bool(manifest.libraries) != (manifest.schema == LIBRARIES_SCHEMA):
+        yield f"schema {manifest.schema} and {len(manifest.libraries)} libraries contradict each other"
+    names = [library.file for library in manifest.libraries]
+    if len(set(names)) != len(names):
+        yield "a library is described twice"
+    for library in manifest.libraries:
+        named = _OPERATORS_LIBRARY.fullmatch(library.file)
+        if named is None or named[1] != library.adapter or library.file.startswith("libhsm_"):
+            yield f"the library {library.file!r} is not named lib<name>_{library.adapter}.so"
+        if not _SHA256.fullmatch(library.sha256):
+            yield f"the SHA-256 of {library.file} is malformed"
+        if not library.operators or not all(map(_OPERATOR.fullmatch, library.operators)):
+            yield f"{library.file} has the operators {list(library.operators)}"
 
 
 def _wrong_files(manifest: Manifest) -> Iterator[str]:

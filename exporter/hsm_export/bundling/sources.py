@@ -38,10 +38,17 @@ _GPU = re.compile(r"\((sm[0-9]+)\)$")
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine to be bundled."""
+    """An engine to be bundled.
+
+    Attributes:
+        path: its file.
+        entry: what the manifest says of it.
+        libraries: SHA-256 of the plugin libraries that it was built with and needs, by name.
+    """
 
     path: Path
     entry: EngineEntry
+    libraries: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -180,7 +187,15 @@ def _engine(path: Path, parts: Parts) -> Engine:
         ) from error
     if data["strip_weights"]:
         raise BadInputError(f"{path} holds no weights", "bundle an engine that was built without --strip-weights")
-    return Engine(path, entry)
+    return Engine(path, entry, _libraries(data["plugins"]))
+
+
+def _libraries(plugins: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the plugin libraries that must be loaded before an engine."""
+    if plugins is None or plugins["embedded"]:
+        return {}
+    further = plugins.get("further", {})
+    return {str(plugins["file"]): str(plugins["sha256"]), **{str(k): str(v) for k, v in further.items()}}
 
 
 def _built_from(path: Path, data: Mapping[str, Any], parts: Parts) -> Any:

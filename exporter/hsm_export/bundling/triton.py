@@ -13,6 +13,7 @@ from ..files import atomic_directory, replace_directory
 from ..native import CUSTOM_OPS, TENSORRT_PLUGINS
 from ..onnx_model.model_file import FileFacts
 from ..onnx_model.parsing import parse
+from ..operators.fusing import fusion
 from ..results import Result
 from .protobuf_text import protobuf_text
 from .sources import Engine, Parts, external_files, read_engines, read_parts, state_of
@@ -126,10 +127,12 @@ def _plan_onnx(plan: _Plan, source: FileFacts, max_batch: int, libraries: str | 
     if source.precision == "bf16":
         plan.left_out.append(f"{source.path.name}: ONNX Runtime has no bf16 arithmetic on the CPU")
         return
-    needed = bool(plugin_nodes(parse(source.path)))
-    library = _on_server(libraries, CUSTOM_OPS) if needed else None
+    graph = parse(source.path)
+    needed = [CUSTOM_OPS] if plugin_nodes(graph) else []
+    needed += [path.name for path in fusion(graph, "onnxruntime").libraries]
+    custom_ops = [_on_server(libraries, name) for name in needed]
     state = state_of(source) if source.metadata.get("decode") == "1" else None
-    config = onnx_config(_name(source), source, state, max_batch, library, "model.onnx")
+    config = onnx_config(_name(source), source, state, max_batch, custom_ops, "model.onnx")
     files = {"model.onnx": source.path, **external_files([source])}
     plan.add(config, files, f"{source.path.name} in ONNX Runtime on the CPU{_kind(config)}")
 
@@ -177,8 +180,13 @@ def _command(folder: Path, engines: Sequence[Engine], libraries: str | None) -> 
     served = [engine.entry for engine in engines if engine.entry.target == "tensorrt"]
     words = [] if libraries else ["LD_LIBRARY_PATH=LIBRARIES:$LD_LIBRARY_PATH"]
     words += ["tritonserver", f"--model-repository={folder}"]
-    if any(entry.plugins and not entry.embedded_plugins for entry in served):
-        words.append(f"--backend-config=tensorrt,plugins={_on_server(libraries or 'LIBRARIES', TENSORRT_PLUGINS)}")
+    plugins = dict.fromkeys(
+        name for engine in engines if engine.entry.target == "tensorrt" for name in engine.libraries
+    )
+    if plugins:
+        paths = ";".join(_on_server(libraries or "LIBRARIES", name) for name in plugins)
+        quote = "'" if ";" in paths else ""
+        words.append(f"--backend-config=tensorrt,plugins={quote}{paths}{quote}")
     if any(entry.embedded_plugins for entry in served):
         words.append("--backend-config=tensorrt,version-compatible=true")
     return " ".join(words)

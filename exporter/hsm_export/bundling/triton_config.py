@@ -23,7 +23,7 @@ Config = dict[str, Any]
 
 
 def onnx_config(
-    name: str, source: FileFacts, state: StateSpec | None, max_batch: int, library: str | None, file: str
+    name: str, source: FileFacts, state: StateSpec | None, max_batch: int, libraries: Sequence[str], file: str
 ) -> Config:
     """Return the configuration of an ONNX file on the ONNX Runtime back end, on the CPU.
 
@@ -32,7 +32,7 @@ def onnx_config(
         source: the ONNX file.
         state: what a sequence carries from call to call; None for a file that reads whole sequences.
         max_batch: rows that may be run at a time.
-        library: the custom-op library as the server finds it; None for a model without `hsm` nodes.
+        libraries: the custom-op libraries as the server finds them.
         file: the model's file name in its version's folder.
 
     Raises:
@@ -42,7 +42,7 @@ def onnx_config(
         **_common(name, "onnxruntime", source, state, max_batch),
         "default_model_filename": file,
         "instance_group": [{"count": 1, "kind": Enum("KIND_CPU")}],
-        "model_operations": {"op_library_filename": [library]} if library else None,
+        "model_operations": {"op_library_filename": list(libraries)} if libraries else None,
     }
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..building.result import side_file_path
-from ..errors import BadInputError
+from ..errors import BadInputError, MissingDependencyError
 from ..files import sha256
 from ..inspection.engine_file import read_side_file
 from ..onnx_model.model_file import FileFacts, open_model
 from ..results import Result
 from .cpu_variant import check_variant
-from .manifest import DecodeEntry, ModelEntry
+from .manifest import DecodeEntry, LibraryEntry, ModelEntry
 from .opening import Bundle, open_bundle
+from .operator_libraries import NEEDED_HERE, installed, preferred
 from .self_test import Check, read_self_test, run_self_test
 from .sources import state_of
 
@@ -36,6 +37,8 @@ class VerifyResult(Result):
         engines: each engine's file and the architectures that it is for.
         runtime: what ran the self-test; None when it was not run.
         checks: the self-test's outputs; empty when it was not run.
+        libraries: where the libraries of operators that are not ours are installed here, by name; None is nowhere,
+            as of CUDA's on a machine without a GPU.
     """
 
     bundle: Path
@@ -47,6 +50,7 @@ class VerifyResult(Result):
     engines: Mapping[str, tuple[str, ...]]
     runtime: str | None
     checks: tuple[Check, ...]
+    libraries: Mapping[str, Path | None] = field(default_factory=dict)
 
 
 def verify_bundle(
@@ -72,7 +76,9 @@ def verify_bundle(
     for engine in opened.manifest.engines:
         _check_engine(opened, engine.file, sources[engine.of])
     read_self_test(opened)
-    checks = run_self_test(opened, self_test, report) if self_test else ()
+    libraries = {entry.file: _installed(entry) for entry in opened.manifest.libraries}
+    with preferred(path for path in libraries.values() if path is not None):
+        checks = run_self_test(opened, self_test, report) if self_test else ()
     manifest = opened.manifest
     return VerifyResult(
         bundle=opened.path,
@@ -84,7 +90,22 @@ def verify_bundle(
         engines={engine.file: engine.architectures for engine in manifest.engines},
         runtime=self_test,
         checks=checks,
+        libraries=libraries,
     )
+
+
+def _installed(entry: LibraryEntry) -> Path | None:
+    """Return where a library is installed; None for one that this machine may do without.
+
+    Raises:
+        MissingDependencyError: it is not installed, or another one is.
+    """
+    try:
+        return installed(entry)
+    except MissingDependencyError:
+        if entry.adapter == NEEDED_HERE:
+            raise
+        return None
 
 
 def _check_part(opened: Bundle, part: str, entry: ModelEntry | DecodeEntry) -> FileFacts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +19,7 @@ from .manifest import (
     DECODE,
     ENGINES,
     FORMAT,
+    LIBRARIES_SCHEMA,
     MANIFEST,
     MODEL,
     SCHEMA,
@@ -26,12 +27,14 @@ from .manifest import (
     TOKENIZER,
     BytesTokenizer,
     HuggingFaceTokenizer,
+    LibraryEntry,
     Manifest,
     SelfTestEntry,
     parse_manifest,
     side_file,
 )
 from .opening import file_entry, is_bundle
+from .operator_libraries import needed_libraries
 from .self_test import SelfTest, decode_self_test, model_self_test
 from .sources import Engine, Parts, external_files, read_engines, read_parts, read_tokenizer
 
@@ -54,6 +57,8 @@ class BundleResult(Result):
         bytes: size of all of them.
         arbiter: the runtime whose float64 numbers the self-test holds.
         tolerances: largest absolute error of each output of the self-test.
+        libraries: SHA-256 of the libraries of operators that are not ours, which must be installed, by name.
+        notes: operators that run as their bodies although they have kernels, and what to build.
     """
 
     bundle: Path
@@ -66,6 +71,8 @@ class BundleResult(Result):
     bytes: int
     arbiter: str
     tolerances: Mapping[str, float]
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def bundle(
@@ -105,6 +112,8 @@ def bundle(
     compiled = read_engines(engines, parts)
     tokens, tokenizer_file = read_tokenizer(tokenizer, parts)
     weights = external_files(tuple(parts.sources.values()))
+    plugins = {name: digest for engine in compiled for name, digest in engine.libraries.items()}
+    libraries, notes = needed_libraries([source.path for source in parts.sources.values()], plugins)
     self_test = _self_test(parts, against, report)
     report("writing the bundle")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -113,9 +122,9 @@ def bundle(
         inside.mkdir()
         _copy(inside, parts, weights, compiled, tokenizer_file)
         variants = _write_cpu_variants(inside, parts)
-        manifest = _describe(inside, parts, variants, compiled, tokens, self_test)
+        manifest = _describe(inside, parts, variants, compiled, tokens, self_test, libraries)
         replace_directory(inside, folder, scratch)
-    return _result(folder, manifest, self_test)
+    return replace(_result(folder, manifest, self_test), notes=tuple(notes))
 
 
 def _output(model: str | Path | None, decode: str | Path | None, output: str | Path | None) -> Path:
@@ -192,6 +201,7 @@ def _describe(
     engines: Sequence[Engine],
     tokenizer: BytesTokenizer | HuggingFaceTokenizer | None,
     self_test: SelfTest,
+    libraries: tuple[LibraryEntry, ...],
 ) -> Manifest:
     """Write the self-test, and the manifest, which describes all the other files; return what can be read back."""
     from safetensors.numpy import save
@@ -200,7 +210,7 @@ def _describe(
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     manifest = Manifest(
         format=FORMAT,
-        schema=SCHEMA,
+        schema=LIBRARIES_SCHEMA if libraries else SCHEMA,
         hsm_export=version("hsm-export"),
         task=cast(Any, parts.task),
         precision=cast(Any, parts.any.precision),
@@ -210,6 +220,7 @@ def _describe(
         tokenizer=tokenizer,
         self_test=SelfTestEntry(SELF_TEST, self_test.tolerances),
         files={name: file_entry(folder / name) for name in names},
+        libraries=libraries,
     )
     text = manifest.to_json().encode()
     (folder / MANIFEST).write_bytes(text)
@@ -228,4 +239,5 @@ def _result(folder: Path, manifest: Manifest, self_test: SelfTest) -> BundleResu
         bytes=sum(entry.bytes for entry in manifest.files.values()) + (folder / MANIFEST).stat().st_size,
         arbiter=self_test.arbiter,
         tolerances=self_test.tolerances,
+        libraries={library.file: library.sha256 for library in manifest.libraries},
     )

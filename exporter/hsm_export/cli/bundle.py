@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,6 +145,8 @@ def _bundle_table(result: BundleResult) -> Table:
         **_common(result),
         "tokenizer": result.tokenizer or "none",
         "self-test": f"{tolerances} of {result.arbiter}",
+        **_libraries(result.libraries),
+        **{f"note {index}": note for index, note in enumerate(result.notes, 1)},
         "check it": f"hsm-export bundle --verify {result.bundle} --self-test",
     }
     return _table(str(result.bundle), rows)
@@ -151,8 +154,14 @@ def _bundle_table(result: BundleResult) -> Table:
 
 def _verify_table(result: VerifyResult) -> Table:
     checks = ", ".join(f"{c.output} off by {c.max_abs_error:.3g} of {c.tolerance:.3g} allowed" for c in result.checks)
-    numbers = f"passed in {result.runtime}: {checks}" if result.runtime else "not run (--self-test)"
-    return _table(str(result.bundle), {"verdict": "whole and consistent", **_common(result), "self-test": numbers})
+    places = {name: str(place or "not here") for name, place in result.libraries.items()}
+    rows = {
+        "verdict": "whole and consistent",
+        **_common(result),
+        **_libraries(places),
+        "self-test": f"passed in {result.runtime}: {checks}" if result.runtime else "not run (--self-test)",
+    }
+    return _table(str(result.bundle), rows)
 
 
 def _repository_table(result: RepositoryResult) -> Table:
@@ -163,6 +172,10 @@ def _repository_table(result: RepositoryResult) -> Table:
         "start": result.command,
     }
     return _table(str(result.repository), rows)
+
+
+def _libraries(found: Mapping[str, str]) -> dict[str, str]:
+    return {"needs": "\n".join(f"{name}: {what}" for name, what in found.items())} if found else {}
 
 
 def _common(result: BundleResult | VerifyResult) -> dict[str, str]:

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,8 +19,10 @@ import onnx
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
+from ..bundling.operator_libraries import library_entries
 from ..errors import MissingDependencyError
 from ..native import custom_ops_path, run_program_path
+from ..operators.fusing import fusion
 from .bfloat16 import runnable
 from .cpp_bundle import NOTHING, write_graph_bundle
 from .cpp_process import ServingProcess
@@ -62,8 +65,10 @@ class CppRunner(BaseRunner):  # type: ignore[misc]
         self._scratch = TemporaryDirectory(prefix="hsm-cpp-")
         try:
             bundle = self._folder / "graph.hsm"
-            write_graph_bundle(model, self._context.folder, bundle)
-            self._process = ServingProcess(_command(bundle), _environment(), self._timeout)
+            others = fusion(model, "onnxruntime")
+            write_graph_bundle(model, self._context.folder, bundle, tuple(library_entries(others, "onnxruntime")))
+            command = _command(bundle, [path.parent for path in others.libraries])
+            self._process = ServingProcess(command, _environment(), self._timeout)
             shutil.rmtree(bundle)  # it is loaded; what it needs of the weights stays mapped
         except BaseException:
             self._scratch.cleanup()
@@ -108,9 +113,20 @@ class CppRunner(BaseRunner):  # type: ignore[misc]
         return path
 
 
-def _command(bundle: Path) -> list[str | Path]:
+def _command(bundle: Path, libraries: Sequence[Path]) -> list[str | Path]:
+    """Return how the program is started; `libraries` are the folders of those of operators that are not ours."""
+    found = ["--libraries", ":".join(map(str, dict.fromkeys(libraries)))] if libraries else []
     fixed = ("--serve", "--quiet", "--part", "model", "--backend", "onnxruntime-fused")
-    return [run_program_path(), bundle, *fixed, "--kernels", custom_ops_path(), "--threads", str(thread_count())]
+    return [
+        run_program_path(),
+        bundle,
+        *fixed,
+        "--kernels",
+        custom_ops_path(),
+        "--threads",
+        str(thread_count()),
+        *found,
+    ]
 
 
 def _environment() -> dict[str, str]:
@@ -157,4 +173,5 @@ CPP = Runtime(
     available=_available,
     runner=CppRunner,
     own_process=True,
+    notes=lambda model: fusion(model, "onnxruntime").notes,
 )

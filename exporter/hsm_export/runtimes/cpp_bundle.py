@@ -13,11 +13,13 @@ from onnx import TensorProto, helper
 from ..bundling.manifest import (
     DTYPES,
     FORMAT,
+    LIBRARIES_SCHEMA,
     MANIFEST,
     MODEL,
     SCHEMA,
     SELF_TEST,
     FileEntry,
+    LibraryEntry,
     Manifest,
     ModelEntry,
     SelfTestEntry,
@@ -31,13 +33,16 @@ from ..onnx_model.values import Tensor
 NOTHING = "hsm_export.nothing"
 
 
-def write_graph_bundle(model: onnx.ModelProto, folder: Path, target: Path) -> None:
+def write_graph_bundle(
+    model: onnx.ModelProto, folder: Path, target: Path, libraries: tuple[LibraryEntry, ...] = ()
+) -> None:
     """Write a bundle whose model is a graph.
 
     Args:
         model: the graph; its external data is not loaded, and it is left as it is.
         folder: the directory that its external data is relative to.
         target: the bundle's folder, which is made.
+        libraries: those of operators that are not ours.
 
     Raises:
         BadInputError: an input or output has a type that bundles do not know.
@@ -58,7 +63,7 @@ def write_graph_bundle(model: onnx.ModelProto, folder: Path, target: Path) -> No
     files: dict[str, FileEntry] = {path.name: file_entry(path) for path in sorted(target.iterdir())}
     manifest = Manifest(
         format=FORMAT,
-        schema=SCHEMA,
+        schema=LIBRARIES_SCHEMA if libraries else SCHEMA,
         hsm_export=version("hsm-export"),
         task="",
         precision="fp32",
@@ -69,6 +74,7 @@ def write_graph_bundle(model: onnx.ModelProto, folder: Path, target: Path) -> No
         # The format demands a comparison; nobody makes it.
         self_test=SelfTestEntry(SELF_TEST, {f"model.{entry.outputs[0].name}": 1.0}),
         files=files,
+        libraries=libraries,
     )
     (target / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
 

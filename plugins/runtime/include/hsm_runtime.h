@@ -106,8 +106,8 @@ HSMRT_API hsmrt_options* hsmrt_options_create(void);
 HSMRT_API void hsmrt_options_close(hsmrt_options* options);
 /** The names are those of SessionOptions in hsm_runtime/session.h: "backends" (such as
  * "tensorrt,onnxruntime-fused,onnxruntime-bodies"), "onnxruntime_library", "kernel_library", "cuda_kernel_library",
- * "tensorrt_backend", "nvinfer_library", "cudart_library", "plugin_library", "allow_embedded_plugins" ("0" or "1"),
- * "device" (the GPU), "threads". */
+ * "tensorrt_backend", "nvinfer_library", "cudart_library", "plugin_library", "operator_libraries",
+ * "allow_embedded_plugins" ("0" or "1"), "device" (the GPU), "threads". */
 HSMRT_API int32_t hsmrt_options_set(hsmrt_options* options, const char* name, const char* value, hsmrt_error* error);
 /** `log` is called from any thread that uses a session with these options. */
 HSMRT_API void hsmrt_options_set_log(hsmrt_options* options, hsmrt_log log, void* user);

@@ -155,8 +155,8 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
     check(api_.AddSessionConfigEntry(made, kOrtSessionOptionsModelExternalInitializersFileFolderPath,
                                      settings.folder.c_str()));
     if (cuda_device_) append_cuda(made);
-    if (!settings.kernel_library.empty()) {
-      check(api_.RegisterCustomOpsLibrary_V2(made, settings.kernel_library.c_str()));
+    for (const std::string& library : settings.kernel_libraries) {
+      check(api_.RegisterCustomOpsLibrary_V2(made, library.c_str()));
     }
     return options;
   }

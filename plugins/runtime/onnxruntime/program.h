@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "hsm_runtime/session.h"
 #include "runtime/onnxruntime/library.h"
@@ -14,8 +15,8 @@
 namespace hsm::runtime::ort {
 
 struct Settings {
-  std::string folder;          // of the graph's external data
-  std::string kernel_library;  // fused kernels; empty runs the bodies
+  std::string folder;                         // of the graph's external data
+  std::vector<std::string> kernel_libraries;  // fused kernels; none runs the bodies
   int threads = 0;
   hsm_runtime::LogCallback log;
   std::optional<int> cuda_device;  // none: the CPU

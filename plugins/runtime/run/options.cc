@@ -53,6 +53,7 @@ std::map<std::string_view, std::function<void(const std::string&)>> settings(Opt
           {"--threads", [&](const std::string& text) { options.session.threads = number_of(text); }},
           {"--onnxruntime", [&](const std::string& text) { options.session.onnxruntime_library = text; }},
           {"--kernels", [&](const std::string& text) { options.session.kernel_library = text; }},
+          {"--libraries", [&](const std::string& text) { options.session.operator_libraries = text; }},
           {"--backend", [&](const std::string& text) { options.session.backends = {backend_of(text)}; }}};
 }
 
@@ -97,6 +98,7 @@ const char* const kHelp =
     "  --backend NAME     such as onnxruntime-fused; default: the first that works (docs/embedding.md)\n"
     "  --onnxruntime LIB  ONNX Runtime's library; default: HSM_ONNXRUNTIME_LIBRARY, or what the system finds\n"
     "  --kernels LIB      the library of fused kernels; default: the one beside libhsm_runtime.so\n"
+    "  --libraries DIRS   folders of the libraries of operators of others; default: HSM_EXPORT_LIBRARIES\n"
     "  --no-digests       do not compare the files' SHA-256: for bundles that were verified before\n"
     "  --quiet            keep the back end's messages to itself\n"
     "\n"

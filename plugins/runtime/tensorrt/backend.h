@@ -9,7 +9,7 @@
 
 namespace hsm::runtime::trt {
 
-inline constexpr const char* kEntryPoint = "hsmrt_backend_tensorrt_v1";
+inline constexpr const char* kEntryPoint = "hsmrt_backend_tensorrt_v2";
 inline constexpr std::size_t kMaxRank = 8;  // TensorRT's
 
 struct Failure {
@@ -38,7 +38,8 @@ struct EngineFile {
   const char* name;  // for messages
   const void* data;  // need not stay
   std::size_t size;
-  const char* plugin_library;  // or null
+  const char* const* plugin_libraries;
+  std::size_t plugin_library_count;
   std::int32_t allows_native_code;
 };
 

@@ -18,10 +18,11 @@ std::int32_t dtype_of(std::int32_t type) {
 OwnedInterface make_runtime(const Nvinfer& nvinfer, const EngineFile& file, const LogScope& log) {
   OwnedInterface runtime = own(nvinfer.create_runtime(nvinfer.logger, nvinfer.version));
   if (!runtime) log.fail(Code::kNoBackend, "TensorRT makes no runtime here");
-  if (file.plugin_library != nullptr) {
+  for (std::size_t i = 0; i < file.plugin_library_count; ++i) {
+    const char* const library = file.plugin_libraries[i];
     void* registry = call<void*>(runtime.get(), nvinfer.slots->plugin_registry);
-    if (call_virtual<void*>(registry, nvinfer.slots->load_library, file.plugin_library) == nullptr) {
-      log.fail(Code::kNoBackend, std::string("TensorRT cannot load the plugins of ") + file.plugin_library);
+    if (call_virtual<void*>(registry, nvinfer.slots->load_library, library) == nullptr) {
+      log.fail(Code::kNoBackend, std::string("TensorRT cannot load the plugins of ") + library);
     }
   }
   if (file.allows_native_code != 0) call<void>(runtime.get(), nvinfer.slots->allow_native_code, true);

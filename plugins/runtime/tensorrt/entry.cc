@@ -181,6 +181,6 @@ constexpr Table kTable = {.open = open,
 }  // namespace
 }  // namespace hsm::runtime::trt
 
-extern "C" __attribute__((visibility("default"))) const hsm::runtime::trt::Table* hsmrt_backend_tensorrt_v1() {
+extern "C" __attribute__((visibility("default"))) const hsm::runtime::trt::Table* hsmrt_backend_tensorrt_v2() {
   return &hsm::runtime::trt::kTable;
 }

@@ -6,6 +6,7 @@
 
 #include "runtime/dtypes.h"
 #include "runtime/error.h"
+#include "runtime/operator_libraries.h"
 #include "runtime/file.h"
 #include "runtime/tensorrt/choice.h"
 #include "runtime/tensorrt/client.h"
@@ -176,14 +177,17 @@ std::string beside(const std::string& chosen, const std::string& folder, const c
 
 std::shared_ptr<const Program> load_engine(const Entry& engine, const Source& source, const SessionOptions& options,
                                            const std::shared_ptr<const Client>& client) {
-  std::string plugins;
+  std::vector<std::string> plugins;
   if (engine.plugins && !engine.embedded_plugins) {
-    plugins = beside(options.plugin_library, source.libraries, kPluginLibrary,
-                     ("the plugin library that " + engine.file + " needs").c_str());
+    plugins = find_libraries(source.operator_libraries, "tensorrt", options.operator_libraries, source.libraries);
+    plugins.push_back(beside(options.plugin_library, source.libraries, kPluginLibrary,
+                             ("the plugin library that " + engine.file + " needs").c_str()));
   }
+  std::vector<const char*> plugin_names;
+  for (const std::string& path : plugins) plugin_names.push_back(path.c_str());
   const MappedFile bytes(source.folder, engine.file);
   const EngineFile file{engine.file.c_str(), bytes.bytes().data(), bytes.bytes().size(),
-                        plugins.empty() ? nullptr : plugins.c_str(), engine.embedded_plugins ? 1 : 0};
+                        plugin_names.data(), plugin_names.size(),  engine.embedded_plugins ? 1 : 0};
   auto program = std::make_shared<EngineProgram>(client, file, source.graph, options.device, engine.plugins);
   program->compare(source.graph, engine.file);
   return program;

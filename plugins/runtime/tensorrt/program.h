@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "hsm_runtime/session.h"
 #include "runtime/manifest.h"
@@ -15,6 +16,7 @@ struct Source {
   std::string part;    // "model" or "decode"
   const Graph& graph;
   const std::vector<hsm::runtime::Engine>& engines;
+  const std::vector<OperatorLibrary>& operator_libraries;
   std::string libraries;  // folder of libhsm_runtime.so, where the back end and the plugins are by default
 };
 

@@ -67,7 +67,8 @@ TEST(Bundle, RefusesSpoiledManifests) {
   const std::string deep = std::string(40, '[') + std::string(40, ']');
   const std::vector<Spoiled> cases = {
       {"\"hsm-bundle\"", "\"zip\"", "not the manifest"},
-      {"\"schema\": 1", "\"schema\": 2", "schema 2"},
+      {"\"schema\": 1", "\"schema\": 3", "schema 3"},
+      {"\"schema\": 1", "\"schema\": 2", "lacks 'libraries'"},
       {"\"schema\": 1", "\"schema\": 1.0", "wrong type"},
       {"\"schema\": 1", "\"schema\": true", "wrong type"},
       {"\"schema\": 1", "\"schema\": 1, \"schema\": 1", "comes twice"},

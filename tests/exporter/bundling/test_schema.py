@@ -20,6 +20,7 @@ BEYOND = {
     "engine-of-a-missing-part", "engine-that-is-not-listed", "engine-twice", "engine-whose-profile-shrinks",
     "engine-with-embedded-plugins-and-none", "engine-without-side-file", "manifest-lists-itself", "shared-library",
     "versioned-shared-library", "windows-library", "shared-library-by-another-name", "shared-library-as-an-engine",
+    "library-twice", "library-of-another-adapter", "library-of-the-cpu-that-is-cudas", "library-called-as-ours",
     "state-of-slots-without-an-axis", "state-that-grows-elsewhere", "state-that-the-model-lacks",
     "state-whose-capacity-is-no-axis", "state-without-a-batch", "swapped-files", "wrong-size", "wrong-sum",
 }  # fmt: skip

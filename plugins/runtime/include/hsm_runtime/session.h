@@ -55,6 +55,9 @@ struct SessionOptions {
   std::string cudart_library;
   /// The TensorRT plugins. Empty: libhsm_tensorrt.so beside libhsm_runtime.so.
   std::string plugin_library;
+  /// Where the libraries of operators of others are, which the bundle names with their digests: folders separated by
+  /// colons, before those of the environment variable HSM_EXPORT_LIBRARIES and that of libhsm_runtime.so.
+  std::string operator_libraries;
   /// Load engines that hold their plugins, which is native code: for bundles that you trust as you trust a program.
   bool allow_embedded_plugins = false;
   /// The GPU, as CUDA counts them.

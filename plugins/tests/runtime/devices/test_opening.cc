@@ -69,7 +69,7 @@ TEST_F(TensorRtTest, SaysWhatIsMissing) {
     options_ = fake_options();
   };
   with([](SessionOptions& o) { o.tensorrt_backend = "/nonexistent.so"; }, "the TensorRT back end is not there");
-  with([](SessionOptions& o) { o.tensorrt_backend = fake_gpu_library(); }, "has no hsmrt_backend_tensorrt_v1");
+  with([](SessionOptions& o) { o.tensorrt_backend = fake_gpu_library(); }, "has no hsmrt_backend_tensorrt_v2");
   with([](SessionOptions& o) { o.nvinfer_library = "/nonexistent.so"; }, "TensorRT cannot be loaded (/nonexistent.so");
   with([](SessionOptions& o) { o.nvinfer_library = "libm.so.6"; }, "has no getInferLibVersion");
   with([](SessionOptions& o) { o.cudart_library = "/nonexistent.so"; }, "runtime library cannot be loaded");

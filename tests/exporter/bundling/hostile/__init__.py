@@ -10,9 +10,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from . import engines, files, manifests, parts  # noqa: F401  (each adds its cases)
+from . import engines, files, libraries, manifests, parts  # noqa: F401  (each adds its cases)
 from .changing import CASES, MANIFEST, Case, add, edit, read, rewrite
 from .engines import with_engine
+from .libraries import with_library
 from .parts import with_cpu_variant, with_state
 
 __all__ = ["ACCEPTED", "CASES", "HARMLESS", "MANIFEST", "REFUSED", "edit", "write", "write_all"]
@@ -32,6 +33,10 @@ HARMLESS: dict[str, Case] = {
     ),
     "state-of-a-number-a-row": lambda bundle: with_state(
         bundle, tensor={"rollback": "snapshot", "shape": ["batch"], "dtype": "int64"}
+    ),
+    "library": with_library,
+    "library-of-cuda": lambda bundle: with_library(
+        bundle, file="libacme_onnxruntime_cuda.so", adapter="onnxruntime_cuda", operators=["acme.lab::A", "acme.lab::B"]
     ),
     "bytes": lambda bundle: edit(bundle, lambda manifest: manifest.update(tokenizer={"kind": "bytes"})),
     "more-weights": lambda bundle: add(bundle, "model.onnx.data", b"MZ, which weights may begin with"),
