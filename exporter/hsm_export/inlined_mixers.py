@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hsm_operators import find
+from hsm_operators import Operator, find
 
 from .errors import BadInputError
 
@@ -56,10 +56,15 @@ class InlinedMixer:
     attributes: Mapping[str, Any]
 
     @property
+    def definition(self) -> Operator | None:
+        """The operator's specification; None where nobody registered it."""
+        domain, _, name = self.operator.partition("::")
+        return find(domain, name)
+
+    @property
     def routing(self) -> Choice | None:
         """The choice that it makes; None when it makes none."""
-        domain, _, name = self.operator.partition("::")
-        operator = find(domain, name)
+        operator = self.definition
         if operator is None or operator.routing is None:
             return None
         names = [port.name for port in operator.inputs]

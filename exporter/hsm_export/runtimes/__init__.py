@@ -40,6 +40,7 @@ _HOMES = {
     "ort": ("onnx_runtime", "ORT"),
     "ort-fused": ("ort_fused", "ORT_FUSED"),
     "cpp": ("cpp", "CPP"),
+    "openvino": ("openvino", "OPENVINO"),
     "cuda-emulated": ("ort_fused", "CUDA_EMULATED"),
     "ort-cuda": ("ort_gpu", "ORT_CUDA"),
     "ort-tensorrt": ("ort_gpu", "ORT_TENSORRT"),

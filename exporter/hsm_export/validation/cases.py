@@ -18,6 +18,7 @@ from hsm_operators import Operator, expression
 
 from ..dtypes import BY_NAME
 from ..errors import UsageError
+from ..inlined_mixers import inlined_mixers
 from ..onnx_model.model_file import ModelFile
 from ..onnx_model.values import InputSpec
 from .given_inputs import check_size, given_feed, random_others, read_npz, require_runnable
@@ -155,8 +156,15 @@ def telling_lengths(file: ModelFile) -> set[int]:
     shapes = {value.name: value.type.tensor_type.shape.dim for value in file.model.graph.value_info}
     shapes |= {value.name: value.type.tensor_type.shape.dim for value in file.model.graph.input}
     found: dict[tuple[str, str], set[int]] = {}
-    for node, operator in file.operators:
-        values, added = _known_values(node, operator, shapes)
+    calls = [
+        (operator, {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}, tuple(node.input))
+        for node, operator in file.operators
+    ]
+    calls += [
+        (operator, dict(m.attributes), m.inputs) for m in inlined_mixers(file.model) if (operator := m.definition)
+    ]
+    for operator, attributes, inputs in calls:
+        values, added = _known_values(operator, attributes, inputs, shapes)
         for text in operator.lengths:
             with contextlib.suppress(KeyError, ZeroDivisionError):  # a size that is dynamic, or malformed
                 length = expression.evaluate(text, values) - added
@@ -164,11 +172,13 @@ def telling_lengths(file: ModelFile) -> set[int]:
     return {length for lengths in found.values() for length in (min(lengths), max(lengths)) if length >= 1}
 
 
-def _known_values(node: onnx.NodeProto, operator: Operator, shapes: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """Return a node's attributes and fixed sizes, and how many tokens its sequences have more than the model's."""
-    values: dict[str, Any] = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+def _known_values(
+    operator: Operator, attributes: Mapping[str, Any], inputs: Sequence[str], shapes: Mapping[str, Any]
+) -> tuple[dict[str, Any], int]:
+    """Return a call's attributes and fixed sizes, and how many tokens its sequences have more than the model's."""
+    values = dict(attributes)
     added = 0
-    for port, name in zip(operator.inputs, node.input, strict=False):
+    for port, name in zip(operator.inputs, inputs, strict=False):
         for size, dim in zip(port.shape, shapes.get(name, ()), strict=False):
             if dim.HasField("dim_value"):
                 values[size] = int(dim.dim_value)
