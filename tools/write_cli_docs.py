@@ -41,14 +41,21 @@ Shell completion is click's: put one of these lines into the shell's start-up fi
 
 def text() -> str:
     """Return the whole document."""
-    parts = [INTRODUCTION]
     root = click.Context(cli, info_name="hsm-export", max_content_width=100, terminal_width=100)
-    for name in COMMANDS:
-        command = cli.get_command(root, name)
-        assert command is not None
-        context = click.Context(command, info_name=name, parent=root, max_content_width=100, terminal_width=100)
-        parts.append(f"\n## {name}\n\n```text\n{command.get_help(context)}\n```\n")
-    return "".join(parts)
+    return INTRODUCTION + "".join(_section(root, cli, name, name) for name in COMMANDS)
+
+
+def _section(parent: click.Context, group: click.Group, name: str, title: str) -> str:
+    """Return what there is to say of a command, and of the commands below it."""
+    command = group.get_command(parent, name)
+    assert command is not None
+    context = click.Context(command, info_name=name, parent=parent, max_content_width=100, terminal_width=100)
+    own = f"\n## {title}\n\n```text\n{command.get_help(context)}\n```\n"
+    if not isinstance(command, click.Group):
+        return own
+    return own + "".join(
+        _section(context, command, inner, f"{title} {inner}") for inner in command.list_commands(context)
+    )
 
 
 if __name__ == "__main__":

@@ -25,4 +25,10 @@ class OperatorGroup(click.Group):
 
 @click.group("operator", cls=OperatorGroup)
 def command() -> None:
-    """Make operators of your own: docs/adding-a-mixer.md says what one is."""
+    """Make operators of your own; docs/adding-a-mixer.md says what one is.
+
+    \b
+    Examples:
+      hsm-export operator build operators/decay_mix
+      hsm-export operator build my_mixer.py --only onnxruntime,torch
+    """
