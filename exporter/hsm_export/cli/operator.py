@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-COMMANDS = {"build": "operator_build"}
+COMMANDS = {"new": "operator_new", "build": "operator_build", "test": "operator_test"}
 
 
 class OperatorGroup(click.Group):
@@ -29,6 +29,8 @@ def command() -> None:
 
     \b
     Examples:
-      hsm-export operator build operators/decay_mix
+      hsm-export operator new acme::DecayMix --step --kernels
+      hsm-export operator test decay_mix
+      hsm-export operator build decay_mix
       hsm-export operator build my_mixer.py --only onnxruntime,torch
     """
