@@ -44,7 +44,7 @@ check-all: setup lint
 	$(BIN)/python tools/check_all.py
 
 lint: setup
-	$(BIN)/clang-format --dry-run --Werror $(filter %.h %.cc,$(NATIVE))
+	$(BIN)/clang-format --dry-run --Werror $(filter %.h %.cc,$(NATIVE)) $(wildcard examples/mixers/*/*.cc)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from hsm_export.cli import COMMANDS, cli
+from hsm_export.cli import cli
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 
@@ -41,14 +42,20 @@ Shell completion is click's: put one of these lines into the shell's start-up fi
 
 def text() -> str:
     """Return the whole document."""
-    parts = [INTRODUCTION]
     root = click.Context(cli, info_name="hsm-export", max_content_width=100, terminal_width=100)
-    for name in COMMANDS:
-        command = cli.get_command(root, name)
+    return INTRODUCTION + "".join(_sections(cli, root, "##"))
+
+
+def _sections(group: click.Group, parent: click.Context, marks: str) -> Iterator[str]:
+    """Yield the help of a group's commands, and of theirs."""
+    for name in group.list_commands(parent):
+        command = group.get_command(parent, name)
         assert command is not None
-        context = click.Context(command, info_name=name, parent=root, max_content_width=100, terminal_width=100)
-        parts.append(f"\n## {name}\n\n```text\n{command.get_help(context)}\n```\n")
-    return "".join(parts)
+        context = click.Context(command, info_name=name, parent=parent, max_content_width=100, terminal_width=100)
+        title = context.command_path.removeprefix("hsm-export ")
+        yield f"\n{marks} {title}\n\n```text\n{command.get_help(context)}\n```\n"
+        if isinstance(command, click.Group):
+            yield from _sections(command, context, f"{marks}#")
 
 
 if __name__ == "__main__":

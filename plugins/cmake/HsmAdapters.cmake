@@ -74,6 +74,26 @@ function(hsm_add_kernels_library target cpu)
   _hsm_finish(${target} torch)
 endfunction()
 
+# CUDA kernels under the host shim behind the same functions, in place of the CPU's: to be tested, not to be used.
+function(hsm_add_emulated_library target table generated)
+  set(sources "")
+  foreach(source IN LISTS ARGN) # compiled as C++, whatever else compiles the same file
+    string(MD5 digest "${source}")
+    set(wrapper "${CMAKE_CURRENT_BINARY_DIR}/emulated_${digest}.cc")
+    file(CONFIGURE OUTPUT "${wrapper}" CONTENT "#include \"${source}\"\n" @ONLY)
+    list(APPEND sources "${wrapper}")
+  endforeach()
+  file(GLOB shim CONFIGURE_DEPENDS "${HSM_SOURCES}/tests/simt/*.cc")
+  list(FILTER shim EXCLUDE REGEX "/test_[^/]*$")
+  add_library(${target} MODULE ${sources} ${shim} "${HSM_SOURCES}/tests/emulated/kernels.cc"
+                               "${HSM_SOURCES}/torch/library.cc" "${generated}/cuda_kernels.gen.cc")
+  target_include_directories(${target} PRIVATE "${HSM_SOURCES}/tests/simt")
+  target_compile_definitions(${target} PRIVATE HSM_SIMT)
+  target_compile_options(${target} PRIVATE -Wno-unknown-pragmas) # of loops to unroll
+  target_link_libraries(${target} PRIVATE ${table} hsm_cuda_headers hsm_options)
+  _hsm_finish(${target} torch)
+endfunction()
+
 # An adapter for TensorRT without kernels, whose plugins have the version `version` in timing caches.
 function(hsm_add_tensorrt_adapter target table version)
   list(TRANSFORM HSM_TENSORRT_ADAPTER PREPEND "${HSM_SOURCES}/tensorrt/" OUTPUT_VARIABLE sources)

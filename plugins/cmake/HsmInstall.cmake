@@ -7,6 +7,8 @@ function(hsm_install_sources)
           FILES_MATCHING PATTERN "*.h" PATTERN "*.cc" PATTERN "*.cuh" PATTERN "test_*" EXCLUDE)
   install(DIRECTORY onnxruntime tensorrt torch DESTINATION ${share}
           FILES_MATCHING PATTERN "*.h" PATTERN "*.cc" PATTERN "exports.map")
+  install(DIRECTORY tests/simt tests/emulated DESTINATION ${share}/tests
+          FILES_MATCHING PATTERN "*.h" PATTERN "*.cc" PATTERN "test_*" EXCLUDE)
   if(HSM_HAS_highway)
     install(DIRECTORY "${HSM_HIGHWAY_DIR}/hwy" DESTINATION ${share}/third_party/highway
             FILES_MATCHING PATTERN "*.h" PATTERN "tests" EXCLUDE PATTERN "contrib" EXCLUDE PATTERN "examples" EXCLUDE)

@@ -11,7 +11,7 @@ include_guard()
 #
 #   FOLDER    where the operators are: a folder with spec.py and kernels, a .py file with its kernels in the folder of its
 #             name, or a folder of these
-#   ADAPTERS  onnxruntime, onnxruntime_cuda, tensorrt, kernels; all by default
+#   ADAPTERS  onnxruntime, onnxruntime_cuda, tensorrt, kernels, all by default; emulated is CUDA under the host shim
 #   REQUIRED  those of them without which configuring fails; the others are left out where something is missing
 #
 # Sets HSM_OPERATORS_LIBRARIES to the targets. A macro: CUDA is enabled for the caller's folder.
@@ -24,6 +24,9 @@ macro(hsm_add_operators name)
       hsm_find_cuda_headers()
       hsm_find_tensorrt_headers()
     endif()
+  endif()
+  if(HSM_CUDA_SOURCES AND NOT DEFINED HSM_HAS_cuda_headers)
+    hsm_find_cuda_headers()
   endif()
   if(NOT DEFINED HSM_HAS_highway)
     hsm_find_highway()
@@ -83,6 +86,7 @@ function(_hsm_add_libraries name)
   _hsm_why_not(no_kernels "${HSM_CPU_SOURCES};${HSM_NAIVE_SOURCES}" highway)
   _hsm_why_not(no_onnxruntime_cuda "${HSM_CUDA_SOURCES}" nvcc onnxruntime_headers)
   _hsm_why_not(no_tensorrt "${HSM_CUDA_SOURCES}" nvcc cuda_headers tensorrt_headers)
+  _hsm_why_not(no_emulated "${HSM_CUDA_SOURCES}" cuda_headers)
   set(targets "")
   set(left_out "")
   foreach(adapter IN LISTS ADD_ADAPTERS)
@@ -118,6 +122,10 @@ function(_hsm_add_library name adapter)
     # The generated headers first, then those beside the kernels, which name them by their folder.
     list(TRANSFORM HSM_FAMILY_FOLDERS APPEND "/.." OUTPUT_VARIABLE around)
     target_include_directories(${table} PUBLIC "${HSM_GENERATED}" ${around})
+  endif()
+  if(adapter STREQUAL "emulated")
+    hsm_add_emulated_library(${name}_emulated ${table} "${HSM_GENERATED}" ${HSM_CUDA_SOURCES})
+    return()
   endif()
   if(adapter STREQUAL "onnxruntime" OR adapter STREQUAL "kernels")
     set(kernels ${name}_cpu)

@@ -94,6 +94,10 @@ class KernelLibrary:
         """The operators that it has kernels for, each as `signature` writes it."""
         return tuple(self._indices)
 
+    def index(self, operator: Operator) -> int | None:
+        """Return the number of an operator; None where the library does not have this very specification."""
+        return self._indices.get(signature(operator))
+
     def kernel(self, operator: Operator, kind: str = "fast") -> Kernel | None:
         """Return a kernel of an operator, or None where the library has none for this very specification.
 
@@ -101,7 +105,7 @@ class KernelLibrary:
             operator: the operator.
             kind: "fast", or "naive", the same formula without any art.
         """
-        index = self._indices.get(signature(operator))
+        index = self.index(operator)
         if index is None or not self._library.hsm_kernels_has(index, KINDS.index(kind)):
             return None
         return Kernel(operator, functools.partial(self._call, index, KINDS.index(kind)))

@@ -32,6 +32,8 @@ ADAPTERS: Mapping[str, tuple[str, ...]] = {
     "tensorrt": ("cuda.cu",),
     "kernels": ("cpu.cc", "naive.cc"),
 }
+# CUDA kernels under the host shim, behind the functions of `kernels`: what tests run.
+EMULATED: Mapping[str, tuple[str, ...]] = {"emulated": ("cuda.cu",)}
 KERNELS = ("naive.cc", "cpu.cc", "cuda.cu")
 _SPECIFICATIONS = ("spec.py", "torch_op.py", "__init__.py")
 

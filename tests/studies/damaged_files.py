@@ -30,11 +30,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-# Exit codes that may follow from a file: good, usage (a dimension without a default), bad file, numbers, refusal.
+# Exit codes that may follow from a file: good, usage (a dimension without a default), bad file, numbers, refusal, not
+# judged, limit.
 COMMANDS: dict[str, tuple[tuple[str, ...], frozenset[int]]] = {
     "inspect": (("inspect", "FILE"), frozenset({0, 4})),
-    "validate": (("validate", "FILE", "--runtimes", "ort"), frozenset({0, 4, 5})),
-    "diff": (("diff", "FILE", "--runtimes", "ort", "--max-seconds", "20"), frozenset({0, 4, 5})),
+    "validate": (("validate", "FILE", "--runtimes", "ort"), frozenset({0, 4, 5, 7})),
+    "diff": (("diff", "FILE", "--runtimes", "ort", "--max-seconds", "20"), frozenset({0, 4, 5, 7, 8})),
     "build": (("build", "FILE", "--arch", "sm86"), frozenset({0, 2, 4, 6})),
 }
 # Imported once, so that each child has them already.

@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-COMMANDS = {"build": "operator_build"}
+COMMANDS = {"new": "operator_new", "build": "operator_build", "test": "operator_test"}
 
 
 class OperatorGroup(click.Group):
@@ -25,4 +25,12 @@ class OperatorGroup(click.Group):
 
 @click.group("operator", cls=OperatorGroup)
 def command() -> None:
-    """Make operators of your own: docs/adding-a-mixer.md says what one is."""
+    """Make operators of your own; docs/adding-a-mixer.md says what one is.
+
+    \b
+    Examples:
+      hsm-export operator new acme::DecayMix --step --kernels
+      hsm-export operator test decay_mix
+      hsm-export operator build decay_mix
+      hsm-export operator build my_mixer.py --only onnxruntime,torch
+    """

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..child_process import Channel, ChildProcess, ProcessEndedError, python_command, python_environment
 from ..dtypes import BY_PRECISION
 from ..errors import BadInputError
+from ..onnx_model.model_file import open_model
 
 if TYPE_CHECKING:
     import onnx
@@ -85,26 +86,17 @@ def check_file(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise BadInputError(f"the ONNX checker refuses it: {_short(error)}") from error
-    model = onnx.load(path, load_external_data=False)
+    file = open_model(path)
     try:
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        onnx.shape_inference.infer_shapes(file.model, check_type=True, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise BadInputError(f"strict shape inference refuses it: {_short(error)}") from error
-    _check_mixers(model)
-    return model
-
-
-def _check_mixers(model: onnx.ModelProto) -> None:
-    from ..file_operators import FileOperators
-
-    bodies = {(function.domain, function.name) for function in model.functions}
-    for node, operator in FileOperators(model).nodes(model.graph):
-        if (node.domain, node.op_type) not in bodies:
-            raise BadInputError(f"node {node.name} ({node.domain}::{node.op_type}) has no function body in the file")
+    for node, operator in file.operators:
         wanted = operator.plugin_attributes
         written = {attribute.name: attribute.s.decode() for attribute in node.attribute if attribute.name in wanted}
         if written != wanted:
             raise BadInputError(f"node {node.name} lacks the attributes {', '.join(sorted(wanted))}")
+    return file.model
 
 
 def run_file(model: onnx.ModelProto, folder: Path, feeds: Sequence[Arrays]) -> list[dict[str, NDArray[Any]]]:

@@ -44,12 +44,14 @@ def check(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         wanted, fits = _SHAPES[key]
         if not fits(value):
             raise _bad(path, key, f"not {wanted}")
-    if metadata.get(OPERATORS):
-        described(metadata[OPERATORS])
-    if metadata.get("state"):
-        from ..decoding.state_spec import StateSpec
+    try:
+        described(metadata.get(OPERATORS) or "[]")
+        if metadata.get("state"):
+            from ..decoding.state_spec import StateSpec
 
-        StateSpec.from_json(metadata["state"])
+            StateSpec.from_json(metadata["state"])
+    except BadInputError as error:
+        raise BadInputError(f"{path}: {error.message}", error.hint) from error
     return parsed
 
 

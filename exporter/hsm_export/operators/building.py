@@ -17,7 +17,7 @@ from pathlib import Path
 from hsm_operators import discovery, libraries
 from hsm_operators.generate.family import CPU, CUDA, NAIVE, Family
 from hsm_operators.generate.project import families_of
-from hsm_operators.libraries import ADAPTERS, file_name
+from hsm_operators.libraries import ADAPTERS, EMULATED, file_name
 
 from ..child_process import python_environment
 from ..errors import BadInputError, HsmExportError, MissingDependencyError, UsageError
@@ -25,13 +25,14 @@ from ..files import atomic_path, sha256
 from ..native import cmake_prefix_path
 from ..results import Result
 
-# What the command line calls the adapters; cuda is both of its libraries.
+# What the command line calls the adapters; cuda is both of its libraries, emulated is for `hsm-export operator test`.
 PARTS: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime",),
     "onnxruntime_cuda": ("onnxruntime_cuda",),
     "tensorrt": ("tensorrt",),
     "torch": ("kernels",),
     "cuda": ("onnxruntime_cuda", "tensorrt"),
+    "emulated": ("emulated",),
 }
 _SCRATCH = ".build"
 _LOG = "build.log"
@@ -159,9 +160,10 @@ def _checked_name(name: str) -> str:
 
 def _refuse_without_kernels(families: Sequence[Family], required: Iterable[str], source: str) -> None:
     for adapter in required:
-        if not any(family.has(kernels) for family in families for kernels in ADAPTERS[adapter]):
+        wanted = {**ADAPTERS, **EMULATED}[adapter]
+        if not any(family.has(kernels) for family in families for kernels in wanted):
             raise BadInputError(
-                f"{source} has no kernels for the required part {adapter}", f"write {' or '.join(ADAPTERS[adapter])}"
+                f"{source} has no kernels for the required part {adapter}", f"write {' or '.join(wanted)}"
             )
 
 

@@ -24,11 +24,7 @@ def families_of(source: str) -> list[Family]:
     Raises:
         OperatorError: it cannot be loaded, holds no operator, or no operator of it has kernels.
     """
-    load(source)
-    path = path_of(source)
-    found = [operator for operator in operators() if operator.domain != DOMAIN and _is_within(operator, path)]
-    if not found:
-        raise OperatorError(f"{source} defines no operators")
+    found = operators_of(source)
     groups: dict[Path, list[Operator]] = {}
     for operator in found:
         home = home_of(operator)
@@ -39,6 +35,20 @@ def families_of(source: str) -> list[Family]:
         assert home is not None
         raise OperatorError(f"no operator of {source} has kernels", f"write {' or '.join(KERNELS)} into {home.folder}")
     return [Family(folder.name, folder, tuple(group)) for folder, group in groups.items()]
+
+
+def operators_of(source: str) -> list[Operator]:
+    """Return the operators that a folder, a file or a module defines.
+
+    Raises:
+        OperatorError: it cannot be loaded, or holds no operator.
+    """
+    load(source)
+    path = path_of(source)
+    found = [operator for operator in operators() if operator.domain != DOMAIN and _is_within(operator, path)]
+    if not found:
+        raise OperatorError(f"{source} defines no operators")
+    return found
 
 
 def _is_within(operator: Operator, path: Path) -> bool:

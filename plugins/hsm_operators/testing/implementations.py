@@ -65,19 +65,19 @@ class Torch:
             raise FaultError(f"{type(error).__name__}: {error}") from error
 
 
-@dataclass(frozen=True)
 class KernelOf:
     """A kernel of a library, on outputs that hold NaN before.
 
-    Attributes:
+    Args:
         kernel: what computes.
         name: what reports call it.
         parallel: it uses several threads.
     """
 
-    kernel: Kernel
-    name: str
-    parallel: bool = False
+    def __init__(self, kernel: Kernel, name: str, parallel: bool = False) -> None:
+        self.kernel = kernel
+        self.name = name
+        self.parallel = parallel
 
     def run(self, operator: Operator, attributes: Attributes, inputs: Mapping[str, Array], dtype: str) -> list[Array]:
         """Return the outputs in float64.

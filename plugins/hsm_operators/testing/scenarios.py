@@ -195,11 +195,12 @@ def fork(bench: Bench, implementation: Implementation) -> Iterator[Check]:
     try:
         first = bench.clean(implementation, trial, judge.inputs[0])
         bench.run(implementation, trial, other)
-        again = bench.clean(implementation, trial, judge.inputs[0])
+        again = [bench.clean(implementation, trial, judge.inputs[0]) for _ in range(2)]
     except FaultError as fault:
         yield Check("fork", np.inf, str(fault))
         return
-    yield Check("fork", problem="" if _same(first, again) else "other bits after another continuation of the state")
+    same = all(_same(first, outputs) for outputs in again)
+    yield Check("fork", problem="" if same else "other bits after another continuation of the state")
 
 
 def roll_back(bench: Bench, implementation: Implementation) -> Iterator[Check]:

@@ -10,6 +10,7 @@ import click
 import pytest
 
 from hsm_export import cli
+from hsm_export.cli import operator
 from hsm_export.errors import BadInputError, BuildRefusedError, MissingDependencyError, NumbersDifferError, UsageError
 from hsm_models.errors import CheckpointError
 
@@ -28,9 +29,9 @@ def test_version_help_and_unknown_commands() -> None:
     assert "export" in done.stderr
 
 
-@pytest.mark.parametrize("command", list(cli.COMMANDS))
+@pytest.mark.parametrize("command", [*cli.COMMANDS, *(f"operator {name}" for name in operator.COMMANDS)])
 def test_every_command_teaches_by_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run([command, "--help"]) == 0
+    assert cli.run([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out
     assert "Examples:" in text
     assert f"hsm-export {command}" in text

@@ -67,9 +67,14 @@ class LayerGraph:
             self._producers.update((name, index) for name in node.output if name)
             if reads or _is_random(node):
                 self._varying.update(name for name in node.output if name)
-                layers.append(self._layer(index, node, reads))
+                if all(map(self._may_be_tensor, (*reads, *node.output))):
+                    layers.append(self._layer(index, node, reads))
         self.layers = tuple(layers)
         self.layer_at = {layer.index: layer for layer in layers}
+
+    def _may_be_tensor(self, name: str) -> bool:
+        """Whether a value is a tensor, or of a type that nobody knows; sequences cannot be compared as layers."""
+        return name not in self._values or self._values[name].type.HasField("tensor_type")
 
     @cached_property
     def readers(self) -> dict[str, tuple[int, ...]]:
@@ -225,7 +230,7 @@ def node_name(node: onnx.NodeProto, index: int) -> str:
 
 
 def tensor_infos(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    """Return types and shapes of the main graph's tensors as far as the file or shape inference tells them."""
+    """Return types and shapes of the main graph's values as far as the file or shape inference tells them."""
     try:
         inferred = onnx.shape_inference.infer_shapes(model)
     except Exception:  # inference is a help, not a condition: operators of other domains may stop it
@@ -234,7 +239,7 @@ def tensor_infos(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
     weights = graph.initializer
     infos = {item.name: helper.make_tensor_value_info(item.name, item.data_type, item.dims) for item in weights}
     for value in (*graph.value_info, *graph.input, *graph.output):
-        if value.type.tensor_type.elem_type:
+        if value.type.WhichOneof("value") != "tensor_type" or value.type.tensor_type.elem_type:
             infos[value.name] = value
     return infos
 

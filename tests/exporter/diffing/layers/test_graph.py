@@ -119,3 +119,12 @@ def test_a_graph_that_shape_inference_cannot_read_has_layers_all_the_same() -> N
     graph = LayerGraph(proto)
     assert [layer.domain for layer in graph.layers] == ["strange", ""]
     assert graph.info("a").type.tensor_type.elem_type == TensorProto.FLOAT
+
+
+def test_what_reads_or_writes_a_sequence_is_no_layer() -> None:
+    parsed = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 17]> g (float[3,2] x, int64 i) => (float[1,2] y)'
+        " { t = Tanh (x) s = SplitToSequence <axis = 0> (t) a = SequenceAt (s, i) y = Exp (a) }"
+    )
+    graph = LayerGraph(parsed)
+    assert [(layer.operator, layer.inputs) for layer in graph.layers] == [("Tanh", ("x",)), ("Exp", ("a",))]
