@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from hsm_operators import IR_VERSION, OPERATORS, OPSET_VERSION, Operator, make_node
 
 BODIES = [operator for operator in OPERATORS.values() if operator.body]
+WIDTHS = {"q": 5, "k": 5, "v": 4}
 LOOP_FREE = [operator for operator in BODIES if operator.loop_free_body]
 
 
@@ -72,16 +73,15 @@ def test_causal_taylor_shift_without_a_loop(length: int) -> None:
     operator, rng = OPERATORS["CausalTaylorShift"], np.random.default_rng(length)
     features = 1 + 5 + 15
     inputs = {
-        **{
-            name: rng.standard_normal((2, length, 3, width)).astype(np.float32) for name, width in zip("qkv", (5, 5, 4))
-        },
+        **{name: rng.standard_normal((2, length, 3, width)).astype(np.float32) for name, width in WIDTHS.items()},
         "temperature": rng.uniform(0.5, 2, 3).astype(np.float32),
         "state": rng.standard_normal((2, 3, features, 4)).astype(np.float32),
         "norm": rng.uniform(1, 2, (2, 3, features)).astype(np.float32),
         "lengths": np.array([length, length // 2]),
     }
-    for name, looped, free in zip(("y", "state", "norm"), run(operator, inputs, False), run(operator, inputs, True)):
-        if name == "y":
+    both = zip(run(operator, inputs, False), run(operator, inputs, True), strict=True)
+    for place, (looped, free) in enumerate(both):
+        if place == 0:  # what stands beyond a row's length means nothing
             looped, free = (array[np.arange(length) < inputs["lengths"][:, None]] for array in (looped, free))
         # The same sums, chunk by chunk in the same order.
         np.testing.assert_allclose(free, looped, rtol=1e-5, atol=1e-5 * np.abs(looped).max())
