@@ -1,8 +1,13 @@
 // Which engine and which plugins the TensorRT back end loads, and what it says when there is none.
+#include <filesystem>
 #include <fstream>
+#include <span>
+#include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "runtime/sha256.h"
 #include "tests/runtime/devices/tensorrt_test.h"
 
 namespace hsm::testing {
@@ -59,6 +64,35 @@ TEST_F(TensorRtTest, LoadsPluginsOnlyWhereTheyAreNeededAndAllowed) {
   fake_gpu().reset();
   fake_gpu().failing = "loadLibrary";
   expect_none({{.plugins = true}}, "cannot load the plugins of " + fake_gpu_library());
+}
+
+// Has the manifest of a bundle name a plugin library of others, of that content.
+void name_library(const std::filesystem::path& bundle, std::string_view content) {
+  std::stringstream text;
+  text << std::ifstream(bundle / "manifest.json").rdbuf();
+  std::string manifest = text.str();
+  const std::string schema = "\"schema\": 1";
+  manifest.replace(manifest.find(schema), schema.size(),
+                   R"("schema": 2, "libraries": [{"file": "libacme_tensorrt.so", "adapter": "tensorrt", "sha256": ")" +
+                       runtime::sha256(std::as_bytes(std::span(content))) + R"(", "operators": ["acme::Mix"]}])");
+  std::ofstream(bundle / "manifest.json") << manifest;
+}
+
+TEST_F(TensorRtTest, LoadsThePluginsOfOthersWithTheManifestsDigest) {
+  const std::string bundle = write_engine_bundle(folder_, {{.plugins = true}});
+  name_library(bundle, "right");
+  const std::filesystem::path library = folder_.path() / "libacme_tensorrt.so";
+  options_.plugin_library = fake_gpu_library();
+  options_.operator_libraries = folder_.path().string();
+  const auto refusal = [&] { return Session::open(bundle, options_).status().message(); };
+  EXPECT_THAT(refusal(), HasSubstr("libacme_tensorrt.so, which runs acme::Mix, is not installed here"));
+  std::ofstream(library) << "wrong";
+  EXPECT_THAT(refusal(), HasSubstr("its SHA-256 differs"));
+  EXPECT_THAT(fake_gpu().plugin_libraries, IsEmpty());
+  std::ofstream(library) << "right";
+  const Result<Session> session = Session::open(bundle, options_);
+  ASSERT_TRUE(session.ok()) << session.status().message();
+  EXPECT_THAT(fake_gpu().plugin_libraries, ElementsAre(library.string(), fake_gpu_library()));
 }
 
 TEST_F(TensorRtTest, SaysWhatIsMissing) {
