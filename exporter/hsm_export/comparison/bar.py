@@ -147,6 +147,8 @@ def _key(output: str, shared: str) -> str:
 def _measured(precision: str, case: Evidence, name: str) -> _Measured:
     reference = np.asarray(case.arbiter[name])
     right = np.asarray((case.arbiter if case.exact is None else case.exact)[name])
+    if any(name not in native for native in case.natives):
+        raise ValueError(f"one evaluator does not give the output {name}, which the arbiter gives")
     values = [np.asarray(native[name]) for native in case.natives]
     for value in values:
         if value.shape != reference.shape:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _QUANTISING = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits", "GatherBlockQuantized")
 _QUANTISED_MATHS = ("QLinear", "QGemm", "QAttention", "QMoE", "QEmbed", "MatMulInteger", "ConvInteger")
+# Outputs that become several arrays.
+_COMPARED = ("sequence(", "map(")
 _NAMED_QUANTISED = {"MatMulNBits": "MatMulNBits", "GatherBlockQuantized": "GatherBlockQuantized"}
 
 
@@ -136,7 +138,7 @@ class ModelFile:
 
         Args:
             why: who takes only tensors ("an engine binds only tensors").
-            others: take tensors of strings, and outputs that are sequences.
+            others: take tensors of strings, and outputs that are sequences or maps.
 
         Raises:
             BadInputError: one is of another kind.
@@ -145,7 +147,7 @@ class ModelFile:
             self._require(f"input {spec.name}", spec.dtype, why, others)
         for tensor in self.outputs:
             # Runtimes find out a type that is missing.
-            if tensor.dtype != UNTYPED and not (others and tensor.dtype.startswith("sequence(")):
+            if tensor.dtype != UNTYPED and not (others and tensor.dtype.startswith(_COMPARED)):
                 self._require(f"output {tensor.name}", tensor.dtype, why, others)
 
     def _require(self, tensor: str, dtype: str, why: str, others: bool) -> None:

@@ -1,9 +1,9 @@
-"""A runtime's results by name: sequences become numbered arrays, which can be compared one by one."""
+"""A runtime's results by name: sequences and maps become arrays, which can be compared one by one."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,20 @@ import numpy as np
 def named_outputs(names: Sequence[str], values: Sequence[Any]) -> OrderedDict[str, Any]:
     """Return the values of a graph's outputs by name.
 
-    A sequence `s` becomes its number of elements, `s.length` (int64), and arrays `s[0]`, `s[1]`, …
+    A sequence `s` becomes its number of elements, `s.length` (int64), and its elements `s[0]`, `s[1]`, …; a map `m` the
+    arrays `m.keys` and `m.values`.
     """
-    found: OrderedDict[str, Any] = OrderedDict()
-    for name, value in zip(names, values, strict=True):
-        if isinstance(value, list):
-            found[f"{name}.length"] = np.array(len(value), np.int64)
-            found.update({f"{name}[{index}]": item for index, item in enumerate(value)})
-        else:
-            found[name] = value
-    return found
+    found = zip(names, values, strict=True)
+    return OrderedDict(item for name, value in found for item in _arrays(name, value))
+
+
+def _arrays(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, list):
+        yield f"{name}.length", np.array(len(value), np.int64)
+        for index, element in enumerate(value):
+            yield from _arrays(f"{name}[{index}]", element)
+    elif isinstance(value, Mapping):
+        yield f"{name}.keys", np.array(list(value))
+        yield f"{name}.values", np.array(list(value.values()))
+    else:
+        yield name, value

@@ -91,7 +91,7 @@ def require_runnable(file: ModelFile) -> None:
     Raises:
         BadInputError: there is one.
     """
-    file.require_tensors("only tensors are fed, and tensors and sequences of them compared")
+    file.require_tensors("only tensors are fed")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for name, tensor in infer(skeleton(file.model), {}).items():
         if tensor.bytes > memory:

@@ -79,3 +79,9 @@ def test_overflow_is_a_word() -> None:
     assert reason == "overflow: 90000 is beyond the largest float16, 65504"
     assert "equal" in str(judge(np.array(["a"], object), np.array(["b"], object), INF).reason)
     assert judge(None, np.zeros(2), 1.0).reason == "it is missing"
+
+
+def test_evaluations_with_other_outputs_prove_nothing() -> None:
+    exact = {"s[0]": np.array([1.0]), "s[1]": np.array([2.0])}
+    with pytest.raises(ValueError, match=r"does not give the output s\[1\]"):
+        bars("fp32", [Evidence(exact, [{"s[0]": np.array([1.0])}])])

@@ -21,6 +21,15 @@ def test_a_sequence_becomes_numbered_arrays() -> None:
     assert (int(found["s.length"]), int(found["none.length"])) == (2, 0)
 
 
+def test_maps_become_arrays() -> None:
+    found = named_outputs(["z"], [[{10: 0.25, 20: 0.75}]])
+    assert {name: array.tolist() for name, array in found.items()} == {
+        "z.length": 1,
+        "z[0].keys": [10, 20],
+        "z[0].values": [0.25, 0.75],
+    }
+
+
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16])
 def test_sequences_are_compared(tmp_path: Path, kind: int) -> None:
     nodes = [helper.make_node("Tanh", ["x"], ["t"]), helper.make_node("SplitToSequence", ["t"], ["s"], axis=0)]

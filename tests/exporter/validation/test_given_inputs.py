@@ -183,4 +183,4 @@ def test_what_is_no_tensor_is_described_and_refused(tmp_path: Path, kind: onnx.T
     kind_words = "has no element type" if words == "no type" else f"is of type {words}"
     with pytest.raises(BadInputError) as caught:
         given_feed(read_model(tmp_path / "m.onnx"), {"x": np.zeros(2)}, "")
-    assert f"input x {kind_words}; only tensors are fed," in caught.value.message
+    assert f"input x {kind_words}; only tensors are fed" in caught.value.message
