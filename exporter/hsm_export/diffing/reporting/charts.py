@@ -200,25 +200,34 @@ def _exponents(values: Iterable[float]) -> list[float]:
     return [math.log10(value) for value in values if 0.0 < value < math.inf]
 
 
+def _relative(value: float | None, item: LayerDiff) -> float | None:
+    """Return an error in units of its layer's threshold; None where nobody knows one of the two.
+
+    Layers differ in scale by forty decades where one of them holds masked scores, so absolute errors share no axis.
+    """
+    if value is None or item.threshold is None:
+        return None
+    limit = item.threshold.value
+    if limit > 0.0:
+        return value / limit
+    return value if value == 0.0 or math.isnan(value) else math.inf
+
+
 def _values(item: LayerDiff) -> Iterable[float]:
-    yield from (item.total, item.inherited or 0.0, item.own or 0.0, item.threshold.value if item.threshold else 0.0)
+    found = (_relative(value, item) for value in (item.total, item.inherited, item.own))
+    yield from (value for value in found if value is not None)
 
 
 class _LogScale:
-    """Errors on a logarithmic axis; zeros lie on its bottom, infinities and NaN on its top.
+    """Errors in units of thresholds on a logarithmic axis; zeros lie on its bottom, infinities and NaN on its top.
 
-    What is less than a hundredth of the smallest threshold matters to nobody, and lies on the bottom too.
+    What is less than a hundredth of a threshold matters to nobody, and lies on the bottom too.
     """
 
     def __init__(self, layers: Sequence[LayerDiff]) -> None:
         exponents = _exponents(value for item in layers for value in _values(item))
-        allowed = _exponents(item.threshold.value for item in layers if item.threshold is not None)
-        self._high = math.ceil(max(exponents, default=0.0) + 0.05)
-        low = math.floor(min(exponents, default=-1.0) - 0.05)
-        if allowed:
-            low = max(low, math.floor(min(allowed) - 2.0))
-        # At least one decade, where all thresholds are larger than all errors.
-        self._low = min(max(low, self._high - _MOST_DECADES), self._high - 1)
+        self._high = max(1, math.ceil(max(exponents, default=0.0) + 0.05))
+        self._low = max(-2, self._high - _MOST_DECADES)
 
     def __call__(self, value: float) -> float:
         if not value < math.inf:
@@ -230,7 +239,7 @@ class _LogScale:
     def ticks(self) -> Iterable[Tick]:
         step = math.ceil((self._high - self._low) / 6)
         for exponent in range(self._high, self._low - 1, -step):
-            yield Tick(self(10.0**exponent), f"1e{exponent}")
+            yield Tick(self(10.0**exponent), f"{10.0**exponent:g}" if -3 < exponent < 4 else f"1e{exponent}")
 
 
 def _bins(runtime: RuntimeDiff, column: dict[int, int]) -> dict[int, list[LayerDiff]]:
@@ -250,7 +259,7 @@ def _x(column: float, columns: int) -> float:
 
 
 def _depth(runtime: RuntimeDiff, bins: dict[int, list[LayerDiff]], columns: int, scale: _LogScale) -> Depth:
-    """Draw the largest total and inherited error of a column, own error and threshold of its worst layer."""
+    """Draw the largest total and inherited error of a column and the own error of its worst layer, by thresholds."""
     series: dict[str, list[tuple[float, float] | None]] = {
         kind: [] for kind in ("total", "inherited", "threshold", "own")
     }
@@ -258,16 +267,16 @@ def _depth(runtime: RuntimeDiff, bins: dict[int, list[LayerDiff]], columns: int,
     for column, items in bins.items():
         x, item = _x(column, columns), worst(items)
         values = {
-            "total": _largest(layer.total for layer in items),
-            "inherited": _largest(layer.inherited for layer in items if layer.inherited is not None),
-            "own": item.own,
-            "threshold": item.threshold.value if item.threshold else None,
+            "total": _largest(_relative(layer.total, layer) for layer in items),
+            "inherited": _largest(_relative(layer.inherited, layer) for layer in items),
+            "own": _relative(item.own, item),
+            "threshold": 1.0,
         }
         for kind, value in values.items():
             series[kind] += [None] if value is None else _points(x, scale(value))
         if not item.passed:
-            error = item.own if item.own is not None else item.total
-            marks.append(Mark(x, scale(error), _title(item, len(items))))
+            error = _relative(item.own if item.own is not None else item.total, item)
+            marks.append(Mark(x, scale(math.inf if error is None else error), _title(item, len(items))))
     hovers = tuple(
         Cell(_x(column - 0.5, columns), (RIGHT - LEFT) / columns, "", False, _title(worst(items), len(items)))
         for column, items in bins.items()
@@ -280,8 +289,9 @@ def _depth(runtime: RuntimeDiff, bins: dict[int, list[LayerDiff]], columns: int,
     return Depth(runtime.runtime, shown, tuple(marks), hovers, label, anchor, _faults(runtime))
 
 
-def _largest(values: Iterable[float]) -> float | None:
-    return max(values, key=lambda value: math.inf if math.isnan(value) else value, default=None)
+def _largest(values: Iterable[float | None]) -> float | None:
+    known = (value for value in values if value is not None)
+    return max(known, key=lambda value: math.inf if math.isnan(value) else value, default=None)
 
 
 def _points(x: float, y: float) -> list[tuple[float, float] | None]:

@@ -77,9 +77,18 @@ def test_circle_that_stands_for_several_names_the_culprit() -> None:
 def test_noise_far_below_every_threshold_does_not_stretch_the_axis() -> None:
     layers = [synthetic.layer("ort", place, own=own, total=1e-4) for place, own in enumerate((1e-5, 1e-14, 1e-5))]
     found = drawn(*layers)
-    assert [tick.label for tick in found.y_ticks][-1] == "1e-6"
+    assert [tick.label for tick in found.y_ticks] == ["10", "1", "0.1", "0.01"]
     own = next(line.path for line in found.depths[0].lines if line.kind == "own")
     assert own.count("M") == 3 and f" {charts.BOTTOM:.1f}h0" in own
+
+
+def test_layers_of_all_scales_share_the_axis() -> None:
+    """Masked scores of -3.4e38 err by 1e30 where others err by 1e-6: what counts is how near each is to its threshold."""
+    small = synthetic.layer("ort", 0, own=1e-6, total=1e-6)
+    assert small.threshold is not None
+    large = replace(small, index=1, own=1e30, total=1e30, threshold=replace(small.threshold, value=1e34, floor=1e34))
+    found = drawn(small, large)
+    assert [tick.label for tick in found.y_ticks] == ["10", "1", "0.1", "0.01"]
 
 
 def test_only_zeros() -> None:
@@ -92,7 +101,7 @@ def test_nothing_is_drawn_through_what_was_not_measured() -> None:
     shown = [synthetic.layer("ort", place, own=None if place == 2 else 1e-5, total=1e-4) for place in range(5)]
     (depth,) = drawn(*shown).depths
     paths = {line.kind: line.path for line in depth.lines}
-    assert paths["own"].count("M") == 2 and paths["total"].count("M") == 1
+    assert paths["own"].count("M") == 2 and paths["threshold"].count("M") == 1
 
 
 @pytest.mark.parametrize(
