@@ -86,7 +86,8 @@ def test_layers_of_all_scales_share_the_axis() -> None:
     """Masked scores of -3.4e38 err by 1e30 where others err by 1e-6: what counts is how near each is to its threshold."""
     small = synthetic.layer("ort", 0, own=1e-6, total=1e-6)
     assert small.threshold is not None
-    large = replace(small, index=1, own=1e30, total=1e30, threshold=replace(small.threshold, value=1e34, floor=1e34))
+    wide = replace(small.threshold, value=1e34, floor=1e34)
+    large = replace(small, index=1, own=1e30, total=1e30, threshold=wide)
     found = drawn(small, large)
     assert [tick.label for tick in found.y_ticks] == ["10", "1", "0.1", "0.01"]
 
