@@ -83,7 +83,7 @@ def test_noise_far_below_every_threshold_does_not_stretch_the_axis() -> None:
 
 
 def test_layers_of_all_scales_share_the_axis() -> None:
-    """Masked scores of -3.4e38 err by 1e30 where others err by 1e-6: what counts is how near each is to its threshold."""
+    """Masked scores of -3.4e38 err by 1e30, others by 1e-6: what counts is how near each is to its threshold."""
     small = synthetic.layer("ort", 0, own=1e-6, total=1e-6)
     assert small.threshold is not None
     wide = replace(small.threshold, value=1e34, floor=1e34)
