@@ -6,7 +6,7 @@ import contextlib
 import copy
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -102,7 +102,7 @@ class Models:
             if self._traced is None or self._traced[0] != architecture:
                 self._traced = architecture, original(source)
             first = self._traced[1]
-            graph = FloatGraph(first.model.clone(), first.inputs, first.parameters)
+            graph = replace(first, model=first.model.clone())
             _own_types(graph.model)
             weights = source.module.state_dict(keep_vars=True)
             for name, value in graph.model.graph.initializers.items():

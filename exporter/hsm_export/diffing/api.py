@@ -252,7 +252,7 @@ class Diff:
             problems=problems,
             unjudged=tuple(unjudged),
             warnings=self._warnings(),
-            notes=tuple(self.notes),
+            notes=(*self.notes, *sorted(setup.context.remarks)),
             complete=not self.early,
             early=self.early,
             seconds=seconds,

@@ -31,6 +31,7 @@ class RunContext:
             own.
         rounding: PyTorch in float64 and `onnx64` round every intermediate result at random to the file's precision
             (see `rounding`); which random choice, 0 for none.
+        remarks: what runners say of how they run it; all copies of a context share them.
     """
 
     model: onnx.ModelProto
@@ -42,6 +43,7 @@ class RunContext:
     as_body: bool = False
     summation: int = 0
     rounding: int = 0
+    remarks: set[str] = field(default_factory=set, compare=False)
 
 
 def no_notes(_model: onnx.ModelProto) -> Sequence[str]:

@@ -137,7 +137,7 @@ class Validation(Measurement):
             problems=tuple(self._problems),
             unjudged=tuple(self._unjudged),
             warnings=tuple(self._warnings()),
-            notes=(*notes, *self._how_they_run()),
+            notes=(*notes, *self._how_they_run(), *sorted(self._context.remarks)),
             cases=tuple(case.name for case in self._cases),
         )
 

@@ -180,6 +180,11 @@ def _gelu(x: Tensors, attributes: Attributes) -> torch.Tensor:
     return torch.nn.functional.gelu(x[0], approximate=attributes.get("approximate", b"none").decode())
 
 
+def _lrn(x: Tensors, attributes: Attributes) -> torch.Tensor:
+    names = {"size": 1, "alpha": 1e-4, "beta": 0.75, "bias": 1.0}
+    return torch.nn.functional.local_response_norm(x[0], *(attributes.get(key, value) for key, value in names.items()))
+
+
 def _unary(function: Callable[[torch.Tensor], torch.Tensor]) -> Way:
     return lambda x, attributes: function(x[0])
 
@@ -196,6 +201,12 @@ _STANDARD: Mapping[str, Way] = {
     "LayerNormalization": _layer_norm,
     "Softmax": lambda x, attributes: torch.softmax(x[0], attributes.get("axis", -1)),
     "Gelu": _gelu,
+    "LogSoftmax": lambda x, attributes: torch.log_softmax(x[0], attributes.get("axis", -1)),
+    "LRN": _lrn,
+    "GlobalAveragePool": lambda x, attributes: x[0].mean(tuple(range(2, x[0].ndim)), keepdim=True),
+    "Elu": lambda x, attributes: torch.nn.functional.elu(x[0], attributes.get("alpha", 1.0)),
+    "Softplus": _unary(torch.nn.functional.softplus),
+    "Mish": _unary(torch.nn.functional.mish),
     "ReduceSum": lambda x, attributes: _summed(x[0], attributes),
     "ReduceMean": lambda x, attributes: _summed(x[0], attributes) / x[0].shape[-1],
     "ReduceL1": lambda x, attributes: _summed(x[0].abs(), attributes),

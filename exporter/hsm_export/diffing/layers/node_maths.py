@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ...comparison.allowance import function_scale, sum_error, terms
-from ...comparison.error import finite_distance, is_exact, largest
+from ...comparison.error import distance, finite_distance, is_exact, largest
 from ...comparison.rounding import rounded
 from ...comparison.threshold import Threshold, threshold
 from ...file_operators import FileOperators
@@ -25,6 +25,9 @@ Array = NDArray[Any]
 # Results of the node in its own precision by tensor name, and the numbers that they stand for.
 Native = tuple[Mapping[str, Array], Mapping[str, Array]]
 
+# Not an operator, type or shape that PyTorch takes as ONNX means it.
+_REFUSALS = (RuntimeError, KeyError, ValueError, TypeError, IndexError)
+_SAME = 1e-9  # of two evaluations in float64, relative to the largest number
 _ROUNDINGS = 3  # random roundings of the inputs that the condition is estimated from
 _ORDERS = 3  # orders of summation of onnx's evaluator
 # onnx's evaluator is written in Python; beyond so many numbers it takes minutes.
@@ -67,7 +70,20 @@ class NodeMaths:
                 {name: np.asarray(array) for name, array in inputs.items()}, check_inputs=False
             )
             arrays = {name: np.array(array) for name, array in outputs.items()}
-            return {name: a if is_exact(a) else a.astype(np.float64) for name, a in arrays.items()}
+        exact = {name: a if is_exact(a) else a.astype(np.float64) for name, a in arrays.items()}
+        return self._checked(exact, inputs) if self._runner.is_evaluator else exact
+
+    def _checked(self, exact: dict[str, Array], inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return what PyTorch makes of the node in float64 where onnx's evaluator, alone, says something else."""
+        try:
+            (precise,) = self._run_torch(inputs, double=True)[:1]
+        except _REFUSALS:
+            return exact
+        for name, other in zip([name for name in self._node.output if name], precise, strict=False):
+            if name in exact and distance(other, exact[name]) > _SAME * largest(exact[name]):
+                self._context.remarks.add(f"onnx's evaluator errs in {self._layer.node}: PyTorch in float64 judges it")
+                exact[name] = other
+        return exact
 
     def told(self, name: str, inputs: Mapping[str, Array], exact: Mapping[str, Array]) -> NDArray[np.bool_]:
         """Return which elements of an exact type native precision decides as float64 does; others are near ties."""
@@ -147,6 +163,18 @@ class NodeMaths:
         return by, results
 
     def _torch(self, inputs: Mapping[str, Array], exact: Mapping[str, Array]) -> list[Native]:
+        try:
+            ways = self._run_torch(inputs)
+            precise = self._run_torch(inputs, double=True)[0] if self._operator is not None else None
+        except _REFUSALS:
+            return []
+        outputs = [name for name in self._node.output if name]
+        of = exact if precise is None else dict(zip(outputs, precise, strict=True))
+        # What a standard operator returns besides its first result, PyTorch's lacks.
+        return [(dict(zip(outputs, way, strict=True)), of) for way in ways if len(way) == len(outputs)]
+
+    def _run_torch(self, inputs: Mapping[str, Array], *, double: bool = False) -> list[list[Array]]:
+        """Run the node in PyTorch, in its own types or in float64, in each of its ways to round."""
         from .native import native_results
 
         node = self._node
@@ -155,16 +183,9 @@ class NodeMaths:
         constants = self._graph.constants(self._layer.index, self._context.folder)
         arrays = [None if not name else inputs[name] if name in inputs else constants[name] for name in node.input]
         types = [self._graph.types.get(name, onnx.TensorProto.FLOAT) for name in node.input]
-        doubles = [onnx.TensorProto.DOUBLE if kind in FLOATS else kind for kind in types]
-        try:
-            ways = native_results(node, arrays, types)
-            precise = native_results(node, arrays, doubles)[0] if self._operator is not None else None
-        except (RuntimeError, KeyError, ValueError, TypeError, IndexError):
-            return []  # not an operator, type or shape that PyTorch takes as ONNX means it
-        outputs = [name for name in node.output if name]
-        of = exact if precise is None else dict(zip(outputs, precise, strict=True))
-        # What a standard operator returns besides its first result, PyTorch's lacks.
-        return [(dict(zip(outputs, way, strict=True)), of) for way in ways if len(way) == len(outputs)]
+        if double:
+            types = [onnx.TensorProto.DOUBLE if kind in FLOATS else kind for kind in types]
+        return native_results(node, arrays, types)
 
     def _evaluator(self, inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
         """Run onnx's own evaluator with the terms of products in several orders."""

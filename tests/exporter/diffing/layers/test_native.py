@@ -11,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from tests.exporter.diffing.plain_models import NODE
 
 from hsm_export.diffing.layers.native import _STANDARD, native_results
+from hsm_export.runtimes.evaluator import operators
 
 FLOAT = TensorProto.FLOAT
 RNG = np.random.default_rng(0)
@@ -36,6 +37,10 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "Pow": ([POSITIVE, A[:1]], {}),
     **{name: ([A], {}) for name in ("Sigmoid", "Tanh", "Relu", "Erf", "Exp", "Sin", "Cos")},
     **{name: ([POSITIVE], {}) for name in ("Log", "Sqrt", "Reciprocal")},
+    **{name: ([A], {}) for name in ("Elu", "Softplus", "Mish", "GlobalAveragePool")},
+    "Elu of another slope": ([A], {"alpha": 0.5}),
+    "LogSoftmax": ([A], {"axis": 1}),
+    "LRN": ([RNG.standard_normal((1, 7, 3, 3)).astype(np.float32)], {"size": 3, "alpha": 0.5, "bias": 2.0}),
 }
 
 
@@ -54,7 +59,9 @@ def test_operators_mean_what_they_mean_in_onnx(case: str) -> None:
         ],
         [helper.make_tensor_value_info("y", FLOAT, None)],
     )
-    evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]))
+    evaluator = ReferenceEvaluator(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), new_ops=operators()
+    )
     (expected,) = evaluator.run(None, dict(zip(names, arrays, strict=True)))
     ways = native_results(node, arrays, types)
     assert ways
