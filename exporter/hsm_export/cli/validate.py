@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..validation import Comparison, Flips, RuntimeReport, ValidationResult
 
-_COLOURS = {"passed": "green", "failed": "bold red", "baseline": "blue", "skipped": "yellow"}
+_COLOURS = {"passed": "green", "failed": "bold red", "baseline": "blue", "not judged": "yellow", "skipped": "yellow"}
 
 
 def runtime_names(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:

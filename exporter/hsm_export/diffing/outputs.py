@@ -56,9 +56,9 @@ class OutputJudge(Judge):
         if flips.unexcused and reason is None:
             reason = f"{flips.unexcused} of {flips.choices} expert choices differ by more than the router's error"
         verdict = "differs" if reason else "same"
-        blank = self._unjudged()
-        if blank and not reason:
-            verdict, reason = "not judged", f"{self._runtime}: no element of {blank[0]} could be judged in any case"
+        unjudged = self.unjudged()
+        if unjudged and not reason:
+            verdict, reason = "not judged", unjudged
         return RuntimeDiff(
             runtime=self._runtime,
             verdict=verdict,
@@ -70,11 +70,6 @@ class OutputJudge(Judge):
             reason=reason,
             seconds=seconds,
         )
-
-    def _unjudged(self) -> list[str]:
-        """Return the outputs of which no case had an element that counts."""
-        names = dict.fromkeys(item.output for item in self.outputs)
-        return [name for name in names if not any(item.judged for item in self.outputs if item.output == name)]
 
     def _compare(
         self, iteration: Iteration, name: str, value: Array, bar: Bar, rows: NDArray[np.bool_] | None

@@ -37,6 +37,8 @@ def promote(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, dict
     promoted.CopyFrom(model)
     weights = _promote_initializers(promoted.graph, folder)
     for graph in graphs_of(promoted.graph):
+        if graph is not promoted.graph:
+            _promote_constants(graph, folder)
         _promote_graph(graph)
     _spell_out_gelu(promoted)
     return promoted, weights
@@ -60,6 +62,14 @@ def _promote_initializers(graph: onnx.GraphProto, folder: Path) -> dict[str, NDA
     del graph.initializer[:]
     graph.initializer.extend(kept)
     return weights
+
+
+def _promote_constants(graph: onnx.GraphProto, folder: Path) -> None:
+    """Turn the initialisers of an inner graph, which nobody can feed, into doubles."""
+    for tensor in graph.initializer:
+        if tensor.data_type in WIDENED:
+            array = numpy_helper.to_array(tensor, str(folder)).astype(np.float64)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
 def _promote_graph(graph: onnx.GraphProto) -> None:

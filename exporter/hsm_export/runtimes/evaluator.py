@@ -41,6 +41,29 @@ class LogSoftmax(OpRun):
         return (np.asarray(shifted - total).astype(x.dtype),)
 
 
+class MeanVarianceNormalization(OpRun):
+    """As ONNX defines it. The evaluator's own is a function whose constants are float32, whatever its input is."""
+
+    def _run(self, x: Array, axes: Sequence[int] | None = None) -> tuple[Array]:
+        over = tuple(axes or (0, 2, 3))
+        mean = x.mean(over, keepdims=True)
+        deviation = np.sqrt(np.square(x).mean(over, keepdims=True) - np.square(mean))
+        return (np.asarray((x - mean) / (deviation + 1e-9)).astype(x.dtype),)
+
+
+class DequantizeLinear(OpRun):
+    """As ONNX defined it before version 19, which the evaluator lacks: one scale, or one for each index of an axis."""
+
+    def _run(self, x: Array, scale: Array, zero: Array | None = None, **attributes: Any) -> tuple[Array]:
+        axis = attributes.get("axis")
+        channels = [-1 if place == (1 if axis is None else axis) % x.ndim else 1 for place in range(x.ndim)]
+        shape = channels if scale.size > 1 else []
+        centred = x.astype(scale.dtype)
+        if zero is not None:
+            centred = centred - zero.astype(scale.dtype).reshape(shape)
+        return (np.asarray(centred * scale.reshape(shape)),)
+
+
 class Conv(OpRun):
     """A convolution in PyTorch, which is many times as fast as the evaluator's own and errs less."""
 
@@ -86,10 +109,13 @@ def _same_pads(
     return starts + ends
 
 
-def operators(order: int = 0) -> list[type[OpRun]]:
+def operators(order: int = 0, opset: int = 0) -> list[type[OpRun]]:
     """Return implementations for `onnx.reference.ReferenceEvaluator(new_ops=…)`.
 
     Args:
         order: in which order MatMul and Gemm add their terms (see `summation.products`).
+        opset: the model's; the evaluator knows quantisation from 19 on, which before was the same.
     """
-    return [*products(order), GatherElements, LRN, LogSoftmax, Conv]
+    own: list[type[OpRun]] = [GatherElements, LRN, LogSoftmax, MeanVarianceNormalization, Conv]
+    older: list[type[OpRun]] = [DequantizeLinear] if 0 < opset < 19 else []
+    return [*products(order), *own, *older]

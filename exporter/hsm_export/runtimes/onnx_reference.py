@@ -41,9 +41,10 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]
         from hsm_operators import inline
 
         order = self._context.summation
+        opset = next((item.version for item in self._model.opset_import if item.domain in ("", "ai.onnx")), 0)
         # The evaluator does not use given operators inside functions.
         model = inline(self._model) if order else self._model
-        self._evaluator = ReferenceEvaluator(_with_data(model, self._context), new_ops=operators(order))
+        self._evaluator = ReferenceEvaluator(_with_data(model, self._context), new_ops=operators(order, opset))
 
     def deactivate_impl(self) -> None:
         del self._evaluator

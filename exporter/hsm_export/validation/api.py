@@ -176,7 +176,6 @@ class Validation(Measurement):
     def _judge(
         self, runtime: Runtime, results: Any, arbiter: Any, bars: list[dict[str, Bar]], verdict: str
     ) -> RuntimeReport:
-
         from .judging import Judge
 
         judge = Judge(runtime.name, self._cases, self._iterations, bars, self._context.routed, self._file)
@@ -192,12 +191,16 @@ class Validation(Measurement):
                 f"more than the router's error {flips.router_error:.3g}"
             )
             self._problems.append(reason)
+        unjudged = judge.unjudged()
+        if unjudged and not reason:
+            verdict, reason = "not judged", unjudged
+            self._unjudged.append(unjudged)
         decoding = self._decoding(runtime, results, arbiter)
         if decoding and decoding.inexact and not reason:
             reason = f"{runtime.name}: {decoding.inexact[0]}"
         return RuntimeReport(
             runtime=runtime.name,
-            verdict="failed" if reason else verdict,
+            verdict="failed" if reason and reason != unjudged else verdict,
             cases=len(self._cases),
             max_abs_error=self._largest_error(judge.comparisons),
             worst=_worst(judge.comparisons),

@@ -61,6 +61,13 @@ class Judge:
         for expected, actual in zip(arbiter, runtime, strict=True):
             self(expected, actual)
 
+    def unjudged(self) -> str:
+        """Say of which output no case had an element that counts; "" when there is none."""
+        names = dict.fromkeys(item.output for item in self.comparisons if item.output not in self._routing_outputs)
+        judged = {item.output for item in self.comparisons if item.judged}
+        blank = [name for name in names if name not in judged]
+        return f"{self._runtime}: no element of {blank[0]} could be judged in any case" if blank else ""
+
     def __call__(self, arbiter: Any, runtime: Any) -> OrderedDict[str, bool]:
         iteration = next(self._plan)
         self.seconds += runtime.runtime

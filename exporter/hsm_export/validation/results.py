@@ -68,7 +68,8 @@ class RuntimeReport(Result):
 
     Attributes:
         runtime: name of the runtime.
-        verdict: "passed", "failed", "baseline" (its own error sets the tolerances) or "skipped".
+        verdict: "passed", "failed", "baseline" (its own error sets the tolerances), "not judged" or
+            "skipped".
         cases: how many cases it ran.
         max_abs_error: largest absolute error of the model's own outputs over all cases but huge and tiny floats.
         worst: for each output the comparison nearest to (or furthest beyond) its tolerance.

@@ -25,6 +25,8 @@ def floats(*shape: int) -> np.ndarray[Any, Any]:
         ("LRN", [(1, 7, 5, 5)], {"size": 3, "alpha": 0.5}),
         ("LRN", [(2, 6, 3, 3)], {"size": 5, "alpha": 0.5, "beta": 0.6, "bias": 2.0}),
         ("LogSoftmax", [(3, 4, 5)], {"axis": 1}),
+        ("MeanVarianceNormalization", [(2, 3, 4, 5)], {}),
+        ("MeanVarianceNormalization", [(2, 3, 4)], {"axes": [2]}),
         ("Conv", [(2, 4, 9, 11), (6, 4, 3, 3)], {"pads": [1, 0, 2, 1], "strides": [2, 1], "dilations": [1, 2]}),
         ("Conv", [(2, 4, 9, 11), (6, 2, 4, 3), (6,)], {"group": 2, "auto_pad": "SAME_LOWER", "strides": [2, 2]}),
         ("Conv", [(2, 4, 9), (6, 4, 4)], {"auto_pad": "SAME_UPPER", "strides": [2]}),
@@ -48,3 +50,16 @@ def test_the_logarithm_of_a_softmax_is_finite() -> None:
     (op,) = [item for item in operators() if item.__name__ == "LogSoftmax"]
     (y,) = op._run(None, np.array([[0.0, -2000.0]]), axis=-1)
     assert y.tolist() == [[0.0, -2000.0]]
+
+
+@pytest.mark.parametrize("channels", [0, 3])
+def test_quantised_numbers_of_older_files(channels: int) -> None:
+    shape = [channels] if channels else []
+    scale = np.abs(floats(*shape)).astype(np.float64)
+    zero = np.full(shape, 3, np.uint8)
+    (op,) = [item for item in operators(opset=17) if item.__name__ == "DequantizeLinear"]
+    x = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    (y,) = op._run(None, x, scale, zero, axis=1)  # type: ignore[arg-type]
+    spread = scale.reshape(3, 1) if channels else scale
+    np.testing.assert_array_equal(y, (x.astype(float) - 3) * spread)
+    assert not [item for item in operators(opset=19) if item.__name__ == "DequantizeLinear"]
