@@ -48,7 +48,9 @@ class Reference:
     native: bool
 
 
-def references(source: Source, precision: str, active: Sequence[int], *, evaluations: bool = False) -> list[Reference]:
+def references(
+    source: Source, precision: str, active: Sequence[int], *, evaluations: bool = False, bounded: bool = True
+) -> list[Reference]:
     """Run the module in float64 and in the file's precision, with the source's runs or at the example shapes.
 
     Without runs of its own, a second one has other sizes in all dynamic dimensions; it is left out where the module
@@ -59,6 +61,7 @@ def references(source: Source, precision: str, active: Sequence[int], *, evaluat
         precision: "fp32", "fp16" or "bf16".
         active: the experts k that each expert operator of the file uses, in call order.
         evaluations: PyTorch has several ways to compute some of the file's operators; all of them count.
+        bounded: find out how large the file's errors may be; without that, only the right outputs count.
 
     Raises:
         BadInputError: the module draws random numbers.
@@ -69,41 +72,47 @@ def references(source: Source, precision: str, active: Sequence[int], *, evaluat
     examples = _examples(source)
     exact_type = torch.float64
     arbiter = _run_all(source, exact_type, examples, active)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in source.module.state_dict().values())
-    natives = []
     if arbiter[0] is None:
         exact_type = torch.float32
         arbiter = _run_all(source, exact_type, examples, active)
-    else:
-        ways = [
-            _Way(as_body=as_body, summation=order)
-            for as_body in ((False, True) if evaluations else (False,))
-            for order in orders(size)
-        ]
-        own_type = BY_PRECISION[precision].torch
-        natives = [_run_all(source, own_type, examples, active, arbiter, way) for way in ways]
-    if arbiter[0] is not None:
+    natives: list[list[_Run | None]] = []
+    moved: list[list[_Run | None]] = []
+    if bounded and arbiter[0] is not None:
         _refuse_random(source, exact_type, examples, active, arbiter[0])
-    moved = [
-        _run_all(source, exact_type, examples, active, arbiter, _Way(rounding=draw, precision=precision))
-        for draw in draws(size)
-    ]
+        own_type = BY_PRECISION[precision].torch
+        natives_by, rounded_by = _ways(source, precision, evaluations)
+        if exact_type is torch.float64:
+            natives = [_run_all(source, own_type, examples, active, arbiter, way) for way in natives_by]
+        moved = [_run_all(source, exact_type, examples, active, arbiter, way) for way in rounded_by]
     found, evidence = [], []
     for index, tensors in enumerate(examples):
         exact = arbiter[index]
         if exact is None:
             continue
         feeds = {spec.name: t.numpy() for spec, t in zip(source.arguments.inputs, tensors, strict=True)}
-        own = [run.arrays for native in natives if (run := native[index]) is not None]
-        rounded = [run.arrays for draw in moved if (run := draw[index]) is not None]
-        specified = _specified(source, feeds)
-        evidence.append(Evidence(exact.arrays, own, rounded, specified=specified))
+        own, rounded = _arrays(natives, index), _arrays(moved, index)
+        evidence.append(Evidence(exact.arrays, own, rounded, specified=_specified(source, feeds)))
         found.append((feeds, [mask.numpy() for mask in exact.masks], bool(own)))
     limits = bars(precision, evidence, "torch")
     return [
         Reference(feeds, masks, list(of_case.values()), native)
         for (feeds, masks, native), of_case in zip(found, limits, strict=True)
     ]
+
+
+def _ways(source: Source, precision: str, evaluations: bool) -> tuple[list[_Way], list[_Way]]:
+    """Return the ways to run PyTorch in the file's precision, and in float64 with every result rounded at random."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in source.module.state_dict().values())
+    bodies = (False, True) if evaluations else (False,)
+    return (
+        [_Way(as_body=as_body, summation=order) for as_body in bodies for order in orders(size)],
+        [_Way(rounding=draw, precision=precision) for draw in draws(size)],
+    )
+
+
+def _arrays(runs: Sequence[Sequence[_Run | None]], index: int) -> list[dict[str, NDArray[Any]]]:
+    """Return the outputs of one case in each way in which PyTorch ran it."""
+    return [run.arrays for way in runs if (run := way[index]) is not None]
 
 
 def _refuse_random(

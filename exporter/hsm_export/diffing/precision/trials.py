@@ -19,7 +19,6 @@ from ...exporting.comparing import Reference, references
 from ...exporting.precision import classify, convert
 from ...file_operators import FileOperators
 from ...runtimes.bfloat16 import widen_bfloat16
-from ...runtimes.evaluations import have_evaluations
 from ...runtimes.session import cpu_session
 from .search import Deviation
 
@@ -66,9 +65,8 @@ class Trials:
         self._graph = float_graph(source)
         active = active_counts(self._graph.model)
         given, unseen = (replace(source, runs=tuple(map(tuple, runs))) for runs in (runs, fresh))
-        several = have_evaluations((node.domain, node.op_type) for node in self._graph.model.graph)
-        self.references = references(given, precision, active, evaluations=several)
-        self.fresh = references(unseen, precision, active, evaluations=several)
+        self.references = references(given, precision, active, bounded=False)
+        self.fresh = references(unseen, precision, active, bounded=False)
         classifier = classify(self._copy(), precision)
         self.operators = {node.name or "": node.op_type for node in classifier.free}
         self.rule = tuple(
