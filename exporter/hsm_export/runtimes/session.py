@@ -170,7 +170,7 @@ def _options(folder: Path, kernels: Sequence[Path]) -> onnxruntime.SessionOption
     from ..native import register
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is an exception too, which says the same
     options.intra_op_num_threads = thread_count()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     for library in kernels:

@@ -145,8 +145,8 @@ def test_a_weaker_arbiter_is_said_and_checked(tmp_path: Path, monkeypatch: pytes
     from hsm_export.runtimes import evaluator
 
     # The evaluator's own operator, which leaves out neighbours on one side.
-    monkeypatch.setattr(evaluator, "operators", lambda order=0: [])
-    monkeypatch.setattr("hsm_export.runtimes.onnx_reference.operators", lambda order=0: [])
+    monkeypatch.setattr(evaluator, "operators", lambda *given: [])
+    monkeypatch.setattr("hsm_export.runtimes.onnx_reference.operators", lambda *given: [])
     result = compared(tmp_path, [NODE("LRN", ["x"], ["y"], "norm", size=5)], floats(1, 20, 5, 5))
     assert any("onnx's own evaluator is the arbiter" in note for note in result.notes)
     assert any("onnx's evaluator errs in norm" in note for note in result.notes)
