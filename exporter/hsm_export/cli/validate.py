@@ -103,9 +103,7 @@ def render(result: ValidationResult) -> RenderableType:
     lines += [Text(f"note: {note}", style="dim") for note in result.notes]
     lines += [Text(f"not judged: {reason}", style="red") for reason in result.unjudged]
     verdict = Text(result.verdict.upper(), style="bold green" if result.passed else "bold red")
-    count = (
-        f" {len(result.cases)} cases, tolerance: twice the error of {result.baseline}, at least 4 eps max|reference|"
-    )
+    count = f" {len(result.cases)} cases, tolerance: twice the error of {result.baseline}, or what rounding explains"
     lines.append(verdict.append(count, style="default not bold"))
     return Group(*lines)
 

@@ -36,8 +36,8 @@ def validate(
 
     The arbiter is the PyTorch model in float64 or, without one, the file's own maths in float64. A runtime's error may
     be at most twice that of the baseline (PyTorch in the file's precision or, without it, onnx's own evaluator, both in
-    several orders of summation), with a floor of 4 eps(T) max|reference|. A decoding file reads sequences in pieces,
-    with its state, against one pass over everything.
+    several orders of summation) or twice what rounding every tensor at random changes, at least 4 eps(T)
+    max|reference|. A decoding file reads sequences in pieces, with its state, against one pass over everything.
 
     Args:
         model: the ONNX file.

@@ -25,7 +25,7 @@ Array = NDArray[Any]
 class Judge:
     """Compares a runtime's iterations with the arbiter's, in the order in which they were run.
 
-    Pass it to `polygraphy.comparator.Comparator.compare_accuracy` as `compare_func`.
+    `polygraphy.comparator.Comparator.compare_accuracy` takes it as `compare_func` too.
 
     Args:
         runtime: the runtime's name.
