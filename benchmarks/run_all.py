@@ -22,6 +22,7 @@ KERNELS = (
     "taylor_shift_vs_sgemm",
     "expert_matmul_vs_sgemm",
     "expert_mlp",
+    "mixer_kernels",
     "decayed_linear_attention",
 )
 MODELS = ("torch_kernels", "whole_models")

@@ -29,6 +29,7 @@ SCRIPTS = [
     pytest.param("taylor_auto_choice", marks=pytest.mark.slow),
     pytest.param("runtime_overhead", marks=pytest.mark.slow),
     pytest.param("cold_start", marks=pytest.mark.slow),
+    pytest.param("mixer_kernels", marks=pytest.mark.slow),  # it compiles them
 ]
 
 

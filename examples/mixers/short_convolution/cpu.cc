@@ -1,4 +1,5 @@
-// A task takes some channels of one row, token by token. The last K products of a channel stay in the cache, as a ring.
+// A task takes some channels of one row, or of all rows where a row is short, token by token. The last K products of a
+// channel stay in the cache, as a ring.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +21,19 @@ namespace hsm {
 namespace {
 
 constexpr std::int64_t kChannels = 256;
+// From this many tokens on, sorting the weights costs little beside them.
+constexpr std::int64_t kLongRow = 16;
+
+// How a call is split, by its shape alone.
+struct Tasks {
+  explicit Tasks(const GatedShortConvolutionArgs& args)
+      : blocks((args.width + kChannels - 1) / kChannels), groups(args.length < kLongRow ? 1 : args.batch) {}
+
+  std::int64_t count() const { return blocks * groups; }
+
+  std::int64_t blocks;  // of channels
+  std::int64_t groups;  // of rows
+};
 
 }  // namespace
 }  // namespace hsm
@@ -28,14 +42,13 @@ constexpr std::int64_t kChannels = 256;
 HWY_BEFORE_NAMESPACE();
 namespace hsm::HWY_NAMESPACE {
 
-// Channels [first, first + count) of one row: the weights of each tap, and the products of the last K tokens, the token
-// t's at slot t mod K; rows of kChannels.
+// Channels [first, first + count): the weights of each tap, and of one row the products of the last K tokens, the token
+// t's at slot t mod K; all in rows of kChannels.
 template <typename T>
 class Channels {
  public:
-  Channels(const GatedShortConvolutionArgs& args, std::int64_t row, std::int64_t first)
+  Channels(const GatedShortConvolutionArgs& args, std::int64_t first)
       : args_(args),
-        row_(row),
         first_(first),
         count_(static_cast<std::size_t>(std::min(kChannels, args.width - first))),
         taps_(static_cast<std::size_t>(args.K)),
@@ -44,21 +57,21 @@ class Channels {
     for (std::size_t tap = 0; tap < taps_; ++tap) {
       for (std::size_t c = 0; c < count_; ++c) weights(tap)[c] = to_float(weight[c * taps_ + tap]);
     }
-    for (std::size_t i = 0; i + 1 < taps_; ++i) std::copy_n(tail(args.tail, i), count_, slot(i + 1));
   }
 
-  void run() {
-    const auto tokens = static_cast<std::size_t>(args_.lengths[row_]);
-    for (std::size_t t = 0; t < tokens; ++t) step(t);
+  void run(std::int64_t row) {
+    for (std::size_t i = 0; i + 1 < taps_; ++i) std::copy_n(tail(args_.tail, row, i), count_, slot(i + 1));
+    const auto tokens = static_cast<std::size_t>(args_.lengths[row]);
+    for (std::size_t t = 0; t < tokens; ++t) step(row, t);
     // In place too: all of the old tail that is still needed is in the slots.
-    for (std::size_t i = 0; i + 1 < taps_; ++i) std::copy_n(slot(tokens + i + 1), count_, tail(args_.tail_out, i));
+    for (std::size_t i = 0; i + 1 < taps_; ++i) std::copy_n(slot(tokens + i + 1), count_, tail(args_.tail_out, row, i));
   }
 
  private:
-  void step(std::size_t t) {
+  void step(std::int64_t row, std::size_t t) {
     const FloatTag tag;
-    const std::size_t at = static_cast<std::size_t>((row_ * args_.length) * args_.width + first_) +
-                           t * static_cast<std::size_t>(args_.width);
+    const std::size_t at =
+        static_cast<std::size_t>(row * args_.length * args_.width + first_) + t * static_cast<std::size_t>(args_.width);
     float* const own = slot(t);
     for (std::size_t c = 0; c < count_; c += hn::Lanes(tag)) {
       const auto load = [&](const void* data)
@@ -77,22 +90,23 @@ class Channels {
   float* weights(std::size_t tap) const { return buffers_[0] + tap * kChannels; }
   float* slot(std::size_t t) const { return buffers_[1] + t % taps_ * kChannels; }
   template <typename Float>
-  Float* tail(Float* data, std::size_t i) const {
-    return data + (row_ * args_.ring_rows + static_cast<std::int64_t>(i)) * args_.width + first_;
+  Float* tail(Float* data, std::int64_t row, std::size_t i) const {
+    return data + (row * args_.ring_rows + static_cast<std::int64_t>(i)) * args_.width + first_;
   }
 
   const GatedShortConvolutionArgs& args_;
-  std::int64_t row_;
   std::int64_t first_;
   std::size_t count_;
   std::size_t taps_;
   cpu::ScratchBuffers<2> buffers_;
 };
 
-void convolve_task(const GatedShortConvolutionArgs& args, std::int64_t task) {
-  const std::int64_t blocks = (args.width + kChannels - 1) / kChannels;
+void convolve_task(const GatedShortConvolutionArgs& args, const Tasks& tasks, std::int64_t task) {
+  const std::int64_t row = task / tasks.blocks;
+  const std::int64_t rows = tasks.groups == 1 ? args.batch : 1;
   cpu::with_element(args.type, [&](auto element) {
-    Channels<decltype(element)>(args, task / blocks, task % blocks * kChannels).run();
+    Channels<decltype(element)> channels(args, task % tasks.blocks * kChannels);
+    for (std::int64_t b = row; b < row + rows; ++b) channels.run(b);
   });
 }
 
@@ -107,10 +121,11 @@ HWY_EXPORT(convolve_task);
 void gated_short_convolution(const GatedShortConvolutionArgs& args, const ParallelFor& pool) {
   // Fewer elements than this one thread handles about as quickly as it hands work to others.
   constexpr std::int64_t kFew = 1 << 15;
-  const std::int64_t tasks = args.batch * ((args.width + kChannels - 1) / kChannels);
+  const Tasks tasks(args);
   const ParallelFor& parallel_for = args.batch * args.length * args.width < kFew ? ParallelFor() : pool;
-  parallel_for(static_cast<std::size_t>(tasks),
-               [&](std::size_t task) { HWY_DYNAMIC_DISPATCH(convolve_task)(args, static_cast<std::int64_t>(task)); });
+  parallel_for(static_cast<std::size_t>(tasks.count()), [&](std::size_t task) {
+    HWY_DYNAMIC_DISPATCH(convolve_task)(args, tasks, static_cast<std::int64_t>(task));
+  });
 }
 
 }  // namespace hsm
