@@ -23,6 +23,8 @@ MOST_NODES = 500_000
 MOST_CALLS = 100
 
 Function = tuple[str, str, str]
+# What holds the types of a type's parts.
+_PARTS = {"sequence_type": "elem_type", "optional_type": "elem_type", "map_type": "value_type"}
 
 
 def tensors_of(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -84,6 +86,41 @@ def tensor_problem(tensor: onnx.TensorProto) -> str | None:
         )
     )  # fmt: skip
     return None if held == needed else f"has {held} numbers, its shape {shape} needs {needed}"
+
+
+def value_problem(model: onnx.ModelProto) -> str | None:
+    """Return why an input, output or other described value contradicts the format; None where none does."""
+    inner = (graph for node in nodes_of(model.graph.node) for graph in subgraphs(node))
+    bodies = (value for body in model.functions for value in body.value_info)
+    graphs = (value for graph in (model.graph, *inner) for value in (*graph.input, *graph.output, *graph.value_info))
+    for value in (*graphs, *bodies):
+        kind = _unknown_type(value.type)
+        if kind:
+            return f"the value {value.name} has the element type {kind}, which ONNX does not define"
+    return None
+
+
+def _unknown_type(of: onnx.TypeProto) -> int:
+    """Return an element type that ONNX does not define, 0 where there is none."""
+    kind = of.WhichOneof("value")
+    if kind in ("tensor_type", "sparse_tensor_type"):
+        element = int(getattr(of, kind).elem_type)
+        return 0 if element in BY_ONNX else element
+    return _unknown_type(getattr(getattr(of, kind), _PARTS[kind])) if kind in _PARTS else 0
+
+
+def call_problem(model: onnx.ModelProto) -> str | None:
+    """Return which node gives its function more than that takes; None where none does."""
+    bodies = {_key(function): function for function in model.functions}
+    for nodes in (model.graph.node, *(body.node for body in model.functions)) if bodies else ():
+        for node in nodes_of(nodes):
+            body = bodies.get(_called(node))
+            if body and (len(node.input) > len(body.input) or len(node.output) > len(body.output)):
+                return (
+                    f"node {node.name or node.op_type} has {len(node.input)} inputs and {len(node.output)} outputs, "
+                    f"its function {node.domain}::{node.op_type} {len(body.input)} and {len(body.output)}"
+                )
+    return None
 
 
 def _stored_elements(tensor: onnx.TensorProto, bits: int) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BadInputError
-from .limits import expansion_problem, tensor_problem, tensors_of
+from .limits import call_problem, expansion_problem, tensor_problem, tensors_of, value_problem
 
 if TYPE_CHECKING:
     import onnx
@@ -41,6 +41,8 @@ def parse(path: Path) -> onnx.ModelProto:
     for tensor in tensors_of(model):
         if problem := tensor_problem(tensor):
             raise _damaged(path, f"the tensor {tensor.name or 'of a node'} {problem}")
+    if problem := value_problem(model):
+        raise _damaged(path, problem)
     if problem := expansion_problem(model):
         raise BadInputError(f"{path}: {problem}", "export it again without nested functions")
     return model
@@ -75,7 +77,7 @@ def checker_problem(model: onnx.ModelProto) -> str | None:
     except Exception as error:  # ValidationError, and what the bindings raise
         lines = str(error).strip().splitlines()
         return lines[0] if lines else type(error).__name__
-    return None
+    return call_problem(model)
 
 
 def _complete(value: onnx.ValueInfoProto, default: int) -> None:

@@ -82,6 +82,16 @@ def _constant_in_a_branch(model: onnx.ModelProto) -> None:
     )
 
 
+def _typed(model: onnx.ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.elem_type = 77
+
+
+def _sequence_of_nothing_known(model: onnx.ModelProto) -> None:
+    known = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None)
+    known.type.sequence_type.elem_type.tensor_type.elem_type = 99
+    model.graph.value_info.append(known)
+
+
 def _no_outputs(model: onnx.ModelProto) -> None:
     del model.graph.output[:]
 
@@ -95,6 +105,8 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "a weight with a row less": (_weight(rows=5), "has 96 bytes, its shape [5, 4] needs 80 bytes"),
     "a weight of negative size": (_weight(rows=-6), "the tensor w has the negative size -6"),
     "a weight of no known type": (_weight(kind=77), "the element type 77, which ONNX does not define"),
+    "an output of no known type": (_typed, "the value y has the element type 77, which ONNX does not define"),
+    "a sequence of no known type": (_sequence_of_nothing_known, "the value s has the element type 99"),
     "a constant in a branch": (_constant_in_a_branch, "the tensor c has 8 bytes"),
     "functions that double": (lambda model: calls(model, 40, 2), "more than 500,000 are not read"),
     "functions in a row": (lambda model: calls(model, 3000, 1), "call each other 3000 deep"),

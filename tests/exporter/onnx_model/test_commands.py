@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.exporter.onnx_model.bad_files import BAD_FILES, good_model, write_bad_file
+from tests.exporter.onnx_model.bad_files import BAD_FILES, calls, good_model, write_bad_file
 
+from hsm_export import inspect
 from hsm_export.cli import run
+from hsm_export.errors import BadInputError
+from hsm_export.onnx_model.model_file import open_model
 
 # Commands that read an ONNX file; GOOD is a file that nothing is wrong with.
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -64,6 +67,17 @@ def test_inspect_describes_what_the_others_refuse(
     assert "is not a valid ONNX model: No Op registered for NoSuchOperator" in sentence
     assert run(["inspect", str(tmp_path / "m.onnx"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["problem"] in sentence
+
+
+def test_a_call_with_more_inputs_than_its_function_takes_cannot_be_run(tmp_path: Path) -> None:
+    model = good_model()
+    calls(model, 2, 1)
+    model.graph.node[0].input.append("x")
+    onnx.save(model, tmp_path / "m.onnx")
+    says = "node F1 has 2 inputs and 1 outputs, its function mine::F1 1 and 1"
+    with pytest.raises(BadInputError, match=says):
+        open_model(tmp_path / "m.onnx")
+    assert says in inspect(tmp_path / "m.onnx").to_dict()["problem"]
 
 
 def test_the_good_file_is_good(tmp_path: Path) -> None:
