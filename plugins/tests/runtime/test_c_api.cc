@@ -63,6 +63,7 @@ TEST(CApi, RefusesUnknownOptions) {
   EXPECT_EQ(hsmrt_options_set(options, "backends", "onnxruntime-bodies,abacus", &error), HSMRT_INVALID_ARGUMENT);
   EXPECT_THAT(error.message, HasSubstr("no back end 'abacus'"));
   EXPECT_EQ(hsmrt_options_set(options, "backends", "onnxruntime-fused,onnxruntime-bodies", &error), HSMRT_OK);
+  EXPECT_EQ(hsmrt_options_set(options, "operator_libraries", "/opt/acme:/opt/other", &error), HSMRT_OK);
   hsmrt_options_close(options);
 }
 
