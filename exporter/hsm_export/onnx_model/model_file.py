@@ -28,11 +28,10 @@ if TYPE_CHECKING:
 
     from ..decoding.state_spec import StateSpec
 
-_QUANTISING = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits", "GatherBlockQuantized")
 _QUANTISED_MATHS = ("QLinear", "QGemm", "QAttention", "QMoE", "QEmbed", "MatMulInteger", "ConvInteger")
 # Outputs that become several arrays.
 _COMPARED = ("sequence(", "map(")
-_NAMED_QUANTISED = {"MatMulNBits": "MatMulNBits", "GatherBlockQuantized": "GatherBlockQuantized"}
+_BLOCKWISE = ("MatMulNBits", "GatherBlockQuantized")
 
 
 @dataclass(frozen=True)
@@ -244,7 +243,7 @@ def _quantised(model: onnx.ModelProto) -> str:
     """Return the type of most quantised weights, and by which operators they are used."""
     every = (model.graph.node, *(body.node for body in model.functions))
     used = {node.op_type for nodes in every for node in nodes_of(nodes)}
-    ways = [name for name in _NAMED_QUANTISED if name in used]
+    ways = [name for name in _BLOCKWISE if name in used]
     ways += ["QDQ"] if {"QuantizeLinear", "DequantizeLinear"} & used else []
     ways += ["integer operators"] if any(name.startswith(_QUANTISED_MATHS) for name in used) else []
     ways += ["dynamic"] if any(name.startswith("DynamicQuantize") for name in used) else []

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from tests.exporter.building.hand_made import WIDTH, token_model
 
 from hsm_export.building.network import operators_by_type
@@ -97,3 +99,56 @@ def test_operators_are_told_apart_by_their_type(tmp_path: Path) -> None:
     half = operators_by_type(onnx.load(token_model(tmp_path / "m.onnx", precision="fp16")))
     assert half["float16"] >= {"Gather", "Mul", "MatMul"}
     assert "float32" not in half
+
+
+def quantised(*nodes: onnx.NodeProto, **weights: np.ndarray) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 4])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (
+            quantised(
+                helper.make_node("DequantizeLinear", ["w", "s"], ["d"]),
+                helper.make_node("MatMul", ["x", "d"], ["y"]),
+                w=np.zeros((32, 4), np.int8),
+                s=np.float32(1),
+            ),
+            "int8, QDQ",
+        ),
+        (
+            quantised(
+                helper.make_node(
+                    "MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", K=32, N=4, bits=4, block_size=32
+                ),
+                w=np.zeros((4, 1, 16), np.uint8),
+                s=np.ones(4, np.float32),
+            ),
+            "int4, MatMulNBits",
+        ),
+        (
+            quantised(
+                helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "qs", "qz"]),
+                helper.make_node("MatMulInteger", ["q", "w", "qz"], ["i"]),
+                helper.make_node("Cast", ["i"], ["f"], to=TensorProto.FLOAT),
+                helper.make_node("Mul", ["f", "qs"], ["y"]),
+                w=np.zeros((32, 4), np.uint8),
+            ),
+            "uint8, integer operators and dynamic",
+        ),
+        (quantised(helper.make_node("MatMul", ["x", "w"], ["y"]), w=np.zeros((32, 4), np.float32)), ""),
+    ],
+)
+def test_quantised_weights_are_told_by_type_and_use(tmp_path: Path, model: onnx.ModelProto, words: str) -> None:
+    onnx.save(model, tmp_path / "m.onnx")
+    file = open_model(tmp_path / "m.onnx")
+    assert (file.quantised, file.precision) == (words, "fp32")
