@@ -77,7 +77,7 @@ class SourceCall:
         Raises:
             BadInputError: the result lacks an output of the file.
         """
-        args, kwargs = self.arguments({name: self._cast(name, value, dtype) for name, value in inputs.items()})
+        args, kwargs = self.arguments({name: self._cast(name, inputs[name], dtype) for name in self.types})
         found = dict(tensors(module(*args, **kwargs)))
         for path in self.outputs.values():
             if path not in found:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import OperatorError
-from .operator import Operator
+from .operator import Operator, Port
 from .registry import operators, register_torch_operators
 
 
@@ -67,10 +67,21 @@ def _translation(operator: Operator, overload: Any) -> Callable[..., Any]:
                     "name it in its signature, or among ignored= if the result does not depend on it",
                 )
         attributes = {a.name: _attribute_value(bound[a.name], a.type) for a in operator.attributes}
-        inputs = (bound[port.name] for port in operator.inputs)
+        inputs = [_input_value(bound[port.name], port) for port in operator.inputs]
         return node(*inputs, **attributes, **operator.plugin_attributes)
 
     return translate
+
+
+def _input_value(value: Any, port: Port) -> Any:
+    """Return a node's input; numbers of rows may be of any integer type in PyTorch, and are int64 in ONNX."""
+    import onnx_ir as ir
+    from onnxscript import values
+
+    if port.type != "tensor(int64)" or getattr(value, "dtype", None) in (None, ir.DataType.INT64):
+        return value
+    cast = values.Op(values.Opset("", 18), "Cast")
+    return cast(value, to=ir.DataType.INT64.value)
 
 
 def _attribute_value(value: Any, kind: str) -> int | float | list[int]:

@@ -87,7 +87,7 @@ def model_self_test(path: Path, against: str | Path | nn.Module | None, progress
     cases = [_storable(file, case) for case in shaped_cases(file, shapes)[: len(shapes)]]
     found = references(file, cases, against, progress)
     outputs = {name: _expected(bar) for name, bar in found.bars[0].items()}
-    return _self_test("model", path, found, cases[0].feed, outputs)
+    return _self_test("model", path, found, found.cases[0].feed, outputs)
 
 
 def decode_self_test(path: Path, against: str | Path | nn.Module | None, progress: Progress) -> SelfTest:
@@ -108,11 +108,11 @@ def decode_self_test(path: Path, against: str | Path | nn.Module | None, progres
     rng = np.random.default_rng(0)
     cases = []
     for rows, size in ((_ROWS, length), *((rows, min(size, length)) for rows, size in _OTHER_SHAPES)):
-        ids = rng.integers(tokens.low or 0, (tokens.high or 0) + 1, (rows, size)).astype(np.int64)
+        ids = rng.integers(tokens.drawn[0], tokens.drawn[1] + 1, (rows, size)).astype(np.int64)
         lengths = np.array([size, *rng.integers(1, size + 1, rows - 1)], np.int64)
         cases.append(Case(f"one call {rows}×{size}", _first_call(state, ids, lengths)))
     found = references(file, cases, against, progress)
-    inputs = {name: cases[0].feed[name] for name in _CALL}
+    inputs = {name: found.cases[0].feed[name] for name in _CALL}
     return _self_test("decode", path, found, inputs, {"logits": _expected(found.bars[0]["logits"])})
 
 

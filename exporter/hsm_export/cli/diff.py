@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import emit, json_option, phases
-from .validate import runtime_names, shape_pairs
+from .validate import SHAPE_HELP, runtime_names, shape_pairs
 
 if TYPE_CHECKING:
     from ..diffing.results import DiffResult
@@ -37,9 +37,7 @@ _MEGABYTE = 1_000_000
 )
 @click.option("--inputs", type=click.Path(), metavar="DATA", help="Inputs: an .npz file, or text for a language model.")
 @click.option("--tokenizer", type=click.Path(), metavar="JSON", help="tokenizer.json for the text.")
-@click.option(
-    "--shape", "shapes", multiple=True, callback=shape_pairs, metavar="BATCHxLENGTH", help="Shape to try; repeatable."
-)
+@click.option("--shape", "shapes", multiple=True, callback=shape_pairs, metavar="BATCHxLENGTH", help=SHAPE_HELP)
 @click.option("--layers/--no-layers", default=None, help="Compare every layer [default: where an output differs].")
 @click.option("--bisect", is_flag=True, help="Find the smallest set of nodes that makes an output fail.")
 @click.option(

@@ -27,15 +27,22 @@ def runtime_names(_ctx: click.Context, _parameter: click.Parameter, value: str |
 
 def shape_pairs(
     _ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[tuple[int, int], ...] | None:
-    """Parse BATCHxLENGTH options."""
-    shapes = []
+) -> tuple[tuple[int, int] | dict[str, int], ...] | None:
+    """Parse BATCHxLENGTH and NAME=SIZE,... options."""
+    shapes: list[tuple[int, int] | dict[str, int]] = []
     for value in values:
         batch, cross, length = value.lower().partition("x")
-        if not (cross and batch.isdecimal() and length.isdecimal()):
-            raise click.BadParameter(f"{value!r} is not BATCHxLENGTH, for example 2x300")
-        shapes.append((int(batch), int(length)))
+        named = [part.strip().rpartition("=") for part in value.split(",")]
+        if cross and batch.isdecimal() and length.isdecimal():
+            shapes.append((int(batch), int(length)))
+        elif all(name and size.isdecimal() for name, _, size in named):
+            shapes.append({name: int(size) for name, _, size in named})
+        else:
+            raise click.BadParameter(f"{value!r} is not BATCHxLENGTH, for example 2x300, nor height=5,width=7")
     return tuple(shapes) or None
+
+
+SHAPE_HELP = "Shape to try, or sizes by name: height=5,width=7; repeatable."
 
 
 @click.command("validate")
@@ -48,9 +55,7 @@ def shape_pairs(
     help="Runtimes to judge, as in ort:level=0,mine.py:Mine [default: all that work here].",
 )
 @click.option("--inputs", type=click.Path(), metavar="DATA.npz", help="Your own inputs instead of the built-in cases.")
-@click.option(
-    "--shape", "shapes", multiple=True, callback=shape_pairs, metavar="BATCHxLENGTH", help="Shape to try; repeatable."
-)
+@click.option("--shape", "shapes", multiple=True, callback=shape_pairs, metavar="BATCHxLENGTH", help=SHAPE_HELP)
 @click.option("--steps", type=click.IntRange(1), help="Decoding files: single steps of the long case [default: 64].")
 @json_option
 def command(
@@ -58,7 +63,7 @@ def command(
     against: str | None,
     runtimes: tuple[str, ...] | None,
     inputs: str | None,
-    shapes: tuple[tuple[int, int], ...] | None,
+    shapes: tuple[tuple[int, int] | dict[str, int], ...] | None,
     steps: int | None,
     as_json: bool,
 ) -> None:

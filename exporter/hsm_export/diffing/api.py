@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import RunContext, Runtime
+    from ..validation.cases import Shape
     from ..validation.planning import Plan
     from ..validation.sources import Source
 
@@ -63,7 +64,7 @@ def diff(
     against: str | Path | nn.Module | None = None,
     reference: str | Path | None = None,
     inputs: str | Path | Mapping[str, Any] | None = None,
-    shapes: Sequence[tuple[int, int]] | None = None,
+    shapes: Sequence[Shape] | None = None,
     tokenizer: str | Path | None = None,
     options: DiffOptions | None = None,
     progress: Progress | None = None,
@@ -80,7 +81,7 @@ def diff(
         reference: the runtime whose numbers count as right, or an .npz file with them. None means the source in
             float64, or the file's own maths in float64 without one.
         inputs: an .npz file, a mapping of arrays, or text for a language model; None chooses.
-        shapes: (batch, length) of chosen inputs.
+        shapes: of chosen inputs: (batch, length), or sizes of dimensions by name.
         tokenizer: a tokenizer.json for text.
         options: what else to do.
         progress: receives the name of each phase.

@@ -39,7 +39,7 @@ def scored_output(file: ModelFile) -> tuple[str, str]:
         return (kind, "logits") if "logits" in outputs else ("", "")
     tokens = token_input(file)
     for name, dims in outputs.items():
-        if tokens is not None and len(dims) == 3 and dims[-1].dim_value == (tokens.high or 0) + 1:
+        if tokens is not None and len(dims) == 3 and dims[-1].dim_value == tokens.drawn[1] + 1:
             return _LANGUAGE_MODEL, name
     if len(outputs) == 1:
         ((name, dims),) = outputs.items()

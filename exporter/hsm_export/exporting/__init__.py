@@ -128,7 +128,7 @@ def _export(
     model, inputs = finished_graph(source, precision, plan)
     progress("running PyTorch")
     several = have_evaluations((node.domain, node.op_type) for node in model.graph)
-    expected = references(source, precision, active_counts(model), evaluations=several)
+    expected = references(source, precision, active_counts(model), inputs, evaluations=several)
     feeds = [feed_of(model, reference.feeds, reference.masks) for reference in expected]
     mixers = _mixers(model)
     if portable:

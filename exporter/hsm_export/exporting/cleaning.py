@@ -6,11 +6,13 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hsm_operators import find
 
 from ..errors import UsageError
+from .dimensions import counted, tied
 from .inputs import InputSpec, TraceInput
 
 if TYPE_CHECKING:
@@ -133,8 +135,8 @@ def _rename_borders(model: ir.Model, inputs: Sequence[TraceInput], output_names:
 def _name_dimensions(model: ir.Model, inputs: Sequence[TraceInput]) -> tuple[InputSpec, ...]:
     """Replace the tracer's symbols (s27, also inside expressions) by `batch`, `length` and so on.
 
-    Dimensions of equal wished names are one dimension if their examples have the same size, whether or not anything in
-    the graph needs them to be equal; otherwise the later one gets its input's name in front.
+    Dimensions are one if the graph or an operator's signature needs them to be equal, or if the user gave them one name
+    and their examples have one size; otherwise the later one of a name gets its input's name in front.
     """
     import onnx_ir as ir
 
@@ -142,25 +144,30 @@ def _name_dimensions(model: ir.Model, inputs: Sequence[TraceInput]) -> tuple[Inp
         if value.shape is not None:  # the tracer writes some fixed sizes as symbols
             value.shape = ir.Shape([_renamed(dim, {}) for dim in value.shape])
     names: dict[str, str] = {}
-    sizes: dict[str, int] = {}
+    same = tied(model)
+    first: dict[str, tuple[int, bool]] = {}
     for value, spec in zip(model.graph.inputs, inputs, strict=True):
         assert value.shape is not None
         for dim, size in enumerate(value.shape):
-            symbol = None if isinstance(size, int) else size.value
+            symbol = None if isinstance(size, int) or size.value is None else same.get(size.value, size.value)
             if symbol is not None and symbol not in names:
                 wished = {**spec.dynamic, **spec.free}.get(dim, f"{spec.name}_{dim}")
-                example = spec.example.shape[dim]
-                shared = sizes.setdefault(wished, example) == example
+                own = spec.example.shape[dim], spec.chosen
+                shared = wished not in first or (spec.chosen and first[wished] == own)
+                first.setdefault(wished, own)
                 names[symbol] = wished if shared else f"{spec.name}_{wished}"
+    names |= {symbol: names[other] for symbol, other in same.items() if other in names}
     for value in _values(model.graph):
         if value.shape is not None:
             value.shape = ir.Shape([_renamed(dim, names) for dim in value.shape])
+    counts = counted(model)
     specs = []
     for value, spec in zip(model.graph.inputs, inputs, strict=True):
         assert value.shape is not None and value.dtype is not None
         shape = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
-        dtype = str(value.dtype.numpy())
-        specs.append(InputSpec(spec.name, dtype, shape, tuple(spec.example.shape), spec.low, spec.high))
+        known = counts.get(spec.name, spec.counts)
+        found = InputSpec(spec.name, str(value.dtype.numpy()), shape, tuple(spec.example.shape), spec.low, spec.high)
+        specs.append(replace(found, counts=known, seen=spec.seen, usual=spec.usual))
     return tuple(specs)
 
 

@@ -21,8 +21,10 @@ from ..runtimes.reference_maths import reference_maths
 from ..runtimes.rounding import draws, round_parameters, rounded_in_torch
 from ..runtimes.summation import orders, summed_in
 from ..user_module import copied
+from .dimensions import other_sizes, resized, sizes_of
+from .inputs import InputSpec
 from .result import CheckedOutput
-from .source import Source, resized
+from .source import Source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,17 +51,24 @@ class Reference:
 
 
 def references(
-    source: Source, precision: str, active: Sequence[int], *, evaluations: bool = False, bounded: bool = True
+    source: Source,
+    precision: str,
+    active: Sequence[int],
+    inputs: Sequence[InputSpec] = (),
+    *,
+    evaluations: bool = False,
+    bounded: bool = True,
 ) -> list[Reference]:
     """Run the module in float64 and in the file's precision, with the source's runs or at the example shapes.
 
-    Without runs of its own, a second one has other sizes in all dynamic dimensions; it is left out where the module
-    refuses them.
+    Without runs of its own, a second one has another size in every dynamic dimension, no two of them equal. Where the
+    module refuses that, each dimension changes by itself; sizes that it refuses are left out.
 
     Args:
         source: the module and its example inputs.
         precision: "fp32", "fp16" or "bf16".
         active: the experts k that each expert operator of the file uses, in call order.
+        inputs: the graph's inputs; the source's own runs need none.
         evaluations: PyTorch has several ways to compute some of the file's operators; all of them count.
         bounded: find out how large the file's errors may be; without that, only the right outputs count.
 
@@ -69,11 +78,14 @@ def references(
     """
     import torch
 
-    examples = _examples(source)
+    examples, alone = _examples(source, inputs)
     exact_type = torch.float64
     arbiter = _run_all(source, exact_type, examples, active)
     if arbiter[0] is None:
         exact_type = torch.float32
+        arbiter = _run_all(source, exact_type, examples, active)
+    if alone and arbiter[0] is not None and arbiter[1] is None:
+        examples = [examples[0], *alone]
         arbiter = _run_all(source, exact_type, examples, active)
     natives: list[list[_Run | None]] = []
     moved: list[list[_Run | None]] = []
@@ -136,14 +148,17 @@ def _refuse_random(
             )
 
 
-def _examples(source: Source) -> list[list[Tensor]]:
-    """Return the inputs of each run."""
+def _examples(source: Source, inputs: Sequence[InputSpec]) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """Return the inputs of each run, and those that stand for the second where the module refuses it."""
     if source.runs is not None:
-        return [list(run) for run in source.runs]
-    examples = [spec.example for spec in source.arguments.inputs]
-    other = resized(source.arguments, batch=1, length=-1)
-    different = any(a.shape != b.shape for a, b in zip(examples, other, strict=True))
-    return [examples, other] if different else [examples]
+        return [list(run) for run in source.runs], []
+    arguments = source.arguments.inputs
+    examples = [spec.example for spec in arguments]
+    others = other_sizes(sizes_of(inputs))
+    if not others:
+        return [examples], []
+    alone = [resized(arguments, inputs, {name: size}) for name, size in others.items()]
+    return [examples, resized(arguments, inputs, others)], alone
 
 
 def _specified(source: Source, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.bool_]]:

@@ -29,6 +29,9 @@ class InputSpec:
         shape: sizes, and names for the dynamic dimensions.
         example_shape: the shape that the model was traced and checked with.
         low, high: inclusive bounds of an integer input's values where they are known, else None.
+        counts: of numbers of valid tokens, the dimension (or its fixed size) whose tokens they count; else None.
+        seen: the smallest and the largest value of an integer input in the example; None for other types.
+        usual: the commonest value of an integer or Boolean input in the example; None for other types.
     """
 
     name: str
@@ -37,6 +40,9 @@ class InputSpec:
     example_shape: tuple[int, ...]
     low: int | None = None
     high: int | None = None
+    counts: str | int | None = None
+    seen: tuple[int, int] | None = None
+    usual: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,8 @@ class TraceInput:
         dynamic: dimension -> wished name; these become dynamic or the export fails.
         free: dimension -> wished name; these become dynamic only if the module allows it.
         low, high: bounds of the values, where known.
+        counts: for numbers of valid tokens, the wished name of the dimension that they count.
+        chosen: the user chose the names: equal ones are one dimension.
         border: type of a floating-point input: "float32" in every file and the model's own type in PyTorch;
             "precision", that of the weights and activations in both; or "accumulator", float32 in every file and in
             PyTorch what sums have (float64 in double models).
@@ -60,7 +68,23 @@ class TraceInput:
     free: dict[int, str] = field(default_factory=dict)
     low: int | None = None
     high: int | None = None
+    counts: str | None = None
+    chosen: bool = False
     border: Border = "float32"
+
+    @property
+    def seen(self) -> tuple[int, int] | None:
+        """The smallest and the largest value of integers; None for other types."""
+        if self.example.is_floating_point() or self.type == "bool" or not self.example.numel():
+            return None
+        return int(self.example.min()), int(self.example.max())
+
+    @property
+    def usual(self) -> int | None:
+        """The commonest value of integers and Booleans; None for other types."""
+        if self.example.is_floating_point() or not self.example.numel():
+            return None
+        return int(self.example.long().flatten().mode().values)
 
     @property
     def type(self) -> str:
@@ -194,8 +218,6 @@ def _trace_input(name: str, example: Tensor) -> TraceInput:
     Dimension 0 is the batch. Dimension 1 is the length of integer (B,T,...) and of float (B,T,D) inputs; of a float
     matrix it may be either a length or features, so the module decides; images (B,C,H,W) keep their size.
     """
-    import torch
-
     if example.is_complex():
         raise UsageError(
             f"the example for {name!r} is complex, which ONNX files have no type for",
@@ -212,10 +234,7 @@ def _trace_input(name: str, example: Tensor) -> TraceInput:
             dynamic[1] = LENGTH
         elif dims == 2:
             free = {1: LENGTH}
-    low = high = None
-    if example.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
-        low, high = (int(example.min()), int(example.max())) if example.numel() else (0, 0)
-    return TraceInput(name, example.detach(), dynamic, free, low, high)
+    return TraceInput(name, example.detach(), dynamic, free)
 
 
 def _with_overrides(inputs: list[TraceInput], dynamic: Mapping[str, Mapping[int, str]]) -> list[TraceInput]:
@@ -229,7 +248,7 @@ def _with_overrides(inputs: list[TraceInput], dynamic: Mapping[str, Mapping[int,
             dims = dict(dynamic[spec.name])
             if any(dim not in range(spec.example.dim()) for dim in dims):
                 raise UsageError(f"dynamic[{spec.name!r}] names a dimension that {tuple(spec.example.shape)} lacks")
-            spec = replace(spec, dynamic=dims, free={})
+            spec = replace(spec, dynamic=dims, free={}, chosen=True)
         result.append(spec)
     return result
 

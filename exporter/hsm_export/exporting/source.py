@@ -189,37 +189,10 @@ def _examples(config: ModelConfig) -> dict[str, Tensor]:
 def _bounded(spec: TraceInput, kind: str, config: ModelConfig) -> TraceInput:
     """Give an input of ours the bounds that its configuration states."""
     if kind == "lengths":
-        return replace(spec, low=1, high=None)
+        return replace(spec, low=1, high=None, counts=LENGTH)
     if kind == "image":
         return spec
     return replace(spec, low=0, high=config.vocab_size - 1)
-
-
-def resized(arguments: Arguments, batch: int, length: int) -> list[Tensor]:
-    """Return the examples with other sizes in their dynamic dimensions, by repetition or truncation.
-
-    Args:
-        arguments: what the module is called with.
-        batch, length: what to add to the dimensions of these names; none gets below 1.
-    """
-    import torch
-
-    change = {BATCH: batch, LENGTH: length}
-    examples = []
-    for spec in arguments.inputs:
-        example = spec.example
-        for dim, name in {**spec.dynamic, **spec.free}.items():
-            size = max(1, example.shape[dim] + change.get(name, 0))
-            example = example.index_select(dim, torch.arange(size) % example.shape[dim])
-        examples.append(example.clamp(max=_longest(arguments) + length) if spec.name == "lengths" else example)
-    return examples
-
-
-def _longest(arguments: Arguments) -> int:
-    return next(
-        (spec.example.shape[dim] for spec in arguments.inputs for dim, name in spec.dynamic.items() if name == LENGTH),
-        1,
-    )
 
 
 def module_sha256(module: nn.Module, config: str) -> str:

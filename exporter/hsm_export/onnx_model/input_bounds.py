@@ -36,25 +36,39 @@ def input_specs(
     """
     initialised = {tensor.name for tensor in model.graph.initializer}
     tensors = [tensor_of(value) for value in model.graph.input if value.name not in initialised]
-    bounds = {item["name"]: (item.get("low"), item.get("high")) for item in described or ()}
+    known = {item["name"]: item for item in described or ()}
     names = {tensor.name for tensor in tensors}
-    if set(bounds) - names:  # tools may add inputs
+    if set(known) - names:  # tools may add inputs
         raise BadInputError(
-            f"{path}: the metadata describes the inputs {', '.join(sorted(bounds))}, the graph has "
+            f"{path}: the metadata describes the inputs {', '.join(sorted(known))}, the graph has "
             f"{', '.join(sorted(names))}",
             "export the file again",
         )
     specs = [InputSpec(**asdict(tensor)) for tensor in tensors]
-    return tuple(_bounded(model, spec, *bounds.get(spec.name, (None, None))) for spec in specs)
+    return tuple(_bounded(model, spec, known.get(spec.name, {})) for spec in specs)
 
 
-def _bounded(model: onnx.ModelProto, spec: InputSpec, low: int | None, high: int | None) -> InputSpec:
-    """Return an input with bounds, 0 and 1 where nothing says what it may hold."""
+def _bounded(model: onnx.ModelProto, spec: InputSpec, known: Mapping[str, Any]) -> InputSpec:
+    """Return an input with its bounds: what is recorded, else what its use shows.
+
+    Args:
+        model: the file's graph.
+        spec: the input.
+        known: what the metadata says about it.
+    """
+    seen = known.get("seen")
+    spec = replace(spec, usual=known.get("usual"), counts=known.get("counts"), seen=tuple(seen) if seen else None)
     if not spec.is_integer:
         return spec
-    if high is None and not spec.is_lengths:
-        low, high = 0, max(0, min(looked_up(model, spec.name, {}), default=2) - 1)
-    return replace(spec, low=int(spec.is_lengths) if low is None else low, high=high)
+    low, high = known.get("low"), known.get("high")
+    if spec.is_lengths:
+        return replace(spec, low=1 if low is None else low, high=high)
+    if high is None:
+        rows = min(looked_up(model, spec.name, {}, certain=True), default=None)
+        low, high = (low, None) if rows is None else (0, max(0, rows - 1))
+    if high is None and (rows := min(looked_up(model, spec.name, {}), default=None)) is not None:
+        spec = replace(spec, seen=(0, max(0, rows - 1)))
+    return replace(spec, low=low, high=high)
 
 
 def looked_up(

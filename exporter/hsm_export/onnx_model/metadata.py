@@ -76,9 +76,17 @@ def _are_inputs(value: Any) -> bool:
         isinstance(item, dict)
         and isinstance(item.get("name"), str)
         and isinstance(item.get("shape", []), list)
-        and all(item.get(bound) is None or type(item[bound]) is int for bound in ("low", "high"))
+        and all(item.get(key) is None or type(item[key]) is int for key in ("low", "high", "usual"))
+        and type(item.get("counts")) in (int, str, type(None))
+        and _is_range(item.get("seen"))
         for item in value
     )
+
+
+def _is_range(value: Any) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, list) and [type(item) for item in value] == [int, int] and value[0] <= value[1]
 
 
 def _are_parts(value: Any) -> bool:

@@ -124,6 +124,14 @@ TORCH = Runtime(
     runner=lambda context: TorchModuleRunner(context, context.precision, "torch"),
     needs_source=True,
 )
+TORCH32 = Runtime(
+    name="torch32",
+    description="the PyTorch model in float32, the arbiter where it cannot run in float64",
+    available=lambda: None,
+    runner=lambda context: TorchModuleRunner(context, "fp32", "torch32"),
+    needs_source=True,
+    by_default=False,
+)
 TORCH64 = Runtime(
     name="torch64",
     description="the PyTorch model in float64, the arbiter",

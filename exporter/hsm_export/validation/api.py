@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..comparison.bar import Bar
     from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import RunContext, Runtime
-    from .cases import Case
+    from .cases import Case, Shape
     from .references import References
 
 Progress = Callable[[str], None]
@@ -28,7 +28,7 @@ def validate(
     *,
     runtimes: Sequence[str] | None = None,
     inputs: str | Path | Mapping[str, Any] | None = None,
-    shapes: Sequence[tuple[int, int]] | None = None,
+    shapes: Sequence[Shape] | None = None,
     steps: int | None = None,
     progress: Progress | None = None,
 ) -> ValidationResult:
@@ -137,9 +137,16 @@ class Validation(Measurement):
             problems=tuple(self._problems),
             unjudged=tuple(self._unjudged),
             warnings=tuple(self._warnings()),
-            notes=(*notes, *self._how_they_run(), *sorted(self._context.remarks)),
+            notes=(*notes, *self._notes, *self._sizes(), *self._how_they_run(), *sorted(self._context.remarks)),
             cases=tuple(case.name for case in self._cases),
         )
+
+    def _sizes(self) -> list[str]:
+        """Return a note of the sizes that the cases cover."""
+        from .cases import covered
+
+        sizes = covered(self._cases, self._file)
+        return [sizes] if sizes and not self._file.decodes else []
 
     def _how_they_run(self) -> list[str]:
         """Return what is to know of how the judged runtimes run the file."""
@@ -264,7 +271,7 @@ def _call(runtime: Runtime, context: RunContext, feed: Mapping[str, Any]) -> Any
 def _cases(
     file: ModelFile,
     inputs: str | Path | Mapping[str, Any] | None,
-    shapes: Sequence[tuple[int, int]] | None,
+    shapes: Sequence[Shape] | None,
     call: Callable[[Mapping[str, Any]], Any],
 ) -> tuple[list[Case], list[str]]:
     from .cases import user_case

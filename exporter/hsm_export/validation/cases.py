@@ -47,7 +47,11 @@ _ADVERSARIAL = {
 # The length of a sequence in front of which a model puts tokens, such as that of a class.
 _LONGER = re.compile(r"\w+ \+ (\d+)")
 
-Shape = tuple[int, int]
+# Sizes of a case: (batch, length), or sizes of dimensions by their names.
+Shape = tuple[int, int] | Mapping[str, int]
+Sizes = dict[str, int]
+# Sizes of several dimensions besides the batch.
+_PRIMES = (5, 7, 11, 13, 17, 19, 23, 29)
 
 
 @dataclass(frozen=True)
@@ -75,35 +79,119 @@ def default_cases(file: ModelFile) -> tuple[list[Case], list[str]]:
 
     Lengths: 1, a usual one, and those at which the model's operators take another path, such as the shifts of a token
     shift; several batch sizes, a wide one unless the model gives many numbers for a row; unequal lengths where the
-    model takes lengths.
+    model takes lengths; the exporter's example. Of several dimensions besides the batch each takes these lengths in
+    turn, and each changes by itself, while the others have sizes of which no two are equal.
     """
     lengths, notes = _awkward_lengths(file)
-    shapes = [(1 + index % 3, length) for index, length in enumerate(lengths)]
+    shapes: list[Shape] = [(1 + index % 3, length) for index, length in enumerate(lengths)]
     if len(shapes) == 1:
         shapes.append((3, lengths[0]))
     if file.task != "language_model" and file.weight_bytes() <= LARGE_WEIGHTS:
         shapes.append(_wide_shape(file, lengths))
+    rows, others = dimensions(file)
+    base = distinct(others)
+    if len(others) > 1:
+        turns = [(others[index % len(others)], *_pair(shape)) for index, shape in enumerate(shapes)]
+        shapes = [dict.fromkeys(rows, batch) | base | {name: length} for name, batch, length in turns]
+        shapes += [dict.fromkeys(rows, 2) | base | {name: 3} for name in others]
+    if others and all(name in file.example for name in (*rows, *others)):
+        shapes += [{name: file.example[name] for name in (*rows, *others)}]
     return shaped_cases(file, shapes), notes
 
 
-def shaped_cases(file: ModelFile, shapes: Sequence[Shape]) -> list[Case]:
-    """Return random cases with given (batch, length), then adversarial values with the shortest useful one.
+def dimensions(file: ModelFile) -> tuple[list[str], list[str]]:
+    """Return the names of a file's dynamic dimensions: those that count rows, and all others."""
+    first = file.inputs[0].shape[0] if file.inputs and file.inputs[0].shape else "batch"
+    rows, others = dict[str, None](), dict[str, None]()
+    for spec in file.inputs:
+        for size in spec.shape:
+            if isinstance(size, str):
+                (rows if size in (first, "batch", f"{spec.name}.0") else others)[size] = None
+    return list(rows), list(others)
+
+
+def distinct(names: Sequence[str]) -> Sizes:
+    """Return sizes of which no two are equal."""
+    return {name: _PRIMES[index % len(_PRIMES)] + 30 * (index // len(_PRIMES)) for index, name in enumerate(names)}
+
+
+def pairs(shapes: Sequence[Shape] | None, what: str) -> list[tuple[int, int]]:
+    """Return shapes as (batch, length) where these are the only dimensions that may be given.
 
     Raises:
-        UsageError: a batch or length below 1, or a length beyond the model's longest.
+        UsageError: a shape names other dimensions.
+    """
+    found = []
+    for shape in shapes or ():
+        if isinstance(shape, tuple):
+            found.append(shape)
+        elif set(shape) == {"batch", "length"}:
+            found.append((shape["batch"], shape["length"]))
+        else:
+            raise UsageError(f"{what} takes sizes of batch and length, got {', '.join(shape)}", "as in 2x300")
+    return found
+
+
+def covered(cases: Sequence[Case], file: ModelFile) -> str:
+    """Return the sizes that cases cover, by the dimensions' names; "" where there are none."""
+    found: dict[str, set[int]] = {}
+    for case in cases:
+        for spec in file.inputs:
+            for name, size in zip(spec.shape, case.shapes.get(spec.name, ()), strict=False):
+                if isinstance(name, str):
+                    found.setdefault(name, set()).add(size)
+    texts = [f"{name} {', '.join(map(str, sorted(sizes)))}" for name, sizes in found.items()]
+    return f"sizes covered: {'; '.join(texts)}" if texts else ""
+
+
+def _pair(shape: Shape) -> tuple[int, int]:
+    assert isinstance(shape, tuple)
+    return shape
+
+
+def sizes_of(file: ModelFile, shape: Shape) -> Sizes:
+    """Return the size of every dynamic dimension.
+
+    Raises:
+        UsageError: a size below 1, a name that the file's inputs do not have, or a length beyond the model's longest.
+    """
+    rows, others = dimensions(file)
+    if isinstance(shape, tuple):
+        sizes = dict.fromkeys(rows, shape[0]) | dict.fromkeys(others, shape[1])
+        if min(shape) < 1:
+            raise UsageError(f"batch and length must be at least 1, got {shape[0]}×{shape[1]}")
+    else:
+        unknown = sorted(set(shape) - {*rows, *others})
+        if unknown or not shape:
+            raise UsageError(
+                f"{file.path} has no dimension {', '.join(unknown)}; its dynamic dimensions are "
+                f"{', '.join((*rows, *others)) or 'none'}",
+                "name them as in batch=2,height=5",
+            )
+        sizes = dict.fromkeys(rows, 2) | distinct(others) | dict(shape)
+        if min(sizes.values()) < 1:
+            raise UsageError(f"sizes must be at least 1, got {written(sizes)}")
+    longest = _longest(file)
+    length = max((sizes[name] for name in others), default=0)
+    if longest and length > longest:
+        raise UsageError(f"length {length} is beyond the model's longest sequence, {longest} tokens")
+    return sizes
+
+
+def shaped_cases(file: ModelFile, shapes: Sequence[Shape]) -> list[Case]:
+    """Return random cases of given sizes, then adversarial values with the shortest useful ones.
+
+    Raises:
+        UsageError: sizes that `sizes_of` refuses.
         BadInputError: an input or output that is no tensor, or an input too large to be made up.
     """
     require_runnable(file)
-    longest = _longest(file)
-    for batch, length in shapes:
-        if batch < 1 or length < 1:
-            raise UsageError(f"batch and length must be at least 1, got {batch}×{length}")
-        if longest and length > longest:
-            raise UsageError(f"length {length} is beyond the model's longest sequence, {longest} tokens")
+    wanted = [sizes_of(file, shape) for shape in shapes]
+    rows, others = dimensions(file)
     rng = np.random.default_rng(0)
-    cases = [_case(file, rng, batch, length, "random") for batch, length in shapes]
-    length = min(16, max(length for _, length in shapes))
-    return cases + [_case(file, rng, 2, length, kind) for kind in _ADVERSARIAL]
+    cases = [_case(file, rng, sizes, "random") for sizes in wanted]
+    usual = {name: min(16, max(sizes[name] for sizes in wanted)) for name in others} | dict.fromkeys(rows, 2)
+    return cases + [_case(file, rng, usual, kind) for kind in _ADVERSARIAL]
 
 
 def user_case(file: ModelFile, inputs: str | Path | Mapping[str, Any]) -> Case:
@@ -132,7 +220,7 @@ def _awkward_lengths(file: ModelFile) -> tuple[list[int], list[str]]:
     return sorted(length for length in wanted if length <= bound), notes
 
 
-def _wide_shape(file: ModelFile, lengths: Sequence[int]) -> Shape:
+def _wide_shape(file: ModelFile, lengths: Sequence[int]) -> tuple[int, int]:
     """Return the batch that shows how large native errors get: as many rows as give enough numbers in little time."""
     length = max((length for length in lengths if length <= _WIDE_LENGTH), default=min(lengths))
     dims = [dim.dim_value for value in file.model.graph.output for dim in value.type.tensor_type.shape.dim]
@@ -192,40 +280,55 @@ def _longest(file: ModelFile) -> int:
     return int(file.config.get("max_length") or 0)
 
 
-def _case(file: ModelFile, rng: np.random.Generator, batch: int, length: int, kind: str) -> Case:
+def _case(file: ModelFile, rng: np.random.Generator, sizes: Sizes, kind: str) -> Case:
     feed = {}
-    rows = file.inputs[0].shape[0] if file.inputs and file.inputs[0].shape else "batch"
     for spec in file.inputs:
-        shape = spec.sizes(batch, length, rows)
+        shape = spec.sizes(sizes)
         if spec.is_lengths:
-            feed[spec.name] = _lengths(rng, batch, length)
+            feed[spec.name] = _lengths(rng, spec, shape[0], sizes)
         else:
             feed[spec.name] = _values(file, rng, spec, shape, kind)
     floats = any(spec.is_float for spec in file.inputs)
-    return Case(_name(file, batch, length, kind), feed, ordinary=not (floats and kind in ("huge", "tiny")))
+    return Case(_name(file, sizes, kind), feed, ordinary=not (floats and kind in ("huge", "tiny")))
 
 
-def _name(file: ModelFile, batch: int, length: int, kind: str) -> str:
+def _name(file: ModelFile, sizes: Sizes, kind: str) -> str:
     if kind == "random":
-        return f"random {batch}×{length}" if _has_length(file) else f"random, batch {batch}"
+        rows, others = dimensions(file)
+        if len(rows) > 1 or len(others) > 1 or (others and not rows):
+            return f"random {written(sizes)}"
+        batch = sizes[rows[0]] if rows else 1
+        return f"random {batch}×{sizes[others[0]]}" if others else f"random, batch {batch}"
     of_floats, of_integers = _ADVERSARIAL[kind]
-    others = [spec for spec in file.inputs if not spec.is_lengths]
-    floats, integers = any(spec.is_float for spec in others), any(not spec.is_float for spec in others)
+    others_ = [spec for spec in file.inputs if not spec.is_lengths]
+    floats, integers = any(spec.is_float for spec in others_), any(not spec.is_float for spec in others_)
     return ", ".join(([of_floats] if floats else []) + ([of_integers] if integers else []))
 
 
-def _lengths(rng: np.random.Generator, batch: int, length: int) -> NDArray[Any]:
+def written(sizes: Mapping[str, int]) -> str:
+    """Return sizes as text."""
+    return ", ".join(f"{name} {size}" for name, size in sizes.items())
+
+
+def _lengths(rng: np.random.Generator, spec: InputSpec, batch: int, sizes: Sizes) -> NDArray[Any]:
     """Return unequal lengths: the first row is full, the last has one token."""
+    others = max((size for name, size in sizes.items() if name not in spec.shape), default=1)
+    length = spec.counts if isinstance(spec.counts, int) else sizes.get(spec.counts or "", others)
     values = rng.integers(1, length + 1, batch)
     values[-1] = 1
     values[0] = length
-    return values
+    return values.astype(BY_NAME[spec.dtype].numpy)
 
 
 def _integers(rng: np.random.Generator, spec: InputSpec, shape: tuple[int, ...], kind: str) -> NDArray[Any]:
-    low, high = spec.low or 0, spec.high if spec.high is not None else 1
+    low, high = spec.drawn
+    if spec.is_mask and spec.usual is not None and kind != "random":
+        return np.full(shape, spec.usual or 0, BY_NAME[spec.dtype].numpy)
     if kind == "random":
-        return rng.integers(low, high + 1, shape).astype(BY_NAME[spec.dtype].numpy)
+        values = rng.integers(low, high + 1, shape)
+        if spec.is_mask and spec.usual is not None and shape:
+            values[..., :1] = spec.usual  # a mask lets something through in every row
+        return values.astype(BY_NAME[spec.dtype].numpy)
     value = {"zero": low, "huge": high, "tiny": int(rng.integers(low, high + 1))}[kind]
     return np.full(shape, value, BY_NAME[spec.dtype].numpy)
 
@@ -238,7 +341,10 @@ def _values(
     if spec.is_integer:
         return _integers(rng, spec, shape, kind)
     if not spec.is_float:
-        return random_others(rng, spec, shape)
+        others = random_others(rng, spec, shape)
+        if spec.is_mask and shape:  # it lets something through in every row
+            others[..., :1] = others[..., -1:] ^ True if spec.usual is None else bool(spec.usual)
+        return others
     scale = {"random": 1.0, "zero": 0.0, "huge": _HUGE[file.precision], "tiny": _TINY[file.precision]}[kind]
     exchanged = np.float64 if spec.dtype == "float64" else np.float32
     return np.asarray(rng.standard_normal(shape) * scale, exchanged)

@@ -21,9 +21,12 @@ from .results import Comparison, DecodingReport
 from .sequences import STEPS, STEPS_CASE, sequence_cases
 from .sources import Source
 from .stepping import stepping
+from .truth import unusable
 
 if TYPE_CHECKING:
     from hsm_models.decoding import DecodingModel
+
+    from .cases import Shape
 
 # What PyTorch may differ from itself in float64, between steps and a full pass, relative to the largest logit.
 _SAME = 1e-8
@@ -45,7 +48,7 @@ def prepare(
     plan: Plan,
     progress: Callable[[str], None],
     inputs: Any,
-    shapes: Sequence[tuple[int, int]] | None,
+    shapes: Sequence[Shape] | None,
     steps: int | None,
 ) -> tuple[DecodingValidation, list[str]]:
     """Return the validation of a decoding file, and notes on its cases; arguments as of `validate`.
@@ -113,6 +116,9 @@ class DecodingValidation(Validation):
             self._check_full_pass([np.asarray(output["logits"]) for output in outputs])
         return arbiter, feeds
 
+    def _leave_out_refused(self, error: Exception) -> None:
+        raise unusable(self._plan.arbiter, error) from error  # every case shows something that the others do not
+
     def _check_full_pass(self, decoded: list[Any]) -> None:
         """Hold the arbiter's own decoding to one pass over the sequences; padding is right of what counts."""
         import torch
@@ -152,7 +158,7 @@ class DecodingValidation(Validation):
         state = state_of(self._file)
         self._progress(f"forking and rolling back in {runtime.name}")
         tokens = next(spec for spec in self._file.inputs if spec.name == "tokens")
-        return check_exactness(runtime, self._context, state, (tokens.high or 0) + 1)
+        return check_exactness(runtime, self._context, state, tokens.drawn[1] + 1)
 
     def _localise(self, runtime: Runtime, worst: Comparison) -> str | None:
         return None  # results of single operators are not put together again over the calls

@@ -179,7 +179,8 @@ def _check_recorded(spec: InputSpec, array: Array, sizes: Mapping[str, int], whe
         return
     high = spec.high
     if spec.is_lengths:
-        high = max((size for name, size in sizes.items() if name not in spec.shape), default=None)
+        others = max((size for name, size in sizes.items() if name not in spec.shape), default=None)
+        high = spec.counts if isinstance(spec.counts, int) else sizes.get(spec.counts or "", others)
     _require(spec, array, (spec.low, high), where)
 
 

@@ -58,19 +58,21 @@ def bars(
 def _specified(file: ModelFile, case: Case, output: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Return which elements of an output mean something: not those of tokens beyond a row's length."""
     specified = np.ones(shape, dtype=bool)
-    lengths = case.feed.get("lengths")
-    if lengths is None or len(shape) < 2 or not _per_token(file, output):
+    counting = next((spec for spec in file.inputs if spec.is_lengths), None)
+    if counting is None or len(shape) < 2 or not _per_token(file, output, counting.counts):
         return specified
+    lengths = case.feed[counting.name]
     valid = np.arange(shape[1])[None, :] < lengths[:, None]
     return specified & valid.reshape(valid.shape + (1,) * (len(shape) - 2))
 
 
-def _per_token(file: ModelFile, output: str) -> bool:
+def _per_token(file: ModelFile, output: str, counted: str | int | None) -> bool:
     """Say whether an output's second dimension is the sequence that the lengths input counts."""
     inputs = [spec for spec in file.inputs if not spec.name.startswith("past.")]
     tokens = {spec.shape[1] for spec in inputs if len(spec.shape) > 1 and isinstance(spec.shape[1], str)}
     for value in file.model.graph.output:
         dims = value.type.tensor_type.shape.dim
         if value.name == output and len(dims) > 1:
-            return dims[1].dim_param in tokens
+            size = dims[1].dim_param or dims[1].dim_value
+            return size in tokens if counted is None else size == counted
     return False

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..comparison.result import describe_shapes
+from ..errors import first_line
 from ..runtimes.metadata import with_ranks
 from ..runtimes.routing import RoutedNode
 from ..runtimes.runtime import RunContext, Runtime
@@ -53,6 +55,23 @@ def run(runtime: Runtime, context: RunContext, feeds: Sequence[dict[str, NDArray
 
     with quiet():
         return Comparator.run([runtime.runner(with_ranks(context, feeds[0]))], data_loader=list(feeds))
+
+
+def taken(runtime: Runtime, context: RunContext, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
+    """Return the cases that a runtime runs, and the others with the reason why it does not.
+
+    The runtime is started anew after a failure, which may have left anything behind.
+    """
+    kept, refused = [], []
+    for case in cases:
+        try:
+            run(runtime, context, [free_feed(case, context.routed)])
+        except Exception as error:  # the user's code raises what it likes
+            shapes = describe_shapes(case.shapes)
+            refused.append(f"{case.name} ({shapes}): {first_line(error)}")
+        else:
+            kept.append(case)
+    return kept, refused
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..decoding.state_spec import StateSpec
 from ..errors import UsageError
 from ..onnx_model.model_file import ModelFile
-from .cases import Case
+from .cases import Case, Shape, pairs
 
 STEPS = 64
 STEPS_CASE = "single steps"
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 
 def sequence_cases(
-    file: ModelFile, state: StateSpec, shapes: Sequence[tuple[int, int]] | None, steps: int
+    file: ModelFile, state: StateSpec, shapes: Sequence[Shape] | None, steps: int
 ) -> tuple[list[Case], list[str]]:
     """Return the cases of a decoding file, and notes on what was left out.
 
@@ -38,6 +38,7 @@ def sequence_cases(
         UsageError: sizes below 1 or beyond what a row may reach.
     """
     longest = state.longest()
+    shapes = pairs(shapes, "a decoding file")
     for batch, length in (*(shapes or ()), (1, steps)):
         if batch < 1 or length < 1:
             raise UsageError(f"batch, length and steps must be at least 1, got {batch}×{length}")
@@ -81,6 +82,6 @@ def _case(file: ModelFile, rng: np.random.Generator, name: str, shape: tuple[int
     """Make a case: the first row is full, the others are shorter."""
     batch, length = shape
     tokens = next(spec for spec in file.inputs if spec.name == "tokens")
-    ids = rng.integers(tokens.low or 0, (tokens.high or 0) + 1, shape).astype(np.int64)
+    ids = rng.integers(tokens.drawn[0], tokens.drawn[1] + 1, shape).astype(np.int64)
     lengths = np.array([length, *rng.integers(1, length + 1, batch - 1)], np.int64)
     return Case(name, {"tokens": ids, "lengths": lengths, "chunks": cut(lengths)})

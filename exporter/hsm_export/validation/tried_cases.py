@@ -11,10 +11,10 @@ import onnx
 from numpy.typing import NDArray
 
 from ..dtypes import BY_NAME
-from ..errors import BadInputError, UsageError, first_line
+from ..errors import BadInputError, first_line
 from ..onnx_model.input_bounds import looked_up
 from ..onnx_model.shapes import TensorInfo, infer, skeleton
-from .cases import Case, default_cases, shaped_cases
+from .cases import Case, Shape, default_cases, dimensions, distinct, shaped_cases, sizes_of, written
 from .given_inputs import check_size, random_others, require_runnable
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Ranges:
 
 
 def chosen_cases(
-    file: ModelFile, call: Callable[[Mapping[str, Array]], Any], shapes: Sequence[tuple[int, int]] | None = None
+    file: ModelFile, call: Callable[[Mapping[str, Array]], Any], shapes: Sequence[Shape] | None = None
 ) -> tuple[list[Case], list[str]]:
     """Return the cases that a file without a state is compared with, and notes on how they were chosen.
 
@@ -56,23 +56,22 @@ def chosen_cases(
 
 
 def plain_cases(
-    file: ModelFile, call: Callable[[Mapping[str, Array]], Any], shapes: Sequence[tuple[int, int]] | None = None
+    file: ModelFile, call: Callable[[Mapping[str, Array]], Any], shapes: Sequence[Shape] | None = None
 ) -> tuple[list[Case], list[str]]:
     """Return cases that a file runs with, and notes on how they were found.
 
     Args:
         file: the file.
         call: runs the file, and raises where it cannot.
-        shapes: sizes of the dynamic dimensions: (batch, all others). None looks for some that work.
+        shapes: sizes of the dynamic dimensions: (batch, all others), or by their names. None looks for some that work.
 
     Raises:
-        UsageError: a size below 1.
+        UsageError: a size below 1, or a dimension that the file does not have.
         BadInputError: an input of a type that cannot be made up, or no inputs that were tried make the file run.
     """
     require_runnable(file)
-    for sizes in shapes or ():
-        if min(sizes) < 1:
-            raise UsageError(f"batch and length must be at least 1, got {sizes[0]}×{sizes[1]}")
+    for shape in shapes or ():
+        sizes_of(file, shape)
     rng = np.random.default_rng(0)
     ranges, error = _working_ranges(file, call, tuple(shapes or _SIZES), rng)
     if ranges is None:
@@ -80,7 +79,7 @@ def plain_cases(
             f"{file.path} runs with none of the random inputs that were tried: {first_line(error)}",
             "give inputs of your own: --inputs data.npz",
         )
-    cases, left_out = _running_cases(file, call, tuple(shapes or _sizes_of(file)), ranges, rng)
+    cases, left_out = _running_cases(file, call, tuple(shapes or _shapes_of(file)), ranges, rng)
     notes = [f"{file.path.name} says nothing about its inputs: random ones, {ranges.name}"]
     if left_out and shapes:
         notes.append(f"it does not run with sizes {', '.join(left_out)}")
@@ -99,20 +98,23 @@ def index_bounds(file: ModelFile) -> dict[str, int]:
     return bounds
 
 
-def _sizes_of(file: ModelFile) -> tuple[tuple[int, int], ...]:
-    dynamic = any(isinstance(size, str) for spec in file.inputs for size in spec.shape)
-    return _SIZES if dynamic else _SIZES[:1]
+def _shapes_of(file: ModelFile) -> tuple[Shape, ...]:
+    """Return the sizes to try; of several dimensions first those of which no two are equal."""
+    rows, others = dimensions(file)
+    if len(others) < 2:
+        return _SIZES if rows or others else _SIZES[:1]
+    return (distinct((*others, *rows)), distinct((*reversed(others), *rows)), *_SIZES)
 
 
 def _working_ranges(
-    file: ModelFile, call: Callable[[Mapping[str, Array]], Any], sizes: Sequence[tuple[int, int]], rng: Any
+    file: ModelFile, call: Callable[[Mapping[str, Array]], Any], shapes: Sequence[Shape], rng: Any
 ) -> tuple[Ranges | None, Exception | None]:
     """Return the most daring ranges with which the file runs in any of the sizes, and the last error."""
     error: Exception | None = None
     for ranges in _candidates(file):
-        for batch, length in sizes:
+        for shape in shapes:
             try:
-                call(_feed(file, ranges, batch, length, rng))
+                call(_feed(file, ranges, shape, rng))
             except Exception as refused:  # runtimes raise what they like
                 error = refused
                 continue
@@ -147,30 +149,31 @@ def _whole_range(spec: InputSpec) -> tuple[int, int]:
 def _running_cases(
     file: ModelFile,
     call: Callable[[Mapping[str, Array]], Any],
-    sizes: Sequence[tuple[int, int]],
+    shapes: Sequence[Shape],
     ranges: Ranges,
     rng: Any,
 ) -> tuple[list[Case], list[str]]:
     cases: list[Case] = []
     left_out = []
-    for batch, length in sizes:
-        feed = _feed(file, ranges, batch, length, rng)
+    for shape in shapes:
+        feed = _feed(file, ranges, shape, rng)
+        sizes = "×".join(map(str, shape)) if isinstance(shape, tuple) else written(shape)
         try:
             call(feed)
         except Exception:  # runtimes raise what they like
-            left_out.append(f"{batch}×{length}")
+            left_out.append(sizes)
             continue
-        cases.append(Case(f"random {batch}×{length}", feed))
+        cases.append(Case(f"random {sizes}", feed))
         if len(cases) == _CASES:
             break
     return cases, left_out
 
 
-def _feed(file: ModelFile, ranges: Ranges, batch: int, length: int, rng: np.random.Generator) -> dict[str, Array]:
-    first = file.inputs[0].shape[0] if file.inputs and file.inputs[0].shape else "batch"
+def _feed(file: ModelFile, ranges: Ranges, wanted: Shape, rng: np.random.Generator) -> dict[str, Array]:
+    sizes = sizes_of(file, wanted)
     feed = {}
     for spec in file.inputs:
-        shape = spec.sizes(batch, length, first)
+        shape = spec.sizes(sizes)
         check_size(file, spec, shape)
         if spec.is_integer:
             low, high = ranges.bounds[spec.name]

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .sources import Source
 
 Progress = Callable[[str], None]
+# How many refused cases a note names.
+_NAMED = 5
+_EXACT = ("torch64", "torch32", "onnx64")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Measurement:
         self._plan = plan
         self._progress = progress
         self._iterations = iterations(cases, context.routed)
+        self._notes: list[str] = []
         self._problems: list[str] = []
         self._no_native: str | None = None
         self._failures: list[Comparison] = []
@@ -96,7 +100,8 @@ class Measurement:
         try:
             *outputs, again = run(self._plan.arbiter, self._context, [*free, free[0]])[0][1]
         except Exception as error:
-            raise _unusable(self._plan.arbiter, error) from error
+            self._leave_out_refused(error)
+            return self._run_arbiter()
         self._unjudged += self._randomness(dict(outputs[0].items()), dict(again.items()), free[0])
         choices = [[node.selection(output[node.logits]) for node in routed] for output in outputs]
         forced = [forced_feed(case, routed, choice) for case, choice in zip(self._cases, choices, strict=True)]
@@ -104,6 +109,38 @@ class Measurement:
         repeated = RunResults()
         repeated.append((self._plan.arbiter.name, [outputs[item.case] for item in self._iterations]))
         return repeated, feeds
+
+    def _leave_out_refused(self, error: Exception) -> None:
+        """Keep the cases that the arbiter takes; PyTorch in float32 is the arbiter where float64 runs none of them.
+
+        Raises:
+            BadInputError: none is left.
+        """
+        from .running import iterations, taken
+
+        if isinstance(error, HsmExportError):
+            raise error
+        if len(self._cases) < 2:
+            raise unusable(self._plan.arbiter, error) from error
+        kept, refused = taken(self._plan.arbiter, self._context, self._cases)
+        if not kept and self._plan.arbiter.name == "torch64":
+            from ..runtimes.torch_module import TORCH32
+
+            narrow, others = taken(TORCH32, self._context, self._cases)
+            if narrow:
+                self._notes.append(f"PyTorch runs the model in no float64, so float32 judges: {refused[0]}")
+                self._plan, kept, refused = replace(self._plan, arbiter=TORCH32), narrow, others
+        if not kept:
+            raise BadInputError(
+                f"{self._plan.arbiter.name} takes none of the {len(self._cases)} cases: {refused[0]}",
+                "is this the model that the file was exported from? If so, give sizes or inputs that it takes "
+                "(--shape, --inputs)",
+            ) from error
+        more = [f"and {len(refused) - _NAMED} more"] if len(refused) > _NAMED else []
+        if refused:
+            self._notes.append(f"cases that the model refuses were left out: {'; '.join([*refused[:_NAMED], *more])}")
+        self._cases = kept
+        self._iterations = iterations(kept, self._context.routed)
 
     def _randomness(self, first: dict[str, Any], again: dict[str, Any], feed: dict[str, Any]) -> list[str]:
         """Say why the arbiter judges nothing: it gives two results for the same inputs, or the file does by design."""
@@ -141,7 +178,7 @@ class Measurement:
             return [run(baseline, context, feeds) for context in contexts]
         except Exception as error:
             if not baseline.needs_source or self._file.precision == "fp32":
-                raise _unusable(baseline, error) from error
+                raise unusable(baseline, error) from error
             self._no_native = (
                 f"PyTorch cannot run the model in {self._file.precision} ({first_line(error)}): native error is that "
                 "of onnx's reference evaluator"
@@ -157,13 +194,13 @@ class Measurement:
         from .running import run
 
         exact = get("torch64" if self._source is not None else "onnx64")
-        if self._plan.arbiter.name in ("torch64", "onnx64"):
+        if self._plan.arbiter.name in _EXACT:
             return None
         self._progress(f"running {exact.name}")
         try:
             outputs = run(exact, self._context, feeds[: len(self._cases)])[0][1]
         except Exception as error:
-            raise _unusable(exact, error) from error
+            raise unusable(exact, error) from error
         return [dict(output.items()) for output in outputs]
 
     def _rounded(self, feeds: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -173,7 +210,7 @@ class Measurement:
         from .running import run
 
         exact = self._plan.arbiter
-        if exact.name not in ("torch64", "onnx64"):
+        if exact.name not in _EXACT:
             exact = get("torch64" if self._source is not None else "onnx64")
         self._progress(f"rounding at random in {exact.name}")
         found = []
@@ -196,7 +233,7 @@ class Measurement:
             by = self._plan.baseline.name
             derived = bars(self._file, self._cases, outputs[0], outputs[1:], exact, rounded, by)
         except ValueError as error:
-            raise _unusable(self._plan.arbiter, error) from error
+            raise unusable(self._plan.arbiter, error) from error
         for case, of_case in zip(self._cases, derived, strict=True):
             for name, bar in of_case.items():
                 shapes = describe_shapes(case.shapes)
@@ -208,11 +245,13 @@ class Measurement:
         return derived
 
 
-def _unusable(runtime: Runtime, error: Exception) -> HsmExportError:
+def unusable(runtime: Runtime, error: Exception) -> HsmExportError:
+    """Return the error that says that a runtime cannot run what it was given."""
+    if isinstance(error, HsmExportError):
+        return error
     return BadInputError(
         f"{runtime.name} cannot run these inputs: {first_line(error)}",
-        "is this the checkpoint that the file was exported from, and are the inputs what the model takes? "
-        "A module of your own must run in float64 too"
+        "is this the checkpoint that the file was exported from, and are the inputs what the model takes?"
         if runtime.needs_source
         else "are the inputs what the model takes? `hsm-export diff --reference` compares with another runtime",
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hsm_export.comparison.bar import Evidence, bars
 from hsm_export.errors import NumbersDifferError
 from hsm_export.exporting.comparing import Reference, compare, references
-from hsm_export.exporting.inputs import bind
+from hsm_export.exporting.inputs import InputSpec, bind
 from hsm_export.exporting.source import resolve
 from hsm_models.ops import expert_matmul
 
@@ -59,7 +59,8 @@ class Routed(nn.Module):
 def test_all_runs_take_the_experts_of_the_arbiter() -> None:
     torch.manual_seed(5)
     source = resolve(Routed(), (torch.randn(2, 6, 4),))
-    found = references(source, "fp32", [2])
+    inputs = [InputSpec("x", "float32", ("batch", "length", 4), (2, 6, 4))]
+    found = references(source, "fp32", [2], inputs)
     assert [item.feeds["x"].shape for item in found] == [(2, 6, 4), (3, 5, 4)]
     for item in found:
         (mask,) = item.masks
@@ -80,7 +81,9 @@ class OnlyFloat32(nn.Module):
 
 def test_modules_that_run_in_float32_only_are_compared_in_float32() -> None:
     source = resolve(OnlyFloat32(), (torch.randn(2, 4, 3),))
-    (item,) = references(source, "bf16", [])
+    inputs = [InputSpec("x", "float32", ("batch", "length", 3), (2, 4, 3))]
+    item, other = references(source, "bf16", [], inputs)
+    assert other.feeds["x"].shape == (3, 4, 3)  # of all sizes that change, only this one is taken
     (bar,) = item.bars
     assert not item.native and bar.reference.shape == (2, 4, 3)
     # What bfloat16 explains comes from rounding at random.

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from hsm_export.errors import UsageError
-from hsm_export.exporting.inputs import bind
-from hsm_export.exporting.source import Source, resized
+from hsm_export.exporting.dimensions import other_sizes, resized, sizes_of
+from hsm_export.exporting.inputs import InputSpec, bind
 
 
 class Plain(nn.Module):
@@ -36,15 +36,16 @@ def test_defaults_for_the_usual_inputs() -> None:
         assert (spec.dynamic, spec.free) == (dynamic, free), name
 
 
-def test_values_bound_integers_only() -> None:
-    (spec,) = bind(Plain(), torch.tensor([[3, 7], [5, 4]])).inputs
-    assert (spec.low, spec.high) == (3, 7)
-    (spec,) = bind(Plain(), torch.tensor([[3, 7]], dtype=torch.uint8)).inputs
-    assert (spec.low, spec.high) == (3, 7)
-    (spec,) = bind(Plain(), torch.rand(2, 3)).inputs
-    assert (spec.low, spec.high) == (None, None)
-    (spec,) = bind(Plain(), torch.tensor([[True, False]])).inputs
-    assert (spec.low, spec.high) == (None, None)
+def test_example_values_are_seen_and_bound_nothing() -> None:
+    cases = [
+        (torch.tensor([[3, 7], [3, 4]]), (3, 7), 3),
+        (torch.tensor([[3, 7, 7]], dtype=torch.uint8), (3, 7), 7),
+        (torch.rand(2, 3), None, None),
+        (torch.tensor([[True, False, True]]), None, 1),
+    ]
+    for example, seen, usual in cases:
+        (spec,) = bind(Plain(), example).inputs
+        assert (spec.seen, spec.usual, spec.low, spec.high) == (seen, usual, None, None)
 
 
 def test_dynamic_dimensions_of_size_one_are_doubled() -> None:
@@ -119,11 +120,26 @@ def test_refusals(examples: object, names: list[str] | None, dynamic: dict | Non
 
 def test_other_sizes_come_from_repetition_and_truncation() -> None:
     tokens = torch.arange(6).reshape(2, 3)
-    arguments = bind(Plain(), (tokens, torch.tensor([3, 1])), ["tokens", "lengths"])
-    source = Source("", Plain(), arguments, None, "", "", "")
-    longer, lengths = resized(source.arguments, batch=1, length=2)
+    arguments = bind(Plain(), (tokens, torch.tensor([3, 1])), ["tokens", "sizes"]).inputs
+    inputs = (
+        InputSpec("tokens", "int64", ("rows", "time"), (2, 3)),
+        InputSpec("sizes", "int64", ("rows",), (2,), counts="time"),
+    )
+    assert sizes_of(inputs) == {"rows": 2, "time": 3}
+    longer, sizes = resized(arguments, inputs, {"rows": 3, "time": 5})
     assert longer.tolist() == [[0, 1, 2, 0, 1], [3, 4, 5, 3, 4], [0, 1, 2, 0, 1]]
-    assert lengths.tolist() == [3, 1, 3]
-    shorter, lengths = resized(source.arguments, batch=-1, length=-2)
-    assert shorter.tolist() == [[0]]
-    assert lengths.tolist() == [1]
+    assert sizes.tolist() == [3, 1, 3]
+    shorter, sizes = resized(arguments, inputs, {"time": 1})
+    assert shorter.tolist() == [[0], [3]]
+    assert sizes.tolist() == [1, 1]
+
+
+def test_other_sizes_are_different_primes_near_the_old_ones() -> None:
+    assert other_sizes({"batch": 2, "height": 5, "width": 7, "time": 9}) == {
+        "batch": 3,
+        "height": 7,
+        "width": 5,
+        "time": 11,
+    }
+    many = other_sizes({f"d{index}": 96 for index in range(40)})
+    assert len(set(many.values())) == 40 and 96 not in many.values()

@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .results import StructureDiff
+
+if TYPE_CHECKING:
+    from ...validation.cases import Shape
 
 
 def diff_files(
@@ -17,7 +20,7 @@ def diff_files(
     runtimes: Sequence[str] | None = None,
     *,
     inputs: str | Path | Mapping[str, Any] | None = None,
-    shapes: Sequence[tuple[int, int]] | None = None,
+    shapes: Sequence[Shape] | None = None,
     tokenizer: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> StructureDiff:
@@ -27,7 +30,7 @@ def diff_files(
         old, new: the files.
         runtimes: what runs the new file, beside its maths in float64; None means ONNX Runtime.
         inputs: an .npz file, a mapping of arrays, or text for a language model; None chooses.
-        shapes: (batch, length) of chosen inputs.
+        shapes: of chosen inputs: (batch, length), or sizes of dimensions by name.
         tokenizer: a tokenizer.json for text.
         progress: receives the name of each phase.
 

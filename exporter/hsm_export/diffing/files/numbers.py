@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ...onnx_model.model_file import ModelFile
     from ...runtimes.routing import RoutedNode
     from ...runtimes.runtime import RunContext, Runtime
-    from ...validation.cases import Case
+    from ...validation.cases import Case, Shape
 
 Array = NDArray[Any]
 Outputs = Sequence[Mapping[str, Array]]
@@ -54,7 +54,7 @@ def compare_numbers(
     *,
     runtimes: Sequence[str] = DEFAULT_RUNTIMES,
     inputs: str | Path | Mapping[str, Any] | None = None,
-    shapes: Sequence[tuple[int, int]] | None = None,
+    shapes: Sequence[Shape] | None = None,
     tokenizer: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Numbers:

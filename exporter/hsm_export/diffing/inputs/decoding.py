@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import UsageError
-from ...validation.cases import Case
+from ...validation.cases import Case, Shape, pairs
 
 if TYPE_CHECKING:
     from ...decoding.state_spec import StateSpec
@@ -24,7 +24,7 @@ _SHORTEST, _MOST_TOKENS = 12, 160
 def decoding_cases(
     file: ModelFile,
     call: Callable[[Mapping[str, Array]], Mapping[str, Array]],
-    shapes: Sequence[tuple[int, int]] | None = None,
+    shapes: Sequence[Shape] | None = None,
 ) -> list[Case]:
     """Return calls that follow each other: several tokens from the start, several more, and a single one.
 
@@ -45,7 +45,7 @@ def decoding_cases(
     longest = state.longest()
     rng = np.random.default_rng(0)
     cases = []
-    for batch, length in shapes or ((_BATCH, _length(state, longest)),):
+    for batch, length in pairs(shapes, "a decoding file") or ((_BATCH, _length(state, longest)),):
         if batch < 1 or length < 1:
             raise UsageError(f"batch and length must be at least 1, got {batch}×{length}")
         if longest and length > longest:
@@ -116,7 +116,7 @@ def _next_call(
 
 def _tokens(file: ModelFile, rng: np.random.Generator, batch: int, length: int) -> Array:
     spec = next(spec for spec in file.inputs if spec.name == "tokens")
-    return rng.integers(spec.low or 0, (spec.high or 0) + 1, (batch, length)).astype(np.int64)
+    return rng.integers(spec.drawn[0], spec.drawn[1] + 1, (batch, length)).astype(np.int64)
 
 
 def _lengths(rng: np.random.Generator, batch: int, length: int) -> Array:

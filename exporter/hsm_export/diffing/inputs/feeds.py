@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...errors import BadInputError, UsageError
 from ...files import require_file
-from ...validation.cases import Case
+from ...validation.cases import Case, Shape
 from ...validation.given_inputs import given_feed, read_npz, rounded
 from ...validation.tried_cases import chosen_cases
 
@@ -67,7 +67,7 @@ def open_feeds(
     inputs: str | Path | Mapping[str, Any] | None = None,
     *,
     call: Call,
-    shapes: Sequence[tuple[int, int]] | None = None,
+    shapes: Sequence[Shape] | None = None,
     tokenizer: str | Path | None = None,
 ) -> Feeds:
     """Return what a file is fed with. Floating-point numbers are rounded to the types of the inputs.
@@ -78,7 +78,7 @@ def open_feeds(
             known; or a text file for a language model. None chooses inputs.
         call: makes a call where inputs are to be chosen: for the state of a decoding file, and to see with which
             inputs a file without metadata runs at all.
-        shapes: (batch, length) of chosen inputs.
+        shapes: of chosen inputs: (batch, length), or sizes of dimensions by name.
         tokenizer: a tokenizer.json for the text. Without it, that beside the model; without that, bytes.
 
     Raises:
@@ -129,7 +129,7 @@ def prompt_of(feeds: Feeds, file: ModelFile, length: int) -> Array:
     return beginning
 
 
-def _chosen(file: ModelFile, call: Call, shapes: Sequence[tuple[int, int]] | None) -> Feeds:
+def _chosen(file: ModelFile, call: Call, shapes: Sequence[Shape] | None) -> Feeds:
     if file.metadata.get("decode") == "1":
         from .decoding import decoding_cases
 
@@ -203,7 +203,7 @@ def _text_feeds(file: ModelFile, path: Path, tokenizer: str | Path | None) -> Fe
             f"{', '.join(f'{item.name} ({item.dtype})' for item in file.inputs) or 'no inputs'}",
             "give its arrays: np.savez(path, name=array, …)",
         )
-    ids = _tokens(file, path, tokenizer, (spec.high or 0) + 1)
+    ids = _tokens(file, path, tokenizer, spec.drawn[1] + 1)
     length = _window(file, spec)
     batch = spec.shape[0] if isinstance(spec.shape[0], int) else _WINDOWS
     windows = [ids[start : start + length] for start in range(0, len(ids), length)]

@@ -1,0 +1,126 @@
+"""The dynamic dimensions of a graph's inputs: what counts their tokens, and inputs of other sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from hsm_operators import find
+
+from .inputs import InputSpec, TraceInput
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from torch import Tensor
+
+_PASSED_ON = ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape")
+# Sizes to check with: primes, so that no two dimensions are equal and none is a multiple of what the code works for.
+_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
+
+
+def counted(model: ir.Model) -> dict[str, str | int]:
+    """Return which inputs hold numbers of valid tokens: name -> the dimension whose tokens they count.
+
+    An operator's specification says it: an input of one row of integers that are at most one of its sizes.
+    """
+    found: dict[str, str | int] = {}
+    for node in model.graph.all_nodes():
+        operator = find(node.domain, node.op_type)
+        if operator is None:
+            continue
+        values = dict(zip(operator.inputs, node.inputs, strict=False))
+        for port, value in values.items():
+            name = _origin(value)
+            if port.rows is None or name is None:
+                continue
+            sizes = [
+                other.shape[list(slot.shape).index(port.rows.most)]
+                for slot, other in values.items()
+                if port.rows.most in slot.shape and other is not None and other.shape is not None
+            ]
+            plain = [size if isinstance(size, int) else size.value for size in sizes]
+            known = next((size for size in plain if isinstance(size, int) or (size and size.isidentifier())), None)
+            if known is not None:
+                found.setdefault(name, known)
+    return found
+
+
+def tied(model: ir.Model) -> dict[str, str]:
+    """Return which of the tracer's symbols are one size because an operator's signature gives them one name.
+
+    Returns:
+        Symbol -> the symbol that stands for it; only where that is another one.
+    """
+    stands: dict[str, str] = {}
+
+    def root(symbol: str) -> str:
+        while symbol in stands:
+            symbol = stands[symbol]
+        return symbol
+
+    for node in model.graph.all_nodes():
+        operator = find(node.domain, node.op_type)
+        found: dict[str, str] = {}
+        for port, value in zip(() if operator is None else operator.inputs, node.inputs, strict=False):
+            for name, size in zip(
+                port.shape, () if value is None or value.shape is None else value.shape, strict=False
+            ):
+                symbol = None if isinstance(size, int) else size.value
+                if symbol and symbol.isidentifier():
+                    first = found.setdefault(name, symbol)
+                    if root(symbol) != root(first):
+                        stands[root(symbol)] = root(first)
+    return {symbol: root(symbol) for symbol in stands}
+
+
+def _origin(value: ir.Value | None) -> str | None:
+    """Return the graph's input (B,) that a value is, None where it is something else."""
+    while value is not None and (node := value.producer()) is not None:
+        value = node.inputs[0] if node.op_type in _PASSED_ON else None
+    if value is None or not value.is_graph_input() or value.shape is None or value.shape.rank() != 1:
+        return None
+    return value.name
+
+
+def sizes_of(inputs: Sequence[InputSpec]) -> dict[str, int]:
+    """Return the dynamic dimensions and their sizes in the example."""
+    return {
+        name: size
+        for spec in inputs
+        for name, size in zip(spec.shape, spec.example_shape, strict=True)
+        if isinstance(name, str)
+    }
+
+
+def other_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return another size for each dimension: different primes, each as near to the old size as possible."""
+    chosen: dict[str, int] = {}
+    for name, size in sizes.items():
+        taken = {size, *chosen.values()}
+        free = [prime for prime in _PRIMES if prime not in taken] or [max(taken) + 1]
+        chosen[name] = min(free, key=lambda prime: (abs(prime - size), prime))
+    return chosen
+
+
+def resized(arguments: Sequence[TraceInput], inputs: Sequence[InputSpec], sizes: Mapping[str, int]) -> list[Tensor]:
+    """Return the examples with other sizes in their dynamic dimensions, by repetition or truncation.
+
+    Args:
+        arguments: what the module was traced with.
+        inputs: the graph's inputs that they became.
+        sizes: sizes of dimensions by name; all others stay as they are.
+    """
+    import torch
+
+    examples = []
+    for argument, spec in zip(arguments, inputs, strict=True):
+        example = argument.example
+        for dim, name in enumerate(spec.shape):
+            if isinstance(name, str):
+                size = sizes.get(name, example.shape[dim])
+                example = example.index_select(dim, torch.arange(size) % example.shape[dim])
+        if spec.counts is not None:
+            most = spec.counts if isinstance(spec.counts, int) else sizes.get(spec.counts)
+            example = example.clamp(max=most) if most is not None else example
+        examples.append(example)
+    return examples
