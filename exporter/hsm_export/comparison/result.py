@@ -49,9 +49,8 @@ class ComparedOutput(Result):
         found = ratio(self.errors.max_abs, self.threshold.value)
         return found if self.passed or found > 1.0 else math.inf
 
-    @property
     def line(self) -> str:
-        """One line that names the runtime, output, worst element, both values, the inputs' shapes and the case."""
+        """Return one line that names the runtime, output, worst element, both values, the inputs' shapes and the case."""
         index = ", ".join(map(str, self.errors.worst_index))
         value, reference = apart(self.errors.value, self.errors.reference, 6)
         return (

@@ -52,7 +52,7 @@ class OutputJudge(Judge):
         failed = [item for item in self.outputs if not item.passed]
         worst = max(failed, key=lambda item: item.severity, default=None)
         flips = self.flips.result()
-        reason = worst.line if worst is not None else None
+        reason = worst.line() if worst is not None else None
         if flips.unexcused and reason is None:
             reason = f"{flips.unexcused} of {flips.choices} expert choices differ by more than the router's error"
         verdict = "differs" if reason else "same"

@@ -191,7 +191,7 @@ class Validation(Measurement):
         flips = judge.flips.result() if self._context.routed else None
         self._failures += failures
         worst = max(failures, key=lambda item: item.severity) if failures else None
-        reason = worst.line if worst else None
+        reason = worst.line() if worst else None
         if flips and flips.unexcused:
             reason = (
                 f"{runtime.name}: {flips.unexcused} of {flips.choices} expert choices differ from the arbiter's by "

@@ -144,7 +144,7 @@ class ValidationResult(Result):
         if self.problems:
             return self.problems[0]
         if self.failures:
-            return max(self.failures, key=lambda failure: failure.severity).line
+            return max(self.failures, key=lambda failure: failure.severity).line()
         return f"not judged: {self.unjudged[0]}"
 
     @property

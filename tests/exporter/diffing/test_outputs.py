@@ -9,7 +9,7 @@ from hsm_export.diffing.outputs import noise_between
 
 
 def test_a_failing_output_is_one_line() -> None:
-    line = output("ort", error=1.0, allowed=0.1).line
+    line = output("ort", error=1.0, allowed=0.1).line()
     assert line.startswith("ort: output logits[1, 4, 17] is 5, should be 4 (")
     assert "random, 2×17" in line
     assert "\n" not in line
