@@ -12,6 +12,7 @@
 #include "runtime/error.h"
 #include "runtime/operator_libraries.h"
 #include "runtime/sha256.h"
+#include "tests/runtime/bundle_writer.h"
 
 namespace hsm::runtime {
 namespace {
@@ -25,14 +26,8 @@ constexpr const char* kVariable = "HSM_EXPORT_LIBRARIES";
 
 class OperatorLibraries : public ::testing::Test {
  protected:
-  OperatorLibraries() {
-    unsetenv(kVariable);
-    std::filesystem::remove_all(root_);
-  }
-  ~OperatorLibraries() override {
-    unsetenv(kVariable);
-    std::filesystem::remove_all(root_);
-  }
+  OperatorLibraries() { unsetenv(kVariable); }
+  ~OperatorLibraries() override { unsetenv(kVariable); }
 
   std::string write(const std::string& folder, const std::string& text) {
     std::filesystem::create_directories(root_ / folder);
@@ -57,7 +52,8 @@ class OperatorLibraries : public ::testing::Test {
     return "";
   }
 
-  std::filesystem::path root_ = std::filesystem::path(::testing::TempDir()) / "operator_libraries";
+  TemporaryFolder folder_;
+  std::filesystem::path root_ = folder_.path();
   OperatorLibrary library_{
       kFile, "onnxruntime", sha256(std::as_bytes(std::span<const char>("right", 5))), {"acme::Mix", "acme::Shift"}};
 };
