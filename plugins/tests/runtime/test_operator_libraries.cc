@@ -52,8 +52,8 @@ class OperatorLibraries : public ::testing::Test {
     return "";
   }
 
-  TemporaryFolder folder_;
-  std::filesystem::path root_ = folder_.path();
+  TemporaryFolder temporary_;
+  std::filesystem::path root_ = temporary_.path();
   OperatorLibrary library_{
       kFile, "onnxruntime", sha256(std::as_bytes(std::span<const char>("right", 5))), {"acme::Mix", "acme::Shift"}};
 };
