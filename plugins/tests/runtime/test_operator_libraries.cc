@@ -52,7 +52,7 @@ class OperatorLibraries : public ::testing::Test {
     return "";
   }
 
-  TemporaryFolder temporary_;
+  testing::TemporaryFolder temporary_;
   std::filesystem::path root_ = temporary_.path();
   OperatorLibrary library_{
       kFile, "onnxruntime", sha256(std::as_bytes(std::span<const char>("right", 5))), {"acme::Mix", "acme::Shift"}};
