@@ -108,12 +108,14 @@ def bars(precision: str, cases: Sequence[Evidence], native_by: str = "", shared:
         key = _key(name, shared)
         native, condition = (kind.of(name, key, item, case.ordinary) for kind in typical.values())
         doubt = None
-        if case.rounded and native > explained(precision, item.scale, condition):
+        if case.rounded and case.ordinary and native > explained(precision, item.scale, condition):
             doubt = (
                 f"errs by {native:.3g} itself, where rounding to {precision} explains "
                 f"{explained(precision, item.scale, condition):.3g}: its numbers widen no tolerance"
             )
-        limits = threshold(precision, item.scale, native, condition if case.rounded else None, native_by)
+        # Huge and tiny inputs overflow and underflow on the way, which rounding does not show.
+        known = condition if case.rounded else None
+        limits = threshold(precision, item.scale, native, known, native_by, bounded=case.ordinary)
         return Bar(item.reference, item.comparable, native, limits, item.problem, doubt)
 
     return [

@@ -50,7 +50,7 @@ class ComparedOutput(Result):
         return found if self.passed or found > 1.0 else math.inf
 
     def line(self) -> str:
-        """Return one line that names the runtime, output, worst element, both values, the inputs' shapes and the case."""
+        """Return one line that names the runtime, output, worst element, both values, inputs' shapes and the case."""
         index = ", ".join(map(str, self.errors.worst_index))
         value, reference = apart(self.errors.value, self.errors.reference, 6)
         return (

@@ -11,6 +11,8 @@ FACTOR = 2.0  # times the error that native precision makes
 # What native error may be in units of the other terms, before it is the native evaluation that errs; and what long
 # sums in float32 may add to that, in units in the last place.
 _EXPLAINED, _SUMS = 16.0, 1024.0
+# What is lost where results underflow: processors and GPUs may flush numbers below the smallest normal one to zero.
+_UNDERFLOW = {"fp64": 2.0**-1022, "fp32": 2.0**-126, "bf16": 2.0**-126, "fp16": 2.0**-22}
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Threshold:
         native: twice the error that native precision makes on the same inputs, as far as the type explains it.
         native_by: who was measured: "torch" or "onnx-reference", "" when neither can run it.
         condition: twice the change of the float64 result when numbers are rounded at random in the file's precision.
-        floor: 4 eps(T) max|reference|.
+        floor: 4 eps(T) max|reference|, or what underflow loses.
     """
 
     value: float
@@ -60,7 +62,7 @@ def threshold(
     if bounded and condition_error is not None:
         native_error = min(native_error, explained(precision, scale, condition_error))
     native, condition = FACTOR * native_error, FACTOR * (condition_error or 0.0)
-    floor = FLOOR * EPSILON[precision] * scale
+    floor = max(FLOOR * EPSILON[precision] * scale, _UNDERFLOW[precision] if scale else 0.0)
     return Threshold(max(native, condition, floor), native, native_by, condition, floor)
 
 

@@ -26,6 +26,18 @@ def test_a_native_error_that_nothing_explains_is_no_licence() -> None:
     assert threshold("fp32", 956.0, native_error=195.0).value == 390.0  # nothing known that would explain it
 
 
+def test_what_underflows_is_no_error() -> None:
+    exact, flushed = {"y": np.array([3.6e-71, 2e-75])}, {"y": np.array([0.0, 0.0])}
+    for ordinary in (True, False):
+        bar = bars("fp32", [Evidence(exact, [exact], [exact], ordinary=ordinary)])[0]["y"]
+        assert bar.judge(flushed["y"]).reason is None
+    tiny = bars(
+        "fp32",
+        [Evidence({"y": np.array([1e-3])}, [{"y": np.array([2e-3])}], [{"y": np.array([1e-3])}], ordinary=False)],
+    )[0]["y"]
+    assert tiny.threshold.native == pytest.approx(2e-3) and tiny.doubt is None
+
+
 def test_a_wrong_native_evaluation_is_a_finding() -> None:
     exact = {"y": np.array([1.0, 956.0])}
     wrong = {"y": np.array([1.0, 761.0])}
