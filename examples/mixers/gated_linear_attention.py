@@ -21,7 +21,7 @@ from hsm_models.parts import MixerConfig, mixer
 def step(state: Tensor, q: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     """Read one token: q, k, g (B,H,K), v (B,H,V); return the new state (B,H,K,V) and y (B,H,V)."""
     state = torch.exp(g).unsqueeze(-1) * state + k.unsqueeze(-1) * v.unsqueeze(-2)
-    return state, (q.unsqueeze(-1) * state).sum(-2)
+    return state, (q.unsqueeze(-2) @ state).squeeze(-2)
 
 
 gated_linear_attention = hsm_export.operator(

@@ -22,7 +22,7 @@ from hsm_models.positions import absolute_positions, rotary_tables, rotate
 def step(state: Tensor, q: Tensor, k: Tensor, v: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
     """Read one token: q, k (B,H,K), v (B,H,V), decay (H); return the new state (B,H,K,V) and y (B,H,V)."""
     state = decay[:, None, None] * state + k.unsqueeze(-1) * v.unsqueeze(-2)
-    return state, (q.unsqueeze(-1) * state).sum(-2)
+    return state, (q.unsqueeze(-2) @ state).squeeze(-2)
 
 
 retention = hsm_export.operator(
