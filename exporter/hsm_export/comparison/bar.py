@@ -114,8 +114,11 @@ def bars(precision: str, cases: Sequence[Evidence], native_by: str = "", shared:
                 f"{explained(precision, item.scale, condition):.3g}: its numbers widen no tolerance"
             )
         # Huge and tiny inputs overflow and underflow on the way, which rounding does not show.
-        known = condition if case.rounded else None
-        limits = threshold(precision, item.scale, native, known, native_by, bounded=case.ordinary)
+        bounded = case.ordinary and bool(case.rounded)
+        told = min(native, explained(precision, item.scale, condition)) if bounded else native
+        # What this case's own rounding changes, and not what that of others does: it is no matter of luck.
+        own = item.condition if case.rounded else None
+        limits = threshold(precision, item.scale, told, own, native_by, bounded=False)
         return Bar(item.reference, item.comparable, native, limits, item.problem, doubt)
 
     return [

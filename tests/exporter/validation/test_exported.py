@@ -184,7 +184,7 @@ def test_overflow_is_caught(exported: Exported, tmp_path: Path) -> None:
     )
     result = hsm_export.validate(path, exported.checkpoint("switch_head"))
     _assert_caught(result)
-    assert "NaN or infinity" in result.summary
+    assert "holds NaN or infinities" in result.summary
 
 
 def test_another_checkpoint_is_said_loudly(exported: Exported, tmp_path: Path) -> None:
