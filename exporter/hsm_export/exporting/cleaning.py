@@ -167,7 +167,9 @@ def _name_dimensions(model: ir.Model, inputs: Sequence[TraceInput]) -> tuple[Inp
         shape = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
         known = counts.get(spec.name, spec.counts)
         found = InputSpec(spec.name, str(value.dtype.numpy()), shape, tuple(spec.example.shape), spec.low, spec.high)
-        specs.append(replace(found, counts=known, seen=spec.seen, usual=spec.usual))
+        if spec.high is None and known is None:  # nothing but the example says what it may hold
+            found = replace(found, seen=spec.seen, usual=spec.usual)
+        specs.append(replace(found, counts=known))
     return tuple(specs)
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInputError
 from ..source_call import KEY as CALL
@@ -66,6 +66,12 @@ def _where(nodes: Sequence[ir.Node]) -> str:
     return ""
 
 
+def _described(spec: InputSpec) -> dict[str, Any]:
+    """Return an input as data; what is only sometimes known is left out where it is not."""
+    optional = ("counts", "seen", "usual")
+    return {name: value for name, value in asdict(spec).items() if value is not None or name not in optional}
+
+
 def describe(
     model: ir.Model,
     source: Source,
@@ -91,7 +97,7 @@ def describe(
         "precision": precision,
         "config": source.config or (json.dumps({"max_length": source.max_length}) if source.max_length else ""),
         "source_sha256": source.sha256,
-        "inputs": json.dumps([asdict(spec) for spec in inputs]),
+        "inputs": json.dumps([_described(spec) for spec in inputs]),
         "task": source.task,
     }
     if source.config:

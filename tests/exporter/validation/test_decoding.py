@@ -13,7 +13,7 @@ from tests.exporter.exporting.models import MIXERS, classifier, language_model
 from tests.exporter.validation.toy import SHIFT, VOCAB, toy_context, toy_runtime, toy_state
 
 import hsm_export
-from hsm_export.errors import BadInputError, UsageError
+from hsm_export.errors import UsageError
 from hsm_export.onnx_model.model_file import open_model
 from hsm_export.validation.exactness import check_exactness
 from hsm_export.validation.sequences import random_chunks, sequence_cases
@@ -161,7 +161,7 @@ def test_misuse_is_refused(tmp_path: Path) -> None:
     for options in ({"shapes": [(0, 3)]}, {"steps": 0}):
         with pytest.raises(UsageError, match="must be at least 1"):
             validated(path, None, **options)
-    with pytest.raises(BadInputError, match="does not decode"):
+    with pytest.raises(UsageError, match="does not decode"):
         validated(path, classifier("tokens"), runtimes=["ort"])
     hsm_export.export(classifier("tokens"), output=tmp_path / "m.onnx")
     with pytest.raises(UsageError, match="no state to step with"):
