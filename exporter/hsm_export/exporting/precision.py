@@ -173,31 +173,45 @@ class _Rewrite:
 
     def gather_before_casting(self) -> None:
         """Cast the rows that are read of a table, such as an embedding, in place of the whole table."""
-        import onnx_ir as ir
-
         for node in list(self._graph):
             table = node.inputs[0] if node.op_type == "Gather" and node.domain == "" else None
             cast = table.producer() if table is not None else None
             if cast is None or cast.op_type != "Cast" or not (weight := cast.inputs[0]) or not weight.is_initializer():
                 continue
-            rows = node.outputs[0]
-            name, dtype, low = rows.name, rows.dtype, weight.dtype
-            assert name is not None and dtype is not None and low is not None and table is not None
+            assert table is not None
             node.replace_input_with(0, weight)
-            wide = ir.node("Cast", [rows], attributes={"to": dtype}, name=f"{name}.{BY_ONNX[dtype.value].precision}")
-            rows.name, rows.dtype = f"{name}.{BY_ONNX[low.value].precision}", low
-            out = wide.outputs[0]
-            out.name, out.dtype, out.shape = name, dtype, rows.shape
-            for use in list(rows.uses()):
-                if use.node is not wide:
-                    use.node.replace_input_with(use.idx, out)
-            for index, value in enumerate(self._graph.outputs):
-                if value is rows:
-                    self._graph.outputs[index] = out
-            self._graph.insert_after(node, wide)
+            self._cast_rows(node, weight)
             if not table.uses():
                 self._graph.remove(cast, safe=True)
-                self._casts.pop((weight, dtype), None)
+                self._casts = {key: value for key, value in self._casts.items() if value is not table}
+
+    def _cast_rows(self, node: ir.Node, weight: ir.Value) -> None:
+        """Make a Gather from a table in T give rows in T, and cast them for those who read them in float32."""
+        import onnx_ir as ir
+
+        rows, low = node.outputs[0], weight.dtype
+        name, dtype = rows.name, rows.dtype
+        assert name is not None and dtype is not None and low is not None
+        lowered = self._casts.pop((rows, low), None)  # the same numbers: float32 holds all of T's
+        back = None if lowered is None else lowered.producer()
+        wide = ir.node("Cast", [rows], attributes={"to": dtype}, name=f"{name}.{BY_ONNX[dtype.value].precision}")
+        for use in list(rows.uses()):
+            if use.node is not wide and use.node is not back:
+                use.node.replace_input_with(use.idx, wide.outputs[0])
+        for index, value in enumerate(self._graph.outputs):
+            if value is rows:
+                self._graph.outputs[index] = wide.outputs[0]
+        if lowered is not None and back is not None:
+            lowered.replace_all_uses_with(rows, replace_graph_outputs=True)
+            self._graph.remove(back, safe=True)
+        rows.name, rows.dtype = f"{name}.{BY_ONNX[low.value].precision}", low
+        out = wide.outputs[0]
+        out.name, out.dtype, out.shape = name, dtype, rows.shape
+        if out.uses() or out.is_graph_output():
+            self._graph.insert_after(node, wide)
+        else:
+            wide.replace_input_with(0, None)
+            rows.name = name
 
     def settle_constants(self) -> None:
         """Let a constant that is read in T only keep its name."""
