@@ -26,7 +26,7 @@ from hsm_export.exporting.assembling import FloatGraph
 from hsm_export.onnx_model.model_file import open_model
 from hsm_export.runtimes import get
 from hsm_export.runtimes.runtime import RunContext
-from hsm_export.validation.cases import _case
+from hsm_export.validation.cases import _case, sizes_of
 from hsm_models.checkpoint import build_model, save_checkpoint
 
 Array = NDArray[Any]
@@ -128,4 +128,5 @@ def _feed(path: Path, seed: int, batch: int, length: int, decode: bool) -> dict[
         cases = decoding_cases(file, lambda feed: run_once(get("onnx64"), context, feed), [(batch, max(4, length))])
         return cases[seed % len(cases)].feed
     longest = int(file.config.get("max_length") or length)
-    return _case(file, np.random.default_rng(seed), batch, min(length, longest), "random").feed
+    sizes = sizes_of(file, (batch, min(length, longest)))
+    return _case(file, np.random.default_rng(seed), sizes, "random").feed

@@ -92,7 +92,7 @@ class Conv(OpRun):
         padded = np.pad(x.astype(wide), [(0, 0), (0, 0), *both])
         tensors = [torch.from_numpy(item.astype(wide)) for item in ([padded, w] if b is None else [padded, w, b])]
         function: Any = getattr(torch, f"conv{rank}d")
-        with torch.inference_mode():
+        with torch.no_grad():
             y = function(*tensors, stride=list(strides), dilation=list(dilations), groups=group or 1)
         return (y.numpy().astype(x.dtype),)
 

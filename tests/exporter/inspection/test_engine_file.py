@@ -74,7 +74,8 @@ def test_the_plugins_that_an_engine_needs_are_told(tmp_path: Path) -> None:
     side = Path(f"{engine}.json")
     data = json.loads(side.read_text())
     assert inspect_engine(engine).plugins is None
-    use = {"file": "libhsm_tensorrt.so", "sha256": "ab", "embedded": False, "layers": {"layers.0.mixer": "ShiftMix"}}
+    layers = {"layers.0.mixer": "ShiftMix"}
+    use = {"file": "libhsm_tensorrt.so", "sha256": "ab", "embedded": False, "layers": layers, "further": {"x.so": "cd"}}
     side.write_text(json.dumps({**data, "plugins": use, "gpu": "NVIDIA L4 (sm89)", "experimental": True}))
     result = inspect(engine)
     assert isinstance(result, EngineResult)
