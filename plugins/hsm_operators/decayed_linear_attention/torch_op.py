@@ -85,6 +85,8 @@ def _check(q: Tensor, v: Tensor, log_decay: Tensor, state: Tensor, lengths: Tens
 def _chunks(lengths: Tensor, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
     """Return the tensors (B,T,H,·) chunk by chunk as (B,H,C,·), wide, zero where tokens are not valid."""
     batch, length = tensors[0].shape[:2]
+    if not length:
+        return []
     keep = torch.arange(length, device=lengths.device) < lengths.unsqueeze(1)
     keep = keep.reshape(batch, length, 1, 1)
     # Rows beyond the length may hold anything, NaN too, and zero times NaN would spread it into the state.
@@ -150,7 +152,7 @@ def _linear_reference(
     for q_c, k_c, v_c, decay_c in _chunks(lengths, q, k, v, log_decay):
         y, state = _linear_chunk(q_c, k_c, v_c, decay_c, state, exclusive)
         outputs.append(y)
-    return _tokens(outputs, q), state.contiguous()
+    return _tokens(outputs, v), state.contiguous() if outputs else state.clone()
 
 
 def _delta_reference(
@@ -161,12 +163,12 @@ def _delta_reference(
     for q_c, k_c, v_c, decay_c, a_c, b_c in _chunks(lengths, q, k, v, log_decay, a, b):
         y, state = _delta_chunk(q_c, k_c, v_c, decay_c, a_c, b_c, state)
         outputs.append(y)
-    return _tokens(outputs, q), state.contiguous()
+    return _tokens(outputs, v), state.contiguous() if outputs else state.clone()
 
 
-def _tokens(chunks: list[Tensor], q: Tensor) -> Tensor:
-    """Join chunks (B,H,C,V) to (B,T,H,V) of q's dtype."""
-    return torch.cat(chunks, dim=2).transpose(1, 2).to(q.dtype).contiguous()
+def _tokens(chunks: list[Tensor], v: Tensor) -> Tensor:
+    """Join chunks (B,H,C,V) to (B,T,H,V) of v's dtype; no chunks are no tokens."""
+    return torch.cat(chunks, dim=2).transpose(1, 2).to(v.dtype).contiguous() if chunks else v.new_empty(v.shape)
 
 
 def _linear_fake(
