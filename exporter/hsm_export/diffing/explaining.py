@@ -62,7 +62,7 @@ class Explanation:
             if diff.setup.source is not None:
                 found[FILE] = self._source_layers(folder)
             diff.progress("comparing layers")
-            comparison = Comparison(self._graph, self._context, diff.layer_case, self._feed().get("lengths"))
+            comparison = Comparison(self._graph, self._context, diff.layer_case, self._lengths())
             try:
                 for _, items in comparison.layers(reference, spools, diff.limits):
                     for item in items:
@@ -175,6 +175,10 @@ class Explanation:
         feed: Mapping[str, Any] = self._diff.truth.feeds[self._case]
         return feed
 
+    def _lengths(self) -> Any:
+        """Return the numbers of valid tokens in the chosen case; None where the file takes none."""
+        return self._diff.setup.file.lengths_in(self._feed())
+
     def _spools(self, folder: Path) -> dict[str, Spool]:
         """Run every runtime that ran, one at a time, and spool its tensors."""
         spools: dict[str, Spool] = {}
@@ -251,9 +255,7 @@ class Explanation:
             return native[0]
 
         units = record(self._context, "fp64", self._graph, self._feed(), source)
-        check = SourceCheck(
-            self._graph, self._context, diff.layer_case, in_native_precision, self._feed().get("lengths")
-        )
+        check = SourceCheck(self._graph, self._context, diff.layer_case, in_native_precision, self._lengths())
         layers = list(check.layers(units, source, diff.limits))
         guilty = {id(item) for item in innermost(layers, units)}
         first = next((item for item in layers if id(item) in guilty), None)
@@ -299,7 +301,7 @@ class Explanation:
             ):
                 continue
             assert a is not None and b is not None
-            counted = self._graph.specified(item.tensor, a, self._feed().get("lengths"))
+            counted = self._graph.specified(item.tensor, a, self._lengths())
             gap = noise_between({item.tensor: a}, {item.tensor: b}, {item.tensor: counted})
             if gap == 0:
                 continue

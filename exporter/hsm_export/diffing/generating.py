@@ -92,8 +92,8 @@ def _whole_feed(file: ModelFile, context: RunContext, sequence: list[int]) -> di
     padded = np.zeros((rows, length if isinstance(length, int) else len(sequence)), spec.dtype)
     padded[:, : len(sequence)] = sequence
     feed: dict[str, Any] = {spec.name: padded, **{node.mask: node.free_mask() for node in context.routed}}
-    if any(other.is_lengths for other in file.inputs):
-        feed["lengths"] = np.full(rows, len(sequence), np.int64)
+    if file.lengths is not None:
+        feed[file.lengths.name] = np.full(rows, len(sequence), file.lengths.dtype)
     return feed
 
 

@@ -86,7 +86,7 @@ class OutputJudge(Judge):
 
     def _score(self, case: int, value: Array, reference: Array) -> None:
         feed = self._feeds[case]
-        lengths = feed.case.feed.get("lengths")
+        lengths = self._file.lengths_in(feed.case.feed)
         if self._task == "language_model":
             tokens = token_input(self._file)
             text = feed.case.feed[tokens.name] if feed.text and tokens is not None else None

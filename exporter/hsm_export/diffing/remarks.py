@@ -79,16 +79,18 @@ def joined(runtime: str, name: str, graph: LayerGraph, context: RunContext) -> s
     """Say with what ONNX Runtime joins a node while its tensors are looked at; "" where it does not."""
     from hsm_operators import inline
 
+    from ..runtimes import get
     from ..runtimes.fusion import fusions
     from .layers.tapping import expose, wanted
 
-    if runtime != "ort":
+    settings = get(runtime).session
+    if settings is None:
         return ""
     model = inline(expose(context.model, graph, wanted(graph)))
     for index, node in enumerate(model.graph.node):
         node.name = node_name(node, index)
     try:
-        found = [item for item in fusions(model, context.folder) if name in item.nodes]
+        found = [item for item in fusions(model, context.folder, settings=settings) if name in item.nodes]
     except Exception:  # the culprit stands without it
         return ""
     return f"{found[0].operator} in place of {', '.join(found[0].nodes)}" if found else ""

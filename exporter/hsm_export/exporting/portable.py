@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from hsm_operators import OPSET_VERSION, find
+from hsm_operators import find
 
 from ..inlined_mixers import METADATA, SEPARATOR, InlinedMixer
 
@@ -42,12 +42,14 @@ def make_portable(model: ir.Model, weights: set[str]) -> tuple[InlinedMixer, ...
     for key in list(model.functions):
         operator = find(key[0], key[1])
         if operator is not None and operator.loop_free_body:
-            model.functions[key] = ir.serde.deserialize_function(operator.function(OPSET_VERSION, loop_free=True))
+            model.functions[key] = ir.serde.deserialize_function(
+                operator.function(model.opset_imports[""], loop_free=True)
+            )
     kept = {value.name for value in (*model.graph.outputs, *model.graph.inputs)}
     kept |= {name for mixer in mixers for name in (*mixer.inputs, *mixer.outputs)}
     common.InlinePass()(model)
     _name(model.graph, kept)
-    for domain in [domain for domain in model.opset_imports if domain]:
+    for domain in set(model.opset_imports) - {node.domain for node in model.graph.all_nodes()} - {""}:
         del model.opset_imports[domain]
     _store_transposed(model.graph, weights)
     simplify(model, weights)

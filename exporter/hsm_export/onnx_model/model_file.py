@@ -94,6 +94,16 @@ class ModelFile:
     external_files: tuple[str, ...] = ()
 
     @property
+    def lengths(self) -> InputSpec | None:
+        """The input that holds the number of valid tokens of each row, whatever its name; None without one."""
+        return next((spec for spec in self.inputs if spec.is_lengths), None)
+
+    def lengths_in(self, feed: Mapping[str, Any]) -> Any:
+        """Return the numbers of valid tokens (B,) that a feed holds; None where the file takes none."""
+        spec = self.lengths
+        return None if spec is None else feed.get(spec.name)
+
+    @property
     def task(self) -> str:
         """What the model does, or "" when the file does not say."""
         return self.metadata.get("task", "")

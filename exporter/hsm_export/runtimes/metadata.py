@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import onnx
 from polygraphy.common import TensorMetadata
 
-from ..dtypes import BY_NAME
+from ..dtypes import BY_NAME, BY_ONNX
 from ..onnx_model.values import ANY_SHAPE, tensor_of
 from .runtime import RunContext
 
@@ -30,12 +32,16 @@ def graph_metadata(context: RunContext) -> TensorMetadata:
     return metadata
 
 
+def typed_feed(model: onnx.ModelProto, feed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arrays in the types that a graph's inputs of their names have."""
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    return {name: np.asarray(array).astype(BY_ONNX[types[name]].numpy, copy=False) for name, array in feed.items()}
+
+
 def with_ranks(context: RunContext, feed: Mapping[str, Any]) -> RunContext:
     """Return a context whose inputs have the ranks of a feed where the file gives none: Polygraphy asks for one."""
     if all(value.type.tensor_type.HasField("shape") for value in context.model.graph.input):
         return context
-    import onnx
-
     model = onnx.ModelProto()
     model.CopyFrom(context.model)
     for value in model.graph.input:

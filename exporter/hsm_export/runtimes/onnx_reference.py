@@ -14,8 +14,9 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
 from .evaluator import operators
-from .metadata import graph_metadata
+from .metadata import graph_metadata, typed_feed
 from .named_outputs import named_outputs
+from .portable_model import with_weights
 from .runtime import RunContext, Runtime
 
 
@@ -44,7 +45,7 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]
         opset = next((item.version for item in self._model.opset_import if item.domain in ("", "ai.onnx")), 0)
         # The evaluator does not use given operators inside functions.
         model = inline(self._model) if order else self._model
-        self._evaluator = ReferenceEvaluator(_with_data(model, self._context), new_ops=operators(order, opset))
+        self._evaluator = ReferenceEvaluator(with_weights(model, self._context.folder), new_ops=operators(order, opset))
 
     def deactivate_impl(self) -> None:
         del self._evaluator
@@ -53,27 +54,13 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]
         return graph_metadata(self._context)
 
     def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
-        types = {value.name: value.type.tensor_type.elem_type for value in self._model.graph.input}
-        feed = {
-            name: np.asarray(array).astype(onnx.helper.tensor_dtype_to_np_dtype(types[name]), copy=False)
-            for name, array in feed_dict.items()
-        }
+        feed = typed_feed(self._model, feed_dict)
         start = time.perf_counter()
         with np.errstate(all="ignore"):
             results: Any = self._evaluator.run(None, {**feed, **self._weights})
         self.inference_time = time.perf_counter() - start
         names = [output.name for output in self._model.graph.output]
         return OrderedDict((name, _plain(array)) for name, array in named_outputs(names, results).items())
-
-
-def _with_data(model: onnx.ModelProto, context: RunContext) -> onnx.ModelProto:
-    """Return the model with its external data loaded; a copy when there is any."""
-    if not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        return model
-    loaded = onnx.ModelProto()
-    loaded.CopyFrom(model)
-    onnx.load_external_data_for_model(loaded, str(context.folder))
-    return loaded
 
 
 def _plain(array: Any) -> Any:

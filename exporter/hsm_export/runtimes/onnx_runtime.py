@@ -61,6 +61,7 @@ def onnx_runtime(settings: SessionSettings = DEFAULT) -> Runtime:
         description="ONNX Runtime on the CPU, from the function bodies",
         available=lambda: missing_package("onnxruntime", "'hsm-export[cpu]'"),
         runner=runner,
+        session=settings,
         options=SESSION_OPTIONS,
         configure=lambda options: onnx_runtime(SessionSettings.parse(options)),
     )

@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnx
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
 from ..errors import UsageError
-from .metadata import graph_metadata
-from .portable_model import portable_bytes
+from .metadata import graph_metadata, typed_feed
+from .portable_model import portable_model
 from .runtime import RunContext, Runtime, missing_package
+from .session import thread_count
 
 # By itself OpenVINO computes in bfloat16 on processors that can, whatever the file says.
 _PRECISIONS = ("f32", "bf16", "f16", "auto")
@@ -39,10 +39,11 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]
         import openvino
 
         core = openvino.Core()
-        settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": _threads()}
+        settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": thread_count()}
         if self._precision != "auto":
             settings["INFERENCE_PRECISION_HINT"] = self._precision
-        model = core.read_model(portable_bytes(self._context.model, self._context.folder), b"")
+        whole = portable_model(self._context.model, self._context.folder)
+        model = core.read_model(whole.SerializeToString(), b"")
         self._compiled = core.compile_model(model, "CPU", settings)
         self._request = self._compiled.create_infer_request()
         self._inputs = {name: port for port in self._compiled.inputs for name in port.get_names()}
@@ -60,25 +61,15 @@ class OpenVINORunner(BaseRunner):  # type: ignore[misc]
         return graph_metadata(self._context)
 
     def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
-        types = {value.name: value.type.tensor_type.elem_type for value in self._context.model.graph.input}
-        feed = {
-            port: np.asarray(feed_dict[name]).astype(onnx.helper.tensor_dtype_to_np_dtype(types[name]), copy=False)
-            for name, port in self._inputs.items()
-            if name in feed_dict
-        }
+        feed = typed_feed(self._context.model, feed_dict)
+        ports = {port: feed[name] for name, port in self._inputs.items() if name in feed}
         start = time.perf_counter()
-        self._request.infer(feed)
+        self._request.infer(ports)
         self.inference_time = time.perf_counter() - start
         names = [output.name for output in self._context.model.graph.output]
         return OrderedDict(
             (name, np.array(self._request.get_output_tensor(self._outputs[name]).data)) for name in names
         )
-
-
-def _threads() -> int:
-    from .session import thread_count
-
-    return thread_count()
 
 
 def _openvino(precision: str) -> Runtime:

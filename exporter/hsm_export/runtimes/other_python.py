@@ -19,6 +19,7 @@ from ..child_process import ChildProcess
 from .bfloat16 import runnable
 from .metadata import graph_metadata
 from .own import write_whole
+from .portable_model import with_weights
 from .runtime import RunContext, Runtime
 from .session import thread_count
 
@@ -48,7 +49,7 @@ class OtherPythonRunner(BaseRunner):  # type: ignore[misc]
         self._scratch = tempfile.TemporaryDirectory(prefix="hsm-runtime-")
         try:
             path = self._folder / "model.onnx"
-            write_whole(runnable(self._context), self._context.folder, path, functions=True)
+            write_whole(with_weights(runnable(self._context), self._context.folder), path)
             self._child = ChildProcess(self.name, [self._python, "-E", _SERVER])
         except BaseException:
             self._scratch.cleanup()

@@ -27,7 +27,8 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
 from ..errors import BadInputError
-from .metadata import graph_metadata
+from .metadata import graph_metadata, typed_feed
+from .portable_model import portable_model, with_weights
 from .runtime import RunContext, Runtime
 
 # Larger files would not fit into one message of protobuf.
@@ -41,7 +42,7 @@ class OwnRunner(BaseRunner):  # type: ignore[misc]
         context: the run context whose graph inputs are fed.
         make: takes the file's path and returns what maps inputs by name to outputs by name.
         name: the runner's name in Polygraphy's results.
-        functions: leave the functions in the file; otherwise their bodies are inlined.
+        functions: leave the functions in the file; otherwise it has ONNX's own operators alone.
     """
 
     def __init__(self, context: RunContext, make: Callable[[Path], Any], name: str, functions: bool) -> None:
@@ -54,7 +55,8 @@ class OwnRunner(BaseRunner):  # type: ignore[misc]
         self._scratch = tempfile.TemporaryDirectory(prefix="hsm-runtime-")
         try:
             path = Path(self._scratch.name) / "model.onnx"
-            write_whole(self._context.model, self._context.folder, path, self._functions)
+            whole = with_weights if self._functions else portable_model
+            write_whole(whole(self._context.model, self._context.folder), path)
             self._run = self._make(path)
             if not callable(self._run):
                 raise BadInputError(f"{self.name} makes a {type(self._run).__name__}, which cannot be called")
@@ -70,11 +72,7 @@ class OwnRunner(BaseRunner):  # type: ignore[misc]
         return graph_metadata(self._context)
 
     def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
-        types = {value.name: value.type.tensor_type.elem_type for value in self._context.model.graph.input}
-        feed = {
-            name: np.asarray(array).astype(onnx.helper.tensor_dtype_to_np_dtype(types[name]), copy=False)
-            for name, array in feed_dict.items()
-        }
+        feed = typed_feed(self._context.model, feed_dict)
         start = time.perf_counter()
         found = self._run(feed)
         self.inference_time = time.perf_counter() - start
@@ -109,19 +107,9 @@ def runtime_of(found: Any, name: str) -> Runtime:
     )
 
 
-def write_whole(model: onnx.ModelProto, folder: Path, path: Path, functions: bool) -> None:
-    """Write a graph with its weights.
-
-    Args:
-        model: the graph; its external data is not loaded, and it is left as it is.
-        folder: the directory that its external data is relative to.
-        path: the file; large weights are written beside it.
-        functions: leave the functions in; otherwise their bodies are inlined.
-    """
-    from hsm_operators import inline
-
+def write_whole(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph that has its weights; large ones are written beside it."""
+    large = model.ByteSize() > _LARGEST_MESSAGE
     whole = onnx.ModelProto()
-    whole.CopyFrom(model if functions else inline(model))
-    onnx.load_external_data_for_model(whole, str(folder))
-    large = whole.ByteSize() > _LARGEST_MESSAGE
+    whole.CopyFrom(model)  # writing weights beside it changes the graph
     onnx.save_model(whole, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)

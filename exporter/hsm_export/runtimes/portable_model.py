@@ -1,4 +1,4 @@
-"""A file as runtimes take it that know neither functions nor operators of ours."""
+"""A graph with its weights, as runtimes take it that open a file of their own."""
 
 from __future__ import annotations
 
@@ -7,23 +7,31 @@ from pathlib import Path
 import onnx
 
 
-def portable_bytes(model: onnx.ModelProto, folder: Path) -> bytes:
-    """Return a graph in ONNX's own operators alone, with its weights, as the bytes of a file.
+def with_weights(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """Return a graph whose weights are in it: the graph itself, or a copy where some are external data.
 
     Args:
-        model: the graph; its external data is not loaded, and it is left as it is.
+        model: the graph; it is left as it is.
         folder: the directory that its external data is relative to.
     """
+    if not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        return model
+    loaded = onnx.ModelProto()
+    loaded.CopyFrom(model)
+    onnx.load_external_data_for_model(loaded, str(folder))
+    return loaded
+
+
+def portable_model(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """Return a graph with its weights, in ONNX's own operators alone; the arguments are those of `with_weights`."""
     import onnx_ir as ir
 
     from ..exporting.portable import make_portable
 
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
-    onnx.load_external_data_for_model(whole, str(folder))
+    whole = with_weights(model, folder)
     if not whole.functions:
-        return bytes(whole.SerializeToString())
+        return whole
     graph = ir.from_proto(whole)
     assert isinstance(graph, ir.Model)
     make_portable(graph, {tensor.name for tensor in whole.graph.initializer})
-    return bytes(ir.to_proto(graph).SerializeToString())
+    return ir.to_proto(graph)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .routing import RoutedNode
+    from .session import SessionSettings
     from .tracing import TracedNode
 
 
@@ -64,6 +65,7 @@ class Runtime:
         needs_source: it runs the PyTorch model instead of the ONNX file.
         by_default: validation runs it without being asked; False for what takes long.
         own_process: it computes in a process of its own, so that this one's memory says nothing about it.
+        session: how ONNX Runtime prepares the graph; None where it is not ONNX Runtime that does.
         options: what its name may state after a colon, with a line on each.
         configure: returns the runtime with such options; raises `UsageError` for values that it does not take.
         notes: says what a reader of its results should know of how it runs a file, such as which operators run as
@@ -77,6 +79,7 @@ class Runtime:
     needs_source: bool = False
     by_default: bool = True
     own_process: bool = False
+    session: SessionSettings | None = None
     options: Mapping[str, str] = field(default_factory=dict, compare=False)
     configure: Callable[[Mapping[str, str]], Runtime] | None = None
     notes: Callable[[onnx.ModelProto], Sequence[str]] = field(default=no_notes, compare=False)

@@ -58,7 +58,7 @@ def bars(
 def _specified(file: ModelFile, case: Case, output: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Return which elements of an output mean something: not those of tokens beyond a row's length."""
     specified = np.ones(shape, dtype=bool)
-    counting = next((spec for spec in file.inputs if spec.is_lengths), None)
+    counting = file.lengths
     if counting is None or len(shape) < 2 or not _per_token(file, output, counting.counts):
         return specified
     lengths = case.feed[counting.name]

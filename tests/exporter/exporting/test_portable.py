@@ -13,6 +13,7 @@ from tests.exporter.exporting.models import MIXERS, language_model
 import hsm_export
 from hsm_export.errors import BadInputError
 from hsm_export.inlined_mixers import METADATA, SEPARATOR, inlined_mixers
+from hsm_export.runtimes.portable_model import portable_model
 from hsm_export.runtimes.routing import instrument
 
 SOME = [("hsm-gated2", "fp16"), ("taylor-shift", "fp32"), ("hybrid", "fp32"), ("switch-head", "bf16")]
@@ -38,6 +39,21 @@ def test_a_portable_file(name: str, precision: str, tmp_path: Path) -> None:
     runtimes = ["ort", "onnx-reference"]
     result = hsm_export.validate(tmp_path / "m.onnx", model, runtimes=runtimes, shapes=[(1, 1), (2, 13), (1, 140)])
     assert result.passed, result.summary
+
+
+def test_a_file_of_another_opset_becomes_portable(tmp_path: Path) -> None:
+    """Runtimes that know no functions get older files so, and files with operators of others beside ours."""
+    hsm_export.export(language_model(*MIXERS["taylor-shift"]), output=tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    for entry in (*model.opset_import, *(e for function in model.functions for e in function.opset_import)):
+        entry.version = 21 if entry.domain == "" else entry.version
+    made = portable_model(model, tmp_path)
+    onnx.checker.check_model(made, full_check=True)
+    assert [(entry.domain, entry.version) for entry in made.opset_import] == [("", 21)]
+    model.opset_import.add(domain="com.microsoft", version=1)
+    gelu = next(node for node in model.graph.node if node.op_type == "Erf")
+    gelu.op_type, gelu.domain = "Gelu", "com.microsoft"
+    assert {entry.domain for entry in portable_model(model, tmp_path).opset_import} == {"", "com.microsoft"}
 
 
 def test_weights_lie_as_products_take_them(tmp_path: Path) -> None:

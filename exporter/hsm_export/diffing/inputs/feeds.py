@@ -99,8 +99,8 @@ def open_feeds(
 
 def token_input(file: ModelFile) -> InputSpec | None:
     """Return the input that holds a language model's tokens (B,T): the one such of integers; None without one."""
-    others = {"lengths", "position"}
-    candidates = [spec for spec in file.inputs if spec.name not in others and not spec.name.startswith("past.")]
+    others = [spec for spec in file.inputs if spec.name != "position" and not spec.name.startswith("past.")]
+    candidates = [spec for spec in others if not spec.is_lengths]
     if len(candidates) == 1 and candidates[0].is_integer and len(candidates[0].shape) == 2:
         return candidates[0]
     return None
@@ -124,7 +124,7 @@ def prompt_of(feeds: Feeds, file: ModelFile, length: int) -> Array:
     assert spec is not None
     item = next((item for item in feeds.items if item.text), feeds.items[-1])
     row = item.case.feed[spec.name][0]
-    lengths = item.case.feed.get("lengths")
+    lengths = file.lengths_in(item.case.feed)
     beginning: Array = row[: min(length, len(row) if lengths is None else max(1, int(lengths[0])))]
     return beginning
 
@@ -165,8 +165,8 @@ def _digits(file: ModelFile) -> tuple[Feed | None, str]:
     sequences = data.sequences[data.train_count :].numpy()
     spec = next(spec for spec in file.inputs if not spec.is_lengths)
     feed: dict[str, Array] = {spec.name: sequences.astype(spec.dtype)}
-    if any(other.is_lengths for other in file.inputs):
-        feed["lengths"] = np.full(len(sequences), sequences.shape[1], np.int64)
+    if file.lengths is not None:
+        feed[file.lengths.name] = np.full(len(sequences), sequences.shape[1], file.lengths.dtype)
     case = Case(f"digits, {len(sequences)} held out", feed)
     return Feed(case, data.labels[data.train_count :].numpy()), f"accuracy on the {len(sequences)} held-out digits"
 
@@ -254,8 +254,8 @@ def _text_feed(file: ModelFile, spec: InputSpec, tokens: Array, index: int) -> F
         from .decoding import first_call
 
         feed = first_call(file, tokens, lengths)
-    elif any(other.is_lengths for other in file.inputs):
-        feed["lengths"] = lengths
+    elif file.lengths is not None:
+        feed[file.lengths.name] = lengths.astype(file.lengths.dtype)
     return Feed(Case(f"text {index + 1}, {len(tokens)}×{tokens.shape[1]}", feed), text=True)
 
 

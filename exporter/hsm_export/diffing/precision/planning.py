@@ -140,7 +140,7 @@ def _random_runs(source: Source, seed: int, sizes: Mapping[str, Sequence[tuple[i
             shape = list(spec.example.shape)
             for dim, name in {**spec.dynamic, **spec.free}.items():
                 shape[dim] = length if name == LENGTH else batch
-            if spec.name == "lengths":
+            if spec.counts is not None or spec.name == "lengths":
                 run.append(torch.randint(1, length + 1, shape, generator=generator))
             elif spec.example.is_floating_point():
                 run.append(torch.randn(shape, generator=generator))

@@ -26,7 +26,7 @@ def library_in_another_folder(bundle: Path) -> None:
 
 @case
 def library_with_a_path(bundle: Path) -> None:
-    with_library(bundle, file="/tmp/libacme_onnxruntime.so")
+    with_library(bundle, file="/lib/libacme_onnxruntime.so")
 
 
 @case
