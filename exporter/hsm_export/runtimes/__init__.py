@@ -21,7 +21,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadInputError, MissingDependencyError, UsageError
+from ..errors import BadInputError, HsmExportError, MissingDependencyError, UsageError
 from ..module_file import is_factory, named_object
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _HOMES = {
 }
 _registered: dict[str, Runtime] = {}
 
-__all__ = ["get", "names", "register_runtime", "runner"]
+__all__ = ["get", "is_runtime", "names", "register_runtime", "runner"]
 
 
 def names() -> tuple[str, ...]:
@@ -72,6 +72,15 @@ def get(name: str) -> Runtime:
     if "@" in base:
         return _configured(_elsewhere(base), name, options)
     return _configured(_named(base), name, options)
+
+
+def is_runtime(name: str) -> bool:
+    """Return whether a runtime has that name, options and all."""
+    try:
+        get(name)
+    except HsmExportError:
+        return False
+    return True
 
 
 def register_runtime(name: str, runtime: Runtime | Callable[[Path], Any]) -> Runtime:

@@ -91,6 +91,11 @@ def test_names_that_mean_nothing(name: str, words: str) -> None:
     assert caught.value.hint
 
 
+def test_what_is_a_runtime(mine: Path) -> None:
+    assert all(map(runtimes.is_runtime, ("ort", "ort:level=0", f"ort@{sys.executable}", f"{mine}:Mine")))
+    assert not any(map(runtimes.is_runtime, ("source", "fp16", "ort:speed=9", f"{mine}:number", "absent.py:Mine")))
+
+
 def test_a_provider_that_is_not_there() -> None:
     with pytest.raises(MissingDependencyError, match="no provider 'MagicProvider'"):
         runtimes.get("ort:provider=MagicProvider")

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ...comparison.error import distance
-from ...runtimes import get, names
+from ...runtimes import get, is_runtime
 from ...runtimes.runtime import RunContext
 from ...validation.running import quiet
 
@@ -29,7 +29,7 @@ class WholeGraph:
 
     Args:
         context: what is run.
-        good, bad: the ways; only runtimes of the registry run whole graphs.
+        good, bad: the ways; only runtimes run whole graphs.
         feed: the graph's inputs.
         output: the output that counts.
     """
@@ -44,7 +44,7 @@ class WholeGraph:
     def error(self, reference: Array) -> float | None:
         """Return the error of the whole file the bad way; None where that is not one runtime."""
         runtime = "ort" if self._bad == self._context.precision else self._bad
-        return self._error(runtime, self._context.model, reference) if runtime in names() else None
+        return self._error(runtime, self._context.model, reference) if is_runtime(runtime) else None
 
     def error_with(self, kernels: Collection[str], reference: Array) -> tuple[float, float] | None:
         """Return the errors with the kernels of these nodes alone, and with all others; None where none are swapped."""
