@@ -42,4 +42,4 @@ def test_an_end_that_no_page_has_is_wrong(tmp_path: Path) -> None:
         assert not any(Ending(command, "", code, 0.0, 0, "").right for command in COMMANDS)
     path = tmp_path / "m.onnx"
     onnx.save(good_models()["dense"], path)
-    assert ending("diff", path, seconds=0.05).code is None
+    assert ending("diff", path, seconds=0.001).code is None
