@@ -137,13 +137,14 @@ def _export(
     form: Form,
     progress: Callable[[str], None],
 ) -> ExportResult:
+    from ..onnx_model.portable import make_portable
+    from ..onnx_model.static_shapes import make_static
     from ..runtimes.evaluations import have_evaluations
     from .assembling import active_counts, all_tensors, feed_of, finished_graph
     from .checking import check_in_subprocess
     from .comparing import compare, references
     from .finishing import describe_inputs, write
-    from .portable import make_portable
-    from .static import at_sizes, make_static
+    from .static import at_sizes
 
     progress("tracing")
     model, inputs = finished_graph(source, precision, plan)
@@ -186,8 +187,8 @@ def _result(
     inputs: tuple[InputSpec, ...],
     checks: tuple[CheckedOutput, ...],
 ) -> ExportResult:
-    from ..decoding.state_spec import StateSpec
     from ..files import sha256
+    from ..formats.state_spec import StateSpec
 
     return ExportResult(
         path=target,

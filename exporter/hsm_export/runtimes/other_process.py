@@ -22,7 +22,7 @@ from polygraphy.common import TensorMetadata
 from ..child_process import ChildProcess, ProcessEndedError
 from ..dtypes import BY_NAME
 from ..errors import BadInputError, HsmExportError
-from .bfloat16 import runnable
+from ..onnx_model.bfloat16 import runnable
 from .metadata import graph_metadata, typed_feed
 from .own import write_whole
 from .peers.serving import describe
@@ -109,7 +109,7 @@ class OtherProcessRunner(BaseRunner):  # type: ignore[misc]
                 raise BadInputError(f"{self.name} does not work: {said['problem']}")
             self._static = said["static"]
             if said["functions"]:
-                self._model = with_weights(runnable(self._context), self._context.folder)
+                self._model = with_weights(runnable(self._context.model, self._context.precision), self._context.folder)
             else:
                 self._model = portable_model(self._context.model, self._context.folder)
             self._sizes = None

@@ -27,7 +27,7 @@ def portable_model(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     """Return a graph with its weights, in ONNX's own operators alone; the arguments are those of `with_weights`."""
     import onnx_ir as ir
 
-    from ..exporting.portable import make_portable
+    from ..onnx_model.portable import make_portable
 
     whole = with_weights(model, folder)
     if not whole.functions:
@@ -47,7 +47,7 @@ def static_model(model: onnx.ModelProto, sizes: Mapping[str, tuple[int, ...]]) -
     """
     import onnx_ir as ir
 
-    from ..exporting.static import floating, make_static
+    from ..onnx_model.static_shapes import floating, make_static
 
     graph = ir.from_proto(model)
     assert isinstance(graph, ir.Model)
