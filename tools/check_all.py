@@ -124,7 +124,7 @@ def steps() -> list[Step]:
 
 def tests(name: str, arguments: Sequence[str]) -> Step:
     """Return the step that runs tests, the slow ones too, in $JOBS processes (2 by default)."""
-    jobs = ("-n", os.environ.get("JOBS", "2"), "--dist", "loadfile")
+    jobs = ("-n", os.environ.get("JOBS", "2"), "--dist", "worksteal")
     command = (sys.executable, "-m", "pytest", "-q", *jobs, f"--junitxml={junit_file(name)}", *arguments)
     return Step(name, command, junit=True)
 
