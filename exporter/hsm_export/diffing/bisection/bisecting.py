@@ -33,6 +33,7 @@ def bisect(
     reference: Array | None = None,
     tolerance: float | None = None,
     progress: Callable[[str], None] | None = None,
+    whole: RunContext | None = None,
 ) -> Bisection:
     """Find the smallest set of nodes that, run the bad way, makes an output fail.
 
@@ -48,6 +49,7 @@ def bisect(
         reference: its right numbers; None takes those of the source, or of a run with every node the good way.
         tolerance: largest |output - reference| that passes; None takes half the error with every node the bad way.
         progress: receives the phase in words.
+        whole: the same where its control flow has not been taken apart; None where there is none.
 
     Raises:
         UsageError: an unknown way or output, or one way twice.
@@ -61,17 +63,17 @@ def bisect(
         raise UsageError(f"there is no output {output!r}", f"outputs are {', '.join(known)}")
     progress = progress or (lambda phase: None)
     graph = LayerGraph(context.model)
-    whole = WholeGraph(context, good, bad, feed, output)
+    entire = WholeGraph(context if whole is None else whole, good, bad, feed, output)
     bad_way = way(bad, context.precision)
     if good not in SOURCES:
         with Hybrid(context, graph, way(good, context.precision), bad_way) as hybrid:
-            return _Bisecting(hybrid, whole, (good, bad), feed, output, progress).run(reference, tolerance)
+            return _Bisecting(hybrid, entire, (good, bad), feed, output, progress).run(reference, tolerance)
     with SourceWay(context, good, graph, feed) as source:
         if reference is None:
             reference = source.outputs[output]
         for pieces in source.partitions():
             with Hybrid(context, graph, source, bad_way, pieces) as hybrid:
-                found = _Bisecting(hybrid, whole, (good, bad), feed, output, progress).run(reference, tolerance)
+                found = _Bisecting(hybrid, entire, (good, bad), feed, output, progress).run(reference, tolerance)
             if found.nodes:
                 break
         return found
