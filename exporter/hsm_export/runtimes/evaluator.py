@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
+from .contrib import contrib_operators
 from .summation import products
 
 Array = NDArray[Any]
@@ -118,4 +119,4 @@ def operators(order: int = 0, opset: int = 0) -> list[type[OpRun]]:
     """
     own: list[type[OpRun]] = [GatherElements, LRN, LogSoftmax, MeanVarianceNormalization, Conv]
     older: list[type[OpRun]] = [DequantizeLinear] if 0 < opset < 19 else []
-    return [*products(order), *own, *older]
+    return [*products(order), *contrib_operators(order), *own, *older]
