@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadInputError, UsageError, first_line
+from ..errors import BadInputError, LimitError, UsageError, first_line
+from ..limits import LimitReached
 from .results import Comparison, DecodingReport, RuntimeReport, ValidationResult
 from .truth import Measurement
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..comparison.bar import Bar
+    from ..limits import Limits
     from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import RunContext, Runtime
     from .cases import Case, Shape
@@ -31,6 +33,8 @@ def validate(
     shapes: Sequence[Shape] | None = None,
     steps: int | None = None,
     progress: Progress | None = None,
+    limits: Limits | None = None,
+    keep: Callable[[ValidationResult], None] | None = None,
 ) -> ValidationResult:
     """Run a file in several runtimes and hold each to tolerances derived from float64 and native precision.
 
@@ -47,6 +51,8 @@ def validate(
         shapes: (batch, length) pairs of the built-in cases, instead of the awkward ones.
         steps: of a decoding file, single steps of its longest case (default 64).
         progress: receives the name of each phase.
+        limits: caps on time and memory, looked at between phases; the report then says how far it came.
+        keep: receives what has been found so far, whenever there is more of it.
 
     Raises:
         BadInputError: the file, the inputs or the pair of file and checkpoint cannot be used.
@@ -60,7 +66,7 @@ def validate(
     from .planning import make_plan, requested
     from .sources import open_source
 
-    progress = progress or (lambda phase: None)
+    progress = _checked(progress, limits)
     names = requested(runtimes, against is not None)
     progress("opening the model")
     file = open_model(model)
@@ -74,11 +80,11 @@ def validate(
         from .decoding import prepare
 
         validation, notes = prepare(file, source, context, plan, progress, inputs, shapes, steps)
-        return validation.result(notes)
+        return validation.result(notes, keep)
     if steps is not None:
         raise UsageError(f"{file.path} has no state to step with", "export it with `hsm-export export --decode`")
     cases, notes = _cases(file, inputs, shapes, lambda feed: _call(plan.arbiter, context, feed))
-    return Validation(file, source, context, cases, plan, progress).result(notes)
+    return Validation(file, source, context, cases, plan, progress).result(notes, keep)
 
 
 def references(
@@ -115,30 +121,53 @@ def references(
 class Validation(Measurement):
     """One validation: everything that its steps share."""
 
-    def result(self, notes: list[str]) -> ValidationResult:
-        """Run everything and return the outcome."""
+    def result(self, notes: list[str], keep: Callable[[ValidationResult], None] | None = None) -> ValidationResult:
+        """Run everything and return the outcome; what a cap cuts off is said in it.
+
+        Args:
+            notes: how the cases were chosen.
+            keep: receives the outcome so far after each runtime.
+        """
+        early = ""
+        try:
+            for _ in self._reports():
+                if keep is not None:
+                    keep(self._outcome(notes, "it was ended"))
+        except (LimitError, LimitReached) as error:
+            early = error.message
+        return self._outcome(notes, early)
+
+    def _reports(self) -> Iterator[RuntimeReport]:
+        """Run everything, and yield each report as soon as it is added to the others."""
         truth = self.truth()
         arbiter, bars = truth.arbiter, truth.bars
-        reports = [self._judge(self._plan.baseline, truth.natives[0], arbiter, bars, "baseline"), *self._plan.skipped]
+        self._judged += [self._judge(self._plan.baseline, truth.natives[0], arbiter, bars, "baseline")]
+        self._judged += self._plan.skipped
         truth.natives.clear()  # large, and no longer needed
+        yield self._judged[0]
         for runtime in () if truth.unjudged else self._plan.candidates:
-            reports.append(self._report(runtime, truth.feeds, arbiter, bars))
+            self._judged.append(self._report(runtime, truth.feeds, arbiter, bars))
+            yield self._judged[-1]
         if not self._plan.candidates:
             self._unjudged.append("no runtime was judged: none of those asked for works here")
+
+    def _outcome(self, notes: list[str], early: str = "") -> ValidationResult:
+        """Return what was found; `early` says why not everything was looked at."""
         return ValidationResult(
             model=str(self._file.path),
             against=self._source.name if self._source else None,
             precision=self._file.precision,
             arbiter=self._plan.arbiter.name,
             baseline=self._plan.baseline.name,
-            passed=not (self._problems or self._failures or self._unjudged),
-            runtimes=tuple(reports),
+            passed=not (self._problems or self._failures or self._unjudged or early),
+            runtimes=tuple(self._judged),
             failures=tuple(self._failures),
             problems=tuple(self._problems),
             unjudged=tuple(self._unjudged),
             warnings=tuple(self._warnings()),
             notes=(*notes, *self._notes, *self._sizes(), *self._how_they_run(), *sorted(self._context.remarks)),
             cases=tuple(case.name for case in self._cases),
+            early=early,
         )
 
     def _sizes(self) -> list[str]:
@@ -258,6 +287,18 @@ class Validation(Measurement):
                 f"{self._source.fingerprint[:12]}…, the file names {recorded[:12]}…"
             )
         return None
+
+
+def _checked(progress: Progress | None, limits: Limits | None) -> Progress:
+    """Return what is told of phases; it raises where a cap is reached."""
+
+    def enter(phase: str) -> None:
+        if limits is not None:
+            limits.check(phase)
+        if progress is not None:
+            progress(phase)
+
+    return enter
 
 
 def _call(runtime: Runtime, context: RunContext, feed: Mapping[str, Any]) -> Any:

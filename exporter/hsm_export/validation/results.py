@@ -110,6 +110,7 @@ class ValidationResult(Result):
         warnings: what the user should know though nothing failed because of it.
         notes: how the cases were chosen.
         cases: the cases in words.
+        early: which cap ended it before everything was compared, and in which phase; "" when none did.
     """
 
     model: str
@@ -125,6 +126,7 @@ class ValidationResult(Result):
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     cases: tuple[str, ...]
+    early: str = ""
 
     @property
     def worst_error(self) -> float:
@@ -145,9 +147,11 @@ class ValidationResult(Result):
             return self.problems[0]
         if self.failures:
             return max(self.failures, key=lambda failure: failure.severity).line()
-        return f"not judged: {self.unjudged[0]}"
+        return f"ended early: {self.early}" if self.early else f"not judged: {self.unjudged[0]}"
 
     @property
     def verdict(self) -> str:
-        """The one word of it: "passed", "failed" or "not judged"."""
-        return "passed" if self.passed else "failed" if self.problems or self.failures else "not judged"
+        """The one word of it: "passed", "failed", "ended early" or "not judged"."""
+        if self.passed or self.problems or self.failures:
+            return "passed" if self.passed else "failed"
+        return "ended early" if self.early else "not judged"

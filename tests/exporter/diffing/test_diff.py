@@ -233,7 +233,7 @@ def test_a_cap_gives_a_report_of_what_came_before_it(cap: dict[str, Any], tmp_pa
 
 
 def test_a_cap_amid_the_layers_keeps_those_that_were_compared(tmp_path: Path) -> None:
-    from hsm_export.diffing.limits import LimitError, Limits
+    from hsm_export.limits import LimitError, Limits
 
     def check(self: Limits, phase: str) -> None:
         if "layer squash" in phase:

@@ -123,7 +123,8 @@ def calls() -> Iterator[tuple[str, Callable[[], Call]]]:
         ),
         "Attention masked": lambda: Call(
             "Attention",
-            {"x": f32(2, 5, width), "ww": f32(width, 96) / 5, "wb": f32(96), "m": np.int32([[1] * 5, [1] * 3 + [0] * 2])},
+            {"x": f32(2, 5, width), "ww": f32(width, 96) / 5, "wb": f32(96),
+             "m": np.int32([[1] * 5, [1] * 3 + [0] * 2])},
             **heads
         ),
         "MultiHeadAttention": lambda: Call("MultiHeadAttention", qkv, **heads),

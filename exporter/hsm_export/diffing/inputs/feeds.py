@@ -61,6 +61,11 @@ class Feeds:
         """The inputs alone."""
         return [item.case for item in self.items]
 
+    def of(self, cases: Sequence[Case]) -> Feeds:
+        """Return those whose inputs are among these cases."""
+        kept = {case.name for case in cases}
+        return replace(self, items=tuple(item for item in self.items if item.case.name in kept))
+
 
 def open_feeds(
     file: ModelFile,
