@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 @click.option("--markdown", type=click.Path(), metavar="FILE", help="Write it for a pull request.")
 @click.option("--junit", type=click.Path(), metavar="FILE", help="Write it for a CI server.")
 @click.option("--save", type=click.Path(), metavar="FILE", help="Write it as JSON, for --baseline.")
+@click.option(
+    "--node-data", type=click.Path(), metavar="FILE", help="Write every node's error as an overlay for Model Explorer."
+)
 @click.option("--repro", type=click.Path(), metavar="DIR", help="Write the nodes at fault, each with its real inputs.")
 @click.option("--polygraphy", type=click.Path(), metavar="DIR", help="Write inputs and outputs in Polygraphy's format.")
 @click.option("--precision-plan", type=click.Path(), metavar="FILE", help="Write which nodes must stay in fp32.")
@@ -96,8 +99,10 @@ def command(
 
     limits = limits_of(options["max_seconds"], options["max_memory"])
     chosen = DiffOptions(
-        # Who asks for a rule on layers asks for layers.
-        layers=True if "layer" in ",".join(options["fail_on"]).split(",") else options["layers"],
+        # Who asks for a rule on layers, or for their picture, asks for layers.
+        layers=True
+        if options["node_data"] or "layer" in ",".join(options["fail_on"]).split(",")
+        else options["layers"],
         bisect=options["bisect"],
         generate=options["generate"],
         fail_on=options["fail_on"] or DEFAULT,
@@ -172,6 +177,10 @@ def _write(result: DiffResult, options: dict[str, Any]) -> None:
         from ..diffing.reporting.junit import write_junit
 
         write_junit(result, options["junit"])
+    if options["node_data"]:
+        from ..diffing.reporting.node_data import write_node_data
+
+        write_node_data(result, options["node_data"])
     if options["save"]:
         from ..diffing.reporting.json_file import write_json
 

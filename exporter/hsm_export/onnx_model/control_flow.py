@@ -289,11 +289,11 @@ class _Unrolling:
             single = result if len(parts) + len(after) + len(before) == 1 else f"{path}/part[{place}]"
             if self._opset >= _AXES_ARE_INPUT:
                 axes = self._constant(f"{path}/axis", np.array([axis], np.int64))
-                wide.append(self._add("Unsqueeze", [part, axes], single))
+                wide.append(self._add("Unsqueeze", [part, axes], single, f"{path}/part[{place}]"))
             else:
-                wide.append(self._add("Unsqueeze", [part], single, axes=[axis]))
+                wide.append(self._add("Unsqueeze", [part], single, f"{path}/part[{place}]", axes=[axis]))
         if wide != [result]:
-            self._add("Concat", [*before, *wide, *after], result, axis=axis)
+            self._add("Concat", [*before, *wide, *after], result, path, axis=axis)
 
     def _inline(
         self,
@@ -333,12 +333,13 @@ class _Unrolling:
         for place, value in enumerate(graph.output):
             inner, name = names.get(value.name, value.name), wanted[place] if place < len(wanted) else ""
             if name and name != inner:
-                self._add("Identity", [inner], name)
+                self._add("Identity", [inner], name, f"{prefix}output[{place}]")
             results.append(name or inner)
         return results
 
-    def _add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        node = helper.make_node(operator, list(inputs), [output], name=f"{output}/{operator}", **attributes)
+    def _add(self, operator: str, inputs: Sequence[str], output: str, path: str = "", **attributes: Any) -> str:
+        """Add a node of ours, named after its result or after where it stands."""
+        node = helper.make_node(operator, list(inputs), [output], name=f"{path or output}/{operator}", **attributes)
         self.nodes.append(node)
         return output
 
