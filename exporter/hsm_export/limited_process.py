@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .benchmarking.memory import resident_bytes
 from .child_process import Channel, ChildProcess, ProcessEndedError, python_command, python_environment
 from .errors import HsmExportError, LimitError
 from .limits import LimitReached, Limits
+from .process_memory import resident_bytes
 
 # Seconds between two looks at a child, and those that it has to end by itself.
 _LOOK, _GRACE = 0.05, 1.5

@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from .benchmarking.memory import resident_bytes
 from .errors import LimitError
+from .process_memory import resident_bytes
 
 _CHUNK = 256 * 1024 * 1024
 

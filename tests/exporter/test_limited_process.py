@@ -78,7 +78,7 @@ def test_a_memory_limit_ends_native_code(tmp_path: Path) -> None:
 
 
 def test_what_was_found_before_is_reported(tmp_path: Path) -> None:
-    """The second runtime never ends: the first one's numbers are in the report, and the verdict says what is missing."""
+    """The second runtime never ends: the first one's numbers are in the report, and what is missing is said."""
     onnx.save(chain(), str(tmp_path / "m.onnx"))
     (tmp_path / "slow.py").write_text(
         "import time\nclass Slow:\n    def __init__(self, path):\n        time.sleep(1000)\n", "utf-8"

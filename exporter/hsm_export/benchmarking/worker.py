@@ -12,7 +12,7 @@ import statistics
 from typing import Any
 
 from ..child_process import Channel
-from .memory import SELF, forget_peak, peak_bytes, resident_bytes
+from ..process_memory import SELF, forget_peak, peak_bytes, resident_bytes
 from .protocol import TURN_SECONDS, WARM_UP_CALLS, Job
 
 REQUESTS = ("prepare", "turn", "memory")
@@ -29,8 +29,8 @@ class Worker:
         from ..onnx_model.model_file import open_model
         from ..runtimes import get
         from ..runtimes.runtime import RunContext
+        from ..torch_model.torch_source import open_source
         from ..validation.cases import shaped_cases
-        from ..validation.sources import open_source
 
         file = open_model(job.model)
         runtime = get(job.runtime)

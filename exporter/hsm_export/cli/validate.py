@@ -125,7 +125,7 @@ def _validated(arguments: dict[str, Any], limits: Limits | None, progress: Progr
         return validate(**arguments, progress=progress)
     from ..limited_process import run_limited
 
-    result, early = run_limited("hsm_export.validation.api:validate", arguments, limits, progress)
+    result, early = run_limited("hsm_export.validation.opening:validate", arguments, limits, progress)
     assert isinstance(result, ValidationResult)
     return replace(result, early=early, passed=False) if early else result
 
