@@ -135,10 +135,14 @@ def render(result: ValidationResult) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
+    from ..diffing.reporting.terminal import predictions
+
     lines: list[Any] = [_table(result)]
     lines += [Text(f"warning: {warning}", style="bold yellow") for warning in result.warnings]
     lines += [Text(f"{report.runtime}: {report.reason}", style="red") for report in result.runtimes if _failed(report)]
     lines += [Text(f"{report.runtime}: {report.departs}", style="red") for report in result.runtimes if report.departs]
+    meant = [(report.runtime, report.language, report.classifier) for report in result.runtimes]
+    lines += [Text(line) for item in meant for line in predictions(*item)]
     lines += [Text(_decoding(report)) for report in result.runtimes if report.decoding]
     lines += [Text(f"note: {note}", style="dim") for note in result.notes]
     lines += [Text(f"not judged: {reason}", style="red") for reason in result.unjudged]
@@ -202,8 +206,6 @@ def _shown(report: RuntimeReport) -> list[Comparison]:
 
 def _extra_columns(result: ValidationResult) -> list[str]:
     columns = []
-    if any(item.kl is not None for report in result.runtimes for item in report.worst):
-        columns += ["top-1", "KL"]
     if any(report.flips for report in result.runtimes):
         columns.append("flips")
     return columns
@@ -211,8 +213,6 @@ def _extra_columns(result: ValidationResult) -> list[str]:
 
 def _row(item: Comparison, flips: Flips | None, extra: list[str]) -> list[str]:
     values = {
-        "top-1": "–" if item.top1_agreement is None else f"{item.top1_agreement:.1%}",
-        "KL": "–" if item.kl is None else f"{item.kl:.1e}",
         "flips": "–" if flips is None else f"{flips.excused + flips.consequent + flips.unexcused}/{flips.choices}",
     }
     numbers = [f"{item.errors.max_abs:.2e}", f"{item.threshold.value:.2e}", f"{item.errors.cosine:.6f}"]

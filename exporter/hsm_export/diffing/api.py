@@ -276,10 +276,10 @@ class Diff:
             self.feeds = open_feeds(setup.file, inputs, call=self._call_reference, shapes=shapes, tokenizer=tokenizer)
             self.notes += self.feeds.notes
             validation = Validation(
-                setup.file, setup.source, setup.context, self.feeds.cases, setup.plan, self._next_phase
+                setup.file, setup.source, setup.context, [*self.feeds.cases], setup.plan, self._next_phase
             )
             self.truth = validation.truth()
-            self.feeds = self.feeds.of(self.truth.cases)
+            self.feeds = replace(self.feeds, cases=self.truth.cases)
             self.notes += self.truth.notes
             if not self.truth.unjudged:
                 self._outputs()
@@ -389,7 +389,7 @@ class Diff:
             bars = self.truth.bars[self.truth.iterations[-1].case]
             counted = {name: bar.comparable for name, bar in bars.items()}
             noise = noise_between(dict(runs[-2].items()), dict(runs[-1].items()), counted)
-        judge = OutputJudge(runtime.name, self.setup.file, self.feeds.items, self.truth, self.setup.context.routed)
+        judge = OutputJudge(runtime.name, self.setup.file, self.truth, self.setup.context.routed)
         judge.compare(self.truth.arbiter[0][1], runs[: len(self.truth.feeds)])
         report = replace(judge.report(seconds), noise=noise)
         notes = [*runtime.notes(self.setup.file.model)]

@@ -169,9 +169,9 @@ class Explanation:
 
     def generate(self, steps: int) -> None:
         """Generate greedily in every runtime of a language model, and see where the text parts."""
-        from .generating import PROMPT, generate
+        from ..comparison.predictions import scored_output
+        from .generating import PROMPT, generate, with_generation
         from .inputs.feeds import prompt_of
-        from .metrics import scored_output, with_generation
 
         diff = self._diff
         file, arbiter = diff.setup.file, diff.truth.plan.arbiter

@@ -105,6 +105,15 @@ class ModelFile:
         return None if spec is None else feed.get(spec.name)
 
     @property
+    def tokens(self) -> InputSpec | None:
+        """The input that holds a language model's tokens (B,T): the one such of integers; None without one."""
+        others = [spec for spec in self.inputs if spec.name != "position" and not spec.name.startswith("past.")]
+        candidates = [spec for spec in others if not spec.is_lengths]
+        if len(candidates) == 1 and candidates[0].is_integer and len(candidates[0].shape) == 2:
+            return candidates[0]
+        return None
+
+    @property
     def task(self) -> str:
         """What the model does, or "" when the file does not say."""
         return self.metadata.get("task", "")

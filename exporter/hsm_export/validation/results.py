@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..comparison.predictions import ClassifierMetrics, LanguageMetrics
 from ..comparison.result import ComparedOutput
 from ..formats.result import Result
 
@@ -14,13 +15,9 @@ class Comparison(ComparedOutput):
 
     Attributes:
         mode: "free", or "forced" when the experts that the arbiter chose were prescribed.
-        top1_agreement: share of positions whose most probable token is the arbiter's (language models).
-        kl: mean Kullback-Leibler divergence from the arbiter's distribution, in nats (language models).
     """
 
     mode: str = "free"
-    top1_agreement: float | None = None
-    kl: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +75,7 @@ class RuntimeReport(Result):
         departs: after a failure, at which operator the numbers first leave the tolerance.
         seconds: time that the runs took.
         decoding: how it decodes; None for files without a state.
+        language, classifier: what the differences mean for the model's task, over all cases; None for other models.
     """
 
     runtime: str
@@ -90,6 +88,8 @@ class RuntimeReport(Result):
     departs: str | None = None
     seconds: float = 0.0
     decoding: DecodingReport | None = None
+    language: LanguageMetrics | None = None
+    classifier: ClassifierMetrics | None = None
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,8 @@ class Validation(Measurement):
             departs=self._localise(runtime, worst) if worst else None,
             seconds=judge.seconds,
             decoding=decoding,
+            language=judge.language,
+            classifier=judge.classifier,
         )
 
     def _decoding(self, runtime: Runtime, results: Any, arbiter: Any) -> DecodingReport | None:
