@@ -44,6 +44,19 @@ def shape_pairs(
     return tuple(shapes) or None
 
 
+def state_pairs(
+    _ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Parse IN=OUT options."""
+    pairs = []
+    for value in values:
+        past, equals, present = value.partition("=")
+        if not (past and equals and present):
+            raise click.BadParameter(f"{value!r} is not INPUT=OUTPUT, for example past_key.0=present_key.0")
+        pairs.append((past, present))
+    return tuple(pairs)
+
+
 SHAPE_HELP = "Shape to try, or sizes by name: height=5,width=7; repeatable."
 
 
@@ -59,6 +72,9 @@ SHAPE_HELP = "Shape to try, or sizes by name: height=5,width=7; repeatable."
 @click.option("--inputs", type=click.Path(), metavar="DATA.npz", help="Your own inputs instead of the built-in cases.")
 @click.option("--shape", "shapes", multiple=True, callback=shape_pairs, metavar="BATCHxLENGTH", help=SHAPE_HELP)
 @click.option("--steps", type=click.IntRange(1), help="Decoding files: single steps of the long case [default: 64].")
+@click.option(
+    "--state", "states", multiple=True, callback=state_pairs, metavar="IN=OUT", help="A state of the file; repeatable."
+)
 @click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
 @click.option(
     "--max-memory", type=click.FloatRange(min=0, min_open=True), metavar="MB", help="Stop beyond so much memory."
@@ -71,13 +87,15 @@ def command(
     inputs: str | None,
     shapes: tuple[tuple[int, int] | dict[str, int], ...] | None,
     steps: int | None,
+    states: tuple[tuple[str, str], ...],
     max_seconds: float | None,
     max_memory: float | None,
     as_json: bool,
 ) -> None:
     """Run MODEL in several runtimes and hold each to tolerances derived from float64 and native precision.
 
-    A decoding file reads sequences in pieces, with its state, against one pass over everything.
+    A decoding file reads sequences in pieces, with its state, against one pass over everything; so does a language
+    model of others whose state shows in its names (past_key_values.0.key and present.0.key), or is named by --state.
     Exit code 5 when numbers differ; the last line then names the runtime, output, input shape and worst element.
     Exit code 7 when nothing differs but something could not be judged, such as a file that draws random numbers;
     8 when --max-seconds or --max-memory ended it early.
@@ -95,7 +113,7 @@ def command(
     arguments = {"model": model, "against": against, "runtimes": runtimes, "inputs": inputs, "shapes": shapes}
     limits = limits_of(max_seconds, max_memory)
     with phases("validate") as progress:
-        result = _validated({**arguments, "steps": steps}, limits, progress)
+        result = _validated({**arguments, "steps": steps, "states": states}, limits, progress)
     emit(result, as_json, render)
     if result.verdict == "ended early":
         raise LimitError(result.summary, "repeat it with a higher limit")

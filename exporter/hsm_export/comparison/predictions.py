@@ -97,7 +97,7 @@ def scored_output(file: ModelFile) -> tuple[str, str]:
     if file.task:
         kind = _LANGUAGE_MODEL if file.task == _LANGUAGE_MODEL else _CLASSIFICATION
         return (kind, "logits") if "logits" in outputs else ("", "")
-    tokens = file.tokens
+    tokens = file.scored_tokens
     for name, dims in outputs.items():
         if tokens is not None and len(dims) == 3 and dims[-1].dim_value == tokens.drawn[1] + 1:
             return _LANGUAGE_MODEL, name

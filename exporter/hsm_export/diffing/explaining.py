@@ -175,7 +175,8 @@ class Explanation:
 
         diff = self._diff
         file, arbiter = diff.setup.file, diff.truth.plan.arbiter
-        if scored_output(file)[0] != "language_model" or arbiter.name == "stored":
+        whole = file.decodes or file.tokens is not None
+        if not whole or scored_output(file)[0] != "language_model" or arbiter.name == "stored":
             return
         prompt = prompt_of(diff.feeds, file, PROMPT)
         diff.progress(f"generating with {arbiter.name}")

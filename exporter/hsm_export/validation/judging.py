@@ -126,8 +126,8 @@ class Judge:
     def _score(self, case: Case, value: Array, reference: Array) -> None:
         lengths = self._file.lengths_in(case.feed)
         if self._task == "language_model":
-            tokens = self._file.tokens
-            text = case.feed[tokens.name] if case.text and tokens is not None else None
+            tokens = self._file.scored_tokens
+            text = case.feed.get(tokens.name) if case.text and tokens is not None else None
             self._language.add(reference, value, text, lengths)
         else:
             self._classifier.add(reference, value, case.labels, case.name)

@@ -29,6 +29,7 @@ def validate(
     inputs: str | Path | Mapping[str, Any] | None = None,
     shapes: Sequence[Shape] | None = None,
     steps: int | None = None,
+    states: Sequence[tuple[str, str]] = (),
     progress: Progress | None = None,
     limits: Limits | None = None,
     keep: Callable[[ValidationResult], None] | None = None,
@@ -47,6 +48,8 @@ def validate(
         inputs: an .npz file or a mapping of input names to arrays, instead of the built-in cases.
         shapes: (batch, length) pairs of the built-in cases, instead of the awkward ones.
         steps: of a decoding file, single steps of its longest case (default 64).
+        states: of a decoding file of others, (input, output) pairs that carry its state; without any, those that show
+            in names and shapes of a language model are checked.
         progress: receives the name of each phase.
         limits: caps on time and memory, looked at between phases; the report then says how far it came.
         keep: receives what has been found so far, whenever there is more of it.
@@ -82,7 +85,14 @@ def validate(
     if steps is not None:
         raise UsageError(f"{file.path} has no state to step with", "export it with `hsm-export export --decode`")
     cases, notes = _cases(file, inputs, shapes, lambda feed: _call(plan.arbiter, context, feed))
-    return Validation(file, source, context, cases, plan, progress).result(notes, keep)
+    result = Validation(file, source, context, cases, plan, progress).result(notes, keep)
+    if file.metadata or (source is not None and not states) or result.early:
+        return result
+    from .foreign_decoding import decoded, examine, with_decoding
+
+    found = examine(file, context, states, progress)
+    pieces = decoded(file, context, plan, found.reading, progress) if found.reading is not None else None
+    return with_decoding(result, found, pieces)
 
 
 def references(
@@ -129,19 +139,19 @@ def _checked(progress: Progress | None, limits: Limits | None) -> Progress:
     return enter
 
 
-def _call(runtime: Runtime, context: RunContext, feed: Mapping[str, Any]) -> Any:
-    """Run a file once, to see whether it takes these inputs."""
+def _call(runtime: Runtime, context: RunContext, feed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Run a file once, to see whether it takes these inputs, and return its outputs."""
     from .running import run
 
     masks = {node.mask: node.free_mask() for node in context.routed}
-    return run(runtime, context, [{**feed, **masks}])
+    return dict(run(runtime, context, [{**feed, **masks}])[0][1][0].items())
 
 
 def _cases(
     file: ModelFile,
     inputs: str | Path | Mapping[str, Any] | None,
     shapes: Sequence[Shape] | None,
-    call: Callable[[Mapping[str, Any]], Any],
+    call: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> tuple[list[Case], list[str]]:
     from .cases import user_case
     from .tried_cases import chosen_cases

@@ -143,7 +143,7 @@ def _user_feed(file: ModelFile, inputs: str | Path | Mapping[str, Any]) -> Case:
     """Return the user's arrays; labels that are not an input of the model are taken out of them."""
     arrays, where = (dict(inputs), "given inputs") if isinstance(inputs, Mapping) else read_npz(Path(inputs))
     labels = None if LABELS in {spec.name for spec in file.inputs} else arrays.pop(LABELS, None)
-    case = Case(where, given_feed(file, arrays, where), text=file.tokens is not None)
+    case = Case(where, given_feed(file, arrays, where), text=file.scored_tokens is not None)
     return case if labels is None else replace(case, labels=_labels(np.asarray(labels), case, file, where))
 
 
