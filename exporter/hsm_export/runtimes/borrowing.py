@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from ..onnx_model.nodes import reads_of
 from .runtime import missing_package
 
 Array = NDArray[Any]
@@ -31,9 +33,7 @@ class BorrowingEvaluator(ReferenceEvaluator):
     def _init(self) -> None:
         super()._init()
         versions = [helper.make_opsetid(domain, version) for domain, version in self.opsets.items()]
-        self.rt_nodes_ = [
-            node if node.has_subgraph else _Guarded(node, versions, self.borrowed) for node in self.rt_nodes_
-        ]
+        self.rt_nodes_ = [_Guarded(node, versions, self.borrowed) for node in self.rt_nodes_]
 
     def _load_impl(self, node: onnx.NodeProto, input_types: Any = None) -> Any:
         try:
@@ -77,43 +77,42 @@ class _Guarded:
             return self._node.run(*inputs, **options)
         except Exception as error:
             try:
-                return self._in_onnx_runtime(inputs)
+                return self._in_onnx_runtime(inputs, options.get("context") or {})
             except Exception:
                 if isinstance(self._node, _Missing):
                     raise
                 raise error from None  # the evaluator says more of its own node
 
-    def _in_onnx_runtime(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _in_onnx_runtime(self, inputs: tuple[Any, ...], context: Mapping[str, Any]) -> tuple[Any, ...]:
         """Run the node alone: in its own types, or in float32 where there is no kernel for doubles."""
+        node = self._node.onnx_node
+        names = list(dict.fromkeys(reads_of(node)))
+        known = {**context, **dict(zip(node.input, inputs, strict=True))}
+        inputs = tuple(known[name] for name in names)
         doubles = any(isinstance(item, np.ndarray) and item.dtype == np.float64 for item in inputs)
         for kind in _FLOATS if doubles else (None,):
-            given = [_typed(item, kind) for item in inputs]
+            given = {name: _typed(item, kind) for name, item in zip(names, inputs, strict=True) if item is not None}
             try:
-                outputs = self._session(given).run(None, _feed(self._node.onnx_node, given))
+                outputs = self._session(given).run(None, given)
             except Exception:
                 if not doubles or kind is np.float32:
                     raise
                 continue
             if doubles and kind is np.float32:
-                node = self._node.onnx_node
                 self._borrowed.add(f"{node.name or node.output[0]} ({node.op_type})")
                 outputs = [_typed(item, np.float64) for item in outputs]
             written = iter(outputs)
-            return tuple(next(written) if name else None for name in self._node.onnx_node.output)
+            return tuple(next(written) if name else None for name in node.output)
         raise NotImplementedError
 
-    def _session(self, inputs: list[Any]) -> Any:
+    def _session(self, given: Mapping[str, Any]) -> Any:
         import onnxruntime
 
-        key = tuple(None if item is None else (str(item.dtype), item.shape) for item in inputs)
+        key = tuple((str(item.dtype), item.shape) for item in given.values())
         if key not in self._sessions:
             node = self._node.onnx_node
-            given = [(name, item) for name, item in zip(node.input, inputs, strict=True) if name]
-            types = [helper.np_dtype_to_tensor_dtype(item.dtype) for _, item in given]
-            values = [
-                helper.make_tensor_value_info(name, kind, item.shape)
-                for (name, item), kind in zip(given, types, strict=True)
-            ]
+            types = {name: helper.np_dtype_to_tensor_dtype(item.dtype) for name, item in given.items()}
+            values = [helper.make_tensor_value_info(name, types[name], given[name].shape) for name in given]
             results = [onnx.ValueInfoProto(name=name) for name in node.output if name]
             graph = helper.make_graph([node], "node", values, results)
             model = helper.make_model(graph, opset_imports=self._versions, ir_version=10)
@@ -129,10 +128,6 @@ class _Guarded:
 def _typed(item: Any, kind: Any) -> Any:
     is_float = isinstance(item, np.ndarray) and item.dtype in (np.float64, np.float32)
     return item.astype(kind) if kind is not None and is_float else item
-
-
-def _feed(node: onnx.NodeProto, inputs: list[Any]) -> dict[str, Any]:
-    return {name: item for name, item in zip(node.input, inputs, strict=True) if name}
 
 
 def borrowed_remark(name: str, nodes: set[str]) -> str:

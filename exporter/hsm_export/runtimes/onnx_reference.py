@@ -64,6 +64,11 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]
         if self._evaluator.borrowed:
             self._context.remarks.add(borrowed_remark(self.name, self._evaluator.borrowed))
         names = [output.name for output in self._model.graph.output]
+        results = [
+            # The evaluator keeps what an optional holds in a list.
+            value[0] if isinstance(value, list) and output.type.HasField("tensor_type") and len(value) == 1 else value
+            for value, output in zip(results, self._model.graph.output, strict=True)
+        ]
         return OrderedDict((name, _plain(array)) for name, array in named_outputs(names, results).items())
 
 

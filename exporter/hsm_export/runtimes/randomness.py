@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from onnx import numpy_helper
+
+from ..onnx_model.nodes import graphs_of, nodes_of
 
 if TYPE_CHECKING:
     import onnx
@@ -20,23 +24,19 @@ SAME = 1e-9
 
 def random_nodes(model: onnx.ModelProto) -> list[str]:
     """Return the nodes that draw random numbers, Dropout in training mode among them, as `name (operator)`."""
-    import onnx_ir as ir
-
-    opened = ir.from_proto(model)
-    graphs = [opened.graph, *(function.graph for function in opened.functions.values())]
-    nodes = [node for graph in graphs for node in graph.all_nodes()]
-    return [f"{node.name or node.outputs[0].name} ({node.op_type})" for node in nodes if _draws(node)]
+    nodes = [*nodes_of(model.graph.node), *(node for body in model.functions for node in nodes_of(body.node))]
+    constants = {item.name: item for graph in graphs_of(model.graph) for item in graph.initializer}
+    constants |= {node.output[0]: node.attribute[0].t for node in nodes if node.op_type == "Constant"}
+    return [f"{node.name or node.output[0]} ({node.op_type})" for node in nodes if _draws(node, constants)]
 
 
-def _draws(node: Any) -> bool:
+def _draws(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
     if node.domain not in ("", "ai.onnx"):
         return False
-    if node.op_type != "Dropout" or len(node.inputs) < 3 or node.inputs[2] is None:
+    if node.op_type != "Dropout" or len(node.input) < 3 or not node.input[2]:
         return node.op_type in _DRAWS
-    import onnx_ir as ir
-
-    training = ir.convenience.get_const_tensor(node.inputs[2])
-    return training is not None and bool(training.numpy().any())
+    training = constants.get(node.input[2])
+    return training is not None and bool(numpy_helper.to_array(training).any())
 
 
 @contextlib.contextmanager

@@ -203,12 +203,17 @@ def _feed(file: ModelFile, ranges: Ranges, wanted: Shape, rng: np.random.Generat
         check_size(file, spec, shape)
         if spec.is_integer:
             low, high = ranges.bounds[spec.name]
-            feed[spec.name] = rng.integers(low, high + 1, shape).astype(BY_NAME[spec.dtype].numpy)
+            values = rng.integers(low, high + 1, shape)
+            if (low, high) == (0, 1) and len(shape) > 1:
+                values[..., :1] = 1  # it may be a mask, which lets something through in every row
+            feed[spec.name] = values.astype(BY_NAME[spec.dtype].numpy)
         elif spec.is_float:
             kind = np.float64 if spec.dtype == "float64" else np.float32
             feed[spec.name] = np.asarray(rng.standard_normal(shape), kind)
         else:
             feed[spec.name] = random_others(rng, spec, shape)
+            if spec.dtype == "bool" and len(shape) > 1:
+                feed[spec.name][..., :1] = feed[spec.name][..., -1:] ^ True  # whichever value lets through
     return feed
 
 

@@ -40,6 +40,8 @@ class Spool:
                 return
         path = self._folder / f"{self._count}.npy"
         self._count += 1
+        if array.dtype.kind == "O":
+            array = array.astype(str)  # objects cannot be mapped
         # NumPy's format has no bfloat16; float32 holds every bfloat16 exactly.
         np.save(path, array if array.dtype.kind != "V" and array.dtype.name != "bfloat16" else array.astype(np.float32))
         runs[run] = path
