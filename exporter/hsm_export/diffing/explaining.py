@@ -31,6 +31,7 @@ from .results import Culprit, LayerDiff, RuntimeDiff
 if TYPE_CHECKING:
     from ..runtimes.runtime import RunContext, Runtime
     from .api import Diff
+    from .bisection.segment import Segment
 
 FILE = "onnx64"  # the file itself, in float64
 
@@ -153,11 +154,25 @@ class Explanation:
                 tolerance=worst.threshold.value,
                 progress=diff.progress,
                 whole=diff.setup.context,
+                repro=lambda segment: self._segment_repro(bad, segment),
             )
         except HsmExportError as error:
             diff.notes.append(f"{bad} could not be bisected: {error.message}")
             return
         diff.bisections = (*diff.bisections, found)
+
+    def _segment_repro(self, runtime: str, segment: Segment) -> str:
+        """Write nodes that fail only together, where repros were asked for; return a sentence that says where."""
+        folder = self._diff.options.repro
+        if folder is None:
+            return "--repro DIR writes them with their real inputs"
+        name = file_name(f"{runtime}.{segment.nodes[0][0]}-{segment.nodes[-1][0]}")
+        context = self._diff.setup.context
+        path, command = write_repro(
+            Path(folder), name, segment.model, context.folder, segment.inputs, segment.expected,
+            precision=context.precision, runtime=runtime,
+        )  # fmt: skip
+        return f"written to {path}; run them alone: {command}"
 
     def _first_failing(self, name: str) -> ComparedOutput:
         """Return, of the case that fails worst, the output that comes first: its node is the first one at fault."""

@@ -365,6 +365,35 @@ def test_a_node_inside_a_loop_is_at_fault_and_its_iteration_is_named(bisect: boo
     assert [node.op_type for node in onnx.load(again / "node.onnx").graph.node] == ["Mul"]
 
 
+def test_nodes_that_fail_only_together_are_found_and_written(tmp_path: Path) -> None:
+    """A runtime joins two nodes wrongly: each alone is right, and the sub-graph of both is the repro."""
+    nodes = [NODE("Tanh", ["x"], ["t"], "t"), NODE("Mul", ["t", "t"], ["m"], "square"), NODE("Exp", ["m"], ["e"], "e")]
+    nodes += [NODE("Neg", ["e"], ["n"], "n"), NODE("Abs", ["n"], ["a"], "a"), NODE("Sin", ["a"], ["y"], "s")]
+    path = saved(model(nodes), tmp_path)
+    healthy = get("ort")
+
+    def runner(context: Any) -> Any:
+        changed = onnx.ModelProto.FromString(context.model.SerializeToString())
+        names = {node.name for node in changed.graph.node}
+        outputs = {value.name for value in changed.graph.output}
+        if {"square", "e"} <= names and "m" not in outputs:
+            changed = Fault("e", "float32", np.full((1, 1), 0.125)).plant(changed)
+        return healthy.runner(replace(context, model=changed))
+
+    options = DiffOptions(layers=False, bisect=True, generate=0, repro=tmp_path / "repro")
+    with mock.patch.object(onnx_runtime, "ORT", replace(healthy, runner=runner)):
+        result = ran(path, options)
+        (found,) = result.bisections
+        assert found.nodes == (("square", "Mul"), ("e", "Exp")), found
+        assert "they fail together, as one graph" in " ".join(found.notes)
+        (folder,) = (tmp_path / "repro").iterdir()
+        repro = onnx.load(folder / "node.onnx")
+        assert [node.name for node in repro.graph.node] == ["square", "e"]
+        inputs = {"inputs": folder / "inputs.npz", "reference": folder / "expected.npz"}
+        assert not diff(folder / "node.onnx", ["ort"], **inputs, options=DiffOptions(layers=False)).passed
+    assert diff(folder / "node.onnx", ["ort"], **inputs, options=DiffOptions(layers=False)).passed
+
+
 def test_a_fault_of_the_control_flow_itself_is_the_fault_of_its_node(tmp_path: Path) -> None:
     """What a runtime does only where the graphs inside a node are inside is seen on the node as a whole."""
     path = saved(branching(), tmp_path)
