@@ -130,13 +130,14 @@ def diff_within(
         keep: receives what has been found so far, whenever there is more of it.
     """
     from ..onnx_model.model_file import open_model
+    from ..onnx_model.spread_inputs import spread
     from .reporting.json_file import read_json
 
     parse(options.fail_on)
     if options.baseline is not None:
         read_json(options.baseline)  # a bad one is refused before the work
     progress("opening the model")
-    setup = _set_up(open_model(model), runtimes, against, reference, inputs)
+    setup = _set_up(spread(open_model(model), inputs), runtimes, against, reference, inputs)
     run = Diff(setup, options, progress, limits, keep)
     run.measure(inputs, shapes, tokenizer)
     return finished(run.result(), options)

@@ -319,7 +319,10 @@ class Explanation:
         """Add the layers to a runtime's report, and name the first node at fault."""
         report, truth = self._diff.reports.get(name, RuntimeDiff(name, "same")), self._diff.truth
         harmless = report.verdict == "same" and not (truth.problems or truth.doubts)
-        masks = [item for item in layers if harmless and self._is_mask(item, spool)]
+        masks = [item for item in layers if self._is_mask(item, spool)]
+        # Where nothing else is at fault, what overflows is what makes an output differ.
+        others = [item for item in layers if not item.passed and item not in masks]
+        masks = masks if harmless or others else []
         layers, remarks = told(layers, masks)
         self._diff.reports[name] = replace(report, layers=tuple(layers), notes=(*report.notes, *remarks))
         faulty = [item for item in layers if not item.passed]

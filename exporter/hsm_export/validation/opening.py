@@ -61,6 +61,7 @@ def validate(
         MissingDependencyError: a runtime that was asked for does not work on this machine.
     """
     from ..onnx_model.model_file import open_model
+    from ..onnx_model.spread_inputs import spread
     from ..runtimes.routing import instrument
     from ..runtimes.runtime import RunContext
     from ..torch_model.torch_source import open_source
@@ -70,7 +71,7 @@ def validate(
     progress = _checked(progress, limits)
     names = requested(runtimes, against is not None)
     progress("opening the model")
-    file = open_model(model)
+    file = spread(open_model(model), inputs)
     source = open_source(against) if against is not None else None
     instrumented, routed = instrument(file.model)
     context = RunContext(
