@@ -139,6 +139,7 @@ def _export(
 ) -> ExportResult:
     from ..onnx_model.portable import make_portable
     from ..onnx_model.static_shapes import make_static
+    from ..onnx_model.stored_weights import store_transposed
     from ..runtimes.evaluations import have_evaluations
     from .assembling import active_counts, all_tensors, feed_of, finished_graph
     from .checking import check_in_subprocess
@@ -155,12 +156,14 @@ def _export(
     expected = references(source, precision, active_counts(model), inputs, evaluations=several)
     feeds = [feed_of(model, reference.feeds, reference.masks) for reference in expected]
     mixers = _mixers(model)
+    weights = {name for name, _ in all_tensors(source.module)}
     if form.portable:
-        weights = {name for name, _ in all_tensors(source.module)}
         make_portable(model, weights)
         if form.sizes is not None:
             make_static(model, form.sizes, weights)
             describe_inputs(model, inputs)
+    else:
+        store_transposed(model, weights, shared=False)
     progress("writing")
     path = scratch / target.name
     data = write(model, path, form.external_data)
