@@ -41,7 +41,7 @@ ENDS: dict[str, tuple[str, tuple[str, ...]]] = {
 TESTS = (
     "tests/models/test_language_model.py",
     "tests/models/test_checkpoint.py",
-    "tests/exporter/exporting/test_portable.py",
+    "tests/exporter/onnx_model/test_portable.py",
     "tests/exporter/exporting/test_static.py",
     "tests/exporter/exporting/test_explicit_state.py",
     "tests/exporter/runtimes/test_open_list.py",

@@ -52,6 +52,7 @@ def make_portable(model: ir.Model, weights: set[str]) -> tuple[InlinedMixer, ...
     _name(model.graph, kept)
     for domain in set(model.opset_imports) - {node.domain for node in model.graph.all_nodes()} - {""}:
         del model.opset_imports[domain]
+    _split_gemm(model.graph)
     store_transposed(model, weights, shared=True)
     simplify(model, weights)
     _constants_by_use(model.graph, weights)
@@ -112,6 +113,33 @@ def _free(name: str, taken: set[str]) -> str:
         found = f"{name}_{count}"
     taken.add(found)
     return found
+
+
+def _split_gemm(graph: ir.Graph) -> None:
+    """Put MatMul and Add in the place of Gemm: quantisers know the former alone, and tract has no Gemm in float16."""
+    import onnx_ir as ir
+
+    for node in list(graph):
+        numbers = {name: attr.value for name, attr in node.attributes.items()}
+        plain = node.domain == "" and node.op_type == "Gemm" and not numbers.get("transA")
+        if not plain or numbers.get("alpha", 1.0) != 1.0 or numbers.get("beta", 1.0) != 1.0:
+            continue
+        left, right, *bias = (value for value in node.inputs if value is not None)
+        made = []
+        if numbers.get("transB"):
+            made.append(ir.node("Transpose", [right], {"perm": [1, 0]}, name=f"{node.name}.Transpose"))
+            right = made[-1].outputs[0]
+            right.name = made[-1].name
+        made.append(ir.node("MatMul", [left, right], name=f"{node.name}.MatMul"))
+        if bias:
+            made[-1].outputs[0].name = made[-1].name
+            made.append(ir.node("Add", [made[-1].outputs[0], bias[0]], name=f"{node.name}.Add"))
+        result, old = made[-1].outputs[0], node.outputs[0]
+        result.type, result.shape = old.type, old.shape
+        graph.insert_before(node, made)
+        ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        result.name = old.name
 
 
 def _forget_unknown_shapes(node: ir.Node) -> None:
