@@ -119,6 +119,11 @@ def counted(output: str) -> str:
     return "".join(f", {name} {value}" for name, value in counts.items() if isinstance(value, int))
 
 
+def versions_seen(output: str) -> str:
+    """Return which versions were tested as a remark."""
+    return "".join(f"; {line}" for line in re.findall(r"^(?:oldest|newest): .*|^torch .*", output, re.MULTILINE))
+
+
 def study(name: str, short: bool) -> Step:
     """Return the step of a study: in full, or a tenth of it."""
     module, count, recorded = STUDIES[name]
@@ -147,6 +152,8 @@ def steps(short: bool = False) -> list[Step]:
         Step("CUDA kernels' registers, spills and instructions", ("bash", "tools/cuda_report.sh")),
         *(tests(name, folders) for name, folders in TEST_FOLDERS.items()),
         *(study(name, short) for name in STUDIES),
+        Step("the zoo in runtimes of others", (sys.executable, "tools/runtime_matrix.py")),
+        Step("oldest and newest versions", (sys.executable, "tools/version_ends.py"), versions_seen),
         tests("all other tests", ["tests", *(f"--ignore={f}" for fs in TEST_FOLDERS.values() for f in fs)]),
     ]
 

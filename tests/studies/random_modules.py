@@ -139,6 +139,13 @@ def tokens(rng: random.Random) -> Made:
     return Pooled(vocabulary, width, inner), (torch.randint(0, vocabulary, (2, rng.randint(3, 9))),)
 
 
+def _dynamic(kind: Callable[..., Made], inputs: tuple[Tensor, ...]) -> dict[str, dict[int, str]] | None:
+    """Say which sizes of an image or a signal may change: its channels are none of them, as `export` assumes."""
+    if kind not in (convolutions, transposed):
+        return None
+    return {"input": {0: "batch", **{dim: f"size{dim}" for dim in range(2, inputs[0].dim())}}}
+
+
 KINDS = (perceptron, convolutions, transposed, mixers, reader, tokens)
 
 
@@ -153,7 +160,9 @@ def examined(seed: int, number: int) -> Record:
     with tempfile.TemporaryDirectory(prefix="hsm-study-") as folder:
         path = Path(folder) / "m.onnx"
         try:
-            hsm_export.export(module.eval(), inputs, path, precision=PRECISIONS[precision])
+            hsm_export.export(
+                module.eval(), inputs, path, precision=PRECISIONS[precision], dynamic=_dynamic(kind, inputs)
+            )
             result: Any = hsm_export.validate(path, against=module, runtimes=["ort"])
         except HsmExportError as error:
             return {**facts, "end": REFUSED, "said": error.message}
