@@ -142,6 +142,8 @@ StateSpec read_state(const json::Value& value, const std::string& where) {
   state.rollback = reader.whole("rollback", 0, kLargestSize);
   state.max_length = reader.whole("max_length", 0, kLargestSize);
   state.last_logits = reader.get<bool>("last_logits");
+  if (reader.has("model")) state.model = reader.text("model");
+  if (!state.model.empty() && !matches(state.model, patterns().sha256)) refuse(where, "the SHA-256 of its model");
   return state;
 }
 

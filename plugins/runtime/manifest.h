@@ -47,6 +47,7 @@ struct StateSpec {
   std::int64_t rollback = 0;
   std::int64_t max_length = 0;  // 0: any
   bool last_logits = false;
+  std::string model;  // SHA-256 of the model's configuration and weights; "" where the writer did not know it
 };
 
 struct Graph {
