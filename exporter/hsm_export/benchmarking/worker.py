@@ -29,8 +29,8 @@ class Worker:
         from ..onnx_model.model_file import open_model
         from ..runtimes import get
         from ..runtimes.runtime import RunContext
+        from ..torch_model.torch_source import open_source
         from ..validation.cases import shaped_cases
-        from ..validation.sources import open_source
 
         file = open_model(job.model)
         runtime = get(job.runtime)

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadInputError
-from .manifest import DECODE, ENGINES, MANIFEST, MAX_BYTES, MODEL, FileEntry, Manifest, one_line, parse_manifest
+from ..formats.bundle_manifest import (
+    DECODE,
+    ENGINES,
+    MANIFEST,
+    MAX_BYTES,
+    MODEL,
+    FileEntry,
+    Manifest,
+    one_line,
+    parse_manifest,
+)
 
 _AGAIN = "copy the bundle again, or write it again"
 # ELF, and Mach-O in its 64-bit, 32-bit and universal forms; Windows' two letters are too common to mean anything.
@@ -74,13 +84,6 @@ def is_bundle(path: Path) -> bool:
     except BadInputError:
         return False
     return True
-
-
-def file_entry(path: Path) -> FileEntry:
-    """Return the size and SHA-256 of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileEntry(path.stat().st_size, digest)
 
 
 def check_file(folder: Path, name: str, entry: FileEntry, *, digest: bool) -> None:

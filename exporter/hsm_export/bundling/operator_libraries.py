@@ -6,16 +6,16 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 from hsm_operators import find
 from hsm_operators.libraries import VARIABLE, folders_of, home_of
 
 from ..errors import MissingDependencyError
 from ..files import sha256
+from ..formats.bundle_manifest import LibraryEntry
+from ..onnx_model.fusing import fusion, library_entries
 from ..onnx_model.parsing import parse
-from ..operators.fusing import Fusion, fusion
-from .manifest import LibraryEntry
 
 # For a machine without CUDA the others may be missing: they are looked for where they are needed.
 NEEDED_HERE = "onnxruntime"
@@ -50,13 +50,6 @@ def _add(found: dict[str, LibraryEntry], entry: LibraryEntry) -> None:
     before = found.get(entry.file)
     operators = (*(before.operators if before else ()), *entry.operators)
     found[entry.file] = LibraryEntry(entry.file, entry.adapter, entry.sha256, tuple(dict.fromkeys(operators)))
-
-
-def library_entries(fused: Fusion, adapter: str) -> Iterator[LibraryEntry]:
-    """Yield what a manifest says of the libraries that run a model's operators."""
-    for path in fused.libraries:
-        operators = tuple(name for name, library in fused.selection.libraries.items() if library.path == path)
-        yield LibraryEntry(path.name, cast(Any, adapter), sha256(path), operators)
 
 
 def installed(entry: LibraryEntry) -> Path:

@@ -117,12 +117,12 @@ def _export(
     portable: bool,
     progress: Callable[[str], None],
 ) -> ExportResult:
+    from ..onnx_model.portable import make_portable
     from ..runtimes.evaluations import have_evaluations
     from .assembling import active_counts, all_tensors, feed_of, finished_graph
     from .checking import check_in_subprocess
     from .comparing import compare, references
     from .finishing import write
-    from .portable import make_portable
 
     progress("tracing")
     model, inputs = finished_graph(source, precision, plan)
@@ -159,8 +159,8 @@ def _result(
     inputs: tuple[InputSpec, ...],
     checks: tuple[CheckedOutput, ...],
 ) -> ExportResult:
-    from ..decoding.state_spec import StateSpec
     from ..files import sha256
+    from ..formats.state_spec import StateSpec
 
     return ExportResult(
         path=target,

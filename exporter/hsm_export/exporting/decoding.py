@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..decoding.state_spec import BATCH, CAPACITY, StateSpec
+from ..formats.state_spec import BATCH, CAPACITY, StateSpec
 from .inputs import LENGTH, Arguments, Border, TraceInput, bind
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInputError
-from ..source_call import KEY as CALL
-from ..source_call import SourceCall
+from ..torch_model.source_call import KEY as CALL
+from ..torch_model.source_call import SourceCall
 from . import tracing
 from .inputs import InputSpec
 from .source import Source
@@ -85,7 +85,7 @@ def describe(
     from hsm_operators import IR_VERSION, VERSION, find
 
     from .. import __version__
-    from ..file_operators import KEY, description
+    from ..onnx_model.file_operators import KEY, description
 
     model.ir_version = IR_VERSION
     model.producer_name = "hsm-export"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInputError, HsmExportError, MissingDependencyError, UsageError
-from ..module_file import is_factory, named_object
+from ..torch_model.module_file import is_factory, named_object
 
 if TYPE_CHECKING:
     from polygraphy.backend.base import BaseRunner
@@ -116,7 +116,7 @@ def runner(name: str, model: str | Path, against: Any = None) -> BaseRunner:
         BadInputError: the file cannot be used.
     """
     from ..onnx_model.model_file import open_model
-    from ..validation.sources import open_source
+    from ..torch_model.torch_source import open_source
     from .runtime import RunContext
 
     runtime = get(name)

@@ -10,7 +10,7 @@ import numpy as np
 from polygraphy.backend.onnxrt import OnnxrtRunner
 from polygraphy.common import TensorMetadata
 
-from .bfloat16 import runnable
+from ..onnx_model.bfloat16 import runnable
 from .metadata import graph_metadata
 from .named_outputs import named_outputs
 from .runtime import RunContext, Runtime, missing_package
@@ -53,7 +53,7 @@ def onnx_runtime(settings: SessionSettings = DEFAULT) -> Runtime:
     """Return ONNX Runtime on the CPU, with the graph prepared in some way."""
 
     def runner(context: RunContext) -> ContextRunner:
-        model = runnable(context)
+        model = runnable(context.model, context.precision)
         return ContextRunner(context, lambda: cpu_session(model, context.folder, settings=settings), "ort")
 
     return Runtime(

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..native import custom_ops_path, emulated_ops_path, register
-from ..operators.fusing import fusion
-from .bfloat16 import runnable
+from ..onnx_model.bfloat16 import runnable
+from ..onnx_model.fusing import fusion
 from .onnx_runtime import ContextRunner
 from .runtime import RunContext, Runtime, missing_package, no_notes
 from .session import cpu_session
@@ -41,7 +41,7 @@ def _runtime(
         return None
 
     def runner(context: RunContext) -> ContextRunner:
-        model = runnable(context)
+        model = runnable(context.model, context.precision)
         return ContextRunner(context, lambda: cpu_session(model, context.folder, kernels=library()), name)
 
     return Runtime(name, description, available, runner, by_default=by_default, notes=notes)

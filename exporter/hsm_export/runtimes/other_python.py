@@ -16,7 +16,7 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
 from ..child_process import ChildProcess
-from .bfloat16 import runnable
+from ..onnx_model.bfloat16 import runnable
 from .metadata import graph_metadata
 from .own import write_whole
 from .portable_model import with_weights
@@ -49,7 +49,8 @@ class OtherPythonRunner(BaseRunner):  # type: ignore[misc]
         self._scratch = tempfile.TemporaryDirectory(prefix="hsm-runtime-")
         try:
             path = self._folder / "model.onnx"
-            write_whole(with_weights(runnable(self._context), self._context.folder), path)
+            model = runnable(self._context.model, self._context.precision)
+            write_whole(with_weights(model, self._context.folder), path)
             self._child = ChildProcess(self.name, [self._python, "-E", _SERVER])
         except BaseException:
             self._scratch.cleanup()

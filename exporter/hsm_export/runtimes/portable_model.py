@@ -26,7 +26,7 @@ def portable_model(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     """Return a graph with its weights, in ONNX's own operators alone; the arguments are those of `with_weights`."""
     import onnx_ir as ir
 
-    from ..exporting.portable import make_portable
+    from ..onnx_model.portable import make_portable
 
     whole = with_weights(model, folder)
     if not whole.functions:

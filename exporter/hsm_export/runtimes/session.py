@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependencyError, UsageError
-from ..operators.fusing import fusion
+from ..onnx_model.fusing import fusion
 
 if TYPE_CHECKING:
     import onnx

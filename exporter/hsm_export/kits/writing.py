@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import BadInputError, UsageError
-from ...files import atomic_directory
-from ...results import Result
-from .. import portable
-from ..network import network_bytes
-from ..options import Options
-from ..plan import Plan, make_plan
-from ..portable.kit import KIT_FILE, NETWORK, REFERENCES, digest
-from ..profiles import Size
-from ..targets import check_known
+from ..building import portable
+from ..building.network import network_bytes
+from ..building.options import Options
+from ..building.plan import Plan, make_plan
+from ..building.portable.kit import KIT_FILE, NETWORK, REFERENCES, digest
+from ..building.targets import check_known
+from ..errors import BadInputError, UsageError
+from ..files import atomic_directory
+from ..formats.profile import Size
+from ..formats.result import Result
 from .manifest import Manifest, file_digests, write_manifest
 from .proof import arrays, descriptions, prove
 from .readme import readme_text
@@ -27,7 +27,7 @@ from .readme import readme_text
 if TYPE_CHECKING:
     from torch import nn
 
-    from ...validation.references import References
+    from ..validation.references import References
 
 # The Python modules of a kit keep their places in this package, and so their imports; and the program starts them.
 _PACKAGE, _PORTABLE = "hsm_kit", "building/portable"

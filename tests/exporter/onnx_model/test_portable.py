@@ -12,7 +12,7 @@ from tests.exporter.exporting.models import MIXERS, language_model
 
 import hsm_export
 from hsm_export.errors import BadInputError
-from hsm_export.inlined_mixers import METADATA, SEPARATOR, inlined_mixers
+from hsm_export.onnx_model.inlined_mixers import METADATA, SEPARATOR, inlined_mixers
 from hsm_export.runtimes.portable_model import portable_model
 from hsm_export.runtimes.routing import instrument
 

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-    from .runtime import RunContext
 
 # These have kernels for every type: they convert, read a shape, or move numbers about.
 _CONVERTS = frozenset({"Cast", "CastLike", "Constant", "ConstantOfShape", "Identity", "Shape", "Size"})
@@ -47,12 +46,12 @@ def widen_bfloat16(model: onnx.ModelProto, borders: bool = False, low: str = "BF
     return ir.to_proto(inferred) if changed else model
 
 
-def runnable(context: RunContext) -> onnx.ModelProto:
-    """Return a context's graph in a form that ONNX Runtime's CPU provider runs, bfloat16 borders as float32."""
-    borders = (*context.model.graph.input, *context.model.graph.output)
+def runnable(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    """Return a graph of a precision in a form that ONNX Runtime's CPU provider runs, bfloat16 borders as float32."""
+    borders = (*model.graph.input, *model.graph.output)
     low = BY_PRECISION["bf16"].onnx
-    has_low = context.precision == "bf16" or any(value.type.tensor_type.elem_type == low for value in borders)
-    return widen_bfloat16(context.model, borders=True) if has_low else context.model
+    has_low = precision == "bf16" or any(value.type.tensor_type.elem_type == low for value in borders)
+    return widen_bfloat16(model, borders=True) if has_low else model
 
 
 def _widen_borders(graph: ir.Graph, low: ir.DataType) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from hsm_operators import DOMAIN, Operator
 from hsm_operators.libraries import ADAPTERS, Selection, select
 
-from ..file_operators import FileOperators
-from ..onnx_model.nodes import nodes_of
+from ..files import sha256
+from ..formats.bundle_manifest import LibraryEntry
+from .file_operators import FileOperators
+from .nodes import nodes_of
 
 if TYPE_CHECKING:
     import onnx
@@ -89,3 +91,10 @@ def fusion(model: onnx.ModelProto, adapter: str) -> Fusion:
 def _without_kernels(operator: Operator, adapter: str) -> str:
     needed = " or ".join(ADAPTERS[adapter])
     return f"there is no library of its kernels for {_ADAPTER_WORDS[adapter]} ({needed})"
+
+
+def library_entries(fused: Fusion, adapter: str) -> Iterator[LibraryEntry]:
+    """Yield what a bundle's manifest says of the libraries that run a model's operators."""
+    for path in fused.libraries:
+        operators = tuple(name for name, library in fused.selection.libraries.items() if library.path == path)
+        yield LibraryEntry(path.name, cast(Any, adapter), sha256(path), operators)

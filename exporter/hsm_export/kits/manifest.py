@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import BadInputError
-from ...files import read_document, require_file
-from ...onnx_model.model_file import FileFacts
-from ...onnx_model.values import Tensor
-from ..options import Options
-from ..plan import Plan
-from ..portable.kit import KIT_FILE, digest
-from ..profiles import Range
-from ..targets import EXTRAS, MODULES
+from ..building.options import Options
+from ..building.plan import Plan
+from ..building.portable.kit import KIT_FILE, digest
+from ..building.targets import EXTRAS, MODULES
+from ..errors import BadInputError
+from ..files import read_document, require_file
+from ..formats.profile import Range
+from ..formats.tensor import Tensor
+from ..onnx_model.model_file import FileFacts
 
 SCHEMA, SCHEMA_VERSION = "hsm-export.kit", 2
 # What pip calls the packages that a kit needs on the GPU machine.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hsm_operators import DOMAIN, Attribute, Cost, Dimension, Operator, Port, Routing, RowRange, Rule, State, find
 from hsm_operators.operator import base_name
 
-from .errors import BadInputError
+from ..errors import BadInputError
 
 if TYPE_CHECKING:
     import onnx

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tests.exporter.exporting.models import WIDTH, language_model
 
-from hsm_export.decoding.state_spec import StateSpec, TensorSpec
 from hsm_export.errors import BadInputError, UsageError
+from hsm_export.formats.state_spec import StateSpec, TensorSpec
 from hsm_models import HSMConfig, SoftmaxConfig, SwitchHeadConfig, TaylorShiftConfig
 
 RINGS = (HSMConfig(shifts=(1, 4)), HSMConfig(shifts=(9,)), SoftmaxConfig(window=6))

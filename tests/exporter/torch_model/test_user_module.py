@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hsm_export.errors import BadInputError
 from hsm_export.runtimes.reference_maths import reference_maths
-from hsm_export.user_module import copied, unwrapped
+from hsm_export.torch_model.user_module import copied, unwrapped
 
 
 class Holder(nn.Module):

@@ -12,12 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import BadInputError, HsmExportError, NumbersDifferError
-from ...files import atomic_path, read_document, sha256
-from ..portable.compiling import RefusedError
-from ..portable.judging import Verdict, judge
-from ..portable.kit import ENGINE, KIT_FILE, OUTPUTS, REFERENCES, RESULT_FILE, RESULT_SCHEMA, RESULT_VERSION, read_kit
-from ..result import BuilderWarning, BuildResult, NumbersCheck, describe, write_side_file
+from ..building.portable.compiling import RefusedError
+from ..building.portable.judging import Verdict, judge
+from ..building.portable.kit import (
+    ENGINE,
+    KIT_FILE,
+    OUTPUTS,
+    REFERENCES,
+    RESULT_FILE,
+    RESULT_SCHEMA,
+    RESULT_VERSION,
+    read_kit,
+)
+from ..building.result import BuilderWarning, BuildResult, NumbersCheck, describe, write_side_file
+from ..errors import BadInputError, HsmExportError, NumbersDifferError
+from ..files import atomic_path, read_document, sha256
 from .manifest import Manifest, read_manifest
 
 # A header of an .npy file takes this at most.

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from .dtypes import ELEMENT_TYPES, element_name
-from .errors import BadInputError
+from ..dtypes import ELEMENT_TYPES, element_name
+from ..errors import BadInputError
 
 if TYPE_CHECKING:
     import onnx

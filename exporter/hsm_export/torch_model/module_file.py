@@ -9,8 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from .errors import BadInputError, UsageError
-from .files import require_file
+from ..errors import BadInputError, UsageError
+from ..files import require_file
 
 if TYPE_CHECKING:
     from torch import nn

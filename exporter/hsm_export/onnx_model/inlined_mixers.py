@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hsm_operators import Operator, find
 
-from .errors import BadInputError
+from ..errors import BadInputError
 
 if TYPE_CHECKING:
     import onnx

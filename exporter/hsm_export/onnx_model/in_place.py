@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from hsm_operators import find
 
-from ..onnx_model.nodes import reads_of
+from .nodes import reads_of
 
 if TYPE_CHECKING:
     import onnx
 
-    from .state_spec import StateSpec
+    from ..formats.state_spec import StateSpec
 
 # Operators whose kernel in ONNX Runtime leaves what it need not change where it is, when input and output are one
 # buffer: operator -> {index of the input: index of the output}.

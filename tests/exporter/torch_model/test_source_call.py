@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import hsm_export
 from hsm_export.errors import BadInputError
-from hsm_export.source_call import KEY, Slot, SourceCall, tensors
+from hsm_export.torch_model.source_call import KEY, Slot, SourceCall, tensors
 from hsm_models.mixers import HSM
 
 Pair = namedtuple("Pair", "left right")

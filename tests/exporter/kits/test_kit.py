@@ -22,11 +22,11 @@ from tests.exporter.building.test_models import MODELS, exported
 
 import hsm_export
 from hsm_export import native
-from hsm_export.building import accept_kit, write_kit
-from hsm_export.building.kit.manifest import read_manifest
 from hsm_export.building.portable import device as device_module
 from hsm_export.building.portable.kit import digest, main
 from hsm_export.errors import BadInputError, MissingDependencyError, NumbersDifferError, UsageError
+from hsm_export.kits import accept_kit, write_kit
+from hsm_export.kits.manifest import read_manifest
 from hsm_models.checkpoint import build_model, save_checkpoint
 
 PROFILES = [{"batch": "1:2:4", "length": "1:8:16"}]

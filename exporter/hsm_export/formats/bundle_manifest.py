@@ -11,17 +11,19 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from hsm_models.dataclass_json import build_dataclass
 from hsm_models.errors import ConfigError
 
-from ..building.profiles import Range
-from ..decoding.state_spec import StateSpec
 from ..dtypes import ELEMENT_TYPES
 from ..errors import BadInputError
-from ..onnx_model.values import Tensor
-from ..results import plain
+from ..files import sha256
+from .profile import Range
+from .result import plain
+from .state_spec import StateSpec
+from .tensor import Tensor
 
 FORMAT: Literal["hsm-bundle"] = "hsm-bundle"
 # Of a bundle without libraries of operators, which earlier versions read, and of one with some.
@@ -142,6 +144,11 @@ class FileEntry:
 
     bytes: int = field(metadata={"limit": 2**53})
     sha256: str
+
+    @staticmethod
+    def of(path: Path) -> FileEntry:
+        """Describe a file as it is now."""
+        return FileEntry(path.stat().st_size, sha256(path))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from .errors import BadInputError, HsmExportError, first_line
+from ..errors import BadInputError, HsmExportError, first_line
 
 if TYPE_CHECKING:
     import torch

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import UsageError
-from ..plan import Plan
-from ..profiles import Profile, Range
+from ..building.plan import Plan
+from ..errors import UsageError
+from ..formats.profile import Profile, Range
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ...onnx_model.model_file import ModelFile
-    from ...validation.cases import Case
-    from ...validation.references import References
+    from ..onnx_model.model_file import ModelFile
+    from ..validation.cases import Case
+    from ..validation.references import References
 
 # Batches and lengths that show mistakes: one token, odd numbers, more than a tile; clipped to each profile.
 _SHAPES = ((1, 1), (8, 2), (4, 3), (3, 17), (2, 67))
@@ -33,8 +33,8 @@ def prove(plan: Plan, against: str | Path | nn.Module | None, progress: Callable
         UsageError: no length fits all dynamic dimensions of a profile.
         BadInputError: the model does not give finite numbers.
     """
-    from ...onnx_model.model_file import open_model
-    from ...validation.api import references
+    from ..onnx_model.model_file import open_model
+    from ..validation.opening import references
 
     file = open_model(plan.source.path)
     return references(file, cases(file, plan), against, progress)
@@ -42,7 +42,7 @@ def prove(plan: Plan, against: str | Path | nn.Module | None, progress: Callable
 
 def cases(file: ModelFile, plan: Plan) -> list[Case]:
     """Return random inputs whose shapes the plan's profiles take."""
-    from ...validation.cases import shaped_cases
+    from ..validation.cases import shaped_cases
 
     made: dict[tuple[int, int], Case] = {}
     for profile in plan.profiles or ({},):
@@ -54,10 +54,9 @@ def cases(file: ModelFile, plan: Plan) -> list[Case]:
 
 def _with_room(file: ModelFile, case: Case, profile: Profile) -> Case:
     """Return a decoding step whose growing states have room for its tokens; other cases as they are."""
-    from ...decoding.state_spec import CAPACITY
-    from ...validation.decoding import state_of
+    from ..formats.state_spec import CAPACITY
 
-    state = state_of(file) if "state" in file.metadata else None
+    state = file.state() if "state" in file.metadata else None
     growing = [tensor for tensor in state.tensors if tensor.capacity_axis is not None] if state else []
     if state is None or not growing:
         return case

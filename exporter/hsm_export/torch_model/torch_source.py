@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..user_module import copied, unwrapped
+from .user_module import copied, guarded, unwrapped
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 @dataclass(frozen=True)
-class Source:
+class TorchSource:
     """A PyTorch model.
 
     Attributes:
@@ -28,7 +29,7 @@ class Source:
     fingerprint: str | None = None
 
 
-def open_source(against: str | Path | nn.Module) -> Source:
+def open_source(against: str | Path | nn.Module) -> TorchSource:
     """Return the source that `against` names: a checkpoint, `zoo:NAME`, `FILE.py:FACTORY`, or a module.
 
     Raises:
@@ -37,15 +38,28 @@ def open_source(against: str | Path | nn.Module) -> Source:
     """
     if not isinstance(against, (str, Path)):
         module = unwrapped(against)
-        return Source(type(module).__name__, lambda: copied(module))
-    from ..module_file import is_factory, make_module
+        return TorchSource(type(module).__name__, lambda: copied(module))
+    from .module_file import is_factory, make_module
 
     if is_factory(against):
-        from ..exporting.source import module_sha256
-
         made = make_module(against)
-        return Source(str(against), lambda: copied(made), module_sha256(made, ""))
+        return TorchSource(str(against), lambda: copied(made), module_sha256(made, ""))
     from hsm_models.checkpoint import fingerprint, load_checkpoint, resolve
 
     path = resolve(str(against))
-    return Source(str(against), lambda: load_checkpoint(path), fingerprint(path))
+    return TorchSource(str(against), lambda: load_checkpoint(path), fingerprint(path))
+
+
+def module_sha256(module: nn.Module, config: str) -> str:
+    """Hash the state dict (names, types, shapes, bytes) and the configuration."""
+    import torch
+
+    digest = hashlib.sha256(config.encode())
+    with guarded(f"{type(module).__name__}.state_dict()"):
+        state = module.state_dict()
+    for name, tensor in state.items():
+        if not isinstance(tensor, torch.Tensor) or tensor.is_quantized:
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

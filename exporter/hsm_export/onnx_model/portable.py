@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hsm_operators import find
 
-from ..inlined_mixers import METADATA, SEPARATOR, InlinedMixer
+from .inlined_mixers import METADATA, SEPARATOR, InlinedMixer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,7 +33,7 @@ def make_portable(model: ir.Model, weights: set[str]) -> tuple[InlinedMixer, ...
     import onnx_ir as ir
     import onnx_ir.passes.common as common
 
-    from .cleaning import simplify
+    from .simplification import simplify
 
     mixers = tuple(_mixer(node) for node in model.graph if node.op_identifier() in model.functions)
     for node in model.graph:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ...onnx_model.values import Tensor
-from ..plan import Plan
-from ..portable.compiling import HARDWARE_COMPATIBILITY
-from ..portable.kit import ENGINE, NETWORK, OUTPUTS, RESULT_FILE
-from ..targets import PRODUCTS
+from ..building.plan import Plan
+from ..building.portable.compiling import HARDWARE_COMPATIBILITY
+from ..building.portable.kit import ENGINE, NETWORK, OUTPUTS, RESULT_FILE
+from ..building.targets import PRODUCTS
+from ..formats.tensor import Tensor
 
 if TYPE_CHECKING:
-    from ...validation.references import References
+    from ..validation.references import References
 
 _TRTEXEC_HARDWARE = {"ampere+": "ampere+", "same-compute-capability": "sameComputeCapability"}
 assert set(_TRTEXEC_HARDWARE) == set(HARDWARE_COMPATIBILITY)

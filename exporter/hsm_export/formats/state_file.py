@@ -36,12 +36,10 @@ def load(spec: StateSpec, path: str | Path) -> tuple[State, NDArray[Any]]:
     """Read a state; see `StateSpec.load`."""
     from safetensors import SafetensorError, safe_open
 
-    from .state_spec import StateSpec
-
     path = require_file(path, "the state")
     try:
         with safe_open(path, framework="numpy") as file:
-            recorded = StateSpec.from_json((file.metadata() or {}).get(_SPEC, ""))
+            recorded = spec.from_json((file.metadata() or {}).get(_SPEC, ""))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise BadInputError(f"{path} is not a readable state: {error}", "save it again") from error
