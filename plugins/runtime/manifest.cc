@@ -130,6 +130,8 @@ StateTensor read_state_tensor(const json::Value& value, const std::string& where
   return tensor;
 }
 
+}  // namespace
+
 StateSpec read_state(const json::Value& value, const std::string& where) {
   ObjectReader reader(value, where);
   const std::int64_t schema = reader.whole("schema", 0, kLargestSize);
@@ -146,6 +148,8 @@ StateSpec read_state(const json::Value& value, const std::string& where) {
   if (!state.model.empty() && !matches(state.model, patterns().sha256)) refuse(where, "the SHA-256 of its model");
   return state;
 }
+
+namespace {
 
 bool has_tensor(const std::vector<TensorInfo>& tensors, const std::string& name) {
   return std::any_of(tensors.begin(), tensors.end(), [&](const TensorInfo& tensor) { return tensor.name == name; });

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "hsm_runtime/tensor.h"
+#include "runtime/json.h"
 
 namespace hsm::runtime {
 
@@ -50,12 +51,19 @@ struct StateSpec {
   std::string model;  // SHA-256 of the model's configuration and weights; "" where the writer did not know it
 };
 
+// Which whole numbers an input takes.
+struct Contract {
+  std::optional<std::int64_t> low, high;  // none: the file does not say
+  std::string counts;                     // of numbers of valid tokens, the dimension that they count; "" for others
+};
+
 struct Graph {
   std::string file;
   std::string cpu_file;  // an equal graph in types that CPUs compute in; "" where `file` is that
   std::vector<TensorInfo> inputs;
   std::vector<TensorInfo> outputs;
   std::optional<StateSpec> state;
+  std::map<std::string, Contract, std::less<>> contracts = {};  // by input, as the graph's own file says
 
   const std::string& on_cpu() const { return cpu_file.empty() ? file : cpu_file; }
 };
@@ -95,6 +103,9 @@ struct Manifest {
   std::map<std::string, FileEntry> files;
   std::vector<OperatorLibrary> libraries;  // of schema 2
 };
+
+// What `StateSpec.to_json` of the Python package writes. Throws Error(kBadBundle).
+StateSpec read_state(const json::Value& value, const std::string& where);
 
 // Throws Error(kBadBundle) for a manifest that is too large, no JSON, of another schema, or says anything unknown,
 // unsafe or contradictory. `where` names it.

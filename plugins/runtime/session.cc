@@ -118,15 +118,45 @@ void check_run(const Session::Impl& session, std::span<const NamedTensor> inputs
   check_tensors(session.graph(), inputs, outputs, session.program->device());
 }
 
+// A bound run whose whole numbers are looked at before each run.
+class CheckedBinding final : public Binding {
+ public:
+  CheckedBinding(const Graph& graph, std::span<const NamedTensor> inputs, std::unique_ptr<Binding> binding)
+      : graph_(graph), binding_(std::move(binding)) {
+    names_.reserve(inputs.size());
+    shapes_.reserve(inputs.size());
+    for (const NamedTensor& named : inputs) {
+      const auto& shape = shapes_.emplace_back(named.tensor.shape.begin(), named.tensor.shape.end());
+      inputs_.push_back({names_.emplace_back(named.name), named.tensor});
+      inputs_.back().tensor.shape = shape;
+      inputs_.back().tensor.strides = {};
+    }
+  }
+  void run() override {
+    check_values(graph_, inputs_);
+    binding_->run();
+  }
+
+ private:
+  const Graph& graph_;  // of the session, which outlives the binding
+  std::vector<std::string> names_;
+  std::vector<std::vector<std::int64_t>> shapes_;
+  std::vector<NamedTensor> inputs_;
+  std::unique_ptr<Binding> binding_;
+};
+
 std::unique_ptr<Binding> bind(const Session::Impl& session, std::span<const NamedTensor> inputs,
                               std::span<const NamedTensor> outputs, const RunOptions& options) {
   check_run(session, inputs, outputs);
-  return session.program->bind(inputs, outputs, options);
+  std::unique_ptr<Binding> binding = session.program->bind(inputs, outputs, options);
+  if (!has_contracts(session.graph())) return binding;
+  return std::make_unique<CheckedBinding>(session.graph(), inputs, std::move(binding));
 }
 
 std::unique_ptr<Started> start(const Session::Impl& session, std::span<const NamedTensor> inputs,
                                std::span<const NamedTensor> outputs, const RunOptions& options) {
   check_run(session, inputs, outputs);
+  check_values(session.graph(), inputs);
   if (auto started = session.program->start(inputs, outputs, options)) return started;
   const std::shared_ptr<Binding> binding = session.program->bind(inputs, outputs, options);
   return session.worker.start([binding] { binding->run(); });
@@ -190,6 +220,7 @@ Status Session::run(std::span<const NamedTensor> inputs, std::span<const NamedTe
 Result<std::vector<Tensor>> Session::run(std::span<const NamedTensor> inputs, const RunOptions& options) const {
   return hsm::runtime::guarded<std::vector<Tensor>>([&] {
     hsm::runtime::check_tensors(impl_->graph(), inputs, {}, impl_->program->device());
+    hsm::runtime::check_values(impl_->graph(), inputs);
     return impl_->program->run(inputs, options);
   });
 }
