@@ -78,6 +78,7 @@ std::shared_ptr<const hsm_runtime::Bundle::Impl> open_bundle(const std::string& 
   auto bundle = std::make_shared<hsm_runtime::Bundle::Impl>();
   bundle->path = path;
   bundle->manifest = parse_manifest(text_of(file.bytes()), path + "/" + std::string(kManifestFile));
+  if (bundle->manifest.tokenizer == "huggingface") bundle->tokenizer_path = path + "/tokenizer.json";
   check_folder(path, "", bundle->manifest);
   for (const auto& [name, entry] : bundle->manifest.files) check_file(path, name, entry, verify_digests);
   check_graph(path, bundle->manifest.model);
@@ -98,6 +99,8 @@ const std::string& Bundle::path() const { return impl_->path; }
 const std::string& Bundle::task() const { return impl_->manifest.task; }
 const std::string& Bundle::precision() const { return impl_->manifest.precision; }
 const std::string& Bundle::writer_version() const { return impl_->manifest.writer_version; }
+const std::string& Bundle::tokenizer() const { return impl_->manifest.tokenizer; }
+const std::string& Bundle::tokenizer_path() const { return impl_->tokenizer_path; }
 const std::map<std::string, double>& Bundle::tolerances() const { return impl_->manifest.tolerances; }
 bool Bundle::has(Part part) const { return impl_->graph(part).has_value(); }
 

@@ -1,5 +1,9 @@
 // The C interface of generators.
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
 #include <span>
+#include <string>
 #include <tuple>
 #include <utility>
 
@@ -25,7 +29,44 @@ std::span<const std::int64_t> list_of(const std::int64_t* numbers, std::size_t c
 Generator& opened(hsmrt_generator* generator) { return given(generator, "the generator").generator; }
 const Generator& opened(const hsmrt_generator* generator) { return given(generator, "the generator").generator; }
 
+// What a caller's structure says of itself, which may be older and shorter than ours, and never longer than it is read.
+template <typename T>
+T members_of(const T* given_options, const char* what) {
+  const T& options = given(given_options, what);
+  T members = {};
+  if (options.size < offsetof(T, size) + sizeof options.size || options.size > 4096) {
+    hsm::runtime::fail(hsm_runtime::Code::kInvalidArgument, std::string("the size in ") + what + " is not that of one");
+  }
+  std::memcpy(&members, &options, std::min(options.size, sizeof members));
+  return members;
+}
+
+hsm_runtime::GeneratorOptions options_of(const hsmrt_generator_options* options) {
+  const hsmrt_generator_options members = members_of(options, "the generator's options");
+  return {.batch = members.batch, .capacity = members.capacity, .reserve = members.reserve};
+}
+
 }  // namespace
+
+int32_t hsmrt_generator_create_with(const hsmrt_session* session, const hsmrt_generator_options* options,
+                                    hsmrt_generator** generator, hsmrt_error* error) {
+  return call(error, [&] {
+    std::ignore = given(generator, "the place for the generator");
+    auto made = Generator::create(given(session, "the session").session, options_of(options));
+    if (made.ok()) *generator = new hsmrt_generator{*std::move(made)};
+    return made.status();
+  });
+}
+
+int32_t hsmrt_generator_bytes_of(const hsmrt_session* session, const hsmrt_generator_options* options, size_t* bytes,
+                                 hsmrt_error* error) {
+  return call(error, [&] {
+    std::ignore = given(bytes, "the place for the bytes");
+    const auto counted = Generator::state_bytes(given(session, "the session").session, options_of(options));
+    if (counted.ok()) *bytes = *counted;
+    return counted.status();
+  });
+}
 
 int32_t hsmrt_generator_create(const hsmrt_session* session, int64_t batch, int64_t capacity,
                                hsmrt_generator** generator, hsmrt_error* error) {
@@ -67,6 +108,12 @@ int32_t hsmrt_generator_prefill(hsmrt_generator* generator, const int64_t* token
   });
 }
 
+int32_t hsmrt_generator_prefill_row(hsmrt_generator* generator, int64_t row, const int64_t* tokens, size_t count,
+                                    hsmrt_error* error) {
+  return call(error,
+              [&] { return opened(generator).prefill(row, list_of(tokens, count, "the list of tokens")); });
+}
+
 int32_t hsmrt_generator_step(hsmrt_generator* generator, const int64_t* tokens, size_t count, hsmrt_error* error) {
   return call(error, [&] { return opened(generator).step(list_of(tokens, count, "the list of tokens")); });
 }
@@ -82,11 +129,32 @@ int32_t hsmrt_generator_sample(hsmrt_generator* generator, int64_t row, double t
   });
 }
 
+int32_t hsmrt_generator_sample_with(hsmrt_generator* generator, int64_t row, const hsmrt_sampling* sampling,
+                                    double uniform, int64_t* token, hsmrt_error* error) {
+  return call(error, [&] {
+    std::ignore = given(token, "the place for the token");
+    const hsmrt_sampling members = members_of(sampling, "the sampling's settings");
+    const double top_p = members.top_p == 0 ? 1 : members.top_p;
+    const auto chosen = opened(generator).sample(row,
+                                                 {.temperature = members.temperature,
+                                                  .top_k = members.top_k,
+                                                  .top_p = top_p,
+                                                  .min_p = members.min_p},
+                                                 uniform);
+    if (chosen.ok()) *token = *chosen;
+    return chosen.status();
+  });
+}
+
 int32_t hsmrt_generator_rollback(hsmrt_generator* generator, int64_t row, int64_t tokens, hsmrt_error* error) {
   return call(error, [&] { return opened(generator).rollback(row, tokens); });
 }
 int32_t hsmrt_generator_fork(hsmrt_generator* generator, int64_t source, int64_t target, hsmrt_error* error) {
   return call(error, [&] { return opened(generator).fork(source, target); });
+}
+int32_t hsmrt_generator_fork_from(hsmrt_generator* generator, const hsmrt_generator* other, int64_t source,
+                                  int64_t target, hsmrt_error* error) {
+  return call(error, [&] { return opened(generator).fork(opened(other), source, target); });
 }
 int32_t hsmrt_generator_reset(hsmrt_generator* generator, int64_t row, hsmrt_error* error) {
   return call(error, [&] { return opened(generator).reset(row); });
@@ -97,4 +165,11 @@ int32_t hsmrt_generator_save(const hsmrt_generator* generator, const char* path,
 }
 int32_t hsmrt_generator_load(hsmrt_generator* generator, const char* path, hsmrt_error* error) {
   return call(error, [&] { return opened(generator).load(&given(path, "the path")); });
+}
+
+int32_t hsmrt_generator_save_row(const hsmrt_generator* generator, int64_t row, const char* path, hsmrt_error* error) {
+  return call(error, [&] { return opened(generator).save_row(row, &given(path, "the path")); });
+}
+int32_t hsmrt_generator_load_row(hsmrt_generator* generator, int64_t row, const char* path, hsmrt_error* error) {
+  return call(error, [&] { return opened(generator).load_row(row, &given(path, "the path")); });
 }

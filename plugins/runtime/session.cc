@@ -2,9 +2,12 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "runtime/check.h"
 #include "runtime/error.h"
@@ -62,7 +65,7 @@ std::shared_ptr<const Program> load_onnx(Backend backend, const hsm_runtime::Bun
                        options.operator_libraries, own_folder().string());
     if (!ours.empty()) settings.kernel_libraries.insert(settings.kernel_libraries.begin(), ours);
   }
-  const ort::Library library = ort::load(options.onnxruntime_library);
+  const ort::Library library = ort::load(options.onnxruntime_library, own_folder().string(), options.telemetry);
   const MappedFile model(bundle.path(), on_gpu ? graph.file : graph.on_cpu());
   return ort::load_program(library, graph, model.bytes(), std::move(settings));
 }
@@ -75,6 +78,28 @@ std::shared_ptr<const Program> load(Backend backend, const hsm_runtime::Bundle& 
   return trt::load_program({bundle.path(), name, graph, manifest.engines, manifest.libraries, own_folder().string()},
                            options);
 }
+
+// Why each back end failed; several may have one reason.
+class Reasons {
+ public:
+  void add(const std::string& backend, const std::string& reason) {
+    const auto found = std::find_if(reasons_.begin(), reasons_.end(), [&](const auto& item) { return item.second == reason; });
+    if (found == reasons_.end()) {
+      reasons_.emplace_back(backend, reason);
+    } else {
+      found->first += ", " + backend;
+    }
+  }
+  std::string text() const {
+    if (reasons_.empty()) return "none was asked for";
+    std::string text;
+    for (const auto& [backends, reason] : reasons_) text += (text.empty() ? "" : "; ") + backends + ": " + reason;
+    return text;
+  }
+
+ private:
+  std::vector<std::pair<std::string, std::string>> reasons_;
+};
 
 void tell(const SessionOptions& options, LogLevel level, const std::string& message) {
   if (options.log) options.log(level, message);
@@ -92,7 +117,12 @@ std::shared_ptr<const Session::Impl> open_session(const hsm_runtime::Bundle& bun
   }
   if (options.threads < 0) fail(Code::kInvalidArgument, "the number of threads must not be negative");
   if (options.device < 0) fail(Code::kInvalidArgument, "the number of the GPU must not be negative");
-  std::string reasons;
+  const int most_threads = std::max(256, 4 * static_cast<int>(std::thread::hardware_concurrency()));
+  if (options.threads > most_threads) {
+    fail(Code::kInvalidArgument, std::to_string(options.threads) + " threads are more than this machine could use; at most " +
+                                     std::to_string(most_threads) + " are taken");
+  }
+  Reasons reasons;
   for (const Backend backend : options.backends) {
     const std::string name(name_of(backend));
     try {
@@ -103,11 +133,10 @@ std::shared_ptr<const Session::Impl> open_session(const hsm_runtime::Bundle& bun
     } catch (const Error& error) {
       if (error.code != Code::kNoBackend) throw;
       tell(options, LogLevel::kWarning, name + " cannot run " + graph->file + ": " + error.what());
-      reasons += (reasons.empty() ? "" : "; ") + name + ": " + error.what();
+      reasons.add(name, error.what());
     }
   }
-  fail(Code::kNoBackend, "no back end can run " + bundle.path() + "/" + graph->file + ": " +
-                             (reasons.empty() ? "none was asked for" : reasons));
+  fail(Code::kNoBackend, "no back end can run " + bundle.path() + "/" + graph->file + ": " + reasons.text());
 }
 
 namespace {
@@ -203,9 +232,14 @@ Result<Session> Session::open(const Bundle& bundle, Part part, const SessionOpti
   return hsm::runtime::guarded<Session>([&] { return Session(hsm::runtime::open_session(bundle, part, options)); });
 }
 
+Result<Session> Session::open(const std::string& path, Part part, const SessionOptions& options,
+                              const BundleOptions& checks) {
+  const Result<Bundle> bundle = Bundle::open(path, checks);
+  return bundle.ok() ? open(*bundle, part, options) : Result<Session>(bundle.status());
+}
+
 Result<Session> Session::open(const std::string& path, const SessionOptions& options) {
-  const Result<Bundle> bundle = Bundle::open(path);
-  return bundle.ok() ? open(*bundle, Part::kModel, options) : Result<Session>(bundle.status());
+  return open(path, Part::kModel, options);
 }
 
 Backend Session::backend() const { return impl_->backend; }

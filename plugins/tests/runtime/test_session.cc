@@ -292,7 +292,7 @@ long allocations_of(const F& body) {
 // What the same run allocates when a program calls ONNX Runtime itself, with values that it made before.
 long allocations_without_us(const std::string& library, const std::string& model, std::vector<float>& x,
                             std::vector<float>& y, std::span<const std::int64_t> shape) {
-  const OrtApi& api = *runtime::ort::load(library).api;
+  const OrtApi& api = *runtime::ort::load(library, "", false).api;
   const auto check = [&](OrtStatus* status) { runtime::ort::require(api, status, Code::kRunFailed, "bare"); };
   OrtEnv* env = nullptr;
   OrtSessionOptions* options = nullptr;

@@ -33,6 +33,8 @@ struct Sampling {
   std::int64_t top_k = 0;
   /// Choose among the likeliest tokens that together reach this probability; 1 means all.
   double top_p = 1;
+  /// Choose among the tokens at least so many times as likely as the likeliest; 0 means all.
+  double min_p = 0;
 };
 
 /// Sequences and their state, in buffers of the generator's own; with TensorRT they stay in the GPU's memory, and a
