@@ -73,7 +73,7 @@ int number_of(std::string_view name, std::string_view value, int most) {
 
 struct TextOption {
   std::string_view name;
-  std::string SessionOptions::*member;
+  std::string SessionOptions::* member;
 };
 
 constexpr std::array<TextOption, 8> kTexts = {{{"onnxruntime_library", &SessionOptions::onnxruntime_library},
@@ -87,7 +87,8 @@ constexpr std::array<TextOption, 8> kTexts = {{{"onnxruntime_library", &SessionO
 
 void set(SessionOptions& options, std::string_view name, std::string_view value) {
   constexpr int kMost = std::numeric_limits<int>::max();
-  const auto text = std::find_if(kTexts.begin(), kTexts.end(), [&](const TextOption& item) { return item.name == name; });
+  const auto text =
+      std::find_if(kTexts.begin(), kTexts.end(), [&](const TextOption& item) { return item.name == name; });
   if (text != kTexts.end()) {
     options.*(text->member) = value;
   } else if (name == "backends") {

@@ -1,14 +1,10 @@
 // The C interface of generators.
-#include <algorithm>
-#include <cstddef>
-#include <cstring>
-#include <span>
-#include <string>
 #include <tuple>
 #include <utility>
 
 #include "hsm_runtime/generator.h"
 #include "runtime/c_api.h"
+#include "runtime/c_structs.h"
 
 struct hsmrt_generator {
   hsm_runtime::Generator generator;
@@ -18,28 +14,13 @@ namespace {
 
 using hsm::runtime::c_api::call;
 using hsm::runtime::c_api::given;
+using hsm::runtime::c_api::list_of;
+using hsm::runtime::c_api::members_of;
+using hsm::runtime::c_api::sampling_of;
 using hsm_runtime::Generator;
-
-// NULL with a count of 0 is an empty list.
-std::span<const std::int64_t> list_of(const std::int64_t* numbers, std::size_t count, const char* what) {
-  if (count > 0) std::ignore = given(numbers, what);
-  return {numbers, count};
-}
 
 Generator& opened(hsmrt_generator* generator) { return given(generator, "the generator").generator; }
 const Generator& opened(const hsmrt_generator* generator) { return given(generator, "the generator").generator; }
-
-// What a caller's structure says of itself, which may be older and shorter than ours, and never longer than it is read.
-template <typename T>
-T members_of(const T* given_options, const char* what) {
-  const T& options = given(given_options, what);
-  T members = {};
-  if (options.size < offsetof(T, size) + sizeof options.size || options.size > 4096) {
-    hsm::runtime::fail(hsm_runtime::Code::kInvalidArgument, std::string("the size in ") + what + " is not that of one");
-  }
-  std::memcpy(&members, &options, std::min(options.size, sizeof members));
-  return members;
-}
 
 hsm_runtime::GeneratorOptions options_of(const hsmrt_generator_options* options) {
   const hsmrt_generator_options members = members_of(options, "the generator's options");
@@ -110,8 +91,7 @@ int32_t hsmrt_generator_prefill(hsmrt_generator* generator, const int64_t* token
 
 int32_t hsmrt_generator_prefill_row(hsmrt_generator* generator, int64_t row, const int64_t* tokens, size_t count,
                                     hsmrt_error* error) {
-  return call(error,
-              [&] { return opened(generator).prefill(row, list_of(tokens, count, "the list of tokens")); });
+  return call(error, [&] { return opened(generator).prefill(row, list_of(tokens, count, "the list of tokens")); });
 }
 
 int32_t hsmrt_generator_step(hsmrt_generator* generator, const int64_t* tokens, size_t count, hsmrt_error* error) {
@@ -133,14 +113,7 @@ int32_t hsmrt_generator_sample_with(hsmrt_generator* generator, int64_t row, con
                                     double uniform, int64_t* token, hsmrt_error* error) {
   return call(error, [&] {
     std::ignore = given(token, "the place for the token");
-    const hsmrt_sampling members = members_of(sampling, "the sampling's settings");
-    const double top_p = members.top_p == 0 ? 1 : members.top_p;
-    const auto chosen = opened(generator).sample(row,
-                                                 {.temperature = members.temperature,
-                                                  .top_k = members.top_k,
-                                                  .top_p = top_p,
-                                                  .min_p = members.min_p},
-                                                 uniform);
+    const auto chosen = opened(generator).sample(row, sampling_of(sampling), uniform);
     if (chosen.ok()) *token = *chosen;
     return chosen.status();
   });

@@ -83,7 +83,8 @@ std::shared_ptr<const Program> load(Backend backend, const hsm_runtime::Bundle& 
 class Reasons {
  public:
   void add(const std::string& backend, const std::string& reason) {
-    const auto found = std::find_if(reasons_.begin(), reasons_.end(), [&](const auto& item) { return item.second == reason; });
+    const auto found =
+        std::find_if(reasons_.begin(), reasons_.end(), [&](const auto& item) { return item.second == reason; });
     if (found == reasons_.end()) {
       reasons_.emplace_back(backend, reason);
     } else {
@@ -119,7 +120,8 @@ std::shared_ptr<const Session::Impl> open_session(const hsm_runtime::Bundle& bun
   if (options.device < 0) fail(Code::kInvalidArgument, "the number of the GPU must not be negative");
   const int most_threads = std::max(256, 4 * static_cast<int>(std::thread::hardware_concurrency()));
   if (options.threads > most_threads) {
-    fail(Code::kInvalidArgument, std::to_string(options.threads) + " threads are more than this machine could use; at most " +
+    fail(Code::kInvalidArgument, std::to_string(options.threads) +
+                                     " threads are more than this machine could use; at most " +
                                      std::to_string(most_threads) + " are taken");
   }
   Reasons reasons;

@@ -32,7 +32,8 @@ enum {
   HSMRT_NO_BACKEND = 3,
   HSMRT_RUN_FAILED = 4,
   HSMRT_OUT_OF_MEMORY = 5,
-  HSMRT_INTERNAL = 6
+  HSMRT_INTERNAL = 6,
+  HSMRT_UNAVAILABLE = 7
 };
 
 /** Element types, with ONNX's numbers. */
@@ -195,8 +196,8 @@ HSMRT_API int32_t hsmrt_generator_prefill_row(hsmrt_generator* generator, int64_
 HSMRT_API int32_t hsmrt_generator_step(hsmrt_generator* generator, const int64_t* tokens, size_t count,
                                        hsmrt_error* error);
 
-/** V logits of a row's last token, valid until the row reads again. NULL for a row that is not there or has none: it has
- * read nothing since it was made, reset, rolled back or loaded from a file without logits. */
+/** V logits of a row's last token, valid until the row reads again. NULL for a row that is not there or has none: it
+ * has read nothing since it was made, reset, rolled back or loaded from a file without logits. */
 HSMRT_API const float* hsmrt_generator_logits(const hsmrt_generator* generator, int64_t row);
 /** Chooses a row's next token. temperature: 0 takes the likeliest; top_k: 0 means all; top_p: 1 means all; uniform: a
  * random number in [0, 1) of the caller's. */
@@ -277,6 +278,86 @@ HSMRT_API int32_t hsmrt_session_bind(const hsmrt_session* session, const hsmrt_t
 HSMRT_API int32_t hsmrt_bound_run(hsmrt_bound* bound, hsmrt_error* error);
 /** The session stays open. */
 HSMRT_API void hsmrt_bound_close(hsmrt_bound* bound);
+
+/** Many requests on the rows of one generator; hsm_runtime/scheduler.h says how they share them. All functions may be
+ * called from several threads at once, and from the callbacks, which one thread calls one after the other. */
+typedef struct hsmrt_scheduler hsmrt_scheduler;
+
+/** The size of a scheduler; all zeros but for `size` and `rows` are the defaults. */
+typedef struct hsmrt_scheduler_options {
+  size_t size;         /**< sizeof(hsmrt_scheduler_options) */
+  int64_t rows;        /**< requests that work at the same time */
+  int64_t capacity;    /**< tokens that a row must be able to reach; 0 where the file says it */
+  int64_t reserve;     /**< tokens to have room for at once in states that grow; 0: a few */
+  int64_t chunk;       /**< tokens of a prompt between two steps of the rows that generate; 0: 64 */
+  size_t most_waiting; /**< requests that may wait; 0: 1024 */
+} hsmrt_scheduler_options;
+
+/** Why a request ended. */
+enum { HSMRT_LENGTH = 0, HSMRT_STOP = 1, HSMRT_CANCELLED = 2, HSMRT_TIMEOUT = 3, HSMRT_FAILED = 4 };
+
+/** How a request ended; valid during the callback. */
+typedef struct hsmrt_reply {
+  size_t size;                   /**< sizeof(hsmrt_reply) in the library */
+  uint64_t id;                   /**< as hsmrt_scheduler_submit gave it */
+  int32_t ending;                /**< such as HSMRT_LENGTH */
+  int32_t code;                  /**< HSMRT_OK, but for HSMRT_FAILED */
+  const char* message;           /**< why it failed, or "" */
+  const int64_t* tokens;         /**< the new tokens, without a stop token */
+  size_t token_count;            /**< how many */
+  double seconds_to_row;         /**< from its submission until it had a row */
+  double seconds_to_first_token; /**< until its first token; 0 without one */
+  double seconds;                /**< until its end */
+} hsmrt_reply;
+
+/** A prompt and what shall become of it; nothing of it is kept but `user` and the callbacks. */
+typedef struct hsmrt_request {
+  size_t size;                                          /**< sizeof(hsmrt_request) */
+  const int64_t* prompt;                                /**< token ids */
+  size_t prompt_count;                                  /**< at least 1 */
+  int64_t max_tokens;                                   /**< new tokens to make, at least 1 */
+  const hsmrt_sampling* sampling;                       /**< NULL takes the likeliest */
+  uint64_t seed;                                        /**< of the request's own random numbers */
+  const int64_t* stop_tokens;                           /**< token ids at which the reply ends */
+  size_t stop_token_count;                              /**< how many */
+  int32_t priority;                                     /**< the largest gets rows first */
+  int64_t timeout_ms;                                   /**< time until its end; 0 for any */
+  const char* resume;                                   /**< the file of a row to go on from, or NULL */
+  const char* park;                                     /**< where to save the row at the end, or NULL */
+  int32_t (*on_token)(void* user, int64_t token);       /**< 0 cancels the request; may be NULL */
+  void (*on_end)(void* user, const hsmrt_reply* reply); /**< called once; may be NULL */
+  void* user;                                           /**< the callbacks' own */
+} hsmrt_request;
+
+/** Counts since the scheduler was made, and how it stands. */
+typedef struct hsmrt_metrics {
+  size_t size;                   /**< sizeof(hsmrt_metrics) */
+  uint64_t rows;                 /**< rows that there are */
+  uint64_t active;               /**< rows that work */
+  uint64_t waiting;              /**< requests without a row */
+  uint64_t ended;                /**< requests that have ended, in whatever way */
+  uint64_t refused;              /**< requests refused because too many waited */
+  uint64_t prompt_tokens;        /**< tokens of prompts that were read */
+  uint64_t tokens;               /**< tokens that were made */
+  double seconds_to_first_token; /**< sum over the requests that have one */
+  uint64_t first_tokens;         /**< how many these are */
+} hsmrt_metrics;
+
+/** `session` is of HSMRT_DECODE, and may be closed before the scheduler. */
+HSMRT_API int32_t hsmrt_scheduler_create(const hsmrt_session* session, const hsmrt_scheduler_options* options,
+                                         hsmrt_scheduler** scheduler, hsmrt_error* error);
+/** Cancels what is left. Not from a callback. */
+HSMRT_API void hsmrt_scheduler_close(hsmrt_scheduler* scheduler);
+/** Queues a request; `id` may be NULL. HSMRT_UNAVAILABLE when too many wait already. */
+HSMRT_API int32_t hsmrt_scheduler_submit(hsmrt_scheduler* scheduler, const hsmrt_request* request, uint64_t* id,
+                                         hsmrt_error* error);
+/** Ends a request before the next step. One that has ended already is none. */
+HSMRT_API int32_t hsmrt_scheduler_cancel(hsmrt_scheduler* scheduler, uint64_t id, hsmrt_error* error);
+/** Waits until nothing waits or works. Not from a callback. */
+HSMRT_API int32_t hsmrt_scheduler_drain(const hsmrt_scheduler* scheduler, hsmrt_error* error);
+/** Set metrics->size before. */
+HSMRT_API int32_t hsmrt_scheduler_get_metrics(const hsmrt_scheduler* scheduler, hsmrt_metrics* metrics,
+                                              hsmrt_error* error);
 
 #ifdef __cplusplus
 }

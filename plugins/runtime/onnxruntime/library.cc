@@ -49,9 +49,10 @@ void* open_first(const std::vector<std::string>& names) {
     const char* reason = dlerror();
     reasons += (reasons.empty() ? "" : "; ") + std::string(reason == nullptr ? name : reason);
   }
-  fail(Code::kNoBackend, "ONNX Runtime cannot be loaded (" + reasons +
-                             "); get it with `pip install onnxruntime`, whose folder onnxruntime/capi holds it, or from "
-                             "github.com/microsoft/onnxruntime/releases, and name the file in HSM_ONNXRUNTIME_LIBRARY");
+  fail(Code::kNoBackend,
+       "ONNX Runtime cannot be loaded (" + reasons +
+           "); get it with `pip install onnxruntime`, whose folder onnxruntime/capi holds it, or from "
+           "github.com/microsoft/onnxruntime/releases, and name the file in HSM_ONNXRUNTIME_LIBRARY");
 }
 
 // Version 1.31 and newer report home and keep a store in the user's folder, unless this is set before they are loaded.
@@ -128,8 +129,8 @@ void require(const OrtApi& api, OrtStatus* status, Code code, const char* what) 
   const std::string message = std::string(what) + ": " + api.GetErrorMessage(status);
   api.ReleaseStatus(status);
   // It has no code for this.
-  const bool no_memory = message.find("bad_alloc") != std::string::npos ||
-                         message.find("Failed to allocate memory") != std::string::npos;
+  const bool no_memory =
+      message.find("bad_alloc") != std::string::npos || message.find("Failed to allocate memory") != std::string::npos;
   fail(no_memory ? Code::kOutOfMemory : code, no_memory ? "out of memory: " + message : message);
 }
 

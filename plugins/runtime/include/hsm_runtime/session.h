@@ -63,7 +63,8 @@ struct SessionOptions {
   bool allow_embedded_plugins = false;
   /// The GPU, as CUDA counts them.
   int device = 0;
-  /// Threads of one run; 0 means all cores, 1 means the calling thread alone. Far more than the machine has are refused.
+  /// Threads of one run; 0 means all cores, 1 means the calling thread alone. Far more than the machine has are
+  /// refused.
   int threads = 0;
   /// Let ONNX Runtime report home and keep a store in the user's folder, as its versions from 1.31 do by default. It is
   /// decided when the process loads ONNX Runtime first, by the variable ORT_DISABLE_TELEMETRY, which is set then.

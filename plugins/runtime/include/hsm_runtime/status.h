@@ -19,7 +19,8 @@ enum class Code : int {
   kNoBackend = 3,        ///< No back end of those asked for can run the model on this machine.
   kRunFailed = 4,        ///< The back end failed while it ran.
   kOutOfMemory = 5,
-  kInternal = 6,  ///< A mistake of this library; please report it.
+  kInternal = 6,     ///< A mistake of this library; please report it.
+  kUnavailable = 7,  ///< Not now: too many requests wait. Try again later.
 };
 
 /// The code's name, such as "bad bundle".
