@@ -264,7 +264,7 @@ def prefer_kernel(qualified: str, reference: Callable[..., Any]) -> Callable[...
     """Return the function that computes a PyTorch operator by its fused kernel where that is wanted and there is one.
 
     Args:
-        qualified: domain and name of the PyTorch operator, such as "hsm::shift_mix".
+        qualified: domain and name of the PyTorch operator, such as "acme::decay_mix".
         reference: computes it in all other cases, from the same arguments.
     """
 

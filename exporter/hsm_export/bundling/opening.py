@@ -67,13 +67,17 @@ def open_bundle(path: str | Path, *, digests: bool = True) -> Bundle:
     return Bundle(folder, manifest)
 
 
+def manifest_of(path: Path) -> Manifest | None:
+    """Return the manifest of a folder that is a bundle by the looks of it, else None; nothing is compared with it."""
+    try:
+        return parse_manifest(_manifest_bytes(path), str(path))
+    except BadInputError:
+        return None
+
+
 def is_bundle(path: Path) -> bool:
     """Say whether a folder is a bundle by the looks of it: it has a manifest that can be read."""
-    try:
-        parse_manifest(_manifest_bytes(path), str(path))
-    except BadInputError:
-        return False
-    return True
+    return manifest_of(path) is not None
 
 
 def file_entry(path: Path) -> FileEntry:

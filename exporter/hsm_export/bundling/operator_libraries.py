@@ -16,7 +16,9 @@ from ..files import sha256
 from ..onnx_model.parsing import parse
 from ..operators.fusing import Fusion, fusion
 from .manifest import LibraryEntry
+from .opening import manifest_of
 
+_CURE = f"install the library that the bundle was made with, and name its folder in {VARIABLE}"
 # For a machine without CUDA the others may be missing: they are looked for where they are needed.
 NEEDED_HERE = "onnxruntime"
 _ADAPTERS: tuple[Literal["onnxruntime", "onnxruntime_cuda"], ...] = ("onnxruntime", "onnxruntime_cuda")
@@ -67,6 +69,34 @@ def installed(entry: LibraryEntry) -> Path:
     Raises:
         MissingDependencyError: it is nowhere, or another one is.
     """
+    path = _same(entry)
+    if path is None:
+        raise MissingDependencyError(f"the bundle needs {_words(entry)}; it is not installed here", _CURE)
+    return path
+
+
+@contextmanager
+def named_by_bundle(folder: Path, adapter: str) -> Iterator[None]:
+    """Have the very libraries that a bundle names found while the block runs; nothing where the folder is no bundle.
+
+    Those that are not installed at all are left to the bodies, which every bundle has.
+
+    Raises:
+        MissingDependencyError: another library than the bundle's is installed in its name.
+    """
+    manifest = manifest_of(folder)
+    entries = manifest.libraries if manifest is not None else ()
+    found = [_same(entry) for entry in entries if entry.adapter == adapter]
+    with preferred(path for path in found if path is not None):
+        yield
+
+
+def _same(entry: LibraryEntry) -> Path | None:
+    """Return the library with the entry's digest; None where there is none of its name.
+
+    Raises:
+        MissingDependencyError: there are others of its name only.
+    """
     folders = dict.fromkeys(folder for operator in entry.operators for folder in _folders(operator))
     others = []
     for folder in folders:
@@ -76,11 +106,13 @@ def installed(entry: LibraryEntry) -> Path:
         if sha256(path) == entry.sha256:
             return path
         others.append(path)
-    runs = f"{entry.file}, which runs {', '.join(entry.operators)}"
-    hint = f"install the library that the bundle was made with, and name its folder in {VARIABLE}"
     if others:
-        raise MissingDependencyError(f"{others[0]} is not the bundle's {runs}: its SHA-256 differs", hint)
-    raise MissingDependencyError(f"the bundle needs {runs}; it is not installed here", hint)
+        raise MissingDependencyError(f"{others[0]} is not the bundle's {_words(entry)}: its SHA-256 differs", _CURE)
+    return None
+
+
+def _words(entry: LibraryEntry) -> str:
+    return f"{entry.file}, which runs {', '.join(entry.operators)}"
 
 
 def _folders(operator: str) -> Iterator[Path]:

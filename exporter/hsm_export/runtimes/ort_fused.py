@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..native import custom_ops_path, emulated_ops_path, register
-from ..operators.fusing import fusion
+from ..operators.fusing import all_bodies, fusion
 from .bfloat16 import runnable
 from .onnx_runtime import ContextRunner
 from .runtime import RunContext, Runtime, missing_package, no_notes
@@ -58,5 +58,6 @@ CUDA_EMULATED = _runtime(
     "cuda-emulated",
     "the CUDA kernels' source, run thread by thread on the CPU: slow, for tests",
     emulated_ops_path,
+    lambda model: all_bodies(model, "our own CUDA kernels alone are in it; `hsm-export operator test` runs others"),
     by_default=False,
 )

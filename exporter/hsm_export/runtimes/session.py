@@ -96,11 +96,12 @@ def cpu_session(
         optimised: where it writes the graph that it made of it; None writes none.
 
     Raises:
-        MissingDependencyError: ONNX Runtime does not take the library.
+        MissingDependencyError: ONNX Runtime does not take the library, or another one is installed than the folder's
+            bundle names.
     """
     import onnxruntime
 
-    options = _options(folder, _all_kernels(model, kernels, "onnxruntime"))
+    options = _options(folder, _all_kernels(model, folder, kernels, "onnxruntime"))
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[settings.level])
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
@@ -139,7 +140,7 @@ def gpu_session(
     providers = [(provider, settings), *sorted(others, reverse=True)]
     session = onnxruntime.InferenceSession(
         model.SerializeToString(),
-        sess_options=_options(folder, _all_kernels(model, kernels, "onnxruntime_cuda")),
+        sess_options=_options(folder, _all_kernels(model, folder, kernels, "onnxruntime_cuda")),
         providers=providers,
     )
     if provider not in session.get_providers():
@@ -155,13 +156,15 @@ def thread_count() -> int:
     return min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "64")))
 
 
-def _all_kernels(model: onnx.ModelProto, own: Path | None, adapter: str) -> list[Path]:
+def _all_kernels(model: onnx.ModelProto, folder: Path, own: Path | None, adapter: str) -> list[Path]:
     """Return our library and those of the operators of others; none without ours, where bodies are wanted."""
+    from ..bundling.operator_libraries import named_by_bundle
     from ..native import EMULATED_OPS
 
     if own is None or own.name == EMULATED_OPS:
         return [own] if own else []
-    return [own, *fusion(model, adapter).libraries]
+    with named_by_bundle(folder, adapter):
+        return [own, *fusion(model, adapter).libraries]
 
 
 def _options(folder: Path, kernels: Sequence[Path]) -> onnxruntime.SessionOptions:
