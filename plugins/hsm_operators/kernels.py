@@ -270,7 +270,7 @@ def prefer_kernel(qualified: str, reference: Callable[..., Any]) -> Callable[...
 
     @functools.lru_cache(1)
     def bound(_libraries: int) -> _Bound | None:
-        operator = next((o for o in operators() if f"{o.domain}::{o.torch_name}" == qualified), None)
+        operator = next((o for o in operators() if o.torch_qualified_name == qualified), None)
         if operator is None:
             return None
         built = [_opened(path) for path in select([operator], "kernels").paths]

@@ -270,6 +270,11 @@ class Operator:
         _check(self)
 
     @property
+    def torch_qualified_name(self) -> str:
+        """Namespace and name of the PyTorch operator, which has no dots: odd_lab::decay_mix in the domain odd.lab."""
+        return f"{self.domain.replace('.', '_')}::{self.torch_name}"
+
+    @property
     def qualified_name(self) -> str:
         """Domain and name, such as "acme::DecayMix"."""
         return f"{self.domain}::{self.name}"
