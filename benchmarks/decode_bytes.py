@@ -9,7 +9,7 @@ import common
 import guarded_ring
 import numpy as np
 
-from hsm_export.decoding.state_spec import StateSpec
+from hsm_export.formats.state_spec import StateSpec
 from hsm_models import HSMConfig, LanguageModel, SoftmaxConfig, SwitchHeadConfig, load_checkpoint
 
 SHIFTS = (1, 16, 256, 4096, 65536)

@@ -17,9 +17,7 @@ from hsm_operators.definition import register as register
 from hsm_operators.discovery import load as load_operators  # noqa: F401
 
 from .benchmarking import bench as bench
-from .building import accept_kit as accept_kit
 from .building import build as build
-from .building import write_kit as write_kit
 from .bundling import bundle as bundle
 from .bundling import open_bundle as open_bundle
 from .bundling import verify_bundle as verify_bundle
@@ -37,13 +35,15 @@ from .diffing import plan_precision as plan_precision
 from .exporting import export as export
 from .importing import import_checkpoint as import_checkpoint
 from .inspection import inspect as inspect
+from .kits import accept_kit as accept_kit
+from .kits import write_kit as write_kit
 from .native import cmake_prefix_path as cmake_prefix_path
 from .native import custom_ops_path as custom_ops_path
-from .native import session as session
 from .native import tensorrt_plugin_path as tensorrt_plugin_path
 from .operators.building import build_operators as build_operators
 from .runtimes import register_runtime as register_runtime
 from .runtimes import runner as runner
+from .runtimes.fused_session import session as session
 from .runtimes.runtime import Runtime as Runtime
 from .validation import validate as validate
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import HsmExportError, UsageError
-from .results import Result
+from .formats.result import Result
 
 DEFAULT_MODELS = ("hsm-lm", "taylor-shift-digits", "switch-head-lm")
 

@@ -22,8 +22,8 @@ from hsm_operators.installation import KERNELS, build_record, find_library
 from . import runtimes
 from .building.cuda_driver import probe
 from .errors import MissingDependencyError
+from .formats.result import Result
 from .native import RUN_PROGRAM, run_program_path
-from .results import Result
 
 # How long the import of one package, or a compiler's `--version`, may take before it counts as broken.
 _TIMEOUT = 60

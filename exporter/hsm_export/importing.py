@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import BadInputError, UsageError
 from .files import require_file, sha256
-from .results import Result
+from .formats.result import Result
 
 if TYPE_CHECKING:
     from hsm_models.importers import Layout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from weakref import WeakKeyDictionary
 from hsm_operators import installation
 from hsm_operators.installation import build_record, find_library
 
-from .errors import BadInputError, MissingDependencyError
+from .errors import MissingDependencyError
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -151,75 +150,3 @@ def register(options: onnxruntime.SessionOptions, library: Path | None = None) -
             f"ONNX Runtime {version('onnxruntime')} does not take {library}: {error}", "pip install 'hsm-export[cpu]'"
         ) from error
     known.add(library)
-
-
-def session(path: str | Path, options: Any = None, **arguments: Any) -> onnxruntime.InferenceSession:
-    """Return an ONNX Runtime session that runs the file's `hsm` nodes with the fused kernels.
-
-    Operators of others run with the kernels of their own libraries, as `hsm-export operator build` makes them; where
-    one that has kernels has no library, a warning says what to build, and its body runs. Of a file in a bundle they
-    are the very libraries that its manifest names.
-
-    A bfloat16 file runs too: its standard nodes compute in float32 and round each result, because ONNX Runtime has
-    next to no bfloat16 arithmetic on the CPU.
-
-    Args:
-        path: the ONNX file.
-        options: an `onnxruntime.SessionOptions` to add the library to; None makes a new one.
-        arguments: further arguments of `onnxruntime.InferenceSession`; its providers are the CPU's by default.
-
-    Raises:
-        MissingDependencyError: ONNX Runtime or the library is missing, or one does not take the other; or another
-            library is installed than the one that the file's bundle names.
-        BadInputError: the file is missing or is not an ONNX model that ONNX Runtime loads.
-    """
-    from .files import require_file
-
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("onnxruntime is not installed", "pip install 'hsm-export[cpu]'") from error
-    path = require_file(path, "the model")
-    options = onnxruntime.SessionOptions() if options is None else options
-    register(options)
-    for library in _libraries_of_others(path):
-        register(options, library)
-    arguments = {"providers": ["CPUExecutionProvider"], **arguments}
-    try:
-        return onnxruntime.InferenceSession(str(path), sess_options=options, **arguments)
-    except Exception as error:
-        if "NOT_IMPLEMENTED" not in str(error):
-            raise BadInputError(f"ONNX Runtime cannot load {path}: {error}") from error
-    try:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-        return onnxruntime.InferenceSession(_widened(path), sess_options=options, **arguments)
-    except Exception as error:
-        raise BadInputError(f"ONNX Runtime cannot load {path}: {error}") from error
-
-
-def _libraries_of_others(path: Path) -> tuple[Path, ...]:
-    """Return the libraries of a file's operators that are not ours, and warn of those that are to be built."""
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    from .bundling.operator_libraries import named_by_bundle
-    from .operators.fusing import fusion
-
-    try:
-        with named_by_bundle(path.parent, "onnxruntime"):
-            found = fusion(onnx.load(str(path), load_external_data=False), "onnxruntime")
-    except (DecodeError, ValueError):
-        return ()  # ONNX Runtime says what is wrong with it
-    for sentence in found.selection.missing.values():
-        warnings.warn(f"{sentence}; until then its body runs", RuntimeWarning, stacklevel=3)
-    return found.libraries
-
-
-def _widened(path: Path) -> bytes:
-    """Return the file with float32 arithmetic in place of bfloat16; weights outside the file stay there."""
-    import onnx
-
-    from .runtimes.bfloat16 import widen_bfloat16
-
-    widened: bytes = widen_bfloat16(onnx.load(str(path), load_external_data=False)).SerializeToString()
-    return widened

@@ -1,4 +1,4 @@
-// A bundle's manifest.json: what exporter/hsm_export/bundling/manifest.py writes, and the same rules.
+// A bundle's manifest.json: what exporter/hsm_export/formats/bundle_manifest.py writes, and the same rules.
 #pragma once
 
 #include <cstdint>

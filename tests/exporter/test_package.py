@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import hsm_export
-from hsm_export.results import Result
+from hsm_export.formats.result import Result
 
 
 def test_every_public_name_is_importable() -> None:

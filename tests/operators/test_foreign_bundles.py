@@ -14,10 +14,10 @@ from tests.foreign import DOMAIN, MARK, NAME, needs_compilers, needs_nvcc
 from tests.operators.test_foreign_libraries import OPERATOR, folder, model, tagger, without
 
 import hsm_export
-from hsm_export.bundling.manifest import LIBRARIES_SCHEMA, parse_manifest
 from hsm_export.cli import run
 from hsm_export.errors import HsmExportError, MissingDependencyError
 from hsm_export.files import sha256
+from hsm_export.formats.bundle_manifest import LIBRARIES_SCHEMA, parse_manifest
 from hsm_export.native import custom_ops_path, run_program_path
 from hsm_export.runtimes import get
 from hsm_export.runtimes.cpp import onnxruntime_library

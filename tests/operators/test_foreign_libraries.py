@@ -14,7 +14,7 @@ import torch
 from tests.foreign import DOMAIN, MARK, NAME, needs_compilers, needs_nvcc
 
 import hsm_export
-from hsm_export.operators.fusing import fusion
+from hsm_export.onnx_model.fusing import fusion
 from hsm_export.runtimes import get
 from hsm_operators import find, libraries, registry, use_kernels
 from hsm_operators.libraries import VARIABLE

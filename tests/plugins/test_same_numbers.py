@@ -22,8 +22,8 @@ import onnxruntime
 from hsm_export.bundling import Bundle, bundle, open_bundle
 from hsm_export.decoding.session import DecodeSession
 from hsm_export.native import custom_ops_path
+from hsm_export.onnx_model.bfloat16 import widen_bfloat16
 from hsm_export.runtimes import get
-from hsm_export.runtimes.bfloat16 import widen_bfloat16
 from hsm_export.runtimes.session import cpu_session
 from hsm_models import zoo
 from hsm_models.checkpoint import read_config

@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], frozenset[int]]] = {
     "build": (("build", "FILE", "--arch", "sm86"), frozenset({0, 2, 4, 6})),
 }
 # Imported once, so that each child has them already.
-_SHARED = ("hsm_export.cli", "hsm_export.validation.api", "hsm_export.diffing.api", "hsm_export.runtimes.onnx64")
+_SHARED = ("hsm_export.cli", "hsm_export.validation.opening", "hsm_export.diffing.api", "hsm_export.runtimes.onnx64")
 SECONDS = 90
 BYTES = 8 << 30  # of address space, most of which PyTorch and ONNX Runtime only reserve
 Message = Any

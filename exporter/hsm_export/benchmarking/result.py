@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from ..results import Result
+from ..formats.result import Result
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""Engines: compile an exported model for NVIDIA GPUs, here or with a kit on another machine."""
+"""Engines: compile an exported model for NVIDIA GPUs."""
 
 from __future__ import annotations
 
 from .engine import build
-from .kit import KitResult, accept_kit, write_kit
 from .result import BuildResult
 
-__all__ = ["BuildResult", "KitResult", "accept_kit", "build", "write_kit"]
+__all__ = ["BuildResult", "build"]

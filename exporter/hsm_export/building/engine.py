@@ -9,12 +9,12 @@ from typing import Any
 
 from ..errors import BadInputError
 from ..files import atomic_path
+from ..formats.profile import Size
 from . import targets
 from .cuda_driver import probe
 from .options import Options, check_gpu_needs
 from .plan import Plan, make_plan
 from .process import run_builder
-from .profiles import Size
 from .result import BuilderWarning, BuildResult, describe, write_side_file
 
 

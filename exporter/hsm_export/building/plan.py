@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadInputError, UsageError
+from ..formats.profile import Profile, Size
 from ..native import tensorrt_plugin_path
+from ..onnx_model.fusing import Fusion, fusion
 from ..onnx_model.model_file import FileFacts, ModelFile, open_model
-from ..operators.fusing import Fusion, fusion
 from . import targets
 from .network import operators_by_type, plugin_nodes
 from .options import Options, check_options
 from .portable.compiling import Settings
-from .profiles import Profile, Size, input_shapes, resolve_profiles
+from .profiles import input_shapes, resolve_profiles
 
 
 @dataclass(frozen=True)

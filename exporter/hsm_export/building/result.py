@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..dtypes import ELEMENT_TYPES
 from ..files import atomic_path, sha256
-from ..onnx_model.values import Tensor
-from ..results import Result
-from .profiles import Profile
+from ..formats.profile import Profile
+from ..formats.result import Result
+from ..formats.tensor import Tensor
 
 if TYPE_CHECKING:
     from .plan import Plan

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .manifest import Manifest
+from ..formats.bundle_manifest import Manifest
 from .opening import Bundle, open_bundle
 from .verifying import VerifyResult, verify_bundle
 from .writing import BundleResult, bundle

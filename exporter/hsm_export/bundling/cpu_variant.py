@@ -20,7 +20,7 @@ def cpu_variant(source: FileFacts) -> onnx.ModelProto | None:
 
     Inputs, outputs and states keep their types. Weights outside the file stay where they are: both graphs share them.
     """
-    from ..runtimes.bfloat16 import widen_bfloat16
+    from ..onnx_model.bfloat16 import widen_bfloat16
 
     if source.precision != "bf16":
         return None

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadInputError
-from .manifest import DECODE, ENGINES, MANIFEST, MAX_BYTES, MODEL, FileEntry, Manifest, one_line, parse_manifest
+from ..formats.bundle_manifest import (
+    DECODE,
+    ENGINES,
+    MANIFEST,
+    MAX_BYTES,
+    MODEL,
+    FileEntry,
+    Manifest,
+    one_line,
+    parse_manifest,
+)
 
 _AGAIN = "copy the bundle again, or write it again"
 # ELF, and Mach-O in its 64-bit, 32-bit and universal forms; Windows' two letters are too common to mean anything.
@@ -67,24 +77,13 @@ def open_bundle(path: str | Path, *, digests: bool = True) -> Bundle:
     return Bundle(folder, manifest)
 
 
-def manifest_of(path: Path) -> Manifest | None:
-    """Return the manifest of a folder that is a bundle by the looks of it, else None; nothing is compared with it."""
-    try:
-        return parse_manifest(_manifest_bytes(path), str(path))
-    except BadInputError:
-        return None
-
-
 def is_bundle(path: Path) -> bool:
     """Say whether a folder is a bundle by the looks of it: it has a manifest that can be read."""
-    return manifest_of(path) is not None
-
-
-def file_entry(path: Path) -> FileEntry:
-    """Return the size and SHA-256 of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileEntry(path.stat().st_size, digest)
+    try:
+        parse_manifest(_manifest_bytes(path), str(path))
+    except BadInputError:
+        return False
+    return True
 
 
 def check_file(folder: Path, name: str, entry: FileEntry, *, digest: bool) -> None:

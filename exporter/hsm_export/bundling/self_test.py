@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from ..comparison.error import is_exact
 from ..comparison.verdict import judge
 from ..errors import BadInputError, MissingDependencyError, NumbersDifferError
-from .manifest import Manifest
+from ..formats.bundle_manifest import Manifest
 from .opening import Bundle
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..comparison.bar import Bar
-    from ..decoding.state_spec import StateSpec
+    from ..formats.state_spec import StateSpec
     from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import Runtime
     from ..validation.cases import Case
@@ -76,8 +76,8 @@ def model_self_test(path: Path, against: str | Path | nn.Module | None, progress
         BadInputError: the model does not give finite numbers, or no number can be compared.
     """
     from ..onnx_model.model_file import open_model
-    from ..validation.api import references
     from ..validation.cases import shaped_cases
+    from ..validation.opening import references
 
     file = open_model(path)
     length = _length(file, file.config.get("max_length"))
@@ -97,12 +97,11 @@ def decode_self_test(path: Path, against: str | Path | nn.Module | None, progres
         BadInputError: the model does not give finite numbers, or no number can be compared.
     """
     from ..onnx_model.model_file import open_model
-    from ..validation.api import references
     from ..validation.cases import Case
-    from ..validation.decoding import state_of
+    from ..validation.opening import references
 
     file = open_model(path)
-    state = state_of(file)
+    state = file.state()
     length = _length(file, state.longest(), min(2 * state.most_slots + 3, _MOST_TOKENS))
     tokens = next(spec for spec in file.inputs if spec.name == "tokens")
     rng = np.random.default_rng(0)

@@ -9,16 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..building.profiles import Range
 from ..building.result import side_file_path
-from ..decoding.state_spec import METADATA_KEY, StateSpec
 from ..dtypes import EXPORTED_PRECISIONS
 from ..errors import BadInputError, UsageError
 from ..files import require_file, sha256
-from ..inspection.engine_file import read_side_file
-from ..onnx_model.model_file import FileFacts, open_model
-from ..onnx_model.values import ANY_SHAPE
-from .manifest import (
+from ..formats.bundle_manifest import (
     DECODE,
     DTYPES,
     ENGINES,
@@ -30,6 +25,11 @@ from .manifest import (
     HuggingFaceTokenizer,
     ModelEntry,
 )
+from ..formats.profile import Range
+from ..formats.state_spec import METADATA_KEY, StateSpec
+from ..formats.tensor import ANY_SHAPE
+from ..inspection.engine_file import read_side_file
+from ..onnx_model.model_file import FileFacts, open_model
 
 _TASKS = {"language_model": "language_model", "sequence_classifier": "classification"}
 _BYTES = 256

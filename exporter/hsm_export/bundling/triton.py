@@ -10,11 +10,11 @@ from pathlib import Path
 from ..building.network import plugin_nodes
 from ..errors import BadInputError, UsageError
 from ..files import atomic_directory, replace_directory
+from ..formats.result import Result
 from ..native import CUSTOM_OPS, TENSORRT_PLUGINS
+from ..onnx_model.fusing import fusion
 from ..onnx_model.model_file import FileFacts
 from ..onnx_model.parsing import parse
-from ..operators.fusing import fusion
-from ..results import Result
 from .protobuf_text import protobuf_text
 from .sources import Engine, Parts, external_files, read_engines, read_parts, state_of
 from .triton_config import Config, engine_config, onnx_config

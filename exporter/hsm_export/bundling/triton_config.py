@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..decoding.state_spec import StateSpec
 from ..dtypes import ELEMENT_TYPES
 from ..errors import UsageError
+from ..formats.bundle_manifest import EngineEntry
+from ..formats.state_spec import StateSpec
+from ..formats.tensor import Tensor
 from ..onnx_model.model_file import FileFacts
-from ..onnx_model.values import Tensor
-from .manifest import EngineEntry
 from .protobuf_text import Enum
 
 _TYPES = {item.name: item.triton for item in ELEMENT_TYPES if item.triton}

@@ -10,13 +10,14 @@ from typing import Any
 from ..building.result import side_file_path
 from ..errors import BadInputError, MissingDependencyError
 from ..files import sha256
+from ..formats.bundle_manifest import DecodeEntry, LibraryEntry, ModelEntry
+from ..formats.result import Result
 from ..inspection.engine_file import read_side_file
+from ..onnx_model.installed_libraries import installed, preferred
 from ..onnx_model.model_file import FileFacts, open_model
-from ..results import Result
 from .cpu_variant import check_variant
-from .manifest import DecodeEntry, LibraryEntry, ModelEntry
 from .opening import Bundle, open_bundle
-from .operator_libraries import NEEDED_HERE, installed, preferred
+from .operator_libraries import NEEDED_HERE
 from .self_test import Check, read_self_test, run_self_test
 from .sources import state_of
 

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..building.result import side_file_path
 from ..errors import BadInputError, UsageError
 from ..files import atomic_directory, replace_directory
-from ..results import Result
-from .cpu_variant import cpu_variant
-from .manifest import (
+from ..formats.bundle_manifest import (
     CPU_VARIANTS,
     DECODE,
     ENGINES,
@@ -26,6 +24,7 @@ from .manifest import (
     SELF_TEST,
     TOKENIZER,
     BytesTokenizer,
+    FileEntry,
     HuggingFaceTokenizer,
     LibraryEntry,
     Manifest,
@@ -33,7 +32,9 @@ from .manifest import (
     parse_manifest,
     side_file,
 )
-from .opening import file_entry, is_bundle
+from ..formats.result import Result
+from .cpu_variant import cpu_variant
+from .opening import is_bundle
 from .operator_libraries import needed_libraries
 from .self_test import SelfTest, decode_self_test, model_self_test
 from .sources import Engine, Parts, external_files, read_engines, read_parts, read_tokenizer
@@ -219,7 +220,7 @@ def _describe(
         engines=tuple(engine.entry for engine in engines),
         tokenizer=tokenizer,
         self_test=SelfTestEntry(SELF_TEST, self_test.tolerances),
-        files={name: file_entry(folder / name) for name in names},
+        files={name: FileEntry.of(folder / name) for name in names},
         libraries=libraries,
     )
     text = manifest.to_json().encode()

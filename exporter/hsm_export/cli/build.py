@@ -13,7 +13,8 @@ from .console import emit, json_option, phases, stderr
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..building import BuildResult, KitResult
+    from ..building import BuildResult
+    from ..kits import KitResult
 
 # The same list as hsm_export.building.targets.TARGETS, which is not imported to keep `--help` quick.
 _TARGETS = ("tensorrt-rtx", "tensorrt")
@@ -85,7 +86,8 @@ def command(
       hsm-export build model.onnx --target tensorrt --against zoo:hsm-lm --kit model-kit
       hsm-export build --from-kit model-kit/result -o model.engine
     """
-    from ..building import accept_kit, build, write_kit
+    from ..building import build
+    from ..kits import accept_kit, write_kit
 
     _check_usage(model, kit, against, from_kit)
     console = stderr()
@@ -124,7 +126,7 @@ def _check_usage(model: Path | None, kit: Path | None, against: str | None, from
 
 def _profiles(batch: str | None, length: str | None, profiles: tuple[str, ...]) -> list[Mapping[str, Any]]:
     """Complete each --profile with --batch and --length; without any --profile those two are the only one."""
-    from ..building.profiles import parse_profile
+    from ..formats.profile import parse_profile
 
     common = {name: size for name, size in (("batch", batch), ("length", length)) if size is not None}
     return [{**common, **parse_profile(text)} for text in profiles] or [common]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Reportable(Protocol):
-    """A command's result: one of ours (`hsm_export.results.Result`), or one of hsm_models', which knows no CLI."""
+    """A command's result: one of ours (`formats.result.Result`), or one of hsm_models', which knows no CLI."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data."""

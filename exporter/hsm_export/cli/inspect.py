@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from ..formats.tensor import Tensor
     from ..inspection import (
         CheckpointResult,
         Cost,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
         OnnxResult,
         StateTable,
     )
-    from ..onnx_model.values import Tensor
 
 _HIDDEN = {"bias", "form", "rope_base", "rope_fraction", "activation", "width"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..results import Result
+from ..formats.result import Result
 from .error import Errors
 from .threshold import Threshold
 from .verdict import apart

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..results import Result
+from ..formats.result import Result
 from .sampling import Sampler, Sampling
 from .session import DecodeSession, check_room
 from .stopping import StopFilter

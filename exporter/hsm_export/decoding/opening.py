@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MissingDependencyError, UsageError
-from ..user_module import copied
+from ..torch_model.user_module import copied
 
 if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-    from .state_spec import StateSpec
+    from ..formats.state_spec import StateSpec
     from .steppers import Stepper
 
 ONNX_RUNTIMES = ("ort-fused", "ort", "cuda-emulated", "onnx-reference")
@@ -88,8 +88,8 @@ def _open_module(model: str | Path | nn.Module, runtime: str, rollback: int) -> 
     import torch
 
     from ..exporting.decoder_check import check_decoder, decoder_of
-    from ..validation.sources import open_source
-    from .state_spec import StateSpec
+    from ..formats.state_spec import StateSpec
+    from ..torch_model.torch_source import open_source
     from .steppers import TorchStepper
 
     source = open_source(model)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import BadInputError, UsageError
 from ..files import require_file
-from ..results import Result
+from ..formats.result import Result
 from .session import DecodeSession, check_room
 from .tokenizer import check_vocabulary, open_tokenizer
 

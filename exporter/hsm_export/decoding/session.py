@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import UsageError
+from ..formats.state_spec import Array, State, StateSpec
 from .opening import open_stepper
-from .state_spec import Array, State, StateSpec
 
 if TYPE_CHECKING:
     from torch import nn

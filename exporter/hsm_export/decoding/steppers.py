@@ -12,8 +12,8 @@ from hsm_operators import DOMAIN
 
 from ..dtypes import BY_NAME
 from ..errors import HsmExportError
-from .aliasing import updated_in_place
-from .state_spec import Array, State, StateSpec
+from ..formats.state_spec import Array, State, StateSpec
+from ..onnx_model.in_place import updated_in_place
 
 if TYPE_CHECKING:
     import onnx
@@ -75,8 +75,8 @@ class OrtStepper:
         kernels: Path | None = None,
         in_place: bool = True,
     ) -> None:
-        from ..operators.fusing import fusion
-        from ..runtimes.bfloat16 import widen_bfloat16
+        from ..onnx_model.bfloat16 import widen_bfloat16
+        from ..onnx_model.fusing import fusion
         from ..runtimes.session import cpu_session
 
         self.spec = spec
@@ -84,7 +84,7 @@ class OrtStepper:
         runnable = widen_bfloat16(model)
         fused = () if kernels is None else (DOMAIN, *fusion(model, "onnxruntime").domains)
         self.in_place = updated_in_place(runnable.graph, spec, fused=fused) if in_place else frozenset()
-        self._session = cpu_session(runnable, folder, kernels=kernels)
+        self._session = cpu_session(runnable, folder, kernels=kernels, spinning=True)
         self._binding = self._session.io_binding()
         self._bound: State = {}
         self._spare: State = {}

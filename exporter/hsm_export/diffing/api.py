@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import RunContext, Runtime
+    from ..torch_model.torch_source import TorchSource
     from ..validation.cases import Shape
     from ..validation.planning import Plan
-    from ..validation.sources import Source
 
 Progress = Callable[[str], None]
 
@@ -128,7 +128,7 @@ class Setup:
     """
 
     file: ModelFile
-    source: Source | None
+    source: TorchSource | None
     context: RunContext
     plan: Plan
     shown: bool
@@ -144,15 +144,15 @@ def _set_up(
     from ..runtimes import get
     from ..runtimes.routing import instrument
     from ..runtimes.runtime import RunContext
+    from ..torch_model.torch_source import open_source
     from ..validation.planning import make_plan, requested
-    from ..validation.sources import open_source
 
     names = requested(runtimes, against is not None)
     source = open_source(against) if against is not None else None
     if source is not None and file.metadata.get("decode") == "1":
-        from ..validation.decoding import decoding_source, state_of
+        from ..validation.decoding import decoding_source
 
-        source = decoding_source(source, state_of(file))
+        source = decoding_source(source, file.state())
     is_stored = reference is not None and str(reference).endswith(".npz")
     # Numbers from a file belong to the runtime's own choice of experts.
     instrumented, routed = (file.model, ()) if is_stored else instrument(file.model)
@@ -202,7 +202,7 @@ class Diff:
 
     def measure(self, inputs: Any, shapes: Any, tokenizer: Any) -> None:
         """Run everything; what a cap cuts off is noted."""
-        from ..validation.api import Validation
+        from ..validation.validation import Validation
         from .inputs.feeds import open_feeds
 
         setup = self.setup

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from ..decoding.state_spec import StateSpec
+    from ..formats.state_spec import StateSpec
     from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import RunContext, Runtime
 
@@ -100,10 +100,9 @@ def _whole_feed(file: ModelFile, context: RunContext, sequence: list[int]) -> di
 def _with_state(
     file: ModelFile, runtime: Runtime, context: RunContext, prompt: Array, steps: int, until: Generation | None
 ) -> Generation:
-    from ..validation.decoding import state_of
     from ..validation.stepping import SteppingRunner, empty_state
 
-    spec = state_of(file)
+    spec = file.state()
     start = _fitting(prompt, spec, steps)
     room = (spec.longest() or len(start) + steps) - len(start) + 1
     state = empty_state(spec, 1, len(start) + steps)

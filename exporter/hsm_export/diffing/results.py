@@ -8,7 +8,7 @@ from ..comparison.error import Errors
 from ..comparison.result import ComparedOutput, ratio
 from ..comparison.threshold import Threshold
 from ..comparison.verdict import apart
-from ..results import Result
+from ..formats.result import Result
 
 
 @dataclass(frozen=True)

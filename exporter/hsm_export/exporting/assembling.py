@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ..decoding.state_spec import StateSpec
-    from ..source_call import Keys, SourceCall
+    from ..formats.state_spec import StateSpec
+    from ..torch_model.source_call import Keys, SourceCall
     from .precision_plan import WideNodes
     from .source import Source
 
@@ -125,7 +125,7 @@ def _with_in_place(state: StateSpec, model: ir.Model) -> StateSpec:
 
     from hsm_operators import DOMAIN
 
-    from ..decoding.aliasing import updated_in_place
+    from ..onnx_model.in_place import updated_in_place
 
     graph = onnx.GraphProto(node=[ir.serde.serialize_node(node) for node in model.graph])
     found = updated_in_place(graph, state, fused=(DOMAIN,), standard=False)
@@ -134,7 +134,7 @@ def _with_in_place(state: StateSpec, model: ir.Model) -> StateSpec:
 
 def routed_nodes(model: ir.Model) -> list[ir.Node]:
     """Return the graph's operators that choose, such as experts, in order, which is PyTorch's call order."""
-    from .cleaning import is_routed
+    from ..onnx_model.simplification import is_routed
 
     return [node for node in model.graph if is_routed(node)]
 

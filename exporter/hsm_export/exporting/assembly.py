@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hsm_operators import find
 from hsm_operators.operator import PLUGIN_ATTRIBUTES, Operator, Port
 from hsm_operators.registry import maths_of
 from hsm_operators.sequence import Steps
 
 from ..errors import BadInputError
+from ..onnx_model.simplification import simplify
 from .derivation import Call, Traceable, Traced
 
 if TYPE_CHECKING:
@@ -44,16 +44,23 @@ class Body:
         return True
 
 
-def derive(operator: Operator, call: Call) -> Body:
-    """Derive a body that serves one call.
+def trace(operator: Operator, call: Call) -> Traced:
+    """Trace the maths of an operator, or of its step, with the attributes and sizes of one call.
 
     Raises:
         BadInputError: nobody gave the operator's maths, or it cannot be traced.
     """
-    traced = _traceable(operator, call).trace()
+    return _traceable(operator, call).trace()
+
+
+def assemble(operator: Operator, traced: Traced) -> Body:
+    """Make a body of what was traced; operators that it called are inlined by now. The traced graph is used up.
+
+    Raises:
+        BadInputError: the steps cannot become a loop.
+    """
     steps = _steps(operator)
-    _inline_operators(traced.model)
-    _simplify(traced.model)
+    simplify(traced.model, set())
     graph = traced.model.graph
     if steps is not None:
         graph = _loop(operator, steps, graph, traced.open)
@@ -109,23 +116,6 @@ def _checked_step(steps: Steps) -> Callable[..., Any]:
         return tuple(steps.named(steps.step(*tensors, **attributes)).values())
 
     return step
-
-
-def _inline_operators(model: ir.Model) -> None:
-    """Replace the operators that a function calls by their bodies: many runtimes know no functions inside functions."""
-    import onnx_ir.passes.common as common
-
-    from .bodies import add_bodies
-
-    if any(find(node.domain, node.op_type) is not None for node in model.graph.all_nodes()):
-        add_bodies(model)
-        common.InlinePass()(model)
-
-
-def _simplify(model: ir.Model) -> None:
-    from .cleaning import simplify
-
-    simplify(model, set())
 
 
 def _with_attributes(graph: ir.Graph, names: Sequence[str]) -> ir.Graph:

@@ -9,6 +9,7 @@ from hsm_operators import find
 from hsm_operators.operator import BOOL, FLOAT, INT64, IR_VERSION, OPSET_VERSION, Operator, Port
 
 from ..dtypes import BY_PRECISION
+from .assembly import Body, assemble, function_of, trace
 from .derivation import Call
 
 if TYPE_CHECKING:
@@ -100,8 +101,6 @@ def find_domain(domain: str) -> bool:
 
 def _derived(operator: Operator, nodes: Sequence[ir.Node], opset: int) -> list[ir.Function]:
     """Return the bodies that the nodes of one operator need, and name the nodes after them."""
-    from .assembly import Body, derive, function_of
-
     calls = {node: _call(operator, node) for node in nodes}
     bodies: list[Body] = []
     chosen: list[tuple[Call, Body]] = []
@@ -111,7 +110,9 @@ def _derived(operator: Operator, nodes: Sequence[ir.Node], opset: int) -> list[i
         body = next((body for known, body in chosen if known == call), None)
         body = body or next((body for body in bodies if body.serves(call)), None)
         if body is None:
-            body = derive(operator, call)
+            traced = trace(operator, call)
+            _inline_operators(traced.model)
+            body = assemble(operator, traced)
             bodies.append(body)
         chosen.append((call, body))
     names = {id(body): operator.name + (body.traced.suffix if len(bodies) > 1 else "") for body in bodies}
@@ -119,6 +120,15 @@ def _derived(operator: Operator, nodes: Sequence[ir.Node], opset: int) -> list[i
         node.op_type = names[id(next(body for known, body in chosen if known == call))]
     functions = [function_of(body, names[id(body)], opset) for body in bodies]
     return sorted(functions, key=lambda function: function.name)
+
+
+def _inline_operators(model: ir.Model) -> None:
+    """Replace the operators that a function calls by their bodies: many runtimes know no functions inside functions."""
+    import onnx_ir.passes.common as common
+
+    if any(find(node.domain, node.op_type) is not None for node in model.graph.all_nodes()):
+        add_bodies(model)
+        common.InlinePass()(model)
 
 
 def _special(operator: Operator, call: Call) -> int:

@@ -105,7 +105,7 @@ def run_file(model: onnx.ModelProto, folder: Path, feeds: Sequence[Arrays]) -> l
     Raises:
         BadInputError: ONNX Runtime refuses the model or fails in a run.
     """
-    from ..runtimes.bfloat16 import widen_bfloat16
+    from ..onnx_model.bfloat16 import widen_bfloat16
     from ..runtimes.routing import instrument
     from ..runtimes.session import cpu_session
 

@@ -20,7 +20,7 @@ from ..runtimes.randomness import SAME, watch_random
 from ..runtimes.reference_maths import reference_maths
 from ..runtimes.rounding import draws, round_parameters, rounded_in_torch
 from ..runtimes.summation import orders, summed_in
-from ..user_module import copied
+from ..torch_model.user_module import copied
 from .dimensions import other_sizes, resized, sizes_of
 from .inputs import InputSpec
 from .result import CheckedOutput

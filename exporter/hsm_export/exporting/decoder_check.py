@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import BadInputError, UsageError, first_line
 from ..runtimes.reference_maths import reference_maths
-from ..user_module import copied
+from ..torch_model.user_module import copied
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInputError
-from ..source_call import KEY as CALL
-from ..source_call import SourceCall
+from ..torch_model.source_call import KEY as CALL
+from ..torch_model.source_call import SourceCall
 from . import tracing
 from .inputs import InputSpec
 from .source import Source
@@ -85,7 +85,7 @@ def describe(
     from hsm_operators import IR_VERSION, VERSION, find
 
     from .. import __version__
-    from ..file_operators import KEY, description
+    from ..onnx_model.file_operators import KEY, description
 
     model.ir_version = IR_VERSION
     model.producer_name = "hsm-export"
@@ -97,7 +97,6 @@ def describe(
         "precision": precision,
         "config": source.config or (json.dumps({"max_length": source.max_length}) if source.max_length else ""),
         "source_sha256": source.sha256,
-        "inputs": json.dumps([_described(spec) for spec in inputs]),
         "task": source.task,
     }
     if source.config:
@@ -112,6 +111,12 @@ def describe(
         values["precision_plan"] = plan.to_json()
     model.metadata_props.update({f"hsm_export.{key}": value for key, value in values.items()})
     model.metadata_props[CALL] = call.to_json()
+    describe_inputs(model, inputs)
+
+
+def describe_inputs(model: ir.Model, inputs: Sequence[InputSpec]) -> None:
+    """Write what is known of the graph's inputs into it."""
+    model.metadata_props["hsm_export.inputs"] = json.dumps([_described(spec) for spec in inputs])
 
 
 def weight_bytes(model: ir.Model) -> int:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import UsageError
-from ..source_call import Slot, SourceCall
-from ..user_module import guarded
+from ..torch_model.source_call import Slot, SourceCall
+from ..torch_model.user_module import guarded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

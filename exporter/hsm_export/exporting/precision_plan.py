@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..dtypes import EXPORTED_PRECISIONS
 from ..errors import BadInputError, UsageError
 from ..files import atomic_path, read_document, require_file
-from ..results import Result
+from ..formats.result import Result
 
 if TYPE_CHECKING:
     from .source import Source

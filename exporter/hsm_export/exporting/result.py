@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..decoding.state_spec import StateSpec
-from ..results import Result
+from ..formats.result import Result
+from ..formats.state_spec import StateSpec
 from .inputs import InputSpec
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInputError, UsageError
-from ..user_module import copied, guarded, unwrapped
+from ..torch_model.torch_source import module_sha256
+from ..torch_model.user_module import copied, unwrapped
 from .inputs import BATCH, LENGTH, Arguments, TraceInput, bind
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hsm_models.config import ModelConfig
 
-    from ..decoding.state_spec import StateSpec
+    from ..formats.state_spec import StateSpec
 
 _EXAMPLE_BATCH = 2
 _EXAMPLE_LENGTH = 9
@@ -38,6 +38,7 @@ class Source:
         sha256: SHA-256 of the weights and the configuration.
         state: what a decoding step carries from call to call; None for other modules.
         runs: the inputs of the runs that check the file; None derives them from the examples.
+        runs_at: returns such runs with other sizes of the dynamic dimensions; None derives them from the examples.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Source:
     state: StateSpec | None = None
     runs: tuple[tuple[Tensor, ...], ...] | None = None
     max_length: int = 0
+    runs_at: Callable[[Mapping[str, int]], tuple[tuple[Tensor, ...], ...]] | None = None
 
 
 def resolve(
@@ -141,7 +143,7 @@ def _language_model(
 
 def _load(source: str | Path) -> tuple[nn.Module, str, str]:
     """Load a checkpoint or call a factory; return the module, its name and its fingerprint, "" for a factory's."""
-    from ..module_file import is_factory, make_module
+    from ..torch_model.module_file import is_factory, make_module
 
     if is_factory(source):
         return make_module(source), str(source), ""
@@ -193,21 +195,6 @@ def _bounded(spec: TraceInput, kind: str, config: ModelConfig) -> TraceInput:
     if kind == "image":
         return spec
     return replace(spec, low=0, high=config.vocab_size - 1)
-
-
-def module_sha256(module: nn.Module, config: str) -> str:
-    """Hash the state dict (names, types, shapes, bytes) and the configuration."""
-    import torch
-
-    digest = hashlib.sha256(config.encode())
-    with guarded(f"{type(module).__name__}.state_dict()"):
-        state = module.state_dict()
-    for name, tensor in state.items():
-        if not isinstance(tensor, torch.Tensor) or tensor.is_quantized:
-            continue
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _require_float32_on_cpu(module: nn.Module, name: str) -> None:

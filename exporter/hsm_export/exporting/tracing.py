@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInputError, first_line
 from ..runtimes.reference_maths import without_autocast
-from ..source_call import Keys, written
-from ..source_call import tensors as results
+from ..torch_model.source_call import Keys, written
+from ..torch_model.source_call import tensors as results
 from .inputs import Arguments
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hsm_operators import Operator, expression
 
-from ..file_operators import FileOperators
+from ..onnx_model.file_operators import FileOperators
 from ..onnx_model.shapes import TensorInfo
 
 if TYPE_CHECKING:

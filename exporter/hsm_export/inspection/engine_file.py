@@ -9,7 +9,7 @@ from typing import Any
 from ..building.result import SCHEMA, SCHEMA_VERSION, side_file_path
 from ..errors import BadInputError
 from ..files import read_document, sha256
-from ..onnx_model.values import Tensor
+from ..formats.tensor import Tensor
 from .onnx_file import inspect_onnx
 from .result import EngineResult, OnnxResult
 from .state import state_table

@@ -14,7 +14,7 @@ from hsm_operators import DOMAIN, Operator
 
 from ..dtypes import BY_ONNX, is_float, item_size
 from ..errors import BadInputError
-from ..file_operators import FileOperators
+from ..onnx_model.file_operators import FileOperators
 from ..onnx_model.model_file import FileFacts, ModelFile, read_model, usage_problem
 from ..onnx_model.nodes import nodes_of
 from ..onnx_model.shapes import TensorInfo, constant_nodes, infer, skeleton

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..onnx_model.values import Tensor
-from ..results import Result
+from ..formats.result import Result
+from ..formats.tensor import Tensor
 
 
 @dataclass(frozen=True)

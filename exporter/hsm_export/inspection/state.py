@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..decoding.state_spec import METADATA_KEY, StateSpec, TensorSpec
+from ..formats.state_spec import METADATA_KEY, StateSpec, TensorSpec
 from .result import StateRow, StateTable
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..dtypes import BY_PRECISION
 from ..errors import BadInputError
-from ..file_operators import KEY as OPERATORS
-from ..file_operators import described
+from .file_operators import KEY as OPERATORS
+from .file_operators import described
 
 if TYPE_CHECKING:
     import onnx
@@ -47,7 +47,7 @@ def check(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         described(metadata.get(OPERATORS) or "[]")
         if metadata.get("state"):
-            from ..decoding.state_spec import StateSpec
+            from ..formats.state_spec import StateSpec
 
             StateSpec.from_json(metadata["state"])
     except BadInputError as error:

@@ -13,20 +13,21 @@ from hsm_operators import Operator
 
 from ..dtypes import BY_NAME, BY_ONNX
 from ..errors import BadInputError
-from ..file_operators import FileOperators
 from ..files import require_file, sha256
+from ..formats.tensor import UNTYPED, Tensor
 from .external_data import external_files
+from .file_operators import FileOperators
 from .input_bounds import input_specs
 from .limits import tensor_bytes, tensors_of
 from .metadata import check, recorded
 from .nodes import nodes_of
 from .parsing import checker_problem, parse
-from .values import UNTYPED, InputSpec, Tensor, tensor_of
+from .values import InputSpec, tensor_of
 
 if TYPE_CHECKING:
     import onnx
 
-    from ..decoding.state_spec import StateSpec
+    from ..formats.state_spec import StateSpec
 
 _QUANTISED_MATHS = ("QLinear", "QGemm", "QAttention", "QMoE", "QEmbed", "MatMulInteger", "ConvInteger")
 # Outputs that become several arrays.
@@ -175,7 +176,7 @@ class ModelFile:
         Raises:
             BadInputError: it has none.
         """
-        from ..decoding.state_spec import METADATA_KEY, StateSpec
+        from ..formats.state_spec import METADATA_KEY, StateSpec
 
         return StateSpec.from_metadata({METADATA_KEY: self.metadata.get("state", "")}, str(self.path))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..dtypes import item_size
-from ..file_operators import FileOperators
+from .file_operators import FileOperators
 
 if TYPE_CHECKING:
     import onnx

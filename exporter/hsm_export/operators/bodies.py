@@ -14,7 +14,7 @@ from hsm_operators.testing.subject import Array, Attributes
 
 from ..errors import BadInputError
 from ..exporting.bodies import one_node_model
-from ..runtimes.bfloat16 import widen_bfloat16
+from ..onnx_model.bfloat16 import widen_bfloat16
 
 if TYPE_CHECKING:
     import onnx

@@ -22,8 +22,8 @@ from hsm_operators.libraries import ADAPTERS, EMULATED, file_name
 from ..child_process import python_environment
 from ..errors import BadInputError, HsmExportError, MissingDependencyError, UsageError
 from ..files import atomic_path, sha256
+from ..formats.result import Result
 from ..native import cmake_prefix_path
-from ..results import Result
 
 # What the command line calls the adapters; cuda is both of its libraries, emulated is for `hsm-export operator test`.
 PARTS: Mapping[str, tuple[str, ...]] = {

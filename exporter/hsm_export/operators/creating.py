@@ -13,7 +13,7 @@ from hsm_operators.generate.cpp import require_identifier
 from hsm_operators.operator import DOMAIN, VARIANT, camel_case, snake_case
 
 from ..errors import BadInputError, UsageError
-from ..results import Result
+from ..formats.result import Result
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _EXAMPLE = "such as acme::DecayMix: a domain of yours, two colons, and the operator"

@@ -19,11 +19,10 @@ import onnx
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
-from ..bundling.operator_libraries import library_entries
 from ..errors import MissingDependencyError
 from ..native import custom_ops_path, run_program_path
-from ..operators.fusing import fusion
-from .bfloat16 import runnable
+from ..onnx_model.bfloat16 import runnable
+from ..onnx_model.fusing import fusion, library_entries
 from .cpp_bundle import NOTHING, write_graph_bundle
 from .cpp_process import ServingProcess
 from .metadata import graph_metadata
@@ -56,7 +55,7 @@ class CppRunner(BaseRunner):  # type: ignore[misc]
         return self._process.pid
 
     def activate_impl(self) -> None:
-        model = runnable(self._context)
+        model = runnable(self._context.model, self._context.precision)
         self._types = {
             value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
             for value in model.graph.input

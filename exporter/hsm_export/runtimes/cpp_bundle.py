@@ -10,7 +10,9 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from ..bundling.manifest import (
+from ..dtypes import element_name
+from ..errors import BadInputError
+from ..formats.bundle_manifest import (
     DTYPES,
     FORMAT,
     LIBRARIES_SCHEMA,
@@ -24,10 +26,7 @@ from ..bundling.manifest import (
     ModelEntry,
     SelfTestEntry,
 )
-from ..bundling.opening import file_entry
-from ..dtypes import element_name
-from ..errors import BadInputError
-from ..onnx_model.values import Tensor
+from ..formats.tensor import Tensor
 
 # The one input of a graph that has none: a bundle's graphs have some.
 NOTHING = "hsm_export.nothing"
@@ -60,7 +59,7 @@ def write_graph_bundle(
         tuple(_tensor(value) for value in placed.graph.input if value.name not in initialised),
         tuple(_tensor(value) for value in placed.graph.output),
     )
-    files: dict[str, FileEntry] = {path.name: file_entry(path) for path in sorted(target.iterdir())}
+    files: dict[str, FileEntry] = {path.name: FileEntry.of(path) for path in sorted(target.iterdir())}
     manifest = Manifest(
         format=FORMAT,
         schema=LIBRARIES_SCHEMA if libraries else SCHEMA,

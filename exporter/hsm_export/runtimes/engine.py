@@ -17,10 +17,10 @@ from onnx import TensorProto
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
-from ..building.profiles import Range
 from ..errors import BadInputError, HsmExportError
+from ..formats.profile import Range
+from ..onnx_model.fusing import fusion
 from ..onnx_model.metadata import recorded
-from ..operators.fusing import fusion
 from .gpu import gpu_architecture, no_gpu
 from .metadata import graph_metadata
 from .runtime import RunContext, Runtime, missing_package, no_notes

@@ -11,7 +11,8 @@ import onnx
 from polygraphy.common import TensorMetadata
 
 from ..dtypes import BY_NAME, BY_ONNX
-from ..onnx_model.values import ANY_SHAPE, tensor_of
+from ..formats.tensor import ANY_SHAPE
+from ..onnx_model.values import tensor_of
 from .runtime import RunContext
 
 

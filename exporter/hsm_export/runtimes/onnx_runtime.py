@@ -10,7 +10,7 @@ import numpy as np
 from polygraphy.backend.onnxrt import OnnxrtRunner
 from polygraphy.common import TensorMetadata
 
-from .bfloat16 import runnable
+from ..onnx_model.bfloat16 import runnable
 from .metadata import graph_metadata
 from .named_outputs import named_outputs
 from .runtime import RunContext, Runtime, missing_package
@@ -32,15 +32,20 @@ class ContextRunner(OnnxrtRunner):  # type: ignore[misc]
         self._context = context
         self._weights = weights or {}
 
+    def activate_impl(self) -> None:
+        super().activate_impl()
+        declared = OnnxrtRunner.get_input_metadata_impl(self)
+        self._types = {name: item.dtype.numpy() for name, item in declared.items() if item.dtype is not None}
+
+    def deactivate_impl(self) -> None:
+        super().deactivate_impl()
+        del self._types
+
     def get_input_metadata_impl(self) -> TensorMetadata:
         return graph_metadata(self._context)
 
     def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
-        declared = OnnxrtRunner.get_input_metadata_impl(self)
-        feed = {
-            name: np.asarray(array).astype(declared[name].dtype.numpy(), copy=False)
-            for name, array in feed_dict.items()
-        }
+        feed = {name: np.asarray(array).astype(self._types[name], copy=False) for name, array in feed_dict.items()}
         names = [output.name for output in self.sess.get_outputs()]
         # Not the runner's own method, which imports torch to see whether the arrays are tensors.
         start = time.perf_counter()
@@ -53,8 +58,12 @@ def onnx_runtime(settings: SessionSettings = DEFAULT) -> Runtime:
     """Return ONNX Runtime on the CPU, with the graph prepared in some way."""
 
     def runner(context: RunContext) -> ContextRunner:
-        model = runnable(context)
-        return ContextRunner(context, lambda: cpu_session(model, context.folder, settings=settings), "ort")
+        model = runnable(context.model, context.precision)
+
+        def session() -> Any:
+            return cpu_session(model, context.folder, settings=settings, spinning=context.timed)
+
+        return ContextRunner(context, session, "ort")
 
     return Runtime(
         name="ort",

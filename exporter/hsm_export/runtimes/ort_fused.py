@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..native import custom_ops_path, emulated_ops_path, register
-from ..operators.fusing import all_bodies, fusion
-from .bfloat16 import runnable
+from ..onnx_model.bfloat16 import runnable
+from ..onnx_model.fusing import all_bodies, fusion
 from .onnx_runtime import ContextRunner
 from .runtime import RunContext, Runtime, missing_package, no_notes
 from .session import cpu_session
@@ -41,8 +41,12 @@ def _runtime(
         return None
 
     def runner(context: RunContext) -> ContextRunner:
-        model = runnable(context)
-        return ContextRunner(context, lambda: cpu_session(model, context.folder, kernels=library()), name)
+        model = runnable(context.model, context.precision)
+
+        def session() -> Any:
+            return cpu_session(model, context.folder, kernels=library(), spinning=context.timed)
+
+        return ContextRunner(context, session, name)
 
     return Runtime(name, description, available, runner, by_default=by_default, notes=notes)
 

@@ -7,7 +7,7 @@ from typing import Any
 from hsm_operators.installation import find_library
 
 from ..native import CUDA_OPS, TENSORRT_PLUGINS
-from ..operators.fusing import fusion
+from ..onnx_model.fusing import fusion
 from .gpu import no_gpu
 from .onnx_runtime import ContextRunner
 from .runtime import RunContext, Runtime, missing_package

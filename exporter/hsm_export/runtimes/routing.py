@@ -19,8 +19,8 @@ from onnx import TensorProto, helper
 from hsm_operators import Operator
 
 from ..errors import BadInputError
-from ..file_operators import FileOperators
-from ..inlined_mixers import InlinedMixer, inlined_mixers
+from ..onnx_model.file_operators import FileOperators
+from ..onnx_model.inlined_mixers import InlinedMixer, inlined_mixers
 
 LOGITS_SUFFIX = ".routing_logits"
 _NO_CHOICE = "hsm_export.minus_infinity"

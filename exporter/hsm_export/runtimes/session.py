@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingDependencyError, UsageError
-from ..operators.fusing import fusion
+from ..onnx_model.fusing import fusion
 
 if TYPE_CHECKING:
     import onnx
@@ -83,6 +83,7 @@ def cpu_session(
     lean: bool = False,
     settings: SessionSettings = DEFAULT,
     optimised: Path | None = None,
+    spinning: bool = False,
 ) -> Any:
     """Make an ONNX Runtime session on the CPU.
 
@@ -94,6 +95,7 @@ def cpu_session(
         lean: keep no second copy of the weights, neither repacked nor in another type; the runs are slower.
         settings: how it prepares the graph.
         optimised: where it writes the graph that it made of it; None writes none.
+        spinning: its idle threads spin, as ONNX Runtime's own default is: for what is called often and timed.
 
     Raises:
         MissingDependencyError: ONNX Runtime does not take the library, or another one is installed than the folder's
@@ -103,6 +105,8 @@ def cpu_session(
 
     options = _options(folder, _all_kernels(model, folder, kernels, "onnxruntime"))
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[settings.level])
+    if not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
     if lean:
@@ -158,8 +162,8 @@ def thread_count() -> int:
 
 def _all_kernels(model: onnx.ModelProto, folder: Path, own: Path | None, adapter: str) -> list[Path]:
     """Return our library and those of the operators of others; none without ours, where bodies are wanted."""
-    from ..bundling.operator_libraries import named_by_bundle
     from ..native import EMULATED_OPS
+    from ..onnx_model.installed_libraries import named_by_bundle
 
     if own is None or own.name == EMULATED_OPS:
         return [own] if own else []

@@ -12,8 +12,8 @@ import torch
 from polygraphy.backend.base import BaseRunner
 
 from ..dtypes import BY_PRECISION
-from ..source_call import SourceCall
-from ..user_module import copied
+from ..torch_model.source_call import SourceCall
+from ..torch_model.user_module import copied
 from .evaluations import evaluated_as_body
 from .metadata import graph_metadata
 from .reference_maths import reference_maths

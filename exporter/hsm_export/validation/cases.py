@@ -18,7 +18,7 @@ from hsm_operators import Operator, expression
 
 from ..dtypes import BY_NAME
 from ..errors import UsageError
-from ..inlined_mixers import inlined_mixers
+from ..onnx_model.inlined_mixers import inlined_mixers
 from ..onnx_model.model_file import ModelFile
 from ..onnx_model.values import InputSpec
 from .given_inputs import check_size, given_feed, random_others, read_npz, require_runnable

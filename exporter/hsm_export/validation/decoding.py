@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..decoding.state_spec import METADATA_KEY, StateSpec
 from ..errors import BadInputError, UsageError
+from ..formats.state_spec import StateSpec
 from ..onnx_model.model_file import ModelFile
 from ..runtimes.reference_maths import reference_maths
 from ..runtimes.runtime import RunContext, Runtime
-from ..user_module import copied
-from .api import Validation
+from ..torch_model.torch_source import TorchSource
+from ..torch_model.user_module import copied
 from .exactness import check_exactness
 from .planning import Plan
 from .results import Comparison, DecodingReport
 from .sequences import STEPS, STEPS_CASE, sequence_cases
-from .sources import Source
 from .stepping import stepping
 from .truth import unusable
+from .validation import Validation
 
 if TYPE_CHECKING:
     from hsm_models.decoding import DecodingModel
@@ -32,18 +32,9 @@ if TYPE_CHECKING:
 _SAME = 1e-8
 
 
-def state_of(file: ModelFile) -> StateSpec:
-    """Return the state of a decoding file.
-
-    Raises:
-        BadInputError: it has none, or its description is damaged.
-    """
-    return StateSpec.from_metadata({METADATA_KEY: file.metadata.get("state", "")}, str(file.path))
-
-
 def prepare(
     file: ModelFile,
-    source: Source | None,
+    source: TorchSource | None,
     context: RunContext,
     plan: Plan,
     progress: Callable[[str], None],
@@ -61,7 +52,7 @@ def prepare(
         raise UsageError(
             "a decoding file takes no inputs of your own: its state belongs to them", "use shapes (--shape)"
         )
-    state = state_of(file)
+    state = file.state()
     cases, notes = sequence_cases(file, state, shapes, STEPS if steps is None else steps)
     if source is not None:
         source = decoding_source(source, state)
@@ -69,7 +60,7 @@ def prepare(
     return DecodingValidation(file, source, context, cases, _stepping_plan(plan, state), progress), notes
 
 
-def decoding_source(source: Source, state: StateSpec) -> Source:
+def decoding_source(source: TorchSource, state: StateSpec) -> TorchSource:
     """Return the source as one that gives the decoding step of its model.
 
     Raises:
@@ -117,7 +108,7 @@ class DecodingValidation(Validation):
         return arbiter, feeds
 
     def _evaluator(self) -> Runtime:
-        return stepping(super()._evaluator(), state_of(self._file))
+        return stepping(super()._evaluator(), self._file.state())
 
     def _leave_out_refused(self, error: Exception) -> None:
         raise unusable(self._plan.arbiter, error) from error  # every case shows something that the others do not
@@ -158,7 +149,7 @@ class DecodingValidation(Validation):
         return np.abs(own - exact).max(-1)
 
     def _exactness(self, runtime: Runtime) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        state = state_of(self._file)
+        state = self._file.state()
         self._progress(f"forking and rolling back in {runtime.name}")
         tokens = next(spec for spec in self._file.inputs if spec.name == "tokens")
         return check_exactness(runtime, self._context, state, tokens.drawn[1] + 1)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decoding.state_spec import State, StateSpec
+from ..formats.state_spec import State, StateSpec
 from ..runtimes.runtime import RunContext, Runtime
 from .running import quiet
 from .stepping import SteppingRunner, calls, empty_state

@@ -11,8 +11,8 @@ from ..runtimes.evaluations import have_evaluations
 from ..runtimes.rounding import draws
 from ..runtimes.runtime import RunContext, Runtime
 from ..runtimes.summation import orders
+from ..torch_model.torch_source import TorchSource
 from .results import RuntimeReport
-from .sources import Source
 
 _ARBITERS = ("torch64", "onnx64")
 # The Python evaluator takes minutes for models beyond this.
@@ -45,7 +45,7 @@ def requested(runtimes: Sequence[str] | None, has_source: bool) -> tuple[str, ..
     return tuple(dict.fromkeys(runtimes))
 
 
-def make_plan(names: tuple[str, ...] | None, file: ModelFile, source: Source | None) -> Plan:
+def make_plan(names: tuple[str, ...] | None, file: ModelFile, source: TorchSource | None) -> Plan:
     """Give every runtime its part."""
     from ..runtimes import get
     from ..runtimes import names as known

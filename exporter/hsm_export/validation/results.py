@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..comparison.result import ComparedOutput
-from ..results import Result
+from ..formats.result import Result
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decoding.state_spec import StateSpec
 from ..errors import UsageError
+from ..formats.state_spec import StateSpec
 from ..onnx_model.model_file import ModelFile
 from .cases import Case, Shape, pairs
 

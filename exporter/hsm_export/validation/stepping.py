@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
-from ..decoding.state_spec import State, StateSpec
+from ..formats.state_spec import State, StateSpec
 from ..runtimes.routing import RoutedNode
 from ..runtimes.runtime import RunContext, Runtime
 

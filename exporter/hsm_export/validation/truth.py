@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from ..comparison.bar import Bar
     from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import RunContext, Runtime
+    from ..torch_model.torch_source import TorchSource
     from .cases import Case
     from .planning import Plan
     from .results import Comparison
     from .running import Iteration
-    from .sources import Source
 
 Progress = Callable[[str], None]
 # How many refused cases a note names.
@@ -58,7 +58,7 @@ class Measurement:
     def __init__(
         self,
         file: ModelFile,
-        source: Source | None,
+        source: TorchSource | None,
         context: RunContext,
         cases: list[Case],
         plan: Plan,

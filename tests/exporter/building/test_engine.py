@@ -14,8 +14,8 @@ import hsm_export
 from hsm_export.building import engine as engine_module
 from hsm_export.building import options as options_module
 from hsm_export.building.cuda_driver import Driver
-from hsm_export.building.profiles import Range
 from hsm_export.errors import BadInputError, BuildRefusedError, MissingDependencyError, UsageError
+from hsm_export.formats.profile import Range
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_export.building.profiles import Range, input_shapes, parse_profile, parse_range, resolve_profiles
+from hsm_export.building.profiles import input_shapes, resolve_profiles
 from hsm_export.errors import UsageError
+from hsm_export.formats.profile import Range, parse_profile, parse_range
+from hsm_export.formats.tensor import Tensor
 from hsm_export.onnx_model.model_file import FileFacts
-from hsm_export.onnx_model.values import Tensor
 
 
 def source(max_length: int | None = None, *shapes: tuple[int | str, ...]) -> FileFacts:

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.exporter.bundling.hostile import MANIFEST
 
-from hsm_export.bundling.manifest import Manifest, parse_manifest
 from hsm_export.errors import BadInputError
+from hsm_export.formats.bundle_manifest import Manifest, parse_manifest
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

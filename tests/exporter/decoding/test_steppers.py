@@ -10,10 +10,10 @@ from onnx.parser import parse_model
 from tests.exporter.decoding.harness import ORT_RUNTIMES, decode_file, open_session, random_tokens
 
 from hsm_export import DecodeSession
-from hsm_export.decoding.aliasing import updated_in_place
-from hsm_export.decoding.state_spec import StateSpec, TensorSpec
 from hsm_export.decoding.steppers import OrtStepper
+from hsm_export.formats.state_spec import StateSpec, TensorSpec
 from hsm_export.native import custom_ops_path
+from hsm_export.onnx_model.in_place import updated_in_place
 
 PRECISIONS = ["fp32", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fp16", "bf16"))]
 

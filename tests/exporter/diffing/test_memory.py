@@ -57,7 +57,7 @@ from hsm_export.runtimes import get
 from hsm_export.runtimes.routing import instrument
 from hsm_export.runtimes.runtime import RunContext
 from hsm_export.onnx_model.model_file import open_model
-from hsm_export.validation.sources import open_source
+from hsm_export.torch_model.torch_source import open_source
 
 name, length = sys.argv[1], int(sys.argv[2])
 file = open_model("large.onnx")

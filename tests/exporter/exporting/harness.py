@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import onnxruntime
-from hsm_export.runtimes.bfloat16 import widen_bfloat16
+from hsm_export.onnx_model.bfloat16 import widen_bfloat16
 
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

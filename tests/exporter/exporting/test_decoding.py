@@ -17,8 +17,8 @@ from tests.exporter.exporting.harness import session
 from tests.exporter.exporting.models import MIXERS, VOCAB, WIDTH, classifier, language_model
 
 import hsm_export
-from hsm_export.decoding.state_spec import StateSpec
 from hsm_export.errors import UsageError
+from hsm_export.formats.state_spec import StateSpec
 from hsm_models import LayerConfig, ModelConfig, SoftmaxConfig, SwitchHeadConfig
 from hsm_models.language_model import LanguageModel
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import onnxruntime
 from hsm_export.errors import BadInputError
 from hsm_export.exporting.precision import convert
-from hsm_export.runtimes.bfloat16 import widen_bfloat16
+from hsm_export.onnx_model.bfloat16 import widen_bfloat16
 from hsm_operators import functions_for
 
 FLOAT, FLOAT16, BFLOAT16 = 1, 10, 16

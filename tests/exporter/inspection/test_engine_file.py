@@ -11,11 +11,11 @@ import pytest
 from onnx import helper
 from tests.exporter.inspection.hand_made import save
 
-from hsm_export.building.profiles import Range
 from hsm_export.building.result import BuilderWarning, BuildResult, SourceFile, side_file_path, write_side_file
 from hsm_export.errors import BadInputError
+from hsm_export.formats.profile import Range
+from hsm_export.formats.tensor import Tensor
 from hsm_export.inspection import EngineResult, inspect
-from hsm_export.onnx_model.values import Tensor
 
 
 def write_engine(folder: Path, source_sha256: str = "0" * 64) -> Path:

@@ -14,8 +14,8 @@ from tests.exporter.building.hand_made import token_model
 from tests.exporter.building.test_models import MODELS, exported
 
 from hsm_export.building.cuda_driver import Driver
-from hsm_export.building.profiles import Range
 from hsm_export.errors import BadInputError, MissingDependencyError
+from hsm_export.formats.profile import Range
 from hsm_export.runtimes import engine as engine_module
 from hsm_export.runtimes import get, gpu
 from hsm_export.runtimes.engine import EngineRunner, name_dimensions

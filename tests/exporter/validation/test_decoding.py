@@ -174,13 +174,11 @@ def test_misuse_is_refused(tmp_path: Path) -> None:
 def test_sequences_stay_within_the_capacity(rng: np.random.Generator) -> None:
     path = decode_file("softmax", capacity=8)
     file = open_model(path)
-    from hsm_export.validation.decoding import state_of
-
-    cases, _ = sequence_cases(file, state_of(file), None, 64)
+    cases, _ = sequence_cases(file, file.state(), None, 64)
     assert all(case.feed["lengths"].max() <= 8 for case in cases)
-    assert sequence_cases(file, state_of(file), [(2, 8)], 64)[0][-1].feed["lengths"].tolist() == [8]
+    assert sequence_cases(file, file.state(), [(2, 8)], 64)[0][-1].feed["lengths"].tolist() == [8]
     with pytest.raises(UsageError, match="beyond the 8 tokens"):
-        sequence_cases(file, state_of(file), [(1, 9)], 4)
+        sequence_cases(file, file.state(), [(1, 9)], 4)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from polygraphy.backend.base import BaseRunner
 
-from hsm_export.decoding.state_spec import StateSpec, TensorSpec
+from hsm_export.formats.state_spec import StateSpec, TensorSpec
 from hsm_export.runtimes.runtime import RunContext, Runtime
 
 SHIFT, SPARE, VOCAB = 3, 2, 50

@@ -68,9 +68,9 @@ def _departure(path: Path, checkpoint: str, length: int) -> str | None:
     from hsm_export.runtimes import get
     from hsm_export.runtimes.routing import instrument
     from hsm_export.runtimes.runtime import RunContext
+    from hsm_export.torch_model.torch_source import open_source
     from hsm_export.validation.cases import shaped_cases
     from hsm_export.validation.localising import first_departure
-    from hsm_export.validation.sources import open_source
 
     file = open_model(path)
     model, routed = instrument(file.model)

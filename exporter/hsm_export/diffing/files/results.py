@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...comparison.result import ComparedOutput
-from ...results import Result
+from ...formats.result import Result
 
 
 @dataclass(frozen=True)

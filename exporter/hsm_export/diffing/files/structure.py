@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from ...errors import BadInputError
-from ...file_operators import FileOperators
+from ...onnx_model.file_operators import FileOperators
 from ...onnx_model.model_file import ModelFile, open_model
 from ...onnx_model.values import tensor_of
 from .matching import Graph, Matching, attribute_key, canonical, match, moved

@@ -12,7 +12,7 @@ from ...errors import UsageError
 from ...validation.cases import Case, Shape, pairs
 
 if TYPE_CHECKING:
-    from ...decoding.state_spec import StateSpec
+    from ...formats.state_spec import StateSpec
     from ...onnx_model.model_file import ModelFile
 
 Array = NDArray[Any]
@@ -39,9 +39,7 @@ def decoding_cases(
     Raises:
         UsageError: sizes below 1, or two such calls are more than a row may reach.
     """
-    from ...validation.decoding import state_of
-
-    state = state_of(file)
+    state = file.state()
     longest = state.longest()
     rng = np.random.default_rng(0)
     cases = []
@@ -63,11 +61,10 @@ def first_call(file: ModelFile, tokens: Array, lengths: Array, capacity: int = 0
         lengths: (B,) valid tokens of each row.
         capacity: tokens that the state shall hold beyond T, where the file leaves that open.
     """
-    from ...validation.decoding import state_of
     from ...validation.stepping import empty_state
 
     batch, length = tokens.shape
-    state = empty_state(state_of(file), batch, length + capacity)
+    state = empty_state(file.state(), batch, length + capacity)
     return {"tokens": tokens.astype(np.int64), "position": np.zeros(batch, np.int64), "lengths": lengths, **state}
 
 

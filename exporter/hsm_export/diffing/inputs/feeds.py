@@ -109,9 +109,7 @@ def token_input(file: ModelFile) -> InputSpec | None:
 def longest_sequence(file: ModelFile) -> int | None:
     """Return the most tokens that a file reads at once or, with a state, in all; None for any number."""
     if file.metadata.get("decode") == "1":
-        from ...validation.decoding import state_of
-
-        return state_of(file).longest()
+        return file.state().longest()
     spec = token_input(file)
     fixed = spec.shape[1] if spec is not None and isinstance(spec.shape[1], int) else None
     configured = int(file.config.get("max_length") or 0)

@@ -14,7 +14,7 @@ from ...comparison.allowance import function_scale, sum_error, terms
 from ...comparison.error import distance, finite_distance, is_exact, largest
 from ...comparison.rounding import rounded
 from ...comparison.threshold import Threshold, threshold
-from ...file_operators import FileOperators
+from ...onnx_model.file_operators import FileOperators
 from ...runtimes import get
 from ...runtimes.routing import logits_index
 from ...runtimes.runtime import RunContext

@@ -17,8 +17,8 @@ from ...dtypes import BY_PRECISION
 from ...exporting.assembling import active_counts, carried, feed_of, float_graph
 from ...exporting.comparing import Reference, references
 from ...exporting.precision import classify, convert
-from ...file_operators import FileOperators
-from ...runtimes.bfloat16 import widen_bfloat16
+from ...onnx_model.bfloat16 import widen_bfloat16
+from ...onnx_model.file_operators import FileOperators
 from ...runtimes.session import cpu_session
 from .search import Deviation
 

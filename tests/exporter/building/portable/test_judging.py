@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hsm_export.building.kit.writing import _copy_programs
 from hsm_export.building.portable.judging import arrays_of, judge
+from hsm_export.kits.writing import _copy_programs
 
 EXPECTED = np.arange(6, dtype=np.float64).reshape(2, 3)
 COMPARED = np.array([[True, True, True], [True, True, False]])

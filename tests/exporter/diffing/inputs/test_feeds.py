@@ -19,7 +19,6 @@ from hsm_export.errors import BadInputError, UsageError
 from hsm_export.onnx_model.model_file import ModelFile, open_model
 from hsm_export.runtimes import get
 from hsm_export.runtimes.runtime import RunContext
-from hsm_export.validation.decoding import state_of
 from hsm_export.validation.tried_cases import index_bounds
 
 Call = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -308,7 +307,7 @@ def test_adds_the_held_out_digits(tmp_path: Path) -> None:
 
 def test_calls_a_decoding_file_in_the_middle(decoding: Path) -> None:
     file = open_model(decoding)
-    state = state_of(file)
+    state = file.state()
     slots = state.most_slots
     call = caller(file)
     cases = decoding_cases(file, call)

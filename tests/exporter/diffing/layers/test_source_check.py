@@ -20,7 +20,7 @@ from hsm_export.diffing.layers.spool import Spool
 from hsm_export.diffing.results import DiffResult
 from hsm_export.onnx_model.model_file import open_model
 from hsm_export.runtimes.runtime import RunContext
-from hsm_export.validation.sources import open_source
+from hsm_export.torch_model.torch_source import open_source
 
 TOKENS = {"tokens": np.arange(14).reshape(2, 7)}
 

@@ -19,7 +19,7 @@ from hsm_export.diffing.precision.search import Deviation, PlanSearch
 from hsm_export.errors import UsageError
 from hsm_export.exporting.precision_plan import PrecisionPlan, read_plan
 from hsm_export.exporting.source import resolve as resolve_source
-from hsm_export.runtimes.bfloat16 import widen_bfloat16
+from hsm_export.onnx_model.bfloat16 import widen_bfloat16
 from hsm_export.runtimes.session import cpu_session
 from hsm_models.checkpoint import load_checkpoint, resolve
 

@@ -1,0 +1,1 @@
+"""Every JSON document of ours, each with one definition."""

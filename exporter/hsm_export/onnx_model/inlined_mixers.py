@@ -1,0 +1,104 @@
+"""What a file without functions says of its mixers: which they were, and where their values are now.
+
+`export --portable` writes it, so that `validate` and `diff` can watch and force choices of experts, and name mixers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hsm_operators import Operator, find
+
+from ..errors import BadInputError
+
+if TYPE_CHECKING:
+    import onnx
+
+METADATA = "hsm_export.portable"
+# Between the name of a mixer and those of its nodes.
+SEPARATOR = "/"
+_LONGEST = 1 << 22
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A choice that a mixer makes.
+
+    Attributes:
+        logits: name of the value whose largest numbers on the last axis are chosen.
+        active: how many.
+        rank: number of dimensions of the logits.
+    """
+
+    logits: str
+    active: int
+    rank: int
+
+
+@dataclass(frozen=True)
+class InlinedMixer:
+    """A mixer whose body stands in its place.
+
+    Attributes:
+        name: the name that its node had, and the first part of its nodes' names.
+        operator: which it was, domain and name, such as "acme::DecayMix".
+        inputs, outputs: names of the values that it read and wrote.
+        attributes: its numbers.
+    """
+
+    name: str
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    @property
+    def definition(self) -> Operator | None:
+        """The operator's specification; None where nobody registered it."""
+        domain, _, name = self.operator.partition("::")
+        return find(domain, name)
+
+    @property
+    def routing(self) -> Choice | None:
+        """The choice that it makes; None when it makes none."""
+        operator = self.definition
+        if operator is None or operator.routing is None:
+            return None
+        names = [port.name for port in operator.inputs]
+        index = names.index(operator.routing.logits)
+        rank = len(operator.inputs[index].shape)
+        return Choice(self.inputs[index], int(self.attributes[operator.routing.active]), rank)
+
+    def owns(self, node: onnx.NodeProto) -> bool:
+        """Return whether a node is part of its body."""
+        return node.name.startswith(f"{self.name}{SEPARATOR}")
+
+
+def inlined_mixers(model: onnx.ModelProto) -> tuple[InlinedMixer, ...]:
+    """Return the mixers that a file says it had, in the order in which they were called.
+
+    Raises:
+        BadInputError: what it says is malformed.
+    """
+    text = next((entry.value for entry in model.metadata_props if entry.key == METADATA), "")
+    if not text:
+        return ()
+    try:
+        if len(text) > _LONGEST:
+            raise ValueError(f"it has {len(text):,} characters")
+        return tuple(_mixer(entry) for entry in json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise BadInputError(f"the metadata {METADATA} is malformed: {error}", "export the file again") from error
+
+
+def _mixer(entry: Mapping[str, Any]) -> InlinedMixer:
+    name, operator, attributes = entry["name"], entry["operator"], entry["attributes"]
+    inputs, outputs = tuple(entry["inputs"]), tuple(entry["outputs"])
+    if not all(isinstance(text, str) for text in (name, operator, *inputs, *outputs)):
+        raise ValueError("a name is no text")
+    if not isinstance(attributes, Mapping):
+        raise ValueError(f"the attributes of {name} are no object")
+    return InlinedMixer(name, operator, inputs, outputs, dict(attributes))

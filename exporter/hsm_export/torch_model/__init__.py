@@ -1,0 +1,1 @@
+"""The PyTorch model that a file is made from, or held against."""

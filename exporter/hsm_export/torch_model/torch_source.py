@@ -1,0 +1,65 @@
+"""The PyTorch model that a file is held against."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .user_module import copied, guarded, unwrapped
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class TorchSource:
+    """A PyTorch model.
+
+    Attributes:
+        name: how reports call it.
+        load: returns a fresh copy in eval mode.
+        fingerprint: SHA-256 of a checkpoint, or of what a factory makes; None for a module.
+    """
+
+    name: str
+    load: Callable[[], nn.Module]
+    fingerprint: str | None = None
+
+
+def open_source(against: str | Path | nn.Module) -> TorchSource:
+    """Return the source that `against` names: a checkpoint, `zoo:NAME`, `FILE.py:FACTORY`, or a module.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged or hostile.
+        BadInputError, UsageError: the factory is missing or fails.
+    """
+    if not isinstance(against, (str, Path)):
+        module = unwrapped(against)
+        return TorchSource(type(module).__name__, lambda: copied(module))
+    from .module_file import is_factory, make_module
+
+    if is_factory(against):
+        made = make_module(against)
+        return TorchSource(str(against), lambda: copied(made), module_sha256(made, ""))
+    from hsm_models.checkpoint import fingerprint, load_checkpoint, resolve
+
+    path = resolve(str(against))
+    return TorchSource(str(against), lambda: load_checkpoint(path), fingerprint(path))
+
+
+def module_sha256(module: nn.Module, config: str) -> str:
+    """Hash the state dict (names, types, shapes, bytes) and the configuration."""
+    import torch
+
+    digest = hashlib.sha256(config.encode())
+    with guarded(f"{type(module).__name__}.state_dict()"):
+        state = module.state_dict()
+    for name, tensor in state.items():
+        if not isinstance(tensor, torch.Tensor) or tensor.is_quantized:
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,171 @@
+"""A validation: run the runtimes one at a time and judge each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadInputError, first_line
+from .results import Comparison, DecodingReport, RuntimeReport, ValidationResult
+from .truth import Measurement
+
+if TYPE_CHECKING:
+    from ..comparison.bar import Bar
+    from ..runtimes.runtime import Runtime
+    from .references import References
+
+
+class Validation(Measurement):
+    """One validation: everything that its steps share."""
+
+    def result(self, notes: list[str]) -> ValidationResult:
+        """Run everything and return the outcome."""
+        truth = self.truth()
+        arbiter, bars = truth.arbiter, truth.bars
+        reports = [self._judge(self._plan.baseline, truth.natives[0], arbiter, bars, "baseline"), *self._plan.skipped]
+        truth.natives.clear()  # large, and no longer needed
+        for runtime in () if truth.unjudged else self._plan.candidates:
+            reports.append(self._report(runtime, truth.feeds, arbiter, bars))
+        if not self._plan.candidates:
+            self._unjudged.append("no runtime was judged: none of those asked for works here")
+        return ValidationResult(
+            model=str(self._file.path),
+            against=self._source.name if self._source else None,
+            precision=self._file.precision,
+            arbiter=self._plan.arbiter.name,
+            baseline=self._plan.baseline.name,
+            passed=not (self._problems or self._failures or self._unjudged),
+            runtimes=tuple(reports),
+            failures=tuple(self._failures),
+            problems=tuple(self._problems),
+            unjudged=tuple(self._unjudged),
+            warnings=tuple(self._warnings()),
+            notes=(*notes, *self._notes, *self._sizes(), *self._how_they_run(), *sorted(self._context.remarks)),
+            cases=tuple(case.name for case in self._cases),
+        )
+
+    def _sizes(self) -> list[str]:
+        """Return a note of the sizes that the cases cover."""
+        from .cases import covered
+
+        sizes = covered(self._cases, self._file)
+        return [sizes] if sizes and not self._file.decodes else []
+
+    def _how_they_run(self) -> list[str]:
+        """Return what is to know of how the judged runtimes run the file."""
+        judged = (self._plan.baseline, *self._plan.candidates)
+        return [f"{runtime.name}: {note}" for runtime in judged for note in runtime.notes(self._file.model)]
+
+    def references(self) -> References:
+        """Run arbiter and baseline only, and return what any runtime has to meet."""
+        from .references import collect
+
+        truth = self.truth()
+        if truth.problems or truth.unjudged:
+            raise BadInputError((*truth.problems, *truth.unjudged)[0], "`hsm-export validate` shows more")
+        runs = (truth.arbiter, *truth.natives)
+        forced = [[dict(item.items()) for item in results[0][1][: len(self._cases)]] for results in runs]
+        causal = self._file.task == "language_model"
+        names = self._plan.arbiter.name, self._context.routed, self._cases
+        return collect(*names, truth.bars, forced[0], forced[1:], causal=causal)
+
+    def _report(
+        self, runtime: Runtime, feeds: list[dict[str, Any]], arbiter: Any, bars: list[dict[str, Bar]]
+    ) -> RuntimeReport:
+        from .running import run
+
+        self._progress(f"running {runtime.name}")
+        try:
+            results = run(runtime, self._context, feeds)
+        except Exception as error:
+            reason = f"{runtime.name} cannot run the file: {first_line(error)}"
+            self._problems.append(reason)
+            return RuntimeReport(runtime.name, "failed", 0, reason=reason)
+        return self._judge(runtime, results, arbiter, bars, "passed")
+
+    def _judge(
+        self, runtime: Runtime, results: Any, arbiter: Any, bars: list[dict[str, Bar]], verdict: str
+    ) -> RuntimeReport:
+        from .judging import Judge
+
+        judge = Judge(runtime.name, self._cases, self._iterations, bars, self._context.routed, self._file)
+        judge.compare(arbiter[0][1], results[0][1])
+        failures = [comparison for comparison in judge.comparisons if not comparison.passed]
+        flips = judge.flips.result() if self._context.routed else None
+        self._failures += failures
+        worst = max(failures, key=lambda item: item.severity) if failures else None
+        reason = worst.line() if worst else None
+        if flips and flips.unexcused:
+            reason = (
+                f"{runtime.name}: {flips.unexcused} of {flips.choices} expert choices differ from the arbiter's by "
+                f"more than the router's error {flips.router_error:.3g}"
+            )
+            self._problems.append(reason)
+        unjudged = judge.unjudged()
+        if unjudged and not reason:
+            verdict, reason = "not judged", unjudged
+            self._unjudged.append(unjudged)
+        decoding = self._decoding(runtime, results, arbiter)
+        if decoding and decoding.inexact and not reason:
+            reason = f"{runtime.name}: {decoding.inexact[0]}"
+        return RuntimeReport(
+            runtime=runtime.name,
+            verdict="failed" if reason and reason != unjudged else verdict,
+            cases=len(self._cases),
+            max_abs_error=self._largest_error(judge.comparisons),
+            worst=_worst(judge.comparisons),
+            flips=flips,
+            reason=reason,
+            departs=self._localise(runtime, worst) if worst else None,
+            seconds=judge.seconds,
+            decoding=decoding,
+        )
+
+    def _decoding(self, runtime: Runtime, results: Any, arbiter: Any) -> DecodingReport | None:
+        """Say how a runtime decodes; None for files without a state."""
+        return None
+
+    def _largest_error(self, comparisons: list[Comparison]) -> float:
+        """Return the largest error of the model's own outputs on ordinary inputs."""
+        ordinary = {case.name for case in self._cases if case.ordinary}
+        exposed = {node.logits for node in self._context.routed}
+        own = [item for item in comparisons if item.case in ordinary and item.output not in exposed]
+        return max((item.errors.max_abs for item in own), default=0.0)
+
+    def _localise(self, runtime: Runtime, worst: Comparison) -> str | None:
+        """Say at which operator a failed runtime first departs; None where that cannot be found out."""
+        from .localising import first_departure
+
+        self._progress(f"looking for the operator at which {runtime.name} departs")
+        case = next(case for case in self._cases if case.name == worst.case)
+        runtimes = (self._plan.arbiter, self._plan.baseline, runtime)
+        try:
+            return first_departure(self._file, self._context, runtimes, case)
+        except Exception:
+            # The verdict stands without it: a checkpoint of another architecture has other operators.
+            return None
+
+    def _warnings(self) -> list[str]:
+        return [warning for warning in (self._doubt_about_source(), self._no_native, *self._doubts.values()) if warning]
+
+    def _doubt_about_source(self) -> str | None:
+        if self._source is None:
+            return (
+                "no checkpoint given: the arbiter is the file's own maths in float64, and native error is that of "
+                "onnx's reference evaluator; this compares runtimes, it does not prove the export"
+            )
+        recorded = self._file.metadata.get("source_sha256")
+        if self._source.fingerprint and recorded and recorded != self._source.fingerprint:
+            return (
+                f"{self._source.name} is NOT the checkpoint that {self._file.path} was exported from: its SHA-256 is "
+                f"{self._source.fingerprint[:12]}…, the file names {recorded[:12]}…"
+            )
+        return None
+
+
+def _worst(comparisons: list[Comparison]) -> tuple[Comparison, ...]:
+    """Return the severest comparison of each output, in the order of the outputs."""
+    worst: dict[str, Comparison] = {}
+    for item in comparisons:
+        if item.output not in worst or item.severity > worst[item.output].severity:
+            worst[item.output] = item
+    return tuple(worst.values())
