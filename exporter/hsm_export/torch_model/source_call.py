@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from ..dtypes import ELEMENT_TYPES, element_name
 from ..errors import BadInputError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
     from torch import Tensor, nn
+    from typing_extensions import Self
 
 KEY = "hsm_export.call"
 _MODEL, _ACCUMULATOR = "model", "accumulator"
