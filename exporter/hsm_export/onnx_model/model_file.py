@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _QUANTISED_MATHS = ("QLinear", "QGemm", "QAttention", "QMoE", "QEmbed", "MatMulInteger", "ConvInteger")
 # Outputs that become several arrays.
-_COMPARED = ("sequence(", "map(")
+_COMPARED = ("sequence(", "map(", "optional(")
 _BLOCKWISE = ("MatMulNBits", "GatherBlockQuantized")
 
 
