@@ -46,9 +46,8 @@ def cache_folder() -> Path:
 
 def _deciding() -> Iterator[Path]:
     """Yield the files that decide what is made: all sources, and of the tests what tests share."""
-    for name in _FOLDERS:
-        yield from _files(ROOT / name)
-    yield from (path for path in _files(ROOT / "tests") if not path.name.startswith("test_"))
+    for name in (*_FOLDERS, "tests"):
+        yield from (path for path in _files(ROOT / name) if not path.name.startswith("test_"))
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -60,7 +60,7 @@ def test_only_the_newest_states_of_the_sources_stay(cache: Path) -> None:
 
 def test_a_program_that_a_test_interrupts_is_interrupted_in_the_background_too() -> None:
     """As with `make test &`: the shell lets a job in the background ignore Ctrl-C, and so all that it starts."""
-    code = "import tests.conftest as c, signal, subprocess, sys; c.pytest_configure(); "
+    code = "import conftest as c, signal, subprocess, sys; c.pytest_configure(); "
     code += "sys.exit(subprocess.run([sys.executable, '-c', 'import signal; "
     code += "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)']).returncode)"
     done = subprocess.run(
