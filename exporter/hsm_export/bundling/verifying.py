@@ -14,9 +14,10 @@ from ..formats.bundle_manifest import DecodeEntry, LibraryEntry, ModelEntry
 from ..formats.result import Result
 from ..inspection.engine_file import read_side_file
 from ..onnx_model.cpu_variant import check_variant
+from ..onnx_model.installed_libraries import installed, preferred
 from ..onnx_model.model_file import FileFacts, open_model
 from .opening import Bundle, open_bundle
-from .operator_libraries import NEEDED_HERE, installed, preferred
+from .operator_libraries import NEEDED_HERE
 from .self_test import Check, read_self_test, run_self_test
 from .sources import state_of
 

@@ -55,7 +55,7 @@ class Spool:
             return kept
         path = self._folder / f"{self._count}.npy"
         self._count += 1
-        np.save(path, array)
+        np.save(path, array if array.dtype.kind != "O" else array.astype(str))  # objects cannot be mapped
         return path
 
     def assign(self, layers: Iterable[int], run: int) -> None:
