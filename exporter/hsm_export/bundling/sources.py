@@ -26,7 +26,7 @@ from ..formats.bundle_manifest import (
     ModelEntry,
 )
 from ..formats.profile import Range
-from ..formats.state_spec import METADATA_KEY, StateSpec
+from ..formats.state_spec import DIGEST_KEY, METADATA_KEY, StateSpec
 from ..formats.tensor import ANY_SHAPE
 from ..inspection.engine_file import read_side_file
 from ..onnx_model.model_file import FileFacts, open_model
@@ -102,7 +102,10 @@ def state_of(source: FileFacts) -> StateSpec:
     Raises:
         BadInputError: it has none.
     """
-    return StateSpec.from_metadata({METADATA_KEY: source.metadata.get("state", "")}, str(source.path))
+    return StateSpec.from_metadata(
+        {METADATA_KEY: source.metadata.get("state", ""), DIGEST_KEY: source.metadata.get("source_sha256", "")},
+        str(source.path),
+    )
 
 
 def read_parts(model: str | Path | None, decode: str | Path | None) -> Parts:

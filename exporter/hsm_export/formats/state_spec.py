@@ -35,6 +35,7 @@ State = dict[str, Array]
 
 SCHEMA_VERSION = 2
 METADATA_KEY = "hsm_export.state"
+DIGEST_KEY = "hsm_export.source_sha256"
 BATCH = "batch"
 CAPACITY = "capacity"
 ROLLBACKS = ("position", "slots", "snapshot")
@@ -120,6 +121,7 @@ class StateSpec:
         rollback: spare slots, in tokens, of the tensors that are taken back by slots.
         max_length: tokens that the model's absolute positions allow; 0 means any number.
         last_logits: the graph returns the logits of each row's last valid token only.
+        model: SHA-256 of the model's configuration and weights; "" where that is not known.
     """
 
     tensors: tuple[TensorSpec, ...]
@@ -127,6 +129,7 @@ class StateSpec:
     rollback: int = 0
     max_length: int = 0
     last_logits: bool = False
+    model: str = ""
 
     @staticmethod
     def of(
@@ -305,6 +308,7 @@ class StateSpec:
                     rollback=_size(data["rollback"], 0),
                     max_length=_size(data["max_length"], 0),
                     last_logits=bool(data["last_logits"]),
+                    model=str(data.get("model", "")),
                 )
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadInputError(f"the description of the state is damaged: {error}", "export the file again") from error
@@ -323,7 +327,8 @@ class StateSpec:
         text = metadata.get(METADATA_KEY)
         if not text:
             raise BadInputError(f"{where} has no state to decode with", "export it with `hsm-export export --decode`")
-        return StateSpec.from_json(text)
+        spec = StateSpec.from_json(text)
+        return dataclasses.replace(spec, model=metadata.get(DIGEST_KEY) or spec.model)
 
 
 def _check_sizes(capacity: int | None, rollback: int) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _QUANTISED_MATHS = ("QLinear", "QGemm", "QAttention", "QMoE", "QEmbed", "MatMulInteger", "ConvInteger")
 # Outputs that become several arrays.
-_COMPARED = ("sequence(", "map(")
+_COMPARED = ("sequence(", "map(", "optional(")
 _BLOCKWISE = ("MatMulNBits", "GatherBlockQuantized")
 
 
@@ -196,9 +196,12 @@ class ModelFile:
         Raises:
             BadInputError: it has none.
         """
-        from ..formats.state_spec import METADATA_KEY, StateSpec
+        from ..formats.state_spec import DIGEST_KEY, METADATA_KEY, StateSpec
 
-        return StateSpec.from_metadata({METADATA_KEY: self.metadata.get("state", "")}, str(self.path))
+        return StateSpec.from_metadata(
+            {METADATA_KEY: self.metadata.get("state", ""), DIGEST_KEY: self.metadata.get("source_sha256", "")},
+            str(self.path),
+        )
 
     def weight_bytes(self) -> int:
         """Return the size of the weights in bytes."""

@@ -225,14 +225,14 @@ def causal_conv(
 
 def _split(x: Array, heads: int) -> Array:
     """Return (B,S,N·D) as (B,N,S,D)."""
-    parts: Array = x.reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(0, 2, 1, 3)
-    return parts
+    split: Array = x.reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(0, 2, 1, 3)
+    return split
 
 
 def _merged(x: Array) -> Array:
     """Return (B,N,S,D) as (B,S,N·D)."""
-    joined: Array = x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
-    return joined
+    merged: Array = x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
+    return merged
 
 
 def wide(x: Array) -> Array:
