@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..dtypes import EXPORTED_PRECISIONS
 from ..errors import MissingDependencyError, UsageError
-from .inputs import InputSpec
+from ..formats.tensor import InputSpec
 from .result import CheckedOutput, ExportResult
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import nn
 
-    from .precision_plan import WideNodes
     from .source import Source
+    from .wide_nodes import WideNodes
 
 __all__ = ["CheckedOutput", "ExportResult", "InputSpec", "export"]
 
@@ -80,8 +80,8 @@ def export(
     """
     from ..files import atomic_directory, check_target
     from .decoding import DecodeOptions, decoding_source
-    from .precision_plan import read_plan
     from .source import resolve
+    from .wide_nodes import read_plan
 
     if precision not in EXPORTED_PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(EXPORTED_PRECISIONS)}, got {precision!r}")

@@ -18,8 +18,8 @@ from .cases import Case, Shape, default_cases, dimensions, distinct, shaped_case
 from .given_inputs import check_size, random_others, require_runnable
 
 if TYPE_CHECKING:
+    from ..formats.tensor import InputSpec
     from ..onnx_model.model_file import ModelFile
-    from ..onnx_model.values import InputSpec
 
 Array = NDArray[Any]
 

@@ -12,7 +12,7 @@ from tests.exporter.exporting.harness import metadata
 
 from hsm_export import export
 from hsm_export.errors import BadInputError, HsmExportError, UsageError
-from hsm_export.exporting.precision_plan import read_plan
+from hsm_export.exporting.wide_nodes import read_plan
 from hsm_models.checkpoint import fingerprint, resolve
 
 MODEL = "zoo:taylor-shift-digits"

@@ -11,8 +11,9 @@ import pytest
 from onnx import helper
 from tests.exporter.inspection.hand_made import save
 
-from hsm_export.building.result import BuilderWarning, BuildResult, SourceFile, side_file_path, write_side_file
+from hsm_export.building.result import BuildResult, write_side_file
 from hsm_export.errors import BadInputError
+from hsm_export.formats.engine_file import BuilderWarning, SourceFile, side_file_path
 from hsm_export.formats.profile import Range
 from hsm_export.formats.tensor import Tensor
 from hsm_export.inspection import EngineResult, inspect

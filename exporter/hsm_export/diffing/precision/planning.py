@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import BadInputError, UsageError
-from ...exporting.precision_plan import Measured, PlannedNode, PrecisionPlan
+from ...formats.precision_plan import LowPrecision, Measured, PlannedNode, PrecisionPlan
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -78,7 +78,7 @@ def plan_precision(
     return PrecisionPlan(
         source=resolved.name,
         source_sha256=resolved.sha256,
-        precision=precision,
+        precision=cast(LowPrecision, precision),
         target=target,
         target_from="rule" if target_error is None else "given",
         nodes=tuple(_planned(trials, search, names, name) for name in names),
