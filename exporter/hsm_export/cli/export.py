@@ -9,11 +9,20 @@ import click
 
 from ..dtypes import EXPORTED_PRECISIONS
 from .console import emit, json_option, phases
+from .validate import shape_pairs
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ..exporting import ExportResult
+
+
+def _sizes(
+    ctx: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[int, int] | dict[str, int] | None:
+    """Parse BATCHxLENGTH or NAME=SIZE,... ."""
+    found = shape_pairs(ctx, parameter, (value,)) if value is not None else None
+    return found[0] if found else None
 
 
 @click.command("export")
@@ -44,6 +53,12 @@ if TYPE_CHECKING:
 @click.option(
     "--portable", is_flag=True, help="ONNX's own operators alone, for runtimes that know no functions; no kernels then."
 )
+@click.option(
+    "--static",
+    callback=_sizes,
+    metavar="BATCHxLENGTH",
+    help="A portable file of fixed sizes, for compilers without dynamic shapes; or by name: batch=1,height=5.",
+)
 @json_option
 def command(
     checkpoint: str,
@@ -56,6 +71,7 @@ def command(
     rollback: int,
     last_logits: bool,
     portable: bool,
+    static: tuple[int, int] | dict[str, int] | None,
     as_json: bool,
 ) -> None:
     """Export CHECKPOINT (a folder, a .safetensors file or zoo:NAME) to ONNX, or a language model of your own.
@@ -81,6 +97,7 @@ def command(
       hsm-export export zoo:switch-head-lm --decode --capacity 2048 --last-logits -o decode.onnx
       hsm-export export my_model.py:make --decode -o decode.onnx
       hsm-export export zoo:hsm-lm --portable -o anywhere.onnx
+      hsm-export export zoo:hsm-lm --static 1x64 -o fixed.onnx
     """
     from ..exporting import export
 
@@ -96,6 +113,7 @@ def command(
             rollback=rollback,
             last_logits=last_logits,
             portable=portable,
+            static=static,
             progress=progress,
         )
     emit(result, as_json, _table)

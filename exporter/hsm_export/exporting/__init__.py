@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ def export(
     last_logits: bool = False,
     precision_plan: str | Path | None = None,
     portable: bool = False,
+    static: tuple[int, int] | Mapping[str, int] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ExportResult:
     """Export a checkpoint or a module to ONNX; nothing is written unless every check passes.
@@ -68,6 +70,8 @@ def export(
         portable: write ONNX's own operators alone, for runtimes that know no functions: bodies in the place of the
             mixers' nodes, without Scan where the mixer allows it, weights as products take them (`NAME.T`). Kernels
             do not run such a file.
+        static: the size of every dynamic dimension, by name or as (batch, length), for compilers that know no dynamic
+            shapes; the file is a portable one.
         progress: is called with the name of each phase.
 
     Raises:
@@ -104,7 +108,24 @@ def export(
             resolved = decoding_source(resolved, options, precision)
         if plan is not None:
             plan.require_fit(resolved, precision)
-        return _export(resolved, target, scratch, precision, plan, external_data, portable, progress)
+        sizes = {"batch": static[0], "length": static[1]} if isinstance(static, tuple) else static
+        form = Form(external_data, portable or sizes is not None, sizes)
+        return _export(resolved, target, scratch, precision, plan, form, progress)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a graph is written.
+
+    Attributes:
+        external_data: put the weights into a file of their own; None does so where they are large.
+        portable: ONNX's own operators alone.
+        sizes: the size of every dynamic dimension; None keeps them dynamic.
+    """
+
+    external_data: bool | None
+    portable: bool
+    sizes: Mapping[str, int] | None
 
 
 def _export(
@@ -113,29 +134,36 @@ def _export(
     scratch: Path,
     precision: str,
     plan: WideNodes | None,
-    external_data: bool | None,
-    portable: bool,
+    form: Form,
     progress: Callable[[str], None],
 ) -> ExportResult:
     from ..onnx_model.portable import make_portable
+    from ..onnx_model.static_shapes import make_static
     from ..runtimes.evaluations import have_evaluations
     from .assembling import active_counts, all_tensors, feed_of, finished_graph
     from .checking import check_in_subprocess
     from .comparing import compare, references
-    from .finishing import write
+    from .finishing import describe_inputs, write
+    from .static import at_sizes
 
     progress("tracing")
     model, inputs = finished_graph(source, precision, plan)
+    if form.sizes is not None:
+        source, inputs = at_sizes(source, inputs, form.sizes)
     progress("running PyTorch")
     several = have_evaluations((node.domain, node.op_type) for node in model.graph)
     expected = references(source, precision, active_counts(model), inputs, evaluations=several)
     feeds = [feed_of(model, reference.feeds, reference.masks) for reference in expected]
     mixers = _mixers(model)
-    if portable:
-        make_portable(model, {name for name, _ in all_tensors(source.module)})
+    if form.portable:
+        weights = {name for name, _ in all_tensors(source.module)}
+        make_portable(model, weights)
+        if form.sizes is not None:
+            make_static(model, form.sizes, weights)
+            describe_inputs(model, inputs)
     progress("writing")
     path = scratch / target.name
-    data = write(model, path, external_data)
+    data = write(model, path, form.external_data)
     progress("checking")
     results = check_in_subprocess(path, feeds, scratch)
     checks = compare(results, expected, precision)

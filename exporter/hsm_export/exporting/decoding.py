@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,7 @@ def decoding_source(source: Source, options: DecodeOptions, precision: str) -> S
         arguments=_arguments(step, state, runs),
         output_names=("logits", *(tensor.present for tensor in state.tensors)),
         state=state,
+        runs_at=runs.at,
         runs=(
             runs.prefill(_TRACE_BATCH, _TRACE_LENGTH, _TRACE_CAPACITY),
             runs.chunk(3, 5, _TRACE_CAPACITY + 3),
@@ -125,6 +127,11 @@ class _Runs:
         lengths = torch.tensor([max(1, self._room(length, capacity) - 5 * row) for row in range(batch)])
         return self._call(length, position, lengths, state)
 
+    def at(self, sizes: Mapping[str, int]) -> tuple[tuple[Tensor, ...], ...]:
+        """Return a first and a later call of these sizes."""
+        size = sizes[BATCH], sizes[LENGTH], sizes.get(CAPACITY, 0)
+        return self.prefill(*size), self.chunk(*size)
+
     def chunk(self, batch: int, length: int, capacity: int) -> tuple[Tensor, ...]:
         """Return a later call: one row is full, one stands still, one starts."""
         import torch
@@ -134,8 +141,9 @@ class _Runs:
         from ..runtimes.reference_maths import without_autocast
 
         room = self._room(7 + length, capacity)
-        lengths = torch.tensor([min(length, room), 0, min(length, room, 2)][:batch])
-        position = torch.tensor([room - int(lengths[0]), min(3, room), 0][:batch])
+        kinds = [min(length, room), 0, min(length, room, 2)]
+        lengths = torch.tensor([kinds[row % 3] for row in range(batch)])
+        position = torch.tensor([(room - kinds[0], min(3, room), 0)[row % 3] for row in range(batch)])
         with torch.no_grad(), without_autocast(), use_kernels(False):
             before = self._tokens(batch, max(1, int(position.max())))
             start = torch.zeros(batch, dtype=torch.int64)

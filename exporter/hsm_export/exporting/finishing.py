@@ -98,7 +98,6 @@ def describe(
         "precision": precision,
         "config": source.config or (json.dumps({"max_length": source.max_length}) if source.max_length else ""),
         "source_sha256": source.sha256,
-        "inputs": json.dumps([_described(spec) for spec in inputs]),
         "task": source.task,
     }
     if source.config:
@@ -113,6 +112,12 @@ def describe(
         values["precision_plan"] = plan.to_json()
     model.metadata_props.update({f"hsm_export.{key}": value for key, value in values.items()})
     model.metadata_props[CALL] = call.to_json()
+    describe_inputs(model, inputs)
+
+
+def describe_inputs(model: ir.Model, inputs: Sequence[InputSpec]) -> None:
+    """Write what is known of the graph's inputs into it."""
+    model.metadata_props["hsm_export.inputs"] = json.dumps([_described(spec) for spec in inputs])
 
 
 def weight_bytes(model: ir.Model) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ class Source:
         sha256: SHA-256 of the weights and the configuration.
         state: what a decoding step carries from call to call; None for other modules.
         runs: the inputs of the runs that check the file; None derives them from the examples.
+        runs_at: returns such runs with other sizes of the dynamic dimensions; None derives them from the examples.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Source:
     state: StateSpec | None = None
     runs: tuple[tuple[Tensor, ...], ...] | None = None
     max_length: int = 0
+    runs_at: Callable[[Mapping[str, int]], tuple[tuple[Tensor, ...], ...]] | None = None
 
 
 def resolve(

@@ -5,10 +5,10 @@ The list is open. A runtime is named by
     ort                             one of ours, or one that an installed package offers through the entry point group
                                     `hsm_export.runtimes`, or one of `register_runtime`
     ort:level=basic                 with options, each after a colon
-    ort@/path/to/python             ONNX Runtime as another Python has it
-    my_runtime.py:Mine              a class of one's own: see `own`
+    ort@/path/to/python             ONNX Runtime as another Python has it; so do `tract`, `iree` and the other `peers`
+    my_runtime.py:Mine              a class of one's own: see `own`; with @/path/to/python, as that Python runs it
 
-A new runtime of ours is one module that defines a `Runtime`, and one line in `_HOMES`.
+A new runtime of ours is one module that defines a `Runtime`, or a class in `peers`, and one line in `_HOMES`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInputError, HsmExportError, MissingDependencyError, UsageError
-from ..torch_model.module_file import is_factory, named_object
+from ..torch_model.module_file import is_factory, named_object, named_parts
 
 if TYPE_CHECKING:
     from polygraphy.backend.base import BaseRunner
@@ -40,7 +40,14 @@ _HOMES = {
     "ort": ("onnx_runtime", "ORT"),
     "ort-fused": ("ort_fused", "ORT_FUSED"),
     "cpp": ("cpp", "CPP"),
-    "openvino": ("openvino", "OPENVINO"),
+    "openvino": ("peers.openvino", "OpenVINO"),
+    "tract": ("peers.tract", "Tract"),
+    "iree": ("peers.iree", "Iree"),
+    "mnn": ("peers.mnn", "Mnn"),
+    "tvm": ("peers.tvm", "Tvm"),
+    "tinygrad": ("peers.tinygrad", "Tinygrad"),
+    "onnxruntime-node": ("other_process", "javascript_runtime"),
+    "onnxruntime-web": ("other_process", "javascript_runtime"),
     "cuda-emulated": ("ort_fused", "CUDA_EMULATED"),
     "ort-cuda": ("ort_gpu", "ORT_CUDA"),
     "ort-tensorrt": ("ort_gpu", "ORT_TENSORRT"),
@@ -68,10 +75,14 @@ def get(name: str) -> Runtime:
         from .own import runtime_of
 
         return runtime_of(named_object(name), str(name))
+    own, at, place = name.partition("@")
+    if at and is_factory(own):
+        from .other_process import own_runtime_elsewhere
+
+        python, *options = place.split(":")
+        return _configured(own_runtime_elsewhere(*named_parts(own), python, bool(options)), name, options)
     base, *options = name.split(":")
-    if "@" in base:
-        return _configured(_elsewhere(base), name, options)
-    return _configured(_named(base), name, options)
+    return _configured(_elsewhere(base) if "@" in base else _named(base), name, options)
 
 
 def is_runtime(name: str) -> bool:
@@ -133,9 +144,7 @@ def runner(name: str, model: str | Path, against: Any = None) -> BaseRunner:
 
 def _named(name: str) -> Runtime:
     if name in _HOMES:
-        module, attribute = _HOMES[name]
-        runtime: Runtime = getattr(importlib.import_module(f".{module}", __name__), attribute)
-        return runtime
+        return _ours(name)
     if name not in _registered and name in _offered():
         from .own import runtime_of
 
@@ -143,6 +152,18 @@ def _named(name: str) -> Runtime:
     if name not in _registered:
         raise UsageError(f"there is no runtime {name!r}", f"known runtimes are {', '.join(names())}")
     return _registered[name]
+
+
+def _ours(name: str, place: str | None = None) -> Runtime:
+    """Return one of `_HOMES`, or as another place has it: a Python, or a folder with packages for JavaScript."""
+    module, attribute = _HOMES[name]
+    found: Any = getattr(importlib.import_module(f".{module}", __name__), attribute)
+    if isinstance(found, type):
+        from .other_process import peer_runtime
+
+        return peer_runtime(name, found, place)
+    runtime: Runtime = found(name, place) if callable(found) else found
+    return runtime
 
 
 def _configured(runtime: Runtime, name: str, options: list[str]) -> Runtime:
@@ -163,13 +184,20 @@ def _configured(runtime: Runtime, name: str, options: list[str]) -> Runtime:
 
 
 def _elsewhere(name: str) -> Runtime:
-    """Return the runtime of another Python: "ort@/path/to/python"."""
-    base, _, python = name.partition("@")
-    if base != "ort" or not python:
-        raise UsageError(f"there is no runtime {name!r}", "another Python's ONNX Runtime is named ort@/path/to/python")
-    from .other_python import other_onnx_runtime
+    """Return a runtime as another place has it: "ort@/path/to/python", "onnxruntime-web@folder"."""
+    base, _, place = name.partition("@")
+    if base == "ort" and place:
+        from .other_process import peer_runtime
+        from .peers.onnxruntime import OnnxRuntime
 
-    return other_onnx_runtime(Path(python))
+        return peer_runtime(base, OnnxRuntime, place)
+    movable = [other for other, (home, _) in _HOMES.items() if home.startswith(("peers.", "other_process"))]
+    if base not in movable or not place:
+        raise UsageError(
+            f"there is no runtime {name!r}",
+            f"ort, {', '.join(movable)} run elsewhere, as in ort@/path/to/python or onnxruntime-web@folder",
+        )
+    return _ours(base, place)
 
 
 def _offered() -> dict[str, EntryPoint]:

@@ -7,9 +7,10 @@
         def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             return self.session.run(inputs)
 
-`hsm-export validate m.onnx --runtimes ort,mine.py:Mine` runs it; `register_runtime` and the entry point group
-`hsm_export.runtimes` take it too. Attributes of the class say more: `functions = True` leaves the functions in the
-file, `description` is for `doctor`, and `available()` returns None or the reason why it does not work here.
+The outputs may be a list in the graph's order. `hsm-export validate m.onnx --runtimes ort,mine.py:Mine` runs it;
+`register_runtime` and the entry point group `hsm_export.runtimes` take it too. Attributes of the class say more:
+`functions = True` leaves the functions in the file, `description` is for `doctor`, and `available()` returns None or
+the reason why it does not work here.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ class OwnRunner(BaseRunner):  # type: ignore[misc]
         found = self._run(feed)
         self.inference_time = time.perf_counter() - start
         wanted = [output.name for output in self._context.model.graph.output]
+        if isinstance(found, (list, tuple)):
+            found = dict(zip(wanted, found, strict=False))
         missing = sorted(set(wanted) - set(found))
         if missing:
             raise BadInputError(f"{self.name} returns no {', '.join(missing)}", f"it must return {', '.join(wanted)}")

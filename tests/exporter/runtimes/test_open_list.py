@@ -38,6 +38,10 @@ MINE = """
         def __call__(self, inputs):
             return {name: array * 1.01 for name, array in super().__call__(inputs).items()}
 
+    class Listing(Mine):
+        def __call__(self, inputs):
+            return self.run(None, inputs)
+
     class Silent(Mine):
         def __call__(self, inputs):
             return {}
@@ -122,7 +126,7 @@ def test_the_onnx_runtime_of_another_python(model: Path, tmp_path: Path) -> None
     empty = tmp_path / "empty"
     empty.write_text("#!/bin/sh\necho No module named onnxruntime >&2; exit 1\n")
     empty.chmod(0o755)
-    assert "has no onnxruntime: No module named" in str(runtimes.get(f"ort@{empty}").available())
+    assert "ended with exit code 1: No module named" in str(runtimes.get(f"ort@{empty}").available())
 
 
 def test_another_python_that_refuses_or_dies(tmp_path: Path) -> None:
@@ -138,9 +142,9 @@ def test_another_python_that_refuses_or_dies(tmp_path: Path) -> None:
 
 
 def test_a_class_of_ones_own(model: Path, mine: Path) -> None:
-    names = [f"{mine}:Mine", f"{mine}:Wrong"]
+    names = [f"{mine}:Mine", f"{mine}:Wrong", f"{mine}:Listing"]
     result = hsm_export.validate(model, runtimes=names)
-    assert [run.verdict for run in result.runtimes if run.runtime in names] == ["passed", "failed"]
+    assert [run.verdict for run in result.runtimes if run.runtime in names] == ["passed", "failed", "passed"]
     assert runtimes.get(names[0]).description == "onnx's evaluator"
 
 
