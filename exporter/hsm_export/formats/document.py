@@ -1,7 +1,7 @@
 """Documents: JSON whose fields and types one struct says, read with a check of everything and by one function.
 
 A document that anybody may have written is refused with one sentence: which document, which field, what it should be.
-The JSON Schema of a document is generated from its struct; `python -m hsm_export.formats` writes all of them.
+The JSON Schema of a document is generated from its struct, by `tools/write_schemas.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -63,18 +63,6 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             scratch.write_text(text + "\n", encoding="utf-8")
 
 
-if TYPE_CHECKING:
-    Number = float
-else:
-
-    class _FloatLike(type):
-        def __instancecheck__(cls, value: Any) -> bool:
-            return isinstance(value, float)
-
-    class Number(metaclass=_FloatLike):
-        """A number that may be NaN or infinite, which documents say as "nan", "inf" and "-inf"."""
-
-
 def read_file(
     path: str | Path, kind: type[_T], what: str, remedy: str, *, most_bytes: int = 1 << 26, whole: bool = False
 ) -> _T:
@@ -86,7 +74,8 @@ def read_file(
         what: names such a document in errors ("a precision plan").
         remedy: how to get a good one.
         most_bytes: a larger file is refused unread.
-        whole: fields that have a default must be there too.
+        whole: only programs write it: fields that have a default must be there too, and numbers that are not finite
+            are the words "nan", "inf" and "-inf".
 
     Raises:
         BadInputError: it is missing, too large, no JSON, of another schema, or a field is missing, unknown or of the
@@ -110,7 +99,9 @@ def _require_schema(data: Any, kind: Any, where: str, what: str, remedy: str) ->
 
     A document says both in `schema` and `schema_version`, or has only a number in `schema`.
     """
-    own = {field.name: field.default for field in msgspec.structs.fields(kind) if field.name.startswith("schema")}
+    described = msgspec.inspect.type_info(kind)
+    assert isinstance(described, (msgspec.inspect.StructType, msgspec.inspect.DataclassType))
+    own = {field.name: field.default for field in described.fields if field.name.startswith("schema")}
     number = "schema_version" if "schema_version" in own else "schema"
     if not isinstance(data, dict) or (number != "schema" and data.get("schema") != own["schema"]):
         raise BadInputError(f"{where} is not {what}", remedy)
@@ -145,8 +136,10 @@ def converted(data: Any, kind: type[_T], where: str, what: str, remedy: str, *, 
     Raises:
         BadInputError: a field is missing, unknown or of the wrong type.
     """
+    if whole:
+        data = _with_floats(data, msgspec.inspect.type_info(kind))
     try:
-        found = msgspec.convert(data, kind, dec_hook=_number)
+        found = msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         raise BadInputError(one_line(f"{where} is not {what}: {_sentence(error, data, kind)}"), remedy) from error
     odd = next(_other_fields(data, found, ""), None) if whole else None
@@ -197,14 +190,14 @@ def plain(value: Any) -> Any:
 
 def schema_of(kind: type[Document], title: str, description: str, *, whole: bool = False) -> dict[str, Any]:
     """Return the JSON Schema of a document; `whole` as in `read_file`."""
-    own, parts = msgspec.json.schema_components((kind,), ref_template="#/$defs/{name}", schema_hook=_number_schema)
+    own, parts = msgspec.json.schema_components((kind,), ref_template="#/$defs/{name}")
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, "description": description}
     return {**head, **own[0], "$defs": _tidied(parts, whole, {})}
 
 
 def inlined_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """Return the JSON Schema of a part of a document that refers to no other part; all its fields are required."""
-    own, parts = msgspec.json.schema_components((kind,), schema_hook=_number_schema)
+    own, parts = msgspec.json.schema_components((kind,))
     schema: dict[str, Any] = _tidied(own[0], True, parts)
     return schema
 
@@ -221,30 +214,37 @@ def _tidied(schema: Any, whole: bool, parts: Mapping[str, Any]) -> Any:
     name = str(schema.get("$ref", "")).rpartition("/")[2]
     if name in parts:
         return _tidied(parts[name], whole, parts)
+    if whole and schema.get("type") == "number":
+        return {"anyOf": [{"type": "number"}, {"enum": list(_NOT_FINITE)}]}
     found = {key: _tidied(item, whole, parts) for key, item in schema.items() if not (whole and key == "default")}
     if isinstance(found.get("description"), str):
         found["description"] = found["description"].partition("\n")[0]
     if whole and isinstance(found.get("properties"), dict):
         found["required"] = list(found["properties"])
+        if not parts:
+            found["additionalProperties"] = False
     return found
 
 
-def _number_schema(kind: type) -> dict[str, Any]:
-    if kind is Number:
-        return {"anyOf": [{"type": "number"}, {"enum": list(_NOT_FINITE)}]}
-    raise NotImplementedError(kind)
-
-
-def _number(kind: type, data: Any) -> Any:
-    """Make what msgspec does not know: a number that may be NaN or infinite."""
-    if kind is not Number:
-        raise NotImplementedError(kind)
-    if type(data) not in (float, int) and data not in _NOT_FINITE:
-        raise ValueError(f"Expected `float`, got `{type(data).__name__}`")
-    try:
-        return float(data)
-    except OverflowError as error:
-        raise ValueError("Number out of range") from error
+def _with_floats(data: Any, of: msgspec.inspect.Type) -> Any:
+    """Return data with floats in the place of "nan", "inf" and "-inf", where its type wants a float."""
+    inspect = msgspec.inspect
+    match of:
+        case inspect.FloatType() if isinstance(data, str) and data in _NOT_FINITE:
+            return float(data)
+        case inspect.UnionType():
+            for inner in of.types:
+                data = _with_floats(data, inner)
+        case inspect.StructType() | inspect.DataclassType() if isinstance(data, dict):
+            types = {field.encode_name: field.type for field in of.fields}
+            return {key: _with_floats(item, types[key]) if key in types else item for key, item in data.items()}
+        case inspect.DictType() if isinstance(data, dict):
+            return {key: _with_floats(item, of.value_type) for key, item in data.items()}
+        case inspect.VarTupleType() if isinstance(data, list):
+            return [_with_floats(item, of.item_type) for item in data]
+        case inspect.TupleType() if isinstance(data, list) and len(data) == len(of.item_types):
+            return [_with_floats(item, inner) for item, inner in zip(data, of.item_types, strict=True)]
+    return data
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -326,7 +326,7 @@ def _only_wrong_entry(
     for name in itertools.islice(entries, _MOST_TRIED):
         alone = _with(data, keys, {name: entries[name]})
         try:
-            msgspec.convert(alone, kind, dec_hook=_number)
+            msgspec.convert(alone, kind)
         except msgspec.ValidationError as error:
             if str(error) == message:
                 return alone, name
@@ -358,7 +358,7 @@ def _inside(of: msgspec.inspect.Type, key: _Key) -> list[msgspec.inspect.Type]:
             return [inner for item in of.types for inner in _inside(item, key)]
         case inspect.StructType() if key.name == of.tag_field:
             return [inspect.LiteralType((of.tag,))]
-        case inspect.StructType():
+        case inspect.StructType() | inspect.DataclassType():
             return [inner for field in of.fields if field.encode_name == key.name for inner in _members(field.type)]
         case inspect.DictType():
             return _members(of.value_type)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from .build_options import EngineOptions, Target
-from .document import Document, Number
+from .document import Document
 from .profile import Profile
 from .tensor import Tensor
 
@@ -95,8 +95,8 @@ class KitVerdict(Document, frozen=True):
 
     case: str
     output: str
-    error: Number
-    tolerance: Number
+    error: float
+    tolerance: float
     problem: str | None
 
 

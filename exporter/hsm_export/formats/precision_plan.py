@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from .document import Document, Number
+from .document import Document
 
 LowPrecision = Literal["fp16", "bf16"]
 
@@ -53,10 +53,10 @@ class Measured(Document, frozen=True):
     """
 
     nodes: int
-    error: Number
-    rms: Number
-    fresh_error: Number
-    ort_error: Number
+    error: float
+    rms: float
+    fresh_error: float
+    ort_error: float
     milliseconds: float
 
 

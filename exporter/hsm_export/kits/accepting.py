@@ -62,7 +62,7 @@ def accept_kit(
     manifest = read_manifest(kit)
     _check_kit(kit)
     report("checking the result")
-    record = read_file(_plain_file(folder, RESULT_FILE), KitRun, "a hsm-export.kit-result file", _AGAIN)
+    record = read_file(_plain_file(folder, RESULT_FILE), KitRun, "a hsm-export.kit-result file", _AGAIN, whole=True)
     return _accept(kit, folder, manifest, record, output)
 
 
