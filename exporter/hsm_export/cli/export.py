@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..dtypes import EXPORTED_PRECISIONS
-from .console import emit, json_option, phases
+from .console import emit, facts, json_option, phases
 from .validate import shape_pairs
 
 if TYPE_CHECKING:
@@ -120,9 +120,6 @@ def command(
 
 
 def _table(result: ExportResult) -> Table:
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
     files = [result.path, *([result.external_data] if result.external_data else []), result.report]
     worst = max(result.checks, key=lambda check: check.max_abs_error / check.allowed if check.allowed else 0.0)
     rows = {
@@ -136,10 +133,7 @@ def _table(result: ExportResult) -> Table:
         "checked": f"{len(result.checks)} runs in ONNX Runtime{_copy(result)} against PyTorch float64",
         "largest error": f"{worst.max_abs_error:.2e} (allowed: {worst.allowed:.2e})",
     }
-    for label, text in rows.items():
-        if text:
-            table.add_row(label, text)
-    return table
+    return facts(None, rows)
 
 
 def _copy(result: ExportResult) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import emit, json_option
+from .console import emit, facts, json_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -63,7 +63,7 @@ def _render(result: InspectResult) -> RenderableType:
 
 
 def _render_onnx(result: OnnxResult) -> Iterable[RenderableType]:
-    facts = {
+    rows = {
         "file": f"{result.path} ({_bytes(result.bytes)})",
         "producer": f"{result.producer}, ONNX IR {result.ir_version}",
         "opsets": ", ".join(f"{domain} {version}" for domain, version in result.opsets.items()),
@@ -76,7 +76,7 @@ def _render_onnx(result: OnnxResult) -> Iterable[RenderableType]:
         "file SHA-256": result.sha256,
         "cannot be run": result.problem,
     }
-    yield _facts("ONNX model", facts)
+    yield facts("ONNX model", rows)
     yield _borders(result.inputs, result.outputs)
     if result.state is not None:
         yield _state(result.state)
@@ -94,7 +94,7 @@ def _plugins(plugins: Mapping[str, Any] | None) -> str:
 
 
 def _render_engine(result: EngineResult) -> Iterable[RenderableType]:
-    facts = {
+    rows = {
         "file": f"{result.path} ({_bytes(result.bytes)})",
         "state": "intact" if result.intact else "NOT the file that its side file describes: build it again",
         "target": f"{result.target} {result.target_version}",
@@ -108,7 +108,7 @@ def _render_engine(result: EngineResult) -> Iterable[RenderableType]:
         "task": result.model.get("task", ""),
         "warnings": "\n".join(result.warnings),
     }
-    yield _facts("engine", facts)
+    yield facts("engine", rows)
     yield _borders(result.inputs, result.outputs)
     if result.profiles:
         yield _profiles(result.profiles)
@@ -119,7 +119,7 @@ def _render_engine(result: EngineResult) -> Iterable[RenderableType]:
 
 
 def _render_checkpoint(result: CheckpointResult) -> Iterable[RenderableType]:
-    facts = {
+    rows = {
         "path": f"{result.path} ({_bytes(result.bytes)})",
         "task": str(result.config["task"]).replace("_", " "),
         "width": str(result.config["width"]),
@@ -128,19 +128,9 @@ def _render_checkpoint(result: CheckpointResult) -> Iterable[RenderableType]:
         "fingerprint": result.fingerprint,
         **{name.replace("_", " "): value for name, value in result.metadata.items()},
     }
-    yield _facts("checkpoint", facts)
+    yield facts("checkpoint", rows)
     if result.mixers:
         yield _mixers(result.mixers)
-
-
-def _facts(title: str, facts: Mapping[str, str]) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", show_header=False)
-    for name, value in facts.items():
-        if value:
-            table.add_row(name, value)
-    return table
 
 
 def _borders(inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> Table:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import BadInputError, UsageError
 from ...formats.precision_plan import LowPrecision, Measured, PlannedNode, PrecisionPlan
+from ...machine import versions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,7 +52,7 @@ def plan_precision(
         BadInputError: a model that cannot be exported, or PyTorch cannot run on the inputs.
         CheckpointError, ConfigError: a damaged or hostile checkpoint.
     """
-    from ...exporting import versions
+    from ...exporting import PACKAGES
     from ...exporting.source import resolve
     from .search import PlanSearch
     from .trials import Trials
@@ -86,7 +87,7 @@ def plan_precision(
         cases=tuple(_shapes(item.feeds) for item in trials.references),
         trials=search.trials + 1,
         seconds=time.perf_counter() - start,
-        versions=versions(),
+        versions=versions(*PACKAGES),
         low=measured["low"],
         rule=measured["rule"],
         plan=measured["plan"],
