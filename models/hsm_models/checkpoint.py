@@ -16,7 +16,8 @@ from typing import Any
 import safetensors
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from . import zoo
 from .config import ModelConfig
@@ -212,6 +213,16 @@ def _embedded_config(weights: Path) -> str:
     return config
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leaves out random weights: for tensors without memory PyTorch would load its compiler, which takes seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (nn.init.normal_, Tensor.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def _check_names_and_shapes(
     config: ModelConfig, shapes: dict[str, tuple[int, ...]], where: str
 ) -> LanguageModel | SequenceClassifier:
@@ -219,7 +230,7 @@ def _check_names_and_shapes(
     if len(config.layers) > len(shapes):
         raise CheckpointError(f"{where}: the configuration has {len(config.layers)} layers, the file fewer tensors")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             model = build_model(config)
     except (RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{where}: the configuration asks for impossible sizes: {error}") from error

@@ -17,6 +17,8 @@ from .operator import DOMAIN, FLOAT, INT64, Attribute, Operator, Port
 from .precision import accumulator
 from .sizes import bound_sizes, require_rules
 
+# What defines each operator: it is forgotten with its library, which lets another one take its place.
+_libraries: dict[str, torch.library.Library] = {}
 _SCHEMA_TYPES = {"int": "int", "ints": "int[]", "float": "float"}
 
 
@@ -50,14 +52,32 @@ def register(
     """
     qualified = name if "::" in name else f"{DOMAIN}::{name}"
     forward = _without_gradients(prefer_kernel(qualified, reference))
-    operator = torch.library.custom_op(qualified, forward, mutates_args=(), schema=schema)
-    operator.register_fake(fake)
+    operator = _define(qualified, schema, forward, fake)
     differentiate = _rerun(reference)
     if gradient:
         written = _register_gradient(qualified, schema, gradient)
         differentiate = _choose(written, applies, differentiate)
-    operator.register_autograd(_backward_by(differentiate), setup_context=_remember_inputs)
+    torch.library.register_autograd(
+        qualified, _backward_by(differentiate), setup_context=_remember_inputs, lib=_libraries[qualified]
+    )
     return operator
+
+
+def _define(qualified: str, schema: str, function: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """Define an operator that changes no input and returns none, and return what calls it.
+
+    Not by `torch.library.custom_op`: every call of such an operator goes through PyTorch's compiler, which takes
+    seconds to load.
+    """
+    namespace, _, name = qualified.partition("::")
+    if qualified in _libraries:
+        _libraries.pop(qualified)._destroy()
+    library = _libraries[qualified] = torch.library.Library(namespace, "FRAGMENT")
+    library.define(f"{name}{schema}", tags=torch.Tag.pt2_compliant_tag)
+    library.impl(name, function, "CompositeExplicitAutograd")
+    torch.library.register_fake(qualified, fake, lib=library)
+    base, _, overload = name.partition(".")
+    return getattr(getattr(getattr(torch.ops, namespace), base), overload or "default")
 
 
 def _without_gradients(reference: Callable[..., Any]) -> Callable[..., Any]:
@@ -132,13 +152,9 @@ def _register_gradient(
         return [inputs[i].new_empty(inputs[i].shape) for i in needed]
 
     arguments = schema[schema.index("(") + 1 : schema.index(") ->")]
-    operator = torch.library.custom_op(
-        f"{name}_backward",
-        run,
-        mutates_args=(),
-        schema=f"(Tensor output_gradient, int[] needed, {arguments}) -> Tensor[]",
+    operator = _define(
+        f"{name}_backward", f"(Tensor output_gradient, int[] needed, {arguments}) -> Tensor[]", run, fake
     )
-    operator.register_fake(fake)
 
     def differentiate(gradients: Sequence[Tensor | None], needed: list[int], arguments: list[Any]) -> Any:
         return operator(gradients[0], needed, *arguments)

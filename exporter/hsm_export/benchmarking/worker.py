@@ -37,7 +37,7 @@ class Worker:
         # Only where it is needed: it imports torch, whose memory would then count for every runtime.
         source = open_source(job.against) if job.against and runtime.needs_source else None
         self._feeds = [case.feed for case in shaped_cases(file, job.shapes)[: len(job.shapes)]]
-        context = RunContext(file.model, file.path.parent, file.precision, source.load if source else None)
+        context = RunContext(file.model, file.path.parent, file.precision, source.load if source else None, timed=True)
         self._runner = runtime.runner(context)
         self._runner.activate()
         # A runner may run the model in a process of its own, whose memory then counts.

@@ -92,6 +92,9 @@ def cli(traceback: bool, operators: tuple[str, ...]) -> None:
 
 def main() -> None:
     """Entry point of the console script: run a command and end with its documented exit code."""
+    from ..idle_threads import let_idle_threads_sleep
+
+    let_idle_threads_sleep()
     # A polite kill cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))

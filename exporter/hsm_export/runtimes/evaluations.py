@@ -14,6 +14,8 @@ from typing import Any
 from hsm_operators import Operator, find
 from hsm_operators.registry import find_torch
 
+from .operator_calls import operators_called_by
+
 
 def have_evaluations(operators: Iterable[tuple[str, str]]) -> bool:
     """Say whether any of these operators, given by domain and name, has several evaluations in PyTorch."""
@@ -31,16 +33,14 @@ def evaluated_as_body(wanted: bool = True) -> Iterator[None]:
     if not wanted:
         yield
         return
-    from torch.utils._python_dispatch import TorchDispatchMode
 
-    class AsBody(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            operator = find_torch(func)
-            if operator is not None and operator.evaluations:
-                args = _with(operator, func, args)
-            return func(*args, **(kwargs or {}))
+    def as_body(func: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        operator = find_torch(func)
+        if operator is not None and operator.evaluations:
+            arguments = _with(operator, func, arguments)
+        return func(*arguments, **options)
 
-    with AsBody():  # type: ignore[no-untyped-call]
+    with operators_called_by(as_body):
         yield
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
 from .summation import products
+from .windows import AveragePool, Conv, ConvTranspose, MaxPool
 
 Array = NDArray[Any]
 
@@ -64,51 +65,6 @@ class DequantizeLinear(OpRun):
         return (np.asarray(centred * scale.reshape(shape)),)
 
 
-class Conv(OpRun):
-    """A convolution in PyTorch, which is many times as fast as the evaluator's own and errs less."""
-
-    def _run(
-        self,
-        x: Array,
-        w: Array,
-        b: Array | None = None,
-        auto_pad: str | None = None,
-        dilations: Sequence[int] | None = None,
-        group: int | None = None,
-        kernel_shape: Sequence[int] | None = None,
-        pads: Sequence[int] | None = None,
-        strides: Sequence[int] | None = None,
-    ) -> tuple[Array]:
-        import torch
-
-        rank = x.ndim - 2
-        strides, dilations = strides or [1] * rank, dilations or [1] * rank
-        pads = pads if pads and auto_pad in (None, "NOTSET") else [0] * 2 * rank
-        if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-            pads = _same_pads(x.shape[2:], w.shape[2:], strides, dilations, upper=auto_pad == "SAME_UPPER")
-        both = [(pads[axis], pads[rank + axis]) for axis in range(rank)]
-        # Low precision is accumulated in float32, as on every processor.
-        wide = np.float64 if x.dtype == np.float64 else np.float32
-        padded = np.pad(x.astype(wide), [(0, 0), (0, 0), *both])
-        tensors = [torch.from_numpy(item.astype(wide)) for item in ([padded, w] if b is None else [padded, w, b])]
-        function: Any = getattr(torch, f"conv{rank}d")
-        with torch.no_grad():
-            y = function(*tensors, stride=list(strides), dilation=list(dilations), groups=group or 1)
-        return (y.numpy().astype(x.dtype),)
-
-
-def _same_pads(
-    sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], *, upper: bool
-) -> list[int]:
-    """Return the padding at the start of each axis, then at the ends, that makes ceil(size / stride) results."""
-    starts, ends = [], []
-    for size, extent, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
-        total = max((-(-size // stride) - 1) * stride + (extent - 1) * dilation + 1 - size, 0)
-        starts.append(total // 2 if upper else total - total // 2)
-        ends.append(total - starts[-1])
-    return starts + ends
-
-
 def operators(order: int = 0, opset: int = 0) -> list[type[OpRun]]:
     """Return implementations for `onnx.reference.ReferenceEvaluator(new_ops=…)`.
 
@@ -116,6 +72,7 @@ def operators(order: int = 0, opset: int = 0) -> list[type[OpRun]]:
         order: in which order MatMul and Gemm add their terms (see `summation.products`).
         opset: the model's; the evaluator knows quantisation from 19 on, which before was the same.
     """
-    own: list[type[OpRun]] = [GatherElements, LRN, LogSoftmax, MeanVarianceNormalization, Conv]
+    own: list[type[OpRun]] = [GatherElements, LRN, LogSoftmax, MeanVarianceNormalization]
+    windows: list[type[OpRun]] = [Conv, ConvTranspose, MaxPool, AveragePool]
     older: list[type[OpRun]] = [DequantizeLinear] if 0 < opset < 19 else []
-    return [*products(order), *own, *older]
+    return [*products(order), *own, *windows, *older]

@@ -32,15 +32,20 @@ class ContextRunner(OnnxrtRunner):  # type: ignore[misc]
         self._context = context
         self._weights = weights or {}
 
+    def activate_impl(self) -> None:
+        super().activate_impl()
+        declared = OnnxrtRunner.get_input_metadata_impl(self)
+        self._types = {name: item.dtype.numpy() for name, item in declared.items() if item.dtype is not None}
+
+    def deactivate_impl(self) -> None:
+        super().deactivate_impl()
+        del self._types
+
     def get_input_metadata_impl(self) -> TensorMetadata:
         return graph_metadata(self._context)
 
     def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
-        declared = OnnxrtRunner.get_input_metadata_impl(self)
-        feed = {
-            name: np.asarray(array).astype(declared[name].dtype.numpy(), copy=False)
-            for name, array in feed_dict.items()
-        }
+        feed = {name: np.asarray(array).astype(self._types[name], copy=False) for name, array in feed_dict.items()}
         names = [output.name for output in self.sess.get_outputs()]
         # Not the runner's own method, which imports torch to see whether the arrays are tensors.
         start = time.perf_counter()
@@ -54,7 +59,11 @@ def onnx_runtime(settings: SessionSettings = DEFAULT) -> Runtime:
 
     def runner(context: RunContext) -> ContextRunner:
         model = runnable(context.model, context.precision)
-        return ContextRunner(context, lambda: cpu_session(model, context.folder, settings=settings), "ort")
+
+        def session() -> Any:
+            return cpu_session(model, context.folder, settings=settings, spinning=context.timed)
+
+        return ContextRunner(context, session, "ort")
 
     return Runtime(
         name="ort",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..native import custom_ops_path, emulated_ops_path, register
 from ..onnx_model.bfloat16 import runnable
@@ -42,7 +42,11 @@ def _runtime(
 
     def runner(context: RunContext) -> ContextRunner:
         model = runnable(context.model, context.precision)
-        return ContextRunner(context, lambda: cpu_session(model, context.folder, kernels=library()), name)
+
+        def session() -> Any:
+            return cpu_session(model, context.folder, kernels=library(), spinning=context.timed)
+
+        return ContextRunner(context, session, name)
 
     return Runtime(name, description, available, runner, by_default=by_default, notes=notes)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from hsm_operators import use_kernels
 
+from .operator_calls import operators_called_by
+
 if TYPE_CHECKING:
     import torch
 
@@ -40,25 +42,22 @@ def without_autocast() -> Iterator[None]:
 def _wide() -> Iterator[None]:
     """Make float64 of every float32 that is asked for by name or by default inside the block."""
     import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
 
     wide = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 
-    class Wide(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            kwargs = kwargs or {}
-            if func is not torch.ops.aten.view.dtype:  # that one reads the same bytes as another type
-                args = [wide.get(value, value) if isinstance(value, torch.dtype) else value for value in args]
-                kwargs = {
-                    name: wide.get(value, value) if isinstance(value, torch.dtype) else value
-                    for name, value in kwargs.items()
-                }
-            return func(*args, **kwargs)
+    def widened(operator: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if operator is torch.ops.aten.view.dtype:  # that one reads the same bytes as another type
+            return operator(*arguments, **options)
+        values = [wide.get(value, value) if isinstance(value, torch.dtype) else value for value in arguments]
+        named = {
+            name: wide.get(value, value) if isinstance(value, torch.dtype) else value for name, value in options.items()
+        }
+        return operator(*values, **named)
 
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with Wide():  # type: ignore[no-untyped-call]
+        with operators_called_by(widened):
             yield
     finally:
         torch.set_default_dtype(before)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..comparison.allowance import APPROXIMATED, LONG, UNITS, sum_error, terms
 from ..comparison.threshold import FACTOR
 from ..dtypes import BY_ONNX, EPSILON, ElementType
+from .operator_calls import operators_called_by
 
 if TYPE_CHECKING:
     import onnx
@@ -60,26 +61,25 @@ def rounded_in_torch(precision: str, draw: int) -> Iterator[None]:
         yield
         return
     import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
 
     generator = torch.Generator().manual_seed(draw)
 
-    class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            returns = func._schema.returns
-            views = any(item.alias_info is not None and not item.alias_info.is_write for item in returns)
-            if views or func.overloadpacket.__name__ in _TORCH_MOVES or not _has_tensor(args):
-                return result
-            if isinstance(result, torch.Tensor):
-                return _rounded(result, precision, generator, _more(func.overloadpacket.__name__, args, result))
-            if isinstance(result, (tuple, list)):
-                return type(result)(
-                    _rounded(item, precision, generator) if isinstance(item, torch.Tensor) else item for item in result
-                )
+    def rounded(operator: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        result = operator(*arguments, **options)
+        returns = operator._schema.returns
+        views = any(item.alias_info is not None and not item.alias_info.is_write for item in returns)
+        name = operator.overloadpacket.__name__
+        if views or name in _TORCH_MOVES or not _has_tensor(arguments):
             return result
+        if isinstance(result, torch.Tensor):
+            return _rounded(result, precision, generator, _more(name, arguments, result))
+        if isinstance(result, (tuple, list)):
+            return type(result)(
+                _rounded(item, precision, generator) if isinstance(item, torch.Tensor) else item for item in result
+            )
+        return result
 
-    with Rounded():  # type: ignore[no-untyped-call]
+    with operators_called_by(rounded):
         yield
 
 

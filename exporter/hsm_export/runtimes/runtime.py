@@ -32,6 +32,7 @@ class RunContext:
             own.
         rounding: PyTorch in float64 and `onnx64` round every intermediate result at random to the file's precision
             (see `rounding`); which random choice, 0 for none.
+        timed: runs are timed: idle threads spin, as in production.
         remarks: what runners say of how they run it; all copies of a context share them.
     """
 
@@ -44,6 +45,7 @@ class RunContext:
     as_body: bool = False
     summation: int = 0
     rounding: int = 0
+    timed: bool = False
     remarks: set[str] = field(default_factory=set, compare=False)
 
 

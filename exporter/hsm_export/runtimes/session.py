@@ -83,6 +83,7 @@ def cpu_session(
     lean: bool = False,
     settings: SessionSettings = DEFAULT,
     optimised: Path | None = None,
+    spinning: bool = False,
 ) -> Any:
     """Make an ONNX Runtime session on the CPU.
 
@@ -94,6 +95,7 @@ def cpu_session(
         lean: keep no second copy of the weights, neither repacked nor in another type; the runs are slower.
         settings: how it prepares the graph.
         optimised: where it writes the graph that it made of it; None writes none.
+        spinning: its idle threads spin, as ONNX Runtime's own default is: for what is called often and timed.
 
     Raises:
         MissingDependencyError: ONNX Runtime does not take the library.
@@ -102,6 +104,8 @@ def cpu_session(
 
     options = _options(folder, _all_kernels(model, kernels, "onnxruntime"))
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[settings.level])
+    if not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
     if lean:

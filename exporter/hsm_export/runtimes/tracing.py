@@ -16,6 +16,8 @@ from onnx import TensorProto, helper
 from hsm_operators import find
 from hsm_operators.registry import find_torch
 
+from .operator_calls import operators_called_by
+
 if TYPE_CHECKING:
     import torch
 
@@ -55,16 +57,14 @@ def trace(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[TracedNode, ..
 @contextlib.contextmanager
 def watch_operators(on_call: Callable[[Sequence[Any], list[torch.Tensor]], None]) -> Iterator[None]:
     """Report every call of an operator that PyTorch makes inside the block: its arguments and its results."""
-    from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            if find_torch(func) is not None:
-                on_call(args, [result] if not isinstance(result, (tuple, list)) else list(result))
-            return result
+    def watched(operator: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        result = operator(*arguments, **options)
+        if find_torch(operator) is not None:
+            on_call(arguments, [result] if not isinstance(result, (tuple, list)) else list(result))
+        return result
 
-    with Watcher():  # type: ignore[no-untyped-call]
+    with operators_called_by(watched):
         yield
 
 

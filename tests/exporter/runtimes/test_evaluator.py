@@ -31,6 +31,23 @@ def floats(*shape: int) -> np.ndarray[Any, Any]:
         ("Conv", [(2, 4, 9, 11), (6, 2, 4, 3), (6,)], {"group": 2, "auto_pad": "SAME_LOWER", "strides": [2, 2]}),
         ("Conv", [(2, 4, 9), (6, 4, 4)], {"auto_pad": "SAME_UPPER", "strides": [2]}),
         ("Conv", [(1, 2, 5, 4, 5), (3, 2, 4, 2, 2)], {"auto_pad": "VALID"}),
+        ("Conv", [(2, 4, 9, 11), (6, 4, 3, 3)], {"pads": [1, 1, 1, 1]}),
+        ("ConvTranspose", [(2, 4, 5, 6), (4, 3, 3, 2)], {"pads": [1, 0, 2, 1], "strides": [2, 3]}),
+        ("ConvTranspose", [(2, 4, 5), (4, 3, 3), (6,)], {"group": 2, "strides": [3], "output_padding": [2]}),
+        ("ConvTranspose", [(2, 4, 5, 5), (4, 3, 3, 3)], {"dilations": [2, 1], "strides": [1, 2]}),
+        ("MaxPool", [(2, 3, 9, 11)], {"kernel_shape": [3, 2], "pads": [1, 0, 2, 1], "strides": [2, 1]}),
+        ("MaxPool", [(2, 3, 9)], {"kernel_shape": [3], "dilations": [2], "ceil_mode": 1, "strides": [3]}),
+        ("MaxPool", [(1, 2, 5, 5, 5)], {"kernel_shape": [2, 2, 2], "auto_pad": "SAME_UPPER"}),
+        ("AveragePool", [(2, 3, 9, 11)], {"kernel_shape": [3, 2], "pads": [1, 0, 1, 0], "strides": [2, 1]}),
+        ("AveragePool", [(2, 3, 9, 11)], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}),
+        ("AveragePool", [(2, 3, 9, 11)], {"kernel_shape": [3, 2], "pads": [1, 0, 2, 1], "ceil_mode": 1}),
+        ("AveragePool", [(2, 3, 7)], {"kernel_shape": [4]}),
+        ("AveragePool", [(2, 3, 7, 9)], {"kernel_shape": [3, 2], "auto_pad": "SAME_LOWER", "strides": [2, 2]}),
+        (
+            "AveragePool",
+            [(1, 2, 7, 9)],
+            {"kernel_shape": [3, 2], "pads": [1, 0, 1, 1], "strides": [3, 2], "ceil_mode": 1, "count_include_pad": 1},
+        ),
     ],
 )
 def test_is_what_onnx_says(operator: str, shapes: list[tuple[int, ...]], attributes: dict[str, Any]) -> None:

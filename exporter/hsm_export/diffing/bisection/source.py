@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hsm_operators.registry import find_torch
 
 from ...errors import HsmExportError, UsageError
+from ...runtimes.operator_calls import operators_called_by
 from ...runtimes.reference_maths import reference_maths
 from ...runtimes.runtime import RunContext
 from ...runtimes.torch_module import TorchModuleRunner
@@ -201,16 +202,14 @@ class _SourceNode:
 
 def _operator_calls(on_call: Callable[[Any, Any, Any, Any], None]) -> Any:
     """Report every call of an operator inside the block: the operator, its arguments and its result."""
-    from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            if find_torch(func) is not None:
-                on_call(func, args, kwargs or {}, result)
-            return result
+    def watched(operator: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        result = operator(*arguments, **options)
+        if find_torch(operator) is not None:
+            on_call(operator, arguments, options, result)
+        return result
 
-    return Watcher()  # type: ignore[no-untyped-call]
+    return operators_called_by(watched)
 
 
 def _tensors(result: Any) -> list[torch.Tensor]:

@@ -103,11 +103,12 @@ def test_less_memory_takes_smaller_pieces() -> None:
     assert Limits(bytes=1).chunk_bytes(4) >= 1
 
 
-def test_a_spool_maps_its_arrays_and_keeps_the_first(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
+@pytest.mark.parametrize("small", [0, 8])
+def test_a_spool_maps_large_arrays_and_keeps_the_first(small: int, tmp_path: Path) -> None:
+    spool = Spool(tmp_path, small)
     spool.write("/a/../b\0", np.float32([1, 2]))
     spool.write("/a/../b\0", np.float32([3]))
-    assert isinstance(spool.read("/a/../b\0"), np.memmap)
+    assert isinstance(spool.read("/a/../b\0"), np.memmap) == (small == 0)
     np.testing.assert_array_equal(spool.read("/a/../b\0"), [1, 2])
     assert spool.read("nobody") is None
     assert "/a/../b\0" in spool
