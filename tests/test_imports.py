@@ -54,8 +54,8 @@ def test_the_ground_floor_imports_no_framework_at_its_start() -> None:
 FLOORS = (
     ("errors", "dtypes", "machine"),
     ("files", "native", "child_process", "idle_threads"),
-    ("formats", "torch_model"),
-    ("onnx_model", "comparison"),
+    ("formats",),
+    ("torch_model", "onnx_model", "comparison"),
     ("building",),
     ("runtimes", "inspection"),
     ("exporting",),
