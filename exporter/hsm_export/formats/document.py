@@ -7,13 +7,13 @@ The JSON Schema of a document is generated from its struct, by `tools/write_sche
 from __future__ import annotations
 
 import dataclasses
-import functools
-import itertools
 import json
 import math
 import re
+import types
+import typing
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +24,6 @@ from ..files import atomic_path, require_file
 
 _MAX_DEPTH = 64
 _MOST_SHOWN = 300
-# Entries of an object that are looked through for the one that does not fit.
-_MOST_TRIED = 2000
 _NOT_FINITE = ("nan", "inf", "-inf")
 _WORDS = {
     "str": "text",
@@ -36,7 +34,6 @@ _WORDS = {
     "object": "an object",
     "null": "null",
 }
-_MESSAGE = re.compile(r"(?P<problem>.*?)(?: - at (?P<name>`key` in )?`(?P<at>[^`]*)`)?", re.DOTALL)
 _EXPECTED = re.compile(r"Expected `(?P<kinds>[^`]*)`(?P<limit>.*?)(?:, got .*)?", re.DOTALL)
 
 _T = TypeVar("_T")
@@ -141,7 +138,7 @@ def converted(data: Any, kind: type[_T], where: str, what: str, remedy: str, *, 
     try:
         found = msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        raise BadInputError(one_line(f"{where} is not {what}: {_sentence(error, data, kind)}"), remedy) from error
+        raise BadInputError(one_line(f"{where} is not {what}: {_sentence(data, kind)}"), remedy) from error
     odd = next(_other_fields(data, found, ""), None) if whole else None
     if odd:
         raise BadInputError(one_line(f"{where} is not {what}: {odd}"), remedy)
@@ -267,24 +264,17 @@ def _deeper(value: Any, levels: int) -> bool:
     return levels == 0 or any(_deeper(item, levels - 1) for item in inside)
 
 
-def _sentence(error: msgspec.ValidationError, data: Any, kind: Any) -> str:
-    """Say in our words what msgspec found: the field, and what it should be."""
-    match = _MESSAGE.fullmatch(str(error))
-    assert match is not None
-    problem, of_a_name = match["problem"], match["name"] is not None
-    keys = _keys(match["at"] or "", of_a_name, str(error), data, kind)
-    where = "".join(map(_step, keys)).removeprefix(".") or "it"
-    if of_a_name:
-        where = f"the name {keys[-1].name!r} in {''.join(map(_step, keys[:-1])).removeprefix('.')}"
+def _sentence(data: Any, kind: Any) -> str:
+    """Say in our words what does not fit: the field, and what it should be."""
+    where, problem, hint = _fault(data, kind, "")
+    where = where.removeprefix(".") or "it"
     named = problem.rpartition("`")[0].rpartition("`")[2]
     if problem.startswith("Object missing"):
         return f"{where} lacks {named!r}"
     if problem.startswith("Object contains unknown"):
         return f"{where} has an unknown field {named!r}"
     if problem.startswith("Invalid"):
-        return (
-            f"{where} must be one of {', '.join(map(repr, _choices(kind, keys)))}, not {problem.partition('value ')[2]}"
-        )
+        return f"{where} must be one of {_choices(hint)}, not {problem.partition('value ')[2]}"
     if problem == "Number out of range":
         return f"{where} is too large"
     expected = _EXPECTED.fullmatch(problem)
@@ -294,80 +284,56 @@ def _sentence(error: msgspec.ValidationError, data: Any, kind: Any) -> str:
     return f"{where} must be {' or '.join(words)}{expected['limit']}"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Key:
-    """One step of a path: a field, an entry of an object, or the index in a list."""
-
-    name: str | int
-    is_field: bool = False
-
-
-def _step(key: _Key) -> str:
-    return f".{key.name}" if key.is_field else f"[{key.name!r}]"
-
-
-def _keys(place: str, of_a_name: bool, message: str, data: Any, kind: Any) -> list[_Key]:
-    """Return the steps of a path; msgspec leaves out the names of entries, which are found by trying each alone."""
-    keys: list[_Key] = []
-    for field, index in re.findall(r"\.(\w+)|\[(\d+|\.\.\.)\]", place + "[...]" * of_a_name):
-        if index == "...":
-            inside = functools.reduce(lambda value, key: value[key.name], keys, data)
-            data, name = _only_wrong_entry(data, keys, inside, message, kind)
-            keys.append(_Key(name))
-        else:
-            keys.append(_Key(field, True) if field else _Key(int(index)))
-    return keys
-
-
-def _only_wrong_entry(
-    data: Any, keys: Sequence[_Key], entries: Mapping[str, Any], message: str, kind: Any
-) -> tuple[Any, str]:
-    """Return data with one entry only, the one that alone is refused with the same message, and that entry's name."""
-    for name in itertools.islice(entries, _MOST_TRIED):
-        alone = _with(data, keys, {name: entries[name]})
+def _fault(data: Any, hint: Any, where: str) -> tuple[str, str, Any]:
+    """Return the innermost part of data that does not fit its type: its path, msgspec's words on it, and the type."""
+    for step, inner, kind in _parts(data, hint):
         try:
-            msgspec.convert(alone, kind)
-        except msgspec.ValidationError as error:
-            if str(error) == message:
-                return alone, name
-    return data, next(iter(entries))
+            msgspec.convert(inner, kind)
+        except msgspec.ValidationError:
+            return _fault(inner, kind, where + step)
+    try:
+        msgspec.convert(data, hint)
+    except msgspec.ValidationError as error:
+        return where, str(error).partition(" - at ")[0], hint
+    raise AssertionError(f"{where} fits")
 
 
-def _with(data: Any, keys: Sequence[_Key], value: Any) -> Any:
-    """Return data with another value at a place."""
-    if not keys:
-        return value
-    copy: Any = dict(data) if isinstance(data, dict) else list(data)
-    copy[keys[0].name] = _with(data[keys[0].name], keys[1:], value)
-    return copy
+def _parts(data: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the parts of data with the steps to them and their types."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        yield from _parts(data, arguments[0])
+    elif origin in (types.UnionType, typing.Union):
+        # At most one member has parts, but for structs that a tag tells apart.
+        members = [item for item in arguments if _tag(item) is None or _tag(item) == _given_tag(data, item)]
+        yield from (part for item in members for part in _parts(data, item))
+    elif isinstance(data, dict) and (dataclasses.is_dataclass(hint) or _is_struct(hint)):
+        fields = typing.get_type_hints(hint, include_extras=True)
+        yield from ((f".{name}", item, fields[name]) for name, item in data.items() if name in fields)
+    elif isinstance(data, dict) and origin is dict:
+        yield from ((f": the name {name!r}", name, arguments[0]) for name in data)
+        yield from ((f"[{name!r}]", item, arguments[1]) for name, item in data.items())
+    elif isinstance(data, list) and origin is tuple:
+        kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else arguments
+        yield from ((f"[{index}]", item, kind) for index, (item, kind) in enumerate(zip(data, kinds, strict=False)))
 
 
-def _choices(kind: Any, keys: Sequence[_Key]) -> list[str | int]:
-    """Return the values that a field may have."""
-    found: list[msgspec.inspect.Type] = [msgspec.inspect.type_info(kind)]
-    for key in keys:
-        found = [inner for item in found for inner in _inside(item, key)]
-    return [value for item in found for value in getattr(item, "values", ())]
+def _is_struct(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
 
 
-def _inside(of: msgspec.inspect.Type, key: _Key) -> list[msgspec.inspect.Type]:
-    """Return what a type says of one of its fields, entries or items; unions as their members."""
-    inspect = msgspec.inspect
-    match of:
-        case inspect.UnionType():
-            return [inner for item in of.types for inner in _inside(item, key)]
-        case inspect.StructType() if key.name == of.tag_field:
-            return [inspect.LiteralType((of.tag,))]
-        case inspect.StructType() | inspect.DataclassType():
-            return [inner for field in of.fields if field.encode_name == key.name for inner in _members(field.type)]
-        case inspect.DictType():
-            return _members(of.value_type)
-        case inspect.VarTupleType() | inspect.ListType():
-            return _members(of.item_type)
-        case inspect.TupleType() if isinstance(key.name, int):
-            return _members(of.item_types[key.name])
-    return []
+def _tag(hint: Any) -> Any:
+    return hint.__struct_config__.tag if _is_struct(hint) else None
 
 
-def _members(of: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
-    return list(of.types) if isinstance(of, msgspec.inspect.UnionType) else [of]
+def _given_tag(data: Any, hint: Any) -> Any:
+    return data.get(hint.__struct_config__.tag_field) if isinstance(data, dict) else None
+
+
+def _choices(hint: Any) -> str:
+    """Return the values that a field may have, or the tags of the structs that it may be."""
+    arguments = typing.get_args(hint)
+    literal = typing.get_origin(hint) is typing.Literal
+    inner = [item for argument in arguments for item in ([argument] if literal else typing.get_args(argument))]
+    tags = [_tag(argument) for argument in arguments if _tag(argument) is not None]
+    return ", ".join(map(repr, tags or inner))

@@ -95,7 +95,7 @@ def test_a_decoding_step_has_no_plan(tmp_path: Path) -> None:
     [
         ({"schema": "something"}, "is not a precision plan"),
         ({"schema_version": 9}, "schema version 9"),
-        ({"precision": "int4"}, "precision must be one of 'bf16', 'fp16'"),
+        ({"precision": "int4"}, "precision must be one of 'fp16', 'bf16'"),
         ({"nodes": "all"}, "nodes must be a list"),
         ({"nodes": ["layers.0.mixer"]}, r"nodes\[0\] must be an object"),
         ({"nodes": [{"name": ""}]}, r"nodes\[0\].name must be text of length >= 1"),
