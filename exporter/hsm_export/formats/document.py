@@ -13,7 +13,7 @@ import re
 import types
 import typing
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -148,7 +148,7 @@ def converted(data: Any, kind: type[_T], where: str, what: str, remedy: str, *, 
 def _other_fields(data: Any, found: Any, where: str) -> Iterator[str]:
     """Yield in which fields data differs from what was made of it: those left to defaults, and those ignored."""
     if isinstance(found, msgspec.Struct) or dataclasses.is_dataclass(found):
-        names = found.__struct_fields__ if isinstance(found, msgspec.Struct) else found.__dataclass_fields__
+        names = _field_names(found)
         yield from (f"{where.removeprefix('.') or 'it'} lacks {name!r}" for name in names if name not in data)
         unknown = data.keys() - set(names)
         yield from (f"{where.removeprefix('.') or 'it'} has an unknown field {name!r}" for name in sorted(unknown))
@@ -308,14 +308,20 @@ def _parts(data: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
         members = [item for item in arguments if _tag(item) is None or _tag(item) == _given_tag(data, item)]
         yield from (part for item in members for part in _parts(data, item))
     elif isinstance(data, dict) and (dataclasses.is_dataclass(hint) or _is_struct(hint)):
-        fields = typing.get_type_hints(hint, include_extras=True)
-        yield from ((f".{name}", item, fields[name]) for name, item in data.items() if name in fields)
+        hints, names = typing.get_type_hints(hint, include_extras=True), _field_names(hint)
+        yield from ((f".{name}", item, hints[name]) for name, item in data.items() if name in names)
     elif isinstance(data, dict) and origin is dict:
         yield from ((f": the name {name!r}", name, arguments[0]) for name in data)
         yield from ((f"[{name!r}]", item, arguments[1]) for name, item in data.items())
     elif isinstance(data, list) and origin is tuple:
         kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else arguments
         yield from ((f"[{index}]", item, kind) for index, (item, kind) in enumerate(zip(data, kinds, strict=False)))
+
+
+def _field_names(of: Any) -> Collection[str]:
+    """Return the fields of a struct or dataclass, or of an instance."""
+    names: Collection[str] = getattr(of, "__struct_fields__", None) or of.__dataclass_fields__
+    return names
 
 
 def _is_struct(hint: Any) -> bool:
