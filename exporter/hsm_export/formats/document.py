@@ -320,7 +320,7 @@ def _parts(data: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
 
 def _field_names(of: Any) -> Collection[str]:
     """Return the fields of a struct or dataclass, or of an instance."""
-    names: Collection[str] = getattr(of, "__struct_fields__", None) or of.__dataclass_fields__
+    names: Collection[str] = of.__struct_fields__ if hasattr(of, "__struct_fields__") else of.__dataclass_fields__
     return names
 
 
