@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
 from ..errors import BadInputError
 from ..files import sha256
 from ..formats.engine_file import SourceFile, read_side_file, side_file_path
 from .onnx_file import inspect_onnx
 from .result import EngineResult, OnnxResult
 from .state import state_table
-
-_FLAGS = ("strip_weights", "weight_streaming", "refit", "version_compatible", "experimental")
 
 
 def inspect_engine(path: Path) -> EngineResult:
@@ -30,24 +26,9 @@ def inspect_engine(path: Path) -> EngineResult:
         bytes=size,
         side_file=side_file,
         intact=size == found.engine_bytes and sha256(path) == found.engine_sha256,
-        target=found.target,
-        target_version=found.target_version,
-        architectures=found.architectures,
-        precision=found.precision,
-        inputs=found.inputs,
-        outputs=found.outputs,
-        profiles=tuple(
-            {name: (size.min, size.opt, size.max) for name, size in profile.items()} for profile in found.profiles
-        ),
-        flags=tuple(flag for flag in _FLAGS if getattr(found, flag)),
-        source={"file": found.source.file, "sha256": found.source.sha256},
-        layers=found.layers,
-        warnings=tuple(f"{warning.message} ({warning.count}x)" for warning in found.warnings),
-        model=found.model,
+        engine=found,
         onnx=_source_beside(path, found.source),
         state=state_table(found.model, str(side_file)),
-        plugins=None if found.plugins is None else msgspec.structs.asdict(found.plugins),
-        gpu=found.gpu,
     )
 
 
