@@ -54,7 +54,7 @@ zoo: setup
 
 # A peer; without it, as on a machine that is offline, the others are measured.
 bench: setup cpp-test
-	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt taylor-series-linear-attention
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt taylor-series-linear-attention openvino
 	$(BIN)/python benchmarks/run_all.py
 
 # For the first person with a GPU: kernels, engines, numbers and times, in build/gpu-report.md.

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from onnx import NodeProto, helper
 
-from hsm_export.benchmarking.memory import forget_peak, peak_bytes, resident_bytes
+from hsm_export.process_memory import forget_peak, peak_bytes, resident_bytes
 from hsm_models.ops import expert_matmul, expert_matmul_sum, expert_mlp
 from hsm_operators import make_node
 

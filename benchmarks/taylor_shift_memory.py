@@ -10,7 +10,7 @@ from pathlib import Path
 import common
 import numpy as np
 
-from hsm_export.benchmarking.memory import forget_peak, peak_bytes, resident_bytes
+from hsm_export.process_memory import forget_peak, peak_bytes, resident_bytes
 from hsm_operators import make_node
 
 HEADS, DIM = 8, 32

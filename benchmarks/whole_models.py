@@ -1,4 +1,4 @@
-"""The zoo's models in PyTorch, compiled PyTorch, ONNX Runtime with bodies, and ONNX Runtime with fused kernels."""
+"""The zoo's models in PyTorch, compiled PyTorch, OpenVINO, and ONNX Runtime with bodies and with fused kernels."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import hsm_export
 import onnxruntime as ort
 from hsm_export.benchmarking import BenchResult
 from hsm_export.native import register
+from hsm_export.runtimes import get
 from hsm_models import zoo
 
 LENGTHS = (128, 512, 2048)
-OTHERS = ("torch", "torch-compile", "ort")
+OTHERS = ("torch", "torch-compile", "ort", "openvino")
 
 
 def main() -> None:
@@ -39,7 +40,8 @@ def measure(report: common.Report, name: str, quick: bool) -> None:
     hsm_export.export(f"zoo:{name}", output=path)
     if not any(node.domain == "hsm" for node in onnx.load(path, load_external_data=False).graph.node):
         return
-    runtimes = ("torch", "ort", "ort-fused") if quick else (*OTHERS, "ort-fused")
+    others = [name for name in OTHERS if get(name).available() is None]
+    runtimes = ("torch", "ort", "ort-fused") if quick else (*others, "ort-fused")
     result = hsm_export.bench(
         path,
         f"zoo:{name}",

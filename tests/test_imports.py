@@ -52,9 +52,9 @@ def test_the_ground_floor_imports_no_framework_at_its_start() -> None:
 
 # The packages and modules of hsm_export, from the ground up: each imports only what stands on floors below its own.
 FLOORS = (
-    ("errors", "dtypes", "machine"),
-    ("files", "native", "child_process", "idle_threads"),
-    ("formats",),
+    ("errors", "dtypes", "machine", "process_memory"),
+    ("files", "native", "child_process", "idle_threads", "limits"),
+    ("formats", "limited_process"),
     ("torch_model", "onnx_model", "comparison"),
     ("building",),
     ("runtimes", "inspection"),

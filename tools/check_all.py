@@ -101,6 +101,11 @@ def damage_seen(output: str) -> str:
     return f", {counts['runs']} runs, {counts['wrong']} that ended otherwise than documented"
 
 
+def versions_seen(output: str) -> str:
+    """Return which versions were tested as a remark."""
+    return "".join(f"; {line}" for line in re.findall(r"^(?:oldest|newest): .*|^torch .*", output, re.MULTILINE))
+
+
 def steps() -> list[Step]:
     """Return every step, in the order in which they run. A new check is one line here."""
     native = [Step(f"C++ {preset}", ("bash", "tools/cpp_test.sh", preset)) for preset in ("release", "asan", "tsan")]
@@ -118,6 +123,8 @@ def steps() -> list[Step]:
             studied,
         ),
         Step("500 damaged files through every command", DAMAGE, damage_seen),
+        Step("the zoo in runtimes of others", (sys.executable, "tools/runtime_matrix.py")),
+        Step("oldest and newest versions", (sys.executable, "tools/version_ends.py"), versions_seen),
         tests("all other tests", ["tests", *(f"--ignore={f}" for fs in TEST_FOLDERS.values() for f in fs)]),
     ]
 

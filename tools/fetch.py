@@ -20,11 +20,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("wheel", "debian", "debian-source")
@@ -229,7 +233,10 @@ def _debian_repository(download: Download) -> str:
 
 def _verify(download: Download, archive: Path) -> None:
     with archive.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    found = digest.hexdigest()
     if found != download.sha256:
         raise FetchError(
             f"{download.file} has SHA-256 {found}, but downloads.lock says {download.sha256}; it was deleted",

@@ -112,6 +112,13 @@ Prompts, chunks and single steps with the state, against one pass over everythin
 
 {decode}
 
+## bfloat16
+
+hsm-lm in bfloat16 as it is written, whole sequences. ONNX Runtime gets the copy that computes in float32
+(`--cpu-file`), because it has no products in bfloat16 on CPUs.
+
+{bfloat16}
+
 ## Causes
 
 {causes}
@@ -147,6 +154,8 @@ class Cell:
 
 def cells(models: Sequence[str] = MODELS, decode: Sequence[bool] = (False, True)) -> Iterator[Cell]:
     """Yield every run, the quick ones first."""
+    if MODELS[0] in models and False in decode:
+        yield from (Cell(peer, MODELS[0], "bf16", False) for peer in PEERS)
     for decoding, model, precision, peer in itertools.product(decode, models, PRECISIONS, PEERS):
         if not (decoding and model == "taylor-shift-digits"):  # a classifier
             yield Cell(peer, model, precision, decoding)
@@ -271,6 +280,7 @@ def report(found: dict[str, dict[str, Any]]) -> str:
         compilers=" and ".join(peer.title for peer in PEERS if peer.slow),
         whole=whole,
         decode=decode,
+        bfloat16="\n".join(_bfloat16(found, causes)),
         causes="\n".join(f"{number}. {cause}" for number, cause in enumerate(causes, 1)) or "None failed.",
         versions="\n".join(versions),
     )
@@ -286,6 +296,15 @@ def _table(found: dict[str, dict[str, Any]], decode: bool, causes: list[str]) ->
             texts.append(" / ".join(_text(peer, model, run, causes) for run in runs) if any(runs) else "")
         if any(texts):
             lines.append(f"| {peer.title} | {' | '.join(texts)} |")
+    return lines
+
+
+def _bfloat16(found: dict[str, dict[str, Any]], causes: list[str]) -> list[str]:
+    lines = ["| runtime | error |", "| --- | --- |"]
+    for peer in PEERS:
+        run = found.get(Cell(peer, MODELS[0], "bf16", False).key)
+        if run is not None:
+            lines.append(f"| {peer.title} | {_text(peer, MODELS[0], run, causes)} |")
     return lines
 
 

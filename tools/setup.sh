@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make the environment in .venv; safe to repeat, quick when nothing changed. Needs python3 (3.11 or newer) and pip.
+# Make the environment in .venv; safe to repeat, quick when nothing changed. Needs python3 (3.10 or newer) and pip.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -9,9 +9,9 @@ fail() {
     exit 3
 }
 
-command -v "$python" >/dev/null || fail "$python is not installed" "install Python 3.11 or newer (Debian: apt-get install python3 python3-pip)"
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    fail "$("$python" --version) is too old" "install Python 3.11 or newer and run: make PYTHON=python3.11"
+command -v "$python" >/dev/null || fail "$python is not installed" "install Python 3.10 or newer (Debian: apt-get install python3 python3-pip)"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    fail "$("$python" --version) is too old" "install Python 3.10 or newer and run: make PYTHON=python3.10"
 
 make_environment() {
     # Debian splits ensurepip into python3-venv; the package virtualenv, kept inside the checkout, does without it.

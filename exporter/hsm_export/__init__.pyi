@@ -46,6 +46,7 @@ from .runtimes import register_runtime as register_runtime
 from .runtimes import runner as runner
 from .runtimes.fused_session import session as session
 from .runtimes.runtime import Runtime as Runtime
+from .torch_model.explicit_state import ExplicitState as ExplicitState
 from .validation import validate as validate
 
 __version__: str

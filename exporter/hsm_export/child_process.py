@@ -197,7 +197,16 @@ class ChildProcess:
 
 def python_command(module: str) -> list[str]:
     """Return the command that runs a module of ours in the interpreter of this process."""
-    return [sys.executable, "-P", "-m", module]
+    if sys.version_info >= (3, 11):
+        return [sys.executable, "-P", "-m", module]
+    return code_command(f"import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)")
+
+
+def code_command(code: str) -> list[str]:
+    """Return the command that runs Python code in this interpreter, out of reach of the current folder's modules."""
+    if sys.version_info >= (3, 11):
+        return [sys.executable, "-P", "-c", code]
+    return [sys.executable, "-c", f"import sys; sys.path.pop(0)\n{code}"]
 
 
 def python_environment() -> dict[str, str]:

@@ -21,6 +21,7 @@ from hsm_operators.installation import KERNELS, build_record, find_library
 
 from . import runtimes
 from .building.cuda_driver import probe
+from .child_process import code_command
 from .errors import MissingDependencyError
 from .formats.result import Result
 from .native import RUN_PROGRAM, run_program_path
@@ -243,7 +244,7 @@ def _runtime_state(name: str) -> RuntimeState:
 def _start(code: str) -> subprocess.Popen[str]:
     """Run Python code in another process, because a damaged package may crash the process that imports it."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", code],
+        code_command(code),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

@@ -72,8 +72,11 @@ def replace_directory(finished: Path, target: Path, scratch: Path) -> None:
 
 def sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes as hexadecimal text."""
+    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def require_file(path: str | Path, what: str) -> Path:

@@ -26,7 +26,7 @@ import re
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .dataclass_json import build_dataclass, check_fields, fields_of
 from .errors import ConfigError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
 
     from torch import nn
+    from typing_extensions import Self
 
     from .mixers import Mixer
 

@@ -8,7 +8,7 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ def _metadata(result: TrainingResult, settings: TrainingSettings, data: str) -> 
         "parameters": str(result.parameters),
         "train_seconds": f"{result.seconds:.0f}",
         "settings": json.dumps(dataclasses.asdict(settings)),
-        "date": datetime.now(UTC).date().isoformat(),
+        "date": datetime.now(timezone.utc).date().isoformat(),
         "machine": f"{torch.get_num_threads()} of {os.cpu_count()} shared {platform.machine()} cores",
     }
 

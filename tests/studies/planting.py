@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from hsm_export.onnx_model.nodes import graphs_of
 from hsm_export.runtimes import get, onnx_runtime, ort_fused
 from hsm_export.runtimes.runtime import RunContext, Runtime
 
@@ -33,7 +34,7 @@ class Fault:
     """What is wrong.
 
     Attributes:
-        tensor: the result that is.
+        tensor: the result that is, also inside a branch or a loop, every iteration of it.
         dtype: its type: "float32", "float16" or "bfloat16".
         pattern: what is added to it, of its shape.
     """
@@ -46,16 +47,20 @@ class Fault:
         """Return a copy of a model in which the node's result is off; the tensor keeps its name."""
         changed = onnx.ModelProto()
         changed.CopyFrom(model)
-        for index, node in enumerate(changed.graph.node):
-            if self.tensor in node.output:
-                place = list(node.output).index(self.tensor)
-                node.output[place] = f"{self.tensor} without fault"
-                pattern = numpy_helper.from_array(self.pattern.astype(_TYPES[self.dtype]), f"{self.tensor} fault")
-                changed.graph.initializer.append(pattern)
-                added = helper.make_node("Add", [node.output[place], pattern.name], [self.tensor], pattern.name)
-                changed.graph.node.insert(index + 1, added)
-                return changed
-        return changed  # a part of the graph without the node
+        for graph in graphs_of(changed.graph):
+            for node in list(graph.node):
+                for place, name in enumerate(node.output):
+                    if name == self.tensor or name.endswith(f"/{self.tensor}"):
+                        self._damage(graph, node, place)
+        return changed  # as it was, where it is a part of the graph without the node
+
+    def _damage(self, graph: onnx.GraphProto, node: onnx.NodeProto, place: int) -> None:
+        name = node.output[place]
+        node.output[place] = f"{name} without fault"
+        pattern = numpy_helper.from_array(self.pattern.astype(_TYPES[self.dtype]), f"{name} fault")
+        graph.initializer.append(pattern)
+        added = helper.make_node("Add", [node.output[place], pattern.name], [name], pattern.name)
+        graph.node.insert(list(graph.node).index(node) + 1, added)
 
 
 @contextlib.contextmanager

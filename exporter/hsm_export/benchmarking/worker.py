@@ -12,7 +12,7 @@ import statistics
 from typing import Any
 
 from ..child_process import Channel
-from .memory import SELF, forget_peak, peak_bytes, resident_bytes
+from ..process_memory import SELF, forget_peak, peak_bytes, resident_bytes
 from .protocol import TURN_SECONDS, WARM_UP_CALLS, Job
 
 REQUESTS = ("prepare", "turn", "memory")

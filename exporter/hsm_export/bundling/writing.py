@@ -34,7 +34,7 @@ from ..formats.bundle_manifest import (
 )
 from ..formats.engine_file import side_file_path
 from ..formats.result import Result
-from .cpu_variant import cpu_variant
+from ..onnx_model.cpu_variant import cpu_variant
 from .opening import is_bundle
 from .operator_libraries import needed_libraries
 from .self_test import SelfTest, decode_self_test, model_self_test

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .console import emit, json_option, phases
-from .validate import SHAPE_HELP, runtime_names, shape_pairs
+from .validate import SHAPE_HELP, limits_of, runtime_names, shape_pairs
 
 if TYPE_CHECKING:
+    from ..diffing.api import DiffOptions
     from ..diffing.results import DiffResult
-
-_MEGABYTE = 1_000_000
+    from ..limits import Limits
 
 
 @click.command("diff")
@@ -51,6 +51,9 @@ _MEGABYTE = 1_000_000
 @click.option("--markdown", type=click.Path(), metavar="FILE", help="Write it for a pull request.")
 @click.option("--junit", type=click.Path(), metavar="FILE", help="Write it for a CI server.")
 @click.option("--save", type=click.Path(), metavar="FILE", help="Write it as JSON, for --baseline.")
+@click.option(
+    "--node-data", type=click.Path(), metavar="FILE", help="Write every node's error as an overlay for Model Explorer."
+)
 @click.option("--repro", type=click.Path(), metavar="DIR", help="Write the nodes at fault, each with its real inputs.")
 @click.option("--polygraphy", type=click.Path(), metavar="DIR", help="Write inputs and outputs in Polygraphy's format.")
 @click.option("--precision-plan", type=click.Path(), metavar="FILE", help="Write which nodes must stay in fp32.")
@@ -89,15 +92,17 @@ def command(
 
         compare_files(model, new, runtimes, shapes, options, as_json)
         return
-    from ..diffing.api import DiffOptions, diff
+    from ..diffing.api import DiffOptions
     from ..diffing.reporting.terminal import render
     from ..diffing.rules import DEFAULT
     from ..errors import LimitError, NotJudgedError, NumbersDifferError
 
-    memory = options["max_memory"]
+    limits = limits_of(options["max_seconds"], options["max_memory"])
     chosen = DiffOptions(
-        # Who asks for a rule on layers asks for layers.
-        layers=True if "layer" in ",".join(options["fail_on"]).split(",") else options["layers"],
+        # Who asks for a rule on layers, or for their picture, asks for layers.
+        layers=True
+        if options["node_data"] or "layer" in ",".join(options["fail_on"]).split(",")
+        else options["layers"],
         bisect=options["bisect"],
         generate=options["generate"],
         fail_on=options["fail_on"] or DEFAULT,
@@ -105,27 +110,34 @@ def command(
         repro=options["repro"],
         polygraphy=options["polygraphy"],
         max_seconds=options["max_seconds"],
-        max_bytes=None if memory is None else int(memory * _MEGABYTE),
+        max_bytes=limits.bytes if limits is not None else None,
         command=shlex.join(["hsm-export", *sys.argv[1:]]),
     )
     with phases("diff") as progress:
-        result = diff(
-            model,
-            runtimes,
-            against=options["against"],
-            reference=options["reference"],
-            inputs=options["inputs"],
-            shapes=shapes,
-            tokenizer=options["tokenizer"],
-            options=chosen,
-            progress=progress,
-        )
+        given = {name: options[name] for name in ("against", "reference", "inputs", "tokenizer")}
+        result = _compared(chosen, limits, progress, {"model": model, "runtimes": runtimes, "shapes": shapes, **given})
         result = _with_plan(result, options, progress)
     _write(result, options)
     emit(result, as_json, render)
     if result.outcome != "passed":
         kinds = {"not judged": NotJudgedError, "ended early": LimitError}
         raise kinds.get(result.outcome, NumbersDifferError)(result.summary, "docs/diffing.md says how to read a report")
+
+
+def _compared(
+    options: DiffOptions, limits: Limits | None, progress: Callable[[str], None], arguments: dict[str, Any]
+) -> DiffResult:
+    """Compare; with a cap on time or memory in a process of its own, which can be ended anywhere."""
+    from ..diffing.api import diff, finished
+
+    if limits is None:
+        return diff(**arguments, options=options, progress=progress)
+    from ..limited_process import run_limited
+
+    job = "hsm_export.diffing.api:diff_within"
+    written = (options.repro, options.polygraphy)
+    result, early = run_limited(job, {**arguments, "options": options}, limits, progress, written)
+    return finished(result, options, early) if early else result
 
 
 def _with_plan(result: DiffResult, options: dict[str, Any], progress: Callable[[str], None]) -> DiffResult:
@@ -165,6 +177,10 @@ def _write(result: DiffResult, options: dict[str, Any]) -> None:
         from ..diffing.reporting.junit import write_junit
 
         write_junit(result, options["junit"])
+    if options["node_data"]:
+        from ..diffing.reporting.node_data import write_node_data
+
+        write_node_data(result, options["node_data"])
     if options["save"]:
         from ..diffing.reporting.json_file import write_json
 

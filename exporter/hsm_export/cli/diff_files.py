@@ -18,6 +18,7 @@ _OTHERS = {
     "html": "--html",
     "junit": "--junit",
     "save": "--save",
+    "node_data": "--node-data",
     "repro": "--repro",
     "polygraphy": "--polygraphy",
     "precision_plan": "--precision-plan",

@@ -59,6 +59,7 @@ def _sizes(
     metavar="BATCHxLENGTH",
     help="A portable file of fixed sizes, for compilers without dynamic shapes; or by name: batch=1,height=5.",
 )
+@click.option("--cpu-file", is_flag=True, help="With bf16: write OUTPUT.cpu.onnx too, an equal file that CPUs run.")
 @json_option
 def command(
     checkpoint: str,
@@ -72,6 +73,7 @@ def command(
     last_logits: bool,
     portable: bool,
     static: tuple[int, int] | dict[str, int] | None,
+    cpu_file: bool,
     as_json: bool,
 ) -> None:
     """Export CHECKPOINT (a folder, a .safetensors file or zoo:NAME) to ONNX, or a language model of your own.
@@ -114,13 +116,14 @@ def command(
             last_logits=last_logits,
             portable=portable,
             static=static,
+            cpu_file=cpu_file,
             progress=progress,
         )
     emit(result, as_json, _table)
 
 
 def _table(result: ExportResult) -> Table:
-    files = [result.path, *([result.external_data] if result.external_data else []), result.report]
+    files = [path for path in (result.path, result.external_data, result.cpu_file, result.report) if path]
     worst = max(result.checks, key=lambda check: check.max_abs_error / check.allowed if check.allowed else 0.0)
     rows = {
         "files": "\n".join(map(str, files)),

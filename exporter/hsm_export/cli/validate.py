@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import emit, json_option, phases
+from .console import Progress, emit, json_option, phases
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from ..limits import Limits
     from ..validation import Comparison, Flips, RuntimeReport, ValidationResult
 
 _COLOURS = {"passed": "green", "failed": "bold red", "baseline": "blue", "not judged": "yellow", "skipped": "yellow"}
@@ -42,6 +44,19 @@ def shape_pairs(
     return tuple(shapes) or None
 
 
+def state_pairs(
+    _ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Parse IN=OUT options."""
+    pairs = []
+    for value in values:
+        past, equals, present = value.partition("=")
+        if not (past and equals and present):
+            raise click.BadParameter(f"{value!r} is not INPUT=OUTPUT, for example past_key.0=present_key.0")
+        pairs.append((past, present))
+    return tuple(pairs)
+
+
 SHAPE_HELP = "Shape to try, or sizes by name: height=5,width=7; repeatable."
 
 
@@ -57,6 +72,13 @@ SHAPE_HELP = "Shape to try, or sizes by name: height=5,width=7; repeatable."
 @click.option("--inputs", type=click.Path(), metavar="DATA.npz", help="Your own inputs instead of the built-in cases.")
 @click.option("--shape", "shapes", multiple=True, callback=shape_pairs, metavar="BATCHxLENGTH", help=SHAPE_HELP)
 @click.option("--steps", type=click.IntRange(1), help="Decoding files: single steps of the long case [default: 64].")
+@click.option(
+    "--state", "states", multiple=True, callback=state_pairs, metavar="IN=OUT", help="A state of the file; repeatable."
+)
+@click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
+@click.option(
+    "--max-memory", type=click.FloatRange(min=0, min_open=True), metavar="MB", help="Stop beyond so much memory."
+)
 @json_option
 def command(
     model: str,
@@ -65,13 +87,18 @@ def command(
     inputs: str | None,
     shapes: tuple[tuple[int, int] | dict[str, int], ...] | None,
     steps: int | None,
+    states: tuple[tuple[str, str], ...],
+    max_seconds: float | None,
+    max_memory: float | None,
     as_json: bool,
 ) -> None:
     """Run MODEL in several runtimes and hold each to tolerances derived from float64 and native precision.
 
-    A decoding file reads sequences in pieces, with its state, against one pass over everything.
+    A decoding file reads sequences in pieces, with its state, against one pass over everything; so does a language
+    model of others whose state shows in its names (past_key_values.0.key and present.0.key), or is named by --state.
     Exit code 5 when numbers differ; the last line then names the runtime, output, input shape and worst element.
-    Exit code 7 when nothing differs but something could not be judged, such as a file that draws random numbers.
+    Exit code 7 when nothing differs but something could not be judged, such as a file that draws random numbers;
+    8 when --max-seconds or --max-memory ended it early.
 
     \b
     Examples:
@@ -81,18 +108,44 @@ def command(
       hsm-export validate model.onnx --against zoo:switch-head-lm --shape 1x512 --shape 8x33
       hsm-export validate decode.onnx --against zoo:hsm-lm --steps 4096
     """
-    from ..errors import NotJudgedError, NumbersDifferError
-    from ..validation import validate
+    from ..errors import LimitError, NotJudgedError, NumbersDifferError
 
+    arguments = {"model": model, "against": against, "runtimes": runtimes, "inputs": inputs, "shapes": shapes}
+    limits = limits_of(max_seconds, max_memory)
     with phases("validate") as progress:
-        result = validate(
-            model, against, runtimes=runtimes, inputs=inputs, shapes=shapes, steps=steps, progress=progress
-        )
+        result = _validated({**arguments, "steps": steps, "states": states}, limits, progress)
     emit(result, as_json, render)
+    if result.verdict == "ended early":
+        raise LimitError(result.summary, "repeat it with a higher limit")
     if result.verdict == "not judged":
         raise NotJudgedError(result.summary, "docs/validation.md says what judges")
     if not result.passed:
         raise NumbersDifferError(result.summary, "docs/validation.md says how tolerances are derived")
+
+
+MEGABYTE = 1_000_000
+
+
+def limits_of(seconds: float | None, megabytes: float | None) -> Limits | None:
+    """Return the caps that options ask for, whose time begins now; None without any."""
+    from ..limits import Limits
+
+    if seconds is None and megabytes is None:
+        return None
+    return Limits(seconds, None if megabytes is None else int(megabytes * MEGABYTE))
+
+
+def _validated(arguments: dict[str, Any], limits: Limits | None, progress: Progress) -> ValidationResult:
+    """Validate; with a cap on time or memory in a process of its own, which can be ended anywhere."""
+    from ..validation import ValidationResult, validate
+
+    if limits is None:
+        return validate(**arguments, progress=progress)
+    from ..limited_process import run_limited
+
+    result, early = run_limited("hsm_export.validation.opening:validate", arguments, limits, progress)
+    assert isinstance(result, ValidationResult)
+    return replace(result, early=early, passed=False) if early else result
 
 
 def render(result: ValidationResult) -> RenderableType:
@@ -100,13 +153,19 @@ def render(result: ValidationResult) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
+    from ..diffing.reporting.terminal import predictions
+
     lines: list[Any] = [_table(result)]
     lines += [Text(f"warning: {warning}", style="bold yellow") for warning in result.warnings]
     lines += [Text(f"{report.runtime}: {report.reason}", style="red") for report in result.runtimes if _failed(report)]
     lines += [Text(f"{report.runtime}: {report.departs}", style="red") for report in result.runtimes if report.departs]
+    meant = [(report.runtime, report.language, report.classifier) for report in result.runtimes]
+    lines += [Text(line) for item in meant for line in predictions(*item)]
     lines += [Text(_decoding(report)) for report in result.runtimes if report.decoding]
     lines += [Text(f"note: {note}", style="dim") for note in result.notes]
     lines += [Text(f"not judged: {reason}", style="red") for reason in result.unjudged]
+    if result.early:
+        lines.append(Text(f"ended early: {result.early}: what follows was not compared", style="red"))
     verdict = Text(result.verdict.upper(), style="bold green" if result.passed else "bold red")
     count = f" {len(result.cases)} cases, tolerance: twice the error of {result.baseline}, or what rounding explains"
     lines.append(verdict.append(count, style="default not bold"))
@@ -165,8 +224,6 @@ def _shown(report: RuntimeReport) -> list[Comparison]:
 
 def _extra_columns(result: ValidationResult) -> list[str]:
     columns = []
-    if any(item.kl is not None for report in result.runtimes for item in report.worst):
-        columns += ["top-1", "KL"]
     if any(report.flips for report in result.runtimes):
         columns.append("flips")
     return columns
@@ -174,8 +231,6 @@ def _extra_columns(result: ValidationResult) -> list[str]:
 
 def _row(item: Comparison, flips: Flips | None, extra: list[str]) -> list[str]:
     values = {
-        "top-1": "–" if item.top1_agreement is None else f"{item.top1_agreement:.1%}",
-        "KL": "–" if item.kl is None else f"{item.kl:.1e}",
         "flips": "–" if flips is None else f"{flips.excused + flips.consequent + flips.unexcused}/{flips.choices}",
     }
     numbers = [f"{item.errors.max_abs:.2e}", f"{item.threshold.value:.2e}", f"{item.errors.cosine:.6f}"]

@@ -59,6 +59,7 @@ class Evidence:
             file of numbers: it may be what is wrong, and must not widen its own threshold.
         specified: of each output the elements that mean something; all of those that are not named.
         ordinary: the arbiter and native precision must both give finite numbers here.
+        finite: all inputs are finite; what NaN and infinities become is right, too.
     """
 
     arbiter: Outputs
@@ -67,6 +68,7 @@ class Evidence:
     exact: Outputs | None = None
     specified: Mapping[str, Mask] | None = None
     ordinary: bool = True
+    finite: bool = True
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def _measured(precision: str, case: Evidence, name: str) -> _Measured:
             comparable = comparable & (value == right)
         return _Measured(reference, comparable, 0.0, 0.0, 0.0, None)
     reference = reference.astype(np.float64)
-    problem = _problem(precision, case.ordinary, reference, comparable, values)
+    problem = _problem(precision, case, reference, comparable, values)
     told = np.isfinite(reference)
     for value in values:
         # Masks hold infinities on purpose; what overflows in native precision alone cannot be told.
@@ -182,14 +184,14 @@ def _measured(precision: str, case: Evidence, name: str) -> _Measured:
     return _Measured(reference, comparable, native, condition, largest(reference, comparable), problem)
 
 
-def _problem(precision: str, ordinary: bool, reference: Array, counted: Mask, natives: Sequence[Any]) -> str | None:
+def _problem(precision: str, case: Evidence, reference: Array, counted: Mask, natives: Sequence[Any]) -> str | None:
     """Say why a case proves nothing about an output, None when it does."""
-    if not ordinary:
+    if not case.ordinary:
         return None
-    if np.isnan(reference[counted]).any():
+    if case.finite and np.isnan(reference[counted]).any():
         return "is NaN even in float64: the weights or the inputs are broken"
     if any((np.isfinite(reference) & ~np.isfinite(native))[counted].any() for native in natives):
         return f"is NaN or infinite in {precision} by itself: the model's numbers overflow that type"
-    if reference.size and not np.isfinite(reference[counted]).any() and counted.any():
+    if case.finite and reference.size and not np.isfinite(reference[counted]).any() and counted.any():
         return "is infinite everywhere even in float64: the weights or the inputs are broken"
     return None

@@ -100,7 +100,8 @@ class DecodeSession:
     @property
     def positions(self) -> Array:
         """Tokens that each row has read, (B,) int64; a copy."""
-        return self._positions.copy()
+        positions: Array = self._positions.copy()
+        return positions
 
     @property
     def state_bytes(self) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..benchmarking.memory import forget_peak, peak_bytes
 from ..errors import LimitError, UsageError
 from ..files import sha256
+from ..limits import LimitReached, Limits
+from ..process_memory import forget_peak, peak_bytes
 from .environment import environment
-from .limits import Limits
 from .reporting.words import NO_RUNTIME
 from .results import DiffResult, RuntimeDiff
 from .rules import DEFAULT, parse, violations
@@ -92,24 +93,75 @@ def diff(
         UsageError: unknown runtimes or rules, or options that contradict each other.
         MissingDependencyError: a runtime that was asked for does not work on this machine.
     """
+    options = options or DiffOptions()
+    return diff_within(
+        model,
+        runtimes,
+        against=against,
+        reference=reference,
+        inputs=inputs,
+        shapes=shapes,
+        tokenizer=tokenizer,
+        options=options,
+        progress=progress or (lambda phase: None),
+        limits=Limits(options.max_seconds, options.max_bytes),
+    )
+
+
+def diff_within(
+    model: str | Path,
+    runtimes: Sequence[str] | None = None,
+    *,
+    against: str | Path | nn.Module | None,
+    reference: str | Path | None,
+    inputs: str | Path | Mapping[str, Any] | None,
+    shapes: Sequence[Shape] | None,
+    tokenizer: str | Path | None,
+    options: DiffOptions,
+    progress: Progress,
+    limits: Limits,
+    keep: Callable[[DiffResult], None] | None = None,
+) -> DiffResult:
+    """Do what `diff` does, within limits whose time has begun.
+
+    Args:
+        model, runtimes, against, reference, inputs, shapes, tokenizer, options, progress: as for `diff`.
+        limits: the caps; those of `options` do not count.
+        keep: receives what has been found so far, whenever there is more of it.
+    """
     from ..onnx_model.model_file import open_model
+    from ..onnx_model.spread_inputs import spread
     from .reporting.json_file import read_json
 
-    options = options or DiffOptions()
-    rules = parse(options.fail_on)
-    old = read_json(options.baseline) if options.baseline is not None else None
-    start = time.monotonic()
-    progress = progress or (lambda phase: None)
+    parse(options.fail_on)
+    if options.baseline is not None:
+        read_json(options.baseline)  # a bad one is refused before the work
     progress("opening the model")
-    setup = _set_up(open_model(model), runtimes, against, reference, inputs)
-    run = Diff(setup, options, progress)
+    setup = _set_up(spread(open_model(model), inputs), runtimes, against, reference, inputs)
+    run = Diff(setup, options, progress, limits, keep)
     run.measure(inputs, shapes, tokenizer)
-    result = run.result(time.monotonic() - start)
-    if old is not None:
-        from .baseline import check, compare
+    return finished(run.result(), options)
 
-        regressions = compare(result, old)
-        result = replace(result, regressions=regressions, notes=result.notes + check(result, old))
+
+def finished(result: DiffResult, options: DiffOptions, early: str = "") -> DiffResult:
+    """Apply rules and baseline to what was found.
+
+    Args:
+        result: what was found.
+        options: of the diff.
+        early: why it ended before everything was compared; "" when it did not.
+    """
+    from .baseline import check, compare
+    from .reporting.json_file import read_json
+
+    if early:
+        early = f"{early}: what follows was not compared"
+        notes = tuple(dict.fromkeys((*result.notes, early)))
+        result = replace(result, early=early, complete=False, passed=False, notes=notes)
+    if options.baseline is not None:
+        old = read_json(options.baseline)
+        result = replace(result, regressions=compare(result, old), notes=result.notes + check(result, old))
+    rules = parse(options.fail_on)
     violated = violations(rules, result)
     named = tuple(rule.text for rule in rules)
     return replace(result, fail_on=named, violated=violated, passed=result.passed and not violated)
@@ -183,11 +235,15 @@ class Diff:
         setup: who takes part.
         options: what to do.
         progress: receives each phase.
+        limits: the caps.
+        keep: receives what has been found so far at the beginning of each phase; None for nobody.
     """
 
     setup: Setup
     options: DiffOptions
     progress: Progress
+    limits: Limits
+    keep: Callable[[DiffResult], None] | None = None
     reports: dict[str, RuntimeDiff] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     layer_case: str = ""
@@ -198,7 +254,18 @@ class Diff:
     truth: Any = None
 
     def __post_init__(self) -> None:
-        self.limits = Limits(self.options.max_seconds, self.options.max_bytes)
+        shown = self.progress
+
+        def enter(phase: str) -> None:
+            if self.keep is not None:
+                self.keep(self.result(final=False))
+            shown(phase)
+
+        self.progress = enter
+
+    @cached_property
+    def _sha256(self) -> str:
+        return sha256(self.setup.file.path)
 
     def measure(self, inputs: Any, shapes: Any, tokenizer: Any) -> None:
         """Run everything; what a cap cuts off is noted."""
@@ -210,13 +277,15 @@ class Diff:
             self.feeds = open_feeds(setup.file, inputs, call=self._call_reference, shapes=shapes, tokenizer=tokenizer)
             self.notes += self.feeds.notes
             validation = Validation(
-                setup.file, setup.source, setup.context, self.feeds.cases, setup.plan, self._next_phase
+                setup.file, setup.source, setup.context, [*self.feeds.cases], setup.plan, self._next_phase
             )
             self.truth = validation.truth()
+            self.feeds = replace(self.feeds, cases=self.truth.cases)
+            self.notes += self.truth.notes
             if not self.truth.unjudged:
                 self._outputs()
                 self._explain()
-        except LimitError as error:
+        except (LimitError, LimitReached) as error:
             self.early = f"{error.message}: what follows was not compared"
             self.notes.append(self.early)
 
@@ -224,21 +293,26 @@ class Diff:
         self.limits.check(phase)
         self.progress(phase)
 
-    def result(self, seconds: float) -> DiffResult:
-        """Return the outcome; rules and baseline are not applied yet."""
+    def result(self, *, final: bool = True) -> DiffResult:
+        """Return the outcome, or what there is so far; rules and baseline are not applied yet."""
         setup, truth = self.setup, self.truth
         skipped = [RuntimeDiff(item.runtime, "skipped", reason=item.reason) for item in setup.plan.skipped]
         runtimes = (*self.reports.values(), *skipped)
         problems = truth.problems if truth else ()
         unjudged = [*truth.unjudged] if truth else []
         unjudged += [str(item.reason) for item in runtimes if item.verdict == "not judged"]
-        if not self.early and not unjudged and all(item.verdict in ("skipped", "failed") for item in runtimes):
+        if (
+            final
+            and not self.early
+            and not unjudged
+            and all(item.verdict in ("skipped", "failed") for item in runtimes)
+        ):
             unjudged.append(NO_RUNTIME)
         plan = truth.plan if truth else setup.plan
         good = not problems and not self.early and not unjudged
         return DiffResult(
             model=str(setup.file.path),
-            sha256=sha256(setup.file.path),
+            sha256=self._sha256,
             against=setup.source.name if setup.source else None,
             precision=setup.file.precision,
             task=setup.file.task,
@@ -252,11 +326,11 @@ class Diff:
             bisections=self.bisections,
             problems=problems,
             unjudged=tuple(unjudged),
-            warnings=self._warnings(),
+            warnings=self._warnings() if final else (),
             notes=(*self.notes, *sorted(setup.context.remarks)),
             complete=not self.early,
             early=self.early,
-            seconds=seconds,
+            seconds=time.monotonic() - self.limits.started,
         )
 
     def _call_reference(self, feed: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -316,7 +390,7 @@ class Diff:
             bars = self.truth.bars[self.truth.iterations[-1].case]
             counted = {name: bar.comparable for name, bar in bars.items()}
             noise = noise_between(dict(runs[-2].items()), dict(runs[-1].items()), counted)
-        judge = OutputJudge(runtime.name, self.setup.file, self.feeds.items, self.truth, self.setup.context.routed)
+        judge = OutputJudge(runtime.name, self.setup.file, self.truth, self.setup.context.routed)
         judge.compare(self.truth.arbiter[0][1], runs[: len(self.truth.feeds)])
         report = replace(judge.report(seconds), noise=noise)
         notes = [*runtime.notes(self.setup.file.model)]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from ..comparison.predictions import LanguageMetrics
 from ..comparison.threshold import Threshold
 from ..errors import BadInputError
 from .reporting.words import file_name, perplexity_change
-from .results import DiffResult, LanguageMetrics, Regression, RuntimeDiff
+from .results import DiffResult, Regression, RuntimeDiff
 
 # Another seed, thread count or order of sums moves a largest error by about half; a defect moves it by far more.
 _GROWTH = 1.5

@@ -25,6 +25,6 @@ def environment(command: str) -> Environment:
         processor=processor(),
         cores=len(os.sched_getaffinity(0)),
         system=f"{platform.system()} {platform.release()}",
-        time=datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
+        time=datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat(),
         command=command,
     )

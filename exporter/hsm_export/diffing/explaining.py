@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from .layers.graph import LayerGraph
 from .layers.layerwise import Comparison
 from .layers.spool import Spool
 from .layers.tapping import run_once, tap
+from .layers.unrolling import taken_path
 from .outputs import noise_between
 from .remarks import joined, quantum_of, remarks, told, word_of
 from .reporting.words import times
@@ -28,8 +29,9 @@ from .repro import write_repro
 from .results import Culprit, LayerDiff, RuntimeDiff
 
 if TYPE_CHECKING:
-    from ..runtimes.runtime import Runtime
+    from ..runtimes.runtime import RunContext, Runtime
     from .api import Diff
+    from .bisection.segment import Segment
 
 FILE = "onnx64"  # the file itself, in float64
 
@@ -45,19 +47,49 @@ class Explanation:
         self._diff = diff
         self._context = diff.setup.context
         self._case = self._choose_case()
+        self._paths: dict[int, RunContext] = {}
 
     @cached_property
     def _graph(self) -> LayerGraph:
         return LayerGraph(self._context.model)
 
+    def _path(self, case: int) -> RunContext:
+        """Return the context without the control flow that a case's inputs decide."""
+        if case not in self._paths:
+            self._diff.limits.check("taking control flow apart")
+            self._paths[case] = taken_path(self._diff.setup.context, self._diff.truth.feeds[case])
+        return self._paths[case]
+
+    def _look_at(self, context: RunContext) -> None:
+        self._context = context
+        self.__dict__.pop("_graph", None)
+
     def compare_layers(self) -> None:
-        """Compare every layer of every runtime, then of the file with its source."""
+        """Compare every layer of every runtime, then of the file with its source.
+
+        Layers inside If, Loop and Scan are layers of their own. Where what differs is then not to be seen, the nodes
+        that hold them are compared as wholes.
+        """
+        whole = self._context
+        self._look_at(self._path(self._case))
+        self._compare_layers(list(self._diff.reports))
+        if self._context is whole:
+            return
+        unexplained = [name for name, item in self._diff.reports.items() if _fails(item) and item.culprit is None]
+        if unexplained:
+            self._look_at(whole)
+            for name in unexplained:
+                self._note(name, "no node inside its control flow is at fault by itself: it is compared as a whole")
+            self._compare_layers(unexplained)
+
+    def _compare_layers(self, names: Sequence[str]) -> None:
+        """Compare every layer of some runtimes."""
         diff = self._diff
         diff.layer_case = diff.feeds.cases[self._case].name
         with TemporaryDirectory(prefix="hsm-diff-") as name:
             folder = Path(name)
             reference = self._tapped(get(FILE), _folder(folder, "reference"))
-            spools = self._spools(folder)
+            spools = self._spools(folder, names)
             found: dict[str, list[LayerDiff]] = {runtime: [] for runtime in spools}
             if diff.setup.source is not None:
                 found[FILE] = self._source_layers(folder)
@@ -113,7 +145,7 @@ class Explanation:
         right = np.where(bar.comparable, bar.reference, 0.0)
         try:
             found = bisect(
-                self._context,
+                self._path(case),
                 good,
                 bad,
                 diff.truth.feeds[case],
@@ -121,11 +153,26 @@ class Explanation:
                 reference=right if is_good_right and bar.comparable.all() else None,
                 tolerance=worst.threshold.value,
                 progress=diff.progress,
+                whole=diff.setup.context,
+                repro=lambda segment: self._segment_repro(bad, segment),
             )
         except HsmExportError as error:
             diff.notes.append(f"{bad} could not be bisected: {error.message}")
             return
         diff.bisections = (*diff.bisections, found)
+
+    def _segment_repro(self, runtime: str, segment: Segment) -> str:
+        """Write nodes that fail only together, where repros were asked for; return a sentence that says where."""
+        folder = self._diff.options.repro
+        if folder is None:
+            return "--repro DIR writes them with their real inputs"
+        name = file_name(f"{runtime}.{segment.nodes[0][0]}-{segment.nodes[-1][0]}")
+        context = self._diff.setup.context
+        path, command = write_repro(
+            Path(folder), name, segment.model, context.folder, segment.inputs, segment.expected,
+            precision=context.precision, runtime=runtime,
+        )  # fmt: skip
+        return f"written to {path}; run them alone: {command}"
 
     def _first_failing(self, name: str) -> ComparedOutput:
         """Return, of the case that fails worst, the output that comes first: its node is the first one at fault."""
@@ -137,13 +184,14 @@ class Explanation:
 
     def generate(self, steps: int) -> None:
         """Generate greedily in every runtime of a language model, and see where the text parts."""
-        from .generating import PROMPT, generate
+        from ..comparison.predictions import scored_output
+        from .generating import PROMPT, generate, with_generation
         from .inputs.feeds import prompt_of
-        from .metrics import scored_output, with_generation
 
         diff = self._diff
         file, arbiter = diff.setup.file, diff.truth.plan.arbiter
-        if scored_output(file)[0] != "language_model" or arbiter.name == "stored":
+        whole = file.decodes or file.tokens is not None
+        if not whole or scored_output(file)[0] != "language_model" or arbiter.name == "stored":
             return
         prompt = prompt_of(diff.feeds, file, PROMPT)
         diff.progress(f"generating with {arbiter.name}")
@@ -179,10 +227,11 @@ class Explanation:
         """Return the numbers of valid tokens in the chosen case; None where the file takes none."""
         return self._diff.setup.file.lengths_in(self._feed())
 
-    def _spools(self, folder: Path) -> dict[str, Spool]:
-        """Run every runtime that ran, one at a time, and spool its tensors."""
+    def _spools(self, folder: Path, names: Sequence[str]) -> dict[str, Spool]:
+        """Run every one of these runtimes that ran, one at a time, and spool its tensors."""
         spools: dict[str, Spool] = {}
-        for name, report in list(self._diff.reports.items()):
+        for name in names:
+            report = self._diff.reports[name]
             if report.verdict in ("failed", "skipped") or name == FILE:
                 continue
             self._diff.progress(f"taking {name} apart")
@@ -214,7 +263,7 @@ class Explanation:
         report = self._diff.reports[name]
         if report.noise or get(name).needs_source:
             return
-        plain = run_once(get(name), self._context, self._feed())
+        plain = run_once(get(name), self._diff.setup.context, self._feed())
         bars = self._diff.truth.bars[self._case]
         for key, array in plain.items():
             exposed = spool.read(key)
@@ -237,7 +286,7 @@ class Explanation:
 
     def _note(self, name: str, note: str) -> None:
         report = self._diff.reports[name]
-        self._diff.reports[name] = replace(report, notes=(*report.notes, note))
+        self._diff.reports[name] = replace(report, notes=tuple(dict.fromkeys((*report.notes, note))))
 
     def _source_layers(self, folder: Path) -> list[LayerDiff]:
         """Hold the file's maths to the source's, unit by unit."""
@@ -270,7 +319,10 @@ class Explanation:
         """Add the layers to a runtime's report, and name the first node at fault."""
         report, truth = self._diff.reports.get(name, RuntimeDiff(name, "same")), self._diff.truth
         harmless = report.verdict == "same" and not (truth.problems or truth.doubts)
-        masks = [item for item in layers if harmless and self._is_mask(item, spool)]
+        masks = [item for item in layers if self._is_mask(item, spool)]
+        # Where nothing else is at fault, what overflows is what makes an output differ.
+        others = [item for item in layers if not item.passed and item not in masks]
+        masks = masks if harmless or others else []
         layers, remarks = told(layers, masks)
         self._diff.reports[name] = replace(report, layers=tuple(layers), notes=(*report.notes, *remarks))
         faulty = [item for item in layers if not item.passed]

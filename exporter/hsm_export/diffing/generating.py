@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from ..comparison.predictions import LanguageMetrics
     from ..formats.state_spec import StateSpec
     from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import RunContext, Runtime
@@ -43,7 +44,7 @@ def generate(
     """Generate greedily with a runtime; whatever it raises comes through.
 
     Args:
-        file: a language model (see `metrics.scored_output`); one with a state makes calls with it, any other reads
+        file: a language model (see `predictions.scored_output`); one with a state makes calls with it, any other reads
             the whole sequence for every token.
         runtime: what runs the model. Not wrapped by `validation.stepping`.
         context: its context; the source of a file with a state must be that of `validation.decoding_source`.
@@ -62,8 +63,8 @@ def generate(
 def _full_passes(
     file: ModelFile, runtime: Runtime, context: RunContext, prompt: Array, steps: int, until: Generation | None
 ) -> Generation:
+    from ..comparison.predictions import scored_output
     from .inputs.feeds import longest_sequence
-    from .metrics import scored_output
 
     _, output = scored_output(file)
     limit = longest_sequence(file)
@@ -83,9 +84,7 @@ def _full_passes(
 
 def _whole_feed(file: ModelFile, context: RunContext, sequence: list[int]) -> dict[str, Any]:
     """Return the inputs of one pass over a sequence; a causal model does not see what is padded on the right."""
-    from .inputs.feeds import token_input
-
-    spec = token_input(file)
+    spec = file.tokens
     assert spec is not None
     batch, length = spec.shape
     rows = batch if isinstance(batch, int) else 1
@@ -155,3 +154,25 @@ class _Text:
 
     def generation(self) -> Generation:
         return Generation(tuple(self._tokens), np.array(self._logits))
+
+
+def with_generation(metrics: LanguageMetrics, reference: Generation, own: Generation) -> LanguageMetrics:
+    """Return the metrics with where a runtime's greedy text leaves the reference's.
+
+    Args:
+        metrics: of the same runtime.
+        reference: what the reference generated.
+        own: what the runtime generated from the same prompt, at least up to the first token that differs.
+    """
+    pairs = zip(reference.tokens, own.tokens, strict=False)
+    first = next((index for index, (expected, token) in enumerate(pairs) if expected != token), None)
+    diverging = None
+    if first is not None:
+        expected, token = reference.tokens[first], own.tokens[first]
+        diverging = (expected, token, float(reference.logits[first][expected] - reference.logits[first][token]))
+    return replace(
+        metrics,
+        greedy_tokens=len(reference.tokens),
+        first_divergence=first,
+        diverging=diverging,
+    )

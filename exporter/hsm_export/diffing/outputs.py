@@ -18,8 +18,6 @@ from ..validation.judging import Judge
 from ..validation.results import Comparison
 from ..validation.running import FREE, Iteration
 from ..validation.truth import Truth
-from .inputs.feeds import Feed, token_input
-from .metrics import ClassifierTally, LanguageTally, scored_output
 from .results import RuntimeDiff
 
 Array = NDArray[Any]
@@ -31,20 +29,12 @@ class OutputJudge(Judge):
     Args:
         runtime: the runtime's name.
         file: the model.
-        feeds: the inputs, in the order of the cases.
         truth: what the runtime is held to.
         routed: the expert operators.
     """
 
-    def __init__(
-        self, runtime: str, file: ModelFile, feeds: Sequence[Feed], truth: Truth, routed: Sequence[Any]
-    ) -> None:
-        cases = [feed.case for feed in feeds]
-        super().__init__(runtime, cases, truth.iterations, truth.bars, routed, file)
-        self._file = file
-        self._feeds = feeds
-        self._task, self._scored = scored_output(file)
-        self._language, self._classifier = LanguageTally(), ClassifierTally()
+    def __init__(self, runtime: str, file: ModelFile, truth: Truth, routed: Sequence[Any]) -> None:
+        super().__init__(runtime, truth.cases, truth.iterations, truth.bars, routed, file)
         self.outputs: list[ComparedOutput] = []
 
     def report(self, seconds: float) -> RuntimeDiff:
@@ -63,8 +53,8 @@ class OutputJudge(Judge):
             runtime=self._runtime,
             verdict=verdict,
             outputs=tuple(self.outputs),
-            language=self._language.result() if self._task == "language_model" else None,
-            classifier=self._classifier.result() if self._task == "classification" else None,
+            language=self.language,
+            classifier=self.classifier,
             flips=flips.excused + flips.consequent + flips.unexcused,
             choices=flips.choices,
             reason=reason,
@@ -76,23 +66,11 @@ class OutputJudge(Judge):
     ) -> Comparison:
         comparison = super()._compare(iteration, name, value, bar, rows)
         is_free = iteration.mode == FREE
-        if is_free and name == self._scored and value.shape == bar.reference.shape:
-            self._score(iteration.case, value, bar.reference)
         # Routing logits are layers' business, and choices of its own only matter where they lead elsewhere.
         own = not (name.endswith(LOGITS_SUFFIX) or (is_free and self._routing_outputs)) or not comparison.passed
         if own:
             self.outputs.append(self._output(iteration, comparison, value, bar, rows))
         return comparison
-
-    def _score(self, case: int, value: Array, reference: Array) -> None:
-        feed = self._feeds[case]
-        lengths = self._file.lengths_in(feed.case.feed)
-        if self._task == "language_model":
-            tokens = token_input(self._file)
-            text = feed.case.feed[tokens.name] if feed.text and tokens is not None else None
-            self._language.add(reference, value, text, lengths)
-        else:
-            self._classifier.add(reference, value, feed.labels, feed.case.name)
 
     def _output(
         self, iteration: Iteration, comparison: Comparison, value: Array, bar: Bar, rows: NDArray[np.bool_] | None

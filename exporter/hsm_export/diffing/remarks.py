@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _UNITS, _AMPLIFIES = 256.0, 100.0
 # Relative to the function's scale, what a fast approximation in float16 may be off.
 _APPROXIMATE = 2.0**-9
+# Types that quantised tensors have.
+_STEPS = ("int8", "uint8", "int16", "uint16")
 
 
 def remarks(reports: Iterable[RuntimeDiff], graph: LayerGraph, folder: Path, precision: str) -> list[str]:
@@ -106,8 +108,8 @@ def word_of(runtime: str, item: LayerDiff, fused: str, graph: LayerGraph, folder
         return "wrong maths"
     if fused:
         return "fusion"
-    if "Quantize" in item.operator or "QLinear" in item.operator or quantum_of(own, graph, folder):
-        return "quantisation"
+    if quantum_of(own, graph, folder) or (item.dtype in _STEPS and own <= 1.0):
+        return "quantisation"  # one step to the side; what is off by more is no matter of rounding to steps
     if operator is not None and operator.states:
         return "state"
     if item.operator in APPROXIMATED and own < _APPROXIMATE * scale:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..comparison.error import Errors
+from ..comparison.predictions import ClassifierMetrics, LanguageMetrics
 from ..comparison.result import ComparedOutput, ratio
 from ..comparison.threshold import Threshold
 from ..comparison.verdict import apart
@@ -23,7 +24,7 @@ else:  # what JSON may say
     Task = Literal["language_model", "classification", ""]
     Verdict = Literal["same", "differs", "not judged", "skipped", "failed"]
     Measure = Literal["output", "layer", "metric", "verdict"]
-    ElementType = Literal[(*(item.name for item in BY_PRECISION.values()), *EXACT)]
+    ElementType = Literal[tuple(item.name for item in BY_PRECISION.values()) + EXACT]
 
 
 @dataclass(frozen=True)
@@ -111,69 +112,6 @@ class Culprit(Result):
             f"{self.runtime}: {item.node} ({item.operator}) is the first node at fault: {item.tensor}[{index}] is "
             f"{value}, its maths on the same inputs gives {reference} ({item.reason})"
         )
-
-
-@dataclass(frozen=True)
-class LanguageMetrics(Result):
-    """What the differences mean for a language model.
-
-    Attributes:
-        tokens: predictions compared.
-        top1_agreement: share of positions whose most probable token is the reference's.
-        kl: mean KL(reference || runtime) in nats; kl_max: the largest of a position.
-        perplexity, reference_perplexity: of the text that was fed; None when the inputs were not text.
-        greedy_tokens: tokens that were generated greedily.
-        first_divergence: index of the first generated token that differs; None when all are the same.
-        diverging: (reference's token, runtime's token, reference's margin between both in logits) there, or None.
-    """
-
-    tokens: int
-    top1_agreement: float
-    kl: float
-    kl_max: float
-    perplexity: float | None = None
-    reference_perplexity: float | None = None
-    greedy_tokens: int = 0
-    first_divergence: int | None = None
-    diverging: tuple[int, int, float] | None = None
-
-
-@dataclass(frozen=True)
-class FlippedPrediction(Result):
-    """An example that a runtime classifies differently.
-
-    Attributes:
-        case: which inputs.
-        row: the example in them.
-        reference, runtime: classes.
-        label: the right class; None when it is not known.
-        margin: the reference's difference of both classes' logits.
-    """
-
-    case: str
-    row: int
-    reference: int
-    runtime: int
-    label: int | None
-    margin: float
-
-
-@dataclass(frozen=True)
-class ClassifierMetrics(Result):
-    """What the differences mean for a classifier.
-
-    Attributes:
-        examples: predictions compared.
-        flips: those that differ, the first 20.
-        flipped: how many differ.
-        accuracy, reference_accuracy: share of right ones; None without labels.
-    """
-
-    examples: int
-    flipped: int
-    flips: tuple[FlippedPrediction, ...]
-    accuracy: float | None = None
-    reference_accuracy: float | None = None
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def export(
     precision_plan: str | Path | None = None,
     portable: bool = False,
     static: tuple[int, int] | Mapping[str, int] | None = None,
+    cpu_file: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> ExportResult:
     """Export a checkpoint or a module to ONNX; nothing is written unless every check passes.
@@ -76,6 +77,8 @@ def export(
             do not run such a file.
         static: the size of every dynamic dimension, by name or as (batch, length), for compilers that know no dynamic
             shapes; the file is a portable one.
+        cpu_file: with "bf16", write `<output without .onnx>.cpu.onnx` too, an equal graph that computes in float32 and
+            rounds each result: no ONNX Runtime computes in bfloat16 on CPUs.
         progress: is called with the name of each phase.
 
     Raises:
@@ -93,6 +96,8 @@ def export(
 
     if precision not in EXPORTED_PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(EXPORTED_PRECISIONS)}, got {precision!r}")
+    if cpu_file and precision != "bf16":
+        raise UsageError(f"files in {precision} run on CPUs as they are", "leave out cpu_file (--cpu-file)")
     if output is None:
         raise UsageError("export needs an output path", 'call export(source, output="model.onnx")')
     options = DecodeOptions(capacity, rollback, last_logits)
@@ -113,7 +118,7 @@ def export(
         if plan is not None:
             plan.require_fit(resolved, precision)
         sizes = {"batch": static[0], "length": static[1]} if isinstance(static, tuple) else static
-        form = Form(external_data, portable or sizes is not None, sizes)
+        form = Form(external_data, portable or sizes is not None, sizes, cpu_file)
         return _export(resolved, target, scratch, precision, plan, form, progress)
 
 
@@ -125,11 +130,13 @@ class Form:
         external_data: put the weights into a file of their own; None does so where they are large.
         portable: ONNX's own operators alone.
         sizes: the size of every dynamic dimension; None keeps them dynamic.
+        cpu_file: write a copy that CPUs run, of a file in bfloat16.
     """
 
     external_data: bool | None
     portable: bool
     sizes: Mapping[str, int] | None
+    cpu_file: bool = False
 
 
 def _export(
@@ -143,6 +150,7 @@ def _export(
 ) -> ExportResult:
     from ..onnx_model.portable import make_portable
     from ..onnx_model.static_shapes import make_static
+    from ..onnx_model.stored_weights import store_transposed
     from ..runtimes.evaluations import have_evaluations
     from .assembling import active_counts, all_tensors, feed_of, finished_graph
     from .checking import check_in_subprocess
@@ -159,24 +167,39 @@ def _export(
     expected = references(source, precision, active_counts(model), inputs, evaluations=several)
     feeds = [feed_of(model, reference.feeds, reference.masks) for reference in expected]
     mixers = _mixers(model)
+    weights = {name for name, _ in all_tensors(source.module)}
     if form.portable:
-        weights = {name for name, _ in all_tensors(source.module)}
         make_portable(model, weights)
         if form.sizes is not None:
             make_static(model, form.sizes, weights)
             describe_inputs(model, inputs)
+    else:
+        store_transposed(model, weights, shared=False)
     progress("writing")
     path = scratch / target.name
     data = write(model, path, form.external_data)
     progress("checking")
     results = check_in_subprocess(path, feeds, scratch)
     checks = compare(results, expected, precision)
-    result = _result(model, mixers, source, target, path, data, precision, plan, inputs, checks)
+    result = _result(model, mixers, source, target, path, data, precision, plan, inputs, checks, form.cpu_file)
     (scratch / result.report.name).write_text(json.dumps(_side_file(result), indent=2) + "\n")
-    for written in (data, path, scratch / result.report.name):
+    copy = _write_cpu_file(path, result.cpu_file) if result.cpu_file is not None else None
+    for written in (data, copy, path, scratch / result.report.name):
         if written is not None:
             written.replace(target.with_name(written.name))
     return result
+
+
+def _write_cpu_file(path: Path, target: Path) -> Path:
+    """Write the copy of a bfloat16 file that CPUs run beside it; both share weights outside of the files."""
+    from ..onnx_model.cpu_variant import cpu_variant
+    from ..onnx_model.model_file import open_model
+
+    variant = cpu_variant(open_model(path).facts)
+    assert variant is not None
+    copy = path.with_name(target.name)
+    copy.write_bytes(variant.SerializeToString())
+    return copy
 
 
 def _result(
@@ -190,6 +213,7 @@ def _result(
     plan: WideNodes | None,
     inputs: tuple[InputSpec, ...],
     checks: tuple[CheckedOutput, ...],
+    cpu_file: bool,
 ) -> ExportResult:
     from ..files import sha256
     from ..formats.state_spec import StateSpec
@@ -198,6 +222,7 @@ def _result(
         path=target,
         external_data=None if data is None else target.with_name(data.name),
         report=target.with_name(f"{target.name}.json"),
+        cpu_file=target.with_name(f"{target.name.removesuffix('.onnx')}.cpu.onnx") if cpu_file else None,
         precision=precision,
         task=source.task,
         source_sha256=source.sha256,
@@ -230,7 +255,7 @@ def _mixers(model: ir.Model) -> dict[str, str]:
 def _side_file(result: ExportResult) -> dict[str, Any]:
     """Return what is written beside the file: the result, with file names instead of paths."""
     data = result.to_dict()
-    for key in ("path", "external_data", "report"):
+    for key in ("path", "external_data", "report", "cpu_file"):
         data[key] = data[key] and Path(data[key]).name
     return data
 

@@ -265,10 +265,14 @@ def _refuse_memory(
             again = source.arguments.call.run(module, dict(zip(names, inputs, strict=True)), dtype)
         if all(bool(((a == b) | (a != a) & (b != b)).all()) for a, b in zip(again, run.outputs, strict=True)):
             return
+    explicit = "take it as an argument and return what it becomes"
+    if not weights:
+        listed = ", ".join(f'"{name}"' for name in changed)
+        explicit = f"hsm_export.ExplicitState(module, [{listed}]) makes inputs and outputs of them (docs/exporting.md)"
     raise BadInputError(
         f"{source.name}: forward writes {', '.join(sorted(weights) or changed)}, which later calls compute with; "
         "a file remembers nothing",
-        "take it as an argument and return what it becomes; a language model decodes with a state (docs/decoding.md)",
+        f"{explicit}; a language model decodes with a state (docs/decoding.md)",
     )
 
 

@@ -107,12 +107,17 @@ def bind(
     Raises:
         UsageError: the arguments do not fit `forward`, are not tensors or constants, or the names do not fit them.
     """
+    from ..torch_model.explicit_state import ExplicitState
+
     args, kwargs = _given(example_inputs)
     names = _parameters(module, args, kwargs)
     found: list[TraceInput] = []
     chosen = iter(input_names or ())
     tree = tuple(_bound(value, name, found, chosen) for value, name in zip(args, names, strict=False))
     keywords = {name: _bound(kwargs[name], name, found, chosen) for name in names[len(args) :]}
+    if isinstance(module, ExplicitState):  # a state's sizes are the module's own; rows may be of any number
+        states = {spec.name for spec in _slots(keywords.get("past"))}
+        found = [replace(s, dynamic={}, free={0: BATCH}) if s.name in states and s.example.dim() else s for s in found]
     if not found:
         raise UsageError("the example inputs hold no tensor", "pass at least one tensor: export(module, (x,), path)")
     own = [spec.name for spec in found]
@@ -142,8 +147,10 @@ def _given(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 def _parameters(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
     """Return names of the positional arguments, then the keywords, all in the order of forward's parameters."""
+    from ..torch_model.explicit_state import ExplicitState
+
     with guarded(f"reading the signature of {type(module).__name__}.forward"):
-        signature = inspect.signature(module.forward)
+        signature = module.signature if isinstance(module, ExplicitState) else inspect.signature(module.forward)
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
@@ -178,6 +185,11 @@ def _bound(value: Any, name: str, found: list[TraceInput], chosen: Iterator[str]
             "wrap the module in one whose forward takes tensors, numbers, texts, lists, tuples and dicts only",
         )
     return value
+
+
+def _slots(value: Any) -> list[Slot]:
+    """Return the slots in an argument that is a dict of tensors."""
+    return [slot for slot in value.values() if isinstance(slot, Slot)] if isinstance(value, Mapping) else []
 
 
 def _is_tensor(value: Any) -> bool:

@@ -53,6 +53,7 @@ class ExportResult(Result):
         versions: the packages that made and checked the file.
         state: what a decoding graph carries from call to call; None for other graphs.
         wide_nodes: the nodes that a precision plan keeps in float32; None without a plan.
+        cpu_file: an equal file for CPUs, where one was asked for.
     """
 
     path: Path
@@ -72,3 +73,4 @@ class ExportResult(Result):
     versions: dict[str, str]
     state: StateSpec | None = None
     wide_nodes: tuple[str, ...] | None = None
+    cpu_file: Path | None = None

@@ -18,7 +18,7 @@ from ..formats.state_spec import METADATA_KEY, StateSpec
 from ..formats.tensor import UNTYPED, InputSpec, Tensor
 from .external_data import external_files
 from .file_operators import FileOperators
-from .input_bounds import input_specs
+from .input_bounds import input_specs, looked_up
 from .limits import tensor_bytes, tensors_of
 from .metadata import check, recorded
 from .nodes import nodes_of
@@ -111,6 +111,26 @@ class ModelFile:
         """Return the numbers of valid tokens (B,) that a feed holds; None where the file takes none."""
         spec = self.lengths
         return None if spec is None else feed.get(spec.name)
+
+    @property
+    def tokens(self) -> InputSpec | None:
+        """The input that holds a language model's tokens (B,T): the one such of integers; None without one."""
+        others = [spec for spec in self.inputs if spec.name != "position" and not spec.name.startswith("past.")]
+        candidates = [spec for spec in others if not spec.is_lengths]
+        if len(candidates) == 1 and candidates[0].is_integer and len(candidates[0].shape) == 2:
+            return candidates[0]
+        return None
+
+    @property
+    def scored_tokens(self) -> InputSpec | None:
+        """The tokens (B,T) that logits are of; of several such inputs, that with a row of its table for each logit."""
+        if self.tokens is not None:
+            return self.tokens
+        logits = {output.shape[-1] for output in self.outputs if len(output.shape) == 3}
+        candidates = [spec for spec in self.inputs if spec.is_integer and len(spec.shape) == 2]
+        rows = {spec.name: set(looked_up(self.model, spec.name, {}, certain=True)) for spec in candidates}
+        found = [spec for spec in candidates if rows[spec.name] & logits]
+        return found[0] if len(found) == 1 else None
 
     @property
     def task(self) -> str:

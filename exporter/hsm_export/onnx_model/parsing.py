@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import BadInputError
 from .limits import call_problem, expansion_problem, tensor_problem, tensors_of, value_problem
+from .nodes import nodes_of
 
 if TYPE_CHECKING:
     import onnx
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2**31  # the format's own limit; larger models keep their weights outside
 _SMALL = 64
+_ONNX, _MICROSOFT = ("", "ai.onnx"), "com.microsoft"
 
 
 def parse(path: Path) -> onnx.ModelProto:
@@ -48,6 +50,27 @@ def parse(path: Path) -> onnx.ModelProto:
     return model
 
 
+def _set_apart_unknown(model: onnx.ModelProto) -> None:
+    """Move operators that ONNX Runtime adds to ONNX's own domain to its own one, of which the checker knows nothing."""
+    from onnx import defs, helper
+
+    nodes = [node for node in nodes_of(model.graph.node) if node.domain in _ONNX and not defs.has(node.op_type)]
+    known = _added_by_onnx_runtime() if nodes else set()
+    for node in nodes:
+        if node.op_type in known:
+            node.domain = _MICROSOFT
+            if all(item.domain != _MICROSOFT for item in model.opset_import):
+                model.opset_import.append(helper.make_opsetid(_MICROSOFT, 1))
+
+
+def _added_by_onnx_runtime() -> set[str]:
+    try:
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+    except ImportError:
+        return set()
+    return {schema.name for schema in state.get_all_operator_schema() if schema.domain in _ONNX}
+
+
 def checker_problem(model: onnx.ModelProto) -> str | None:
     """Return what the ONNX checker says against a parsed model, on one line; None for nothing.
 
@@ -61,6 +84,7 @@ def checker_problem(model: onnx.ModelProto) -> str | None:
     graph = light.graph
     graph.name = model.graph.name or "graph"
     graph.node.extend(model.graph.node)
+    _set_apart_unknown(light)
     graph.input.extend(model.graph.input)
     graph.output.extend(model.graph.output)
     known = {value.name for value in graph.input}

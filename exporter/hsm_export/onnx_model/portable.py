@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hsm_operators import find
 
 from .inlined_mixers import METADATA, SEPARATOR, InlinedMixer
+from .stored_weights import store_transposed
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -51,11 +52,13 @@ def make_portable(model: ir.Model, weights: set[str]) -> tuple[InlinedMixer, ...
     _name(model.graph, kept)
     for domain in set(model.opset_imports) - {node.domain for node in model.graph.all_nodes()} - {""}:
         del model.opset_imports[domain]
-    _store_transposed(model.graph, weights)
+    _split_gemm(model.graph)
+    store_transposed(model, weights, shared=True)
     simplify(model, weights)
     _constants_by_use(model.graph, weights)
     for node in model.graph.all_nodes():
         node.metadata_props.pop(_CALL, None)
+        _forget_unknown_shapes(node)
     _require_logits(model, mixers)
     model.metadata_props[METADATA] = json.dumps([mixer.to_dict() for mixer in mixers])
     return mixers
@@ -111,44 +114,40 @@ def _free(name: str, taken: set[str]) -> str:
     return found
 
 
-def _store_transposed(graph: ir.Graph, weights: set[str]) -> None:
-    """Store weights that are read through a Transpose in the order in which they are read, under `<name>.T`."""
-
-    stored: dict[tuple[str, tuple[int, ...]], ir.Value] = {}
-    for node in list(graph):
-        weight = node.inputs[0] if node.op_type == "Transpose" and node.domain == "" else None
-        if weight is None or weight.name not in weights or weight.const_value is None:
-            continue
-        order = tuple(node.attributes.get_ints("perm") or reversed(range(len(weight.const_value.shape))))
-        key = weight.name, order
-        if key not in stored:
-            stored[key] = _transposed(weight, order)
-            graph.initializers.add(stored[key])
-            weights.add(stored[key].name or "")
-        node.outputs[0].replace_all_uses_with(stored[key])
-        graph.remove(node, safe=True)
-        if not weight.uses() and not weight.is_graph_output():
-            del graph.initializers[weight.name]
-
-
-def _transposed(weight: ir.Value, order: tuple[int, ...]) -> ir.Value:
-    import numpy as np
+def _split_gemm(graph: ir.Graph) -> None:
+    """Put MatMul and Add in the place of Gemm: quantisers know the former alone, and tract has no Gemm in float16."""
     import onnx_ir as ir
 
-    tensor = weight.const_value
-    assert tensor is not None and weight.name is not None
-    name = (
-        f"{weight.name}.T"
-        if order == tuple(reversed(range(len(order))))
-        else f"{weight.name}.{''.join(map(str, order))}"
-    )
-    shape = ir.Shape([tensor.shape.numpy()[axis] for axis in order])
+    for node in list(graph):
+        numbers = {name: attr.value for name, attr in node.attributes.items()}
+        plain = node.domain == "" and node.op_type == "Gemm" and not numbers.get("transA")
+        if not plain or numbers.get("alpha", 1.0) != 1.0 or numbers.get("beta", 1.0) != 1.0:
+            continue
+        left, right, *bias = (value for value in node.inputs if value is not None)
+        made = []
+        if numbers.get("transB"):
+            made.append(ir.node("Transpose", [right], {"perm": [1, 0]}, name=f"{node.name}.Transpose"))
+            right = made[-1].outputs[0]
+            right.name = made[-1].name
+        made.append(ir.node("MatMul", [left, right], name=f"{node.name}.MatMul"))
+        if bias:
+            made[-1].outputs[0].name = made[-1].name
+            made.append(ir.node("Add", [made[-1].outputs[0], bias[0]], name=f"{node.name}.Add"))
+        result, old = made[-1].outputs[0], node.outputs[0]
+        result.type, result.shape = old.type, old.shape
+        graph.insert_before(node, made)
+        ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        result.name = old.name
 
-    def make() -> ir.TensorProtocol:
-        return ir.Tensor(np.ascontiguousarray(tensor.numpy().transpose(order)), dtype=tensor.dtype, name=name)
 
-    lazy = ir.LazyTensor(make, dtype=tensor.dtype, shape=shape, name=name)
-    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=lazy)
+def _forget_unknown_shapes(node: ir.Node) -> None:
+    """Say nothing of a shape with sizes that nobody knows: optimisers take two of them for equal."""
+    for value in node.outputs:
+        if value.shape is not None and any(not isinstance(dim, int) and dim.value is None for dim in value.shape):
+            value.shape = None
+            if not value.is_graph_output():
+                value.type = None
 
 
 def _constants_by_use(graph: ir.Graph, weights: set[str]) -> None:

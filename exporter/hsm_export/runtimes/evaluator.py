@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
+from .contrib import contrib_operators
 from .summation import products
 from .windows import AveragePool, Conv, ConvTranspose, MaxPool
 
@@ -52,6 +53,13 @@ class MeanVarianceNormalization(OpRun):
         return (np.asarray((x - mean) / (deviation + 1e-9)).astype(x.dtype),)
 
 
+class OptionalGetElement(OpRun):
+    """As ONNX defines it. The evaluator keeps what an optional holds in a list, and its own returns that list."""
+
+    def _run(self, x: Any) -> tuple[Any]:
+        return (x[0] if isinstance(x, list) and len(x) == 1 else x,)
+
+
 class DequantizeLinear(OpRun):
     """As ONNX defined it before version 19, which the evaluator lacks: one scale, or one for each index of an axis."""
 
@@ -72,7 +80,7 @@ def operators(order: int = 0, opset: int = 0) -> list[type[OpRun]]:
         order: in which order MatMul and Gemm add their terms (see `summation.products`).
         opset: the model's; the evaluator knows quantisation from 19 on, which before was the same.
     """
-    own: list[type[OpRun]] = [GatherElements, LRN, LogSoftmax, MeanVarianceNormalization]
+    own: list[type[OpRun]] = [GatherElements, LRN, LogSoftmax, MeanVarianceNormalization, OptionalGetElement]
     windows: list[type[OpRun]] = [Conv, ConvTranspose, MaxPool, AveragePool]
     older: list[type[OpRun]] = [DequantizeLinear] if 0 < opset < 19 else []
-    return [*products(order), *own, *windows, *older]
+    return [*products(order), *contrib_operators(order), *own, *windows, *older]

@@ -71,7 +71,8 @@ class ConvTranspose(_ConvTranspose):  # type: ignore[misc]
         y = _in_torch(f"conv_transpose{rank}d", [x, w] if b is None else [x, w, b], x.dtype, options)
         pads = given.get("pads", [0] * 2 * rank)
         inner = [slice(pads[axis], y.shape[axis + 2] - pads[rank + axis]) for axis in range(rank)]
-        return (np.ascontiguousarray(y[(slice(None), slice(None), *inner)]),)
+        place = (slice(None), slice(None), *inner)
+        return (np.ascontiguousarray(y[place]),)
 
 
 class MaxPool(_MaxPool):  # type: ignore[misc]
@@ -160,7 +161,8 @@ def _grown(x: Array, starts: Sequence[int], ends: Sequence[int], value: float) -
     """Add to the start and the end of each axis after the second; less than nothing cuts off the end."""
     kept = [slice(0, size + min(end, 0)) for size, end in zip(x.shape[2:], ends, strict=True)]
     both = [(start, max(end, 0)) for start, end in zip(starts, ends, strict=True)]
-    return np.pad(x[(slice(None), slice(None), *kept)], [(0, 0), (0, 0), *both], constant_values=value)
+    place = (slice(None), slice(None), *kept)
+    return np.pad(x[place], [(0, 0), (0, 0), *both], constant_values=value)
 
 
 def _in_torch(name: str, arrays: Sequence[Array], dtype: Any, options: dict[str, Any]) -> Array:

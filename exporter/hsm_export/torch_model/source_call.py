@@ -10,7 +10,7 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..dtypes import ELEMENT_TYPES, element_name
 from ..errors import BadInputError
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     import onnx
     import torch
     from torch import Tensor, nn
+    from typing_extensions import Self
 
 KEY = "hsm_export.call"
 _MODEL, _ACCUMULATOR = "model", "accumulator"
 _EXACT = tuple(item.name for item in ELEMENT_TYPES if item.is_integer or item.name == "bool")
+_TYPES = (_MODEL, _ACCUMULATOR, *_EXACT)
 _AGAIN = "export the file again"
 
 # The keys, fields and positions that lead to a tensor in a result.
@@ -31,7 +33,7 @@ Keys = tuple[str | int, ...]
 if TYPE_CHECKING:
     InputType = str
 else:  # what a file may say
-    InputType = Literal[(_MODEL, _ACCUMULATOR, *_EXACT)]
+    InputType = Literal[_TYPES]
 
 
 class WrittenCall(Document, frozen=True):

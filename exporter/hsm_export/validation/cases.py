@@ -62,11 +62,15 @@ class Case:
         name: what the inputs are, in words.
         feed: the arrays by input name.
         ordinary: the arbiter and native precision must both give finite numbers here.
+        labels: (B,) the right classes; None where they are not known.
+        text: the tokens are text, or somebody's own, so that their perplexity means something.
     """
 
     name: str
     feed: dict[str, NDArray[Any]]
     ordinary: bool = True
+    labels: NDArray[Any] | None = None
+    text: bool = False
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

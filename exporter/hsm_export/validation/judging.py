@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..comparison.bar import Bar
-from ..comparison.distributions import divergences, log_softmax, top
+from ..comparison.predictions import ClassifierMetrics, ClassifierTally, LanguageMetrics, LanguageTally, scored_output
 from ..onnx_model.model_file import ModelFile
 from ..runtimes.routing import RoutedNode
 from .cases import Case
@@ -50,8 +49,9 @@ class Judge:
         self._plan = iter(plan)
         self._bars = bars
         self._routing_outputs = {node.logits for node in routed}
-        self._language_model = file.task == "language_model"
-        self._precision = file.precision
+        self._file = file
+        self._task, self._scored = scored_output(file)
+        self._language, self._classifier = LanguageTally(), ClassifierTally()
         self.comparisons: list[Comparison] = []
         self.flips = FlipCounter(routed)
         self.seconds = 0.0
@@ -60,6 +60,16 @@ class Judge:
         """Compare all iterations. Polygraphy's own loop makes statistics of every output besides; strings have none."""
         for expected, actual in zip(arbiter, runtime, strict=True):
             self(expected, actual)
+
+    @property
+    def language(self) -> LanguageMetrics | None:
+        """What the differences mean for a language model; None for other models."""
+        return self._language.result() if self._task == "language_model" else None
+
+    @property
+    def classifier(self) -> ClassifierMetrics | None:
+        """What they mean for a classifier; None for other models."""
+        return self._classifier.result() if self._task == "classification" else None
 
     def unjudged(self) -> str:
         """Say of which output no case had an element that counts; "" when there is none."""
@@ -97,10 +107,11 @@ class Judge:
         self, iteration: Iteration, name: str, value: Array, bar: Bar, rows: NDArray[np.bool_] | None
     ) -> Comparison:
         case = self._cases[iteration.case]
-        counted = bar.counted(rows)
-        found = bar.judge(value, rows, self._precision)
+        found = bar.judge(value, rows, self._file.precision)
         forced = ", experts as the arbiter chose" if iteration.mode == FORCED else ""
-        comparison = Comparison(
+        if iteration.mode == FREE and name == self._scored and value.shape == bar.reference.shape:
+            self._score(case, value, bar.reference)
+        return Comparison(
             runtime=self._runtime,
             output=name,
             case=case.name,
@@ -111,22 +122,12 @@ class Judge:
             reason=f"{found.reason}{forced}" if found.reason else None,
             mode=iteration.mode,
         )
-        are_logits = name not in self._routing_outputs and not name.startswith("present.")
-        if self._language_model and are_logits and value.shape == bar.reference.shape:
-            comparison = _with_distributions(comparison, value, bar.reference, counted)
-        return comparison
 
-
-def _with_distributions(
-    comparison: Comparison, value: Array, reference: Array, comparable: NDArray[np.bool_]
-) -> Comparison:
-    """Add top-1 agreement and KL over the positions whose logits are all comparable."""
-    positions = comparable.all(-1)
-    if not positions.any():
-        return comparison
-    own, right = value[positions], reference[positions]
-    return replace(
-        comparison,
-        top1_agreement=float((top(own) == top(right)).mean()),
-        kl=float(divergences(log_softmax(right), log_softmax(own)).mean()),
-    )
+    def _score(self, case: Case, value: Array, reference: Array) -> None:
+        lengths = self._file.lengths_in(case.feed)
+        if self._task == "language_model":
+            tokens = self._file.scored_tokens
+            text = case.feed.get(tokens.name) if case.text and tokens is not None else None
+            self._language.add(reference, value, text, lengths)
+        else:
+            self._classifier.add(reference, value, case.labels, case.name)

@@ -12,6 +12,7 @@ from .results import ValidationResult
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..limits import Limits
     from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import RunContext, Runtime
     from .cases import Case, Shape
@@ -28,7 +29,10 @@ def validate(
     inputs: str | Path | Mapping[str, Any] | None = None,
     shapes: Sequence[Shape] | None = None,
     steps: int | None = None,
+    states: Sequence[tuple[str, str]] = (),
     progress: Progress | None = None,
+    limits: Limits | None = None,
+    keep: Callable[[ValidationResult], None] | None = None,
 ) -> ValidationResult:
     """Run a file in several runtimes and hold each to tolerances derived from float64 and native precision.
 
@@ -44,7 +48,11 @@ def validate(
         inputs: an .npz file or a mapping of input names to arrays, instead of the built-in cases.
         shapes: (batch, length) pairs of the built-in cases, instead of the awkward ones.
         steps: of a decoding file, single steps of its longest case (default 64).
+        states: of a decoding file of others, (input, output) pairs that carry its state; without any, those that show
+            in names and shapes of a language model are checked.
         progress: receives the name of each phase.
+        limits: caps on time and memory, looked at between phases; the report then says how far it came.
+        keep: receives what has been found so far, whenever there is more of it.
 
     Raises:
         BadInputError: the file, the inputs or the pair of file and checkpoint cannot be used.
@@ -53,16 +61,17 @@ def validate(
         MissingDependencyError: a runtime that was asked for does not work on this machine.
     """
     from ..onnx_model.model_file import open_model
+    from ..onnx_model.spread_inputs import spread
     from ..runtimes.routing import instrument
     from ..runtimes.runtime import RunContext
     from ..torch_model.torch_source import open_source
     from .planning import make_plan, requested
     from .validation import Validation
 
-    progress = progress or (lambda phase: None)
+    progress = _checked(progress, limits)
     names = requested(runtimes, against is not None)
     progress("opening the model")
-    file = open_model(model)
+    file = spread(open_model(model), inputs)
     source = open_source(against) if against is not None else None
     instrumented, routed = instrument(file.model)
     context = RunContext(
@@ -73,11 +82,18 @@ def validate(
         from .decoding import prepare
 
         validation, notes = prepare(file, source, context, plan, progress, inputs, shapes, steps)
-        return validation.result(notes)
+        return validation.result(notes, keep)
     if steps is not None:
         raise UsageError(f"{file.path} has no state to step with", "export it with `hsm-export export --decode`")
     cases, notes = _cases(file, inputs, shapes, lambda feed: _call(plan.arbiter, context, feed))
-    return Validation(file, source, context, cases, plan, progress).result(notes)
+    result = Validation(file, source, context, cases, plan, progress).result(notes, keep)
+    if file.metadata or (source is not None and not states) or result.early:
+        return result
+    from .foreign_decoding import decoded, examine, with_decoding
+
+    found = examine(file, context, states, progress)
+    pieces = decoded(file, context, plan, found.reading, progress) if found.reading is not None else None
+    return with_decoding(result, found, pieces)
 
 
 def references(
@@ -112,19 +128,31 @@ def references(
     return Validation(file, source, context, cases, plan, progress or (lambda phase: None)).references()
 
 
-def _call(runtime: Runtime, context: RunContext, feed: Mapping[str, Any]) -> Any:
-    """Run a file once, to see whether it takes these inputs."""
+def _checked(progress: Progress | None, limits: Limits | None) -> Progress:
+    """Return what is told of phases; it raises where a cap is reached."""
+
+    def enter(phase: str) -> None:
+        if limits is not None:
+            limits.check(phase)
+        if progress is not None:
+            progress(phase)
+
+    return enter
+
+
+def _call(runtime: Runtime, context: RunContext, feed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Run a file once, to see whether it takes these inputs, and return its outputs."""
     from .running import run
 
     masks = {node.mask: node.free_mask() for node in context.routed}
-    return run(runtime, context, [{**feed, **masks}])
+    return dict(run(runtime, context, [{**feed, **masks}])[0][1][0].items())
 
 
 def _cases(
     file: ModelFile,
     inputs: str | Path | Mapping[str, Any] | None,
     shapes: Sequence[Shape] | None,
-    call: Callable[[Mapping[str, Any]], Any],
+    call: Callable[[Mapping[str, Any]], Mapping[str, Any]],
 ) -> tuple[list[Case], list[str]]:
     from .cases import user_case
     from .tried_cases import chosen_cases

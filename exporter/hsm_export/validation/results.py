@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..comparison.predictions import ClassifierMetrics, LanguageMetrics
 from ..comparison.result import ComparedOutput
 from ..formats.result import Result
 
@@ -14,13 +15,9 @@ class Comparison(ComparedOutput):
 
     Attributes:
         mode: "free", or "forced" when the experts that the arbiter chose were prescribed.
-        top1_agreement: share of positions whose most probable token is the arbiter's (language models).
-        kl: mean Kullback-Leibler divergence from the arbiter's distribution, in nats (language models).
     """
 
     mode: str = "free"
-    top1_agreement: float | None = None
-    kl: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +75,7 @@ class RuntimeReport(Result):
         departs: after a failure, at which operator the numbers first leave the tolerance.
         seconds: time that the runs took.
         decoding: how it decodes; None for files without a state.
+        language, classifier: what the differences mean for the model's task, over all cases; None for other models.
     """
 
     runtime: str
@@ -90,6 +88,8 @@ class RuntimeReport(Result):
     departs: str | None = None
     seconds: float = 0.0
     decoding: DecodingReport | None = None
+    language: LanguageMetrics | None = None
+    classifier: ClassifierMetrics | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ class ValidationResult(Result):
         warnings: what the user should know though nothing failed because of it.
         notes: how the cases were chosen.
         cases: the cases in words.
+        early: which cap ended it before everything was compared, and in which phase; "" when none did.
     """
 
     model: str
@@ -125,6 +126,7 @@ class ValidationResult(Result):
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     cases: tuple[str, ...]
+    early: str = ""
 
     @property
     def worst_error(self) -> float:
@@ -145,9 +147,11 @@ class ValidationResult(Result):
             return self.problems[0]
         if self.failures:
             return max(self.failures, key=lambda failure: failure.severity).line()
-        return f"not judged: {self.unjudged[0]}"
+        return f"ended early: {self.early}" if self.early else f"not judged: {self.unjudged[0]}"
 
     @property
     def verdict(self) -> str:
-        """The one word of it: "passed", "failed" or "not judged"."""
-        return "passed" if self.passed else "failed" if self.problems or self.failures else "not judged"
+        """The one word of it: "passed", "failed", "ended early" or "not judged"."""
+        if self.passed or self.problems or self.failures:
+            return "passed" if self.passed else "failed"
+        return "ended early" if self.early else "not judged"

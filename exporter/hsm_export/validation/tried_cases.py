@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from ..errors import BadInputError, first_line
 from ..onnx_model.input_bounds import looked_up
 from ..onnx_model.shapes import TensorInfo, infer, skeleton
 from .cases import Case, Shape, default_cases, dimensions, distinct, shaped_cases, sizes_of, written
+from .foreign_state import LENGTH, found_pairs, readings, sequence_input
 from .given_inputs import check_size, random_others, require_runnable
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ Array = NDArray[Any]
 # Sizes of the dynamic dimensions, batch and all others: the first that the file runs with, and odd ones after that.
 _SIZES = ((2, 17), (1, 1), (3, 5), (1, 16), (1, 64), (1, 224))
 _CASES = 3
+_MOST_READINGS = 32
 _BYTES = ("int8", "uint8")
 
 
@@ -51,8 +54,31 @@ def chosen_cases(
         UsageError, BadInputError: as `plain_cases` and `cases.shaped_cases`.
     """
     if not file.metadata and not file.operators:
-        return plain_cases(file, call, shapes)
+        return (_called_cases(file, call) if not shapes else None) or plain_cases(file, call, shapes)
     return (shaped_cases(file, shapes), []) if shapes else default_cases(file)
+
+
+def _called_cases(
+    file: ModelFile, call: Callable[[Mapping[str, Array]], Mapping[str, Array]]
+) -> tuple[list[Case], list[str]] | None:
+    """Return a prompt and the single tokens after it, for a language model with a state; None for other files."""
+    pairs = found_pairs(file)
+    sequence = sequence_input(file, pairs) if pairs else None
+    if sequence is None or not isinstance(sequence.shape[1], str):
+        return None
+    for way in itertools.islice(readings(file, pairs, sequence), _MOST_READINGS):
+        whole = way.random(LENGTH + 2)
+        cases, state, read = [], way.start(len(whole)), 0
+        try:
+            for end in (LENGTH, LENGTH + 1, LENGTH + 2):
+                feed = way.feed(whole[:, read:end], read, state)
+                state = way.carried(call(feed))
+                cases.append(Case(f"{end - read} tokens after {read}", feed))
+                read = end
+        except Exception:  # runtimes raise what they like
+            continue
+        return cases, [f"{file.path.name} is called as a decoder: {way.text}"]
+    return None
 
 
 def plain_cases(
@@ -177,12 +203,17 @@ def _feed(file: ModelFile, ranges: Ranges, wanted: Shape, rng: np.random.Generat
         check_size(file, spec, shape)
         if spec.is_integer:
             low, high = ranges.bounds[spec.name]
-            feed[spec.name] = rng.integers(low, high + 1, shape).astype(BY_NAME[spec.dtype].numpy)
+            values = rng.integers(low, high + 1, shape)
+            if (low, high) == (0, 1) and len(shape) > 1:
+                values[..., :1] = 1  # it may be a mask, which lets something through in every row
+            feed[spec.name] = values.astype(BY_NAME[spec.dtype].numpy)
         elif spec.is_float:
             kind = np.float64 if spec.dtype == "float64" else np.float32
             feed[spec.name] = np.asarray(rng.standard_normal(shape), kind)
         else:
             feed[spec.name] = random_others(rng, spec, shape)
+            if spec.dtype == "bool" and len(shape) > 1:
+                feed[spec.name][..., :1] = feed[spec.name][..., -1:] ^ True  # whichever value lets through
     return feed
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..torch_model.torch_source import TorchSource
     from .cases import Case
     from .planning import Plan
-    from .results import Comparison
+    from .results import Comparison, RuntimeReport
     from .running import Iteration
 
 Progress = Callable[[str], None]
@@ -38,6 +38,8 @@ class Truth:
         plan: who played which part in the end.
         problems: why the numbers prove nothing; empty when they do.
         unjudged: why the arbiter judges nothing; empty when it does.
+        cases: the inputs that the arbiter takes.
+        notes: what is to know of the others.
         doubts: where native precision errs by more than it explains; its numbers widen no tolerance there.
     """
 
@@ -48,6 +50,8 @@ class Truth:
     iterations: list[Iteration]
     plan: Plan
     problems: tuple[str, ...]
+    cases: tuple[Case, ...]
+    notes: tuple[str, ...]
     doubts: tuple[str, ...] = ()
     unjudged: tuple[str, ...] = ()
 
@@ -79,6 +83,7 @@ class Measurement:
         self._failures: list[Comparison] = []
         self._doubts: dict[str, str] = {}
         self._unjudged: list[str] = []
+        self._judged: list[RuntimeReport] = []
 
     def truth(self) -> Truth:
         """Run arbiter and baseline, and derive the tolerances."""
@@ -86,7 +91,8 @@ class Measurement:
         natives = self._run_baseline(feeds)
         bars = self._bars(arbiter, natives, feeds)
         problems, doubts, unjudged = tuple(self._problems), tuple(self._doubts.values()), tuple(self._unjudged)
-        return Truth(arbiter, feeds, natives, bars, self._iterations, self._plan, problems, doubts, unjudged)
+        known = tuple(self._cases), tuple(self._notes)
+        return Truth(arbiter, feeds, natives, bars, self._iterations, self._plan, problems, *known, doubts, unjudged)
 
     def _run_arbiter(self) -> tuple[Any, list[dict[str, Any]]]:
         """Return the arbiter's results per iteration, and the inputs of every runtime's iterations."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadInputError, first_line
+from ..errors import BadInputError, LimitError, first_line
+from ..limits import LimitReached
 from .results import Comparison, DecodingReport, RuntimeReport, ValidationResult
 from .truth import Measurement
 
@@ -17,30 +19,53 @@ if TYPE_CHECKING:
 class Validation(Measurement):
     """One validation: everything that its steps share."""
 
-    def result(self, notes: list[str]) -> ValidationResult:
-        """Run everything and return the outcome."""
+    def result(self, notes: list[str], keep: Callable[[ValidationResult], None] | None = None) -> ValidationResult:
+        """Run everything and return the outcome; what a cap cuts off is said in it.
+
+        Args:
+            notes: how the cases were chosen.
+            keep: receives the outcome so far after each runtime.
+        """
+        early = ""
+        try:
+            for _ in self._reports():
+                if keep is not None:
+                    keep(self._outcome(notes, "it was ended"))
+        except (LimitError, LimitReached) as error:
+            early = error.message
+        return self._outcome(notes, early)
+
+    def _reports(self) -> Iterator[RuntimeReport]:
+        """Run everything, and yield each report as soon as it is added to the others."""
         truth = self.truth()
         arbiter, bars = truth.arbiter, truth.bars
-        reports = [self._judge(self._plan.baseline, truth.natives[0], arbiter, bars, "baseline"), *self._plan.skipped]
+        self._judged += [self._judge(self._plan.baseline, truth.natives[0], arbiter, bars, "baseline")]
+        self._judged += self._plan.skipped
         truth.natives.clear()  # large, and no longer needed
+        yield self._judged[0]
         for runtime in () if truth.unjudged else self._plan.candidates:
-            reports.append(self._report(runtime, truth.feeds, arbiter, bars))
+            self._judged.append(self._report(runtime, truth.feeds, arbiter, bars))
+            yield self._judged[-1]
         if not self._plan.candidates:
             self._unjudged.append("no runtime was judged: none of those asked for works here")
+
+    def _outcome(self, notes: list[str], early: str = "") -> ValidationResult:
+        """Return what was found; `early` says why not everything was looked at."""
         return ValidationResult(
             model=str(self._file.path),
             against=self._source.name if self._source else None,
             precision=self._file.precision,
             arbiter=self._plan.arbiter.name,
             baseline=self._plan.baseline.name,
-            passed=not (self._problems or self._failures or self._unjudged),
-            runtimes=tuple(reports),
+            passed=not (self._problems or self._failures or self._unjudged or early),
+            runtimes=tuple(self._judged),
             failures=tuple(self._failures),
             problems=tuple(self._problems),
             unjudged=tuple(self._unjudged),
             warnings=tuple(self._warnings()),
             notes=(*notes, *self._notes, *self._sizes(), *self._how_they_run(), *sorted(self._context.remarks)),
             cases=tuple(case.name for case in self._cases),
+            early=early,
         )
 
     def _sizes(self) -> list[str]:
@@ -118,6 +143,8 @@ class Validation(Measurement):
             departs=self._localise(runtime, worst) if worst else None,
             seconds=judge.seconds,
             decoding=decoding,
+            language=judge.language,
+            classifier=judge.classifier,
         )
 
     def _decoding(self, runtime: Runtime, results: Any, arbiter: Any) -> DecodingReport | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from ..decoding import StatefulModule, is_decoding
 from ..errors import require
 from ..parts import MixerConfig, Place
 from ..state import State, StateEntry, initial_state
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Mixer(StatefulModule):

@@ -8,21 +8,11 @@ import random
 from dataclasses import replace
 
 from hsm_export.comparison.error import Errors
+from hsm_export.comparison.predictions import ClassifierMetrics, FlippedPrediction, LanguageMetrics
 from hsm_export.comparison.result import ComparedOutput
 from hsm_export.comparison.threshold import Threshold
 from hsm_export.comparison.ulps import BUCKETS
-from hsm_export.diffing.results import (
-    Bisection,
-    ClassifierMetrics,
-    Culprit,
-    DiffResult,
-    Environment,
-    FlippedPrediction,
-    LanguageMetrics,
-    LayerDiff,
-    Regression,
-    RuntimeDiff,
-)
+from hsm_export.diffing.results import Bisection, Culprit, DiffResult, Environment, LayerDiff, Regression, RuntimeDiff
 
 OPERATORS = ("LayerNormalization", "MatMul", "ShiftMix", "Add", "Gelu", "CausalTaylorShift")
 CASE = "random, 2×17"

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from tests.exporter.diffing import synthetic
 
+from hsm_export.comparison.predictions import ClassifierMetrics, LanguageMetrics
 from hsm_export.diffing.baseline import check, compare
 from hsm_export.diffing.reporting import read_json, write_json
-from hsm_export.diffing.results import ClassifierMetrics, DiffResult, LanguageMetrics, Regression, RuntimeDiff
+from hsm_export.diffing.results import DiffResult, Regression, RuntimeDiff
 from hsm_export.errors import BadInputError
 
 # The floor of a synthetic output's threshold is a quarter of it.

@@ -233,7 +233,7 @@ def test_a_cap_gives_a_report_of_what_came_before_it(cap: dict[str, Any], tmp_pa
 
 
 def test_a_cap_amid_the_layers_keeps_those_that_were_compared(tmp_path: Path) -> None:
-    from hsm_export.diffing.limits import LimitError, Limits
+    from hsm_export.limits import LimitError, Limits
 
     def check(self: Limits, phase: str) -> None:
         if "layer squash" in phase:
@@ -336,3 +336,76 @@ def test_another_runtime_as_the_reference(tmp_path: Path) -> None:
     result = diff(saved(chain(), tmp_path), ["ort"], reference="onnx-reference", inputs=rows(), options=LAYERS)
     assert result.passed, result.summary
     assert result.reference == onnx_reference.ONNX_REFERENCE.name
+
+
+def test_layers_inside_control_flow_are_layers(tmp_path: Path) -> None:
+    result = ran(saved(branching(), tmp_path))
+    assert result.passed, result.summary
+    layers = result.runtimes[0].layers
+    names = {item.node for item in layers}
+    assert {"choice/then_branch/inner", "scan/body[0]/Add_0", "scan/body[4]/Mul_1"} <= names
+    assert all(item.own is not None for item in layers)
+
+
+@pytest.mark.parametrize("bisect", [False, True])
+def test_a_node_inside_a_loop_is_at_fault_and_its_iteration_is_named(bisect: bool, tmp_path: Path) -> None:
+    path = saved(branching(), tmp_path)
+    options = DiffOptions(layers=not bisect, bisect=bisect, generate=0, repro=tmp_path / "repro")
+    with planted({"ort": Fault("row_out", "float32", np.float64([0, 0.25, 0, 0]))}):
+        result = ran(path, options)
+    assert not result.passed
+    if bisect:
+        (found,) = result.bisections
+        assert ("scan/body[0]/Mul_1", "Mul") in found.nodes
+        return
+    (culprit,) = result.culprits
+    assert culprit.layer.node == "scan/body[0]/Mul_1"
+    assert culprit.consequences == 4
+    again = Path(str(culprit.repro))
+    assert [node.op_type for node in onnx.load(again / "node.onnx").graph.node] == ["Mul"]
+
+
+def test_nodes_that_fail_only_together_are_found_and_written(tmp_path: Path) -> None:
+    """A runtime joins two nodes wrongly: each alone is right, and the sub-graph of both is the repro."""
+    nodes = [NODE("Tanh", ["x"], ["t"], "t"), NODE("Mul", ["t", "t"], ["m"], "square"), NODE("Exp", ["m"], ["e"], "e")]
+    nodes += [NODE("Neg", ["e"], ["n"], "n"), NODE("Abs", ["n"], ["a"], "a"), NODE("Sin", ["a"], ["y"], "s")]
+    path = saved(model(nodes), tmp_path)
+    healthy = get("ort")
+
+    def runner(context: Any) -> Any:
+        changed = onnx.ModelProto.FromString(context.model.SerializeToString())
+        names = {node.name for node in changed.graph.node}
+        outputs = {value.name for value in changed.graph.output}
+        if {"square", "e"} <= names and "m" not in outputs:
+            changed = Fault("e", "float32", np.full((1, 1), 0.125)).plant(changed)
+        return healthy.runner(replace(context, model=changed))
+
+    options = DiffOptions(layers=False, bisect=True, generate=0, repro=tmp_path / "repro")
+    with mock.patch.object(onnx_runtime, "ORT", replace(healthy, runner=runner)):
+        result = ran(path, options)
+        (found,) = result.bisections
+        assert found.nodes == (("square", "Mul"), ("e", "Exp")), found
+        assert "they fail together, as one graph" in " ".join(found.notes)
+        (folder,) = (tmp_path / "repro").iterdir()
+        repro = onnx.load(folder / "node.onnx")
+        assert [node.name for node in repro.graph.node] == ["square", "e"]
+        inputs = {"inputs": folder / "inputs.npz", "reference": folder / "expected.npz"}
+        assert not diff(folder / "node.onnx", ["ort"], **inputs, options=DiffOptions(layers=False)).passed
+    assert diff(folder / "node.onnx", ["ort"], **inputs, options=DiffOptions(layers=False)).passed
+
+
+def test_a_fault_of_the_control_flow_itself_is_the_fault_of_its_node(tmp_path: Path) -> None:
+    """What a runtime does only where the graphs inside a node are inside is seen on the node as a whole."""
+    path = saved(branching(), tmp_path)
+    whole = Fault("y", "float32", np.pad(np.float64([[0.25]]), ((3, 1), (2, 1))))
+    healthy = get("ort")
+
+    def runner(context: Any) -> Any:
+        rolled = any(node.op_type == "Scan" for node in context.model.graph.node)
+        return healthy.runner(replace(context, model=whole.plant(context.model)) if rolled else context)
+
+    with mock.patch.object(onnx_runtime, "ORT", replace(healthy, runner=runner)):
+        result = ran(path)
+    (culprit,) = result.culprits
+    assert culprit.layer.node == "scan"
+    assert any("compared as a whole" in note for note in result.runtimes[0].notes)

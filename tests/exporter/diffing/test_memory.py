@@ -75,7 +75,7 @@ DIFF = (
 import json, sys, time
 import hsm_export
 from hsm_export.diffing.api import DiffOptions, diff
-from hsm_export.diffing.limits import resident_bytes
+from hsm_export.limits import resident_bytes
 
 phases, start = [], time.monotonic()
 def progress(phase):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from tests.exporter.exporting.models import MIXERS, language_model
 
 import hsm_export
+import onnxruntime
 from hsm_export.errors import UsageError
 
 # What computes with sizes.
@@ -34,6 +36,21 @@ def test_a_decoding_step_of_fixed_sizes(tmp_path: Path) -> None:
     result = hsm_export.export(source, output=path, decode=True, static={"batch": 4, "length": 1, "capacity": 32})
     assert all(isinstance(size, int) for spec in result.inputs for size in spec.shape)
     assert not {node.op_type for node in onnx.load(path).graph.node} & SHAPES
+
+
+def test_a_bfloat16_file_brings_one_for_cpus(tmp_path: Path) -> None:
+    source, path = language_model(*MIXERS["hsm-gated2"]), tmp_path / "m.onnx"
+    result = hsm_export.export(source, output=path, precision="bf16", cpu_file=True, external_data=True)
+    assert result.cpu_file == tmp_path / "m.cpu.onnx" and {f.name for f in tmp_path.iterdir()} == {
+        "m.onnx", "m.onnx.data", "m.onnx.json", "m.cpu.onnx",
+    }  # fmt: skip
+    session = onnxruntime.InferenceSession(result.cpu_file)
+    (logits,) = session.run(None, {"tokens": np.zeros((1, 5), np.int64)})
+    with torch.no_grad():
+        right = source(torch.zeros((1, 5), dtype=torch.int64)).numpy()
+    assert np.abs(logits - right).max() < 0.1 * np.abs(right).max()
+    with pytest.raises(UsageError, match="fp16 run on CPUs as they are"):
+        hsm_export.export(source, output=path, precision="fp16", cpu_file=True)
 
 
 def test_sizes_by_name(tmp_path: Path) -> None:

@@ -104,3 +104,13 @@ def test_a_description_that_the_graph_contradicts_is_refused(tmp_path: Path) -> 
     entry.value = json.dumps([{**item, "name": "elsewhere"} for item in json.loads(entry.value)])
     with pytest.raises(BadInputError, match="elsewhere reads no"):
         instrument(file)
+
+
+def test_gemm_becomes_a_product_and_a_sum(tmp_path: Path) -> None:
+    layers = torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2, bias=False)
+    module, path = torch.nn.Sequential(*layers).eval(), tmp_path / "m.onnx"
+    hsm_export.export(module, (torch.randn(5, 4),), path, dynamic={"input": {0: "batch"}}, portable=True)
+    model = onnx.load(path)
+    assert [node.op_type for node in model.graph.node] == ["MatMul", "Add", "Tanh", "MatMul"]
+    assert {tensor.name for tensor in model.graph.initializer} >= {"0.weight.T", "0.bias", "2.weight.T"}
+    assert hsm_export.validate(path, module, runtimes=["ort"]).passed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,16 @@ from ..layers.graph import LayerGraph
 from ..results import Bisection
 from .hybrid import Hybrid, way
 from .search import CulpritSearch
+from .segment import Segment
 from .source import SOURCES, SourceWay
 from .whole_graph import WholeGraph
 
 Array = NDArray[Any]
+# Writes nodes that fail together, and returns a sentence that says where.
+Repro = Callable[[Segment], str]
 _REPEATS = 3  # runs of the same choice that show the noise, and that decide where the noise could
 _ABOVE_NOISE = 2.0
+_ONLY_WHOLE = "only the whole graph is off"
 
 
 def bisect(
@@ -33,6 +38,8 @@ def bisect(
     reference: Array | None = None,
     tolerance: float | None = None,
     progress: Callable[[str], None] | None = None,
+    whole: RunContext | None = None,
+    repro: Repro | None = None,
 ) -> Bisection:
     """Find the smallest set of nodes that, run the bad way, makes an output fail.
 
@@ -48,6 +55,8 @@ def bisect(
         reference: its right numbers; None takes those of the source, or of a run with every node the good way.
         tolerance: largest |output - reference| that passes; None takes half the error with every node the bad way.
         progress: receives the phase in words.
+        whole: the same where its control flow has not been taken apart; None where there is none.
+        repro: writes nodes that fail only together to disk, and says where; None writes none.
 
     Raises:
         UsageError: an unknown way or output, or one way twice.
@@ -61,17 +70,18 @@ def bisect(
         raise UsageError(f"there is no output {output!r}", f"outputs are {', '.join(known)}")
     progress = progress or (lambda phase: None)
     graph = LayerGraph(context.model)
-    whole = WholeGraph(context, good, bad, feed, output)
+    entire = WholeGraph(context if whole is None else whole, good, bad, feed, output)
     bad_way = way(bad, context.precision)
     if good not in SOURCES:
         with Hybrid(context, graph, way(good, context.precision), bad_way) as hybrid:
-            return _Bisecting(hybrid, whole, (good, bad), feed, output, progress).run(reference, tolerance)
+            names = good, bad
+            return _Bisecting(hybrid, entire, names, feed, output, progress, repro).run(reference, tolerance)
     with SourceWay(context, good, graph, feed) as source:
         if reference is None:
             reference = source.outputs[output]
         for pieces in source.partitions():
             with Hybrid(context, graph, source, bad_way, pieces) as hybrid:
-                found = _Bisecting(hybrid, whole, (good, bad), feed, output, progress).run(reference, tolerance)
+                found = _Bisecting(hybrid, entire, (good, bad), feed, output, progress).run(reference, tolerance)
             if found.nodes:
                 break
         return found
@@ -88,6 +98,7 @@ class _Bisecting:
         feed: Mapping[str, Array],
         output: str,
         progress: Callable[[str], None],
+        repro: Repro | None = None,
     ) -> None:
         self._hybrid = hybrid
         self._whole = whole
@@ -98,6 +109,7 @@ class _Bisecting:
         self._count = len(hybrid.nodes)
         self._noise = 0.0
         self._notes: list[str] = []
+        self._repro = repro
 
     def run(self, reference: Array | None, tolerance: float | None) -> Bisection:
         good, bad = self._names
@@ -116,7 +128,8 @@ class _Bisecting:
             return self._result(unstable, max(failing, self._noise), allowed, None)
         reason = self._no_difference(passing, failing, allowed, reference)
         if reason is not None:
-            return self._result((), failing, allowed, reason)
+            together = self._together() if reason.startswith(_ONLY_WHOLE) else None
+            return together or self._result((), failing, allowed, reason)
 
         def fails(positions: frozenset[int]) -> bool:
             return self._fails(positions, reference, allowed)
@@ -168,10 +181,22 @@ class _Bisecting:
         whole = self._whole.error(reference)
         if whole is not None and whole > allowed:
             return (
-                f"only the whole graph is off, by {whole:.3g} in {bad}; its nodes one by one are not "
+                f"{_ONLY_WHOLE}, by {whole:.3g} in {bad}; its nodes one by one are not "
                 f"({failing:.3g}): the fault is in what {bad} does across nodes, such as fusing or reordering them"
             )
         return f"every node run by {bad} one by one, the output is off by {failing:.3g} only: nothing to find"
+
+    def _together(self) -> Bisection | None:
+        """Return the smallest sub-graph that fails as a whole, none of whose nodes fails alone; None without one."""
+        right, alone = (self._hybrid.tensors(self._feed, is_bad) for is_bad in (False, True))
+        found = self._whole.segment(right, alone, self._progress)
+        if found is None:
+            return None
+        self._notes.append("none of these nodes fails alone: they fail together, as one graph")
+        if self._repro is not None:
+            self._notes.append(self._repro(found))
+        result = self._result((), found.error, found.allowed, None)
+        return replace(result, nodes=found.nodes, runs=result.runs + found.runs)
 
     def _confirm(self, found: Collection[int], reference: Array, allowed: float) -> None:
         """Check the answer on whole graphs, where both ways are runtimes and only bodies are swapped."""

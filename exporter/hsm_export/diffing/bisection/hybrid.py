@@ -196,6 +196,18 @@ class Hybrid:
         chosen = {self._swapped[position] for position in bad}
         return self._walk(feed, lambda piece, inputs: self._open_piece(piece, piece in chosen).run(inputs))
 
+    def tensors(self, feed: Mapping[str, Array], bad: bool) -> dict[str, Array]:
+        """Run the graph once, every piece one way, and return all its tensors by name."""
+        kept = {name: np.asarray(array) for name, array in feed.items()}
+
+        def run(piece: Piece, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            results = self._open_piece(piece, bad).run(inputs)
+            kept.update(results)
+            return results
+
+        self._walk(feed, run)
+        return kept
+
     def unstable(self, feed: Mapping[str, Array], bad: bool) -> tuple[int, ...]:
         """Run every piece twice on the same inputs, one way, and return the positions of those with two results."""
         found = []

@@ -5,7 +5,7 @@ What a bisection finds node by node is checked here, where the runtime sees, and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,8 @@ from ...comparison.error import distance
 from ...runtimes import get, is_runtime
 from ...runtimes.runtime import RunContext
 from ...validation.running import quiet
+from ..layers.graph import LayerGraph
+from .segment import Segment, SegmentSearch
 
 Array = NDArray[Any]
 # A domain of this prefix has the functions of the domain that follows; no library has kernels for it.
@@ -45,6 +47,13 @@ class WholeGraph:
         """Return the error of the whole file the bad way; None where that is not one runtime."""
         runtime = "ort" if self._bad == self._context.precision else self._bad
         return self._error(runtime, self._context.model, reference) if is_runtime(runtime) else None
+
+    def segment(
+        self, right: Mapping[str, Array], alone: Mapping[str, Array], progress: Callable[[str], None]
+    ) -> Segment | None:
+        """Return the smallest sub-graph that is wrong as a whole; arguments as of `SegmentSearch`."""
+        runtime = "ort" if self._bad == self._context.precision else self._bad
+        return SegmentSearch(self._context, LayerGraph(self._context.model), runtime, right, alone, progress).run()
 
     def error_with(self, kernels: Collection[str], reference: Array) -> tuple[float, float] | None:
         """Return the errors with the kernels of these nodes alone, and with all others; None where none are swapped."""

@@ -35,31 +35,11 @@ _DIGITS_LENGTH, _DIGITS_CLASSES = 64, 10
 
 
 @dataclass(frozen=True)
-class Feed:
-    """One set of inputs, and what is known about them.
-
-    Attributes:
-        case: the inputs.
-        labels: (B,) the right classes; None where they are not known.
-        text: the tokens are text, so that their perplexity means something.
-    """
-
-    case: Case
-    labels: Array | None = None
-    text: bool = False
-
-
-@dataclass(frozen=True)
 class Feeds:
     """All sets of inputs, and notes on how they were chosen."""
 
-    items: tuple[Feed, ...]
+    cases: tuple[Case, ...]
     notes: tuple[str, ...] = ()
-
-    @property
-    def cases(self) -> list[Case]:
-        """The inputs alone."""
-        return [item.case for item in self.items]
 
 
 def open_feeds(
@@ -94,23 +74,14 @@ def open_feeds(
         feeds = Feeds((_user_feed(file, inputs),))
     else:
         feeds = _text_feeds(file, Path(inputs), tokenizer)
-    return replace(feeds, items=tuple(_rounded(file, item) for item in feeds.items))
-
-
-def token_input(file: ModelFile) -> InputSpec | None:
-    """Return the input that holds a language model's tokens (B,T): the one such of integers; None without one."""
-    others = [spec for spec in file.inputs if spec.name != "position" and not spec.name.startswith("past.")]
-    candidates = [spec for spec in others if not spec.is_lengths]
-    if len(candidates) == 1 and candidates[0].is_integer and len(candidates[0].shape) == 2:
-        return candidates[0]
-    return None
+    return replace(feeds, cases=tuple(_rounded(file, case) for case in feeds.cases))
 
 
 def longest_sequence(file: ModelFile) -> int | None:
     """Return the most tokens that a file reads at once or, with a state, in all; None for any number."""
     if file.metadata.get("decode") == "1":
         return file.state().longest()
-    spec = token_input(file)
+    spec = file.tokens
     fixed = spec.shape[1] if spec is not None and isinstance(spec.shape[1], int) else None
     configured = int(file.config.get("max_length") or 0)
     return min(filter(None, (fixed, configured)), default=None)
@@ -118,11 +89,11 @@ def longest_sequence(file: ModelFile) -> int | None:
 
 def prompt_of(feeds: Feeds, file: ModelFile, length: int) -> Array:
     """Return tokens (L,), at most `length`, to generate from: the beginning of the first text, else of any case."""
-    spec = token_input(file)
+    spec = file.tokens
     assert spec is not None
-    item = next((item for item in feeds.items if item.text), feeds.items[-1])
-    row = item.case.feed[spec.name][0]
-    lengths = file.lengths_in(item.case.feed)
+    case = next((case for case in feeds.cases if case.text), feeds.cases[-1])
+    row = case.feed[spec.name][0]
+    lengths = file.lengths_in(case.feed)
     beginning: Array = row[: min(length, len(row) if lengths is None else max(1, int(lengths[0])))]
     return beginning
 
@@ -131,14 +102,13 @@ def _chosen(file: ModelFile, call: Call, shapes: Sequence[Shape] | None) -> Feed
     if file.metadata.get("decode") == "1":
         from .decoding import decoding_cases
 
-        return Feeds(tuple(map(Feed, decoding_cases(file, call, shapes))))
+        return Feeds(tuple(decoding_cases(file, call, shapes)))
     cases, notes = chosen_cases(file, call, shapes)
-    items = [Feed(case) for case in cases]
     if not shapes and _reads_digits(file):
-        item, note = _digits(file)
-        items += [item] if item else []
+        digits, note = _digits(file)
+        cases = [*cases, digits] if digits else cases
         notes = [*notes, note]
-    return Feeds(tuple(items), tuple(notes))
+    return Feeds(tuple(cases), tuple(notes))
 
 
 def _reads_digits(file: ModelFile) -> bool:
@@ -151,7 +121,7 @@ def _reads_digits(file: ModelFile) -> bool:
     )
 
 
-def _digits(file: ModelFile) -> tuple[Feed | None, str]:
+def _digits(file: ModelFile) -> tuple[Case | None, str]:
     """Return the held-out digits, which no training saw, with their labels; None where they are not at hand."""
     from hsm_models.data import load_digits
     from hsm_models.errors import DataError
@@ -165,16 +135,16 @@ def _digits(file: ModelFile) -> tuple[Feed | None, str]:
     feed: dict[str, Array] = {spec.name: sequences.astype(spec.dtype)}
     if file.lengths is not None:
         feed[file.lengths.name] = np.full(len(sequences), sequences.shape[1], file.lengths.dtype)
-    case = Case(f"digits, {len(sequences)} held out", feed)
-    return Feed(case, data.labels[data.train_count :].numpy()), f"accuracy on the {len(sequences)} held-out digits"
+    case = Case(f"digits, {len(sequences)} held out", feed, labels=data.labels[data.train_count :].numpy())
+    return case, f"accuracy on the {len(sequences)} held-out digits"
 
 
-def _user_feed(file: ModelFile, inputs: str | Path | Mapping[str, Any]) -> Feed:
+def _user_feed(file: ModelFile, inputs: str | Path | Mapping[str, Any]) -> Case:
     """Return the user's arrays; labels that are not an input of the model are taken out of them."""
     arrays, where = (dict(inputs), "given inputs") if isinstance(inputs, Mapping) else read_npz(Path(inputs))
     labels = None if LABELS in {spec.name for spec in file.inputs} else arrays.pop(LABELS, None)
-    case = Case(where, given_feed(file, arrays, where))
-    return Feed(case, None if labels is None else _labels(np.asarray(labels), case, file, where))
+    case = Case(where, given_feed(file, arrays, where), text=file.scored_tokens is not None)
+    return case if labels is None else replace(case, labels=_labels(np.asarray(labels), case, file, where))
 
 
 def _holds_arrays(path: Path) -> bool:
@@ -194,7 +164,7 @@ def _labels(labels: Array, case: Case, file: ModelFile, where: str) -> Array:
 
 def _text_feeds(file: ModelFile, path: Path, tokenizer: str | Path | None) -> Feeds:
     """Cut a text into windows, several of them a case."""
-    spec = token_input(file)
+    spec = file.tokens
     if spec is None:
         raise UsageError(
             f"{path} is not an .npz file, and only language models read text: {file.path} takes "
@@ -245,7 +215,7 @@ def _window(file: ModelFile, spec: InputSpec) -> int:
     return min(_WINDOW, longest_sequence(file) or _WINDOW)
 
 
-def _text_feed(file: ModelFile, spec: InputSpec, tokens: Array, index: int) -> Feed:
+def _text_feed(file: ModelFile, spec: InputSpec, tokens: Array, index: int) -> Case:
     feed: dict[str, Array] = {spec.name: tokens.astype(spec.dtype)}
     lengths = np.full(len(tokens), tokens.shape[1], np.int64)
     if file.metadata.get("decode") == "1":
@@ -254,8 +224,8 @@ def _text_feed(file: ModelFile, spec: InputSpec, tokens: Array, index: int) -> F
         feed = first_call(file, tokens, lengths)
     elif file.lengths is not None:
         feed[file.lengths.name] = lengths.astype(file.lengths.dtype)
-    return Feed(Case(f"text {index + 1}, {len(tokens)}×{tokens.shape[1]}", feed), text=True)
+    return Case(f"text {index + 1}, {len(tokens)}×{tokens.shape[1]}", feed, text=True)
 
 
-def _rounded(file: ModelFile, item: Feed) -> Feed:
-    return replace(item, case=replace(item.case, feed=rounded(file, item.case.feed)))
+def _rounded(file: ModelFile, case: Case) -> Case:
+    return replace(case, feed=rounded(file, case.feed))

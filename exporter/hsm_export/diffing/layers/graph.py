@@ -16,6 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ...dtypes import BY_NAME, BY_ONNX, BY_PRECISION, EXACT, WIDENED
 from ...onnx_model.nodes import reads_of
+from ...runtimes.value_types import typed_by_onnx_runtime
 
 FLOATS = {kind: BY_ONNX[kind].name for kind in WIDENED}
 _PRECISIONS = {item.onnx: word for word, item in BY_PRECISION.items()}
@@ -238,8 +239,12 @@ def tensor_infos(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
     weights = graph.initializer
     infos = {item.name: helper.make_tensor_value_info(item.name, item.data_type, item.dims) for item in weights}
     for value in (*graph.value_info, *graph.input, *graph.output):
-        if value.type.WhichOneof("value") != "tensor_type" or value.type.tensor_type.elem_type:
+        kind = value.type.WhichOneof("value")
+        if kind is not None and (kind != "tensor_type" or value.type.tensor_type.elem_type):
             infos[value.name] = value
+    unknown = [name for node in graph.node for name in node.output if name and name not in infos]
+    if unknown:
+        infos |= typed_by_onnx_runtime(inferred, unknown)
     return infos
 
 

@@ -13,8 +13,8 @@ from ...comparison.error import distance, is_exact, measure
 from ...comparison.threshold import Threshold
 from ...comparison.ulps import counted_in_ulps
 from ...comparison.verdict import judge
+from ...limits import Limits
 from ...runtimes.runtime import RunContext
-from ..limits import Limits
 from ..results import LayerDiff
 from .graph import Layer, LayerGraph
 from .node_maths import NodeMaths

@@ -13,9 +13,9 @@ from ...comparison.rounding import rounded
 from ...comparison.threshold import Threshold, coarser, threshold
 from ...comparison.ulps import counted_in_ulps
 from ...comparison.verdict import Judgement, judge
+from ...limits import Limits
 from ...runtimes import get
 from ...runtimes.runtime import RunContext
-from ..limits import Limits
 from ..results import LayerDiff
 from .alignment import Unit
 from .graph import LayerGraph

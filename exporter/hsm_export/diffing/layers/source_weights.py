@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ...onnx_model.stored_weights import stored_weights
 from ...runtimes.runtime import RunContext
 
 _NAMED = 8
@@ -19,21 +20,25 @@ def changed_weights(context: RunContext) -> tuple[tuple[str, ...], int]:
         context: the file, with its source.
 
     Returns:
-        The names of those that differ, in the file's order, and how many were compared.
+        The source's names of those that differ, in the file's order, and how many were compared.
     """
     assert context.source is not None
     import torch
 
     with torch.no_grad():
         parameters = context.source().state_dict()
+        stored = stored_weights(context.model)
         found, compared = [], 0
         for tensor in context.model.graph.initializer:
-            if tensor.name not in parameters:
+            place = stored.get(tensor.name)
+            name = place.name if place else tensor.name
+            if name not in parameters:
                 continue
             compared += 1
             own = onnx.numpy_helper.to_array(tensor, base_dir=str(context.folder))
-            if not _same(own, parameters[tensor.name].detach().cpu().double().numpy()):
-                found.append(tensor.name)
+            right = parameters[name].detach().cpu().double().numpy()
+            if not _same(own, place.of_source(right) if place and right.ndim == len(place.order) else right):
+                found.append(name)
     return tuple(found), compared
 
 

@@ -51,10 +51,11 @@ class Spool:
     def _kept(self, array: Array) -> Path | Array:
         if array.nbytes <= self._small and self._held + array.nbytes <= _HELD:
             self._held += array.nbytes
-            return array.copy()
+            kept: Array = array.copy()
+            return kept
         path = self._folder / f"{self._count}.npy"
         self._count += 1
-        np.save(path, array)
+        np.save(path, array if array.dtype.kind != "O" else array.astype(str))  # objects cannot be mapped
         return path
 
     def assign(self, layers: Iterable[int], run: int) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ...limits import Limits
 from ...runtimes.runtime import RunContext, Runtime
 from ...validation.running import quiet
-from ..limits import Limits
 from .graph import Layer, LayerGraph
 from .spool import Spool
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ...comparison.predictions import ClassifierMetrics, LanguageMetrics
 from ..results import Bisection, Culprit, DiffResult, LayerDiff, RuntimeDiff
 from . import words
 
@@ -139,18 +140,21 @@ def _bisection(item: Bisection) -> str:
 
 def _meaning(item: RuntimeDiff) -> list[str]:
     """Say what a runtime's differences mean for the model's task."""
-    lines = []
-    if item.language is not None:
-        greedy = f"; greedy text parts {words.divergence(item.language)}" if item.language.greedy_tokens else ""
-        lines.append(f"{item.runtime}: {words.meaning(item)}{greedy}")
-        if (change := words.perplexity_change(item.language)) is not None:
-            perplexity = f"perplexity {words.exact(item.language.perplexity)}"
-            lines.append(f"{item.runtime}: {perplexity}, {change:+.3%} of the reference's")
-    elif item.classifier is not None or item.flips:
-        lines.append(f"{item.runtime}: {words.meaning(item)}")
-    if item.classifier is not None and item.classifier.accuracy is not None:
-        accuracy, wanted = words.share(item.classifier.accuracy), words.share(item.classifier.reference_accuracy)
-        lines.append(f"{item.runtime}: accuracy {accuracy}, of the reference {wanted}")
+    lines = predictions(item.runtime, item.language, item.classifier)
+    return [*lines, f"{item.runtime}: {words.experts(item)} expert choices flip"] if item.flips else lines
+
+
+def predictions(runtime: str, language: LanguageMetrics | None, classifier: ClassifierMetrics | None) -> list[str]:
+    """Say how far a runtime's predictions are the reference's, and what that costs."""
+    parts = words.predicted(language, classifier)
+    if language is not None and language.greedy_tokens:
+        parts.append(f"greedy text parts {words.divergence(language)}")
+    lines = [f"{runtime}: {'; '.join(parts)}"] if parts else []
+    if language is not None and (change := words.perplexity_change(language)) is not None:
+        lines.append(f"{runtime}: perplexity {words.exact(language.perplexity)}, {change:+.3%} of the reference's")
+    if classifier is not None and classifier.accuracy is not None:
+        accuracy, wanted = words.share(classifier.accuracy), words.share(classifier.reference_accuracy)
+        lines.append(f"{runtime}: accuracy {accuracy}, of the reference {wanted}")
     return lines
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...comparison.predictions import ClassifierMetrics, LanguageMetrics
 from ...comparison.ulps import BUCKETS
-from ..results import DiffResult, LanguageMetrics, Regression, RuntimeDiff
+from ..results import DiffResult, Regression, RuntimeDiff
 
 NO_RUNTIME = "no runtime was compared: none of those asked for works here"
 
@@ -273,13 +274,19 @@ def experts(runtime: RuntimeDiff) -> str:
     return f"{runtime.flips:,} of {runtime.choices:,}" if runtime.choices else "–"
 
 
+def predicted(language: LanguageMetrics | None, classifier: ClassifierMetrics | None) -> list[str]:
+    """Say how far a model's predictions are the reference's."""
+    parts = []
+    if language is not None:
+        parts.append(f"top-1 {share(language.top1_agreement)}, KL {number(language.kl)}")
+    if classifier is not None:
+        parts.append(f"{classifier.flipped:,} of {classifier.examples:,} predictions flip")
+    return parts
+
+
 def meaning(runtime: RuntimeDiff) -> str:
     """Say briefly what the differences mean for the model's task."""
-    parts = []
-    if runtime.language is not None:
-        parts.append(f"top-1 {share(runtime.language.top1_agreement)}, KL {number(runtime.language.kl)}")
-    if runtime.classifier is not None:
-        parts.append(f"{runtime.classifier.flipped:,} of {runtime.classifier.examples:,} predictions flip")
+    parts = predicted(runtime.language, runtime.classifier)
     if runtime.flips:
         parts.append(f"{experts(runtime)} expert choices flip")
     return "; ".join(parts) or "–"

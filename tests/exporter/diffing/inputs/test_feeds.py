@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.exporter.validation.tiny import VOCABULARY, tiny_model, write_tiny
 
 from hsm_export.diffing.inputs.decoding import decoding_cases
-from hsm_export.diffing.inputs.feeds import Feeds, longest_sequence, open_feeds, prompt_of, token_input
+from hsm_export.diffing.inputs.feeds import Feeds, longest_sequence, open_feeds, prompt_of
 from hsm_export.errors import BadInputError, UsageError
 from hsm_export.onnx_model.model_file import ModelFile, open_model
 from hsm_export.runtimes import get
@@ -77,11 +77,11 @@ def test_takes_arrays_and_labels(tmp_path: Path, tiny: Path) -> None:
     tokens = np.arange(6).reshape(2, 3)
     np.savez(tmp_path / "data.npz", tokens=tokens, labels=np.array([4, 5]))
     _, feeds = feeds_of(tiny, tmp_path / "data.npz")
-    (item,) = feeds.items
-    assert item.case.name == "data.npz" and not item.text
-    assert (item.case.feed["tokens"] == tokens).all() and item.labels is not None and item.labels.tolist() == [4, 5]
+    (item,) = feeds.cases
+    assert item.name == "data.npz" and item.text
+    assert (item.feed["tokens"] == tokens).all() and item.labels is not None and item.labels.tolist() == [4, 5]
     np.savez(tmp_path / "plain.npz", tokens=tokens)
-    assert feeds_of(tiny, tmp_path / "plain.npz")[1].items[0].labels is None
+    assert feeds_of(tiny, tmp_path / "plain.npz")[1].cases[0].labels is None
 
 
 @pytest.mark.parametrize(
@@ -125,10 +125,10 @@ def test_takes_booleans_doubles_and_any_integers(tmp_path: Path) -> None:
     arrays = {"mask": np.array([True, False]), "x": np.array([1 / 3, 2.0]), "count": np.array([-7, 900])}
     np.savez(tmp_path / "data.npz", **arrays)
     _, feeds = feeds_of(path, tmp_path / "data.npz")
-    feed = feeds.items[0].case.feed
+    feed = feeds.cases[0].feed
     assert feed["mask"].dtype == np.bool_ and feed["x"][0] == 1 / 3 and feed["count"].tolist() == [-7, 900]
     file, chosen = feeds_of(path)
-    assert {item.case.feed["mask"].dtype for item in chosen.items} == {np.dtype(bool)}
+    assert {item.feed["mask"].dtype for item in chosen.cases} == {np.dtype(bool)}
     assert all(caller(file)(case.feed)["y"].shape for case in chosen.cases)
 
 
@@ -140,13 +140,13 @@ def test_rounds_to_the_types_of_the_inputs(tmp_path: Path) -> None:
         [("y", TensorProto.FLOAT16, [2])],
     )
     _, feeds = feeds_of(path, {"x": np.array([1.0 + 2.0**-12, 0.1], np.float32)})
-    assert feeds.items[0].case.feed["x"].tolist() == [1.0, float(np.float16(0.1))]
+    assert feeds.cases[0].feed["x"].tolist() == [1.0, float(np.float16(0.1))]
 
 
 def test_cuts_text_into_windows(tmp_path: Path, bytes_model: Path) -> None:
     (tmp_path / "text.txt").write_bytes(bytes(range(65, 91)) * 40)
     file, feeds = feeds_of(bytes_model, tmp_path / "text.txt")
-    assert all(item.text for item in feeds.items) and len(feeds.items) == 2
+    assert all(item.text for item in feeds.cases) and len(feeds.cases) == 2
     assert [case.feed["ids"].shape for case in feeds.cases] == [(4, 128), (4, 128)]
     assert feeds.cases[1].feed["ids"].ravel()[:3].tolist() == [65 + (512 + i) % 26 for i in range(3)]
     assert "the first 1,024 tokens" in feeds.notes[0]
@@ -262,7 +262,7 @@ def test_uses_the_whole_table_and_bytes(tmp_path: Path, tiny: Path) -> None:
     assert max(int(case.feed["tokens"].max()) for case in feeds.cases) > VOCABULARY // 2
     assert [case.feed["tokens"].shape for case in feeds.cases] == [(2, 17), (1, 1), (3, 5)]
     assert len({case.feed["tokens"].tobytes() for case in feeds.cases}) == 3
-    spec = token_input(file)
+    spec = file.tokens
     assert spec is not None and spec.name == "tokens"
     assert [case.name for case in feeds_of(tiny, shapes=[(2, 4)])[1].cases] == ["random 2×4"]
     with pytest.raises(UsageError, match="at least 1"):
@@ -301,8 +301,8 @@ def test_adds_the_held_out_digits(tmp_path: Path) -> None:
     model.metadata_props.add(key="hsm_export.task", value="sequence_classifier")
     onnx.save(model, str(path))
     _, feeds = feeds_of(path)
-    assert feeds.items[-1].labels is not None and feeds.items[-1].case.feed["pixels"].shape == (359, 64)
-    assert feeds.items[0].labels is None and "held-out digits" in feeds.notes[-1]
+    assert feeds.cases[-1].labels is not None and feeds.cases[-1].feed["pixels"].shape == (359, 64)
+    assert feeds.cases[0].labels is None and "held-out digits" in feeds.notes[-1]
 
 
 def test_calls_a_decoding_file_in_the_middle(decoding: Path) -> None:
@@ -326,5 +326,5 @@ def test_calls_a_decoding_file_in_the_middle(decoding: Path) -> None:
 def test_reads_text_with_a_state(tmp_path: Path, decoding: Path) -> None:
     (tmp_path / "text.txt").write_text("some text " * 30)
     _, feeds = feeds_of(decoding, tmp_path / "text.txt")
-    assert feeds.items[0].text and feeds.cases[0].feed["tokens"].shape == (2, 128)
+    assert feeds.cases[0].text and feeds.cases[0].feed["tokens"].shape == (2, 128)
     assert not feeds.cases[0].feed["position"].any()

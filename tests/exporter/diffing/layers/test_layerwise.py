@@ -15,8 +15,8 @@ from hsm_export.diffing.layers.graph import LayerGraph
 from hsm_export.diffing.layers.layerwise import Comparison
 from hsm_export.diffing.layers.spool import Spool
 from hsm_export.diffing.layers.tapping import tap
-from hsm_export.diffing.limits import LimitError, Limits
 from hsm_export.diffing.results import LayerDiff
+from hsm_export.limits import LimitError, Limits
 from hsm_export.runtimes import get
 
 

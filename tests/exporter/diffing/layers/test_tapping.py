@@ -17,7 +17,7 @@ from hsm_export.diffing.layers import tapping
 from hsm_export.diffing.layers.graph import LayerGraph
 from hsm_export.diffing.layers.spool import Spool
 from hsm_export.diffing.layers.tapping import expose, tap, wanted
-from hsm_export.diffing.limits import LimitError, Limits, resident_bytes
+from hsm_export.limits import LimitError, Limits, resident_bytes
 from hsm_export.runtimes import get
 
 

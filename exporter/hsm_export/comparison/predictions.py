@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..comparison.distributions import divergences, log_softmax, top
-from .results import ClassifierMetrics, FlippedPrediction, LanguageMetrics
+from ..formats.result import Result
+from .distributions import divergences, log_softmax, top
 
 if TYPE_CHECKING:
     from ..onnx_model.model_file import ModelFile
-    from .generating import Generation
 
 Array = NDArray[Any]
 
@@ -25,19 +24,80 @@ _PIECE = 1 << 22
 _LARGEST_EXPONENT = 709.0  # of a double
 
 
+@dataclass(frozen=True)
+class LanguageMetrics(Result):
+    """What the differences mean for a language model.
+
+    Attributes:
+        tokens: predictions compared.
+        top1_agreement: share of positions whose most probable token is the reference's.
+        kl: mean KL(reference || runtime) in nats; kl_max: the largest of a position.
+        perplexity, reference_perplexity: of the text that was fed; None when the inputs were not text.
+        greedy_tokens: tokens that were generated greedily.
+        first_divergence: index of the first generated token that differs; None when all are the same.
+        diverging: (reference's token, runtime's token, reference's margin between both in logits) there, or None.
+    """
+
+    tokens: int
+    top1_agreement: float
+    kl: float
+    kl_max: float
+    perplexity: float | None = None
+    reference_perplexity: float | None = None
+    greedy_tokens: int = 0
+    first_divergence: int | None = None
+    diverging: tuple[int, int, float] | None = None
+
+
+@dataclass(frozen=True)
+class FlippedPrediction(Result):
+    """An example that a runtime classifies differently.
+
+    Attributes:
+        case: which inputs.
+        row: the example in them.
+        reference, runtime: classes.
+        label: the right class; None when it is not known.
+        margin: the reference's difference of both classes' logits.
+    """
+
+    case: str
+    row: int
+    reference: int
+    runtime: int
+    label: int | None
+    margin: float
+
+
+@dataclass(frozen=True)
+class ClassifierMetrics(Result):
+    """What the differences mean for a classifier.
+
+    Attributes:
+        examples: predictions compared.
+        flips: those that differ, the first 20.
+        flipped: how many differ.
+        accuracy, reference_accuracy: share of right ones; None without labels.
+    """
+
+    examples: int
+    flipped: int
+    flips: tuple[FlippedPrediction, ...]
+    accuracy: float | None = None
+    reference_accuracy: float | None = None
+
+
 def scored_output(file: ModelFile) -> tuple[str, str]:
     """Return what a file does, "language_model" or "classification", and the output that says how well; else ("", "").
 
     A plain ONNX file is a language model where an output has a number for every row of the table that its tokens
     look up, and a classifier where its only output is (B,C).
     """
-    from .inputs.feeds import token_input
-
     outputs = {value.name: value.type.tensor_type.shape.dim for value in file.model.graph.output}
     if file.task:
         kind = _LANGUAGE_MODEL if file.task == _LANGUAGE_MODEL else _CLASSIFICATION
         return (kind, "logits") if "logits" in outputs else ("", "")
-    tokens = token_input(file)
+    tokens = file.scored_tokens
     for name, dims in outputs.items():
         if tokens is not None and len(dims) == 3 and dims[-1].dim_value == tokens.drawn[1] + 1:
             return _LANGUAGE_MODEL, name
@@ -125,28 +185,6 @@ class LanguageTally:
         self._predicted += len(followed)
         self._surprise -= float(log_q[followed, chosen].sum())
         self._reference_surprise -= float(log_p[followed, chosen].sum())
-
-
-def with_generation(metrics: LanguageMetrics, reference: Generation, own: Generation) -> LanguageMetrics:
-    """Return the metrics with where a runtime's greedy text leaves the reference's.
-
-    Args:
-        metrics: of the same runtime.
-        reference: what the reference generated.
-        own: what the runtime generated from the same prompt, at least up to the first token that differs.
-    """
-    pairs = zip(reference.tokens, own.tokens, strict=False)
-    first = next((index for index, (expected, token) in enumerate(pairs) if expected != token), None)
-    diverging = None
-    if first is not None:
-        expected, token = reference.tokens[first], own.tokens[first]
-        diverging = (expected, token, float(reference.logits[first][expected] - reference.logits[first][token]))
-    return replace(
-        metrics,
-        greedy_tokens=len(reference.tokens),
-        first_divergence=first,
-        diverging=diverging,
-    )
 
 
 def classifier_metrics(

@@ -11,19 +11,18 @@ import pytest
 from tests.exporter.validation.routed import write_routed
 from tests.exporter.validation.tiny import change_weight, tiny_model, write_tiny
 
-from hsm_export.decoding.generator import Generator
-from hsm_export.decoding.perplexity import negative_log_likelihood
-from hsm_export.decoding.sampling import GREEDY
-from hsm_export.decoding.session import DecodeSession
-from hsm_export.diffing.generating import Generation, generate
-from hsm_export.diffing.metrics import (
+from hsm_export.comparison.predictions import (
     ClassifierTally,
     LanguageTally,
     classifier_metrics,
     language_metrics,
     scored_output,
-    with_generation,
 )
+from hsm_export.decoding.generator import Generator
+from hsm_export.decoding.perplexity import negative_log_likelihood
+from hsm_export.decoding.sampling import GREEDY
+from hsm_export.decoding.session import DecodeSession
+from hsm_export.diffing.generating import Generation, generate, with_generation
 from hsm_export.onnx_model.model_file import ModelFile, open_model
 from hsm_export.runtimes import get
 from hsm_export.runtimes.routing import instrument
@@ -83,7 +82,7 @@ def test_pieces_and_runs_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     reference, value = random_logits(3, 6, 4), random_logits(3, 6, 4, seed=1)
     tokens = np.random.default_rng(0).integers(0, 4, (3, 6))
     at_once = language_metrics(reference, value, tokens)
-    monkeypatch.setattr("hsm_export.diffing.metrics._PIECE", 9)
+    monkeypatch.setattr("hsm_export.comparison.predictions._PIECE", 9)
     tally = LanguageTally()
     for row in range(3):
         tally.add(reference[row : row + 1], value[row : row + 1], tokens[row : row + 1])

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BadInputError
-from ..onnx_model.model_file import FileFacts, open_model
-from ..onnx_model.parsing import parse
+from .model_file import FileFacts, open_model
+from .parsing import parse
 
 if TYPE_CHECKING:
     import onnx
@@ -20,7 +20,7 @@ def cpu_variant(source: FileFacts) -> onnx.ModelProto | None:
 
     Inputs, outputs and states keep their types. Weights outside the file stay where they are: both graphs share them.
     """
-    from ..onnx_model.bfloat16 import widen_bfloat16
+    from .bfloat16 import widen_bfloat16
 
     if source.precision != "bf16":
         return None

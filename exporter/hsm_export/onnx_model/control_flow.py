@@ -1,0 +1,433 @@
+"""Graphs without control flow: the branch of an If that is taken, and the iterations of a Loop or Scan one by one.
+
+What a run decides is known only from a run: `watched` returns a copy of a model that says so, `unrolled` the model in
+which that is done. Nodes and tensors of an inner graph are named by their path: `branch/then_branch/scores`,
+`decoder/body[3]/scores`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from .nodes import graphs_of, nodes_of, subgraphs
+
+# From this version of ONNX on axes are an input of Unsqueeze, and Scan has no batch of its own.
+_AXES_ARE_INPUT, _SCAN = 13, 9
+_LAST = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A model that says what its control flow does.
+
+    Attributes:
+        model: the model, with further outputs.
+        outputs: of each control node of its main graph, by its position, the output that says what it does.
+    """
+
+    model: onnx.ModelProto
+    outputs: dict[int, str]
+
+
+def watched(model: onnx.ModelProto, finished: Sequence[str] = ()) -> Watched:
+    """Return a copy of a model whose control nodes say what they do: nothing is added where there are none.
+
+    Args:
+        model: the model; every node of its main graph has a name.
+        finished: names of control nodes that are left as they are.
+    """
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    added, outputs = list[onnx.NodeProto](), dict[int, str]()
+    for index, node in enumerate(graph.node):
+        if node.name in finished or not _is_control(node, model):
+            continue
+        name = f"{node.name}/taken"
+        if node.op_type == "If":
+            added.append(helper.make_node("Identity", [node.input[0]], [name], name=name))
+            kind = TensorProto.BOOL
+        elif node.op_type == "Scan":
+            added.append(helper.make_node("Shape", [node.input[_states(node)]], [name], name=name))
+            kind = TensorProto.INT64
+        else:
+            _count_iterations(node, name)
+            kind = TensorProto.INT64
+        graph.output.append(helper.make_tensor_value_info(name, kind, None))
+        outputs[index] = name
+    graph.node.extend(added)
+    return Watched(changed, outputs)
+
+
+def named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of a model in which every node has a name, inner graphs included."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for graph in graphs_of(changed.graph):
+        for index, node in enumerate(graph.node):
+            node.name = node.name or f"{node.op_type}_{index}"
+    return changed
+
+
+def has_control_flow(model: onnx.ModelProto) -> bool:
+    """Return whether nodes of the main graph hold graphs that can be taken apart."""
+    return any(_is_control(node, model) for node in model.graph.node)
+
+
+def unrolled(model: onnx.ModelProto, taken: Mapping[int, Any], most: int) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """Return a model without the control nodes whose doing is known, one level of them.
+
+    Args:
+        model: the model; every node has a name.
+        taken: by a node's position, what its watched output was.
+        most: nodes that may be added; iterations beyond it stay together in one node.
+
+    Returns:
+        The model, and the names of control nodes that have to stay: such as a loop without iterations.
+    """
+    work = _Unrolling(model, most)
+    for index, node in enumerate(model.graph.node):
+        if index in taken:
+            work.replace(node, np.asarray(taken[index]))
+        else:
+            work.nodes.append(node)
+    return work.model(), tuple(work.kept)
+
+
+@dataclass
+class _Unrolling:
+    """One level of control flow of one model."""
+
+    source: onnx.ModelProto
+    room: int
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._opset = _opset(self.source)
+        self._weights: dict[str, onnx.TensorProto] = {}
+        self._infos: dict[str, onnx.ValueInfoProto] = {}
+        self._paths: set[str] = set()
+
+    def model(self) -> onnx.ModelProto:
+        made = onnx.ModelProto()
+        made.CopyFrom(self.source)
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self.nodes]
+        del made.graph.node[:]
+        made.graph.node.extend(nodes)
+        made.graph.initializer.extend(self._weights.values())
+        made.graph.value_info.extend(self._infos.values())
+        return made
+
+    def replace(self, node: onnx.NodeProto, seen: np.ndarray[Any, Any]) -> None:
+        """Put what a control node does in its place, or keep it where that cannot be said."""
+        if node.op_type == "If":
+            branch = "then_branch" if bool(seen.reshape(-1)[0]) else "else_branch"
+            path = self._path(node.name)
+            self._inline(_graph(node, branch), f"{path}/{branch}/", {}, list(node.output))
+        elif node.op_type == "Loop":
+            self._loop(node, len(seen))
+        else:
+            self._scan(node, seen)
+
+    def _loop(self, node: onnx.NodeProto, count: int) -> None:
+        body = _graph(node, "body")
+        carried = list(node.input[2:])
+        path = self._path(node.name)
+        alone = self._alone(node, body, count)
+        if alone == 0:
+            return
+        condition = node.input[1] if len(node.input) > 1 and node.input[1] else ""
+        condition = condition or self._constant(f"{path}/condition", np.array(True))
+        stacks: list[list[str]] = [[] for _ in body.output[1 + len(carried) :]]
+        finals = _padded(node.output, len(carried) + len(stacks))
+        for step in range(alone):
+            names = [value.name for value in body.input]
+            given = [self._constant(f"{path}/iteration[{step}]", np.array(step, np.int64)), condition, *carried]
+            wanted = ["", *(finals[: len(carried)] if step + 1 == count else [""] * len(carried)), *[""] * len(stacks)]
+            bound = dict(zip(names, given, strict=True))
+            condition, *rest = self._inline(body, f"{path}/body[{step}]/", bound, wanted, f"{path}/body/")
+            carried, made = rest[: len(carried)], rest[len(carried) :]
+            for stack, name in zip(stacks, made, strict=True):
+                stack.append(name)
+        later = [""] * len(stacks)
+        if alone < count:
+            later = self._rest_of_loop(node, path, alone, count, condition, carried, finals)
+        for place, (stack, more) in enumerate(zip(stacks, later, strict=True)):
+            self._stack(f"{path}/output[{place}]", stack, [more] if more else [], finals[len(carried) + place], 0)
+
+    def _rest_of_loop(
+        self,
+        node: onnx.NodeProto,
+        path: str,
+        alone: int,
+        count: int,
+        condition: str,
+        carried: Sequence[str],
+        finals: Sequence[str],
+    ) -> list[str]:
+        """Add the iterations from `alone` on as one node; return its stacked outputs."""
+        name = f"{path}/body[{alone}…{count - 1}]"
+        rest = onnx.NodeProto()
+        rest.CopyFrom(node)
+        rest.name = name
+        trips = self._constant(f"{name}/trips", np.array(count - alone, np.int64))
+        rest.input[:] = [trips, condition, *carried]
+        stacked = [f"{name}/output[{place}]" for place in range(len(finals) - len(carried))]
+        rest.output[:] = [*finals[: len(carried)], *stacked]
+        body = _graph(rest, "body")
+        number = body.input[0].name
+        body.input[0].name = f"{name}/number"
+        body.initializer.append(numpy_helper.from_array(np.array(alone, np.int64), f"{name}/first"))
+        add = helper.make_node("Add", [f"{name}/number", f"{name}/first"], [number], name=f"{name}/Add")
+        nodes = [add, *body.node]
+        kept = [onnx.NodeProto.FromString(item.SerializeToString()) for item in nodes]
+        del body.node[:]
+        body.node.extend(kept)
+        self.nodes.append(rest)
+        self.kept.append(name)
+        return stacked
+
+    def _scan(self, node: onnx.NodeProto, shape: np.ndarray[Any, Any]) -> None:
+        body = _graph(node, "body")
+        states = _states(node)
+        scanned = list(node.input[states:])
+        axes = _ints(node, "scan_input_axes", len(scanned))
+        backwards = _ints(node, "scan_input_directions", len(scanned))
+        count = int(shape[axes[0]])
+        path = self._path(node.name)
+        alone = self._alone(node, body, count)
+        if alone == 0:
+            return
+        carried = list(node.input[:states])
+        stacks: list[list[str]] = [[] for _ in body.output[states:]]
+        finals = _padded(node.output, states + len(stacks))
+        for step in range(alone):
+            inside = f"{path}/body[{step}]/"
+            slices = []
+            for place, name in enumerate(scanned):
+                index = self._constant(f"{inside}index", np.array(step, np.int64))
+                if backwards[place]:
+                    index = self._constant(f"{inside}index back", np.array(count - 1 - step, np.int64))
+                taken = f"{inside}input[{place}]"
+                self._add("Gather", [name, index], taken, axis=axes[place])
+                slices.append(taken)
+            bound = dict(zip((value.name for value in body.input), [*carried, *slices], strict=True))
+            wanted = [*(finals[:states] if step + 1 == count else [""] * states), *[""] * len(stacks)]
+            rest = self._inline(body, inside, bound, wanted, f"{path}/body/")
+            carried = rest[:states]
+            for stack, name in zip(stacks, rest[states:], strict=True):
+                stack.append(name)
+        later = [""] * len(stacks)
+        if alone < count:
+            later = self._rest_of_scan(node, path, alone, count, carried, finals)
+        directions = _ints(node, "scan_output_directions", len(stacks))
+        out_axes = _ints(node, "scan_output_axes", len(stacks))
+        for place, (stack, more) in enumerate(zip(stacks, later, strict=True)):
+            before, after = ([], [more]) if not directions[place] else ([more], [])
+            ordered = stack if not directions[place] else stack[::-1]
+            self._stack(
+                f"{path}/output[{place}]",
+                ordered,
+                [name for name in after if name],
+                finals[states + place],
+                out_axes[place],
+                [name for name in before if name],
+            )
+
+    def _rest_of_scan(
+        self, node: onnx.NodeProto, path: str, alone: int, count: int, carried: Sequence[str], finals: Sequence[str]
+    ) -> list[str]:
+        """Add the iterations from `alone` on as one node over the rest of what is scanned."""
+        name = f"{path}/body[{alone}…{count - 1}]"
+        states = len(carried)
+        scanned = list(node.input[states:])
+        axes = _ints(node, "scan_input_axes", len(scanned))
+        backwards = _ints(node, "scan_input_directions", len(scanned))
+        parts = []
+        for place, tensor in enumerate(scanned):
+            first, last = (0, count - alone) if backwards[place] else (alone, _LAST)
+            bounds = [
+                self._constant(f"{name}/{word}[{place}]", np.array([value], np.int64))
+                for word, value in (("starts", first), ("ends", last), ("axes", axes[place]))
+            ]
+            parts.append(self._add("Slice", [tensor, *bounds], f"{name}/input[{place}]"))
+        rest = onnx.NodeProto()
+        rest.CopyFrom(node)
+        rest.name = name
+        rest.input[:] = [*carried, *parts]
+        stacked = [f"{name}/output[{place}]" for place in range(len(finals) - states)]
+        rest.output[:] = [*finals[:states], *stacked]
+        self.nodes.append(rest)
+        self.kept.append(name)
+        return stacked
+
+    def _alone(self, node: onnx.NodeProto, body: onnx.GraphProto, count: int) -> int:
+        """Return how many iterations stand alone; keep the node where none does."""
+        size = 1 + sum(1 for _ in nodes_of(body.node)) + len(node.output)
+        alone = min(count, self.room // size)
+        if alone == 0:
+            self.nodes.append(node)
+            self.kept.append(node.name)
+        self.room -= alone * size
+        return alone
+
+    def _stack(
+        self, path: str, parts: Sequence[str], after: Sequence[str], result: str, axis: int, before: Sequence[str] = ()
+    ) -> None:
+        """Join what the iterations gave along an axis that is new to them."""
+        if not result:
+            return
+        wide = []
+        for place, part in enumerate(parts):
+            single = result if len(parts) + len(after) + len(before) == 1 else f"{path}/part[{place}]"
+            if self._opset >= _AXES_ARE_INPUT:
+                axes = self._constant(f"{path}/axis", np.array([axis], np.int64))
+                wide.append(self._add("Unsqueeze", [part, axes], single, f"{path}/part[{place}]"))
+            else:
+                wide.append(self._add("Unsqueeze", [part], single, f"{path}/part[{place}]", axes=[axis]))
+        if wide != [result]:
+            self._add("Concat", [*before, *wide, *after], result, path, axis=axis)
+
+    def _inline(
+        self,
+        graph: onnx.GraphProto,
+        prefix: str,
+        bound: Mapping[str, str],
+        wanted: Sequence[str],
+        weights: str = "",
+    ) -> list[str]:
+        """Add an inner graph's nodes.
+
+        Args:
+            graph: the inner graph.
+            prefix: what its names get in front.
+            bound: what stands for its inputs.
+            wanted: the names that its outputs shall have; "" for any.
+            weights: what the names of its weights get in front, where several copies share them.
+        """
+        made = {name for node in graph.node for name in node.output if name}
+        names = dict(bound)
+        for value, name in zip(graph.output, wanted, strict=False):
+            if name and value.name in made and value.name not in names:
+                names[value.name] = name
+        for tensor in graph.initializer:
+            names[tensor.name] = f"{weights or prefix}{tensor.name}"
+            self._weights.setdefault(names[tensor.name], _renamed(tensor, names[tensor.name]))
+        for name in made:
+            names.setdefault(name, f"{prefix}{name}")
+        for node in graph.node:
+            self.nodes.append(_rewired(node, names, prefix))
+        for value in (*graph.value_info, *graph.output):
+            kind = value.type.tensor_type.elem_type
+            if kind and value.name in made:  # shapes may differ from one iteration to the next
+                outer = names[value.name]
+                self._infos.setdefault(outer, helper.make_tensor_value_info(outer, kind, None))
+        results = []
+        for place, value in enumerate(graph.output):
+            inner, name = names.get(value.name, value.name), wanted[place] if place < len(wanted) else ""
+            if name and name != inner:
+                self._add("Identity", [inner], name, f"{prefix}output[{place}]")
+            results.append(name or inner)
+        return results
+
+    def _add(self, operator: str, inputs: Sequence[str], output: str, path: str = "", **attributes: Any) -> str:
+        """Add a node of ours, named after its result or after where it stands."""
+        node = helper.make_node(operator, list(inputs), [output], name=f"{path or output}/{operator}", **attributes)
+        self.nodes.append(node)
+        return output
+
+    def _constant(self, name: str, value: np.ndarray[Any, Any]) -> str:
+        self._weights.setdefault(name, numpy_helper.from_array(value, name))
+        return name
+
+    def _path(self, name: str) -> str:
+        """Return a node's name, made unlike those of others of the same name."""
+        path, number = name, 1
+        while path in self._paths:
+            number += 1
+            path = f"{name}#{number}"
+        self._paths.add(path)
+        return path
+
+
+def _is_control(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    if node.domain not in ("", "ai.onnx") or node.op_type not in ("If", "Loop", "Scan"):
+        return False
+    if any(graph.sparse_initializer for graph in subgraphs(node)):
+        return False
+    return node.op_type != "Scan" or _opset(model) >= _SCAN
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+
+
+def _graph(node: onnx.NodeProto, name: str) -> onnx.GraphProto:
+    (found,) = (attribute.g for attribute in node.attribute if attribute.name == name)
+    assert isinstance(found, onnx.GraphProto)
+    return found
+
+
+def _states(node: onnx.NodeProto) -> int:
+    """Return how many of a Scan's inputs are carried from step to step."""
+    return len(node.input) - sum(int(item.i) for item in node.attribute if item.name == "num_scan_inputs")
+
+
+def _ints(node: onnx.NodeProto, name: str, count: int) -> list[int]:
+    given = next((list(item.ints) for item in node.attribute if item.name == name), [])
+    return given or [0] * count
+
+
+def _padded(names: Sequence[str], count: int) -> list[str]:
+    return [*names, *[""] * (count - len(names))]
+
+
+def _count_iterations(node: onnx.NodeProto, name: str) -> None:
+    """Let a Loop say which iterations it makes."""
+    body = _graph(node, "body")
+    number = body.input[0]
+    number.type.tensor_type.elem_type = TensorProto.INT64
+    inner = f"{name}/number"
+    body.node.append(helper.make_node("Identity", [number.name], [inner], name=inner))
+    body.output.append(helper.make_tensor_value_info(inner, TensorProto.INT64, []))
+    unread = [f"{name}/unread[{place}]" for place in range(len(node.output), len(body.output) - 2)]
+    node.output.extend([*unread, name])
+
+
+def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    copy = onnx.TensorProto()
+    copy.CopyFrom(tensor)
+    copy.name = name
+    return copy
+
+
+def _rewired(node: onnx.NodeProto, names: Mapping[str, str], prefix: str) -> onnx.NodeProto:
+    """Return a copy of an inner node with the names that things have outside, in the graphs inside it too."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.name = f"{prefix}{node.name}"
+    copy.input[:] = [names.get(name, name) for name in node.input]
+    copy.output[:] = [names[name] if name else "" for name in node.output]
+    for inner in subgraphs(copy):
+        _rewire_reads(inner, names)
+    return copy
+
+
+def _rewire_reads(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Rename what an inner graph takes from outside."""
+    own = {value.name for value in graph.input} | {item.name for item in graph.initializer}
+    own |= {name for node in graph.node for name in node.output}
+    seen = {name: outer for name, outer in names.items() if name not in own}
+    for node in graph.node:
+        node.input[:] = [seen.get(name, name) for name in node.input]
+        for inner in subgraphs(node):
+            _rewire_reads(inner, seen)
+    for value in graph.output:
+        value.name = seen.get(value.name, value.name)
