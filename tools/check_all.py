@@ -37,7 +37,7 @@ PACKAGES = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "polygraphy
 # Tests are run by folder, so that each step is bearable; the last step runs what the others leave over.
 TEST_FOLDERS = {
     "tests of models": ("tests/models",),
-    "tests of the operator set": ("tests/exporter/opset",),
+    "tests of the operator set": ("tests/operators",),
     "tests of runtimes": ("tests/exporter/runtimes",),
     "tests of exporting": ("tests/exporter/exporting",),
     "tests of validation": ("tests/exporter/validation",),

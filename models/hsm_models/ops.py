@@ -1,11 +1,32 @@
-"""The operators of domain `hsm` as PyTorch functions; the folders of `hsm_operators` define them."""
+"""The operators of domain `hsm` as PyTorch functions; the folders of `hsm_operators` define them.
 
-from hsm_operators.causal_taylor_shift.torch_op import causal_taylor_shift
-from hsm_operators.decayed_linear_attention.torch_op import decayed_delta_rule, decayed_linear_attention
-from hsm_operators.expert_matmul.torch_op import expert_matmul, expert_matmul_sum
-from hsm_operators.expert_mlp.torch_op import expert_mlp
-from hsm_operators.routing import force_routing, record_routing
-from hsm_operators.shift_mix.torch_op import shift_mix, shift_mix_cached, token_shift, token_shift_cached
+Written by `python -m hsm_operators.generate` from the specifications; changes are lost.
+"""
+
+from hsm_operators.causal_taylor_shift.torch_op import (
+    causal_taylor_shift,
+)
+from hsm_operators.decayed_linear_attention.torch_op import (
+    decayed_delta_rule,
+    decayed_linear_attention,
+)
+from hsm_operators.expert_matmul.torch_op import (
+    expert_matmul,
+    expert_matmul_sum,
+)
+from hsm_operators.expert_mlp.torch_op import (
+    expert_mlp,
+)
+from hsm_operators.routing import (
+    force_routing,
+    record_routing,
+)
+from hsm_operators.shift_mix.torch_op import (
+    shift_mix,
+    shift_mix_cached,
+    token_shift,
+    token_shift_cached,
+)
 from hsm_operators.taylor_shift.torch_op import (
     feature_count,
     taylor_shift,

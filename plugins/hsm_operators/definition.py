@@ -288,7 +288,7 @@ def _registered(spec: Operator, function: Callable[..., Any] | None, steps: Step
         torch_operator = register_operator(spec, maths.function)
     except RuntimeError as error:  # a name that PyTorch does not take, such as "while"
         first = str(error).strip().splitlines()[0]
-        raise OperatorError(f"PyTorch does not take {spec.domain}::{spec.torch_name}: {first}") from error
+        raise OperatorError(f"PyTorch does not take {spec.torch_qualified_name}: {first}") from error
     registry.register(spec, maths, replace=True, origin=_file_of(source))
     called = callable_of(spec, torch_operator, source, steps)
     _callables[spec.qualified_name] = identity, called

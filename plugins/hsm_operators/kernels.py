@@ -264,13 +264,13 @@ def prefer_kernel(qualified: str, reference: Callable[..., Any]) -> Callable[...
     """Return the function that computes a PyTorch operator by its fused kernel where that is wanted and there is one.
 
     Args:
-        qualified: domain and name of the PyTorch operator, such as "hsm::shift_mix".
+        qualified: domain and name of the PyTorch operator, such as "acme::decay_mix".
         reference: computes it in all other cases, from the same arguments.
     """
 
     @functools.lru_cache(1)
     def bound(_libraries: int) -> _Bound | None:
-        operator = next((o for o in operators() if f"{o.domain}::{o.torch_name}" == qualified), None)
+        operator = next((o for o in operators() if o.torch_qualified_name == qualified), None)
         if operator is None:
             return None
         built = [_opened(path) for path in select([operator], "kernels").paths]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -154,7 +154,8 @@ def select(operators: Iterable[Operator], adapter: str) -> Selection:
                 chosen[name] = best
                 if best not in holding:
                     del chosen[name]
-                    missing[name] = _two_of_one_domain(foreign[name], holding[0], best)
+                    both = [foreign[n] for n, holds in own.items() if best in holds] + [foreign[name]]
+                    missing[name] = _two_of_one_domain(both, holding[0], best)
     return Selection(adapter, chosen, missing)
 
 
@@ -167,12 +168,15 @@ def _most_common(holding: Iterable[list[Library]]) -> Library:
     return max(counts, key=lambda library: counts[library])
 
 
-def _two_of_one_domain(operator: Operator, own: Library, taken: Library) -> str:
-    home = home_of(operator)
-    both = home.folder.parent if home is not None else "FOLDER"
+def _two_of_one_domain(operators: Sequence[Operator], own: Library, taken: Library) -> str:
+    """Say how the last operator, and those before it, which are in the library that is taken, get into one."""
+    operator = operators[-1]
+    homes = list(dict.fromkeys(home.source for home in map(home_of, operators) if home is not None))
+    apart = len({home.parent for home in homes}) > 1
     return (
         f"{operator.qualified_name} is in {own.path.name}, but ONNX Runtime takes one library of a domain, which is "
-        f"{taken.path.name} for {operator.domain}; build them together: hsm-export operator build {both}"
+        f"{taken.path.name} for {operator.domain}; build them together: hsm-export operator build "
+        f"{' '.join(map(str, homes)) or 'FOLDER...'}{f' --output FOLDER, with {VARIABLE}=FOLDER' if apart else ''}"
     )
 
 

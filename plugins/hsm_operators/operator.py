@@ -270,8 +270,13 @@ class Operator:
         _check(self)
 
     @property
+    def torch_qualified_name(self) -> str:
+        """Namespace and name of the PyTorch operator, which has no dots: odd_lab::decay_mix in the domain odd.lab."""
+        return f"{self.domain.replace('.', '_')}::{self.torch_name}"
+
+    @property
     def qualified_name(self) -> str:
-        """Domain and name, such as "hsm::ShiftMix"."""
+        """Domain and name, such as "acme::DecayMix"."""
         return f"{self.domain}::{self.name}"
 
     @property
@@ -326,12 +331,12 @@ def base_name(name: str) -> str:
 
 
 def snake_case(name: str) -> str:
-    """Return CausalTaylorShift as causal_taylor_shift."""
+    """Return RunningMean as running_mean."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def camel_case(name: str) -> str:
-    """Return causal_taylor_shift as CausalTaylorShift."""
+    """Return running_mean as RunningMean."""
     return "".join(word.capitalize() for word in name.split("_"))
 
 

@@ -187,7 +187,7 @@ def register_operator(operator: Operator, function: Callable[..., Any]) -> Any:
         function: takes the inputs in order and the attributes by name, and returns the output, or a tuple of them.
     """
     return register(
-        f"{operator.domain}::{operator.torch_name}",
+        operator.torch_qualified_name,
         torch_schema(operator),
         lambda *arguments: computed(operator, function, arguments),
         lambda *arguments: _shaped(operator, arguments),

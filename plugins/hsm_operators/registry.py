@@ -108,8 +108,8 @@ def operators() -> tuple[Operator, ...]:
 def find_torch(overload: Any) -> Operator | None:
     """Return the operator that an overload of PyTorch computes, such as `torch.ops.acme.decay_mix.default`, or None."""
     namespace, name = getattr(overload, "namespace", ""), getattr(overload, "_opname", "")
-    names = (name, f"{name}.{getattr(overload, '_overloadname', '')}")
-    return next((o for o in _registered.values() if o.domain == namespace and o.torch_name in names), None)
+    names = (f"{namespace}::{name}", f"{namespace}::{name}.{getattr(overload, '_overloadname', '')}")
+    return next((o for o in _registered.values() if o.torch_qualified_name in names), None)
 
 
 def maths_of(operator: Operator) -> Maths | None:

@@ -13,7 +13,7 @@ from .registry import operators, register_torch_operators
 def overload_of(operator: Operator) -> Any:
     """Return the PyTorch operator, None where there is none; those of ours must have been registered."""
     try:
-        return overload_named(f"{operator.domain}::{operator.torch_name}")
+        return overload_named(operator.torch_qualified_name)
     except OperatorError:
         return None
 

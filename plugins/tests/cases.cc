@@ -32,6 +32,11 @@ opset::Shape shape_of(const opset::Port& port, const Sizes& sizes) {
   return shape;
 }
 
+DType type_of(const opset::Port& port, DType t) {
+  if (port.type == opset::ElementType::kFloat32) return DType::kFloat32;
+  return port.type == opset::ElementType::kInt64 ? DType::kInt64 : t;
+}
+
 std::vector<std::int64_t> in_order(const opset::Operator& op, const Sizes& sizes) {
   std::vector<std::int64_t> ordered;
   for (const opset::Dimension& dim : op.dimensions) ordered.push_back(sizes.at(dim.name));

@@ -69,6 +69,9 @@ Sizes small_sizes(const opset::Operator& op, std::int64_t batch, std::int64_t le
 
 opset::Shape shape_of(const opset::Port& port, const Sizes& sizes);
 
+// The element type of a port in a node whose T is `t`.
+DType type_of(const opset::Port& port, DType t);
+
 // In the order of the operator's dimensions, as opset::Values wants them.
 std::vector<std::int64_t> in_order(const opset::Operator& op, const Sizes& sizes);
 

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tests.exporter.opset.harness import ANY_ATTRIBUTES, one_node_model
 from tests.exporter.runtimes.fused import executed, needs_library
+from tests.operators.harness import ANY_ATTRIBUTES, one_node_model
 
 import hsm_export
 from hsm_export import native

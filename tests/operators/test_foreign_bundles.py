@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 from tests.exporter.bundling.test_schema import SCHEMA
 from tests.foreign import DOMAIN, MARK, NAME, needs_compilers, needs_nvcc
@@ -86,6 +87,28 @@ def test_another_library_of_that_name_is_refused(
         hsm_export.verify_bundle(made)
     monkeypatch.setenv(VARIABLE, os.pathsep.join([str(tmp_path), str(folder / "lib")]))
     assert hsm_export.verify_bundle(made).libraries[LIBRARY] == folder / "lib" / LIBRARY
+
+
+def test_a_session_of_a_bundles_file_holds_to_its_libraries(
+    made: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = {"frames": np.zeros((1, 2, 16), np.float32)}
+    monkeypatch.setenv(MARK, "1")
+    other = tmp_path / LIBRARY
+    other.write_bytes((folder / "lib" / LIBRARY).read_bytes() + b"\0")
+    # Of two libraries of that name, the bundle's is run; with another one alone, none is.
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    (marked,) = hsm_export.session(made / "model.onnx").run(None, frames)
+    assert np.abs(marked).max() > 100
+    monkeypatch.delitem(registry._registered, (DOMAIN, NAME))
+    monkeypatch.delitem(registry._origins, OPERATOR)
+    with pytest.raises(MissingDependencyError, match="its SHA-256 differs"):
+        hsm_export.session(made / "model.onnx")
+    result = hsm_export.validate(made / "model.onnx", runtimes=["ort-fused"])
+    assert not result.passed and any("its SHA-256 differs" in problem for problem in result.problems)
+    other.unlink()
+    (plain,) = hsm_export.session(made / "model.onnx").run(None, frames)
+    assert np.abs(plain).max() < 100
 
 
 def test_without_libraries_a_bundle_is_of_the_first_schema_and_says_what_to_build(

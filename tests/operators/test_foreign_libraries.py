@@ -15,6 +15,7 @@ from tests.foreign import DOMAIN, MARK, NAME, needs_compilers, needs_nvcc
 
 import hsm_export
 from hsm_export.onnx_model.fusing import fusion
+from hsm_export.runtimes import get
 from hsm_operators import find, libraries, registry, use_kernels
 from hsm_operators.libraries import VARIABLE
 from tests import foreign
@@ -108,7 +109,7 @@ def test_two_libraries_of_one_domain_are_told_to_be_built_together(
     assert selection.paths == (folder / "lib" / "libscale_mix_onnxruntime.so",)
     sentence = selection.missing[other.qualified_name]
     assert "ONNX Runtime takes one library of a domain" in sentence
-    assert sentence.endswith(f"build them together: hsm-export operator build {tmp_path}")
+    assert f"build them together: hsm-export operator build {folder} {tmp_path / 'other'} --output" in sentence
 
 
 def test_validation_runs_the_kernels_and_finds_a_wrong_one(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +127,11 @@ def test_validation_and_diff_say_what_runs_as_a_body(model: Path, without: None)
     found = hsm_export.diff(model, against=tagger(), runtimes=["ort-fused"])
     (report,) = [item for item in found.runtimes if item.runtime == "ort-fused"]
     assert any(f"{OPERATOR} runs as its body" in note for note in report.notes)
+
+
+def test_cuda_emulated_says_that_it_has_our_kernels_alone(model: Path) -> None:
+    (note,) = get("cuda-emulated").notes(onnx.load(model))
+    assert note.startswith(f"{OPERATOR} runs as its body: our own CUDA kernels alone are in it")
 
 
 def test_diff_blames_the_kernel(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,3 +174,47 @@ def test_an_engine_is_built_of_the_body_where_the_plugins_are_missing(
     built = hsm_export.build(model, tmp_path / "m.engine", architectures=["sm86"], plugins=True)
     assert built.plugins is None
     assert any("libscale_mix_tensorrt.so is missing" in warning.message for warning in built.warnings)
+
+
+@pytest.mark.slow
+def test_two_folders_of_one_domain_run_in_one_session_once_they_are_built_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operators of the domain `together` in two folders: a library each, and then one of both."""
+    for name in ("left", "right"):
+        own = foreign.copy(tmp_path, name)
+        for path in own.iterdir():
+            text = path.read_text().replace(f'domain="{name}"', 'domain="together"').replace("SCALE_MIX_MARK", MARK)
+            for old in ("ScaleMix", "scale_mix"):
+                text = text.replace(old, {"ScaleMix": f"{name.title()}Mix", "scale_mix": f"{name}_mix"}[old])
+            path.write_text(text)
+        hsm_export.build_operators(own, only=["onnxruntime"])
+        hsm_export.load_operators(str(own))
+    left, right = (find("together", f"{name}Mix") for name in ("Left", "Right"))
+    assert left is not None and right is not None
+
+    class Both(torch.nn.Module):
+        def forward(self, frames: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+            ops = torch.ops.together
+            mixed: torch.Tensor = ops.left_mix(ops.right_mix(frames, gain, 2), gain, 3)
+            return mixed
+
+    path = tmp_path / "both.onnx"
+    frames, gain = torch.randn(2, 5, 4), torch.randn(4)
+    hsm_export.export(Both(), (frames, gain), path)
+    feed = {"frames": frames.numpy(), "gain": gain.numpy()}
+    expected = (frames * gain * 6 * gain).numpy()
+    # In two libraries: one runs, the other is a body, and the warning says how to get both.
+    command = f"hsm-export operator build {tmp_path / 'right'} {tmp_path / 'left'}"
+    with pytest.warns(RuntimeWarning, match="build them together: " + command.replace(".", r"\.")):
+        apart = hsm_export.session(path)
+    np.testing.assert_allclose(apart.run(None, feed)[0], expected, rtol=1e-5, atol=1e-5)
+    result = hsm_export.build_operators([tmp_path / "right", tmp_path / "left"], only=["onnxruntime"])
+    assert result.libraries[0].path == tmp_path / "lib" / "libright_left_onnxruntime.so"
+    assert fusion(onnx.load(path), "onnxruntime").domains == {"together"}
+    together = hsm_export.session(path)
+    np.testing.assert_allclose(together.run(None, feed)[0], expected, rtol=1e-5, atol=1e-5)
+    monkeypatch.setenv(MARK, "1")
+    # The kernels add 1000 each, the first of them before it is scaled by the second.
+    marked = (frames * gain * 2 + 1000) * gain * 3 + 1000
+    np.testing.assert_allclose(together.run(None, feed)[0], marked.numpy(), rtol=1e-5, atol=1e-2)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.models.ops.arguments import NAMES, arguments, as_tuple, overloaded
+from tests.operators.arguments import NAMES, arguments, as_tuple, overloaded
 from torch import Tensor
 
 from hsm_models import ops

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.exporter.opset.harness import one_node_model
 from tests.exporter.runtimes.fused import needs_library
+from tests.operators.harness import one_node_model
 from tests.plugins.native import BUILD, ROOT, needs, program
 
 import hsm_export

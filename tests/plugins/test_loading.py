@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.exporter.opset.harness import ANY_ATTRIBUTES, one_node_model
 from tests.exporter.runtimes.fused import needs_library
+from tests.operators.harness import ANY_ATTRIBUTES, one_node_model
 
 import hsm_export
 

@@ -1,18 +1,11 @@
-"""The libraries of operators that are not ours: which a bundle needs, and where they are installed."""
+"""The libraries of operators that are not ours which a bundle needs."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from hsm_operators import find
-from hsm_operators.libraries import VARIABLE, folders_of, home_of
-
-from ..errors import MissingDependencyError
-from ..files import sha256
 from ..formats.bundle_manifest import LibraryEntry
 from ..onnx_model.fusing import fusion, library_entries
 from ..onnx_model.parsing import parse
@@ -50,48 +43,3 @@ def _add(found: dict[str, LibraryEntry], entry: LibraryEntry) -> None:
     before = found.get(entry.file)
     operators = (*(before.operators if before else ()), *entry.operators)
     found[entry.file] = LibraryEntry(entry.file, entry.adapter, entry.sha256, tuple(dict.fromkeys(operators)))
-
-
-def installed(entry: LibraryEntry) -> Path:
-    """Return where a library that a manifest names is installed.
-
-    It is looked for in the folders of HSM_EXPORT_LIBRARIES, and beside its operators where these are known here.
-
-    Raises:
-        MissingDependencyError: it is nowhere, or another one is.
-    """
-    folders = dict.fromkeys(folder for operator in entry.operators for folder in _folders(operator))
-    others = []
-    for folder in folders:
-        path = folder / entry.file
-        if not path.is_file():
-            continue
-        if sha256(path) == entry.sha256:
-            return path
-        others.append(path)
-    runs = f"{entry.file}, which runs {', '.join(entry.operators)}"
-    hint = f"install the library that the bundle was made with, and name its folder in {VARIABLE}"
-    if others:
-        raise MissingDependencyError(f"{others[0]} is not the bundle's {runs}: its SHA-256 differs", hint)
-    raise MissingDependencyError(f"the bundle needs {runs}; it is not installed here", hint)
-
-
-def _folders(operator: str) -> Iterator[Path]:
-    domain, _, name = operator.partition("::")
-    known = find(domain, name)
-    yield from folders_of(None if known is None else home_of(known))
-
-
-@contextmanager
-def preferred(paths: Iterable[Path]) -> Iterator[None]:
-    """Have these libraries found before all others while the block runs."""
-    before = os.environ.get(VARIABLE)
-    folders = dict.fromkeys(str(path.parent) for path in paths)
-    os.environ[VARIABLE] = os.pathsep.join([*folders, *filter(None, [before])])
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before

@@ -12,9 +12,10 @@ from ..formats.bundle_manifest import DecodeEntry, LibraryEntry, ModelEntry
 from ..formats.engine_file import read_side_file
 from ..formats.result import Result
 from ..onnx_model.cpu_variant import check_variant
+from ..onnx_model.installed_libraries import installed, preferred
 from ..onnx_model.model_file import FileFacts, open_model
 from .opening import Bundle, open_bundle
-from .operator_libraries import NEEDED_HERE, installed, preferred
+from .operator_libraries import NEEDED_HERE
 from .self_test import Check, read_self_test, run_self_test
 
 _AGAIN = "write the bundle again"

@@ -22,15 +22,15 @@ def _words(_context: click.Context, _parameter: click.Parameter, value: str | No
 
 
 @click.command("build")
-@click.argument("source", metavar="FOLDER")
+@click.argument("sources", metavar="FOLDER...", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the libraries [default: FOLDER/lib].")
-@click.option("--name", help="NAME in libNAME_onnxruntime.so [default: the folder's].")
+@click.option("--name", help="NAME in libNAME_onnxruntime.so [default: the folders'].")
 @click.option("--only", metavar="LIST", callback=_words, help=f"The parts to build: {_PARTS}.")
 @click.option("--require", metavar="LIST", callback=_words, help="Fail where one of these parts cannot be built.")
 @click.option("--arch", metavar="LIST", help="GPU architectures, such as sm86,sm89 [default: all].")
 @json_option
 def command(
-    source: str,
+    sources: tuple[str, ...],
     output: Path | None,
     name: str | None,
     only: list[str],
@@ -44,19 +44,23 @@ def command(
     its name; or it holds several of these. Made are libNAME_onnxruntime.so and libNAME_onnxruntime_cuda.so for ONNX
     Runtime, libNAME_tensorrt.so, and libNAME_kernels.so for PyTorch. CUDA's are left out where there is no nvcc.
 
+    Several FOLDERs make one library for all, in the folder lib beside them: ONNX Runtime takes one library of a domain
+    in a session.
+
     Libraries that are not in FOLDER/lib are found by the environment variable HSM_EXPORT_LIBRARIES, a list of folders.
 
     \b
     Examples:
       hsm-export operator build operators/decay_mix
       hsm-export operator build my_mixer.py --only onnxruntime,torch
+      hsm-export operator build operators/decay_mix operators/gated_sum
       hsm-export operator build operators --name acme --output dist/lib --require cuda --arch sm86,sm90
     """
     from ..operators.building import build_operators
 
     with phases("operator build") as progress:
         result = build_operators(
-            source, output, name=name, only=only, require=require, architectures=arch, progress=progress
+            sources, output, name=name, only=only, require=require, architectures=arch, progress=progress
         )
     emit(result, as_json, _table)
 

@@ -67,13 +67,9 @@ def fusion(model: onnx.ModelProto, adapter: str) -> Fusion:
     Raises:
         BadInputError: what the file says of its operators is malformed.
     """
-    known = FileOperators(model)
     plain: dict[str, Operator] = {}
     variants: dict[str, str] = {}
-    for node in nodes_of(model.graph.node):
-        operator = known.find(node)
-        if operator is None or operator.domain == DOMAIN:
-            continue
+    for node, operator in _calls(model):
         if node.op_type == operator.name:
             plain[operator.qualified_name] = operator
         else:
@@ -86,6 +82,29 @@ def fusion(model: onnx.ModelProto, adapter: str) -> Fusion:
             del bodies[name]
     used = {name.partition("::")[0] for name in (*plain, *variants)}
     return Fusion(selection, bodies, frozenset(used - {name.partition("::")[0] for name in bodies}))
+
+
+def all_bodies(model: onnx.ModelProto, why: str) -> tuple[str, ...]:
+    """Return a sentence for each operator of others in a file, where all of them run as bodies.
+
+    Args:
+        model: the file.
+        why: they do.
+
+    Raises:
+        BadInputError: what the file says of its operators is malformed.
+    """
+    names = dict.fromkeys(operator.qualified_name for _, operator in _calls(model))
+    return Fusion(bodies=dict.fromkeys(names, why)).notes
+
+
+def _calls(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, Operator]]:
+    """Yield the nodes that call operators of others."""
+    known = FileOperators(model)
+    for node in nodes_of(model.graph.node):
+        operator = known.find(node)
+        if operator is not None and operator.domain != DOMAIN:
+            yield node, operator
 
 
 def _without_kernels(operator: Operator, adapter: str) -> str:

@@ -42,7 +42,7 @@ class InlinedMixer(Document, frozen=True):
 
     Attributes:
         name: the name that its node had, and the first part of its nodes' names.
-        operator: which it was, domain and name, such as "hsm::ShiftMix".
+        operator: which it was, domain and name, such as "acme::DecayMix".
         inputs, outputs: names of the values that it read and wrote.
         attributes: its numbers.
     """

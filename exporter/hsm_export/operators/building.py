@@ -40,7 +40,7 @@ _PROJECT = """cmake_minimum_required(VERSION 3.24)
 project({name} LANGUAGES CXX)
 set(CMAKE_POSITION_INDEPENDENT_CODE ON)
 find_package(HsmPlugins CONFIG REQUIRED NO_DEFAULT_PATH PATHS "{prefix}")
-hsm_add_operators({name} FOLDER "{source}" ADAPTERS {adapters} REQUIRED {required})
+hsm_add_operators({name} FOLDER {sources} ADAPTERS {adapters} REQUIRED {required})
 set_target_properties(${{HSM_OPERATORS_LIBRARIES}} PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${{CMAKE_BINARY_DIR}}/lib")
 """
 _NO_COMPILER = "No CMAKE_CXX_COMPILER could be found"
@@ -75,7 +75,7 @@ class OperatorBuildResult(Result):
     """What `build_operators` did.
 
     Attributes:
-        source: the folder, file or module of the operators.
+        source: the folder, file or module of the operators; several are separated by spaces.
         name: the name in those of the libraries.
         libraries: what was built.
         left_out: by adapter, why there is no library for it.
@@ -90,7 +90,7 @@ class OperatorBuildResult(Result):
 
 
 def build_operators(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     output: str | Path | None = None,
     *,
     name: str | None = None,
@@ -106,16 +106,18 @@ def build_operators(
     output folder, so that the next build compiles only what changed.
 
     Args:
-        source: an operator's folder, a .py file, a folder of these, or a module.
-        output: folder of the libraries; None: `lib` beside the kernels, where they are looked for.
-        name: the name in those of the libraries, lib<name>_onnxruntime.so; None: that of the folder or file.
+        source: an operator's folder, a .py file, a folder of these, or a module; or several, for one library of all.
+        output: folder of the libraries; None: `lib` beside the kernels, where they are looked for, and of several
+            sources in the folder that they share.
+        name: the name in those of the libraries, lib<name>_onnxruntime.so; None: that of the folder or file, and of
+            several theirs together.
         only: the parts to build, of PARTS; none: all that there are kernels for.
         require: the parts without which the build fails; others are left out where something is missing.
         architectures: GPU architectures such as "sm86,sm89"; None: HSM_CUDA_ARCHITECTURES, else all.
         progress: receives the name of each phase.
 
     Raises:
-        UsageError: there is no such part, or the name is none.
+        UsageError: there is no such part, the name is none, or several sources share no folder and no output is given.
         OperatorError: the operators cannot be loaded, or have no kernels.
         BadInputError: a kernel is missing or does not compile.
         MissingDependencyError: CMake, a compiler, or what a required part needs is missing.
@@ -124,15 +126,17 @@ def build_operators(
     started = time.monotonic()
     adapters, required = _adapters(only) or tuple(ADAPTERS), _adapters(require)
     report("reading the operators")
-    families = families_of(str(source))
-    path = discovery.path_of(str(source))
-    folder = path.with_suffix("") if path.is_file() else path
-    name = _checked_name(name or re.sub(r"\W", "_", folder.name))
-    output = Path(output).resolve() if output is not None else folder / libraries.FOLDER
-    _refuse_without_kernels(families, required, str(source))
+    sources = [str(item) for item in ([source] if isinstance(source, (str, Path)) else source)]
+    families = [family for item in sources for family in families_of(item)]
+    paths = list(dict.fromkeys(map(discovery.path_of, sources)))
+    folders = [path.with_suffix("") if path.is_file() else path for path in paths]
+    name = _checked_name(name or re.sub(r"\W", "_", "_".join(folder.name for folder in folders)))
+    output = Path(output).resolve() if output is not None else _home(folders) / libraries.FOLDER
+    source = " ".join(sources)
+    _refuse_without_kernels(families, required, source)
     with _scratch(output) as scratch:
         build = _Build(scratch, name)
-        build.configure(path, adapters, required, architectures, report)
+        build.configure(paths, adapters, required, architectures, report)
         left_out = _left_out(scratch, name)
         if set(left_out) >= set(adapters):
             reasons = "; ".join(f"{file_name(name, adapter)}: {reason}" for adapter, reason in left_out.items())
@@ -140,7 +144,20 @@ def build_operators(
         build.compile(families, report)
         report("checking the libraries")
         built = [_install(build, adapter, output, families) for adapter in adapters if adapter not in left_out]
-    return OperatorBuildResult(str(source), name, tuple(built), left_out, round(time.monotonic() - started, 3))
+    return OperatorBuildResult(source, name, tuple(built), left_out, round(time.monotonic() - started, 3))
+
+
+def _home(folders: Sequence[Path]) -> Path:
+    """Return the folder in whose `lib` libraries are looked for, whichever of the operators is used."""
+    if len(folders) == 1:
+        return folders[0]
+    around = {folder.parent for folder in folders}
+    if len(around) > 1:
+        raise UsageError(
+            f"{', '.join(map(str, folders))} are in no folder of their own",
+            f"give --output, and name that folder in {libraries.VARIABLE}",
+        )
+    return around.pop()
 
 
 def _adapters(parts: Iterable[str]) -> tuple[str, ...]:
@@ -205,7 +222,7 @@ class _Build:
 
     def configure(
         self,
-        source: Path,
+        sources: Iterable[Path],
         adapters: Iterable[str],
         required: Iterable[str],
         architectures: str | None,
@@ -219,7 +236,11 @@ class _Build:
                 "this installation has no sources of adapters", "pip install --force-reinstall --no-deps hsm-export"
             )
         text = _PROJECT.format(
-            name=self._name, prefix=prefix, source=source, adapters=" ".join(adapters), required=" ".join(required)
+            name=self._name,
+            prefix=prefix,
+            sources=" ".join(f'"{source}"' for source in sources),
+            adapters=" ".join(adapters),
+            required=" ".join(required),
         )
         (self._scratch / "CMakeLists.txt").write_text(text, encoding="utf-8")
         tree = self._scratch / "tree"

@@ -18,7 +18,8 @@ def session(path: str | Path, options: Any = None, **arguments: Any) -> onnxrunt
     """Return an ONNX Runtime session that runs the file's `hsm` nodes with the fused kernels.
 
     Operators of others run with the kernels of their own libraries, as `hsm-export operator build` makes them; where
-    one that has kernels has no library, a warning says what to build, and its body runs.
+    one that has kernels has no library, a warning says what to build, and its body runs. Of a file in a bundle they
+    are the very libraries that its manifest names.
 
     A bfloat16 file runs too: its standard nodes compute in float32 and round each result, because ONNX Runtime has
     next to no bfloat16 arithmetic on the CPU.
@@ -29,7 +30,8 @@ def session(path: str | Path, options: Any = None, **arguments: Any) -> onnxrunt
         arguments: further arguments of `onnxruntime.InferenceSession`; its providers are the CPU's by default.
 
     Raises:
-        MissingDependencyError: ONNX Runtime or the library is missing, or one does not take the other.
+        MissingDependencyError: ONNX Runtime or the library is missing, or one does not take the other; or another
+            library is installed than the one that the file's bundle names.
         BadInputError: the file is missing or is not an ONNX model that ONNX Runtime loads.
     """
     try:
@@ -60,9 +62,11 @@ def _libraries_of_others(path: Path) -> tuple[Path, ...]:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     from ..onnx_model.fusing import fusion
+    from ..onnx_model.installed_libraries import named_by_bundle
 
     try:
-        found = fusion(onnx.load(str(path), load_external_data=False), "onnxruntime")
+        with named_by_bundle(path.parent, "onnxruntime"):
+            found = fusion(onnx.load(str(path), load_external_data=False), "onnxruntime")
     except (DecodeError, ValueError):
         return ()  # ONNX Runtime says what is wrong with it
     for sentence in found.selection.missing.values():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..native import custom_ops_path, emulated_ops_path, register
 from ..onnx_model.bfloat16 import runnable
-from ..onnx_model.fusing import fusion
+from ..onnx_model.fusing import all_bodies, fusion
 from .onnx_runtime import ContextRunner
 from .runtime import RunContext, Runtime, missing_package, no_notes
 from .session import cpu_session
@@ -62,5 +62,6 @@ CUDA_EMULATED = _runtime(
     "cuda-emulated",
     "the CUDA kernels' source, run thread by thread on the CPU: slow, for tests",
     emulated_ops_path,
+    lambda model: all_bodies(model, "our own CUDA kernels alone are in it; `hsm-export operator test` runs others"),
     by_default=False,
 )

@@ -98,11 +98,12 @@ def cpu_session(
         spinning: its idle threads spin, as ONNX Runtime's own default is: for what is called often and timed.
 
     Raises:
-        MissingDependencyError: ONNX Runtime does not take the library.
+        MissingDependencyError: ONNX Runtime does not take the library, or another one is installed than the folder's
+            bundle names.
     """
     import onnxruntime
 
-    options = _options(folder, _all_kernels(model, kernels, "onnxruntime"))
+    options = _options(folder, _all_kernels(model, folder, kernels, "onnxruntime"))
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[settings.level])
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -143,7 +144,7 @@ def gpu_session(
     providers = [(provider, settings), *sorted(others, reverse=True)]
     session = onnxruntime.InferenceSession(
         model.SerializeToString(),
-        sess_options=_options(folder, _all_kernels(model, kernels, "onnxruntime_cuda")),
+        sess_options=_options(folder, _all_kernels(model, folder, kernels, "onnxruntime_cuda")),
         providers=providers,
     )
     if provider not in session.get_providers():
@@ -159,13 +160,15 @@ def thread_count() -> int:
     return min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "64")))
 
 
-def _all_kernels(model: onnx.ModelProto, own: Path | None, adapter: str) -> list[Path]:
+def _all_kernels(model: onnx.ModelProto, folder: Path, own: Path | None, adapter: str) -> list[Path]:
     """Return our library and those of the operators of others; none without ours, where bodies are wanted."""
     from ..native import EMULATED_OPS
+    from ..onnx_model.installed_libraries import named_by_bundle
 
     if own is None or own.name == EMULATED_OPS:
         return [own] if own else []
-    return [own, *fusion(model, adapter).libraries]
+    with named_by_bundle(folder, adapter):
+        return [own, *fusion(model, adapter).libraries]
 
 
 def _options(folder: Path, kernels: Sequence[Path]) -> onnxruntime.SessionOptions:

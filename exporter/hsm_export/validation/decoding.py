@@ -107,6 +107,9 @@ class DecodingValidation(Validation):
             self._check_full_pass([np.asarray(output["logits"]) for output in outputs])
         return arbiter, feeds
 
+    def _evaluator(self) -> Runtime:
+        return stepping(super()._evaluator(), self._file.state())
+
     def _leave_out_refused(self, error: Exception) -> None:
         raise unusable(self._plan.arbiter, error) from error  # every case shows something that the others do not
 

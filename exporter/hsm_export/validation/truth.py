@@ -173,7 +173,6 @@ class Measurement:
 
         Where PyTorch cannot run the model in this precision, onnx's evaluator takes its part.
         """
-        from ..runtimes import get
         from .planning import baseline_contexts
         from .running import run
 
@@ -189,10 +188,16 @@ class Measurement:
                 f"PyTorch cannot run the model in {self._file.precision} ({first_line(error)}): native error is that "
                 "of onnx's reference evaluator"
             )
-        substitute = get("onnx-reference")
+        substitute = self._evaluator()
         others = tuple(runtime for runtime in self._plan.candidates if runtime.name != substitute.name)
         self._plan = replace(self._plan, baseline=substitute, candidates=others)
         return self._run_baseline(feeds)
+
+    def _evaluator(self) -> Runtime:
+        """Return what takes PyTorch's part where that cannot run the model."""
+        from ..runtimes import get
+
+        return get("onnx-reference")
 
     def _exact(self, feeds: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
         """Return float64 outputs per case where the arbiter is none; the native error is measured against them."""

@@ -32,14 +32,18 @@ constexpr std::size_t kFewDeltaTokens = 8;
 
 // How a call is split, by its shape alone.
 struct Tasks {
-  explicit Tasks(const DecayedLinearAttentionArgs& args)
+  // `few_columns`: by the delta rule, chunks are quicker for more columns than these.
+  Tasks(const DecayedLinearAttentionArgs& args, std::size_t few_columns)
       : rows(static_cast<std::size_t>(args.batch)), heads(static_cast<std::size_t>(args.heads)) {
     const auto keys = static_cast<std::size_t>(args.key_dim), values = static_cast<std::size_t>(args.value_dim);
     narrow = keys == 1 || values == 1;
     const std::size_t few = args.a == nullptr ? kFewTokens : kFewDeltaTokens;
-    chunks = !narrow && keys >= kChunkKeys && static_cast<std::size_t>(args.length) > few;
+    chunks = !narrow && keys >= kChunkKeys && (args.a == nullptr || values > few_columns) &&
+             static_cast<std::size_t>(args.length) > few;
     if (chunks) tiles = (values + kTaskColumns - 1) / kTaskColumns;
-    if (!chunks) group = std::max<std::size_t>((narrow ? kTaskNarrowStates : kTaskStates) / (keys * values), 1);
+    // Numbers of a head's states, or of all that its tokens make of them: a prompt's heads are not one task.
+    const std::size_t numbers = keys * values * (narrow ? 1 : std::max<std::size_t>(args.length, 1));
+    if (!chunks) group = std::max<std::size_t>((narrow ? kTaskNarrowStates : kTaskStates) / numbers, 1);
     groups = (heads + group - 1) / group;
   }
 
@@ -60,6 +64,10 @@ struct Tasks {
 
 HWY_BEFORE_NAMESPACE();
 namespace hsm::HWY_NAMESPACE {
+
+// Measured: with 32 registers, passes over the state of 64 columns are 15 to 30 % quicker than chunks, with 16 a fifth
+// slower.
+std::size_t few_columns() { return kAccumulators > 12 ? 64 : 0; }
 
 // Columns [begin, end) of one head whose tokens may be many.
 template <typename T>
@@ -113,6 +121,7 @@ HWY_AFTER_NAMESPACE();
 namespace hsm {
 
 HWY_EXPORT(scan_task);
+HWY_EXPORT(few_columns);
 
 namespace {
 
@@ -129,7 +138,7 @@ bool is_small(const DecayedLinearAttentionArgs& args) {
 
 void decayed_linear_attention(const DecayedLinearAttentionArgs& args, const ParallelFor& pool) {
   if (args.key_dim == 0 || args.value_dim == 0) return;
-  const Tasks tasks(args);
+  const Tasks tasks(args, HWY_DYNAMIC_DISPATCH(few_columns)());
   const ParallelFor& parallel_for = is_small(args) ? kSerial : pool;
   parallel_for(tasks.count(), [&](std::size_t task) { HWY_DYNAMIC_DISPATCH(scan_task)(args, tasks, task); });
 }

@@ -163,12 +163,16 @@ void step_tokens(const DecayedHead<T>& head, const StepScratch& s, std::size_t f
   });
 }
 
-// One token of a batch by the delta rule.
-template <bool kFirst, typename T>
-void step_delta(const DecayedHead<T>& head, const StepScratch& s, std::size_t token, const float* state) {
+// The tokens of a batch by the delta rule, for one part of the columns after the other: it stays in the first cache.
+template <typename T>
+void step_delta(const DecayedHead<T>& head, const StepScratch& s, std::size_t tokens, const float* state) {
   for_columns<kStepVectors>(head.value_dim, [&](auto vectors, auto partial, std::size_t column, std::size_t count) {
-    delta_columns<decltype(vectors)::value, decltype(partial)::value, kFirst>(
-        s, token, head.key_dim, head.value_dim, column, count, state + column, head.state_out + column);
+    const auto pass = [&](auto first, std::size_t token, const float* from) {
+      delta_columns<decltype(vectors)::value, decltype(partial)::value, decltype(first)::value>(
+          s, token, head.key_dim, head.value_dim, column, count, from + column, head.state_out + column);
+    };
+    pass(std::true_type(), 0, state);
+    for (std::size_t t = 0; t < tokens; ++t) pass(std::false_type(), t, t == 0 ? state : head.state_out);
   });
 }
 
@@ -196,8 +200,9 @@ void scan_steps(const DecayedHead<T>& head, const StepScratch& s) {
     prefetch_tokens(head, first + tokens, kStepBatch);
     std::size_t t = 0;
     if (head.a != nullptr) {
-      step_delta<true>(head, s, 0, state);
-      for (; t < tokens; ++t, state = head.state_out) step_delta<false>(head, s, t, state);
+      step_delta(head, s, tokens, state);
+      state = head.state_out;
+      t = tokens;
     }
     for (; t + kStepTokens <= tokens; t += kStepTokens, state = head.state_out) {
       step_tokens<kStepTokens>(head, s, t, state);

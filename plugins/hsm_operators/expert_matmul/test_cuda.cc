@@ -1,5 +1,5 @@
 #include "hsm_operators/expert_matmul/cuda.gen.h"
-
+#include "hsm_operators/expert_matmul/test_tensors.h"
 #include "tests/cuda/testing.h"
 
 namespace hsm {
@@ -7,80 +7,17 @@ namespace {
 
 using testing::Buffer;
 using testing::DeviceMemory;
-
-enum class Logits { kNormal, kTied, kMasked, kSaturated, kAllMasked };
-
-struct Case {
-  std::int64_t batch, length, heads, experts, inputs, outputs, active;
-  DType type = DType::kFloat32;
-  bool sum = false;
-  Logits logits = Logits::kNormal;
-  std::size_t misalignment = 0;
-};
+using Case = testing::ExpertMatMulCase;
 
 std::string name_of_tactic(int tactic) {
   return std::string(cuda::expert_matmul_tactics()[static_cast<std::size_t>(tactic)]);
 }
 
-std::string describe(const Case& c, int tactic) {
-  return "B=" + std::to_string(c.batch) + " T=" + std::to_string(c.length) + " H=" + std::to_string(c.heads) +
-         " E=" + std::to_string(c.experts) + " inputs=" + std::to_string(c.inputs) +
-         " outputs=" + std::to_string(c.outputs) + " k=" + std::to_string(c.active) + " " + name_of(c.type) +
-         (c.sum ? " sum" : "") + " logits " + std::to_string(static_cast<int>(c.logits)) + ", " +
-         name_of_tactic(tactic);
-}
+std::string describe(const Case& c, int tactic) { return testing::describe(c) + ", " + name_of_tactic(tactic); }
 
-float random_logit(Logits kind, std::mt19937& random) {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  switch (kind) {
-    case Logits::kTied:
-      return static_cast<float>(testing::uniform(random, 0, 1));
-    case Logits::kMasked:
-      return testing::uniform(random, 0, 1) == 0 ? -kInfinity : std::normal_distribution<float>()(random);
-    case Logits::kSaturated:
-      return testing::uniform(random, 0, 1) == 0 ? -1e4f : 1e4f;
-    case Logits::kAllMasked:
-      return -kInfinity;
-    case Logits::kNormal:
-      break;
-  }
-  return std::normal_distribution<float>()(random);
-}
-
-class ExpertMatMul {
+class ExpertMatMul : public testing::ExpertMatMulTensors {
  public:
-  ExpertMatMul(const Case& own, std::mt19937& random)
-      : case_(own),
-        x_(own.type, size(own.batch * own.length * (own.sum ? own.heads : 1) * own.inputs)),
-        logits_(DType::kFloat32, size(own.batch * own.length * own.heads * own.experts)),
-        weight_(own.type, size(own.heads * own.experts * own.inputs * own.outputs)) {
-    x_.randomize(random);
-    weight_.randomize(random);
-    for (std::size_t i = 0; i < logits_.size(); ++i) logits_.set(i, random_logit(own.logits, random));
-  }
-
-  Buffer& logits() { return logits_; }
-
-  // Puts NaN into the weights of an expert that no token may use.
-  void poison_expert(std::int64_t expert) {
-    const std::int64_t matrix = case_.inputs * case_.outputs;
-    for (std::int64_t h = 0; h < case_.heads; ++h) {
-      for (std::int64_t i = 0; i < matrix; ++i) {
-        weight_.set(size((h * case_.experts + expert) * matrix + i), std::numeric_limits<float>::quiet_NaN());
-      }
-    }
-  }
-
-  Buffer naive() {
-    Buffer y = output();
-    ExpertMatMulArgs args = sizes();
-    args.x = x_.data();
-    args.logits = static_cast<const float*>(logits_.data());
-    args.weight = weight_.data();
-    args.y = y.data();
-    (case_.sum ? expert_matmul_sum_naive : expert_matmul_naive)(args);
-    return y;
-  }
+  using ExpertMatMulTensors::ExpertMatMulTensors;
 
   Buffer run(int tactic, const cuda::Device& device = testing::device()) {
     const DeviceMemory x(x_, case_.misalignment);
@@ -107,28 +44,6 @@ class ExpertMatMul {
   int default_tactic(const cuda::Device& device) const {
     return (case_.sum ? cuda::expert_matmul_sum_default_tactic : cuda::expert_matmul_default_tactic)(sizes(), device);
   }
-
- private:
-  static std::size_t size(std::int64_t count) { return static_cast<std::size_t>(count); }
-
-  Buffer output() const {
-    Buffer y(case_.type, size(case_.batch * case_.length * (case_.sum ? 1 : case_.heads) * case_.outputs));
-    return y.poison();
-  }
-
-  ExpertMatMulArgs sizes() const {
-    return {.batch = case_.batch,
-            .length = case_.length,
-            .inputs = case_.inputs,
-            .heads = case_.heads,
-            .experts = case_.experts,
-            .outputs = case_.outputs,
-            .active = case_.active,
-            .type = case_.type};
-  }
-
-  Case case_;
-  Buffer x_, logits_, weight_;
 };
 
 const int kTactics = static_cast<int>(cuda::expert_matmul_tactics().size());
@@ -144,10 +59,9 @@ void with_tactics(const ExpertMatMul& op, const cuda::Device& device, Body body)
 void expect_equal(const Case& c, std::mt19937& random, const cuda::Device& device = testing::device()) {
   ExpertMatMul op(c, random);
   const Buffer expected = op.naive();
-  const auto terms = static_cast<double>(c.inputs * c.active * (c.sum ? c.heads : 1));
   with_tactics(op, device, [&](int tactic) {
     testing::in_every_order([&](const std::string& order) {
-      testing::expect_close(op.run(tactic, device), expected, terms, describe(c, tactic) + ", " + order);
+      testing::expect_close(op.run(tactic, device), expected, c.terms(), describe(c, tactic) + ", " + order);
     });
   });
 }
@@ -155,19 +69,10 @@ void expect_equal(const Case& c, std::mt19937& random, const cuda::Device& devic
 Case random_case(std::mt19937& random) {
   constexpr std::int64_t kLengths[] = {1, 2, 3, 5, 13, 31, 64, 67, 129};
   constexpr std::int64_t kWidths[] = {1, 2, 7, 8, 16, 17, 31, 32, 40, 64, 65, 76, 100};
-  const std::int64_t experts = testing::uniform(random, 1, 6);
-  const DType type = testing::kTypes[testing::uniform(random, 0, 2)];
-  return {.batch = testing::uniform(random, 1, 2),
-          .length = kLengths[testing::uniform(random, 0, 8)],
-          .heads = testing::uniform(random, 1, 3),
-          .experts = experts,
-          .inputs = kWidths[testing::uniform(random, 0, 12)],
-          .outputs = kWidths[testing::uniform(random, 0, 12)],
-          .active = testing::uniform(random, 1, static_cast<int>(experts)),
-          .type = type,
-          .sum = testing::uniform(random, 0, 1) == 1,
-          .logits = static_cast<Logits>(testing::uniform(random, 0, 4)),
-          .misalignment = size_of(type) * static_cast<std::size_t>(testing::uniform(random, 0, 2) / 2)};
+  Case c = testing::random_expert_matmul(random, kLengths, kWidths);
+  // A third of the tensors are not aligned: others take other copies.
+  if (testing::uniform(random, 0, 2) != 2) c.misalignment = 0;
+  return c;
 }
 
 TEST(CudaExpertMatMul, EqualsTheDefinition) {
@@ -225,10 +130,8 @@ TEST(CudaExpertMatMul, TiesGoToTheLowerIndex) {
     ExpertMatMul op({1, 50, 2, 5, 24, 40, 2, DType::kFloat16}, random);
     for (std::size_t i = 0; i < op.logits().size(); ++i) op.logits().set(i, i % 2 == 0 ? zero : 0.0f);
     for (std::int64_t expert = 2; expert < 5; ++expert) op.poison_expert(expert);
-    with_tactics(op, testing::device(), [&](int tactic) {
-      const Buffer y = op.run(tactic);
-      for (std::size_t i = 0; i < y.size(); ++i) ASSERT_FALSE(std::isnan(y.at(i))) << name_of_tactic(tactic);
-    });
+    with_tactics(op, testing::device(),
+                 [&](int tactic) { testing::expect_numbers(op.run(tactic), name_of_tactic(tactic)); });
   }
 }
 
@@ -236,13 +139,11 @@ TEST(CudaExpertMatMul, ExpertsThatAreSwitchedOffAreNotRead) {
   std::mt19937 random(7);
   for (const bool sum : {false, true}) {
     ExpertMatMul op({1, 50, 3, 2, 24, 40, 2, DType::kBFloat16, sum}, random);
-    for (std::size_t i = 0; i < op.logits().size(); ++i) op.logits().set(i, -1e4f);
+    testing::fill(op.logits(), -1e4f);
     op.poison_expert(0);
     op.poison_expert(1);
-    with_tactics(op, testing::device(), [&](int tactic) {
-      const Buffer y = op.run(tactic);
-      for (std::size_t i = 0; i < y.size(); ++i) ASSERT_EQ(y.at(i), 0.0f) << name_of_tactic(tactic);
-    });
+    with_tactics(op, testing::device(),
+                 [&](int tactic) { testing::expect_zero(op.run(tactic), name_of_tactic(tactic)); });
   }
 }
 

@@ -1,5 +1,5 @@
 #include "hsm_operators/expert_mlp/cuda.gen.h"
-
+#include "hsm_operators/expert_mlp/test_tensors.h"
 #include "tests/cuda/testing.h"
 
 namespace hsm {
@@ -7,83 +7,17 @@ namespace {
 
 using testing::Buffer;
 using testing::DeviceMemory;
-
-enum class Logits { kNormal, kTied, kMasked, kSaturated, kAllMasked };
-
-struct Case {
-  std::int64_t batch, length, experts, inputs, hidden, outputs, active, activation;
-  DType type = DType::kFloat32;
-  Logits logits = Logits::kNormal;
-  std::size_t misalignment = 0;
-};
-
-float random_logit(Logits kind, std::mt19937& random) {
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  switch (kind) {
-    case Logits::kTied:
-      return static_cast<float>(testing::uniform(random, 0, 1));
-    case Logits::kMasked:
-      return testing::uniform(random, 0, 1) == 0 ? -kInfinity : std::normal_distribution<float>()(random);
-    case Logits::kSaturated:
-      return testing::uniform(random, 0, 1) == 0 ? -1e4f : 1e4f;
-    case Logits::kAllMasked:
-      return -kInfinity;
-    case Logits::kNormal:
-      break;
-  }
-  return std::normal_distribution<float>()(random);
-}
+using Case = testing::ExpertMlpCase;
 
 std::string name_of_tactic(int tactic) {
   return std::string(cuda::expert_mlp_tactics()[static_cast<std::size_t>(tactic)]);
 }
 
-std::string describe(const Case& c, int tactic) {
-  return "B=" + std::to_string(c.batch) + " T=" + std::to_string(c.length) + " E=" + std::to_string(c.experts) +
-         " inputs=" + std::to_string(c.inputs) + " hidden=" + std::to_string(c.hidden) +
-         " outputs=" + std::to_string(c.outputs) + " k=" + std::to_string(c.active) +
-         " activation=" + std::to_string(c.activation) + " " + name_of(c.type) + " logits " +
-         std::to_string(static_cast<int>(c.logits)) + ", " + name_of_tactic(tactic);
-}
+std::string describe(const Case& c, int tactic) { return testing::describe(c) + ", " + name_of_tactic(tactic); }
 
-class ExpertMlp {
+class ExpertMlp : public testing::ExpertMlpTensors {
  public:
-  ExpertMlp(const Case& own, std::mt19937& random)
-      : case_(own),
-        x_(own.type, size(own.batch * own.length * own.inputs)),
-        logits_(DType::kFloat32, size(own.batch * own.length * own.experts)),
-        up_(own.type, size(own.experts * own.inputs * own.hidden)),
-        down_(own.type, size(own.experts * own.hidden * own.outputs)) {
-    x_.randomize(random);
-    up_.randomize(random, 1 / std::sqrt(static_cast<float>(own.inputs)));
-    down_.randomize(random);
-    for (std::size_t i = 0; i < logits_.size(); ++i) logits_.set(i, random_logit(own.logits, random));
-  }
-
-  Buffer& logits() { return logits_; }
-  Buffer& x() { return x_; }
-
-  // Puts NaN into the weights of an expert that no token may use.
-  void poison_expert(std::int64_t expert) {
-    for (Buffer* weight : {&up_, &down_}) {
-      const std::size_t matrix = weight->size() / size(case_.experts);
-      for (std::size_t i = 0; i < matrix; ++i) {
-        weight->set(size(expert) * matrix + i, std::numeric_limits<float>::quiet_NaN());
-      }
-    }
-  }
-
-  Buffer naive() {
-    Buffer y = output();
-    ExpertMlpArgs args = sizes();
-    args.x = x_.data();
-    args.logits = static_cast<const float*>(logits_.data());
-    args.up = up_.data();
-    args.down = down_.data();
-    args.y = y.data();
-    expert_mlp_naive(args);
-    return y;
-  }
+  using ExpertMlpTensors::ExpertMlpTensors;
 
   Buffer run(int tactic, const cuda::Device& device = testing::device()) {
     const DeviceMemory x(x_, case_.misalignment);
@@ -111,29 +45,6 @@ class ExpertMlp {
   }
 
   int default_tactic(const cuda::Device& device) const { return cuda::expert_mlp_default_tactic(sizes(), device); }
-
- private:
-  static std::size_t size(std::int64_t count) { return static_cast<std::size_t>(count); }
-
-  Buffer output() const {
-    Buffer y(case_.type, size(case_.batch * case_.length * case_.outputs));
-    return y.poison();
-  }
-
-  ExpertMlpArgs sizes() const {
-    return {.batch = case_.batch,
-            .length = case_.length,
-            .inputs = case_.inputs,
-            .experts = case_.experts,
-            .hidden = case_.hidden,
-            .outputs = case_.outputs,
-            .active = case_.active,
-            .activation = case_.activation,
-            .type = case_.type};
-  }
-
-  Case case_;
-  Buffer x_, logits_, up_, down_;
 };
 
 const int kTactics = static_cast<int>(cuda::expert_mlp_tactics().size());
@@ -149,10 +60,9 @@ void with_tactics(const ExpertMlp& op, const cuda::Device& device, Body body) {
 void expect_equal(const Case& c, std::mt19937& random, const cuda::Device& device = testing::device()) {
   ExpertMlp op(c, random);
   const Buffer expected = op.naive();
-  const auto terms = static_cast<double>(c.inputs + c.hidden * c.active);
   with_tactics(op, device, [&](int tactic) {
     testing::in_every_order([&](const std::string& order) {
-      testing::expect_close(op.run(tactic, device), expected, terms, describe(c, tactic) + ", " + order);
+      testing::expect_close(op.run(tactic, device), expected, c.terms(), describe(c, tactic) + ", " + order);
     });
   });
 }
@@ -160,19 +70,10 @@ void expect_equal(const Case& c, std::mt19937& random, const cuda::Device& devic
 Case random_case(std::mt19937& random) {
   constexpr std::int64_t kLengths[] = {1, 2, 3, 5, 13, 31, 64, 67, 129};
   constexpr std::int64_t kWidths[] = {1, 2, 7, 8, 16, 17, 31, 32, 40, 64, 65, 76, 100};
-  const std::int64_t experts = testing::uniform(random, 1, 6);
-  const DType type = testing::kTypes[testing::uniform(random, 0, 2)];
-  return {.batch = testing::uniform(random, 1, 2),
-          .length = kLengths[testing::uniform(random, 0, 8)],
-          .experts = experts,
-          .inputs = kWidths[testing::uniform(random, 0, 12)],
-          .hidden = kWidths[testing::uniform(random, 0, 12)],
-          .outputs = kWidths[testing::uniform(random, 0, 12)],
-          .active = testing::uniform(random, 1, static_cast<int>(experts)),
-          .activation = testing::uniform(random, 0, 2),
-          .type = type,
-          .logits = static_cast<Logits>(testing::uniform(random, 0, 4)),
-          .misalignment = size_of(type) * static_cast<std::size_t>(testing::uniform(random, 0, 2) / 2)};
+  Case c = testing::random_expert_mlp(random, kLengths, kWidths);
+  // A third of the tensors are not aligned: others take other copies.
+  if (testing::uniform(random, 0, 2) != 2) c.misalignment = 0;
+  return c;
 }
 
 TEST(CudaExpertMlp, EqualsTheDefinition) {
@@ -242,23 +143,19 @@ TEST(CudaExpertMlp, TiesGoToTheLowerIndex) {
     ExpertMlp op({1, 50, 5, 24, 40, 16, 2, 0, DType::kFloat16}, random);
     for (std::size_t i = 0; i < op.logits().size(); ++i) op.logits().set(i, i % 2 == 0 ? zero : 0.0f);
     for (std::int64_t expert = 2; expert < 5; ++expert) op.poison_expert(expert);
-    with_tactics(op, testing::device(), [&](int tactic) {
-      const Buffer y = op.run(tactic);
-      for (std::size_t i = 0; i < y.size(); ++i) ASSERT_FALSE(std::isnan(y.at(i))) << name_of_tactic(tactic);
-    });
+    with_tactics(op, testing::device(),
+                 [&](int tactic) { testing::expect_numbers(op.run(tactic), name_of_tactic(tactic)); });
   }
 }
 
 TEST(CudaExpertMlp, ExpertsThatAreSwitchedOffAreNotRead) {
   std::mt19937 random(9);
   ExpertMlp op({1, 50, 2, 24, 40, 16, 2, 1, DType::kBFloat16}, random);
-  for (std::size_t i = 0; i < op.logits().size(); ++i) op.logits().set(i, -1e4f);
+  testing::fill(op.logits(), -1e4f);
   op.poison_expert(0);
   op.poison_expert(1);
-  with_tactics(op, testing::device(), [&](int tactic) {
-    const Buffer y = op.run(tactic);
-    for (std::size_t i = 0; i < y.size(); ++i) ASSERT_EQ(y.at(i), 0.0f) << name_of_tactic(tactic);
-  });
+  with_tactics(op, testing::device(),
+               [&](int tactic) { testing::expect_zero(op.run(tactic), name_of_tactic(tactic)); });
 }
 
 TEST(CudaExpertMlp, NotANumberIsSeen) {
@@ -349,10 +246,7 @@ TEST(CudaExpertMlp, EmptySizesAreRight) {
   EXPECT_TRUE(testing::launched().empty());
   for (const std::int64_t inputs : {0, 8}) {
     ExpertMlp op({1, 4, 3, inputs, 8 - inputs, 8, 2, 1}, random);
-    with_tactics(op, testing::device(), [&](int tactic) {
-      const Buffer y = op.run(tactic);
-      for (std::size_t i = 0; i < y.size(); ++i) ASSERT_EQ(y.at(i), 0.0f);
-    });
+    with_tactics(op, testing::device(), [&](int tactic) { testing::expect_zero(op.run(tactic)); });
   }
 }
 

@@ -13,9 +13,12 @@ from .documents import updated
 from .examples import examples
 from .family import Family, operators_of
 from .files import texts
+from .functions import functions
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENT = ROOT.parent.parent / "docs" / "opset.md"
+CHECKOUT = ROOT.parent.parent
+DOCUMENT = CHECKOUT / "docs" / "opset.md"
+FUNCTIONS = CHECKOUT / "models" / "hsm_models" / "ops.py"
 PREFIX = "hsm_operators/"
 
 
@@ -30,6 +33,7 @@ def own_files() -> dict[Path, str]:
     named = texts(own, PREFIX) | {"cases.gen.cc": examples(own)}
     files = {ROOT / name: text for name, text in named.items()}
     if DOCUMENT.is_file():  # not where the package is installed
+        files[FUNCTIONS] = functions(own)
         files[DOCUMENT] = updated(DOCUMENT.read_text(encoding="utf-8"), (o for _, o in operators_of(own)))
     return files
 

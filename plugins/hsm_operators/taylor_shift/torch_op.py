@@ -21,6 +21,8 @@ from torch import Tensor
 from ..precision import accumulator
 from ..registration import register, require
 
+__all__ = ["feature_count", "taylor_shift", "taylor_shift_direct", "taylor_shift_efficient", "taylor_shift_masked"]
+
 FORMS = ("auto", "direct", "efficient")
 EPS = 1e-12
 

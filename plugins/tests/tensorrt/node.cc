@@ -29,11 +29,6 @@ std::vector<opset::Shape> shapes(std::span<const opset::Port> ports, const Sizes
   return all;
 }
 
-DType type_of(const opset::Port& port, DType t) {
-  if (port.type == opset::ElementType::kFloat32) return DType::kFloat32;
-  return port.type == opset::ElementType::kInt64 ? DType::kInt64 : t;
-}
-
 // ---------------------------------------------------------------- tensors
 
 void Tensor::Free::operator()(std::byte* bytes) const { std::free(bytes); }

@@ -21,7 +21,6 @@ std::vector<const opset::Operator*> cuda_operators();
 std::vector<opset::AttributeValue> some_attributes(const opset::Operator& op);
 
 std::vector<opset::Shape> shapes(std::span<const opset::Port> ports, const Sizes& sizes);
-DType type_of(const opset::Port& port, DType t);
 
 // A tensor in memory that is aligned as a GPU's and ends where the tensor ends.
 class Tensor {

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "tests/sample.h"
 #include "tests/tensorrt/builder.h"
 #include "tests/tensorrt/device.h"
 #include "tests/tensorrt/recorder.h"
@@ -17,20 +18,28 @@ using nvinfer1::PluginFieldType;
 using nvinfer1::TensorRTPhase;
 using ::testing::ElementsAre;
 
-const opset::Operator& find(std::string_view name) { return *opset::find(name); }
-
 class Refusal : public ::testing::Test {
  protected:
   void SetUp() override { emulate(86); }
 
   // Tries to create an operator's plugin from these fields.
-  static bool creates(std::string_view op, FieldList& fields, TensorRTPhase phase = TensorRTPhase::kRUNTIME) {
-    return PluginPointer(tensorrt::Creator(find(op)).createPlugin("layers.0.mixer", fields.collection(), phase)) !=
-           nullptr;
+  static bool creates(const opset::Operator& op, FieldList& fields, TensorRTPhase phase = TensorRTPhase::kRUNTIME) {
+    return PluginPointer(tensorrt::Creator(op).createPlugin("layers.0.mixer", fields.collection(), phase)) != nullptr;
   }
+
+  // Expects one message, about a node.
+  void said(const std::string& sentence) { EXPECT_THAT(log.take(), ElementsAre("layers.0.mixer: " + sentence)); }
 
   Recorder log;
 };
+
+std::string attribute_of(const opset::Operator& op, std::size_t index) {
+  return std::string(op.name) + ": attribute " + std::string(op.attributes[index].name);
+}
+
+std::string input_of(const opset::Operator& op, std::size_t index) {
+  return std::string(op.name) + ": input " + std::string(op.inputs[index].name);
+}
 
 // ---------------------------------------------------------------- attributes
 
@@ -39,7 +48,7 @@ TEST_F(Refusal, Int32AndInt64AreTaken) {
     for (const bool wide : {false, true}) {
       FieldList fields(some_attributes(*op), wide);
       std::ranges::reverse(fields.fields());
-      EXPECT_TRUE(creates(op->name, fields)) << op->name;
+      EXPECT_TRUE(creates(*op, fields)) << op->name;
     }
   }
   EXPECT_THAT(log.take(), ElementsAre());
@@ -47,144 +56,183 @@ TEST_F(Refusal, Int32AndInt64AreTaken) {
 
 // Fields lie in an engine file as they come.
 TEST_F(Refusal, UnalignedFieldsAreTaken) {
-  char bytes[1 + 3 * sizeof(std::int64_t)];
-  const std::int64_t shifts[] = {1, 2, 4};
-  std::memcpy(bytes + 1, shifts, sizeof shifts);
-  const nvinfer1::PluginField field("shifts", bytes + 1, PluginFieldType::kINT64, 3);
-  const nvinfer1::PluginFieldCollection fields{1, &field};
-  const PluginPointer plugin(tensorrt::Creator(find("TokenShift")).createPlugin("", &fields, TensorRTPhase::kRUNTIME));
-  ASSERT_NE(plugin, nullptr);
-  EXPECT_STREQ(build(plugin).getMetadataString(), "TokenShift shifts=1,2,4");
+  for (const opset::Operator* op : cuda_operators()) {
+    const auto values = some_attributes(*op);
+    FieldList fields(values);
+    std::vector<std::vector<char>> bytes;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const std::size_t size = values[i].ints.size() * sizeof(std::int64_t);
+      std::memcpy(bytes.emplace_back(size + 1).data() + 1, values[i].ints.data(), size);
+      fields.fields()[i].data = bytes.back().data() + 1;
+    }
+    const PluginPointer plugin(tensorrt::Creator(*op).createPlugin("", fields.collection(), TensorRTPhase::kRUNTIME));
+    ASSERT_NE(plugin, nullptr);
+    EXPECT_STREQ(build(plugin).getMetadataString(), build(create(*op, values)).getMetadataString());
+  }
 }
 
 TEST_F(Refusal, AttributesThatAreMissingOrWrong) {
-  const auto refused = [&](std::string_view op, std::vector<opset::AttributeValue> values,
-                           const std::string& sentence) {
-    for (const TensorRTPhase phase : {TensorRTPhase::kBUILD, TensorRTPhase::kRUNTIME}) {
-      FieldList fields(values);
-      EXPECT_FALSE(creates(op, fields, phase));
-      EXPECT_THAT(log.take(), ElementsAre("layers.0.mixer: " + sentence));
+  for (const opset::Operator* op : cuda_operators()) {
+    const auto refused = [&](const std::vector<opset::AttributeValue>& values, const std::string& sentence) {
+      for (const TensorRTPhase phase : {TensorRTPhase::kBUILD, TensorRTPhase::kRUNTIME}) {
+        FieldList fields(values);
+        EXPECT_FALSE(creates(*op, fields, phase));
+        said(sentence);
+      }
+    };
+    for (const BadValue& bad : bad_values(*op)) refused(bad.values, bad.sentence);
+    for (std::size_t i = 0; i < op->attributes.size(); ++i) {
+      auto values = some_attributes(*op);
+      values[i].name = "another";
+      refused(values, attribute_of(*op, i) + " is missing");
+      values.erase(values.begin() + static_cast<std::ptrdiff_t>(i));
+      refused(values, attribute_of(*op, i) + " is missing");
+      values = some_attributes(*op);
+      const bool is_list = op->attributes[i].type == opset::AttributeType::kInts;
+      values[i].ints.resize(is_list ? 0 : 2);
+      refused(values, attribute_of(*op, i) +
+                          (is_list ? " must be a list of at least one integer" : " must be a single integer"));
     }
-  };
-  refused("ShiftMix", {}, "ShiftMix: attribute shifts is missing");
-  refused("ShiftMix", {{"shift", {1}}}, "ShiftMix: attribute shifts is missing");
-  refused("TokenShift", {{"shifts", {}}}, "TokenShift: attribute shifts must be a list of at least one integer");
-  refused("TokenShiftCached", {{"shifts", {1, -2}}}, "TokenShiftCached: attribute shifts must be at least 0, got -2");
-  refused("TaylorShift", {{"normalize", {1}}}, "TaylorShift: attribute output_norm is missing");
-  refused("TaylorShift", {{"normalize", {1}}, {"output_norm", {2}}},
-          "TaylorShift: attribute output_norm must be 0 or 1, got 2");
-  refused("ExpertMatMul", {{"k", {0}}}, "ExpertMatMul: attribute k must be at least 1, got 0");
-  refused("ExpertMatMulSum", {{"k", {1, 2}}}, "ExpertMatMulSum: attribute k must be a single integer");
+  }
 }
 
 TEST_F(Refusal, FieldsOfOtherTypesOrWithoutData) {
-  const auto with = [&](auto change) {
-    FieldList fields({{"k", {2}}});
-    change(fields.fields().front());
-    EXPECT_FALSE(creates("ExpertMatMul", fields));
-    return log.take();
-  };
-  EXPECT_THAT(with([](auto& field) { field.type = PluginFieldType::kFLOAT32; }),
-              ElementsAre("layers.0.mixer: ExpertMatMul: attribute k must be INT32 or INT64, got the field type 1"));
-  EXPECT_THAT(with([](auto& field) { field.data = nullptr; }),
-              ElementsAre("layers.0.mixer: ExpertMatMul: attribute k has no data"));
-  EXPECT_THAT(with([](auto& field) { field.length = -1; }),
-              ElementsAre("layers.0.mixer: ExpertMatMul: attribute k has no data"));
-  EXPECT_THAT(with([](auto& field) { field.length = 0; }),
-              ElementsAre("layers.0.mixer: ExpertMatMul: attribute k must be a single integer"));
-  EXPECT_THAT(with([](auto& field) { field.name = nullptr; }),
-              ElementsAre("layers.0.mixer: ExpertMatMul: attribute k is missing"));
+  for (const opset::Operator* op : cuda_operators()) {
+    for (std::size_t i = 0; i < op->attributes.size(); ++i) {
+      const auto refused = [&](auto change, const std::string& rest) {
+        FieldList fields(some_attributes(*op));
+        change(fields.fields()[i]);
+        EXPECT_FALSE(creates(*op, fields));
+        said(attribute_of(*op, i) + rest);
+      };
+      const bool is_list = op->attributes[i].type == opset::AttributeType::kInts;
+      refused([](auto& field) { field.type = PluginFieldType::kFLOAT32; },
+              " must be INT32 or INT64, got the field type 1");
+      refused([](auto& field) { field.data = nullptr; }, " has no data");
+      refused([](auto& field) { field.length = -1; }, " has no data");
+      refused([](auto& field) { field.length = 0; },
+              is_list ? " must be a list of at least one integer" : " must be a single integer");
+      refused([](auto& field) { field.name = nullptr; }, " is missing");
+    }
+  }
 }
 
 TEST_F(Refusal, NoFieldsAtAll) {
   const nvinfer1::PluginFieldCollection broken{3, nullptr};
-  for (const nvinfer1::PluginFieldCollection* fields : {&broken, static_cast<decltype(&broken)>(nullptr)}) {
-    EXPECT_EQ(tensorrt::Creator(find("ShiftMix")).createPlugin(nullptr, fields, TensorRTPhase::kRUNTIME), nullptr);
-    EXPECT_THAT(log.take(), ElementsAre("ShiftMix: attribute shifts is missing"));
+  for (const opset::Operator* op : cuda_operators()) {
+    if (op->attributes.empty()) continue;
+    for (const nvinfer1::PluginFieldCollection* fields : {&broken, static_cast<decltype(&broken)>(nullptr)}) {
+      EXPECT_EQ(tensorrt::Creator(*op).createPlugin(nullptr, fields, TensorRTPhase::kRUNTIME), nullptr);
+      EXPECT_THAT(log.take(), ElementsAre(attribute_of(*op, 0) + " is missing"));
+    }
   }
 }
 
 // ---------------------------------------------------------------- types and shapes
 
-std::int32_t output_types(std::string_view op, const std::vector<DataType>& inputs) {
-  std::vector<DataType> outputs(find(op).outputs.size());
-  return build(create(find(op), some_attributes(find(op))))
-      .getOutputDataTypes(outputs.data(), static_cast<std::int32_t>(outputs.size()), inputs.data(),
-                          static_cast<std::int32_t>(inputs.size()));
-}
-
 TEST_F(Refusal, Types) {
-  EXPECT_NE(output_types("TokenShift", {DataType::kINT32}), 0);
-  EXPECT_THAT(log.take(),
-              ElementsAre("layers.0.mixer: TokenShift: input x must be float32, float16 or bfloat16, got int32"));
-  EXPECT_NE(output_types("ShiftMix", {DataType::kHALF, DataType::kHALF, DataType::kFLOAT}), 0);
-  EXPECT_THAT(log.take(),
-              ElementsAre("layers.0.mixer: ShiftMix: input beta must be float16 like input x, got float32"));
-  EXPECT_NE(output_types("ExpertMatMul", {DataType::kBF16, DataType::kBF16, DataType::kBF16}), 0);
-  EXPECT_THAT(log.take(), ElementsAre("layers.0.mixer: ExpertMatMul: input logits must be float32, got bfloat16"));
-  const std::vector<DataType> masked(5, DataType::kFLOAT);
-  EXPECT_NE(output_types("TaylorShiftMasked", masked), 0);
-  EXPECT_THAT(log.take(), ElementsAre("layers.0.mixer: TaylorShiftMasked: input lengths must be int64, got float32"));
-  EXPECT_NE(output_types("ShiftMix", {DataType::kFLOAT}), 0);
-  EXPECT_THAT(log.take(), ElementsAre("layers.0.mixer: ShiftMix takes 3 inputs, got 1"));
-}
-
-std::int32_t output_shapes(std::string_view op, std::vector<opset::Shape> shapes) {
-  Expressions expressions;
-  std::vector<nvinfer1::DimsExprs> inputs;
-  for (const opset::Shape& shape : shapes) {
-    nvinfer1::DimsExprs& dims = inputs.emplace_back();
-    for (const std::int64_t size : shape) {
-      dims.d[dims.nbDims++] = size < 0 ? expressions.dynamic(3) : expressions.constant(size);
+  for (const opset::Operator* op : cuda_operators()) {
+    const PluginPointer plugin = create(*op, some_attributes(*op));
+    const std::size_t first = opset::first_t(*op);
+    const auto refused = [&](const std::vector<DataType>& inputs, const std::string& sentence) {
+      std::vector<DataType> outputs(op->outputs.size());
+      EXPECT_NE(build(plugin).getOutputDataTypes(outputs.data(), static_cast<std::int32_t>(outputs.size()),
+                                                 inputs.data(), static_cast<std::int32_t>(inputs.size())),
+                0);
+      said(sentence);
+    };
+    std::vector<DataType> good;
+    for (const opset::Port& port : op->inputs) good.push_back(data_type(port, DType::kFloat16));
+    for (std::size_t i = 0; i < good.size(); ++i) {
+      auto types = good;
+      types[i] = DataType::kINT32;
+      const std::string like = " like input " + std::string(op->inputs[first].name);
+      const std::string wanted = i == first                                           ? "float32, float16 or bfloat16"
+                                 : op->inputs[i].type == opset::ElementType::kT       ? "float16" + like
+                                 : op->inputs[i].type == opset::ElementType::kFloat32 ? "float32"
+                                                                                      : "int64";
+      refused(types, input_of(*op, i) + " must be " + wanted + ", got int32");
     }
+    const std::string count = std::to_string(good.size());
+    good.pop_back();
+    refused(good, std::string(op->name) + " takes " + count + " inputs, got " + std::to_string(good.size()));
   }
-  std::vector<nvinfer1::DimsExprs> outputs(find(op).outputs.size());
-  return build(create(find(op), some_attributes(find(op))))
-      .getOutputShapes(inputs.data(), static_cast<std::int32_t>(inputs.size()), nullptr, 0, outputs.data(),
-                       static_cast<std::int32_t>(outputs.size()), expressions);
 }
 
 TEST_F(Refusal, Shapes) {
-  EXPECT_EQ(output_shapes("TokenShift", {{-1, -1, 12}}), 0);
-  EXPECT_NE(output_shapes("TokenShift", {{-1, 12}}), 0);
-  EXPECT_THAT(log.take(), ElementsAre("layers.0.mixer: TokenShift: input x must have 3 dimensions (B,T,D), got 2"));
-  EXPECT_NE(output_shapes("TokenShift", {{-1, -1, 13}}), 0);
-  EXPECT_THAT(log.take(), ElementsAre("layers.0.mixer: TokenShift: width D = 13 does not split into 3 equal groups, "
-                                      "one per shift"));
-  EXPECT_NE(output_shapes("ShiftMix", {{-1, -1, 12}, {12}, {13}}), 0);
-  EXPECT_THAT(log.take(), ElementsAre("layers.0.mixer: ShiftMix: input beta has size 13 in dimension D of (D), but "
-                                      "another input has 12"));
-  EXPECT_NE(output_shapes("ExpertMatMul", {{-1, -1, 12}, {-1, -1, 2, 1}, {2, 1, 12, 8}}), 0);
-  EXPECT_THAT(log.take(), ElementsAre("layers.0.mixer: ExpertMatMul: k = 2 exceeds the number of experts E = 1"));
+  std::mt19937 random(1);
+  for (const opset::Operator* op : cuda_operators()) {
+    const PluginPointer plugin = create(*op, some_attributes(*op));
+    const auto output_shapes = [&](const std::vector<opset::Shape>& shapes) {
+      Expressions expressions;
+      std::vector<nvinfer1::DimsExprs> inputs;
+      for (const opset::Shape& shape : shapes) {
+        nvinfer1::DimsExprs& dims = inputs.emplace_back();
+        for (const std::int64_t size : shape) dims.d[dims.nbDims++] = expressions.constant(size);
+      }
+      std::vector<nvinfer1::DimsExprs> outputs(op->outputs.size());
+      return build(plugin).getOutputShapes(inputs.data(), static_cast<std::int32_t>(inputs.size()), nullptr, 0,
+                                           outputs.data(), static_cast<std::int32_t>(outputs.size()), expressions);
+    };
+    const Sample sample(*op, DType::kFloat32, 2, 6, random);
+    for (const ChangedShapes& changed : changed_shapes(sample)) {
+      EXPECT_EQ(output_shapes(changed.shapes) == 0, changed.sentence.empty());
+      if (!changed.sentence.empty()) said(changed.sentence);
+    }
+    std::vector<opset::Shape> flat = sample.shapes();
+    flat.front().pop_back();
+    EXPECT_NE(output_shapes(flat), 0);
+    EXPECT_THAT(log.take(), ElementsAre(::testing::HasSubstr(input_of(*op, 0) + " must have ")));
+  }
+}
+
+// Sizes that the operator's rules refuse, made of good ones; nothing where no rule speaks of sizes.
+std::optional<Sizes> against_the_rules(const opset::Operator& op, const Sizes& good) {
+  for (const opset::Dimension& dim : op.dimensions) {
+    for (const std::int64_t change : {1, -1}) {
+      Sizes sizes = good;
+      sizes[dim.name] += change;
+      std::vector<opset::Shape> outputs;
+      if (opset::infer_shapes(op, some_attributes(op), shapes(op.inputs, sizes), outputs)) return sizes;
+    }
+  }
+  return std::nullopt;
 }
 
 TEST_F(Refusal, ProfilesAndRuns) {
-  const opset::Operator& op = find("TokenShift");
-  const PluginPointer plugin = create(op, some_attributes(op));
-  const Sizes sizes = small_sizes(op, 1, 2);
-  Sizes wide = sizes;
-  wide["D"] = 13;
-  const auto wrong = describe(op.inputs, DType::kFloat32, sizes, sizes, wide);
-  EXPECT_NE(build(plugin).configurePlugin(wrong.data(), 1, nullptr, 0), 0);
-  EXPECT_EQ(build(plugin).getWorkspaceSize(wrong.data(), 1, nullptr, 0), 0U);
-  EXPECT_EQ(log.take().size(), 2U);
-  auto unknown = describe(op.inputs, DType::kFloat32, sizes, sizes, sizes);
-  unknown.front().max.d[1] = -1;
-  EXPECT_NE(build(plugin).configurePlugin(unknown.data(), 1, nullptr, 0), 0);
-  EXPECT_THAT(log.take(), ElementsAre("layers.0.mixer: TokenShift: a size of input x is not known"));
-  const auto descs = describe(op.inputs, DType::kFloat32, wide);
-  EXPECT_NE(runtime(plugin).onShapeChange(descs.data(), 1, nullptr, 0), 0);
-  EXPECT_NE(runtime(plugin).onShapeChange(descs.data(), 0, nullptr, 0), 0);
-  EXPECT_NE(runtime(plugin).enqueue(descs.data(), nullptr, nullptr, nullptr, nullptr, nullptr), 0);
-  EXPECT_EQ(log.take().size(), 3U);
+  std::size_t refused = 0;
+  for (const opset::Operator* op : cuda_operators()) {
+    const PluginPointer plugin = create(*op, some_attributes(*op));
+    const auto count = static_cast<std::int32_t>(op->inputs.size());
+    const Sizes sizes = small_sizes(*op, 1, 2);
+    auto unknown = describe(op->inputs, DType::kFloat32, sizes, sizes, sizes);
+    unknown.front().max.d[1] = -1;
+    EXPECT_NE(build(plugin).configurePlugin(unknown.data(), count, nullptr, 0), 0);
+    said(std::string(op->name) + ": a size of input " + std::string(op->inputs.front().name) + " is not known");
+    const auto wide = against_the_rules(*op, sizes);
+    if (!wide) continue;
+    ++refused;
+    const auto wrong = describe(op->inputs, DType::kFloat32, sizes, sizes, *wide);
+    EXPECT_NE(build(plugin).configurePlugin(wrong.data(), count, nullptr, 0), 0);
+    EXPECT_EQ(build(plugin).getWorkspaceSize(wrong.data(), count, nullptr, 0), 0U);
+    EXPECT_EQ(log.take().size(), 2U);
+    const auto descs = describe(op->inputs, DType::kFloat32, *wide);
+    EXPECT_NE(runtime(plugin).onShapeChange(descs.data(), count, nullptr, 0), 0);
+    EXPECT_NE(runtime(plugin).onShapeChange(descs.data(), 0, nullptr, 0), 0);
+    EXPECT_NE(runtime(plugin).enqueue(descs.data(), nullptr, nullptr, nullptr, nullptr, nullptr), 0);
+    EXPECT_EQ(log.take().size(), 3U);
+  }
+  EXPECT_GT(refused, 0U);
 }
 
 TEST_F(Refusal, TacticsOfOtherVersions) {
-  const opset::Operator& op = find("TaylorShift");
-  const PluginPointer plugin = create(op, some_attributes(op));
-  for (const std::int32_t tactic : {-1, 1000}) {
-    EXPECT_NE(runtime(plugin).setTactic(tactic), 0);
-    EXPECT_THAT(log.take(), ElementsAre(::testing::HasSubstr("TaylorShift has no tactic " + std::to_string(tactic))));
+  for (const opset::Operator* op : cuda_operators()) {
+    const PluginPointer plugin = create(*op, some_attributes(*op));
+    for (const std::int32_t tactic : {-1, 1000}) {
+      EXPECT_NE(runtime(plugin).setTactic(tactic), 0);
+      EXPECT_THAT(log.take(), ElementsAre(::testing::HasSubstr(std::string(op->name) + " has no tactic " +
+                                                               std::to_string(tactic))));
+    }
   }
 }
 

@@ -2,14 +2,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <array>
+#include <bit>
 #include <cstdint>
 #include <random>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "hsm_operators/common/description.h"
+#include "tests/sample.h"
 #include "tests/testing.h"
 #include "tests/torch/threads.h"
 #include "torch/hsm_kernels.h"
@@ -17,46 +18,64 @@
 namespace hsm {
 namespace {
 
+using testing::Buffer;
 using ::testing::HasSubstr;
-using ::testing::StartsWith;
+using testing::Sample;
 
-std::int32_t index_of(std::string_view name) {
-  for (std::int32_t i = 0; i < hsm_kernels_count(); ++i) {
-    if (std::string_view(hsm_kernels_signature(i)).starts_with(name)) return i;
-  }
-  return -1;
-}
-
-// x (2,300,64), alpha and beta (64), shifts 1 and 3.
-struct ShiftMixCall {
-  ShiftMixCall() {
-    std::mt19937 random(0);
-    x.randomize(random);
-    alpha.randomize(random);
-    beta.randomize(random);
+// A call as the C functions want it.
+struct Call {
+  explicit Call(const Sample& own_sample) : sample(own_sample) {
+    while (hsm_kernels_signature(index) != opset::described(sample.op())) ++index;
+    set_shapes(sample.shapes());
+    set_attributes(sample.attributes());
   }
 
-  std::int32_t run(testing::Buffer& y, hsm_kernels_parallel parallel = nullptr, std::int32_t threads = 1) {
-    const std::array<const void*, 3> inputs = {x.data(), alpha.data(), beta.data()};
-    const std::array<void*, 1> outputs = {y.data()};
-    return hsm_kernels_run(index, kind, type, sizes.data(), attributes.data(), inputs.data(), outputs.data(), parallel,
+  void set_shapes(const std::vector<opset::Shape>& shapes) {
+    sizes.clear();
+    for (const opset::Shape& shape : shapes) sizes.insert(sizes.end(), shape.begin(), shape.end());
+  }
+
+  void set_attributes(const std::vector<opset::AttributeValue>& values) {
+    attributes.clear();
+    for (const opset::AttributeValue& value : values) {
+      attributes.push_back(static_cast<std::int64_t>(value.ints.size() + value.floats.size()));
+      attributes.insert(attributes.end(), value.ints.begin(), value.ints.end());
+      for (const float number : value.floats) attributes.push_back(std::bit_cast<std::int64_t>(double{number}));
+    }
+  }
+
+  std::int32_t run(std::vector<Buffer>& outputs, hsm_kernels_parallel parallel = nullptr, std::int32_t threads = 1) {
+    const std::vector<const void*> inputs = sample.sources();
+    const std::vector<void*> targets = testing::pointers(outputs);
+    return hsm_kernels_run(index, kind, type, sizes.data(), attributes.data(), inputs.data(), targets.data(), parallel,
                            threads);
   }
 
-  std::int32_t index = index_of("hsm::ShiftMix(");
+  // Expects that the call is refused, and that nothing is written; returns why.
+  std::string refusal() {
+    std::vector<Buffer> outputs = sample.blank_outputs();
+    const std::vector<Buffer> before = outputs;
+    EXPECT_EQ(run(outputs), HSM_KERNELS_REFUSED) << sample.name();
+    for (std::size_t i = 0; i < outputs.size(); ++i) EXPECT_TRUE(outputs[i].same_bits(before[i]));
+    return hsm_kernels_message();
+  }
+
+  const Sample& sample;
+  std::int32_t index = 0;
   std::int32_t kind = HSM_KERNELS_FAST;
   std::int32_t type = HSM_KERNELS_FLOAT32;
-  std::vector<std::int64_t> sizes = {2, 300, 64, 64, 64};
-  std::vector<std::int64_t> attributes = {2, 1, 3};
-  testing::Buffer x{DType::kFloat32, 2 * 300 * 64};
-  testing::Buffer alpha{DType::kFloat32, 64};
-  testing::Buffer beta{DType::kFloat32, 64};
+  std::vector<std::int64_t> sizes;
+  std::vector<std::int64_t> attributes;
 };
 
 TEST(Library, DescribesItsOperators) {
   EXPECT_EQ(hsm_kernels_version(), HSM_KERNELS_VERSION);
-  EXPECT_STREQ(hsm_kernels_signature(index_of("hsm::ShiftMix(")),
-               "hsm::ShiftMix(x:T(B,T,D),alpha:T(D),beta:T(D))->(y:T(B,T,D)){shifts:ints}");
+  ASSERT_EQ(hsm_kernels_count(), std::ssize(opset::operators()));
+  for (std::int32_t i = 0; i < hsm_kernels_count(); ++i) {
+    EXPECT_EQ(hsm_kernels_signature(i), opset::described(opset::operators()[static_cast<std::size_t>(i)]));
+    EXPECT_EQ(hsm_kernels_has(i, HSM_KERNELS_FAST), 1);
+    EXPECT_EQ(hsm_kernels_has(i, HSM_KERNELS_NAIVE), 1);
+  }
   EXPECT_EQ(hsm_kernels_signature(hsm_kernels_count()), nullptr);
   EXPECT_EQ(hsm_kernels_signature(-1), nullptr);
   EXPECT_EQ(hsm_kernels_has(-1, HSM_KERNELS_FAST), 0);
@@ -64,56 +83,56 @@ TEST(Library, DescribesItsOperators) {
 }
 
 TEST(Library, ComputesTheSameBitsOnAnyThreads) {
-  ShiftMixCall call;
-  testing::Buffer naive(DType::kFloat32, call.x.size());
-  call.kind = HSM_KERNELS_NAIVE;
-  ASSERT_EQ(call.run(naive.poison()), HSM_KERNELS_OK);
-  call.kind = HSM_KERNELS_FAST;
-  testing::Buffer alone(DType::kFloat32, call.x.size());
-  ASSERT_EQ(call.run(alone.poison()), HSM_KERNELS_OK);
-  testing::expect_close(alone, naive, 2, "y");
-  for (const auto parallel : {hsm_kernels_parallel{nullptr}, testing::on_threads, testing::on_one_thread}) {
-    testing::Buffer y(DType::kFloat32, call.x.size());
-    ASSERT_EQ(call.run(y.poison(), parallel, 3), HSM_KERNELS_OK);
-    EXPECT_TRUE(y.same_bits(alone));
+  std::mt19937 random(0);
+  for (const opset::Operator& op : opset::operators()) {
+    const Sample sample(op, DType::kFloat32, 2, 150, random);
+    Call call(sample);
+    call.kind = HSM_KERNELS_NAIVE;
+    std::vector<Buffer> naive = sample.blank_outputs();
+    ASSERT_EQ(call.run(naive), HSM_KERNELS_OK) << hsm_kernels_message();
+    call.kind = HSM_KERNELS_FAST;
+    std::vector<Buffer> alone = sample.blank_outputs();
+    ASSERT_EQ(call.run(alone), HSM_KERNELS_OK) << hsm_kernels_message();
+    for (const auto parallel : {hsm_kernels_parallel{nullptr}, testing::on_threads, testing::on_one_thread}) {
+      std::vector<Buffer> outputs = sample.blank_outputs();
+      ASSERT_EQ(call.run(outputs, parallel, 3), HSM_KERNELS_OK);
+      for (std::size_t i = 0; i < outputs.size(); ++i) EXPECT_TRUE(outputs[i].same_bits(alone[i])) << sample.name();
+    }
   }
 }
 
 TEST(Library, RefusesWithASentence) {
-  const auto refusal = [](auto change) {
-    ShiftMixCall call;
-    change(call);
-    testing::Buffer y(DType::kFloat32, call.x.size());
-    y.poison();
-    const testing::Buffer before = y;
-    EXPECT_EQ(call.run(y), HSM_KERNELS_REFUSED);
-    EXPECT_TRUE(y.same_bits(before));
-    return std::string(hsm_kernels_message());
-  };
-  EXPECT_THAT(refusal([](ShiftMixCall& call) { call.attributes = {0}; }), StartsWith("ShiftMix: attribute shifts"));
-  EXPECT_THAT(refusal([](ShiftMixCall& call) { call.sizes[3] = 63; }), StartsWith("ShiftMix: input alpha"));
-  EXPECT_THAT(refusal([](ShiftMixCall& call) { call.attributes = {3, 1, 1, 1}; }), HasSubstr("64"));
-  EXPECT_THAT(refusal([](ShiftMixCall& call) { call.type = 3; }), HasSubstr("no type of number 3"));
-  EXPECT_THAT(refusal([](ShiftMixCall& call) { call.index = 1000; }), HasSubstr("no operator of index 1000"));
-  EXPECT_THAT(refusal([](ShiftMixCall& call) { call.kind = 7; }), HasSubstr("no kernel of kind 7"));
+  std::mt19937 random(1);
+  for (const opset::Operator& op : opset::operators()) {
+    const Sample sample(op, DType::kFloat32, 2, 5, random);
+    const auto refused = [&](auto change) {
+      Call call(sample);
+      change(call);
+      return call.refusal();
+    };
+    for (const testing::BadValue& bad : testing::bad_values(op)) {
+      EXPECT_EQ(refused([&](Call& call) { call.set_attributes(bad.values); }), bad.sentence);
+    }
+    for (const testing::ChangedShapes& changed : testing::changed_shapes(sample)) {
+      if (changed.sentence.empty()) continue;
+      EXPECT_EQ(refused([&](Call& call) { call.set_shapes(changed.shapes); }), changed.sentence);
+    }
+    EXPECT_THAT(refused([](Call& call) { call.type = 3; }), HasSubstr("no type of number 3"));
+    EXPECT_THAT(refused([](Call& call) { call.index = 1000; }), HasSubstr("no operator of index 1000"));
+    EXPECT_THAT(refused([](Call& call) { call.kind = 7; }), HasSubstr("no kernel of kind 7"));
+  }
 }
 
 TEST(Library, ChecksRowNumbers) {
-  const std::int32_t index = index_of("hsm::TokenShiftCached(");
-  const std::vector<std::int64_t> sizes = {1, 1, 2, 1, 4, 2, 1, 1};
-  const std::vector<std::int64_t> attributes = {1, 1};
-  std::array<float, 2> x{};
-  std::array<float, 8> ring{};
-  std::array<float, 2> y{};
-  std::array<float, 8> ring_out{};
-  const std::int64_t position = 0;
-  const std::int64_t lengths = 2;
-  const std::array<const void*, 4> inputs = {x.data(), ring.data(), &position, &lengths};
-  const std::array<void*, 2> outputs = {y.data(), ring_out.data()};
-  EXPECT_EQ(hsm_kernels_run(index, HSM_KERNELS_FAST, HSM_KERNELS_FLOAT32, sizes.data(), attributes.data(),
-                            inputs.data(), outputs.data(), nullptr, 1),
-            HSM_KERNELS_REFUSED);
-  EXPECT_THAT(hsm_kernels_message(), StartsWith("TokenShiftCached: input lengths is 2 in row 0"));
+  std::mt19937 random(2);
+  std::size_t checked = 0;
+  for (const opset::Operator& op : opset::operators()) {
+    for (const testing::BadRow& bad : testing::bad_rows(op, random)) {
+      EXPECT_EQ(Call(bad.sample).refusal(), bad.sentence);
+      ++checked;
+    }
+  }
+  EXPECT_GT(checked, 0U);
 }
 
 }  // namespace

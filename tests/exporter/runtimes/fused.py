@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from tests.exporter.opset.cases import trial
-from tests.exporter.opset.harness import ANY_ATTRIBUTES
+from tests.operators.cases import trial
+from tests.operators.harness import ANY_ATTRIBUTES
 from tests.operators.inputs import row_range, sizes_of
 
 import onnxruntime

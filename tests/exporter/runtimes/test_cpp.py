@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tests.exporter.opset.harness import ANY_ATTRIBUTES, float32_border, one_node_model
 from tests.exporter.runtimes.fused import case_of, feed
 from tests.exporter.validation.tiny import tiny_model, write_tiny
+from tests.operators.harness import ANY_ATTRIBUTES, float32_border, one_node_model
 
 import hsm_export
 from hsm_export.errors import BadInputError, HsmExportError, MissingDependencyError

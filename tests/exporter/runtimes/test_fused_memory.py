@@ -9,8 +9,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.exporter.opset.harness import DTYPES, NUMPY_TYPES, ONNX_TYPES, float32_border, one_node_model, rounded
-from tests.exporter.opset.strategies import cases
 from tests.exporter.runtimes.fused import (
     Array,
     case_of,
@@ -20,6 +18,8 @@ from tests.exporter.runtimes.fused import (
     run_fused,
     same_within_lengths,
 )
+from tests.operators.harness import DTYPES, NUMPY_TYPES, ONNX_TYPES, float32_border, one_node_model, rounded
+from tests.operators.strategies import cases
 
 import onnxruntime
 from hsm_operators import OPERATORS

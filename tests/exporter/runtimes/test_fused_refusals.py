@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.exporter.opset.harness import ANY_ATTRIBUTES, DTYPES, one_node_model
 from tests.exporter.runtimes.fused import Array, fused_session, needs_library
+from tests.operators.harness import ANY_ATTRIBUTES, DTYPES, one_node_model
 from tests.operators.inputs import SMALL
 
 from hsm_operators import OPERATORS

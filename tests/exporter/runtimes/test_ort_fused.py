@@ -13,17 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.exporter.opset.cases import Runtime, compare
-from tests.exporter.opset.harness import (
-    ANY_ATTRIBUTES,
-    DTYPES,
-    NUMPY_TYPES,
-    ONNX_TYPES,
-    float32_border,
-    one_node_model,
-    rounded,
-)
-from tests.exporter.opset.strategies import cases
 from tests.exporter.runtimes.fused import (
     Array,
     case_of,
@@ -34,7 +23,18 @@ from tests.exporter.runtimes.fused import (
     run_fused,
     same_within_lengths,
 )
+from tests.operators.cases import Runtime, compare
+from tests.operators.harness import (
+    ANY_ATTRIBUTES,
+    DTYPES,
+    NUMPY_TYPES,
+    ONNX_TYPES,
+    float32_border,
+    one_node_model,
+    rounded,
+)
 from tests.operators.inputs import keeps_rules, row_range
+from tests.operators.strategies import cases
 
 import onnxruntime
 from hsm_operators import OPERATORS
@@ -42,7 +42,7 @@ from hsm_operators.testing import Trial
 
 pytestmark = needs_library
 
-# The bodies are held to the same definition in tests/exporter/opset.
+# The bodies are held to the same definition in tests/operators.
 RUNTIMES: dict[str, Runtime] = {"fused": run_fused}
 # Widths around the vector lengths and tiles of the kernels, odd and prime ones too.
 WIDTHS = st.integers(1, 9) | st.sampled_from([13, 15, 16, 17, 31, 32, 33])

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
-from tests.exporter.opset.harness import ANY_ATTRIBUTES, one_node_model
+from tests.operators.harness import ANY_ATTRIBUTES, one_node_model
 
 from hsm_export.runtimes import get
 from hsm_export.runtimes.runtime import RunContext

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from tests.exporter.decoding.harness import checkpoint, decode_file, needs_library
 from tests.exporter.exporting.models import MIXERS, classifier, language_model
 from tests.exporter.validation.toy import SHIFT, VOCAB, toy_context, toy_runtime, toy_state
+from torch import Tensor, nn
 
 import hsm_export
 from hsm_export.errors import UsageError
@@ -18,6 +20,7 @@ from hsm_export.onnx_model.model_file import open_model
 from hsm_export.validation.exactness import check_exactness
 from hsm_export.validation.sequences import random_chunks, sequence_cases
 from hsm_export.validation.stepping import stepping
+from hsm_models.decoding import State, StateEntry, StatefulModule, valid
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -207,3 +210,35 @@ def test_errors_over_four_thousand_steps(name: str) -> None:
     native, fused = (report.decoding.last_error / report.decoding.first_error for report in result.runtimes)
     # Rotary angles grow with the position, and their rounding with them; states of HSM and TaylorShift do not.
     assert fused <= (2 if name in ("hsm-lm", "taylor-shift-lm") else 2 * max(native, 1))
+
+
+class Summing(StatefulModule):
+    """Sums that stay float32 in every precision: PyTorch, whose next layer is in float16, does not take them."""
+
+    def state_entries(self, rollback: int = 0) -> dict[str, StateEntry]:
+        return {"sum": StateEntry((8,), type="accumulator")}
+
+    def step(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
+        kept = torch.where(valid(x, lengths)[..., None], x, 0).to(state["sum"].dtype)
+        sums = state["sum"][:, None] + kept.cumsum(1)
+        return torch.tanh(sums), {"sum": state["sum"] + kept.sum(1)}
+
+
+class Sums(nn.Module):
+    """A language model of such sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.sums, self.head = nn.Embedding(32, 8), Summing(), nn.Linear(8, 32)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.sums(self.embedding(tokens)))
+        return logits
+
+
+def test_a_model_that_pytorch_cannot_run_in_half_precision_is_held_to_onnxs_evaluator(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Sums().eval()
+    hsm_export.export(model, output=tmp_path / "sums.onnx", decode=True, precision="fp16")
+    result = hsm_export.validate(tmp_path / "sums.onnx", against=model, runtimes=["ort"])
+    assert result.passed and result.baseline == "onnx-reference"

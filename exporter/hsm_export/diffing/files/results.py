@@ -18,7 +18,7 @@ class NodeChange(Result):
         kind: "added", "removed", "changed" (attributes, inputs or the operator itself), "moved" (same operator, other
             place in the order) or "renamed" (nothing but its name).
         node: its name in the new file; in the old one where it was removed.
-        operator: such as "MatMul" or "hsm::TokenShift", in the file that `node` is of.
+        operator: such as "MatMul" or "acme::DecayMix", in the file that `node` is of.
         old_node: its name in the old file; None where it was added.
         details: what changed, a sentence each.
     """
@@ -63,7 +63,7 @@ class FunctionChange(Result):
 
     Attributes:
         kind: "added", "removed" or "changed".
-        name: such as "hsm::TokenShift".
+        name: such as "acme::DecayMix".
         nodes: what changed in its body.
         details: what else changed.
     """

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import onnx
 import onnx.inliner
 import pytest
-from tests.exporter.opset.cases import expected
-from tests.exporter.opset.harness import run_onnx_runtime, run_reference
 from tests.exporter.runtimes.fused import case_of, needs_library, run_fused
+from tests.operators.cases import expected
+from tests.operators.harness import run_onnx_runtime, run_reference
 
 from hsm_operators import DOMAIN, OPERATORS
 from hsm_operators.testing import Trial

@@ -9,8 +9,8 @@ import onnx
 import pytest
 import torch
 from onnx import helper
-from tests.exporter.opset.harness import ANY_ATTRIBUTES, run_onnx_runtime
-from tests.models.ops.arguments import arguments, as_tuple
+from tests.operators.arguments import arguments, as_tuple
+from tests.operators.harness import ANY_ATTRIBUTES, run_onnx_runtime
 from torch import Tensor, nn
 
 from hsm_models import ops

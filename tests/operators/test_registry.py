@@ -7,7 +7,7 @@ import onnx
 import onnx.inliner
 import pytest
 from onnx import TensorProto, helper
-from tests.exporter.opset.harness import ANY_ATTRIBUTES, as_model, one_node_model, run_onnx_runtime, run_reference
+from tests.operators.harness import ANY_ATTRIBUTES, as_model, one_node_model, run_onnx_runtime, run_reference
 
 from hsm_operators import DOMAIN, OPERATORS, functions_for, inline, make_node
 from tests import oracles

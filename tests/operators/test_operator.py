@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.exporter.opset.harness import ANY_ATTRIBUTES, DTYPES, element_type, one_node_model
+from tests.operators.harness import ANY_ATTRIBUTES, DTYPES, element_type, one_node_model
 
 from hsm_operators import DOMAIN, OPERATORS, Operator, Port
 

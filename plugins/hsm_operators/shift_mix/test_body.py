@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.exporter.opset.cases import check, expected, trial
-from tests.exporter.opset.harness import DTYPES, float32_border, one_node_model, run_onnx_runtime, run_torch
+from tests.operators.cases import check, expected, trial
+from tests.operators.harness import DTYPES, float32_border, one_node_model, run_onnx_runtime, run_torch
 
 PLAIN = ("TokenShift", "ShiftMix")
 CACHED = ("TokenShiftCached", "ShiftMixCached")

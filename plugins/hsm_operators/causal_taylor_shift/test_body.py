@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.exporter.opset.cases import check, trial
-from tests.exporter.opset.harness import DTYPES, float32_border, one_node_model, run_onnx_runtime
+from tests.operators.cases import check, trial
+from tests.operators.harness import DTYPES, float32_border, one_node_model, run_onnx_runtime
 
 SIZES = [
     ({"B": 1, "T": 1, "H": 1, "d": 1}, [1]),

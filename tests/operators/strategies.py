@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
-from tests.exporter.opset.cases import trial
+from tests.operators.cases import trial
 from tests.operators.inputs import row_range, sizes_of
 
 from hsm_operators import OPERATORS, Attribute, Operator, expression

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from tests.exporter.opset.harness import (
+from tests.operators.harness import (
     Array,
     Attributes,
     float32_border,

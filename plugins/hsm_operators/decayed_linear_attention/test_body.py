@@ -7,13 +7,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import TensorProto, helper
-from tests.exporter.opset.cases import Array, check, expected, trial
-from tests.exporter.opset.harness import DTYPES, float32_border, one_node_model, run_onnx_runtime, run_reference
+from tests.operators.cases import Array, check, expected, trial
+from tests.operators.harness import DTYPES, float32_border, one_node_model, run_onnx_runtime, run_reference
 
-from hsm_models.ops import decayed_delta_rule, decayed_linear_attention
-from hsm_operators import use_kernels
 from hsm_operators.testing import Subject
 
 CALLS = [("DecayedLinearAttention", {"exclusive": 0}), ("DecayedLinearAttention", {"exclusive": 1})]
@@ -145,15 +142,3 @@ def test_the_standards_own_operator_is_a_part_of_them(domain: str, rule: str, de
         inputs |= {"k": beta * key, "a": -beta * key * np.exp(inputs["log_decay"]), "b": key}
     for actual, truth in zip(_run(name, attributes, inputs), standard, strict=True):
         _close(actual, truth)
-
-
-@pytest.mark.parametrize("delta", [False, True])
-def test_no_tokens_leave_the_state_as_it_is(delta: bool) -> None:
-    empty, state = torch.zeros(2, 0, 3, 4), torch.randn(2, 3, 4, 5)
-    keys, v, lengths = (empty, empty, empty, empty), torch.zeros(2, 0, 3, 5), torch.zeros(2, dtype=torch.int64)
-    with use_kernels(False):
-        if delta:
-            y, after = decayed_delta_rule(empty, empty, v, *keys[:3], state, lengths)
-        else:
-            y, after = decayed_linear_attention(empty, empty, v, empty, state, lengths)
-    assert y.shape == (2, 0, 3, 5) and torch.equal(after, state)

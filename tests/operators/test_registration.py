@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.models.ops.arguments import NAMES, OPERATOR_OF, arguments, as_arrays, as_tuple, overloaded
+from tests.operators.arguments import NAMES, OPERATOR_OF, arguments, as_arrays, as_tuple, overloaded
 from torch import Tensor
 
 from hsm_models import ops
 from tests import oracles
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+pytestmark = pytest.mark.usefixtures("reference_maths")
 EVERY = pytest.mark.parametrize("name", NAMES)
 
 

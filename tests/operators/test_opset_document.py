@@ -9,7 +9,7 @@ import pytest
 
 from hsm_operators import OPERATORS, Port
 
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "opset.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "opset.md"
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| \((.*?)\) \|", re.MULTILINE)
 
 

@@ -1,8 +1,9 @@
-"""Shared test set-up: one thread, so that parallel test processes do not fight over the cores."""
+"""Set-up of the tests here and beside operators: one thread, so that parallel processes do not fight over cores."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -34,3 +35,12 @@ def generator(request: pytest.FixtureRequest) -> torch.Generator:
     import zlib
 
     return torch.Generator().manual_seed(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def reference_maths() -> Iterator[None]:
+    """Have PyTorch compute operators by their reference maths: kernels are held to that, not it to them."""
+    from hsm_operators import use_kernels
+
+    with use_kernels(False):
+        yield

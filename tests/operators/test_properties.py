@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.exporter.opset.cases import check
-from tests.exporter.opset.harness import DTYPES
-from tests.exporter.opset.strategies import cases
+from tests.operators.cases import check
+from tests.operators.harness import DTYPES
+from tests.operators.strategies import cases
 
 from hsm_operators import OPERATORS
 from hsm_operators.testing import Trial

@@ -10,8 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_models.ops import expert_mlp, force_routing, record_routing
-from tests import oracles
+from hsm_operators.expert_mlp import oracle
+from hsm_operators.expert_mlp.torch_op import expert_mlp
+from hsm_operators.routing import force_routing, record_routing
+
+pytestmark = pytest.mark.usefixtures("reference_maths")
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -37,7 +40,7 @@ def test_any_shape(
     logits = logits.round() if ties else logits
     up, down = rng.standard_normal((count, width, hidden)), rng.standard_normal((count, hidden, outputs))
     y = expert_mlp(*map(torch.from_numpy, (x, logits, up, down)), k, activation)
-    np.testing.assert_allclose(y, oracles.expert_mlp(x, logits, up, down, k, activation), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(y, oracle.expert_mlp(x, logits, up, down, k, activation), rtol=1e-12, atol=1e-12)
 
 
 def test_all_experts_are_the_dense_mixture(generator: torch.Generator) -> None:

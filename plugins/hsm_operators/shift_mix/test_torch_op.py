@@ -10,8 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hsm_models.ops import shift_mix, shift_mix_cached, token_shift, token_shift_cached
-from tests import oracles
+from hsm_operators.shift_mix import oracle
+from hsm_operators.shift_mix.torch_op import shift_mix, shift_mix_cached, token_shift, token_shift_cached
+
+pytestmark = pytest.mark.usefixtures("reference_maths")
 
 SHIFTS = st.lists(st.integers(-12, 12), min_size=1, max_size=4)
 PAST_SHIFTS = st.lists(st.integers(0, 12), min_size=1, max_size=4)
@@ -23,9 +25,9 @@ def test_any_shape_and_shifts(shifts: list[int], batch: int, length: int, group:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((batch, length, group * len(shifts)))
     alpha, beta = rng.standard_normal((2, x.shape[2]))
-    np.testing.assert_array_equal(token_shift(torch.from_numpy(x), shifts), oracles.token_shift(x, shifts))
+    np.testing.assert_array_equal(token_shift(torch.from_numpy(x), shifts), oracle.token_shift(x, shifts))
     mixed = shift_mix(*map(torch.from_numpy, (x, alpha, beta)), shifts)
-    np.testing.assert_allclose(mixed, oracles.shift_mix(x, alpha, beta, shifts), rtol=1e-14, atol=1e-14)
+    np.testing.assert_allclose(mixed, oracle.shift_mix(x, alpha, beta, shifts), rtol=1e-14, atol=1e-14)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

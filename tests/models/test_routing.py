@@ -11,6 +11,7 @@ from hsm_models import LayerConfig, ModelConfig, SwitchHeadConfig, build_model
 from hsm_operators import routing
 from hsm_operators.routing import force_routing, record_routing
 
+pytestmark = pytest.mark.usefixtures("reference_maths")
 CONFIG = ModelConfig(
     task="language_model",
     width=16,
