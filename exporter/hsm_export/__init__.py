@@ -16,8 +16,13 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 from pathlib import Path
 from typing import Any
+
+# ONNX Runtime reports home and keeps a store in the user's folder from version 1.31 on, unless this is set before it is
+# imported. Who sets the variable himself is left alone.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Public name -> its module and its name there.
 _HOMES = {

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "runtime/error.h"
+#include "runtime/onnx_file.h"
 #include "runtime/sha256.h"
 
 namespace hsm::runtime {
@@ -56,6 +57,18 @@ void check_folder(const std::string& folder, const std::string& prefix, const Ma
   }
 }
 
+// Holds a graph of the manifest against its files, which know better, and takes from them what only they say.
+void check_graph(const std::string& folder, std::optional<Graph>& graph) {
+  if (!graph) return;
+  for (const std::string& name : {graph->file, graph->on_cpu()}) {
+    const std::string path = folder + "/" + name;
+    const MappedFile file(folder, name);
+    const OnnxSignature signature = read_signature(file.bytes(), path);
+    reconcile(*graph, signature, path);
+    if (name == graph->file) take_contract(*graph, signature, path);
+  }
+}
+
 std::shared_ptr<const hsm_runtime::Bundle::Impl> open_bundle(const std::string& path, bool verify_digests) {
   std::error_code ignored;
   if (!std::filesystem::is_directory(path, ignored)) {
@@ -65,8 +78,11 @@ std::shared_ptr<const hsm_runtime::Bundle::Impl> open_bundle(const std::string& 
   auto bundle = std::make_shared<hsm_runtime::Bundle::Impl>();
   bundle->path = path;
   bundle->manifest = parse_manifest(text_of(file.bytes()), path + "/" + std::string(kManifestFile));
+  if (bundle->manifest.tokenizer == "huggingface") bundle->tokenizer_path = path + "/tokenizer.json";
   check_folder(path, "", bundle->manifest);
   for (const auto& [name, entry] : bundle->manifest.files) check_file(path, name, entry, verify_digests);
+  check_graph(path, bundle->manifest.model);
+  check_graph(path, bundle->manifest.decode);
   return bundle;
 }
 
@@ -83,6 +99,8 @@ const std::string& Bundle::path() const { return impl_->path; }
 const std::string& Bundle::task() const { return impl_->manifest.task; }
 const std::string& Bundle::precision() const { return impl_->manifest.precision; }
 const std::string& Bundle::writer_version() const { return impl_->manifest.writer_version; }
+const std::string& Bundle::tokenizer() const { return impl_->manifest.tokenizer; }
+const std::string& Bundle::tokenizer_path() const { return impl_->tokenizer_path; }
 const std::map<std::string, double>& Bundle::tolerances() const { return impl_->manifest.tolerances; }
 bool Bundle::has(Part part) const { return impl_->graph(part).has_value(); }
 

@@ -13,6 +13,7 @@ namespace hsm_runtime {
 struct Bundle::Impl {
   std::string path;
   hsm::runtime::Manifest manifest;
+  std::string tokenizer_path;
 
   const std::optional<hsm::runtime::Graph>& graph(Part part) const {
     return part == Part::kModel ? manifest.model : manifest.decode;

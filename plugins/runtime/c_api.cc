@@ -2,6 +2,7 @@
 #include "runtime/c_api.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstring>
 #include <limits>
@@ -50,7 +51,11 @@ std::vector<hsm_runtime::Backend> backends_of(std::string_view text) {
     const std::string_view name = text.substr(0, text.find(','));
     text.remove_prefix(std::min(text.size(), name.size() + 1));
     if (!backend_from_name(name, &backends.emplace_back())) {
-      fail(Code::kInvalidArgument, "there is no back end '" + std::string(name) + "'");
+      std::string known;
+      for (const int number : {2, 3, 0, 1}) {
+        known += (known.empty() ? "" : ", ") + std::string(name_of(static_cast<hsm_runtime::Backend>(number)));
+      }
+      fail(Code::kInvalidArgument, "there is no back end '" + std::string(name) + "'; there are " + known);
     }
   }
   return backends;
@@ -66,33 +71,40 @@ int number_of(std::string_view name, std::string_view value, int most) {
   return number;
 }
 
-// The options that are texts.
-std::string* text_of(SessionOptions& options, std::string_view name) {
-  if (name == "onnxruntime_library") return &options.onnxruntime_library;
-  if (name == "kernel_library") return &options.kernel_library;
-  if (name == "cuda_kernel_library") return &options.cuda_kernel_library;
-  if (name == "tensorrt_backend") return &options.tensorrt_backend;
-  if (name == "nvinfer_library") return &options.nvinfer_library;
-  if (name == "cudart_library") return &options.cudart_library;
-  if (name == "plugin_library") return &options.plugin_library;
-  if (name == "operator_libraries") return &options.operator_libraries;
-  return nullptr;
-}
+struct TextOption {
+  std::string_view name;
+  std::string SessionOptions::* member;
+};
+
+constexpr std::array<TextOption, 8> kTexts = {{{"onnxruntime_library", &SessionOptions::onnxruntime_library},
+                                               {"kernel_library", &SessionOptions::kernel_library},
+                                               {"cuda_kernel_library", &SessionOptions::cuda_kernel_library},
+                                               {"tensorrt_backend", &SessionOptions::tensorrt_backend},
+                                               {"nvinfer_library", &SessionOptions::nvinfer_library},
+                                               {"cudart_library", &SessionOptions::cudart_library},
+                                               {"plugin_library", &SessionOptions::plugin_library},
+                                               {"operator_libraries", &SessionOptions::operator_libraries}}};
 
 void set(SessionOptions& options, std::string_view name, std::string_view value) {
   constexpr int kMost = std::numeric_limits<int>::max();
-  if (std::string* text = text_of(options, name)) {
-    *text = value;
+  const auto text =
+      std::find_if(kTexts.begin(), kTexts.end(), [&](const TextOption& item) { return item.name == name; });
+  if (text != kTexts.end()) {
+    options.*(text->member) = value;
   } else if (name == "backends") {
     options.backends = backends_of(value);
   } else if (name == "allow_embedded_plugins") {
     options.allow_embedded_plugins = number_of(name, value, 1) == 1;
+  } else if (name == "telemetry") {
+    options.telemetry = number_of(name, value, 1) == 1;
   } else if (name == "device") {
     options.device = number_of(name, value, kMost);
   } else if (name == "threads") {
     options.threads = number_of(name, value, kMost);
   } else {
-    fail(Code::kInvalidArgument, "there is no option '" + std::string(name) + "'");
+    std::string known = "backends, allow_embedded_plugins, telemetry, device, threads";
+    for (const TextOption& item : kTexts) known += ", " + std::string(item.name);
+    fail(Code::kInvalidArgument, "there is no option '" + std::string(name) + "'; there are " + known);
   }
 }
 
@@ -168,6 +180,17 @@ int32_t hsmrt_bundle_has(const hsmrt_bundle* bundle, int32_t part) {
   const bool known = part == HSMRT_MODEL || part == HSMRT_DECODE;
   return bundle != nullptr && known && bundle->bundle.has(static_cast<Part>(part)) ? 1 : 0;
 }
+
+const char* hsmrt_bundle_path(const hsmrt_bundle* bundle) {
+  return bundle == nullptr ? nullptr : bundle->bundle.path().c_str();
+}
+const char* hsmrt_bundle_tokenizer(const hsmrt_bundle* bundle) {
+  return bundle == nullptr ? nullptr : bundle->bundle.tokenizer().c_str();
+}
+const char* hsmrt_bundle_tokenizer_path(const hsmrt_bundle* bundle) {
+  return bundle == nullptr ? nullptr : bundle->bundle.tokenizer_path().c_str();
+}
+const char* hsmrt_code_name(int32_t code) { return name_of(static_cast<Code>(code)).data(); }
 
 hsmrt_options* hsmrt_options_create(void) {
   try {

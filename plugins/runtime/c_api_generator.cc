@@ -1,10 +1,10 @@
 // The C interface of generators.
-#include <span>
 #include <tuple>
 #include <utility>
 
 #include "hsm_runtime/generator.h"
 #include "runtime/c_api.h"
+#include "runtime/c_structs.h"
 
 struct hsmrt_generator {
   hsm_runtime::Generator generator;
@@ -14,18 +14,40 @@ namespace {
 
 using hsm::runtime::c_api::call;
 using hsm::runtime::c_api::given;
+using hsm::runtime::c_api::list_of;
+using hsm::runtime::c_api::members_of;
+using hsm::runtime::c_api::sampling_of;
 using hsm_runtime::Generator;
-
-// NULL with a count of 0 is an empty list.
-std::span<const std::int64_t> list_of(const std::int64_t* numbers, std::size_t count, const char* what) {
-  if (count > 0) std::ignore = given(numbers, what);
-  return {numbers, count};
-}
 
 Generator& opened(hsmrt_generator* generator) { return given(generator, "the generator").generator; }
 const Generator& opened(const hsmrt_generator* generator) { return given(generator, "the generator").generator; }
 
+hsm_runtime::GeneratorOptions options_of(const hsmrt_generator_options* options) {
+  const hsmrt_generator_options members = members_of(options, "the generator's options");
+  return {.batch = members.batch, .capacity = members.capacity, .reserve = members.reserve};
+}
+
 }  // namespace
+
+int32_t hsmrt_generator_create_with(const hsmrt_session* session, const hsmrt_generator_options* options,
+                                    hsmrt_generator** generator, hsmrt_error* error) {
+  return call(error, [&] {
+    std::ignore = given(generator, "the place for the generator");
+    auto made = Generator::create(given(session, "the session").session, options_of(options));
+    if (made.ok()) *generator = new hsmrt_generator{*std::move(made)};
+    return made.status();
+  });
+}
+
+int32_t hsmrt_generator_bytes_of(const hsmrt_session* session, const hsmrt_generator_options* options, size_t* bytes,
+                                 hsmrt_error* error) {
+  return call(error, [&] {
+    std::ignore = given(bytes, "the place for the bytes");
+    const auto counted = Generator::state_bytes(given(session, "the session").session, options_of(options));
+    if (counted.ok()) *bytes = *counted;
+    return counted.status();
+  });
+}
 
 int32_t hsmrt_generator_create(const hsmrt_session* session, int64_t batch, int64_t capacity,
                                hsmrt_generator** generator, hsmrt_error* error) {
@@ -67,6 +89,11 @@ int32_t hsmrt_generator_prefill(hsmrt_generator* generator, const int64_t* token
   });
 }
 
+int32_t hsmrt_generator_prefill_row(hsmrt_generator* generator, int64_t row, const int64_t* tokens, size_t count,
+                                    hsmrt_error* error) {
+  return call(error, [&] { return opened(generator).prefill(row, list_of(tokens, count, "the list of tokens")); });
+}
+
 int32_t hsmrt_generator_step(hsmrt_generator* generator, const int64_t* tokens, size_t count, hsmrt_error* error) {
   return call(error, [&] { return opened(generator).step(list_of(tokens, count, "the list of tokens")); });
 }
@@ -82,11 +109,25 @@ int32_t hsmrt_generator_sample(hsmrt_generator* generator, int64_t row, double t
   });
 }
 
+int32_t hsmrt_generator_sample_with(hsmrt_generator* generator, int64_t row, const hsmrt_sampling* sampling,
+                                    double uniform, int64_t* token, hsmrt_error* error) {
+  return call(error, [&] {
+    std::ignore = given(token, "the place for the token");
+    const auto chosen = opened(generator).sample(row, sampling_of(sampling), uniform);
+    if (chosen.ok()) *token = *chosen;
+    return chosen.status();
+  });
+}
+
 int32_t hsmrt_generator_rollback(hsmrt_generator* generator, int64_t row, int64_t tokens, hsmrt_error* error) {
   return call(error, [&] { return opened(generator).rollback(row, tokens); });
 }
 int32_t hsmrt_generator_fork(hsmrt_generator* generator, int64_t source, int64_t target, hsmrt_error* error) {
   return call(error, [&] { return opened(generator).fork(source, target); });
+}
+int32_t hsmrt_generator_fork_from(hsmrt_generator* generator, const hsmrt_generator* other, int64_t source,
+                                  int64_t target, hsmrt_error* error) {
+  return call(error, [&] { return opened(generator).fork(opened(other), source, target); });
 }
 int32_t hsmrt_generator_reset(hsmrt_generator* generator, int64_t row, hsmrt_error* error) {
   return call(error, [&] { return opened(generator).reset(row); });
@@ -97,4 +138,11 @@ int32_t hsmrt_generator_save(const hsmrt_generator* generator, const char* path,
 }
 int32_t hsmrt_generator_load(hsmrt_generator* generator, const char* path, hsmrt_error* error) {
   return call(error, [&] { return opened(generator).load(&given(path, "the path")); });
+}
+
+int32_t hsmrt_generator_save_row(const hsmrt_generator* generator, int64_t row, const char* path, hsmrt_error* error) {
+  return call(error, [&] { return opened(generator).save_row(row, &given(path, "the path")); });
+}
+int32_t hsmrt_generator_load_row(hsmrt_generator* generator, int64_t row, const char* path, hsmrt_error* error) {
+  return call(error, [&] { return opened(generator).load_row(row, &given(path, "the path")); });
 }

@@ -1,6 +1,8 @@
 #include "runtime/check.h"
 
 #include <algorithm>
+#include <limits>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -113,6 +115,119 @@ void check_tensors(const Graph& graph, std::span<const NamedTensor> inputs, std:
     }
   }
   check_side("output", graph.outputs, outputs, device, sizes);
+}
+
+namespace {
+
+// The whole numbers of a tensor of the CPU's, read where they are.
+class Numbers {
+ public:
+  explicit Numbers(const TensorView& view) : data_(view.data), is_wide_(view.dtype == DType::kInt64) {
+    for (const std::int64_t size : view.shape) size_ *= static_cast<std::size_t>(size);
+  }
+  std::size_t size() const { return size_; }
+  std::int64_t operator[](std::size_t i) const {
+    return is_wide_ ? static_cast<const std::int64_t*>(data_)[i] : static_cast<const std::int32_t*>(data_)[i];
+  }
+
+ private:
+  const void* data_;
+  bool is_wide_;
+  std::size_t size_ = 1;
+};
+
+// Nothing for tensors of other types and devices.
+std::optional<Numbers> numbers_of(const NamedTensor& named) {
+  const TensorView& view = named.tensor;
+  const bool is_whole = view.dtype == DType::kInt64 || view.dtype == DType::kInt32;
+  if (!is_whole || view.device.kind != Device::Kind::kCpu) return std::nullopt;
+  return Numbers(view);
+}
+
+const NamedTensor* find(std::span<const NamedTensor> tensors, std::string_view name) {
+  const auto found =
+      std::find_if(tensors.begin(), tensors.end(), [&](const NamedTensor& tensor) { return tensor.name == name; });
+  return found == tensors.end() ? nullptr : &*found;
+}
+
+// The size that a dimension has in this call.
+std::optional<std::int64_t> size_of_dimension(const Graph& graph, std::span<const NamedTensor> inputs,
+                                              std::string_view dimension) {
+  for (const TensorInfo& info : graph.inputs) {
+    const NamedTensor* given = find(inputs, info.name);
+    if (given == nullptr) continue;
+    for (std::size_t axis = 0; axis < info.shape.size(); ++axis) {
+      const std::string* name = std::get_if<std::string>(&info.shape[axis]);
+      if (name != nullptr && *name == dimension) return given->tensor.shape[axis];
+    }
+  }
+  return std::nullopt;
+}
+
+// "tokens[0, 3]".
+std::string place_of(const NamedTensor& named, std::size_t index) {
+  std::string place;
+  for (std::size_t axis = named.tensor.shape.size(); axis-- > 0;) {
+    const auto size = static_cast<std::size_t>(named.tensor.shape[axis]);
+    place = std::to_string(index % size) + (place.empty() ? "" : ", ") + place;
+    index /= size;
+  }
+  return "'" + std::string(named.name) + "'[" + place + "]";
+}
+
+void check_range(const NamedTensor& named, const Numbers& numbers, std::int64_t low, std::optional<std::int64_t> high) {
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    if (numbers[i] >= low && (!high || numbers[i] <= *high)) continue;
+    refuse(place_of(named, i) + " is " + std::to_string(numbers[i]) + ", the model takes " + std::to_string(low) +
+           (high ? ".." + std::to_string(*high) : " and more") + (named.tensor.shape.size() > 1 ? "; pad with 0" : ""));
+  }
+}
+
+// The tokens that the states of a call have room for; none where they do not grow.
+std::optional<std::int64_t> room_of(const StateSpec& state, std::span<const NamedTensor> inputs) {
+  std::optional<std::int64_t> room;
+  for (const StateTensor& tensor : state.tensors) {
+    const NamedTensor* past = tensor.capacity_axis > 0 ? find(inputs, tensor.past()) : nullptr;
+    if (past == nullptr) continue;
+    const std::int64_t size = past->tensor.shape[tensor.capacity_axis];
+    room = std::min(room.value_or(size), size);
+  }
+  if (state.max_length > 0) room = std::min(room.value_or(state.max_length), state.max_length);
+  return room;
+}
+
+// A decoding step's own numbers: valid tokens of those that there are, and rows that stay within their states.
+void check_rows(const Graph& graph, std::span<const NamedTensor> inputs) {
+  const NamedTensor *tokens = find(inputs, "tokens"), *lengths = find(inputs, "lengths");
+  const NamedTensor* position = find(inputs, "position");
+  if (tokens == nullptr || lengths == nullptr || position == nullptr || tokens->tensor.shape.size() != 2) return;
+  const std::optional<Numbers> counts = numbers_of(*lengths), starts = numbers_of(*position);
+  if (!counts || !starts || counts->size() != starts->size()) return;
+  check_range(*lengths, *counts, 0, tokens->tensor.shape[1]);
+  check_range(*position, *starts, 0, std::nullopt);
+  const std::optional<std::int64_t> room = room_of(*graph.state, inputs);
+  for (std::size_t row = 0; room && row < counts->size(); ++row) {
+    if ((*counts)[row] <= *room && (*starts)[row] <= *room - (*counts)[row]) continue;
+    refuse("row " + std::to_string(row) + " would go from token " + std::to_string((*starts)[row]) + " on by " +
+           std::to_string((*counts)[row]) + " tokens, but its state holds " + std::to_string(*room));
+  }
+}
+
+}  // namespace
+
+bool has_contracts(const Graph& graph) { return !graph.contracts.empty() || graph.state; }
+
+void check_values(const Graph& graph, std::span<const NamedTensor> inputs) {
+  for (const auto& [name, contract] : graph.contracts) {
+    const NamedTensor* given = find(inputs, name);
+    const std::optional<Numbers> numbers = given == nullptr ? std::nullopt : numbers_of(*given);
+    if (!numbers) continue;
+    std::optional<std::int64_t> high = contract.high;
+    if (!high && !contract.counts.empty()) high = size_of_dimension(graph, inputs, contract.counts);
+    constexpr std::int64_t kLeast = std::numeric_limits<std::int64_t>::min();
+    check_range(*given, *numbers, contract.low.value_or(kLeast), high);
+  }
+  if (graph.state) check_rows(graph, inputs);
 }
 
 }  // namespace hsm::runtime

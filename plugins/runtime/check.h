@@ -13,4 +13,11 @@ namespace hsm::runtime {
 void check_tensors(const Graph& graph, std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
                    const Device& device = {});
 
+// Whether check_values has anything to look at.
+bool has_contracts(const Graph& graph);
+
+// Throws Error(kInvalidArgument) for a whole number that the graph does not take: token ids, positions, numbers of
+// valid tokens. Tensors are those that check_tensors took; memory of a GPU is not looked at.
+void check_values(const Graph& graph, std::span<const NamedTensor> inputs);
+
 }  // namespace hsm::runtime

@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "hsm_runtime/status.h"
+
 namespace hsm_runtime {
 namespace {
 
@@ -44,6 +46,13 @@ std::size_t Tensor::size() const {
   std::size_t count = 1;
   for (const std::int64_t dimension : shape_) count *= static_cast<std::size_t>(dimension);
   return count;
+}
+
+std::string_view name_of(Code code) {
+  constexpr std::array<std::string_view, 8> kNames = {"ok",         "invalid argument", "bad bundle", "no back end",
+                                                      "run failed", "out of memory",    "internal",   "unavailable"};
+  const auto index = static_cast<std::size_t>(code);
+  return index < kNames.size() ? kNames[index] : "unknown";
 }
 
 }  // namespace hsm_runtime

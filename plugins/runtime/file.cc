@@ -38,6 +38,7 @@ MappedFile::MappedFile(const std::string& folder, const std::string& name) {
   const Descriptor file(open(path.c_str(), kReadOnly | O_NOFOLLOW));
   if (file.get() < 0) {
     if (errno == ELOOP) fail(Code::kBadBundle, path + " is a link; a bundle holds plain files only");
+    if (errno == ENXIO) fail(Code::kBadBundle, path + " is not a plain file");  // a socket, or a pipe without a reader
     fail(Code::kBadBundle, "the bundle " + folder + " lacks its file " + name + ": " + std::strerror(errno));
   }
   map(file.get(), path);

@@ -130,6 +130,8 @@ StateTensor read_state_tensor(const json::Value& value, const std::string& where
   return tensor;
 }
 
+}  // namespace
+
 StateSpec read_state(const json::Value& value, const std::string& where) {
   ObjectReader reader(value, where);
   const std::int64_t schema = reader.whole("schema", 0, kLargestSize);
@@ -142,8 +144,12 @@ StateSpec read_state(const json::Value& value, const std::string& where) {
   state.rollback = reader.whole("rollback", 0, kLargestSize);
   state.max_length = reader.whole("max_length", 0, kLargestSize);
   state.last_logits = reader.get<bool>("last_logits");
+  if (reader.has("model")) state.model = reader.text("model");
+  if (!state.model.empty() && !matches(state.model, patterns().sha256)) refuse(where, "the SHA-256 of its model");
   return state;
 }
+
+namespace {
 
 bool has_tensor(const std::vector<TensorInfo>& tensors, const std::string& name) {
   return std::any_of(tensors.begin(), tensors.end(), [&](const TensorInfo& tensor) { return tensor.name == name; });

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "hsm_runtime/tensor.h"
+#include "runtime/json.h"
 
 namespace hsm::runtime {
 
@@ -47,6 +48,13 @@ struct StateSpec {
   std::int64_t rollback = 0;
   std::int64_t max_length = 0;  // 0: any
   bool last_logits = false;
+  std::string model;  // SHA-256 of the model's configuration and weights; "" where the writer did not know it
+};
+
+// Which whole numbers an input takes.
+struct Contract {
+  std::optional<std::int64_t> low, high;  // none: the file does not say
+  std::string counts;                     // of numbers of valid tokens, the dimension that they count; "" for others
 };
 
 struct Graph {
@@ -55,6 +63,7 @@ struct Graph {
   std::vector<TensorInfo> inputs;
   std::vector<TensorInfo> outputs;
   std::optional<StateSpec> state;
+  std::map<std::string, Contract, std::less<>> contracts = {};  // by input, as the graph's own file says
 
   const std::string& on_cpu() const { return cpu_file.empty() ? file : cpu_file; }
 };
@@ -94,6 +103,9 @@ struct Manifest {
   std::map<std::string, FileEntry> files;
   std::vector<OperatorLibrary> libraries;  // of schema 2
 };
+
+// What `StateSpec.to_json` of the Python package writes. Throws Error(kBadBundle).
+StateSpec read_state(const json::Value& value, const std::string& where);
 
 // Throws Error(kBadBundle) for a manifest that is too large, no JSON, of another schema, or says anything unknown,
 // unsafe or contradictory. `where` names it.

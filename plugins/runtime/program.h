@@ -40,6 +40,8 @@ class Memory {
  public:
   virtual ~Memory() = default;
   virtual Device device() const = 0;
+  // Where a tensor may start: at a multiple of so many bytes.
+  virtual std::size_t alignment() const { return 1; }
   // Zeros. The pointer keeps alive what it needs.
   virtual std::shared_ptr<std::byte> allocate(std::size_t bytes) const = 0;
   // One side may be ordinary memory of the CPU.

@@ -1,6 +1,7 @@
 // Takes a JSON object apart, member by member, and leaves nothing unread.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <set>
 #include <string>
@@ -36,6 +37,9 @@ class ObjectReader {
       if (key == name) return value;
     }
     fail(Code::kBadBundle, where_ + " lacks '" + std::string(name) + "'");
+  }
+  bool has(std::string_view name) const {
+    return std::any_of(members_.begin(), members_.end(), [&](const auto& member) { return member.first == name; });
   }
   template <typename T>
   const T& get(std::string_view name) {

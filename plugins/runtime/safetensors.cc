@@ -1,12 +1,8 @@
 #include "runtime/safetensors.h"
 
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
-#include <fstream>
 
+#include "runtime/new_file.h"
 #include "runtime/reader.h"
 
 namespace hsm::runtime {
@@ -99,7 +95,11 @@ SafetensorsFile::SafetensorsFile(MappedFile file, const std::string& where) : fi
   const std::span<const std::byte> data = bytes.subspan(sizeof length + length);
   const json::Value document = json::parse(header, where);
   for (const auto& [tensor, value] : as<json::Members>(document, where)) {
-    if (tensor != "__metadata__") tensors_[tensor] = read_tensor(value, data, where + ": " + tensor);
+    if (tensor != "__metadata__") {
+      tensors_[tensor] = read_tensor(value, data, where + ": " + tensor);
+      continue;
+    }
+    for (const auto& [name, text] : as<json::Members>(value, where)) metadata_[name] = as<std::string>(text, where);
   }
 }
 
@@ -107,19 +107,11 @@ void write_safetensors(const std::string& path, const std::map<std::string, Stor
                        const std::map<std::string, std::string>& metadata) {
   const std::string header = header_of(tensors, metadata);
   const std::uint64_t length = header.size();
-  const std::string scratch = path + "." + std::to_string(getpid()) + ".part";
-  std::ofstream file(scratch, std::ios::binary | std::ios::trunc);
-  file.write(reinterpret_cast<const char*>(&length), sizeof length);
-  file << header;
-  for (const auto& [name, tensor] : tensors) {
-    file.write(reinterpret_cast<const char*>(tensor.data.data()), static_cast<std::streamsize>(tensor.data.size()));
-  }
-  file.close();
-  if (!file || std::rename(scratch.c_str(), path.c_str()) != 0) {
-    const int reason = errno;
-    std::remove(scratch.c_str());
-    fail(Code::kInvalidArgument, path + " cannot be written: " + std::strerror(reason));
-  }
+  NewFile file(path);
+  file.write(std::as_bytes(std::span(&length, 1)));
+  file.write(std::as_bytes(std::span(header)));
+  for (const auto& [name, tensor] : tensors) file.write(tensor.data);
+  file.commit();
 }
 
 }  // namespace hsm::runtime

@@ -27,15 +27,17 @@ class SafetensorsFile {
   explicit SafetensorsFile(const std::string& path);
 
   const std::map<std::string, StoredTensor>& tensors() const { return tensors_; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
  private:
   SafetensorsFile(MappedFile file, const std::string& where);
 
   MappedFile file_;
   std::map<std::string, StoredTensor> tensors_;
+  std::map<std::string, std::string> metadata_;
 };
 
-// Writes beside and renames into place. Throws Error(kInvalidArgument) when the file cannot be written.
+// Replaces a plain file of that name as a whole. Throws Error(kInvalidArgument) when the file cannot be written.
 void write_safetensors(const std::string& path, const std::map<std::string, StoredTensor>& tensors,
                        const std::map<std::string, std::string>& metadata);
 

@@ -17,6 +17,7 @@ void check(const hsm_runtime::Sampling& sampling, double uniform) {
   if (!(sampling.top_p > 0 && sampling.top_p <= 1)) {
     fail(Code::kInvalidArgument, "top_p must lie above 0 and be at most 1");
   }
+  if (!(sampling.min_p >= 0 && sampling.min_p <= 1)) fail(Code::kInvalidArgument, "min_p must lie from 0 to 1");
   if (!(uniform >= 0 && uniform < 1)) fail(Code::kInvalidArgument, "the random number must lie in [0, 1)");
 }
 
@@ -58,7 +59,8 @@ std::int64_t choose(std::span<const float> logits, const hsm_runtime::Sampling& 
   // The token that crosses top_p belongs to them.
   double kept_total = 0;
   std::size_t kept = 0;
-  while (kept < count && kept_total / total < sampling.top_p && room.weights[kept] > 0) {
+  while (kept < count && kept_total / total < sampling.top_p && room.weights[kept] > 0 &&
+         room.weights[kept] >= sampling.min_p) {  // the likeliest has the weight 1
     kept_total += room.weights[kept++];
   }
   double drawn = uniform * kept_total;

@@ -2,9 +2,12 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "runtime/check.h"
 #include "runtime/error.h"
@@ -62,7 +65,7 @@ std::shared_ptr<const Program> load_onnx(Backend backend, const hsm_runtime::Bun
                        options.operator_libraries, own_folder().string());
     if (!ours.empty()) settings.kernel_libraries.insert(settings.kernel_libraries.begin(), ours);
   }
-  const ort::Library library = ort::load(options.onnxruntime_library);
+  const ort::Library library = ort::load(options.onnxruntime_library, own_folder().string(), options.telemetry);
   const MappedFile model(bundle.path(), on_gpu ? graph.file : graph.on_cpu());
   return ort::load_program(library, graph, model.bytes(), std::move(settings));
 }
@@ -75,6 +78,29 @@ std::shared_ptr<const Program> load(Backend backend, const hsm_runtime::Bundle& 
   return trt::load_program({bundle.path(), name, graph, manifest.engines, manifest.libraries, own_folder().string()},
                            options);
 }
+
+// Why each back end failed; several may have one reason.
+class Reasons {
+ public:
+  void add(const std::string& backend, const std::string& reason) {
+    const auto found =
+        std::find_if(reasons_.begin(), reasons_.end(), [&](const auto& item) { return item.second == reason; });
+    if (found == reasons_.end()) {
+      reasons_.emplace_back(backend, reason);
+    } else {
+      found->first += ", " + backend;
+    }
+  }
+  std::string text() const {
+    if (reasons_.empty()) return "none was asked for";
+    std::string text;
+    for (const auto& [backends, reason] : reasons_) text += (text.empty() ? "" : "; ") + backends + ": " + reason;
+    return text;
+  }
+
+ private:
+  std::vector<std::pair<std::string, std::string>> reasons_;
+};
 
 void tell(const SessionOptions& options, LogLevel level, const std::string& message) {
   if (options.log) options.log(level, message);
@@ -92,7 +118,13 @@ std::shared_ptr<const Session::Impl> open_session(const hsm_runtime::Bundle& bun
   }
   if (options.threads < 0) fail(Code::kInvalidArgument, "the number of threads must not be negative");
   if (options.device < 0) fail(Code::kInvalidArgument, "the number of the GPU must not be negative");
-  std::string reasons;
+  const int most_threads = std::max(256, 4 * static_cast<int>(std::thread::hardware_concurrency()));
+  if (options.threads > most_threads) {
+    fail(Code::kInvalidArgument, std::to_string(options.threads) +
+                                     " threads are more than this machine could use; at most " +
+                                     std::to_string(most_threads) + " are taken");
+  }
+  Reasons reasons;
   for (const Backend backend : options.backends) {
     const std::string name(name_of(backend));
     try {
@@ -103,11 +135,10 @@ std::shared_ptr<const Session::Impl> open_session(const hsm_runtime::Bundle& bun
     } catch (const Error& error) {
       if (error.code != Code::kNoBackend) throw;
       tell(options, LogLevel::kWarning, name + " cannot run " + graph->file + ": " + error.what());
-      reasons += (reasons.empty() ? "" : "; ") + name + ": " + error.what();
+      reasons.add(name, error.what());
     }
   }
-  fail(Code::kNoBackend, "no back end can run " + bundle.path() + "/" + graph->file + ": " +
-                             (reasons.empty() ? "none was asked for" : reasons));
+  fail(Code::kNoBackend, "no back end can run " + bundle.path() + "/" + graph->file + ": " + reasons.text());
 }
 
 namespace {
@@ -118,15 +149,45 @@ void check_run(const Session::Impl& session, std::span<const NamedTensor> inputs
   check_tensors(session.graph(), inputs, outputs, session.program->device());
 }
 
+// A bound run whose whole numbers are looked at before each run.
+class CheckedBinding final : public Binding {
+ public:
+  CheckedBinding(const Graph& graph, std::span<const NamedTensor> inputs, std::unique_ptr<Binding> binding)
+      : graph_(graph), binding_(std::move(binding)) {
+    names_.reserve(inputs.size());
+    shapes_.reserve(inputs.size());
+    for (const NamedTensor& named : inputs) {
+      const auto& shape = shapes_.emplace_back(named.tensor.shape.begin(), named.tensor.shape.end());
+      inputs_.push_back({names_.emplace_back(named.name), named.tensor});
+      inputs_.back().tensor.shape = shape;
+      inputs_.back().tensor.strides = {};
+    }
+  }
+  void run() override {
+    check_values(graph_, inputs_);
+    binding_->run();
+  }
+
+ private:
+  const Graph& graph_;  // of the session, which outlives the binding
+  std::vector<std::string> names_;
+  std::vector<std::vector<std::int64_t>> shapes_;
+  std::vector<NamedTensor> inputs_;
+  std::unique_ptr<Binding> binding_;
+};
+
 std::unique_ptr<Binding> bind(const Session::Impl& session, std::span<const NamedTensor> inputs,
                               std::span<const NamedTensor> outputs, const RunOptions& options) {
   check_run(session, inputs, outputs);
-  return session.program->bind(inputs, outputs, options);
+  std::unique_ptr<Binding> binding = session.program->bind(inputs, outputs, options);
+  if (!has_contracts(session.graph())) return binding;
+  return std::make_unique<CheckedBinding>(session.graph(), inputs, std::move(binding));
 }
 
 std::unique_ptr<Started> start(const Session::Impl& session, std::span<const NamedTensor> inputs,
                                std::span<const NamedTensor> outputs, const RunOptions& options) {
   check_run(session, inputs, outputs);
+  check_values(session.graph(), inputs);
   if (auto started = session.program->start(inputs, outputs, options)) return started;
   const std::shared_ptr<Binding> binding = session.program->bind(inputs, outputs, options);
   return session.worker.start([binding] { binding->run(); });
@@ -173,9 +234,14 @@ Result<Session> Session::open(const Bundle& bundle, Part part, const SessionOpti
   return hsm::runtime::guarded<Session>([&] { return Session(hsm::runtime::open_session(bundle, part, options)); });
 }
 
+Result<Session> Session::open(const std::string& path, Part part, const SessionOptions& options,
+                              const BundleOptions& checks) {
+  const Result<Bundle> bundle = Bundle::open(path, checks);
+  return bundle.ok() ? open(*bundle, part, options) : Result<Session>(bundle.status());
+}
+
 Result<Session> Session::open(const std::string& path, const SessionOptions& options) {
-  const Result<Bundle> bundle = Bundle::open(path);
-  return bundle.ok() ? open(*bundle, Part::kModel, options) : Result<Session>(bundle.status());
+  return open(path, Part::kModel, options);
 }
 
 Backend Session::backend() const { return impl_->backend; }
@@ -190,6 +256,7 @@ Status Session::run(std::span<const NamedTensor> inputs, std::span<const NamedTe
 Result<std::vector<Tensor>> Session::run(std::span<const NamedTensor> inputs, const RunOptions& options) const {
   return hsm::runtime::guarded<std::vector<Tensor>>([&] {
     hsm::runtime::check_tensors(impl_->graph(), inputs, {}, impl_->program->device());
+    hsm::runtime::check_values(impl_->graph(), inputs);
     return impl_->program->run(inputs, options);
   });
 }

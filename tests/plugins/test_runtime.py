@@ -146,6 +146,9 @@ def test_the_examples_run(language_bundle: Path, example: Callable[[str], Path],
         assert generated.returncode == 0 and generated.stdout.startswith("Hi"), generated.stderr
     served = run(example("serve_8_threads"), language_bundle, "20")
     assert served.returncode == 0 and "160 requests, 0 wrong" in served.stdout, served.stderr
+    served = run(example("serve_requests"), language_bundle, "3", text="In the\nAnd God\nHi\nThe\n")
+    assert served.returncode == 0 and "4 requests" in served.stderr, served.stderr
+    assert sorted(line.split()[0] for line in served.stdout.splitlines() if line[:1].isdigit())[:4] == list("0123")
     for name in ("classify", "classify_c"):
         refused = run(example(name), tmp_path, text="1 2 3\n")
         assert refused.returncode == 1 and "manifest.json" in refused.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.exporter.building.hand_made import token_model
 from tests.plugins.native import built
+from tests.shared import made_once
 
 import hsm_export
 import onnxruntime
@@ -55,3 +56,17 @@ def test_ten_thousand_requests_a_thread(
     for what in ("kilobytes_before", "kilobytes_after"):
         record_property(what, seen[what])
     check(seen, 10_000)
+
+
+@pytest.mark.parametrize("clients", [6, pytest.param(48, marks=pytest.mark.slow)])
+def test_many_clients_on_the_rows_of_a_scheduler(tmp_path: Path, clients: int) -> None:
+    """Every reply is that of the request alone, whoever joins, cancels, is parked and resumed."""
+    path = made_once("zoo-hsm-lm-decode.onnx", lambda path: hsm_export.export("zoo:hsm-lm", output=path, decode=True))
+    bundle(None, tmp_path / "lm.hsm", decode=path)
+    (runtime,) = Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.1.*")
+    environment = {**os.environ, "HSM_ONNXRUNTIME_LIBRARY": str(runtime), "TMPDIR": str(tmp_path)}
+    command = [built("runtime/hsm_soak_requests"), tmp_path / "lm.hsm", str(clients), "4", "12"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 differ from the request alone" in done.stdout
+    assert not list(tmp_path.glob("soak-requests*"))

@@ -24,6 +24,8 @@ APPROXIMATED: Mapping[str, str] = {**dict.fromkeys(_ONE.split(), "one"), **dict.
 # Sums so long that a few orders of them do not show what others may be off.
 LONG = 1024
 _REDUCED = frozenset(f"Reduce{name}" for name in ("Sum", "Mean", "L1", "L2", "SumSquare", "LogSum", "LogSumExp"))
+_LOSSES = frozenset(["SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"])
+_TRANSFORMS = frozenset(["DFT", "STFT"])
 POOLED = _REDUCED | frozenset(["GlobalAveragePool", "AveragePool"])
 # Sums whose terms are an axis of the weights: of the second input all axes but the first, or the last one alone.
 WEIGHTED: Mapping[str, int] = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "LSTM": 2, "GRU": 2, "RNN": 2}
@@ -45,6 +47,11 @@ def terms(operator: str, shapes: Sequence[tuple[int, ...]], results: int) -> int
     if operator in POOLED and shapes:
         count = math.prod(shapes[0]) // max(results, 1)
         return count if count >= LONG or operator not in _REDUCED else 0
+    if operator in _LOSSES and shapes:
+        return math.prod(shapes[0])
+    if operator in _TRANSFORMS and shapes:
+        # Errors of the angles grow with the length as those of the sum do.
+        return max(shapes[0], default=0) ** 2
     if operator in WEIGHTED and len(shapes) > 1:
         first = WEIGHTED[operator]
         if first == 2 and len(shapes) > 2 and shapes[0] and shapes[2]:

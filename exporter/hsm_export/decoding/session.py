@@ -143,14 +143,15 @@ class DecodeSession:
     def last_logits(self, tokens: ArrayLike, lengths: ArrayLike | None = None) -> Array:
         """Feed tokens as `step` does; return the logits (B,V) of each row's last valid token.
 
-        Those of a row of length 0 are unspecified.
+        A row of length 0 has read nothing, so it has NaN.
         """
         logits = self.step(tokens, lengths)
-        if self.last_only or lengths is None:
-            last: Array = logits[:, -1]
-        else:
-            last = logits[np.arange(self.batch), np.maximum(np.asarray(lengths, np.int64) - 1, 0)]
-        return last
+        if lengths is None:
+            return np.array(logits[:, -1])
+        counts = np.asarray(lengths, np.int64)
+        last = logits[np.arange(self.batch), 0 if self.last_only else np.maximum(counts - 1, 0)]
+        last[counts == 0] = np.nan
+        return np.array(last)
 
     def reset(self, batch: int | None = None) -> None:
         """Start all rows anew, with another number of rows if one is given.

@@ -69,7 +69,7 @@ Tensors = Annotated[
 ]
 # Of this version's schema or the first one, which a struct cannot say: `Manifest.state` reads it.
 _STATES = [
-    {"required": ["schema"], "properties": {"schema": {"const": number}}, "allOf": [inlined_schema(kind)]}
+    {"required": ["schema"], "properties": {"schema": {"const": number}}, "allOf": [inlined_schema(kind, ("model",))]}
     for number, kind in ((2, StateSpec), (1, FirstState))
 ]
 State = Annotated[dict[str, Any], Meta(extra_json_schema={"anyOf": _STATES})]

@@ -192,11 +192,11 @@ def schema_of(kind: type[Document], title: str, description: str, *, whole: bool
     return {**head, **own[0], "$defs": _tidied(parts, whole, {})}
 
 
-def inlined_schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the JSON Schema of a part of a document that refers to no other part; all its fields are required."""
+def inlined_schema(kind: type[msgspec.Struct], optional: Collection[str] = ()) -> dict[str, Any]:
+    """Return the JSON Schema of a part of a document that refers to no other part; `optional` fields may be missing."""
     own, parts = msgspec.json.schema_components((kind,))
     schema: dict[str, Any] = _tidied(own[0], True, parts)
-    return schema
+    return {**schema, "required": [name for name in schema["required"] if name not in optional]}
 
 
 def _tidied(schema: Any, whole: bool, parts: Mapping[str, Any]) -> Any:

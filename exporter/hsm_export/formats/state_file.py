@@ -45,6 +45,11 @@ def load(spec: StateSpec, path: str | Path) -> tuple[State, NDArray[Any]]:
         raise BadInputError(f"{path} is not a readable state: {error}", "save it again") from error
     if _layout(recorded) != _layout(spec):
         raise BadInputError(f"{path} holds the state of another model or precision", "load it with its own file")
+    if recorded.model and spec.model and recorded.model != spec.model:
+        raise BadInputError(
+            f"{path} was saved with other weights: those of {recorded.model[:12]}, not {spec.model[:12]}",
+            "load it with the model that saved it",
+        )
     position = arrays.pop(_POSITION, np.zeros(0, np.int64))
     state = {t.past: arrays[t.past].view(t.numpy_dtype) for t in spec.tensors if t.past in arrays}
     for tensor in spec.tensors:

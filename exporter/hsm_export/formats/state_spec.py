@@ -35,6 +35,7 @@ State = dict[str, Array]
 
 SCHEMA_VERSION = 2
 METADATA_KEY = "hsm_export.state"
+DIGEST_KEY = "hsm_export.source_sha256"
 BATCH: Literal["batch"] = "batch"
 CAPACITY: Literal["capacity"] = "capacity"
 Rollback = Literal["position", "slots", "snapshot"]
@@ -124,6 +125,7 @@ class StateSpec(msgspec.Struct, frozen=True):
         rollback: spare slots, in tokens, of the tensors that are taken back by slots.
         max_length: tokens that the model's absolute positions allow; 0 means any number.
         last_logits: the graph returns the logits of each row's last valid token only.
+        model: SHA-256 of the model's configuration and weights; "" where that is not known.
     """
 
     tensors: tuple[TensorSpec, ...]
@@ -131,6 +133,7 @@ class StateSpec(msgspec.Struct, frozen=True):
     rollback: Count = 0
     max_length: Count = 0
     last_logits: bool = False
+    model: str = ""
 
     @staticmethod
     def of(
@@ -311,7 +314,10 @@ class StateSpec(msgspec.Struct, frozen=True):
             )
         if version == 1:
             data = converted(data, FirstState, _WHAT, "valid", _AGAIN).upgraded()
-        return converted(_essence(data), StateSpec, _WHAT, "valid", _AGAIN, whole=True)
+        known = _essence(data)
+        if isinstance(known, dict):
+            known = {"model": "", **known}  # which earlier versions did not know
+        return converted(known, StateSpec, _WHAT, "valid", _AGAIN, whole=True)
 
     @staticmethod
     def from_json(text: str) -> StateSpec:
@@ -328,7 +334,8 @@ class StateSpec(msgspec.Struct, frozen=True):
         text = metadata.get(METADATA_KEY)
         if not text:
             raise BadInputError(f"{where} has no state to decode with", "export it with `hsm-export export --decode`")
-        return StateSpec.from_json(text)
+        spec = StateSpec.from_json(text)
+        return msgspec.structs.replace(spec, model=metadata.get(DIGEST_KEY) or spec.model)
 
 
 class FirstTensor(msgspec.Struct, frozen=True):

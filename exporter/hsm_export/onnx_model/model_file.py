@@ -14,7 +14,7 @@ from hsm_operators import Operator
 from ..dtypes import BY_NAME, BY_ONNX
 from ..errors import BadInputError
 from ..files import require_file, sha256
-from ..formats.state_spec import METADATA_KEY, StateSpec
+from ..formats.state_spec import DIGEST_KEY, METADATA_KEY, StateSpec
 from ..formats.tensor import UNTYPED, InputSpec, Tensor
 from .external_data import external_files
 from .file_operators import FileOperators
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _QUANTISED_MATHS = ("QLinear", "QGemm", "QAttention", "QMoE", "QEmbed", "MatMulInteger", "ConvInteger")
 # Outputs that become several arrays.
-_COMPARED = ("sequence(", "map(")
+_COMPARED = ("sequence(", "map(", "optional(")
 _BLOCKWISE = ("MatMulNBits", "GatherBlockQuantized")
 
 
@@ -212,7 +212,8 @@ class ModelFile:
 
 
 def _state(metadata: Mapping[str, str], path: Path) -> StateSpec:
-    return StateSpec.from_metadata({METADATA_KEY: metadata.get("state", "")}, str(path))
+    keys = {METADATA_KEY: "state", DIGEST_KEY: "source_sha256"}
+    return StateSpec.from_metadata({key: metadata.get(name, "") for key, name in keys.items()}, str(path))
 
 
 def open_model(path: str | Path) -> ModelFile:

@@ -93,6 +93,8 @@ def _promote_type(of: onnx.TypeProto) -> None:
 
 
 def _promote_attribute(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> None:
+    if node.op_type == "BitCast":  # its bits are those of that very type
+        return
     if attribute.type == onnx.AttributeProto.INT and attribute.name in _TYPE_ATTRIBUTES and attribute.i in WIDENED:
         attribute.i = TensorProto.DOUBLE
     elif attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type in WIDENED:

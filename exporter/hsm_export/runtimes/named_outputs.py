@@ -13,7 +13,7 @@ def named_outputs(names: Sequence[str], values: Sequence[Any]) -> OrderedDict[st
     """Return the values of a graph's outputs by name.
 
     A sequence `s` becomes its number of elements, `s.length` (int64), and its elements `s[0]`, `s[1]`, …; a map `m` the
-    arrays `m.keys` and `m.values`.
+    arrays `m.keys` and `m.values`. An optional `o` is what it holds, or `o.none` where it holds nothing.
     """
     found = zip(names, values, strict=True)
     return OrderedDict(item for name, value in found for item in _arrays(name, value))
@@ -27,5 +27,7 @@ def _arrays(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, Mapping):
         yield f"{name}.keys", np.array(list(value))
         yield f"{name}.values", np.array(list(value.values()))
+    elif value is None:
+        yield f"{name}.none", np.array(True)
     else:
         yield name, value

@@ -66,10 +66,18 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]
         names = [output.name for output in self._model.graph.output]
         results = [
             # The evaluator keeps what an optional holds in a list.
-            value[0] if isinstance(value, list) and output.type.HasField("tensor_type") and len(value) == 1 else value
+            value[0] if isinstance(value, list) and len(value) == 1 and _is_wrapped(output, value) else value
             for value, output in zip(results, self._model.graph.output, strict=True)
         ]
         return OrderedDict((name, _plain(array)) for name, array in named_outputs(names, results).items())
+
+
+def _is_wrapped(output: onnx.ValueInfoProto, value: list[Any]) -> bool:
+    """Whether a list is what the evaluator keeps an optional in, and not a sequence."""
+    kind = output.type
+    if kind.HasField("optional_type"):
+        return isinstance(value[0], list) or bool(kind.optional_type.elem_type.HasField("tensor_type"))
+    return bool(kind.HasField("tensor_type"))
 
 
 def _plain(array: Any) -> Any:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # They return numbers that they were given.
 _MOVES = frozenset(
     {
-        "Abs", "Cast", "CastLike", "Clip", "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten",
+        "Abs", "Clip", "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten",
         "Gather", "GatherElements", "GatherND", "Identity", "If", "Loop", "Max", "MaxPool", "Min", "Neg", "Pad",
         "ReduceMax", "ReduceMin", "Relu", "Reshape", "Scan", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth",
         "Split", "Squeeze", "Tile", "TopK", "Transpose", "Unsqueeze", "Where",

@@ -26,7 +26,7 @@ from .foreign_fault import constant_state, first_departure
 from .foreign_state import LENGTH, Reading, departs, found_pairs, named_pairs, readings, sequence_input, tail
 from .planning import Plan
 from .results import Comparison, ValidationResult
-from .running import quiet
+from .running import quiet, taken
 from .validation import Validation
 
 Array = NDArray[Any]
@@ -70,7 +70,8 @@ def examine(file: ModelFile, context: RunContext, named: Sequence[tuple[str, str
     if constant := constant_state(file.model, pairs):
         return Decoding((f"the file itself: {constant}",))
     sequence = sequence_input(file, pairs)
-    listed = f"{len(pairs)} states: {pairs[0].text}" + (f" and {len(pairs) - 1} more" if len(pairs) > 1 else "")
+    count = f"{len(pairs)} states" if len(pairs) > 1 else "a state"
+    listed = f"{count}: {pairs[0].text}" + (f" and {len(pairs) - 1} more" if len(pairs) > 1 else "")
     if sequence is None or not isinstance(sequence.shape[1], str):
         return Decoding(notes=(f"{listed}; not checked: it does not read pieces of several lengths",))
     with quiet(), get("onnx64").runner(replace(context, rounding=0)) as runner:
@@ -83,10 +84,14 @@ def examine(file: ModelFile, context: RunContext, named: Sequence[tuple[str, str
         if best is None:
             return Decoding(notes=(f"{listed}; not checked: {error}",))
         notes = (f"{listed}; {best.text}",)
-        wrong = _departure(best, call) or _fork_departure(best, call)
+        wrong, forked = _departure(best, call), ""
+        if wrong is None:
+            try:
+                wrong, forked = _fork_departure(best, call)
+            except Exception as refused:  # runtimes raise what they like
+                forked = f"; a fork was not tried: {first_line(refused)}"
     if wrong is None:
-        same = f"read {', '.join(best.ways)} and after a fork it gives the same numbers"
-        return Decoding(notes=(*notes, same), reading=best)
+        return Decoding(notes=(*notes, f"read {', '.join(best.ways)} it gives the same numbers{forked}"), reading=best)
     return Decoding((f"the file itself: {wrong}{_blamed(best, context)}",), notes)
 
 
@@ -170,21 +175,27 @@ def _wrong_state(reading: Reading, held: Mapping[str, Array], right: Mapping[str
     return f"; so does the state {wrong[0]}" + (f" and {len(wrong) - 1} more" if len(wrong) > 1 else "")
 
 
-def _fork_departure(reading: Reading, call: Call) -> str | None:
-    """Say where going on from a state that was copied to another row, with other tokens, departs from one call."""
+def _fork_departure(reading: Reading, call: Call) -> tuple[str | None, str]:
+    """Say where going on from a state that was copied to another row, with other tokens, departs from one call.
+
+    Returns:
+        Where it does, None where it does not; and a clause that says what was tried.
+    """
     whole = reading.random(LENGTH)
     rows = [len(whole) - 1] * len(whole)
     other = np.concatenate([whole[rows, :_PREFIX], whole[::-1, _PREFIX:]], 1)
     right, _ = read(reading, call, other, (LENGTH,))
     _, state = read(reading, call, whole, (_PREFIX,))
     read(reading, call, whole[:, _PREFIX:], (1, 1, 1), state, _PREFIX)  # the branch that is given up
-    forked = {name: array[rows] if array.ndim and len(array) == len(whole) else array for name, array in state.items()}
+    forked = reading.copied(state, rows)
+    if forked is None:
+        return None, "; a fork was not tried: the file does not say which axis of its state has the rows"
     given, _ = read(reading, call, other[:, _PREFIX:], (1, 1, 1), forked, _PREFIX)
     for name, pieces in given.items():
         value = together(reading, name, pieces)
         if gap := departs(value, tail(right[name][-1], value)):
-            return f"after a fork {name} departs by {gap:.3g} from what it is in one call"
-    return None
+            return f"after a fork {name} departs by {gap:.3g} from what it is in one call", ""
+    return None, ", and so after a fork"
 
 
 def _blamed(reading: Reading, context: RunContext) -> str:
@@ -248,6 +259,12 @@ def decoded(file: ModelFile, context: RunContext, plan: Plan, reading: Reading, 
         for how, chunks in _CHUNKS.items()
         if how in reading.ways
     ]
+    refused: list[str] = []
+    for runtime in plan.candidates:
+        kept, others = taken(stepping(runtime), context, cases)
+        if kept:  # a runtime that takes none of them fails as it should
+            cases = kept
+            refused += [f"{runtime.name} does not take what is {item}" for item in others]
     parts = replace(
         plan,
         arbiter=stepping(plan.arbiter, whole=True),
@@ -255,7 +272,7 @@ def decoded(file: ModelFile, context: RunContext, plan: Plan, reading: Reading, 
         candidates=tuple(stepping(runtime) for runtime in plan.candidates),
         skipped=(),
     )
-    return _Pieces(file, None, context, cases, parts, progress).result([])
+    return _Pieces(file, None, context, cases, parts, progress).result(refused)
 
 
 class _Pieces(Validation):

@@ -191,6 +191,17 @@ class Reading:
         """Return the state that outputs give to the next call."""
         return {pair.past: np.asarray(outputs[pair.present]) for pair in self.pairs}
 
+    def copied(self, state: Mapping[str, Array], rows: Sequence[int]) -> dict[str, Array] | None:
+        """Return a state whose rows are copies of others; None where the file does not say which axis has the rows."""
+        specs = {spec.name: spec for spec in self.file.inputs}
+        found = {}
+        for name, array in state.items():
+            axes = [axis for axis, size in enumerate(specs[name].shape) if size == self.sequence.shape[0]]
+            if len(axes) != 1 and array.ndim:
+                return None
+            found[name] = array.take(rows, axes[0]) if array.ndim else array
+        return found
+
     def random(self, length: int) -> Array:
         """Return something to read of a length."""
         rng = np.random.default_rng(7)
@@ -254,6 +265,8 @@ def _content(spec: InputSpec, meaning: str, rows: int, read: int, new: int, sequ
             shape.append(size)
         elif (axis == 0 and len(spec.shape) > 1) or size == sequence.shape[0]:
             shape.append(rows)
+        elif meaning in numbers:
+            shape.append(1)
         elif meaning == "random":
             shape.append(_OTHER_SIZE)
         else:

@@ -21,6 +21,10 @@ from .running import FORCED, FREE, Iteration
 Array = NDArray[Any]
 
 
+# In place of an array that a runtime does not give, such as an element of a shorter sequence.
+_MISSING: Array = np.full((0, 0, 0), np.nan)
+
+
 class Judge:
     """Compares a runtime's iterations with the arbiter's, in the order in which they were run.
 
@@ -87,7 +91,7 @@ class Judge:
         for name, bar in self._bars[iteration.case].items():
             if name in self._routing_outputs and iteration.mode == FREE:
                 continue  # downstream of a flip they legitimately differ; the forced runs hold them to account
-            comparison = self._compare(iteration, name, actual[name], bar, rows)
+            comparison = self._compare(iteration, name, actual.get(name, _MISSING), bar, rows)
             self.comparisons.append(comparison)
             verdicts[name] = comparison.passed
         return verdicts

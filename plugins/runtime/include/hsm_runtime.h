@@ -32,7 +32,8 @@ enum {
   HSMRT_NO_BACKEND = 3,
   HSMRT_RUN_FAILED = 4,
   HSMRT_OUT_OF_MEMORY = 5,
-  HSMRT_INTERNAL = 6
+  HSMRT_INTERNAL = 6,
+  HSMRT_UNAVAILABLE = 7
 };
 
 /** Element types, with ONNX's numbers. */
@@ -99,6 +100,14 @@ HSMRT_API const char* hsmrt_bundle_task(const hsmrt_bundle* bundle);
 HSMRT_API const char* hsmrt_bundle_precision(const hsmrt_bundle* bundle);
 /** 1 when the bundle has the part, HSMRT_MODEL or HSMRT_DECODE. */
 HSMRT_API int32_t hsmrt_bundle_has(const hsmrt_bundle* bundle, int32_t part);
+/** Its folder, as it was opened. */
+HSMRT_API const char* hsmrt_bundle_path(const hsmrt_bundle* bundle);
+/** "bytes" (ids are the bytes of UTF-8 text), "huggingface" (a tokenizer.json), or "" for none. */
+HSMRT_API const char* hsmrt_bundle_tokenizer(const hsmrt_bundle* bundle);
+/** The tokenizer's file; "" where it needs none. */
+HSMRT_API const char* hsmrt_bundle_tokenizer_path(const hsmrt_bundle* bundle);
+/** The name of a code, such as "bad bundle". */
+HSMRT_API const char* hsmrt_code_name(int32_t code);
 
 /** Options of a session; NULL when there is no memory for them. */
 HSMRT_API hsmrt_options* hsmrt_options_create(void);
@@ -107,7 +116,7 @@ HSMRT_API void hsmrt_options_close(hsmrt_options* options);
 /** The names are those of SessionOptions in hsm_runtime/session.h: "backends" (such as
  * "tensorrt,onnxruntime-fused,onnxruntime-bodies"), "onnxruntime_library", "kernel_library", "cuda_kernel_library",
  * "tensorrt_backend", "nvinfer_library", "cudart_library", "plugin_library", "operator_libraries",
- * "allow_embedded_plugins" ("0" or "1"), "device" (the GPU), "threads". */
+ * "allow_embedded_plugins" and "telemetry" ("0" or "1"), "device" (the GPU), "threads". */
 HSMRT_API int32_t hsmrt_options_set(hsmrt_options* options, const char* name, const char* value, hsmrt_error* error);
 /** `log` is called from any thread that uses a session with these options. */
 HSMRT_API void hsmrt_options_set_log(hsmrt_options* options, hsmrt_log log, void* user);
@@ -146,6 +155,20 @@ typedef struct hsmrt_generator hsmrt_generator;
  * open, else 0. */
 HSMRT_API int32_t hsmrt_generator_create(const hsmrt_session* session, int64_t batch, int64_t capacity,
                                          hsmrt_generator** generator, hsmrt_error* error);
+/** The size of a generator; all zeros but for `size` and `batch` are the defaults. */
+typedef struct hsmrt_generator_options {
+  size_t size;      /**< sizeof(hsmrt_generator_options) */
+  int64_t batch;    /**< sequences B */
+  int64_t capacity; /**< tokens that a row must be able to reach; 0 where the file says it */
+  int64_t reserve;  /**< tokens to have room for at once in states that grow; 0: a few */
+} hsmrt_generator_options;
+
+/** The same with options that may become more. */
+HSMRT_API int32_t hsmrt_generator_create_with(const hsmrt_session* session, const hsmrt_generator_options* options,
+                                              hsmrt_generator** generator, hsmrt_error* error);
+/** Bytes that the states of such a generator take when its rows have reached their capacity. */
+HSMRT_API int32_t hsmrt_generator_bytes_of(const hsmrt_session* session, const hsmrt_generator_options* options,
+                                           size_t* bytes, hsmrt_error* error);
 /** The session stays open. */
 HSMRT_API void hsmrt_generator_close(hsmrt_generator* generator);
 
@@ -155,32 +178,52 @@ HSMRT_API int64_t hsmrt_generator_batch(const hsmrt_generator* generator);
 HSMRT_API int64_t hsmrt_generator_vocabulary(const hsmrt_generator* generator);
 /** Tokens that a row may reach; 0 where nothing limits it. */
 HSMRT_API int64_t hsmrt_generator_capacity(const hsmrt_generator* generator);
-/** Bytes of the states of all rows. */
+/** Bytes of the states of all rows, as they are now. */
 HSMRT_API size_t hsmrt_generator_state_bytes(const hsmrt_generator* generator);
 /** Tokens that each row has read: B numbers, at the same place as long as the generator is open. */
 HSMRT_API const int64_t* hsmrt_generator_positions(const hsmrt_generator* generator);
 
 /** Reads prompts: `count` tokens, the same number for each row, row by row, right-padded, of which `lengths` (B, or
- * NULL for all) are valid. A row of length 0 stands still. Nothing has changed when it fails, but after
- * HSMRT_RUN_FAILED: then reset. */
+ * NULL for all) are valid. A row of length 0 stands still: it costs nothing, and its state and logits stay as they are.
+ * Nothing has changed when it fails, but after HSMRT_RUN_FAILED: then reset the rows that read. */
 HSMRT_API int32_t hsmrt_generator_prefill(hsmrt_generator* generator, const int64_t* tokens, size_t count,
                                           const int64_t* lengths, hsmrt_error* error);
-/** Reads one token of each row, so `count` is B; -1 lets a row stand still. Allocates nothing in this library. */
+/** Reads a prompt, or a piece of one, of `count` tokens into one row; the others stand still. */
+HSMRT_API int32_t hsmrt_generator_prefill_row(hsmrt_generator* generator, int64_t row, const int64_t* tokens,
+                                              size_t count, hsmrt_error* error);
+/** Reads one token of each row, so `count` is B; -1 lets a row stand still. Allocates nothing in this library once the
+ * same rows have stepped together before, unless the states have to grow. */
 HSMRT_API int32_t hsmrt_generator_step(hsmrt_generator* generator, const int64_t* tokens, size_t count,
                                        hsmrt_error* error);
 
-/** V logits of a row's last token, valid until the next call that reads; NULL for a row that is not there. Unspecified
- * for a row that stood still. */
+/** V logits of a row's last token, valid until the row reads again. NULL for a row that is not there or has none: it
+ * has read nothing since it was made, reset, rolled back or loaded from a file without logits. */
 HSMRT_API const float* hsmrt_generator_logits(const hsmrt_generator* generator, int64_t row);
 /** Chooses a row's next token. temperature: 0 takes the likeliest; top_k: 0 means all; top_p: 1 means all; uniform: a
  * random number in [0, 1) of the caller's. */
 HSMRT_API int32_t hsmrt_generator_sample(hsmrt_generator* generator, int64_t row, double temperature, int64_t top_k,
                                          double top_p, double uniform, int64_t* token, hsmrt_error* error);
 
+/** How a token is chosen; all zeros but for `size` take the likeliest. */
+typedef struct hsmrt_sampling {
+  size_t size;        /**< sizeof(hsmrt_sampling) */
+  double temperature; /**< the logits are divided by it; 0 takes the likeliest token */
+  int64_t top_k;      /**< choose among the k likeliest; 0 means all */
+  double top_p;       /**< choose among the likeliest that together reach it; 0 and 1 mean all */
+  double min_p;       /**< choose among those at least so many times as likely as the likeliest; 0 means all */
+} hsmrt_sampling;
+
+/** The same with settings that may become more. */
+HSMRT_API int32_t hsmrt_generator_sample_with(hsmrt_generator* generator, int64_t row, const hsmrt_sampling* sampling,
+                                              double uniform, int64_t* token, hsmrt_error* error);
+
 /** Takes back the last `tokens` of a row, where the state allows it. */
 HSMRT_API int32_t hsmrt_generator_rollback(hsmrt_generator* generator, int64_t row, int64_t tokens, hsmrt_error* error);
 /** Copies one row's sequence over another's. */
 HSMRT_API int32_t hsmrt_generator_fork(hsmrt_generator* generator, int64_t source, int64_t target, hsmrt_error* error);
+/** Copies a row of another generator of the same model over a row of this one. */
+HSMRT_API int32_t hsmrt_generator_fork_from(hsmrt_generator* generator, const hsmrt_generator* other, int64_t source,
+                                            int64_t target, hsmrt_error* error);
 /** Starts a row anew. */
 HSMRT_API int32_t hsmrt_generator_reset(hsmrt_generator* generator, int64_t row, hsmrt_error* error);
 
@@ -188,6 +231,13 @@ HSMRT_API int32_t hsmrt_generator_reset(hsmrt_generator* generator, int64_t row,
 HSMRT_API int32_t hsmrt_generator_save(const hsmrt_generator* generator, const char* path, hsmrt_error* error);
 /** Goes on from such a file. */
 HSMRT_API int32_t hsmrt_generator_load(hsmrt_generator* generator, const char* path, hsmrt_error* error);
+
+/** The same for one row, such as a conversation that is parked: the file holds one row, whatever B. */
+HSMRT_API int32_t hsmrt_generator_save_row(const hsmrt_generator* generator, int64_t row, const char* path,
+                                           hsmrt_error* error);
+/** Goes on with one row from such a file. */
+HSMRT_API int32_t hsmrt_generator_load_row(hsmrt_generator* generator, int64_t row, const char* path,
+                                           hsmrt_error* error);
 
 /** Options of one run; all zeros but for `size` are the defaults. */
 typedef struct hsmrt_run_options {
@@ -228,6 +278,86 @@ HSMRT_API int32_t hsmrt_session_bind(const hsmrt_session* session, const hsmrt_t
 HSMRT_API int32_t hsmrt_bound_run(hsmrt_bound* bound, hsmrt_error* error);
 /** The session stays open. */
 HSMRT_API void hsmrt_bound_close(hsmrt_bound* bound);
+
+/** Many requests on the rows of one generator; hsm_runtime/scheduler.h says how they share them. All functions may be
+ * called from several threads at once, and from the callbacks, which one thread calls one after the other. */
+typedef struct hsmrt_scheduler hsmrt_scheduler;
+
+/** The size of a scheduler; all zeros but for `size` and `rows` are the defaults. */
+typedef struct hsmrt_scheduler_options {
+  size_t size;         /**< sizeof(hsmrt_scheduler_options) */
+  int64_t rows;        /**< requests that work at the same time */
+  int64_t capacity;    /**< tokens that a row must be able to reach; 0 where the file says it */
+  int64_t reserve;     /**< tokens to have room for at once in states that grow; 0: a few */
+  int64_t chunk;       /**< tokens of a prompt between two steps of the rows that generate; 0: 64 */
+  size_t most_waiting; /**< requests that may wait; 0: 1024 */
+} hsmrt_scheduler_options;
+
+/** Why a request ended. */
+enum { HSMRT_LENGTH = 0, HSMRT_STOP = 1, HSMRT_CANCELLED = 2, HSMRT_TIMEOUT = 3, HSMRT_FAILED = 4 };
+
+/** How a request ended; valid during the callback. */
+typedef struct hsmrt_reply {
+  size_t size;                   /**< sizeof(hsmrt_reply) in the library */
+  uint64_t id;                   /**< as hsmrt_scheduler_submit gave it */
+  int32_t ending;                /**< such as HSMRT_LENGTH */
+  int32_t code;                  /**< HSMRT_OK, but for HSMRT_FAILED */
+  const char* message;           /**< why it failed, or "" */
+  const int64_t* tokens;         /**< the new tokens, without a stop token */
+  size_t token_count;            /**< how many */
+  double seconds_to_row;         /**< from its submission until it had a row */
+  double seconds_to_first_token; /**< until its first token; 0 without one */
+  double seconds;                /**< until its end */
+} hsmrt_reply;
+
+/** A prompt and what shall become of it; nothing of it is kept but `user` and the callbacks. */
+typedef struct hsmrt_request {
+  size_t size;                                          /**< sizeof(hsmrt_request) */
+  const int64_t* prompt;                                /**< token ids */
+  size_t prompt_count;                                  /**< at least 1 */
+  int64_t max_tokens;                                   /**< new tokens to make, at least 1 */
+  const hsmrt_sampling* sampling;                       /**< NULL takes the likeliest */
+  uint64_t seed;                                        /**< of the request's own random numbers */
+  const int64_t* stop_tokens;                           /**< token ids at which the reply ends */
+  size_t stop_token_count;                              /**< how many */
+  int32_t priority;                                     /**< the largest gets rows first */
+  int64_t timeout_ms;                                   /**< time until its end; 0 for any */
+  const char* resume;                                   /**< the file of a row to go on from, or NULL */
+  const char* park;                                     /**< where to save the row at the end, or NULL */
+  int32_t (*on_token)(void* user, int64_t token);       /**< 0 cancels the request; may be NULL */
+  void (*on_end)(void* user, const hsmrt_reply* reply); /**< called once; may be NULL */
+  void* user;                                           /**< the callbacks' own */
+} hsmrt_request;
+
+/** Counts since the scheduler was made, and how it stands. */
+typedef struct hsmrt_metrics {
+  size_t size;                   /**< sizeof(hsmrt_metrics) */
+  uint64_t rows;                 /**< rows that there are */
+  uint64_t active;               /**< rows that work */
+  uint64_t waiting;              /**< requests without a row */
+  uint64_t ended;                /**< requests that have ended, in whatever way */
+  uint64_t refused;              /**< requests refused because too many waited */
+  uint64_t prompt_tokens;        /**< tokens of prompts that were read */
+  uint64_t tokens;               /**< tokens that were made */
+  double seconds_to_first_token; /**< sum over the requests that have one */
+  uint64_t first_tokens;         /**< how many these are */
+} hsmrt_metrics;
+
+/** `session` is of HSMRT_DECODE, and may be closed before the scheduler. */
+HSMRT_API int32_t hsmrt_scheduler_create(const hsmrt_session* session, const hsmrt_scheduler_options* options,
+                                         hsmrt_scheduler** scheduler, hsmrt_error* error);
+/** Cancels what is left. Not from a callback. */
+HSMRT_API void hsmrt_scheduler_close(hsmrt_scheduler* scheduler);
+/** Queues a request; `id` may be NULL. HSMRT_UNAVAILABLE when too many wait already. */
+HSMRT_API int32_t hsmrt_scheduler_submit(hsmrt_scheduler* scheduler, const hsmrt_request* request, uint64_t* id,
+                                         hsmrt_error* error);
+/** Ends a request before the next step. One that has ended already is none. */
+HSMRT_API int32_t hsmrt_scheduler_cancel(hsmrt_scheduler* scheduler, uint64_t id, hsmrt_error* error);
+/** Waits until nothing waits or works. Not from a callback. */
+HSMRT_API int32_t hsmrt_scheduler_drain(const hsmrt_scheduler* scheduler, hsmrt_error* error);
+/** Set metrics->size before. */
+HSMRT_API int32_t hsmrt_scheduler_get_metrics(const hsmrt_scheduler* scheduler, hsmrt_metrics* metrics,
+                                              hsmrt_error* error);
 
 #ifdef __cplusplus
 }

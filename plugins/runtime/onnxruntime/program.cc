@@ -48,29 +48,34 @@ class OrtBinding final : public Binding {
 
 void ORT_API_CALL forward_log(void* callback, OrtLoggingLevel severity, const char* category, const char*, const char*,
                               const char* message) noexcept {
-  const auto& log = *static_cast<const hsm_runtime::LogCallback*>(callback);
-  if (!log) return;
-  using hsm_runtime::LogLevel;
-  const LogLevel level = severity >= ORT_LOGGING_LEVEL_ERROR     ? LogLevel::kError
-                         : severity == ORT_LOGGING_LEVEL_WARNING ? LogLevel::kWarning
-                                                                 : LogLevel::kInfo;
-  log(level, std::string(category) + ": " + message);
+  forward(*static_cast<const hsm_runtime::LogCallback*>(callback), severity, category, message);
 }
+
+// Messages of ONNX Runtime's environment go to a session's callback as long as the session is there.
+class Listening {
+ public:
+  explicit Listening(const hsm_runtime::LogCallback& log) : log_(log) { Logs::instance().add(&log_); }
+  ~Listening() { Logs::instance().remove(&log_); }
+  Listening(const Listening&) = delete;
+  Listening& operator=(const Listening&) = delete;
+
+ private:
+  const hsm_runtime::LogCallback& log_;
+};
 
 class OrtProgram final : public Program, public std::enable_shared_from_this<OrtProgram> {
  public:
   OrtProgram(const Library& library, const Graph& graph, std::span<const std::byte> model, Settings settings)
       : api_(*library.api),
         log_(std::move(settings.log)),
+        listening_(log_),
         outputs_(graph.outputs),
         env_(nullptr, api_.ReleaseEnv),
         cuda_device_(settings.cuda_device),
         memory_(nullptr, api_.ReleaseMemoryInfo),
         cuda_memory_(nullptr, api_.ReleaseMemoryInfo),
         session_(nullptr, api_.ReleaseSession) {
-    OrtEnv* env = nullptr;
-    check(api_.CreateEnv(ORT_LOGGING_LEVEL_ERROR, "hsm_runtime", &env));
-    env_.reset(env);
+    env_.reset(make_environment(api_));
     OrtMemoryInfo* memory = nullptr;
     check(api_.CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &memory));
     memory_.reset(memory);
@@ -176,6 +181,7 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
 
   const OrtApi& api_;
   const hsm_runtime::LogCallback log_;  // the session points to it
+  const Listening listening_;
   const std::vector<TensorInfo> outputs_;
   Handle<OrtEnv> env_;
   const std::optional<int> cuda_device_;

@@ -43,6 +43,7 @@ class DeviceMemory final : public Memory {
  public:
   DeviceMemory(std::shared_ptr<const Client> client, int device) : client_(std::move(client)), device_(device) {}
   Device device() const override { return {Device::Kind::kCuda, device_}; }
+  std::size_t alignment() const override { return 256; }  // what setTensorAddress asks for
   std::shared_ptr<std::byte> allocate(std::size_t bytes) const override;
   void copy(std::byte* to, const std::byte* from, std::size_t bytes) const override;
   void clear(std::byte* memory, std::size_t bytes) const override;

@@ -90,9 +90,13 @@ std::string counting_model() {
 
 CountingState counting_state_of_kind(const std::string& kind) { return {1, R"("layer": 0, "kind": ")" + kind + "\""}; }
 
-std::string write_counting_bundle(const TemporaryFolder& folder, const CountingState& state) {
+std::string onnx_metadata(const std::string& key, const std::string& value) {
+  return field(14, field(1, key) + field(2, value));
+}
+
+std::string write_counting_bundle(const TemporaryFolder& folder, const CountingState& state, const Changes& changes) {
   auto files = good_files();
-  files["decode.onnx"] = counting_model();
+  files["decode.onnx"] = counting_model() + changes.metadata;
   std::string manifest = manifest_of(files);
   const std::string none = "\"decode\": null";
   manifest.replace(manifest.find(none), none.size(),
@@ -108,6 +112,7 @@ std::string write_counting_bundle(const TemporaryFolder& folder, const CountingS
                        R"(, "dtype": "float32",
            "shape": ["batch", 1, 4], "spare": 2, "bytes": 16}],
            "capacity": null, "rollback": 2, "max_length": 9, "last_logits": false}})");
+  if (!changes.from.empty()) manifest.replace(manifest.find(changes.from), changes.from.size(), changes.to);
   const std::filesystem::path path = folder.path() / "counting.hsm";
   write_bundle(path, files, manifest);
   return path.string();

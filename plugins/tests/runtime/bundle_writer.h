@@ -39,8 +39,18 @@ inline const CountingState kCountingApart = {2, R"("capacity_axis": null, "rollb
 // The first schema's words: a kind and a layer.
 CountingState counting_state_of_kind(const std::string& kind);
 
+// One entry of an ONNX file's metadata, to be appended to a model.
+std::string onnx_metadata(const std::string& key, const std::string& value);
+
+// What to write otherwise than is right: a text of the manifest in the place of another, and metadata of the model.
+struct Changes {
+  std::string from, to;
+  std::string metadata;
+};
+
 // A bundle with the counting model.
-std::string write_counting_bundle(const TemporaryFolder& folder, const CountingState& state = {});
+std::string write_counting_bundle(const TemporaryFolder& folder, const CountingState& state = {},
+                                  const Changes& changes = {});
 
 // The files of a bundle with that model, by name, apart from the manifest.
 std::map<std::string, std::string> good_files();

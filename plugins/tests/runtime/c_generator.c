@@ -51,6 +51,42 @@ const char* c_generator_generates(const hsmrt_session* session, const char* stat
   return NULL;
 }
 
+/* Rows on their own: a prompt read apart joins, a conversation is parked, and nothing answers for another. */
+const char* c_generator_moves_rows(const hsmrt_session* session, const char* row_file) {
+  hsmrt_generator *shared = NULL, *many = NULL;
+  hsmrt_error error = {{0}};
+  const int64_t prompt[] = {0, 1, 2}, step[] = {-1, 3, -1};
+  const hsmrt_generator_options one = {.size = sizeof one, .batch = 1}, three = {.size = sizeof three, .batch = 3};
+  const hsmrt_sampling likeliest = {.size = sizeof likeliest};
+  hsmrt_generator_options odd = one;
+  int64_t token = -1;
+  size_t bytes = 0;
+
+  CHECK(hsmrt_generator_bytes_of(session, &three, &bytes, &error) == HSMRT_OK && bytes == 3 * 4 * sizeof(float));
+  CHECK(hsmrt_generator_create_with(session, &one, &shared, &error) == HSMRT_OK);
+  CHECK(hsmrt_generator_create_with(session, &three, &many, &error) == HSMRT_OK);
+  CHECK(hsmrt_generator_logits(many, 1) == NULL);
+  CHECK(hsmrt_generator_sample_with(many, 1, &likeliest, 0, &token, &error) == HSMRT_INVALID_ARGUMENT);
+  CHECK(strstr(error.message, "has no logits") != NULL && token == -1);
+
+  CHECK(hsmrt_generator_prefill_row(shared, 0, prompt, 3, &error) == HSMRT_OK);
+  CHECK(hsmrt_generator_fork_from(many, shared, 0, 1, &error) == HSMRT_OK);
+  CHECK(hsmrt_generator_step(many, step, 3, &error) == HSMRT_OK);
+  CHECK(same(hsmrt_generator_logits(many, 1), 1, 1, 1, 2));
+  CHECK(hsmrt_generator_sample_with(many, 1, &likeliest, 0, &token, &error) == HSMRT_OK && token == 3);
+  CHECK(hsmrt_generator_save_row(many, 1, row_file, &error) == HSMRT_OK);
+  CHECK(hsmrt_generator_load_row(shared, 0, row_file, &error) == HSMRT_OK);
+  CHECK(same(hsmrt_generator_logits(shared, 0), 1, 1, 1, 2));
+
+  odd.size = 4;
+  CHECK(hsmrt_generator_create_with(session, &odd, &shared, &error) == HSMRT_INVALID_ARGUMENT);
+  CHECK(hsmrt_generator_create_with(session, NULL, &shared, &error) == HSMRT_INVALID_ARGUMENT);
+  hsmrt_generator_close(shared);
+  hsmrt_generator_close(many);
+  CHECK(strcmp(hsmrt_code_name(HSMRT_BAD_BUNDLE), "bad bundle") == 0);
+  return NULL;
+}
+
 const char* c_generator_refuses(const hsmrt_session* session) {
   hsmrt_generator* generator = NULL;
   hsmrt_error error = {{0}};

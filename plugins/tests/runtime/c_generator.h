@@ -10,6 +10,7 @@ extern "C" {
 
 /* Each returns NULL, or the source of the first check that failed. `session` decodes the counting model. */
 const char* c_generator_generates(const hsmrt_session* session, const char* state_file);
+const char* c_generator_moves_rows(const hsmrt_session* session, const char* row_file);
 const char* c_generator_refuses(const hsmrt_session* session);
 const char* c_generator_takes_null(void);
 

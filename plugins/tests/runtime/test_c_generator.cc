@@ -43,6 +43,10 @@ TEST_F(CGenerator, Generates) {
   expect_passed(c_generator_generates(session_, (folder_.path() / "state.safetensors").c_str()));
 }
 
+TEST_F(CGenerator, MovesRows) {
+  expect_passed(c_generator_moves_rows(session_, (folder_.path() / "row.safetensors").c_str()));
+}
+
 TEST_F(CGenerator, RefusesWhatDoesNotFit) { expect_passed(c_generator_refuses(session_)); }
 
 TEST(CGeneratorWithoutASession, TakesNullEverywhere) { expect_passed(c_generator_takes_null()); }

@@ -66,6 +66,7 @@ TEST_F(GeneratorTest, AdvancesRowsFromTheirOwnPositions) {
   EXPECT_EQ(*generator.sample(1, {}, 0), 2);
   expect_ok(generator.step(Tokens{3, -1}));
   EXPECT_THAT(logits(generator, 0), ElementsAre(1, 1, 0, 2));
+  EXPECT_THAT(logits(generator, 1), ElementsAre(0, 0, 3, 0));  // it stood still
   expect_ok(generator.step(Tokens{0, 0}));
   EXPECT_THAT(logits(generator, 0), ElementsAre(3, 1, 0, 1));
   EXPECT_THAT(logits(generator, 1), ElementsAre(2, 0, 2, 0));
@@ -93,6 +94,105 @@ TEST_F(GeneratorTest, ForksResetsAndGoesBack) {
   expect_refused(generator.rollback(-1, 1), "no row -1");
   expect_refused(generator.fork(0, 2), "no row 2");
   EXPECT_TRUE(generator.logits(2).empty());
+}
+
+// Logits belong to the row as it is, or there are none.
+TEST_F(GeneratorTest, NeverAnswersFromAnotherSequence) {
+  Generator generator = this->generator(2);
+  const auto expect_none = [&](std::int64_t row) {
+    EXPECT_FALSE(generator.has_logits(row));
+    EXPECT_TRUE(generator.logits(row).empty());
+    expect_refused(generator.sample(row, {}, 0).status(), "has no logits to choose from");
+  };
+  expect_none(0);
+  expect_ok(generator.prefill(Tokens{0, 1, 2, 2}));
+  EXPECT_TRUE(generator.has_logits(0));
+  expect_ok(generator.rollback(0, 0));
+  EXPECT_TRUE(generator.has_logits(0));
+  expect_ok(generator.rollback(0, 1));
+  expect_none(0);
+  expect_ok(generator.step(Tokens{-1, 3}));
+  expect_none(0);
+  expect_ok(generator.fork(0, 1));
+  expect_none(1);
+  expect_ok(generator.step(Tokens{1, -1}));
+  EXPECT_TRUE(generator.has_logits(0));
+  expect_none(1);
+  expect_ok(generator.reset(0));
+  expect_none(0);
+  EXPECT_FALSE(generator.has_logits(2));
+  EXPECT_FALSE(generator.has_logits(-1));
+}
+
+// Rows that join, wait and leave in any order give what each gives alone.
+TEST_F(GeneratorTest, RowsWorkInAnyCompany) {
+  constexpr std::int64_t kRows = 5;
+  for (const CountingState& state : {CountingState{}, kCountingApart}) {
+    Generator together = this->generator(kRows, state);
+    std::vector<Generator> alone;
+    for (std::int64_t row = 0; row < kRows; ++row) alone.push_back(this->generator(1, state));
+    std::uint32_t random = 1;
+    for (int call = 0; call < 300; ++call) {
+      Tokens tokens;
+      for (std::int64_t row = 0; row < kRows; ++row) {
+        random = random * 1664525 + 1013904223;
+        const auto index = static_cast<std::size_t>(row);
+        if (together.positions()[index] == together.capacity()) {
+          expect_ok(together.reset(row));
+          expect_ok(alone[index].reset(0));
+        }
+        tokens.push_back((random >> 28) < 7 ? -1 : static_cast<std::int64_t>((random >> 24) % 4));
+        if (tokens.back() >= 0) expect_ok(alone[index].step({&tokens.back(), 1}));
+      }
+      expect_ok(together.step(tokens));
+      for (std::int64_t row = 0; row < kRows; ++row) {
+        ASSERT_EQ(logits(together, row), logits(alone[static_cast<std::size_t>(row)], 0)) << call << " " << row;
+      }
+    }
+  }
+}
+
+TEST_F(GeneratorTest, ARowReadsAPromptAlone) {
+  Generator generator = this->generator(3);
+  expect_ok(generator.prefill(1, Tokens{0, 1, 1}));
+  EXPECT_THAT(logits(generator, 1), ElementsAre(1, 3, 0, 0));
+  EXPECT_THAT(std::vector(generator.positions().begin(), generator.positions().end()), ElementsAre(0, 3, 0));
+  EXPECT_FALSE(generator.has_logits(0));
+  expect_refused(generator.prefill(1, Tokens{}), "at least one token");
+  expect_refused(generator.prefill(1, Tokens{4}), "token id 4");
+  expect_refused(generator.prefill(1, Tokens(7, 0)), "would reach 10 tokens");
+  expect_refused(generator.prefill(3, Tokens{0}), "no row 3");
+}
+
+TEST_F(GeneratorTest, RowsMoveBetweenGenerators) {
+  Generator shared = this->generator(1), many = this->generator(3, kCountingApart);
+  expect_ok(shared.prefill(Tokens{0, 1, 2}));
+  expect_ok(many.step(Tokens{3, 3, -1}));
+  expect_ok(many.fork(shared, 0, 1));
+  EXPECT_EQ(logits(many, 1), logits(shared, 0));
+  expect_ok(many.step(Tokens{3, 0, 0}));
+  expect_ok(shared.step(Tokens{0}));
+  EXPECT_EQ(logits(many, 1), logits(shared, 0));
+  EXPECT_THAT(logits(many, 0), ElementsAre(0, 0, 0, 3));
+  EXPECT_THAT(logits(many, 2), ElementsAre(2, 0, 0, 0));
+  expect_refused(many.fork(shared, 1, 0), "no row 1");
+  expect_refused(many.fork(shared, 0, 3), "no row 3");
+}
+
+TEST_F(GeneratorTest, ParksOneRow) {
+  Generator generator = this->generator(3), other = this->generator(2);
+  expect_ok(generator.prefill(Tokens{0, 1, 2, 2, 3, 3}));
+  expect_ok(generator.step(Tokens{-1, 0, -1}));
+  const std::string path = (folder_.path() / "row.safetensors").string();
+  expect_ok(generator.save_row(1, path));
+  expect_ok(other.load_row(0, path));
+  EXPECT_EQ(logits(other, 0), logits(generator, 1));  // they came with it
+  expect_ok(other.step(Tokens{1, 1}));
+  expect_ok(generator.step(Tokens{-1, 1, -1}));
+  EXPECT_EQ(logits(other, 0), logits(generator, 1));
+  EXPECT_EQ(other.positions()[0], 4);
+  expect_refused(other.load(path), "holds 1 rows, not 2");
+  expect_refused(other.load_row(2, path), "no row 2");
 }
 
 TEST_F(GeneratorTest, SumsCannotGoBack) {
@@ -149,7 +249,7 @@ TEST_F(GeneratorTest, SavesAndLoads) {
   EXPECT_THAT(std::vector(other.positions().begin(), other.positions().end()), ElementsAre(3, 3));
 
   Generator narrow = this->generator(1);
-  expect_refused(narrow.load(path), "positions of 1 rows");
+  expect_refused(narrow.load(path), "holds 2 rows, not 1");
   expect_refused(narrow.load(path + ".gone"), "no plain file");
   std::filesystem::resize_file(path, 50);
   EXPECT_EQ(other.load(path).code(), Code::kBadBundle);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "runtime/error.h"
+#include "runtime/state_file.h"
 #include "tests/runtime/bundle_writer.h"
 
 namespace hsm::runtime {
@@ -112,7 +113,7 @@ TEST(State, CopiesAndClearsRows) {
   states.clear_row(0);
   EXPECT_EQ(numbers<std::int64_t>(states.tensors[0])[0], 0);
   EXPECT_THAT(numbers<float>(states.tensors[1]).first(24), Each(0.0F));
-  states.copy_row(1, 0);
+  states.copy_row(0, states, 1);
   EXPECT_THAT(numbers<std::int64_t>(states.tensors[0]), ElementsAre(8, 8));
   const auto key = numbers<float>(states.tensors[1]);
   EXPECT_TRUE(std::equal(key.begin(), key.begin() + 24, key.begin() + 24));
@@ -126,23 +127,69 @@ TEST(State, SharesOneBufferWhereItMay) {
   EXPECT_NE(other.tensors[1].memory, states.tensors[1].memory);
 }
 
+std::string saved(const TemporaryFolder& folder, const StateBuffers& states,
+                  const std::vector<std::int64_t>& positions) {
+  const std::string path = (folder.path() / "state.safetensors").string();
+  const std::vector<float> logits = {1, 2, 3};
+  std::vector<SavedRow> rows;
+  for (std::size_t i = 0; i < positions.size(); ++i) rows.push_back({&states, i, positions[i], {}});
+  rows.back().logits = logits;
+  save_state(path, rows, 3);
+  return path;
+}
+
 TEST(State, LoadsIntoAnotherCapacity) {
   const Idle program;
   const StateSpec spec = state();
   const TemporaryFolder folder;
-  const std::string path = (folder.path() / "state.safetensors").string();
   StateBuffers states(program, spec, 2, 4);
   fill(states, 4);
   const std::vector<std::int64_t> positions = {3, 2};
-  states.save(path, positions);
+  const std::string path = saved(folder, states, positions);
   for (const std::int64_t capacity : {3, 4, 9}) {
     StateBuffers other(program, spec, 2, capacity);
-    EXPECT_EQ(other.load(path, 2), positions);
+    const StateFile file(path, other, 3);
+    EXPECT_EQ(file.positions(), positions);
+    EXPECT_TRUE(file.logits(0).empty());
+    EXPECT_THAT(file.logits(1), ElementsAre(1, 2, 3));
+    for (const std::size_t row : {0, 1}) file.copy_row(row, other, row);
     expect_kept(other, static_cast<std::size_t>(capacity),
                 static_cast<std::size_t>(std::min<std::int64_t>(capacity, 4)));
   }
-  StateBuffers small(program, spec, 2, 2);
-  EXPECT_THROW(small.load(path, 2), Error);
+  const StateBuffers small(program, spec, 2, 2);
+  EXPECT_THROW(StateFile(path, small, 3), Error);
+  EXPECT_THROW(StateFile(path, states, 4), Error);
+}
+
+TEST(State, IsOfOneModelsWeights) {
+  const Idle program;
+  const TemporaryFolder folder;
+  StateSpec ours = state(), others = ours, unknown = ours;
+  ours.model = std::string(64, 'a'), others.model = std::string(64, 'b');
+  const std::string path = saved(folder, StateBuffers(program, ours, 1, 4), {2});
+  EXPECT_NO_THROW(StateFile(path, StateBuffers(program, ours, 1, 4), 3));
+  EXPECT_NO_THROW(StateFile(path, StateBuffers(program, unknown, 1, 4), 3));
+  try {
+    const StateFile refused(path, StateBuffers(program, others, 1, 4), 3);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("other weights: those of aaaaaaaaaaaa, not bbbbbbbbbbbb"));
+  }
+}
+
+TEST(State, GrowsAndShrinksByRows) {
+  const Idle program;
+  const StateSpec spec = state();
+  StateBuffers small(program, spec, 2, 9, 4), large(program, spec, 2, 9);
+  EXPECT_EQ(small.slots, 4);
+  EXPECT_EQ(large.slots, 9);
+  EXPECT_EQ(state_bytes(spec, 2, 9), large.bytes());
+  fill(small, 4);
+  for (const std::size_t row : {0, 1}) large.copy_row(row, small, row);
+  expect_kept(large, 9, 4);
+  StateBuffers back(program, spec, 2, 9, 4);
+  for (const std::size_t row : {0, 1}) back.copy_row(row, large, row);
+  expect_kept(back, 4, 4);
 }
 
 TEST(State, SaysWhyTokensCannotBeTakenBack) {

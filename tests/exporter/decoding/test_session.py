@@ -18,10 +18,12 @@ from tests.exporter.decoding.harness import (
     random_tokens,
     read_in_pieces,
 )
+from tests.exporter.exporting.models import language_model
 
+import hsm_export
 from hsm_export import DecodeSession
 from hsm_export.errors import BadInputError, UsageError
-from hsm_models import load_checkpoint
+from hsm_models import HSMConfig, load_checkpoint, save_checkpoint
 
 LENGTHS = np.array([40, 17, 29])
 
@@ -142,6 +144,28 @@ def test_a_saved_session_goes_on_elsewhere(runtime: str, tmp_path: Path, rng: np
         open_session("softmax", "torch").load(tmp_path / "state.safetensors")
     with pytest.raises(UsageError, match="another model"):
         open_session("softmax", "torch").restore(other.snapshot())
+
+
+def test_a_state_belongs_to_its_weights(tmp_path: Path) -> None:
+    saved = []
+    model = language_model(HSMConfig(shifts=(1, 2)))
+    for name in ("before", "after"):
+        save_checkpoint(model, tmp_path / f"{name}.safetensors")
+        hsm_export.export(tmp_path / f"{name}.safetensors", output=tmp_path / f"{name}.onnx", decode=True)
+        saved.append(DecodeSession(tmp_path / f"{name}.onnx", "ort"))
+        with torch.no_grad():
+            next(model.parameters()).mul_(1.5)
+    saved[0].step([[1, 2, 3]])
+    saved[0].save(tmp_path / "state.safetensors")
+    saved[0].load(tmp_path / "state.safetensors")
+    with pytest.raises(BadInputError, match="saved with other weights"):
+        saved[1].load(tmp_path / "state.safetensors")
+
+
+def test_a_row_that_read_nothing_has_no_logits(rng: np.random.Generator) -> None:
+    session = open_session("no-sums", "torch", batch=2)
+    last = session.last_logits(random_tokens(rng, session, 3), [3, 0])
+    assert np.isfinite(last[0]).all() and np.isnan(last[1]).all()
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

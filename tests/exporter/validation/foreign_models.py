@@ -11,7 +11,7 @@ from onnx import numpy_helper, parser
 
 VOCABULARY, WIDTH, HEADS, SIZE, TAPS = 13, 8, 2, 4, 4
 
-_HEAD = '<ir_version: 8, opset_import: ["" : 18]>\n'
+_HEAD = '<ir_version: 8, opset_import: ["" : 18, "com.microsoft" : 1]>\n'
 
 
 def _written(text: str, weights: dict[str, Any], path: Path) -> Path:
@@ -166,3 +166,70 @@ def counting(path: Path, fault: str = "") -> Path:
     weights = _weights("table", "head", "places")
     weights |= {"one_token": np.int64(1), "zero": np.int64(0), "axis1": np.int64([1]), "last": np.int64(-1)}
     return _written(text, weights, path)
+
+
+def recurrent(path: Path) -> Path:
+    """Write a language model of an LSTM, whose states have the layer first and the rows second."""
+    text = f"""model (int64[B, T] ids, float[1, B, {WIDTH}] h_in, float[1, B, {WIDTH}] c_in)
+        => (float[B, T, {VOCABULARY}] logits, float[1, B, {WIDTH}] h_out, float[1, B, {WIDTH}] c_out) {{
+            x = Gather(table, ids)
+            xt = Transpose <perm = [1, 0, 2]> (x)
+            y, h_out, c_out = LSTM <hidden_size = {WIDTH}> (xt, W, R, , , h_in, c_in)
+            y1 = Squeeze(y, axis1)
+            yt = Transpose <perm = [1, 0, 2]> (y1)
+            logits = MatMul(yt, head)
+        }}"""
+    rng = np.random.default_rng(4)
+    gates = {name: rng.standard_normal((1, 4 * WIDTH, WIDTH)).astype(np.float32) / 3 for name in ("W", "R")}
+    return _written(text, _weights("table", "head") | gates | {"axis1": np.int64([1])}, path)
+
+
+def grouped(path: Path) -> Path:
+    """Write a language model of a GroupQueryAttention, which computes its numbers of tokens from a mask."""
+    names = [f"past_key_values.0.{part}" for part in ("key", "value")]
+    after = [f"present.0.{part}" for part in ("key", "value")]
+    states = ", ".join(f'float[B, 1, P, 8] "{name}"' for name in names)
+    text = f"""model (int64[B, T] input_ids, int64[B, A] attention_mask, {states})
+        => (float[B, T, {VOCABULARY}] logits, {states.replace("P", "N").replace("past_key_values", "present")}) {{
+            x = Gather(table, input_ids)
+            q = MatMul(x, wq)
+            k = MatMul(x, wk)
+            v = MatMul(x, wv)
+            counts = ReduceSum <keepdims = 0> (attention_mask, axis1)
+            less = Sub(counts, one)
+            last = Cast <to = 6> (less)
+            sizes = Shape(attention_mask)
+            all64 = Gather <axis = 0> (sizes, one)
+            all = Cast <to = 6> (all64)
+            y, "{after[0]}", "{after[1]}" = com.microsoft.GroupQueryAttention <num_heads = 1, kv_num_heads = 1>
+                (q, k, v, "{names[0]}", "{names[1]}", last, all)
+            logits = MatMul(y, head)
+        }}"""
+    weights = _weights("table", "wq", "wk", "wv", "head") | {"one": np.int64(1), "axis1": np.int64([1])}
+    return _written(text, weights, path)
+
+
+def merged(path: Path, fault: str = "") -> Path:
+    """Write a language model with a branch for its first call and one for all others, as exporters merge two graphs.
+
+    Args:
+        path: the file.
+        fault: "" for none; "mismatch": the later calls' branch looks at the window turned round.
+    """
+    window = "past_conv, x" if fault == "" else "x, past_conv"
+    text = f"""model (int64[B, T] ids, float[B, {TAPS - 1}, {WIDTH}] past_conv, bool[F] use_cache_branch)
+        => (float[B, T, {VOCABULARY}] logits, float[B, {TAPS - 1}, {WIDTH}] present_conv) {{
+            x = Gather(table, ids)
+            window = If <
+                then_branch = cached () => (float[B, M, {WIDTH}] c) {{ c = Concat <axis = 1> ({window}) }},
+                else_branch = fresh () => (float[B, M, {WIDTH}] p) {{ p = Pad(x, pads) }}
+            > (use_cache_branch)
+            wt = Transpose <perm = [0, 2, 1]> (window)
+            c1 = Conv(wt, kernel)
+            ct = Transpose <perm = [0, 2, 1]> (c1)
+            logits = MatMul(ct, head)
+            present_conv = Slice(window, starts, ends, axis1)
+        }}"""
+    kernel = np.random.default_rng(3).standard_normal((WIDTH, WIDTH, TAPS)).astype(np.float32)
+    weights = _weights("table", "head") | {"kernel": kernel, "axis1": np.int64([1]), "starts": np.int64([1 - TAPS])}
+    return _written(text, weights | {"ends": np.int64([2**31]), "pads": np.int64([0, TAPS - 1, 0, 0, 0, 0])}, path)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.exporter.validation.foreign_models import attention, convolution, counting
+from tests.exporter.validation.foreign_models import attention, convolution, counting, grouped, merged, recurrent
 
 from hsm_export import validate
 from hsm_export.errors import UsageError
@@ -29,15 +29,38 @@ def test_states_are_found_whatever_they_are_called(names: tuple[str, str], tmp_p
     result = run(attention(tmp_path / "m.onnx", names=names))
     assert result.passed, result.summary
     assert any(f"2 states: {names[0]}key → {names[1]}key and 1 more" in note for note in result.notes), result.notes
-    assert any("after a fork it gives the same numbers" in note for note in result.notes)
+    assert any("it gives the same numbers, and so after a fork" in note for note in result.notes)
     assert "read token by token" in result.cases
+
+
+def test_rows_are_copied_along_their_own_axis(tmp_path: Path) -> None:
+    """The state of an LSTM has its rows second."""
+    result = run(recurrent(tmp_path / "m.onnx"))
+    assert result.passed, result.summary
+    assert any("it gives the same numbers, and so after a fork" in note for note in result.notes)
+
+
+def test_what_a_runtime_does_not_take_is_no_fault(tmp_path: Path) -> None:
+    """ONNX Runtime's GroupQueryAttention takes several tokens after others of one row only."""
+    result = run(grouped(tmp_path / "m.onnx"))
+    assert result.passed, result.summary
+    assert any("ort does not take what is read in two pieces" in note for note in result.notes), result.notes
+    assert "read token by token" in result.cases
+
+
+def test_a_file_that_is_told_whether_it_continues(tmp_path: Path) -> None:
+    result = run(merged(tmp_path / "m.onnx"))
+    assert result.passed, result.summary
+    assert any("use_cache_branch: whether it continues" in note for note in result.notes), result.notes
+    wrong = run(merged(tmp_path / "w.onnx", "mismatch"))
+    assert "if_window (If)" in wrong.summary and "past_conv → present_conv" in wrong.summary
 
 
 def test_a_window_and_a_counter_are_states_too(tmp_path: Path) -> None:
     for path in (convolution(tmp_path / "c.onnx"), counting(tmp_path / "n.onnx")):
         result = run(path)
         assert result.passed, result.summary
-        assert any("after a fork it gives the same numbers" in note for note in result.notes), result.notes
+        assert any("it gives the same numbers, and so after a fork" in note for note in result.notes), result.notes
 
 
 FAULTS = {

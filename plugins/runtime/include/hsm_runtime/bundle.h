@@ -47,6 +47,11 @@ class HSM_RUNTIME_API Bundle {
   const std::vector<TensorInfo>& inputs(Part part) const;
   /// What it writes; empty when the bundle lacks the part.
   const std::vector<TensorInfo>& outputs(Part part) const;
+  /// The kind of its tokenizer: "bytes" (ids are the bytes of UTF-8 text), "huggingface" (a tokenizer.json of the
+  /// library tokenizers), or "" for none.
+  const std::string& tokenizer() const;
+  /// The tokenizer's file; "" where it needs none.
+  const std::string& tokenizer_path() const;
   /// The largest absolute error of each output of the self-test, such as "model.logits".
   const std::map<std::string, double>& tolerances() const;
 

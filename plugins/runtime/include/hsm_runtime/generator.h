@@ -20,6 +20,9 @@ struct GeneratorOptions {
   std::int64_t batch = 1;
   /// Tokens that a row must be able to reach. Needed when the file leaves that open.
   std::int64_t capacity = 0;
+  /// Tokens to have room for at once in states that grow; 0: a few. A step costs what they have room for, so the room
+  /// follows the longest row, in steps of a quarter; with `capacity` here it never changes, and no step allocates.
+  std::int64_t reserve = 0;
 };
 
 /// How the next token is chosen.
@@ -30,17 +33,23 @@ struct Sampling {
   std::int64_t top_k = 0;
   /// Choose among the likeliest tokens that together reach this probability; 1 means all.
   double top_p = 1;
+  /// Choose among the tokens at least so many times as likely as the likeliest; 0 means all.
+  double min_p = 0;
 };
 
-/// Sequences and their state, in buffers that the state specification sizes once; with TensorRT they stay in the GPU's
-/// memory, and a step moves tokens, positions and logits alone. Movable; one thread at a time may use
-/// a generator, and any number of generators one session.
+/// Sequences and their state, in buffers of the generator's own; with TensorRT they stay in the GPU's memory, and a
+/// step moves tokens, positions and logits alone. A call costs what the rows cost that it is about: rows join, wait,
+/// read prompts and leave at their own pace. Movable; one thread at a time may use a generator, and any number of
+/// generators one session.
 class HSM_RUNTIME_API Generator {
  public:
   struct Impl;
 
   /// `session` is of Part::kDecode.
   static Result<Generator> create(const Session& session, const GeneratorOptions& options = {});
+  /// Bytes that the states of such a generator take when its rows have reached their capacity. Where the back end
+  /// cannot write what it reads, it needs them twice.
+  static Result<std::size_t> state_bytes(const Session& session, const GeneratorOptions& options);
 
   /// Sequences B.
   std::int64_t batch() const;
@@ -50,34 +59,50 @@ class HSM_RUNTIME_API Generator {
   std::int64_t capacity() const;
   /// Tokens that each row has read, (B).
   std::span<const std::int64_t> positions() const;
-  /// Bytes of the states of all rows.
+  /// Bytes of the states of all rows, as they are now.
   std::size_t state_bytes() const;
 
   /// Reads prompts: `tokens` (B, T) row by row, right-padded, of which `lengths` (B) are valid (empty: all). A row of
-  /// length 0 stands still. Nothing has changed when it fails, but after kRunFailed: then reset.
+  /// length 0 stands still: it costs nothing, and its state and logits stay as they are. Nothing has changed when it
+  /// fails, but after kRunFailed: then reset the rows that read.
   Status prefill(std::span<const std::int64_t> tokens, std::span<const std::int64_t> lengths = {});
+  /// Reads a prompt, or a piece of one, into one row; the others stand still.
+  Status prefill(std::int64_t row, std::span<const std::int64_t> tokens);
 
-  /// Reads one token of each row; -1 lets a row stand still. Allocates nothing in this library.
+  /// Reads one token of each row; -1 lets a row stand still, as above. Allocates nothing in this library once the same
+  /// rows have stepped together before, unless the states have to grow.
   Status step(std::span<const std::int64_t> tokens);
 
-  /// The logits (V) of a row's last token; unspecified for a row that stood still. Valid until the next call that
-  /// reads.
+  /// Whether logits(row) are those of the row as it is: it has read a token, and since then it was not reset, rolled
+  /// back or loaded from a file without logits.
+  bool has_logits(std::int64_t row) const;
+  /// The logits (V) of a row's last token; empty without has_logits(row). Valid until the row reads again.
   std::span<const float> logits(std::int64_t row) const;
 
   /// Chooses a row's next token from its logits. `uniform` is a random number in [0, 1), from the caller's generator.
+  /// kInvalidArgument without has_logits(row).
   Result<std::int64_t> sample(std::int64_t row, const Sampling& sampling, double uniform);
 
-  /// Takes back the last `tokens` of a row, as if they had never been read.
+  /// Takes back the last `tokens` of a row, as if they had never been read. Its logits are gone: read its last token
+  /// again (take back one more) to have some.
   Status rollback(std::int64_t row, std::int64_t tokens);
-  /// Copies one row's sequence over another's.
+  /// Copies one row's sequence over another's, logits included.
   Status fork(std::int64_t source, std::int64_t target);
+  /// Copies a row of another generator of the same model over a row of this one: a prompt that was read apart, or one
+  /// that many share.
+  Status fork(const Generator& other, std::int64_t source, std::int64_t target);
   /// Starts a row anew.
   Status reset(std::int64_t row);
 
-  /// Writes all states and positions to a .safetensors file, which the Python session reads too.
+  /// Writes the states, positions and logits of all rows to a .safetensors file, which the Python session reads too.
+  /// A file of that name is replaced as a whole, and nothing but a plain file is ever replaced.
   Status save(const std::string& path) const;
   /// Goes on from such a file of the same model with the same number of rows.
   Status load(const std::string& path);
+  /// The same for one row, such as a conversation that is parked: the file holds one row, whatever the batch.
+  Status save_row(std::int64_t row, const std::string& path) const;
+  /// Goes on with one row from such a file.
+  Status load_row(std::int64_t row, const std::string& path);
 
   /// Moves it; the other is of no use then.
   Generator(Generator&&) noexcept;

@@ -40,7 +40,8 @@ struct SessionOptions {
   std::vector<Backend> backends = {Backend::kTensorRt, Backend::kOnnxRuntimeCuda, Backend::kOnnxRuntimeFused,
                                    Backend::kOnnxRuntimeBodies};
   /// ONNX Runtime's shared library. Empty: the environment variable HSM_ONNXRUNTIME_LIBRARY, else libonnxruntime.so.1
-  /// and libonnxruntime.so as the system finds them.
+  /// and libonnxruntime.so as the system finds them, else libonnxruntime.so.* beside libhsm_runtime.so, in PyPI's wheel
+  /// next to ours, and in the folders of LD_LIBRARY_PATH.
   std::string onnxruntime_library;
   /// The library of fused kernels. Empty: libhsm_onnxruntime.so beside libhsm_runtime.so.
   std::string kernel_library;
@@ -62,8 +63,12 @@ struct SessionOptions {
   bool allow_embedded_plugins = false;
   /// The GPU, as CUDA counts them.
   int device = 0;
-  /// Threads of one run; 0 means all cores, 1 means the calling thread alone.
+  /// Threads of one run; 0 means all cores, 1 means the calling thread alone. Far more than the machine has are
+  /// refused.
   int threads = 0;
+  /// Let ONNX Runtime report home and keep a store in the user's folder, as its versions from 1.31 do by default. It is
+  /// decided when the process loads ONNX Runtime first, by the variable ORT_DISABLE_TELEMETRY, which is set then.
+  bool telemetry = false;
   /// Where messages go; by default nowhere.
   LogCallback log;
 };
@@ -127,7 +132,10 @@ class HSM_RUNTIME_API Session {
 
   /// Loads a part of a bundle, which need not stay open.
   static Result<Session> open(const Bundle& bundle, Part part = Part::kModel, const SessionOptions& options = {});
-  /// Opens and verifies the bundle too.
+  /// Opens the bundle too, and verifies it unless told otherwise.
+  static Result<Session> open(const std::string& bundle, Part part, const SessionOptions& options = {},
+                              const BundleOptions& checks = {});
+  /// The same for Part::kModel.
   static Result<Session> open(const std::string& bundle, const SessionOptions& options = {});
 
   /// The back end that took the graph.

@@ -1,9 +1,13 @@
 // Errors as values: nothing in this library throws across its border, but std::bad_alloc's cousins become text too.
 #pragma once
 
+#include <cassert>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
+
+#include "hsm_runtime/export.h"
 
 namespace hsm_runtime {
 
@@ -15,8 +19,12 @@ enum class Code : int {
   kNoBackend = 3,        ///< No back end of those asked for can run the model on this machine.
   kRunFailed = 4,        ///< The back end failed while it ran.
   kOutOfMemory = 5,
-  kInternal = 6,  ///< A mistake of this library; please report it.
+  kInternal = 6,     ///< A mistake of this library; please report it.
+  kUnavailable = 7,  ///< Not now: too many requests wait. Try again later.
 };
+
+/// The code's name, such as "bad bundle".
+HSM_RUNTIME_API std::string_view name_of(Code code);
 
 /// Success, or a code and one sentence.
 class [[nodiscard]] Status {
@@ -52,14 +60,23 @@ class [[nodiscard]] Result {
   const Status& status() const { return status_; }
   /// @{
   /// The value.
-  T& operator*() & { return *value_; }
-  const T& operator*() const& { return *value_; }
-  T&& operator*() && { return *std::move(value_); }
-  T* operator->() { return &*value_; }
-  const T* operator->() const { return &*value_; }
+  T& operator*() & { return checked(); }
+  const T& operator*() const& { return checked(); }
+  T&& operator*() && { return std::move(checked()); }
+  T* operator->() { return &checked(); }
+  const T* operator->() const { return &checked(); }
   /// @}
 
  private:
+  T& checked() {
+    assert(value_ && "the value of a failed Result");
+    return *value_;
+  }
+  const T& checked() const {
+    assert(value_ && "the value of a failed Result");
+    return *value_;
+  }
+
   std::optional<T> value_;
   Status status_;
 };

@@ -1,0 +1,256 @@
+#include "runtime/onnx_file.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string_view>
+
+#include "runtime/dtypes.h"
+#include "runtime/error.h"
+#include "runtime/reader.h"
+
+namespace hsm::runtime {
+namespace {
+
+// One field of a message in protobuf's wire format.
+struct Field {
+  std::uint64_t number = 0;
+  std::uint64_t value = 0;           // of a varint
+  std::span<const std::byte> bytes;  // of what has a length
+};
+
+class Message {
+ public:
+  Message(std::span<const std::byte> bytes, const std::string& where) : rest_(bytes), where_(where) {}
+
+  std::optional<Field> next() {
+    if (rest_.empty()) return std::nullopt;
+    const std::uint64_t tag = varint();
+    Field field;
+    field.number = tag >> 3;
+    switch (tag & 7) {
+      case 0:
+        field.value = varint();
+        break;
+      case 1:
+        field.bytes = take(8);
+        break;
+      case 2:
+        field.bytes = take(varint());
+        break;
+      case 5:
+        field.bytes = take(4);
+        break;
+      default:
+        refuse();
+    }
+    return field;
+  }
+
+  [[noreturn]] void refuse() const { fail(Code::kBadBundle, where_ + " is damaged, or no ONNX file"); }
+
+ private:
+  std::uint64_t varint() {
+    std::uint64_t value = 0;
+    for (int shift = 0; shift < 70; shift += 7) {
+      const auto byte = std::to_integer<std::uint64_t>(take(1)[0]);
+      value |= (byte & 0x7f) << std::min(shift, 63);
+      if (byte < 0x80) return value;
+    }
+    refuse();
+  }
+
+  std::span<const std::byte> take(std::uint64_t count) {
+    if (count > rest_.size()) refuse();
+    const auto taken = rest_.first(static_cast<std::size_t>(count));
+    rest_ = rest_.subspan(static_cast<std::size_t>(count));
+    return taken;
+  }
+
+  std::span<const std::byte> rest_;
+  const std::string& where_;
+};
+
+std::string text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+// The last field of that number, as protobuf has it.
+std::optional<Field> member(std::span<const std::byte> message, std::uint64_t number, const std::string& where) {
+  Message reader(message, where);
+  std::optional<Field> found;
+  while (const auto field = reader.next()) {
+    if (field->number == number) found = field;
+  }
+  return found;
+}
+
+// TensorShapeProto.Dimension: dim_value = 1, dim_param = 2.
+Dimension read_dimension(std::span<const std::byte> message, const std::string& where) {
+  if (const auto size = member(message, 1, where)) return static_cast<std::int64_t>(size->value);
+  const auto name = member(message, 2, where);
+  return name ? text_of(name->bytes) : std::string();
+}
+
+// ValueInfoProto: name = 1, type = 2; TypeProto: tensor_type = 1; Tensor: elem_type = 1, shape = 2; dim = 1.
+TensorInfo read_value(std::span<const std::byte> message, const std::string& where) {
+  TensorInfo info;
+  if (const auto name = member(message, 1, where)) info.name = text_of(name->bytes);
+  const auto type = member(message, 2, where);
+  const auto tensor = type ? member(type->bytes, 1, where) : std::nullopt;
+  const auto element = tensor ? member(tensor->bytes, 1, where) : std::nullopt;
+  const auto shape = tensor ? member(tensor->bytes, 2, where) : std::nullopt;
+  if (!element || !shape || size_of(static_cast<DType>(element->value)) == 0) {
+    fail(Code::kBadBundle, where + ": '" + info.name + "' is no tensor of a known type and rank");
+  }
+  info.dtype = static_cast<DType>(element->value);
+  Message reader(shape->bytes, where);
+  while (const auto field = reader.next()) {
+    if (field->number == 1) info.shape.push_back(read_dimension(field->bytes, where));
+  }
+  return info;
+}
+
+std::string name_of_initializer(std::span<const std::byte> message, const std::string& where) {
+  const auto name = member(message, 8, where);
+  return name ? text_of(name->bytes) : "";
+}
+
+// GraphProto: initializer = 5, input = 11, output = 12. Inputs with initializers are weights, in old files.
+void read_graph(std::span<const std::byte> message, const std::string& where, OnnxSignature& signature) {
+  std::set<std::string> weights;
+  std::vector<std::span<const std::byte>> inputs;
+  Message reader(message, where);
+  while (const auto field = reader.next()) {
+    if (field->number == 5) weights.insert(name_of_initializer(field->bytes, where));
+    if (field->number == 11) inputs.push_back(field->bytes);
+    if (field->number == 12) signature.outputs.push_back(read_value(field->bytes, where));
+  }
+  for (const auto bytes : inputs) {
+    const auto name = member(bytes, 1, where);
+    if (!weights.contains(name ? text_of(name->bytes) : "")) signature.inputs.push_back(read_value(bytes, where));
+  }
+}
+
+bool is_same(const TensorInfo& a, const TensorInfo& b) {
+  if (a.dtype != b.dtype || a.shape.size() != b.shape.size()) return false;
+  for (std::size_t i = 0; i < a.shape.size(); ++i) {
+    const std::int64_t *left = std::get_if<std::int64_t>(&a.shape[i]), *right = std::get_if<std::int64_t>(&b.shape[i]);
+    if ((left == nullptr) != (right == nullptr) || (left != nullptr && *left != *right)) return false;
+  }
+  return true;
+}
+
+std::string to_text(const TensorInfo& info) {
+  return std::string(name_of(info.dtype)) + " " + hsm::runtime::to_text(info.shape);
+}
+
+void compare(const char* side, const std::vector<TensorInfo>& said, const std::vector<TensorInfo>& found,
+             const std::string& where) {
+  for (const TensorInfo& info : said) {
+    const auto same_name = [&](const TensorInfo& other) { return other.name == info.name; };
+    const auto other = std::find_if(found.begin(), found.end(), same_name);
+    if (other == found.end()) {
+      fail(Code::kBadBundle, where + " has no " + side + " '" + info.name + "', which the bundle's manifest names");
+    }
+    if (!is_same(info, *other)) {
+      fail(Code::kBadBundle, where + ": the " + side + " '" + info.name + "' is " + to_text(*other) +
+                                 ", the bundle's manifest says " + to_text(info));
+    }
+  }
+  if (said.size() < found.size()) {
+    fail(Code::kBadBundle, where + " has " + std::to_string(found.size()) + " " + side + "s, the bundle's manifest " +
+                               std::to_string(said.size()));
+  }
+}
+
+bool is_same(const StateTensor& a, const StateTensor& b) {
+  return a.name == b.name && a.dtype == b.dtype && a.shape == b.shape && a.capacity_axis == b.capacity_axis &&
+         a.rollback == b.rollback && a.spare == b.spare && a.in_place == b.in_place;
+}
+
+bool is_same(const StateSpec& a, const StateSpec& b) {
+  return a.capacity == b.capacity && a.rollback == b.rollback && a.max_length == b.max_length &&
+         a.last_logits == b.last_logits &&
+         std::equal(a.tensors.begin(), a.tensors.end(), b.tensors.begin(), b.tensors.end(),
+                    [](const StateTensor& left, const StateTensor& right) { return is_same(left, right); });
+}
+
+// A state's shape is that of the graph's own tensors.
+void check_state(const Graph& graph, const std::string& where) {
+  for (const StateTensor& tensor : graph.state->tensors) {
+    const TensorInfo wanted{"", tensor.dtype, tensor.shape};
+    for (const auto& [name, infos] : {std::pair(tensor.past(), &graph.inputs), {tensor.present(), &graph.outputs}}) {
+      const auto same_name = [&, &name = name](const TensorInfo& info) { return info.name == name; };
+      const auto found = std::find_if(infos->begin(), infos->end(), same_name);
+      if (found != infos->end() && is_same(*found, wanted)) continue;
+      fail(Code::kBadBundle, where + ": the state " + tensor.name + " is " + to_text(wanted) +
+                                 " by the bundle's manifest, and '" + name + "' of the graph is not");
+    }
+  }
+}
+
+// Whole numbers that a JSON member allows; null and absent are open.
+std::optional<std::int64_t> whole_or_none(const json::Members& members, std::string_view name,
+                                          const std::string& where) {
+  for (const auto& [key, value] : members) {
+    if (key == name && !value.is_null()) return as<std::int64_t>(value, where);
+  }
+  return std::nullopt;
+}
+
+std::string text_or_none(const json::Members& members, std::string_view name) {
+  for (const auto& [key, value] : members) {
+    const std::string* text = std::get_if<std::string>(&value.value);
+    if (key == name && text != nullptr) return *text;
+  }
+  return "";
+}
+
+}  // namespace
+
+OnnxSignature read_signature(std::span<const std::byte> file, const std::string& where) {
+  OnnxSignature signature;
+  std::optional<Field> graph;
+  Message reader(file, where);
+  while (const auto field = reader.next()) {  // ModelProto: graph = 7, metadata_props = 14
+    if (field->number == 7) graph = field;
+    if (field->number != 14) continue;
+    const auto key = member(field->bytes, 1, where), value = member(field->bytes, 2, where);
+    if (key && value) signature.metadata[text_of(key->bytes)] = text_of(value->bytes);
+  }
+  if (!graph) fail(Code::kBadBundle, where + " is no ONNX file");
+  read_graph(graph->bytes, where, signature);
+  return signature;
+}
+
+void reconcile(const Graph& graph, const OnnxSignature& signature, const std::string& where) {
+  compare("input", graph.inputs, signature.inputs, where);
+  compare("output", graph.outputs, signature.outputs, where);
+  if (!graph.state) return;
+  check_state(graph, where);
+  const auto found = signature.metadata.find("hsm_export.state");
+  if (found == signature.metadata.end()) return;
+  const StateSpec state = read_state(json::parse(found->second, where + ": its state"), where + ": its state");
+  if (!is_same(*graph.state, state)) {
+    fail(Code::kBadBundle, where + ": its state is not the one that the bundle's manifest describes");
+  }
+}
+
+void take_contract(Graph& graph, const OnnxSignature& signature, const std::string& where) {
+  const auto digest = signature.metadata.find("hsm_export.source_sha256");
+  if (graph.state && digest != signature.metadata.end()) graph.state->model = digest->second;
+  const auto found = signature.metadata.find("hsm_export.inputs");
+  if (found == signature.metadata.end()) return;
+  const std::string inputs = where + ": its inputs";
+  const json::Value document = json::parse(found->second, inputs);
+  for (const json::Value& item : as<json::Array>(document, inputs)) {
+    const json::Members& members = as<json::Members>(item, inputs);
+    Contract contract{whole_or_none(members, "low", inputs), whole_or_none(members, "high", inputs),
+                      text_or_none(members, "counts")};
+    if (contract.low || contract.high) graph.contracts[text_or_none(members, "name")] = std::move(contract);
+  }
+}
+
+}  // namespace hsm::runtime

@@ -1,0 +1,330 @@
+#include "hsm_runtime/scheduler.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <list>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "runtime/error.h"
+
+namespace hsm_runtime {
+namespace {
+
+using hsm::runtime::fail;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Random numbers by seed and index, so that a request's do not depend on its company (SplitMix64).
+double uniform_of(std::uint64_t seed, std::uint64_t index) {
+  std::uint64_t bits = seed + (index + 1) * 0x9e3779b97f4a7c15u;
+  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9u;
+  bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebu;
+  return static_cast<double>((bits ^ (bits >> 31)) >> 11) * 0x1.0p-53;
+}
+
+// A request on its way.
+struct Work {
+  Request request;
+  Reply reply;
+  Clock::time_point submitted = Clock::now();
+  std::int64_t row = -1;
+  std::size_t read = 0;          // tokens of the prompt
+  std::int64_t next_token = -1;  // chosen and not yet read
+  bool is_last = false;          // it is read for the sake of the saved row alone
+  bool is_cancelled = false;     // guarded by the scheduler's mutex
+
+  bool reads_prompt() const { return read < request.prompt.size(); }
+  bool is_late() const { return request.timeout.count() > 0 && Clock::now() - submitted >= request.timeout; }
+};
+
+}  // namespace
+
+struct Scheduler::Impl {
+  Impl(Generator made, const SchedulerOptions& chosen)
+      : generator(std::move(made)),
+        options(chosen),
+        vocabulary(generator.vocabulary()),
+        longest(generator.capacity()),
+        step_tokens(static_cast<std::size_t>(generator.batch()), -1) {
+    for (std::int64_t row = generator.batch(); row-- > 0;) free_rows.push_back(row);
+    counts.rows = free_rows.size();
+    thread = std::thread([this] { loop(); });
+  }
+
+  ~Impl() {
+    {
+      const std::lock_guard lock(mutex);
+      is_closing = true;
+    }
+    changed.notify_all();
+    thread.join();
+  }
+
+  void check(const Request& request) const {
+    if (request.prompt.empty()) fail(Code::kInvalidArgument, "a request needs a prompt of at least one token id");
+    if (request.max_tokens < 1) fail(Code::kInvalidArgument, "a request must ask for at least one token");
+    if (request.timeout.count() < 0) fail(Code::kInvalidArgument, "a request's timeout must not be negative");
+    for (const std::int64_t token : request.prompt) {
+      if (token >= 0 && token < vocabulary) continue;
+      fail(Code::kInvalidArgument,
+           "token id " + std::to_string(token) + " is not in 0.." + std::to_string(vocabulary - 1));
+    }
+    const std::int64_t length = static_cast<std::int64_t>(request.prompt.size());
+    if (longest > 0 && (length > longest || request.max_tokens > longest - length)) {
+      fail(Code::kInvalidArgument, "a prompt of " + std::to_string(length) + " tokens and " +
+                                       std::to_string(request.max_tokens) + " new ones do not fit in a row of " +
+                                       std::to_string(longest));
+    }
+  }
+
+  std::uint64_t submit(Request request) {
+    check(request);
+    const std::lock_guard lock(mutex);
+    if (waiting.size() >= options.most_waiting) {
+      ++counts.refused;
+      fail(Code::kUnavailable, std::to_string(waiting.size()) + " requests wait already; try again later");
+    }
+    auto work = std::make_unique<Work>();
+    work->request = std::move(request);
+    const std::uint64_t id = work->reply.id = ++last_id;
+    waiting.emplace(std::pair(-work->request.priority, id), std::move(work));
+    changed.notify_all();
+    return id;
+  }
+
+  void cancel(std::uint64_t id) {
+    const std::lock_guard lock(mutex);
+    for (const auto& [order, work] : waiting) work->is_cancelled |= work->reply.id == id;
+    for (const auto& work : active) work->is_cancelled |= work->reply.id == id;
+    changed.notify_all();
+  }
+
+  // What a request waits for: whether it is to end without another token.
+  static bool ends_now(const Work& work) { return work.is_cancelled || work.is_late(); }
+
+  // Takes out what has ended on its own account, and gives rows to those that wait. Returns what has ended.
+  std::list<std::unique_ptr<Work>> arrange() {
+    std::list<std::unique_ptr<Work>> ended;
+    for (auto item = waiting.begin(); item != waiting.end();) {
+      if (is_closing || ends_now(*item->second)) {
+        ended.push_back(std::move(item->second));
+        item = waiting.erase(item);
+      } else {
+        ++item;
+      }
+    }
+    for (auto item = active.begin(); item != active.end();) {
+      const auto next = std::next(item);
+      if (is_closing || ends_now(**item)) ended.splice(ended.end(), active, item);
+      item = next;
+    }
+    for (const auto& work : ended) {
+      work->reply.ending = !is_closing && !work->is_cancelled ? Ending::kTimeout : Ending::kCancelled;
+      release(*work);
+    }
+    while (!waiting.empty() && !free_rows.empty()) {
+      std::unique_ptr<Work> work = std::move(waiting.begin()->second);
+      waiting.erase(waiting.begin());
+      work->row = free_rows.back();
+      free_rows.pop_back();
+      work->reply.seconds_to_row = seconds_since(work->submitted);
+      active.push_back(std::move(work));
+    }
+    return ended;
+  }
+
+  void release(Work& work) {
+    if (work.row >= 0) free_rows.push_back(work.row);
+    work.row = -1;
+  }
+
+  // The scheduler's thread. Nothing is called while the mutex is held; `active` changes in this thread alone.
+  void loop() {
+    for (;;) {
+      std::list<std::unique_ptr<Work>> ended;
+      {
+        std::unique_lock lock(mutex);
+        changed.wait(lock, [&] { return is_closing || !waiting.empty() || !active.empty(); });
+        ended = arrange();
+        if (is_closing && ended.empty()) return;
+      }
+      for (const auto& work : ended) tell_end(*work);
+      step();
+      read_chunk();
+    }
+  }
+
+  void tell_end(Work& work) {
+    work.reply.seconds = seconds_since(work.submitted);
+    try {
+      if (work.request.on_end) work.request.on_end(work.reply);
+    } catch (...) {  // a callback must not throw; one that does ends nothing
+    }
+    const std::lock_guard lock(mutex);
+    ++counts.ended;
+    idle.notify_all();
+  }
+
+  using Item = std::list<std::unique_ptr<Work>>::iterator;
+
+  // Ends an active request and frees its row.
+  void end(Item item, Ending ending, Status status = {}) {
+    std::list<std::unique_ptr<Work>> ended;
+    {
+      const std::lock_guard lock(mutex);
+      ended.splice(ended.end(), active, item);
+      release(*ended.front());
+    }
+    ended.front()->reply.ending = ending;
+    ended.front()->reply.status = std::move(status);
+    tell_end(*ended.front());
+  }
+
+  // One token of every row that generates, together.
+  void step() {
+    std::fill(step_tokens.begin(), step_tokens.end(), -1);
+    bool any = false;
+    for (const auto& work : active) {
+      if (work->reads_prompt()) continue;
+      step_tokens[static_cast<std::size_t>(work->row)] = work->next_token;
+      any = true;
+    }
+    if (!any) return;
+    const Status status = generator.step(step_tokens);
+    for (auto item = active.begin(); item != active.end();) {
+      const auto next = std::next(item);
+      if (!(*item)->reads_prompt() && step_tokens[static_cast<std::size_t>((*item)->row)] >= 0) {
+        status.ok() ? choose(item) : end(item, Ending::kFailed, status);
+      }
+      item = next;
+    }
+  }
+
+  // A piece of the prompt that came first.
+  void read_chunk() {
+    const auto item = std::find_if(active.begin(), active.end(), [](const auto& work) { return work->reads_prompt(); });
+    if (item == active.end()) return;
+    Work& work = **item;
+    const std::size_t count = std::min(work.request.prompt.size() - work.read, static_cast<std::size_t>(options.chunk));
+    const std::span<const std::int64_t> piece = std::span(work.request.prompt).subspan(work.read, count);
+    Status status = work.read == 0 ? prepare(work) : Status();
+    if (status.ok()) status = generator.prefill(work.row, piece);
+    if (!status.ok()) return end(item, Ending::kFailed, std::move(status));
+    work.read += count;
+    {
+      const std::lock_guard lock(mutex);
+      counts.prompt_tokens += count;
+    }
+    if (!work.reads_prompt()) choose(item);
+  }
+
+  Status prepare(const Work& work) {
+    return work.request.resume.empty() ? generator.reset(work.row) : generator.load_row(work.row, work.request.resume);
+  }
+
+  // The next token of a row that has read all that it had.
+  void choose(Item item) {
+    Work& work = **item;
+    if (work.is_last) return finish(item, work.reply.ending);
+    const auto chosen =
+        generator.sample(work.row, work.request.sampling, uniform_of(work.request.seed, work.reply.tokens.size()));
+    if (!chosen.ok()) return end(item, Ending::kFailed, chosen.status());
+    const auto& stops = work.request.stop_tokens;
+    work.next_token = *chosen;
+    if (std::find(stops.begin(), stops.end(), *chosen) != stops.end()) return read_last(item, Ending::kStop);
+    count_token(work);
+    if (!tell_token(work)) return end(item, Ending::kCancelled);
+    if (static_cast<std::int64_t>(work.reply.tokens.size()) == work.request.max_tokens)
+      read_last(item, Ending::kLength);
+  }
+
+  void count_token(Work& work) {
+    work.reply.tokens.push_back(work.next_token);
+    const bool is_first = work.reply.tokens.size() == 1;
+    if (is_first) work.reply.seconds_to_first_token = seconds_since(work.submitted);
+    const std::lock_guard lock(mutex);
+    ++counts.tokens;
+    if (!is_first) return;
+    ++counts.first_tokens;
+    counts.seconds_to_first_token += work.reply.seconds_to_first_token;
+  }
+
+  bool tell_token(const Work& work) {
+    if (!work.request.on_token) return true;
+    try {
+      return work.request.on_token(work.next_token);
+    } catch (...) {
+      return false;
+    }
+  }
+
+  // A row that is parked has read all of its reply.
+  void read_last(Item item, Ending ending) {
+    (*item)->reply.ending = ending;
+    (*item)->is_last = true;
+    if ((*item)->request.park.empty()) finish(item, ending);
+  }
+
+  void finish(Item item, Ending ending) {
+    const Work& work = **item;
+    Status status = work.request.park.empty() ? Status() : generator.save_row(work.row, work.request.park);
+    const bool is_good = status.ok();
+    end(item, is_good ? ending : Ending::kFailed, std::move(status));
+  }
+
+  Generator generator;  // of the thread alone
+  const SchedulerOptions options;
+  const std::int64_t vocabulary, longest;
+  std::vector<std::int64_t> step_tokens;  // of the thread alone
+
+  mutable std::mutex mutex;
+  mutable std::condition_variable changed, idle;
+  bool is_closing = false;
+  std::uint64_t last_id = 0;
+  std::vector<std::int64_t> free_rows;
+  std::map<std::pair<int, std::uint64_t>, std::unique_ptr<Work>> waiting;
+  std::list<std::unique_ptr<Work>> active;  // the thread alone changes it, and holds the mutex then
+  SchedulerMetrics counts;
+  std::thread thread;
+};
+
+Scheduler::Scheduler(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Scheduler::Scheduler(Scheduler&&) noexcept = default;
+Scheduler& Scheduler::operator=(Scheduler&&) noexcept = default;
+Scheduler::~Scheduler() = default;
+
+Result<Scheduler> Scheduler::create(const Session& session, const SchedulerOptions& options) {
+  return hsm::runtime::guarded<Scheduler>([&] {
+    if (options.chunk < 1) fail(Code::kInvalidArgument, "a chunk of a prompt needs at least one token");
+    Result<Generator> generator = Generator::create(session, options.generator);
+    if (!generator.ok()) fail(generator.status().code(), generator.status().message());
+    return Scheduler(std::make_unique<Impl>(*std::move(generator), options));
+  });
+}
+
+Result<std::uint64_t> Scheduler::submit(Request request) {
+  return hsm::runtime::guarded<std::uint64_t>([&] { return impl_->submit(std::move(request)); });
+}
+
+Status Scheduler::cancel(std::uint64_t id) {
+  return hsm::runtime::guarded_status([&] { impl_->cancel(id); });
+}
+
+SchedulerMetrics Scheduler::metrics() const {
+  const std::lock_guard lock(impl_->mutex);
+  SchedulerMetrics metrics = impl_->counts;
+  metrics.active = impl_->active.size();
+  metrics.waiting = impl_->waiting.size();
+  return metrics;
+}
+
+void Scheduler::drain() const {
+  std::unique_lock lock(impl_->mutex);
+  impl_->idle.wait(lock, [&] { return impl_->counts.ended == impl_->last_id; });
+}
+
+}  // namespace hsm_runtime
