@@ -131,7 +131,7 @@ hsm-lm in bfloat16 as it is written, whole sequences. ONNX Runtime gets the copy
 CAUSES: dict[tuple[str, str], str] = {
     ("tvm", "should be"): "TVM adds the terms of float16 products in float16: 4,096 ones add up to 2,048.",
     ("mnn", "output present"): "MNN writes the caches of keys and values wrong; why is not known.",
-    ("mnn", "returns no"): "MNN's converter takes no bfloat16.",
+    ("mnn", "returns no"): "What its converter makes of a bfloat16 file has no outputs.",
 }
 
 
