@@ -30,11 +30,11 @@ demo: setup
 	$(BIN)/hsm-export demo
 
 test: setup lint cpp-test
-	$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow"
+	$(PYTEST) -n $(JOBS) --dist worksteal -m "not slow"
 
 # Apart, as it takes the tests almost twice as long.
 coverage: setup cpp-test
-	$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow" --cov --cov-report=term
+	$(PYTEST) -n $(JOBS) --dist worksteal -m "not slow" --cov --cov-report=term
 
 # PATH: the environment brings cmake and ninja where the system has none.
 cpp-test: setup

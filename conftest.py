@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator, Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-from tests.shared import run_folder
+from tests.checking_process import share_checking_process
+from tests.shared import begin_run
 
 torch.set_num_threads(1)
 
 
 def pytest_configure() -> None:
-    """Make the folder that the processes of this run share before they start."""
-    run_folder()
+    """Prepare the run before its processes start."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        begin_run()
+    share_checking_process()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A job in the background, as of `make test &`, ignores Ctrl-C, and so would the programs that tests interrupt.
+        # This process still does; those that it starts do as they please, which an ignored signal would not let them.
+        signal.signal(signal.SIGINT, lambda *_: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,6 +35,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = probe().reason if gpu_tests else None
     for item in gpu_tests if reason else ():
         item.add_marker(pytest.mark.skip(reason=f"no NVIDIA GPU on this machine: {reason}"))
+
+
+# Seconds after which a test hangs, however busy the machine is; subprocesses that it waits for end with it.
+HANGS, SLOW_HANGS = 30 * 60, 3 * 60 * 60
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """End a test that hangs, set-up included."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError("the test hangs")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(SLOW_HANGS if item.get_closest_marker("slow") else HANGS)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

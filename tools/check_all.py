@@ -1,12 +1,15 @@
 """Run every check there is, the slow ones included, and write what was seen to docs/verification.md.
 
-The checks are the steps of a table below. What each one saw is kept in build/check-all; the report is made of that. So
-a machine that cannot spare the time in one go runs some steps now and the others later.
+The checks are the steps of a table below, each in a process of its own with a limit on its time: one that fails,
+crashes or hangs is recorded, and the next one runs. What each one saw is kept in build/check-all; the report is made of
+that. So a machine that cannot spare the time in one go runs some steps now and the others later.
 
 Examples:
     python tools/check_all.py                       every step, one after the other (an hour and more on two cores)
     python tools/check_all.py --list                the names of the steps
     python tools/check_all.py "C++ asan" "tests of models"
+    python tools/check_all.py --resume              the steps that are not recorded for this commit
+    python tools/check_all.py --short               studies on a tenth of their cases
     python tools/check_all.py --report              no step: only write the report
 """
 
@@ -19,19 +22,22 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = ROOT / "docs" / "verification.md"
 RESULTS = ROOT / "build" / "check-all"
+LIMIT = 3 * 60 * 60  # seconds of a step
 SKIPPED = 3  # exit code of steps whose tools are not installed; the reason is the last line of stderr
 PACKAGES = ("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "polygraphy", "tensorrt-rtx-cu13", "numpy")
 # Tests are run by folder, so that each step is bearable; the last step runs what the others leave over.
@@ -46,8 +52,15 @@ TEST_FOLDERS = {
     "tests of benchmarks": ("tests/benchmarks", "tests/exporter/benchmarking"),
     "tests of native parts": ("tests/plugins", "tests/tools"),
 }
-STUDY = (sys.executable, "-m", "tests.studies.diff_thresholds", "--count", "200")
-DAMAGE = (sys.executable, "-m", "tests.studies.damaged_files", "--count", "500")
+# Studies: the module in tests/studies, how many cases it has in full, and whether it takes the file of its records.
+STUDIES = {
+    "thresholds of diff on 200 models": ("diff_thresholds", 200, True),
+    "500 damaged files through every command": ("damaged_files", 500, False),
+    "healthy modules of many shapes": ("random_modules", 200, True),
+    "generated files with operators of every kind": ("generated_files", 100, True),
+    "node cases of onnx": ("backend_nodes", 2000, True),
+    "files out of public packages": ("public_files", 0, True),
+}
 
 
 @dataclass(frozen=True)
@@ -59,12 +72,14 @@ class Step:
         command: program and arguments, run in the root of the repository.
         remark: finds in its output what else the report should say.
         junit: it is pytest and writes its outcomes to `junit_file(name)`.
+        limit: seconds after which it is ended, with all that it started.
     """
 
     name: str
     command: Sequence[str]
     remark: Callable[[str], str] = lambda output: ""
     junit: bool = False
+    limit: float = LIMIT
 
 
 @dataclass(frozen=True)
@@ -95,10 +110,13 @@ def studied(output: str) -> str:
     return ", {models} models, {false_alarms} false alarms, {located} of {twins} faults located".format(**counts)
 
 
-def damage_seen(output: str) -> str:
-    """Return what the study of damaged files counted as a remark."""
-    counts = json.loads(output.strip().splitlines()[-1])
-    return f", {counts['runs']} runs, {counts['wrong']} that ended otherwise than documented"
+def counted(output: str) -> str:
+    """Return the numbers of a study's last line, a JSON object, as a remark."""
+    try:
+        counts = json.loads(output.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        return ""
+    return "".join(f", {name} {value}" for name, value in counts.items() if isinstance(value, int))
 
 
 def versions_seen(output: str) -> str:
@@ -106,8 +124,24 @@ def versions_seen(output: str) -> str:
     return "".join(f"; {line}" for line in re.findall(r"^(?:oldest|newest): .*|^torch .*", output, re.MULTILINE))
 
 
-def steps() -> list[Step]:
-    """Return every step, in the order in which they run. A new check is one line here."""
+def study(name: str, short: bool) -> Step:
+    """Return the step of a study: in full, or a tenth of it."""
+    module, count, recorded = STUDIES[name]
+    command = [sys.executable, "-W", "ignore", "-m", f"tests.studies.{module}"]
+    if count:
+        command += ["--count", str(count // 10 if short else count)]
+    if recorded:
+        # Of this commit: a study that was ended goes on where it was.
+        command += ["--out", str(RESULTS / f"{module}-{commit().split()[0]}.jsonl")]
+    return Step(name, command, studied if module == "diff_thresholds" else counted)
+
+
+def steps(short: bool = False) -> list[Step]:
+    """Return every step, in the order in which they run. A new check is one line here.
+
+    Args:
+        short: studies take a tenth of their cases.
+    """
     native = [Step(f"C++ {preset}", ("bash", "tools/cpp_test.sh", preset)) for preset in ("release", "asan", "tsan")]
     return [
         *native,
@@ -117,12 +151,7 @@ def steps() -> list[Step]:
         Step("C++ and CUDA on a GPU", ("bash", "tools/cpp_test.sh", "gpu")),
         Step("CUDA kernels' registers, spills and instructions", ("bash", "tools/cuda_report.sh")),
         *(tests(name, folders) for name, folders in TEST_FOLDERS.items()),
-        Step(
-            "thresholds of diff on 200 models",
-            (*STUDY, "--out", str(RESULTS / f"diff-{commit().split()[0]}.jsonl")),
-            studied,
-        ),
-        Step("500 damaged files through every command", DAMAGE, damage_seen),
+        *(study(name, short) for name in STUDIES),
         Step("the zoo in runtimes of others", (sys.executable, "tools/runtime_matrix.py")),
         Step("oldest and newest versions", (sys.executable, "tools/version_ends.py"), versions_seen),
         tests("all other tests", ["tests", *(f"--ignore={f}" for fs in TEST_FOLDERS.values() for f in fs)]),
@@ -131,7 +160,7 @@ def steps() -> list[Step]:
 
 def tests(name: str, arguments: Sequence[str]) -> Step:
     """Return the step that runs tests, the slow ones too, in $JOBS processes (2 by default)."""
-    jobs = ("-n", os.environ.get("JOBS", "2"), "--dist", "loadfile")
+    jobs = ("-n", os.environ.get("JOBS", "2"), "--dist", "worksteal")
     command = (sys.executable, "-m", "pytest", "-q", *jobs, f"--junitxml={junit_file(name)}", *arguments)
     return Step(name, command, junit=True)
 
@@ -155,7 +184,7 @@ def run(step: Step) -> Outcome:
     print(f"{step.name} …", file=sys.stderr, flush=True)
     start = time.monotonic()
     with (RESULTS / f"{_slug(step.name)}.log").open("w+", encoding="utf-8", errors="replace") as log:
-        code = subprocess.run(step.command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT).returncode
+        code = _ended(step, environment, log)
         log.seek(0)
         output = log.read()
     outcome = Outcome(step.name, _judged(step, code, output), time.monotonic() - start, commit(), _today())
@@ -166,10 +195,34 @@ def run(step: Step) -> Outcome:
     return outcome
 
 
-def _judged(step: Step, code: int, output: str) -> str:
+def _ended(step: Step, environment: Mapping[str, str], log: IO[str]) -> int | None:
+    """Run a step's command and return its exit code, None when it was ended for its time with all that it started."""
+    try:
+        process = subprocess.Popen(
+            step.command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    except OSError as error:
+        log.write(f"{step.command[0]} cannot be started: {error}\n")
+        return 127
+    try:
+        return process.wait(step.limit)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _judged(step: Step, code: int | None, output: str) -> str:
+    if code is None:
+        return f"FAILED (ended after {step.limit:.0f} s)"
     if code == SKIPPED and not step.junit:
         return output.strip().splitlines()[-1] if output.strip() else "skipped"
-    return "passed" + step.remark(output) if code == 0 else f"FAILED ({code})"
+    if code == 0:
+        return "passed" + step.remark(output)
+    # What a study counted, it also says when it fails.
+    return f"FAILED ({code})" + (step.remark(output) if step.remark is counted else "")
 
 
 def _today() -> str:
@@ -245,12 +298,14 @@ def _test_tables(junit: Sequence[Path]) -> list[str]:
 
 def main() -> int:
     """Run the steps that were asked for, write the report after each, and return 0 only when none failed."""
-    known = steps()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true", help="print the names of the steps")
     parser.add_argument("--report", action="store_true", help="run nothing, write the report of what is recorded")
+    parser.add_argument("--resume", action="store_true", help="run what is not recorded for this commit")
+    parser.add_argument("--short", action="store_true", help="studies take a tenth of their cases")
     parser.add_argument("names", nargs="*", help="steps to run; all when none is named")
     options = parser.parse_args()
+    known = steps(options.short)
     unknown = set(options.names) - {step.name for step in known}
     if unknown:
         parser.error(f"there is no step {', '.join(sorted(unknown))}; --list names them")
@@ -258,6 +313,9 @@ def main() -> int:
         print(*(step.name for step in known), sep="\n")
         return 0
     names = [] if options.report else options.names or [step.name for step in known]
+    if options.resume:
+        done = {item.name for item in recorded(known) if item.commit == commit() and not item.failed}
+        names = [name for name in names if name not in done]
     failed = False
     for step in (step for step in known if step.name in names):
         failed |= run(step).failed

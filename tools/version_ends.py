@@ -25,9 +25,9 @@ ENDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "oldest": (
         "3.10",
         (
-            "torch==2.11.0", "numpy==2.0.2", "onnx==1.22.0", "onnx-ir==1.0.0", "onnxscript==0.7.0",
+            "torch==2.11.0", "numpy==1.26.4", "onnx==1.19.1", "onnx-ir==1.0.0", "onnxscript==0.7.0",
             "onnxruntime==1.23.2", "polygraphy==0.53.6", "safetensors==0.6.2", "click==8.1.8", "jinja2==3.1.6",
-            "ml_dtypes==0.5.0", "rich==13.9.4", "tokenizers==0.20.0",
+            "ml_dtypes==0.5.4", "rich==13.9.4", "tokenizers==0.20.0",
         ),
     ),
     "newest": (

@@ -33,6 +33,7 @@ from .diffing import diff as diff
 from .diffing import diff_files as diff_files
 from .diffing import plan_precision as plan_precision
 from .exporting import export as export
+from .formats.build_options import BuildOptions as BuildOptions
 from .importing import import_checkpoint as import_checkpoint
 from .inspection import inspect as inspect
 from .kits import accept_kit as accept_kit

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from .errors import BadInputError, HsmExportError
 
@@ -95,35 +93,6 @@ def require_file(path: str | Path, what: str) -> Path:
     if not os.access(path, os.R_OK):
         raise BadInputError(f"{what} {path} cannot be read", "check its permissions")
     return path
-
-
-def read_document(path: Path, schema: str, version: int, what: str, remedy: str) -> dict[str, Any]:
-    """Read a JSON document of ours, as if a stranger had written it.
-
-    Args:
-        path: the file.
-        schema: what its field `schema` must be.
-        version: what its field `schema_version` must be.
-        what: names such a document in errors ("the side file of an engine").
-        remedy: how to get a good one.
-
-    Raises:
-        BadInputError: it is too large, no JSON, of another schema or of another version.
-    """
-    if path.stat().st_size > _MAX_DOCUMENT_BYTES:
-        raise BadInputError(f"{path} is too large for {what}")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInputError(f"{path} is not valid JSON: {error}", remedy) from error
-    if not isinstance(data, dict) or data.get("schema") != schema:
-        raise BadInputError(f"{path} is not {what}", remedy)
-    if data.get("schema_version") != version:
-        raise BadInputError(
-            f"{path} has schema version {data.get('schema_version')!r}; this version reads {version}",
-            "use the version of hsm-export that wrote it",
-        )
-    return data
 
 
 def check_target(target: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,9 +95,7 @@ def test_an_answer_that_does_not_come_in_time() -> None:
 
 def test_an_error_of_the_parent_ends_the_child_at_once() -> None:
     with pytest.raises(KeyboardInterrupt), child() as process:
-        begun = time.monotonic()
-        process.ask("work", 60, event=_interrupt)
-    assert time.monotonic() - begun < 8
+        process.ask("work", 3600, event=_interrupt)  # the test hangs where the child works on
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
 

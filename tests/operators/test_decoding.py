@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from tests.operators.samples import gated_linear
+from tests.shared import made_once
 from torch import Tensor, nn
 
 import hsm_export
@@ -62,12 +63,15 @@ def model() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder() -> Path:
     """The decoding step in two precisions."""
-    folder = tmp_path_factory.mktemp("decoding")
-    for precision in ("fp32", "bf16"):
-        hsm_export.export(model(), output=folder / f"{precision}.onnx", precision=precision, decode=True)
-    return folder
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        for precision in ("fp32", "bf16"):
+            hsm_export.export(model(), output=folder / f"{precision}.onnx", precision=precision, decode=True)
+
+    return made_once("decoding", make)
 
 
 def test_the_state_goes_in_and_out_of_the_graph(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from tests.operators.samples import conv_state, gated_linear, taps, window_mean
 from torch import Tensor
 
+import hsm_export
 from hsm_export import Attribute, OperatorError, Rule, operator, register
 from hsm_operators import find
+from hsm_operators.registry import find_torch
 
 
 def test_the_specification_follows_from_signature_and_function() -> None:
@@ -25,6 +28,22 @@ def test_the_specification_follows_from_signature_and_function() -> None:
     )
     assert find("samples", "Taps__dilations1_2") is spec
     assert find("samples", "Unknown") is None
+
+
+def test_a_domain_may_have_dots_which_a_namespace_of_pytorch_has_not(tmp_path: Path) -> None:
+    @operator("my.lab::Twice", "x[B,T,D] -> y[B,T,D]")
+    def twice(x: Tensor) -> Tensor:
+        return 2 * x
+
+    class Uses(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = twice(x)
+            return y
+
+    assert torch.equal(torch.ops.my_lab.twice(torch.ones(1, 2, 3)), torch.full((1, 2, 3), 2.0))
+    assert find_torch(torch.ops.my_lab.twice.default) is find("my.lab", "Twice")
+    hsm_export.export(Uses(), (torch.randn(1, 2, 3),), tmp_path / "twice.onnx")
+    assert hsm_export.validate(tmp_path / "twice.onnx", against=Uses(), runtimes=["ort"]).passed
 
 
 def test_it_is_one_torch_operator_with_gradients() -> None:

@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from tests.operators import samples
+from tests.shared import made_once
 
 import hsm_export
 from hsm_export.building.network import network_bytes
@@ -25,13 +26,16 @@ RUNTIMES = ("onnx-reference", "ort", "ort-fused", "cpp")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder() -> Path:
     """The model in every precision."""
-    folder = tmp_path_factory.mktemp("mixed")
-    for precision in PRECISIONS:
-        path = folder / f"{precision}.onnx"
-        hsm_export.export(samples.mixed(), (torch.randn(2, 9, 16),), path, precision=precision)
-    return folder
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        for precision in PRECISIONS:
+            path = folder / f"{precision}.onnx"
+            hsm_export.export(samples.mixed(), (torch.randn(2, 9, 16),), path, precision=precision)
+
+    return made_once("mixed", make)
 
 
 def test_bodies_are_shared_where_they_serve_and_named_after_what_they_hold(folder: Path) -> None:

@@ -79,7 +79,44 @@ def test_unknown_steps_are_refused(
     assert "there is no step magic" in capsys.readouterr().err
 
 
-def test_what_the_study_of_damaged_files_saw_is_a_remark(check_all: ModuleType) -> None:
-    assert check_all.damage_seen('{"code": 1}\n{"runs": 8, "wrong": 1}\n') == (
-        ", 8 runs, 1 that ended otherwise than documented"
+def test_what_a_study_counted_is_a_remark_also_where_it_failed(check_all: ModuleType) -> None:
+    code = "import json; print('case 3: wrong'); print(json.dumps({'cases': 8, 'wrong': 1, 'slowest': ['x', 2]}))"
+    good, bad = (
+        check_all.run(check_all.Step(name, (sys.executable, "-c", text), check_all.counted))
+        for name, text in (("good", code), ("bad", f"{code}; raise SystemExit(1)"))
     )
+    assert good.outcome == "passed, cases 8, wrong 1"
+    assert bad.outcome == "FAILED (1), cases 8, wrong 1"
+    assert check_all.counted("Traceback") == ""
+
+
+def test_a_step_that_hangs_is_ended_with_all_that_it_started(check_all: ModuleType, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    code = "import subprocess; process = subprocess.Popen(['sleep', '3600']); "
+    code += f"open({str(pid)!r}, 'w').write(str(process.pid)); process.wait()"
+    outcome = check_all.run(check_all.Step("hangs", (sys.executable, "-c", code), limit=10))
+    assert outcome.outcome == "FAILED (ended after 10 s)"
+    state = Path(f"/proc/{pid.read_text()}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+    assert check_all.run(check_all.Step("absent", ("/no/such/program",))).outcome == "FAILED (127)"
+
+
+def test_resuming_runs_what_is_not_recorded(
+    check_all: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    code = f"open({str(ran)!r}, 'a').write('x')"
+    known = [check_all.Step(name, (sys.executable, "-c", text)) for name, text in (("one", code), ("two", code))]
+    monkeypatch.setattr(check_all, "steps", lambda short=False: known)
+    monkeypatch.setattr(check_all, "write", lambda known: None)
+    check_all.run(known[0])
+    monkeypatch.setattr(sys, "argv", ["check_all.py", "--resume"])
+    assert check_all.main() == 0
+    assert ran.read_text() == "xx"
+
+
+def test_every_study_is_a_module_with_the_options_that_it_gets(check_all: ModuleType) -> None:
+    for name, (module, count, _) in check_all.STUDIES.items():
+        assert (ROOT / "tests" / "studies" / f"{module}.py").is_file()
+        command = check_all.study(name, True).command
+        assert not count or command[command.index("--count") + 1] == str(count // 10)

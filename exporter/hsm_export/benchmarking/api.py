@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import MissingDependencyError, NumbersDifferError, UsageError
+from ..machine import processor, versions
 from .result import Accuracy, BenchResult, Measurement, Spread, crossovers
 
 if TYPE_CHECKING:
@@ -98,8 +99,8 @@ def bench(
         measurements=tuple(measurements),
         crossovers=crossovers(measurements),
         skipped=skipped,
-        machine=_machine(),
-        versions=_versions(),
+        machine=f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        versions={"python": platform.python_version(), **versions(*_PACKAGES)},
         load=(load_before, os.getloadavg()[0]),
         notes=tuple(f"{name}: {note}" for name in names for note in get(name).notes(file.model)),
     )
@@ -220,25 +221,3 @@ def _measure(
             Measurement(worker.runtime, batch, None if fixed else length, spread, rate, memory["peak"], memory["extra"])
         )
     return measurements
-
-
-def _machine() -> str:
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions

@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadInputError
 from ..files import atomic_path
-from ..formats.profile import Size
+from ..formats.build_options import BuildOptions
+from ..formats.engine_file import BuilderWarning
 from . import targets
 from .cuda_driver import probe
-from .options import Options, check_gpu_needs
+from .options import check_gpu_needs
 from .plan import Plan, make_plan
 from .process import run_builder
-from .result import BuilderWarning, BuildResult, describe, write_side_file
+from .result import BuildResult, describe, write_side_file
 
 
 def build(
     model: str | Path,
     output: str | Path | None = None,
+    options: BuildOptions | None = None,
     *,
-    target: str = "tensorrt-rtx",
-    architectures: str | Iterable[str] | None = None,
-    profiles: Sequence[Mapping[str, Size]] = (),
-    plugins: bool | None = None,
-    embed_plugins: bool = False,
-    strip_weights: bool = False,
-    weight_streaming: bool = False,
-    refit: bool = False,
-    version_compatible: bool = False,
-    hardware_compatibility: str | None = None,
-    timing_cache: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
     log: Callable[[str, str], None] | None = None,
+    **choices: Any,
 ) -> BuildResult:
     """Build an engine and its side file `<engine>.json` from an ONNX file.
 
@@ -44,22 +36,10 @@ def build(
     Args:
         model: the ONNX file.
         output: the engine; the model's name with the suffix `.engine` when None.
-        target: "tensorrt-rtx" or "tensorrt".
-        architectures: GPU architectures such as "sm86", for TensorRT-RTX only; sm80, sm86, sm89 and sm120 by default.
-        profiles: sizes of the dynamic dimensions by name, each a number, "min:opt:max" or (min, opt, max); one mapping
-            a profile. Dimensions left out take batch 1:1:8 and length 1:512:4096, or the model's own limit. A
-            decoding file without any length gets two profiles, for single steps and for prompts.
-        plugins: compile `hsm` nodes to plugins (experimental for TensorRT-RTX) or from their bodies; None: plugins
-            for TensorRT only.
-        embed_plugins: put the plugin library into the engine; needs `version_compatible`.
-        strip_weights: leave the weights out of the engine; needs a GPU.
-        weight_streaming: let the engine stream weights from the host.
-        refit: let the weights be replaced later; needs a GPU.
-        version_compatible: let newer versions of TensorRT run the engine.
-        hardware_compatibility: "ampere+" or "same-compute-capability": let other GPUs run the engine.
-        timing_cache: file that keeps measured times from one build to the next; made when missing.
+        options: how to build.
         progress: receives the name of each phase.
         log: receives severity and text of each of the builder's warnings and errors.
+        choices: the fields of `BuildOptions` one by one, in place of `options`.
 
     Raises:
         UsageError: options that contradict each other or the model.
@@ -68,20 +48,11 @@ def build(
         MissingDependencyError: the builder, the plugin library or the GPU it needs is missing.
     """
     report = progress or (lambda _phase: None)
-    options = Options(
-        plugins=plugins,
-        embed_plugins=embed_plugins,
-        strip_weights=strip_weights,
-        weight_streaming=weight_streaming,
-        refit=refit,
-        version_compatible=version_compatible,
-        hardware_compatibility=hardware_compatibility,
-        timing_cache=Path(timing_cache) if timing_cache is not None else None,
-    )
-    targets.check_target(target)
-    check_gpu_needs(options, target)
+    options = BuildOptions.of(options, choices)
+    targets.check_target(options.target)
+    check_gpu_needs(options, options.target)
     report("reading the model")
-    plan = make_plan(model, target, architectures, profiles, options)
+    plan = make_plan(model, options)
     return _execute(plan, engine_path(plan.source.path, output), report, log)
 
 

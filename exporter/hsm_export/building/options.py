@@ -1,46 +1,17 @@
-"""How an engine is built, beside its target and its shapes."""
+"""Which options of a build contradict each other, their target or this machine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BuildRefusedError, UsageError
 from ..files import check_target as check_writable
+from ..formats.build_options import EngineOptions
 from .cuda_driver import probe
 from .portable.compiling import HARDWARE_COMPATIBILITY
 
 
-@dataclass(frozen=True)
-class Options:
-    """The options of a build.
-
-    Attributes:
-        plugins: compile `hsm` nodes to plugins instead of their bodies; None: for TensorRT only.
-        embed_plugins: put the plugin library into the engine.
-        strip_weights: leave the weights out of the engine.
-        weight_streaming: let weights stream from the host.
-        refit: let the weights be replaced later.
-        version_compatible: let newer versions of TensorRT run the engine.
-        hardware_compatibility: "ampere+", "same-compute-capability", or None for the GPU that builds.
-        timing_cache: file that keeps measured times from one build to the next.
-    """
-
-    plugins: bool | None = None
-    embed_plugins: bool = False
-    strip_weights: bool = False
-    weight_streaming: bool = False
-    refit: bool = False
-    version_compatible: bool = False
-    hardware_compatibility: str | None = None
-    timing_cache: Path | None = None
-
-    def use_plugins(self, target: str) -> bool:
-        """Whether nodes become plugins for this target."""
-        return target == "tensorrt" if self.plugins is None else self.plugins
-
-
-def check_options(options: Options, target: str) -> None:
+def check_options(options: EngineOptions, target: str) -> None:
     """Check that options fit each other and a target.
 
     Raises:
@@ -61,10 +32,10 @@ def check_options(options: Options, target: str) -> None:
             "TensorRT embeds plugin libraries only into version-compatible engines", "add --version-compatible"
         )
     if options.timing_cache is not None:
-        check_writable(options.timing_cache)
+        check_writable(Path(options.timing_cache))
 
 
-def _refuse_for_rtx(options: Options) -> None:
+def _refuse_for_rtx(options: EngineOptions) -> None:
     given = {
         "--embed-plugins": options.embed_plugins,
         "--version-compatible": options.version_compatible,
@@ -79,7 +50,7 @@ def _refuse_for_rtx(options: Options) -> None:
         )
 
 
-def check_gpu_needs(options: Options, target: str) -> None:
+def check_gpu_needs(options: EngineOptions, target: str) -> None:
     """Refuse what needs a GPU here: TensorRT-RTX 1.7 calls CUDA while it compiles a refittable or stripped engine.
 
     Raises:

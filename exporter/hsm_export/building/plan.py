@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from ..errors import BadInputError, UsageError
-from ..formats.profile import Profile, Size
+from ..formats.build_options import BuildOptions, EngineOptions, Target
+from ..formats.profile import Profile
 from ..native import tensorrt_plugin_path
 from ..onnx_model.fusing import Fusion, fusion
 from ..onnx_model.model_file import FileFacts, ModelFile, open_model
 from . import targets
 from .network import operators_by_type, plugin_nodes
-from .options import Options, check_options
+from .options import check_options
 from .portable.compiling import Settings
 from .profiles import input_shapes, resolve_profiles
 
@@ -34,10 +37,10 @@ class Plan:
     """
 
     source: FileFacts
-    target: str
+    target: Target
     architectures: tuple[str, ...]
     profiles: tuple[Profile, ...]
-    options: Options
+    options: EngineOptions
     libraries: tuple[Path, ...]
     nodes: Mapping[str, str]
     notes: tuple[str, ...] = ()
@@ -49,30 +52,22 @@ class Plan:
 
     def settings(self) -> Settings:
         """Return what the builder is told."""
-        options = self.options
-        return Settings(
-            product=targets.PRODUCTS[self.target],
-            architectures=self.architectures,
-            profiles=[input_shapes(self.source, profile) for profile in self.profiles],
-            plugin_libraries=[str(library) for library in self.libraries],
-            plugin_layers=dict(self.nodes),
-            strip_weights=options.strip_weights,
-            weight_streaming=options.weight_streaming,
-            refit=options.refit,
-            version_compatible=options.version_compatible,
-            hardware_compatibility=options.hardware_compatibility,
-            embed_plugins=options.embed_plugins,
-            timing_cache=str(options.timing_cache.resolve()) if options.timing_cache else None,
+        options = msgspec.structs.asdict(self.options)
+        cache = options.pop("timing_cache")
+        return Settings.from_dict(
+            {
+                **options,
+                "product": targets.PRODUCTS[self.target],
+                "architectures": self.architectures,
+                "profiles": [input_shapes(self.source, profile) for profile in self.profiles],
+                "plugin_libraries": [str(library) for library in self.libraries],
+                "plugin_layers": dict(self.nodes),
+                "timing_cache": str(Path(cache).resolve()) if cache else None,
+            }
         )
 
 
-def make_plan(
-    model: str | Path,
-    target: str,
-    architectures: str | Iterable[str] | None,
-    profiles: Sequence[Mapping[str, Size]],
-    options: Options,
-) -> Plan:
+def make_plan(model: str | Path, options: BuildOptions) -> Plan:
     """Check what is wanted against the model and the target.
 
     Raises:
@@ -81,11 +76,12 @@ def make_plan(
         BuildRefusedError: the target cannot take the network.
         MissingDependencyError: plugins are wanted, and this installation has none.
     """
-    chosen = _choose_architectures(target, architectures)
+    target = options.target
+    chosen = _choose_architectures(target, options.architectures)
     check_options(options, target)
     file = open_model(model)
     _refuse(file)
-    resolved = resolve_profiles(file.facts, profiles)
+    resolved = resolve_profiles(file.facts, options.profiles)
     others = fusion(file.model, "tensorrt") if options.use_plugins(target) else Fusion()
     nodes = plugin_nodes(file.model, others.fused) if options.use_plugins(target) else {}
     if "sm75" in chosen:

@@ -10,17 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadInputError
-from ..formats.bundle_manifest import (
-    DECODE,
-    ENGINES,
-    MANIFEST,
-    MAX_BYTES,
-    MODEL,
-    FileEntry,
-    Manifest,
-    one_line,
-    parse_manifest,
-)
+from ..formats.bundle_manifest import DECODE, ENGINES, MANIFEST, MAX_BYTES, MODEL, FileEntry, Manifest, parse_manifest
+from ..formats.document import one_line
 
 _AGAIN = "copy the bundle again, or write it again"
 # ELF, and Mach-O in its 64-bit, 32-bit and universal forms; Windows' two letters are too common to mean anything.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..comparison.error import is_exact
 from ..comparison.verdict import judge
 from ..errors import BadInputError, MissingDependencyError, NumbersDifferError
-from ..formats.bundle_manifest import Manifest
+from ..formats.bundle_manifest import Manifest, Part
 from .opening import Bundle
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def _run(bundle: Bundle, part: str, runtime: Runtime, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def _run(bundle: Bundle, part: Part, runtime: Runtime, inputs: Mapping[str, Array]) -> dict[str, Array]:
     from ..onnx_model.model_file import open_model
     from ..runtimes.runtime import RunContext
     from ..validation.running import quiet

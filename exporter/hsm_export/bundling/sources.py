@@ -7,9 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..building.result import side_file_path
 from ..dtypes import EXPORTED_PRECISIONS
 from ..errors import BadInputError, UsageError
 from ..files import require_file, sha256
@@ -24,11 +22,11 @@ from ..formats.bundle_manifest import (
     EngineEntry,
     HuggingFaceTokenizer,
     ModelEntry,
+    Part,
 )
-from ..formats.profile import Range
-from ..formats.state_spec import DIGEST_KEY, METADATA_KEY, StateSpec
+from ..formats.engine_file import EngineFile, SourceFile, read_side_file
+from ..formats.state_spec import StateSpec
 from ..formats.tensor import ANY_SHAPE
-from ..inspection.engine_file import read_side_file
 from ..onnx_model.model_file import FileFacts, open_model
 
 _TASKS = {"language_model": "language_model", "sequence_classifier": "classification"}
@@ -64,9 +62,9 @@ class Parts:
     decode: FileFacts | None
 
     @property
-    def sources(self) -> dict[str, FileFacts]:
+    def sources(self) -> dict[Part, FileFacts]:
         """Those that there are, by "model" and "decode"."""
-        both = {"model": self.model, "decode": self.decode}
+        both: dict[Part, FileFacts | None] = {"model": self.model, "decode": self.decode}
         return {part: source for part, source in both.items() if source is not None}
 
     @property
@@ -82,30 +80,20 @@ class Parts:
     @property
     def state(self) -> StateSpec | None:
         """What a sequence carries from call to call."""
-        return None if self.decode is None else state_of(self.decode)
+        return None if self.decode is None else self.decode.state()
 
-    def model_entry(self, cpu_file: str | None) -> ModelEntry | None:
-        """Return the manifest's entry of the model."""
-        return None if self.model is None else ModelEntry(MODEL, cpu_file, self.model.inputs, self.model.outputs)
+    def model_entry(self, for_cpus: bool) -> ModelEntry | None:
+        """Return the manifest's entry of the model, which may have a graph for CPUs."""
+        if self.model is None:
+            return None
+        return ModelEntry(MODEL, "model.cpu.onnx" if for_cpus else None, self.model.inputs, self.model.outputs)
 
-    def decode_entry(self, cpu_file: str | None) -> DecodeEntry | None:
-        """Return the manifest's entry of the decoding model."""
+    def decode_entry(self, for_cpus: bool) -> DecodeEntry | None:
+        """Return the manifest's entry of the decoding model, which may have a graph for CPUs."""
         if self.decode is None:
             return None
-        state: Mapping[str, Any] = json.loads(state_of(self.decode).to_json())
-        return DecodeEntry(DECODE, cpu_file, self.decode.inputs, self.decode.outputs, state)
-
-
-def state_of(source: FileFacts) -> StateSpec:
-    """Return the state that a decoding file carries from call to call.
-
-    Raises:
-        BadInputError: it has none.
-    """
-    return StateSpec.from_metadata(
-        {METADATA_KEY: source.metadata.get("state", ""), DIGEST_KEY: source.metadata.get("source_sha256", "")},
-        str(source.path),
-    )
+        of, state = self.decode, self.decode.state().to_document()
+        return DecodeEntry(DECODE, "decode.cpu.onnx" if for_cpus else None, of.inputs, of.outputs, state)
 
 
 def read_parts(model: str | Path | None, decode: str | Path | None) -> Parts:
@@ -121,7 +109,7 @@ def read_parts(model: str | Path | None, decode: str | Path | None) -> Parts:
     if parts.model is not None and parts.model.metadata.get("decode") == "1":
         raise UsageError(f"{parts.model.path} is a decoding file", f"name it with --decode {parts.model.path}")
     if parts.decode is not None:
-        state_of(parts.decode)
+        parts.decode.state()
     _check_pair(parts)
     return parts
 
@@ -178,62 +166,40 @@ def read_engines(paths: Iterable[str | Path], parts: Parts) -> tuple[Engine, ...
 
 
 def _engine(path: Path, parts: Parts) -> Engine:
-    data = read_side_file(side_file_path(path), path)
-    try:
-        if sha256(path) != data["engine_sha256"]:
-            raise BadInputError(f"{path} is not the engine that its side file describes", "build the engine again")
-        entry = _engine_entry(path, data, _built_from(path, data, parts))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadInputError(
-            f"{side_file_path(path)} is not the side file of an engine: {type(error).__name__} {error}",
-            "build the engine again",
-        ) from error
-    if data["strip_weights"]:
+    found = read_side_file(path)
+    if sha256(path) != found.engine_sha256:
+        raise BadInputError(f"{path} is not the engine that its side file describes", "build the engine again")
+    part = _built_from(path, found.source, parts)
+    if found.strip_weights:
         raise BadInputError(f"{path} holds no weights", "bundle an engine that was built without --strip-weights")
-    return Engine(path, entry, _libraries(data["plugins"]))
+    entry = EngineEntry(
+        file=f"{ENGINES}/{path.with_suffix('.engine').name}",
+        of=part,
+        target=found.target,
+        version=found.target_version,
+        architectures=_architectures(found),
+        plugins=found.plugins is not None,
+        embedded_plugins=found.plugins is not None and found.plugins.embedded,
+        profiles=found.profiles,
+    )
+    return Engine(path, entry, found.libraries)
 
 
-def _libraries(plugins: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the plugin libraries that must be loaded before an engine."""
-    if plugins is None or plugins["embedded"]:
-        return {}
-    further = plugins.get("further", {})
-    return {str(plugins["file"]): str(plugins["sha256"]), **{str(k): str(v) for k, v in further.items()}}
-
-
-def _built_from(path: Path, data: Mapping[str, Any], parts: Parts) -> Any:
+def _built_from(path: Path, engine: SourceFile, parts: Parts) -> Part:
     for part, source in parts.sources.items():
-        same_weights = data["source"]["external_data"] == source.external_data
-        if data["source"]["sha256"] == source.sha256 and same_weights:
+        if (engine.sha256, engine.external_data) == (source.sha256, source.external_data):
             return part
     named = " or ".join(str(source.path) for source in parts.sources.values())
     raise BadInputError(f"{path} was built from another file than {named}", "build it again from the file to bundle")
 
 
-def _engine_entry(path: Path, data: Mapping[str, Any], part: Any) -> EngineEntry:
-    plugins = data["plugins"]
-    return EngineEntry(
-        file=f"{ENGINES}/{path.with_suffix('.engine').name}",
-        of=part,
-        target=data["target"],
-        version=str(data["target_version"]),
-        architectures=_architectures(data),
-        plugins=plugins is not None,
-        embedded_plugins=plugins is not None and bool(plugins["embedded"]),
-        profiles=tuple(
-            {name: Range(int(size["min"]), int(size["opt"]), int(size["max"])) for name, size in profile.items()}
-            for profile in data["profiles"]
-        ),
-    )
-
-
-def _architectures(data: Mapping[str, Any]) -> tuple[str, ...]:
+def _architectures(engine: EngineFile) -> tuple[str, ...]:
     """Return where an engine runs; TensorRT's run on the GPU they were built on, or on newer ones if built so."""
-    if data["architectures"]:
-        return tuple(map(str, data["architectures"]))
-    if data.get("hardware_compatibility") == "ampere+":
+    if engine.architectures:
+        return engine.architectures
+    if engine.hardware_compatibility == "ampere+":
         return ("sm80+",)
-    found = _GPU.search(str(data.get("gpu") or ""))
+    found = _GPU.search(engine.gpu or "")
     return (found.group(1),) if found else ()
 
 
@@ -252,16 +218,16 @@ def read_tokenizer(
     """
     vocabulary = _vocabulary(parts)
     if tokenizer is None:
-        return (BytesTokenizer("bytes") if vocabulary == _BYTES else None), None
+        return (BytesTokenizer() if vocabulary == _BYTES else None), None
     if str(tokenizer) == "bytes":
         if vocabulary != _BYTES:
             raise UsageError(
                 f"the model has {vocabulary or 'no'} token ids, not the {_BYTES} bytes", "give its tokenizer.json"
             )
-        return BytesTokenizer("bytes"), None
+        return BytesTokenizer(), None
     path = require_file(tokenizer, "the tokenizer")
     _check_tokenizer(path, vocabulary)
-    return HuggingFaceTokenizer("huggingface", TOKENIZER), path
+    return HuggingFaceTokenizer(TOKENIZER), path
 
 
 def _vocabulary(parts: Parts) -> int | None:

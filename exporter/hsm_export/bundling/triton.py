@@ -16,7 +16,7 @@ from ..onnx_model.fusing import fusion
 from ..onnx_model.model_file import FileFacts
 from ..onnx_model.parsing import parse
 from .protobuf_text import protobuf_text
-from .sources import Engine, Parts, external_files, read_engines, read_parts, state_of
+from .sources import Engine, Parts, external_files, read_engines, read_parts
 from .triton_config import Config, engine_config, onnx_config
 
 CONFIG, README, VERSION = "config.pbtxt", "README.md", "1"
@@ -131,7 +131,7 @@ def _plan_onnx(plan: _Plan, source: FileFacts, max_batch: int, libraries: str | 
     needed = [CUSTOM_OPS] if plugin_nodes(graph) else []
     needed += [path.name for path in fusion(graph, "onnxruntime").libraries]
     custom_ops = [_on_server(libraries, name) for name in needed]
-    state = state_of(source) if source.metadata.get("decode") == "1" else None
+    state = source.state() if source.metadata.get("decode") == "1" else None
     config = onnx_config(_name(source), source, state, max_batch, custom_ops, "model.onnx")
     files = {"model.onnx": source.path, **external_files([source])}
     plan.add(config, files, f"{source.path.name} in ONNX Runtime on the CPU{_kind(config)}")
@@ -146,7 +146,7 @@ def _plan_engines(plan: _Plan, source: FileFacts, engines: Sequence[Engine], max
     ]
     if not served:
         return
-    state = state_of(source) if source.metadata.get("decode") == "1" else None
+    state = source.state() if source.metadata.get("decode") == "1" else None
     entries = {file: engine.entry for file, engine in served.items()}
     config = engine_config(f"{_name(source)}-tensorrt", source, state, max_batch, entries)
     files = {file: engine.path for file, engine in served.items()}

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from ..building.result import side_file_path
 from ..errors import BadInputError, MissingDependencyError
 from ..files import sha256
 from ..formats.bundle_manifest import DecodeEntry, LibraryEntry, ModelEntry
+from ..formats.engine_file import read_side_file
 from ..formats.result import Result
-from ..inspection.engine_file import read_side_file
 from ..onnx_model.cpu_variant import check_variant
 from ..onnx_model.installed_libraries import installed, preferred
 from ..onnx_model.model_file import FileFacts, open_model
 from .opening import Bundle, open_bundle
 from .operator_libraries import NEEDED_HERE
 from .self_test import Check, read_self_test, run_self_test
-from .sources import state_of
 
 _AGAIN = "write the bundle again"
 
@@ -120,7 +117,7 @@ def _check_part(opened: Bundle, part: str, entry: ModelEntry | DecodeEntry) -> F
         entry.outputs,
         opened.manifest.precision,
     )
-    if not same or (isinstance(entry, DecodeEntry) and opened.manifest.state != state_of(source)):
+    if not same or (isinstance(entry, DecodeEntry) and opened.manifest.state != source.state()):
         raise BadInputError(f"{source.path} is not the {part} that the manifest describes", _AGAIN)
     if entry.cpu_file is not None:
         check_variant(source, opened.file(entry.cpu_file))
@@ -130,10 +127,6 @@ def _check_part(opened: Bundle, part: str, entry: ModelEntry | DecodeEntry) -> F
 def _check_engine(opened: Bundle, name: str, source: FileFacts) -> None:
     """Compare an engine's side file with the engine and with the ONNX file that it names."""
     path = opened.file(name)
-    data: Mapping[str, Any] = read_side_file(side_file_path(path), path)
-    try:
-        right = data["engine_sha256"] == sha256(path) and data["source"]["sha256"] == source.sha256
-    except (KeyError, TypeError) as error:
-        raise BadInputError(f"{side_file_path(path)} is not the side file of an engine: {error}", _AGAIN) from error
-    if not right:
+    found = read_side_file(path)
+    if found.engine_sha256 != sha256(path) or found.source.sha256 != source.sha256:
         raise BadInputError(f"{path} is not the engine that its side file describes, or of another model", _AGAIN)

@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..building.result import side_file_path
 from ..errors import BadInputError, UsageError
 from ..files import atomic_directory, replace_directory
 from ..formats.bundle_manifest import (
@@ -28,10 +27,12 @@ from ..formats.bundle_manifest import (
     HuggingFaceTokenizer,
     LibraryEntry,
     Manifest,
+    Part,
     SelfTestEntry,
     parse_manifest,
     side_file,
 )
+from ..formats.engine_file import side_file_path
 from ..formats.result import Result
 from ..onnx_model.cpu_variant import cpu_variant
 from .opening import is_bundle
@@ -182,11 +183,11 @@ def _copy(
         shutil.copyfile(path, folder / name)
 
 
-def _onnx_names(parts: Parts) -> dict[str, str]:
+def _onnx_names(parts: Parts) -> dict[Part, str]:
     return {part: {"model": MODEL, "decode": DECODE}[part] for part in parts.sources}
 
 
-def _write_cpu_variants(folder: Path, parts: Parts) -> dict[str, str]:
+def _write_cpu_variants(folder: Path, parts: Parts) -> dict[Part, str]:
     """Write the graphs for CPUs of those that need one; return their names by "model" and "decode"."""
     variants = {part: cpu_variant(source) for part, source in parts.sources.items()}
     written = {part: CPU_VARIANTS[part] for part, variant in variants.items() if variant is not None}
@@ -198,7 +199,7 @@ def _write_cpu_variants(folder: Path, parts: Parts) -> dict[str, str]:
 def _describe(
     folder: Path,
     parts: Parts,
-    variants: Mapping[str, str],
+    variants: Mapping[Part, str],
     engines: Sequence[Engine],
     tokenizer: BytesTokenizer | HuggingFaceTokenizer | None,
     self_test: SelfTest,
@@ -215,11 +216,11 @@ def _describe(
         hsm_export=version("hsm-export"),
         task=cast(Any, parts.task),
         precision=cast(Any, parts.any.precision),
-        model=parts.model_entry(variants.get("model")),
-        decode=parts.decode_entry(variants.get("decode")),
+        model=parts.model_entry("model" in variants),
+        decode=parts.decode_entry("decode" in variants),
         engines=tuple(engine.entry for engine in engines),
         tokenizer=tokenizer,
-        self_test=SelfTestEntry(SELF_TEST, self_test.tolerances),
+        self_test=SelfTestEntry(SELF_TEST, dict(self_test.tolerances)),
         files={name: FileEntry.of(folder / name) for name in names},
         libraries=libraries,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import emit, json_option, phases, stderr
+from .console import emit, facts, json_option, phases, stderr
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -87,6 +87,7 @@ def command(
       hsm-export build --from-kit model-kit/result -o model.engine
     """
     from ..building import build
+    from ..formats.build_options import BuildOptions
     from ..kits import accept_kit, write_kit
 
     _check_usage(model, kit, against, from_kit)
@@ -96,16 +97,16 @@ def command(
         if verbose:
             console.print(f"{severity}: {message}", markup=False, soft_wrap=True)
 
-    wanted = {"architectures": arch, "profiles": _profiles(batch, length, profiles), **options}
+    wanted = BuildOptions.of(None, {"architectures": arch, "profiles": _profiles(batch, length, profiles), **options})
     with phases("build") as progress:
         if kit is not None:
             assert model is not None
-            written = write_kit(model, kit, against=against, progress=progress, **wanted)
+            written = write_kit(model, kit, wanted, against=against, progress=progress)
         elif from_kit is not None:
             result = accept_kit(from_kit, output, progress=progress)
         else:
             assert model is not None
-            result = build(model, output, progress=progress, log=log, **wanted)
+            result = build(model, output, wanted, progress=progress, log=log)
     if kit is not None:
         emit(written, as_json, _kit_table)
         return
@@ -144,9 +145,6 @@ def _summarise_warnings(result: BuildResult) -> None:
 
 
 def _table(result: BuildResult) -> Table:
-    from rich.table import Table
-
-    table = Table(title=str(result.engine), show_header=False, title_justify="left")
     rows = {
         "target": f"{result.target} {result.target_version}",
         "architectures": ", ".join(result.architectures) or "this machine's GPU",
@@ -163,9 +161,7 @@ def _table(result: BuildResult) -> Table:
         "build time": f"{result.build_seconds:.1f} s",
         "side file": str(result.side_file),
     }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
+    return facts(str(result.engine), rows)
 
 
 def _numbers(result: BuildResult) -> dict[str, str]:
@@ -188,9 +184,6 @@ def _mixers(result: BuildResult) -> str:
 
 
 def _kit_table(result: KitResult) -> Table:
-    from rich.table import Table
-
-    table = Table(title=str(result.kit), show_header=False, title_justify="left")
     rows = {
         "target": result.target,
         "mixers": f"{result.plugin_layers} plugin layers" if result.plugin_layers else "function bodies",
@@ -199,9 +192,7 @@ def _kit_table(result: KitResult) -> Table:
         "on the GPU machine": f"python {result.kit.name}/build.py",
         "then here": f"hsm-export build --from-kit {result.kit / 'result'} -o ENGINE",
     }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
+    return facts(str(result.kit), rows)
 
 
 def _tensors(tensors: tuple[Any, ...]) -> str:

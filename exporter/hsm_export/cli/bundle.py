@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import emit, json_option, phases
+from .console import emit, facts, json_option, phases
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -149,7 +149,7 @@ def _bundle_table(result: BundleResult) -> Table:
         **{f"note {index}": note for index, note in enumerate(result.notes, 1)},
         "check it": f"hsm-export bundle --verify {result.bundle} --self-test",
     }
-    return _table(str(result.bundle), rows)
+    return facts(str(result.bundle), rows)
 
 
 def _verify_table(result: VerifyResult) -> Table:
@@ -161,7 +161,7 @@ def _verify_table(result: VerifyResult) -> Table:
         **_libraries(places),
         "self-test": f"passed in {result.runtime}: {checks}" if result.runtime else "not run (--self-test)",
     }
-    return _table(str(result.bundle), rows)
+    return facts(str(result.bundle), rows)
 
 
 def _repository_table(result: RepositoryResult) -> Table:
@@ -171,7 +171,7 @@ def _repository_table(result: RepositoryResult) -> Table:
         "left out": "; ".join(result.left_out) or "nothing",
         "start": result.command,
     }
-    return _table(str(result.repository), rows)
+    return facts(str(result.repository), rows)
 
 
 def _libraries(found: Mapping[str, str]) -> dict[str, str]:
@@ -187,12 +187,3 @@ def _common(result: BundleResult | VerifyResult) -> dict[str, str]:
         "engines": ", ".join(engines) or "none",
         "files": f"{result.files}, {result.bytes / 1e6:.2f} MB",
     }
-
-
-def _table(title: str, rows: dict[str, str]) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title, show_header=False, title_justify="left")
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
 
 class Reportable(Protocol):
@@ -44,6 +45,17 @@ def emit(result: ResultT, as_json: bool, render: Callable[[ResultT], RenderableT
 
     width = None if sys.stdout.isatty() else 120
     Console(highlight=False, width=width).print(render(result))
+
+
+def facts(title: str | None, rows: Mapping[str, str]) -> Table:
+    """Return a table of labels and texts; rows without a text are left out."""
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False, title_justify="left") if title else Table.grid(padding=(0, 2))
+    for label, text in rows.items():
+        if text:
+            table.add_row(label, text)
+    return table
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..dtypes import EXPORTED_PRECISIONS
-from .console import emit, json_option, phases
+from .console import emit, facts, json_option, phases
 from .validate import shape_pairs
 
 if TYPE_CHECKING:
@@ -123,9 +123,6 @@ def command(
 
 
 def _table(result: ExportResult) -> Table:
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
     files = [path for path in (result.path, result.external_data, result.cpu_file, result.report) if path]
     worst = max(result.checks, key=lambda check: check.max_abs_error / check.allowed if check.allowed else 0.0)
     rows = {
@@ -139,10 +136,7 @@ def _table(result: ExportResult) -> Table:
         "checked": f"{len(result.checks)} runs in ONNX Runtime{_copy(result)} against PyTorch float64",
         "largest error": f"{worst.max_abs_error:.2e} (allowed: {worst.allowed:.2e})",
     }
-    for label, text in rows.items():
-        if text:
-            table.add_row(label, text)
-    return table
+    return facts(None, rows)
 
 
 def _copy(result: ExportResult) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .console import emit, json_option
+from .console import emit, facts, json_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+    from ..formats.engine_file import PluginUse
+    from ..formats.profile import Profile
     from ..formats.tensor import Tensor
     from ..inspection import (
         CheckpointResult,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
         StateTable,
     )
 
+_FLAGS = ("strip_weights", "weight_streaming", "refit", "version_compatible", "experimental")
 _HIDDEN = {"bias", "form", "rope_base", "rope_fraction", "activation", "width"}
 
 
@@ -63,7 +66,7 @@ def _render(result: InspectResult) -> RenderableType:
 
 
 def _render_onnx(result: OnnxResult) -> Iterable[RenderableType]:
-    facts = {
+    rows = {
         "file": f"{result.path} ({_bytes(result.bytes)})",
         "producer": f"{result.producer}, ONNX IR {result.ir_version}",
         "opsets": ", ".join(f"{domain} {version}" for domain, version in result.opsets.items()),
@@ -76,7 +79,7 @@ def _render_onnx(result: OnnxResult) -> Iterable[RenderableType]:
         "file SHA-256": result.sha256,
         "cannot be run": result.problem,
     }
-    yield _facts("ONNX model", facts)
+    yield facts("ONNX model", rows)
     yield _borders(result.inputs, result.outputs)
     if result.state is not None:
         yield _state(result.state)
@@ -86,32 +89,33 @@ def _render_onnx(result: OnnxResult) -> Iterable[RenderableType]:
     yield _operators(result)
 
 
-def _plugins(plugins: Mapping[str, Any] | None) -> str:
+def _plugins(plugins: PluginUse | None) -> str:
     if plugins is None:
         return ""
-    where = "in the engine" if plugins["embedded"] else f"needs {plugins['file']} ({plugins['sha256']})"
-    return f"{len(plugins['layers'])} layers, {where}"
+    where = "in the engine" if plugins.embedded else f"needs {plugins.file} ({plugins.sha256})"
+    return f"{len(plugins.layers)} layers, {where}"
 
 
 def _render_engine(result: EngineResult) -> Iterable[RenderableType]:
-    facts = {
+    engine = result.engine
+    rows = {
         "file": f"{result.path} ({_bytes(result.bytes)})",
         "state": "intact" if result.intact else "NOT the file that its side file describes: build it again",
-        "target": f"{result.target} {result.target_version}",
-        "architectures": ", ".join(result.architectures) or "the GPU that it was built on",
-        "precision": result.precision,
-        "flags": ", ".join(result.flags),
-        "layers before fusion": str(result.layers),
-        "plugins": _plugins(result.plugins),
-        "built on": result.gpu or "",
-        "built from": f"{result.source['file']} ({result.source['sha256']})",
-        "task": result.model.get("task", ""),
-        "warnings": "\n".join(result.warnings),
+        "target": f"{engine.target} {engine.target_version}",
+        "architectures": ", ".join(engine.architectures) or "the GPU that it was built on",
+        "precision": engine.precision,
+        "flags": ", ".join(flag for flag in _FLAGS if getattr(engine, flag)),
+        "layers before fusion": str(engine.layers),
+        "plugins": _plugins(engine.plugins),
+        "built on": engine.gpu or "",
+        "built from": f"{engine.source.file} ({engine.source.sha256})",
+        "task": engine.model.get("task", ""),
+        "warnings": "\n".join(f"{warning.message} ({warning.count}x)" for warning in engine.warnings),
     }
-    yield _facts("engine", facts)
-    yield _borders(result.inputs, result.outputs)
-    if result.profiles:
-        yield _profiles(result.profiles)
+    yield facts("engine", rows)
+    yield _borders(engine.inputs, engine.outputs)
+    if engine.profiles:
+        yield _profiles(engine.profiles)
     if result.state is not None and result.onnx is None:
         yield _state(result.state)
     if result.onnx is not None:
@@ -119,7 +123,7 @@ def _render_engine(result: EngineResult) -> Iterable[RenderableType]:
 
 
 def _render_checkpoint(result: CheckpointResult) -> Iterable[RenderableType]:
-    facts = {
+    rows = {
         "path": f"{result.path} ({_bytes(result.bytes)})",
         "task": str(result.config["task"]).replace("_", " "),
         "width": str(result.config["width"]),
@@ -128,19 +132,9 @@ def _render_checkpoint(result: CheckpointResult) -> Iterable[RenderableType]:
         "fingerprint": result.fingerprint,
         **{name.replace("_", " "): value for name, value in result.metadata.items()},
     }
-    yield _facts("checkpoint", facts)
+    yield facts("checkpoint", rows)
     if result.mixers:
         yield _mixers(result.mixers)
-
-
-def _facts(title: str, facts: Mapping[str, str]) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", show_header=False)
-    for name, value in facts.items():
-        if value:
-            table.add_row(name, value)
-    return table
 
 
 def _borders(inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> Table:
@@ -171,13 +165,13 @@ def _state(state: StateTable) -> Table:
     return table
 
 
-def _profiles(profiles: Iterable[Mapping[str, Any]]) -> Table:
+def _profiles(profiles: Iterable[Profile]) -> Table:
     from rich.table import Table
 
     table = Table("profile", "dimension", "min", "opt", "max")
     for index, profile in enumerate(profiles):
         for name, sizes in profile.items():
-            table.add_row(str(index), name, *map(str, sizes))
+            table.add_row(str(index), name, str(sizes.min), str(sizes.opt), str(sizes.max))
     return table
 
 

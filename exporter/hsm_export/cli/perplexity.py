@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .console import emit, json_option, phases
+from .console import emit, facts, json_option, phases
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,15 +40,10 @@ def command(model: str, text: str, runtime: str | None, tokenizer: str | None, c
 
 
 def _table(result: PerplexityResult) -> Table:
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
     rows = {
         "perplexity": f"{result.perplexity:.4f} per token",
         "bits per byte": f"{result.bits_per_byte:.4f}",
         "predicted": f"{result.tokens:,} tokens, {result.bytes:,} bytes",
         "time": f"{result.seconds:.1f} s, {result.tokens / result.seconds:,.0f} tokens/s in {result.runtime}",
     }
-    for label, value in rows.items():
-        table.add_row(label, value)
-    return table
+    return facts(None, rows)

@@ -11,7 +11,7 @@ import click
 
 from hsm_models.training_settings import HELP, TrainingSettings
 
-from .console import emit, json_option, stderr
+from .console import emit, facts, json_option, stderr
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -99,11 +99,10 @@ def _bar() -> Iterator[Callable[[Progress], None]]:
 
 
 def _render(result: TrainingResult) -> Table:
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None)
-    table.add_row("checkpoint", str(result.checkpoint))
-    table.add_row("parameters", f"{result.parameters:,}")
-    table.add_row("steps", f"{result.steps:,} in {result.seconds:.0f} s")
-    table.add_row(f"held out, {result.metric.replace('_', ' ')}", f"{result.held_out:.4f}")
-    return table
+    rows = {
+        "checkpoint": str(result.checkpoint),
+        "parameters": f"{result.parameters:,}",
+        "steps": f"{result.steps:,} in {result.seconds:.0f} s",
+        f"held out, {result.metric.replace('_', ' ')}": f"{result.held_out:.4f}",
+    }
+    return facts(None, rows)

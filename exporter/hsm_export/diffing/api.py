@@ -345,7 +345,11 @@ class Diff:
 
         if self.setup.shown:
             baseline = self.truth.plan.baseline
-            self.reports[baseline.name] = self._judged(baseline, self.truth.natives[0], 0.0)
+            self.reports[baseline.name] = (
+                self._judged(baseline, self.truth.natives[0], 0.0)
+                if self.truth.natives
+                else RuntimeDiff(baseline.name, "failed", reason=f"{baseline.name} cannot run the file")
+            )
         self.truth.natives.clear()
         if self.options.polygraphy is None:
             for runtime in self.truth.plan.candidates:

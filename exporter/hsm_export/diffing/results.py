@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from ..comparison.error import Errors
 from ..comparison.predictions import ClassifierMetrics, LanguageMetrics
 from ..comparison.result import ComparedOutput, ratio
 from ..comparison.threshold import Threshold
 from ..comparison.verdict import apart
+from ..dtypes import BY_PRECISION, EXACT
 from ..formats.result import Result
+
+if TYPE_CHECKING:
+    Precision = str
+    Task = str
+    Verdict = str
+    Measure = str
+    ElementType = str
+else:  # what JSON may say
+    Precision = Literal[tuple(BY_PRECISION)]
+    Task = Literal["language_model", "classification", ""]
+    Verdict = Literal["same", "differs", "not judged", "skipped", "failed"]
+    Measure = Literal["output", "layer", "metric", "verdict"]
+    ElementType = Literal[tuple(item.name for item in BY_PRECISION.values()) + EXACT]
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,7 @@ class LayerDiff(Result):
     runtime: str
     case: str
     shape: tuple[int, ...]
-    dtype: str
+    dtype: ElementType
     total: float
     inherited: float | None
     own: float | None
@@ -119,7 +134,7 @@ class RuntimeDiff(Result):
     """
 
     runtime: str
-    verdict: str
+    verdict: Verdict
     outputs: tuple[ComparedOutput, ...] = ()
     layers: tuple[LayerDiff, ...] = ()
     culprit: Culprit | None = None
@@ -178,7 +193,7 @@ class Regression(Result):
         before, after: errors or values.
     """
 
-    what: str
+    what: Measure
     name: str
     before: float
     after: float
@@ -225,8 +240,8 @@ class DiffResult(Result):
     model: str
     sha256: str
     against: str | None
-    precision: str
-    task: str
+    precision: Precision
+    task: Task
     reference: str
     baseline: str
     passed: bool
@@ -245,7 +260,7 @@ class DiffResult(Result):
     complete: bool = True
     early: str = ""
     seconds: float = 0.0
-    schema: int = field(default=1)
+    schema: Literal[1] = 1
 
     @property
     def outcome(self) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..building.result import side_file_path
 from ..errors import HsmExportError
 from ..files import sha256
-from ..inspection.engine_file import read_side_file
+from ..formats.engine_file import read_side_file
 
 _MOST = 100  # engines that are looked at
 
@@ -21,10 +20,10 @@ def stale_engines(model: Path) -> tuple[str, ...]:
     for side_file in sorted(model.parent.glob("*.engine.json"))[:_MOST]:
         engine = side_file.with_suffix("")
         try:
-            data = read_side_file(side_file_path(engine), engine)
-            name, recorded = str(data["source"]["file"]), str(data["source"]["sha256"])
-        except (HsmExportError, KeyError, TypeError):
+            source = read_side_file(engine).source
+        except HsmExportError:
             continue  # not an engine of ours
+        name, recorded = source.file, source.sha256
         own = sha256(model) if name == model.name else recorded
         if own != recorded:
             found.append(

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from ..dtypes import EXPORTED_PRECISIONS
 from ..errors import MissingDependencyError, UsageError
-from .inputs import InputSpec
+from ..formats.tensor import InputSpec
+from ..machine import versions
 from .result import CheckedOutput, ExportResult
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import nn
 
-    from .precision_plan import WideNodes
     from .source import Source
+    from .wide_nodes import WideNodes
+
+# The packages that make and check a file.
+PACKAGES = ("hsm-export", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 
 __all__ = ["CheckedOutput", "ExportResult", "InputSpec", "export"]
 
@@ -87,8 +91,8 @@ def export(
     """
     from ..files import atomic_directory, check_target
     from .decoding import DecodeOptions, decoding_source
-    from .precision_plan import read_plan
     from .source import resolve
+    from .wide_nodes import read_plan
 
     if precision not in EXPORTED_PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(EXPORTED_PRECISIONS)}, got {precision!r}")
@@ -230,7 +234,7 @@ def _result(
         inputs=inputs,
         outputs=tuple(value.name or "" for value in model.graph.outputs),
         checks=checks,
-        versions=versions(),
+        versions=versions(*PACKAGES),
         state=None if source.state is None else StateSpec.from_metadata(model.metadata_props, str(target)),
         wide_nodes=None if plan is None else plan.names,
     )
@@ -254,19 +258,6 @@ def _side_file(result: ExportResult) -> dict[str, Any]:
     for key in ("path", "external_data", "report", "cpu_file"):
         data[key] = data[key] and Path(data[key]).name
     return data
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that make and check a file."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for package in ("hsm-export", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _require_onnxruntime() -> None:

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from hsm_operators import find
 
-from .inputs import Border, InputSpec
+from ..formats.tensor import InputSpec
+from .inputs import Border
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -17,8 +20,8 @@ if TYPE_CHECKING:
 
     from ..formats.state_spec import StateSpec
     from ..torch_model.source_call import Keys, SourceCall
-    from .precision_plan import WideNodes
     from .source import Source
+    from .wide_nodes import WideNodes
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def _with_in_place(state: StateSpec, model: ir.Model) -> StateSpec:
 
     graph = onnx.GraphProto(node=[ir.serde.serialize_node(node) for node in model.graph])
     found = updated_in_place(graph, state, fused=(DOMAIN,), standard=False)
-    return replace(state, tensors=tuple(replace(t, in_place=t.past in found) for t in state.tensors))
+    tensors = tuple(structs.replace(tensor, in_place=tensor.past in found) for tensor in state.tensors)
+    return structs.replace(state, tensors=tensors)
 
 
 def routed_nodes(model: ir.Model) -> list[ir.Node]:

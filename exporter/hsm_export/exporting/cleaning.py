@@ -6,15 +6,17 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from hsm_operators import find
 
 from ..errors import UsageError
+from ..formats.tensor import InputSpec
 from ..onnx_model.simplification import simplify
 from .dimensions import counted, tied
-from .inputs import InputSpec, TraceInput
+from .inputs import TraceInput
 
 if TYPE_CHECKING:
     import onnx_ir as ir

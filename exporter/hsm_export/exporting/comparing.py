@@ -15,6 +15,7 @@ from ..comparison.bar import Bar, Evidence, bars
 from ..comparison.error import distance, largest
 from ..dtypes import BY_PRECISION
 from ..errors import BadInputError, HsmExportError, NumbersDifferError
+from ..formats.tensor import InputSpec
 from ..runtimes.evaluations import evaluated_as_body
 from ..runtimes.randomness import SAME, watch_random
 from ..runtimes.reference_maths import reference_maths
@@ -22,7 +23,6 @@ from ..runtimes.rounding import draws, round_parameters, rounded_in_torch
 from ..runtimes.summation import orders, summed_in
 from ..torch_model.user_module import copied
 from .dimensions import other_sizes, resized, sizes_of
-from .inputs import InputSpec
 from .result import CheckedOutput
 from .source import Source
 

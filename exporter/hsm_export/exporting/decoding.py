@@ -76,7 +76,8 @@ def decoding_source(source: Source, options: DecodeOptions, precision: str) -> S
 
 def _arguments(step: DecodingModel, state: StateSpec, runs: _Runs) -> Arguments:
     """Describe how the step is called."""
-    dynamic = {"tokens": {0: BATCH, 1: LENGTH}, "position": {0: BATCH}, "lengths": {0: BATCH}}
+    dynamic: dict[str, dict[int, str]] = {"tokens": {0: BATCH, 1: LENGTH}}
+    dynamic |= {"position": {0: BATCH}, "lengths": {0: BATCH}}
     dynamic |= {
         tensor.past: {dim: size for dim, size in enumerate(tensor.shape) if isinstance(size, str)}
         for tensor in state.tensors

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from hsm_operators import find
 
-from .inputs import InputSpec, TraceInput
+from ..formats.tensor import InputSpec
+from .inputs import TraceInput
 
 if TYPE_CHECKING:
     import onnx_ir as ir

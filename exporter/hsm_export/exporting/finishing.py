@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import asdict
+
 from ..errors import BadInputError
+from ..formats.tensor import InputSpec
 from ..torch_model.source_call import KEY as CALL
 from ..torch_model.source_call import SourceCall
 from . import tracing
-from .inputs import InputSpec
 from .source import Source
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from .precision_plan import WideNodes
+    from .wide_nodes import WideNodes
 
 EXTERNAL_ABOVE = 256 * 1024 * 1024
 _TRACE = "pkg.torch.onnx.stack_trace"

@@ -20,32 +20,6 @@ Border = Literal["float32", "precision", "accumulator"]
 
 
 @dataclass(frozen=True)
-class InputSpec:
-    """One input of the exported graph.
-
-    Attributes:
-        name: its name in the file.
-        dtype: its NumPy name, such as "int64".
-        shape: sizes, and names for the dynamic dimensions.
-        example_shape: the shape that the model was traced and checked with.
-        low, high: inclusive bounds of an integer input's values where they are known, else None.
-        counts: of numbers of valid tokens, the dimension (or its fixed size) whose tokens they count; else None.
-        seen: the smallest and the largest value of an integer input in the example; None for other types.
-        usual: the commonest value of an integer or Boolean input in the example; None for other types.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-    example_shape: tuple[int, ...]
-    low: int | None = None
-    high: int | None = None
-    counts: str | int | None = None
-    seen: tuple[int, int] | None = None
-    usual: int | None = None
-
-
-@dataclass(frozen=True)
 class TraceInput:
     """A tensor argument of the module to trace.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..formats.result import Result
 from ..formats.state_spec import StateSpec
-from .inputs import InputSpec
+from ..formats.tensor import InputSpec
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from ..errors import UsageError
+from ..formats.tensor import InputSpec
 from ..onnx_model.static_shapes import require_all
 from .dimensions import resized, sizes_of
-from .inputs import InputSpec
 from .source import Source
 
 
@@ -33,7 +35,7 @@ def at_sizes(
     fixed = []
     for spec in inputs:
         shape: tuple[int, ...] = tuple(_number(dim, sizes) for dim in spec.shape)
-        fixed.append(replace(spec, shape=shape, example_shape=shape, counts=_number(spec.counts, sizes)))
+        fixed.append(structs.replace(spec, shape=shape, example_shape=shape, counts=_number(spec.counts, sizes)))
     return replace(source, runs=runs), tuple(fixed)
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from ..errors import UsageError
+from .document import Document
+
+Extent = Annotated[int, Meta(ge=1, lt=2**31)]
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(Document, frozen=True):
     """Sizes of one dimension: 1 <= min <= opt <= max; the engine is fastest at `opt` and refuses what lies outside."""
 
-    min: int
-    opt: int
-    max: int
+    min: Extent
+    opt: Extent
+    max: Extent
 
     def __str__(self) -> str:
         return str(self.min) if self.min == self.max else f"{self.min}:{self.opt}:{self.max}"

@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from pathlib import Path
 from typing import Any
 
-
-def plain(value: Any) -> Any:
-    """Reduce a value to what `json.dumps(..., allow_nan=False)` takes: non-finite floats become strings."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+from .document import plain
 
 
 class Result:

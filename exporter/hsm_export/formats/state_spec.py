@@ -13,19 +13,19 @@ What lies in the slot of a token that does not exist (yet, or any more) is never
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..dtypes import BY_NAME, BY_PRECISION
 from ..errors import BadInputError, UsageError
+from .document import converted, one_line, parsed
 
 if TYPE_CHECKING:
     from hsm_models.decoding import Decodable
@@ -36,20 +36,18 @@ State = dict[str, Array]
 SCHEMA_VERSION = 2
 METADATA_KEY = "hsm_export.state"
 DIGEST_KEY = "hsm_export.source_sha256"
-BATCH = "batch"
-CAPACITY = "capacity"
-ROLLBACKS = ("position", "slots", "snapshot")
-_DTYPES = (*(item.name for item in BY_PRECISION.values()), "int64")
-# What the first schema called a kind: the axis of the capacity, and how tokens are taken back.
-_KINDS: dict[str, tuple[int | None, str]] = {
-    "ring": (None, "slots"),
-    "cache": (1, "position"),
-    "taylor": (None, "snapshot"),
-}
+BATCH: Literal["batch"] = "batch"
+CAPACITY: Literal["capacity"] = "capacity"
+Rollback = Literal["position", "slots", "snapshot"]
+StateType = Literal["float32", "float16", "bfloat16", "float64", "int64"]
+Size = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+Sizes = Annotated[tuple[Size | Literal["batch", "capacity"], ...], msgspec.Meta(min_length=1)]
+
+_WHAT, _AGAIN = "the description of the state", "export the file again"
 
 
-@dataclass(frozen=True)
-class TensorSpec:
+class TensorSpec(msgspec.Struct, frozen=True):
     """One tensor of the state.
 
     Attributes:
@@ -64,12 +62,19 @@ class TensorSpec:
     """
 
     name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-    capacity_axis: int | None = None
-    rollback: str = "snapshot"
-    spare: int = 0
+    dtype: StateType
+    shape: Sizes
+    capacity_axis: Size | None = None
+    rollback: Rollback = "snapshot"
+    spare: Count = 0
     in_place: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shape[:1] != (BATCH,) or BATCH in self.shape[1:] or (self.capacity_axis or 0) >= len(self.shape):
+            raise ValueError(f"the tensor {self.name} has the shape {list(self.shape)}")
+        fixed = all(isinstance(size, int) for axis, size in enumerate(self.shape[1:], 1) if axis != self.capacity_axis)
+        if not fixed or (self.rollback == "slots" and len(self.shape) < 2):
+            raise ValueError(f"the tensor {self.name} has the shape {list(self.shape)}")
 
     @property
     def past(self) -> str:
@@ -111,8 +116,7 @@ class TensorSpec:
         return math.prod(sizes) * BY_NAME[self.dtype].bits // 8
 
 
-@dataclass(frozen=True)
-class StateSpec:
+class StateSpec(msgspec.Struct, frozen=True):
     """The state of a decoding graph.
 
     Attributes:
@@ -125,9 +129,9 @@ class StateSpec:
     """
 
     tensors: tuple[TensorSpec, ...]
-    capacity: int | None = None
-    rollback: int = 0
-    max_length: int = 0
+    capacity: Size | None = None
+    rollback: Count = 0
+    max_length: Count = 0
     last_logits: bool = False
     model: str = ""
 
@@ -151,7 +155,7 @@ class StateSpec:
         tensors = tuple(
             TensorSpec(
                 name=name,
-                dtype=str(entry.dtype(dtype)).removeprefix("torch."),
+                dtype=cast(StateType, str(entry.dtype(dtype)).removeprefix("torch.")),
                 shape=(BATCH, *((capacity or CAPACITY) if size is None else size for size in entry.shape)),
                 capacity_axis=1 + entry.shape.index(None) if None in entry.shape else None,
                 rollback=entry.rollback,
@@ -277,11 +281,11 @@ class StateSpec:
 
         return load(self, path)
 
-    def to_json(self, indent: int | None = None) -> str:
-        """Return JSON text for the file's metadata; hosts in other languages need nothing else."""
+    def to_document(self) -> dict[str, Any]:
+        """Return the description as JSON data; hosts in other languages need nothing else."""
         tensors = [
             {
-                **dataclasses.asdict(tensor),
+                **msgspec.structs.asdict(tensor),
                 "past": tensor.past,
                 "present": tensor.present,
                 "bytes": tensor.constant_bytes,
@@ -289,33 +293,36 @@ class StateSpec:
             }
             for tensor in self.tensors
         ]
-        return json.dumps({"schema": SCHEMA_VERSION, **dataclasses.asdict(self), "tensors": tensors}, indent=indent)
+        return {"schema": SCHEMA_VERSION, **msgspec.structs.asdict(self), "tensors": tensors}
+
+    def to_json(self) -> str:
+        """Return the description as text for the file's metadata."""
+        return json.dumps(self.to_document())
 
     @staticmethod
-    def from_json(text: str) -> StateSpec:
-        """Read what `to_json` wrote, in this version's schema or the first one.
+    def from_document(data: Any) -> StateSpec:
+        """Read what `to_document` returned, in this version's schema or the first one.
 
         Raises:
             BadInputError: it is not that, or of a newer version.
         """
-        try:
-            data = json.loads(text)
-            version = data["schema"]
-            if version in (1, SCHEMA_VERSION):
-                return StateSpec(
-                    tensors=tuple(_tensor(item if version > 1 else _upgraded(item)) for item in data["tensors"]),
-                    capacity=None if data["capacity"] is None else _size(data["capacity"]),
-                    rollback=_size(data["rollback"], 0),
-                    max_length=_size(data["max_length"], 0),
-                    last_logits=bool(data["last_logits"]),
-                    model=str(data.get("model", "")),
-                )
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise BadInputError(f"the description of the state is damaged: {error}", "export the file again") from error
-        raise BadInputError(
-            f"the description of the state has schema version {version!r}; this version reads 1 and {SCHEMA_VERSION}",
-            "use the version of hsm-export that wrote the file",
-        )
+        version = data.get("schema", SCHEMA_VERSION) if isinstance(data, dict) else SCHEMA_VERSION
+        if version not in (1, SCHEMA_VERSION) or isinstance(version, bool):
+            raise BadInputError(
+                f"{_WHAT} has schema version {one_line(repr(version))}; this version reads 1 and {SCHEMA_VERSION}",
+                "use the version of hsm-export that wrote the file",
+            )
+        if version == 1:
+            data = converted(data, FirstState, _WHAT, "valid", _AGAIN).upgraded()
+        known = _essence(data)
+        if isinstance(known, dict):
+            known = {"model": "", **known}  # which earlier versions did not know
+        return converted(known, StateSpec, _WHAT, "valid", _AGAIN, whole=True)
+
+    @staticmethod
+    def from_json(text: str) -> StateSpec:
+        """Read what `to_json` wrote; see `from_document`."""
+        return StateSpec.from_document(parsed(text, _WHAT, _AGAIN))
 
     @staticmethod
     def from_metadata(metadata: Mapping[str, str], where: str) -> StateSpec:
@@ -328,7 +335,38 @@ class StateSpec:
         if not text:
             raise BadInputError(f"{where} has no state to decode with", "export it with `hsm-export export --decode`")
         spec = StateSpec.from_json(text)
-        return dataclasses.replace(spec, model=metadata.get(DIGEST_KEY) or spec.model)
+        return msgspec.structs.replace(spec, model=metadata.get(DIGEST_KEY) or spec.model)
+
+
+class FirstTensor(msgspec.Struct, frozen=True):
+    """A tensor in the first schema, which named three kinds in place of properties."""
+
+    name: str
+    dtype: StateType
+    shape: Sizes
+    kind: Literal["ring", "cache", "taylor"]
+    spare: Count
+
+    def upgraded(self) -> dict[str, Any]:
+        """Return it in the words of this version's schema."""
+        axis, rollback = {"ring": (None, "slots"), "cache": (1, "position"), "taylor": (None, "snapshot")}[self.kind]
+        # That schema did not say which tensors an operator's kernel updates in place.
+        properties = {"capacity_axis": axis, "rollback": rollback, "spare": self.spare, "in_place": False}
+        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape), **properties}
+
+
+class FirstState(msgspec.Struct, frozen=True):
+    """The description of a state in the first schema."""
+
+    tensors: tuple[FirstTensor, ...]
+    capacity: Size | None
+    rollback: Count
+    max_length: Count
+    last_logits: bool
+
+    def upgraded(self) -> dict[str, Any]:
+        """Return it in this version's schema."""
+        return {**msgspec.structs.asdict(self), "tensors": [tensor.upgraded() for tensor in self.tensors]}
 
 
 def _check_sizes(capacity: int | None, rollback: int) -> None:
@@ -338,33 +376,13 @@ def _check_sizes(capacity: int | None, rollback: int) -> None:
         raise UsageError(f"the tokens to roll back must be 0 or more, got {rollback}")
 
 
-def _upgraded(item: Any) -> Any:
-    """Return a tensor of the first schema in the words of this one."""
-    axis, rollback = _KINDS[item["kind"]]
-    # That schema did not say which tensors an operator's kernel updates in place.
-    return {**item, "capacity_axis": axis, "rollback": rollback, "in_place": False}
-
-
-def _tensor(item: Any) -> TensorSpec:
-    spec = TensorSpec(
-        name=str(item["name"]),
-        dtype=item["dtype"],
-        shape=tuple(size if size in (BATCH, CAPACITY) else _size(size) for size in item["shape"]),
-        capacity_axis=None if item["capacity_axis"] is None else _size(item["capacity_axis"]),
-        rollback=item["rollback"],
-        spare=_size(item["spare"], 0),
-        in_place=item["in_place"],
-    )
-    known = spec.rollback in ROLLBACKS and spec.dtype in _DTYPES and isinstance(spec.in_place, bool)
-    if not known or spec.shape[:1] != (BATCH,) or (spec.capacity_axis or 0) >= len(spec.shape):
-        raise ValueError(f"tensor {spec.name}")
-    fixed = all(isinstance(size, int) for axis, size in enumerate(spec.shape[1:], 1) if axis != spec.capacity_axis)
-    if not fixed or BATCH in spec.shape[1:] or (spec.rollback == "slots" and len(spec.shape) < 2):
-        raise ValueError(f"tensor {spec.name} has the shape {list(spec.shape)}")
-    return spec
-
-
-def _size(value: Any, least: int = 1) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
-        raise ValueError(f"{value!r} is not a size")
-    return value
+def _essence(data: Any) -> Any:
+    """Return the data of a description without what follows from the rest: it is there for other languages' hosts."""
+    derived = ("schema", "past", "present", "bytes", "bytes_per_token")
+    if isinstance(data, list):
+        return [_essence(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    return {
+        name: _essence(value) if name == "tensors" else value for name, value in data.items() if name not in derived
+    }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..formats.engine_file import EngineFile
 from ..formats.result import Result
 from ..formats.tensor import Tensor
 
@@ -183,41 +184,16 @@ class EngineResult(InspectResult):
     Attributes:
         side_file: the JSON file beside the engine.
         intact: the engine's size and SHA-256 are those that the side file recorded.
-        target: library that the engine is for.
-        target_version: its version; the same one is needed at run time.
-        architectures: GPU architectures that the engine runs on; empty: the GPU it was built on.
-        precision: "fp32", "fp16" or "bf16".
-        inputs, outputs: names, element types and shapes.
-        profiles: sizes (minimum, optimum, maximum) of the dynamic dimensions.
-        flags: which of strip_weights, weight_streaming, refit, version_compatible and experimental it was built with.
-        source: the ONNX file that it was built from: name, SHA-256.
-        layers: layers of the network before fusion.
-        warnings: the builder's warnings.
-        model: what the exporter recorded in the ONNX file.
+        engine: what the side file says.
         onnx: the ONNX file that it was built from, where that still lies beside the engine.
         state: what an engine of a decoding file carries from call to call; None for others.
-        plugins: the plugin library that it needs (file, sha256, embedded) and its layers' operators; None without.
-        gpu: the GPU that it was built on, or None.
     """
 
     side_file: Path
     intact: bool
-    target: str
-    target_version: str
-    architectures: tuple[str, ...]
-    precision: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    profiles: tuple[Mapping[str, Any], ...]
-    flags: tuple[str, ...]
-    source: Mapping[str, Any]
-    layers: int
-    warnings: tuple[str, ...]
-    model: Mapping[str, str]
+    engine: EngineFile
     onnx: OnnxResult | None
     state: StateTable | None = None
-    plugins: Mapping[str, Any] | None = None
-    gpu: str | None = None
 
 
 @dataclass(frozen=True)

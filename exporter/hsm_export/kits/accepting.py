@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shutil
 import zipfile
@@ -10,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from ..building.portable.compiling import RefusedError
@@ -20,13 +20,14 @@ from ..building.portable.kit import (
     OUTPUTS,
     REFERENCES,
     RESULT_FILE,
-    RESULT_SCHEMA,
-    RESULT_VERSION,
     read_kit,
 )
-from ..building.result import BuilderWarning, BuildResult, NumbersCheck, describe, write_side_file
-from ..errors import BadInputError, HsmExportError, NumbersDifferError
-from ..files import atomic_path, read_document, sha256
+from ..building.result import BuildResult, describe, write_side_file
+from ..errors import BadInputError, NumbersDifferError
+from ..files import atomic_path, sha256
+from ..formats.document import read_file
+from ..formats.engine_file import BuilderWarning, NumbersCheck
+from ..formats.kit import BuilderFacts, KitRun, KitVerdict
 from .manifest import Manifest, read_manifest
 
 # A header of an .npy file takes this at most.
@@ -61,41 +62,30 @@ def accept_kit(
     manifest = read_manifest(kit)
     _check_kit(kit)
     report("checking the result")
-    record = read_document(
-        _plain_file(folder, RESULT_FILE), RESULT_SCHEMA, RESULT_VERSION, f"a {RESULT_SCHEMA} file", _AGAIN
-    )
-    try:
-        return _accept(kit, folder, manifest, record, output)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, HsmExportError):
-            raise
-        raise BadInputError(
-            f"{folder / RESULT_FILE} is not a kit's result: {type(error).__name__} {error}", _AGAIN
-        ) from error
+    record = read_file(_plain_file(folder, RESULT_FILE), KitRun, "a hsm-export.kit-result file", _AGAIN, whole=True)
+    return _accept(kit, folder, manifest, record, output)
 
 
-def _accept(
-    kit: Path, folder: Path, manifest: Manifest, record: Mapping[str, Any], output: str | Path | None
-) -> BuildResult:
-    if record["kit_sha256"] != sha256(kit / KIT_FILE):
+def _accept(kit: Path, folder: Path, manifest: Manifest, record: KitRun, output: str | Path | None) -> BuildResult:
+    if record.kit_sha256 != sha256(kit / KIT_FILE):
         raise BadInputError(f"{folder} is the result of another kit than {kit}", "put it into its own kit")
     _check_files(folder, record)
-    _check_layers(folder, manifest, record["facts"])
+    _check_layers(folder, manifest, record.facts)
     verdicts = _judge(kit, folder, manifest)
     _check_claims(folder, verdicts, record)
     numbers = _numbers(folder, manifest, verdicts)
     engine = Path(output) if output is not None else kit.parent / manifest.plan.source.path.with_suffix(".engine").name
     with atomic_path(engine) as scratch:
         shutil.copyfile(folder / ENGINE, scratch)
-        warnings = [str(text) for text in record["warnings"]]
+        warnings = record.warnings
         accepted = describe(
             manifest.plan,
             engine,
             scratch,
-            _facts(manifest, record["facts"]),
-            build_seconds=float(record["build_seconds"]),
+            _facts(manifest, record.facts),
+            build_seconds=record.build_seconds,
             warnings=tuple(BuilderWarning(text, warnings.count(text)) for text in dict.fromkeys(warnings)),
-            gpu=str(record["gpu"]),
+            gpu=record.gpu,
             numbers=numbers,
         )
         write_side_file(accepted)
@@ -125,8 +115,8 @@ def _plain_file(folder: Path, name: str) -> Path:
     return path
 
 
-def _check_files(folder: Path, record: Mapping[str, Any]) -> None:
-    listed = {str(name): str(digest) for name, digest in record["files"].items()}
+def _check_files(folder: Path, record: KitRun) -> None:
+    listed = record.files
     for name in listed:
         _plain_file(folder, name)
     for name in (ENGINE, OUTPUTS):
@@ -139,23 +129,23 @@ def _check_files(folder: Path, record: Mapping[str, Any]) -> None:
         raise BadInputError(f"the result {folder} lists files that do not belong there: {', '.join(extra)}", _AGAIN)
 
 
-def _check_layers(folder: Path, manifest: Manifest, facts: Mapping[str, Any]) -> None:
+def _check_layers(folder: Path, manifest: Manifest, facts: BuilderFacts) -> None:
     """Check that the builder used the plugins; an engine that trtexec built does not say."""
-    found, expected = list(map(str, facts["plugin_layers"])), list(manifest.plan.nodes)
-    if facts["layers"] and sorted(found) != sorted(expected):
+    found, expected = facts.plugin_layers, list(manifest.plan.nodes)
+    if facts.layers and sorted(found) != sorted(expected):
         raise BadInputError(
             f"the engine in {folder} has {len(found)} plugin layers, and the kit has {len(expected)} nodes for them",
             _AGAIN,
         )
 
 
-def _facts(manifest: Manifest, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+def _facts(manifest: Manifest, facts: BuilderFacts) -> Mapping[str, Any]:
     """Complete what the builder told; of an engine that trtexec built, the kit knows the tensors."""
-    if facts["layers"]:
-        return facts
     source = manifest.plan.source
-    types = {part: {t.name: t.dtype for t in getattr(source, part)} for part in ("inputs", "outputs")}
-    return {**facts, **types}
+    known = msgspec.structs.asdict(facts)
+    if facts.layers:
+        return known
+    return {**known, **{part: {t.name: t.dtype for t in getattr(source, part)} for part in ("inputs", "outputs")}}
 
 
 def _judge(kit: Path, folder: Path, manifest: Manifest) -> list[Verdict]:
@@ -195,24 +185,23 @@ def _outputs(path: Path, sizes: Mapping[str, int]) -> dict[str, Any]:
     return outputs
 
 
-def _check_claims(folder: Path, verdicts: list[Verdict], record: Mapping[str, Any]) -> None:
+def _check_claims(folder: Path, verdicts: list[Verdict], record: KitRun) -> None:
     """Check that the recorded errors are those of the recorded outputs."""
-    claimed = record["verdicts"]
-    actual = [dataclasses.asdict(verdict) for verdict in verdicts]
-    same = len(claimed) == len(actual) and all(_agree(a, b) for a, b in zip(claimed, actual, strict=True))
-    if not same:
+    claimed = record.verdicts
+    if len(claimed) != len(verdicts) or not all(map(_agree, claimed, verdicts)):
         raise BadInputError(
             f"the numbers in {folder / RESULT_FILE} were changed: they are not those of {OUTPUTS}", _AGAIN
         )
 
 
-def _agree(claimed: Mapping[str, Any], actual: Mapping[str, Any]) -> bool:
-    names = all(claimed[key] == actual[key] for key in ("case", "output"))
-    close = all(
-        claimed[key] == actual[key] or math.isclose(float(claimed[key]), actual[key], rel_tol=1e-6, abs_tol=1e-30)
-        for key in ("error", "tolerance")
+def _agree(claimed: KitVerdict, actual: Verdict) -> bool:
+    pairs = ((claimed.error, actual.error), (claimed.tolerance, actual.tolerance))
+    close = all(a == b or math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-30) for a, b in pairs)
+    return (
+        (claimed.case, claimed.output) == (actual.case, actual.output)
+        and close
+        and (bool(claimed.problem) == bool(actual.problem))
     )
-    return names and close and bool(claimed["problem"]) == bool(actual["problem"])
 
 
 def _numbers(folder: Path, manifest: Manifest, verdicts: list[Verdict]) -> NumbersCheck:

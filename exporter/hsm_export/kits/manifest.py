@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..building.options import Options
+import msgspec
+
 from ..building.plan import Plan
 from ..building.portable.kit import KIT_FILE, digest
 from ..building.targets import EXTRAS, MODULES
-from ..errors import BadInputError
-from ..files import read_document, require_file
-from ..formats.profile import Range
-from ..formats.tensor import Tensor
+from ..formats.build_options import EngineOptions
+from ..formats.document import read_file
+from ..formats.kit import KitCase, KitDigest, KitFile, KitPlan, KitSource
 from ..onnx_model.model_file import FileFacts
 
-SCHEMA, SCHEMA_VERSION = "hsm-export.kit", 2
 # What pip calls the packages that a kit needs on the GPU machine.
 _PACKAGES = {"tensorrt": "tensorrt-cu13", "tensorrt-rtx": "tensorrt-rtx-cu13"}
 
@@ -46,20 +44,18 @@ def write_manifest(kit: Path, manifest: Manifest) -> None:
     """Write `kit.json`; everything else of the kit must be there already."""
     plan = manifest.plan
     settings = dataclasses.replace(plan.settings(), plugin_libraries=[library.name for library in plan.libraries])
-    data = {
-        "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION,
-        "module": MODULES[plan.target],
-        "package": _PACKAGES[plan.target],
-        "extra": EXTRAS[plan.target],
-        "settings": settings.to_dict(),
-        "plan": _plan_data(plan),
-        "cases": list(manifest.cases),
-        "arbiter": manifest.arbiter,
-        "compared": manifest.compared,
-        "files": {name: {"sha256": manifest.files[name]} for name in sorted(manifest.files)},
-    }
-    (kit / KIT_FILE).write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    document = KitFile(
+        module=MODULES[plan.target],
+        package=_PACKAGES[plan.target],
+        extra=EXTRAS[plan.target],
+        settings=settings.to_dict(),
+        plan=_described(plan),
+        cases=tuple(KitCase(case["name"], dict(case["tolerances"])) for case in manifest.cases),
+        arbiter=manifest.arbiter,
+        compared=manifest.compared,
+        files={name: KitDigest(manifest.files[name]) for name in sorted(manifest.files)},
+    )
+    document.write(kit / KIT_FILE)
 
 
 def read_manifest(kit: Path) -> Manifest:
@@ -68,19 +64,10 @@ def read_manifest(kit: Path) -> Manifest:
     Raises:
         BadInputError: it is missing, damaged, or of a newer version.
     """
-    path = require_file(kit / KIT_FILE, "the kit's manifest")
-    data = read_document(path, SCHEMA, SCHEMA_VERSION, f"a {SCHEMA} file", "write the kit again")
-    try:
-        files = {str(name): str(entry["sha256"]) for name, entry in data["files"].items()}
-        cases = [
-            {"name": str(case["name"]), "tolerances": {str(k): float(v) for k, v in case["tolerances"].items()}}
-            for case in data["cases"]
-        ]
-        return Manifest(_plan(kit, data["plan"]), files, cases, str(data["arbiter"]), float(data["compared"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadInputError(
-            f"{path} is not a kit's manifest: {type(error).__name__} {error}", "write the kit again"
-        ) from error
+    found = read_file(kit / KIT_FILE, KitFile, "a hsm-export.kit file", "write the kit again")
+    files = {name: entry.sha256 for name, entry in found.files.items()}
+    cases = [msgspec.structs.asdict(case) for case in found.cases]
+    return Manifest(_plan(kit, found.plan), files, cases, found.arbiter, found.compared)
 
 
 def file_digests(kit: Path) -> dict[str, str]:
@@ -88,49 +75,36 @@ def file_digests(kit: Path) -> dict[str, str]:
     return {path.relative_to(kit).as_posix(): digest(path) for path in sorted(kit.rglob("*")) if path.is_file()}
 
 
-def _plan_data(plan: Plan) -> dict[str, Any]:
+def _described(plan: Plan) -> KitPlan:
     source = plan.source
-    options = {**dataclasses.asdict(plan.options), "timing_cache": None}
-    return {
-        "target": plan.target,
-        "architectures": list(plan.architectures),
-        "profiles": [{name: dataclasses.asdict(sizes) for name, sizes in item.items()} for item in plan.profiles],
-        "options": options,
-        "libraries": [library.name for library in plan.libraries],
-        "nodes": dict(plan.nodes),
-        "source": {
-            "file": source.path.name,
-            "sha256": source.sha256,
-            "precision": source.precision,
-            "inputs": [dataclasses.asdict(tensor) for tensor in source.inputs],
-            "outputs": [dataclasses.asdict(tensor) for tensor in source.outputs],
-            "external_data": dict(source.external_data),
-            "metadata": dict(source.metadata),
-        },
-    }
+    options = {name: getattr(plan.options, name) for name in EngineOptions.__struct_fields__}
+    return KitPlan(
+        target=plan.target,
+        architectures=plan.architectures,
+        profiles=plan.profiles,
+        options=EngineOptions(**{**options, "timing_cache": None}),
+        libraries=tuple(library.name for library in plan.libraries),
+        nodes=dict(plan.nodes),
+        source=KitSource(
+            file=source.path.name,
+            sha256=source.sha256,
+            precision=source.precision,
+            inputs=source.inputs,
+            outputs=source.outputs,
+            external_data=dict(source.external_data),
+            metadata=dict(source.metadata),
+        ),
+    )
 
 
-def _plan(kit: Path, data: Mapping[str, Any]) -> Plan:
-    source = data["source"]
-    if data["target"] not in MODULES:
-        raise ValueError(f"unknown target {data['target']!r}")
+def _plan(kit: Path, plan: KitPlan) -> Plan:
+    source = msgspec.structs.asdict(plan.source)
     return Plan(
-        source=FileFacts(
-            path=kit / Path(str(source["file"])).name,
-            sha256=str(source["sha256"]),
-            inputs=tuple(map(Tensor.from_json, source["inputs"])),
-            outputs=tuple(map(Tensor.from_json, source["outputs"])),
-            precision=str(source["precision"]),
-            external_data={str(name): str(sha) for name, sha in source["external_data"].items()},
-            metadata={str(key): str(value) for key, value in source["metadata"].items()},
-        ),
-        target=data["target"],
-        architectures=tuple(map(str, data["architectures"])),
-        profiles=tuple(
-            {str(name): Range(int(s["min"]), int(s["opt"]), int(s["max"])) for name, s in item.items()}
-            for item in data["profiles"]
-        ),
-        options=Options(**data["options"]),
-        libraries=tuple(kit / Path(str(library)).name for library in data["libraries"]),
-        nodes={str(name): str(operator) for name, operator in data["nodes"].items()},
+        source=FileFacts(path=kit / Path(source.pop("file")).name, **source),
+        target=plan.target,
+        architectures=plan.architectures,
+        profiles=plan.profiles,
+        options=plan.options,
+        libraries=tuple(kit / Path(library).name for library in plan.libraries),
+        nodes=plan.nodes,
     )

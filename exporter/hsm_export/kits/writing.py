@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..building import portable
 from ..building.network import network_bytes
-from ..building.options import Options
 from ..building.plan import Plan, make_plan
 from ..building.portable.kit import KIT_FILE, NETWORK, REFERENCES, digest
 from ..building.targets import check_known
 from ..errors import BadInputError, UsageError
 from ..files import atomic_directory
-from ..formats.profile import Size
+from ..formats.build_options import BuildOptions
 from ..formats.result import Result
 from .manifest import Manifest, file_digests, write_manifest
 from .proof import arrays, descriptions, prove
@@ -77,20 +76,11 @@ class KitResult(Result):
 def write_kit(
     model: str | Path,
     directory: str | Path,
+    options: BuildOptions | None = None,
     *,
     against: str | Path | nn.Module | None = None,
-    target: str = "tensorrt",
-    architectures: str | Iterable[str] | None = None,
-    profiles: Sequence[Mapping[str, Size]] = (),
-    plugins: bool | None = None,
-    embed_plugins: bool = False,
-    strip_weights: bool = False,
-    weight_streaming: bool = False,
-    refit: bool = False,
-    version_compatible: bool = False,
-    hardware_compatibility: str | None = None,
-    timing_cache: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
+    **choices: Any,
 ) -> KitResult:
     """Write a folder with which a GPU machine builds an engine, runs it and compares its numbers.
 
@@ -99,9 +89,12 @@ def write_kit(
     Args:
         model: the ONNX file.
         directory: the kit's folder; must not exist yet, or be empty.
+        options: how to build.
         against: checkpoint, `zoo:NAME` or module whose float64 numbers are the references; None takes those of the
             file's own maths in float64.
-        target: as for `build`, like all other options.
+        progress: receives the name of each phase.
+        choices: the fields of `BuildOptions` one by one, in place of `options`; the target is "tensorrt" then, unless
+            it is given.
 
     Raises:
         UsageError: options that contradict each other or the model.
@@ -110,25 +103,18 @@ def write_kit(
         MissingDependencyError: plugins are wanted, and this installation has none.
     """
     report = progress or (lambda _phase: None)
-    check_known(target)
-    if timing_cache is not None:
+    options = BuildOptions.of(options, choices if options else {"target": "tensorrt", **choices})
+    check_known(options.target)
+    if options.timing_cache is not None:
         raise UsageError("--timing-cache is a file of the GPU machine", "give it to the kit's build.py there")
-    if strip_weights:
+    if options.strip_weights:
         raise UsageError(
             "an engine without weights cannot be run, so a kit cannot check it", "leave --strip-weights out"
         )
-    options = Options(
-        plugins=plugins,
-        embed_plugins=embed_plugins,
-        weight_streaming=weight_streaming,
-        refit=refit,
-        version_compatible=version_compatible,
-        hardware_compatibility=hardware_compatibility,
-    )
     directory = Path(directory)
     _check_directory(directory)
     report("reading the model")
-    plan = make_plan(model, target, architectures, profiles, options)
+    plan = make_plan(model, options)
     references = prove(plan, against, report)
     if not references.compared:
         raise BadInputError(

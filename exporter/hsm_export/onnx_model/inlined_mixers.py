@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hsm_operators import Operator, find
 
 from ..errors import BadInputError
+from ..formats.document import Document, converted, parsed
 
 if TYPE_CHECKING:
     import onnx
@@ -38,8 +37,7 @@ class Choice:
     rank: int
 
 
-@dataclass(frozen=True)
-class InlinedMixer:
+class InlinedMixer(Document, frozen=True):
     """A mixer whose body stands in its place.
 
     Attributes:
@@ -53,7 +51,7 @@ class InlinedMixer:
     operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
+    attributes: dict[str, Any]
 
     @property
     def definition(self) -> Operator | None:
@@ -86,19 +84,7 @@ def inlined_mixers(model: onnx.ModelProto) -> tuple[InlinedMixer, ...]:
     text = next((entry.value for entry in model.metadata_props if entry.key == METADATA), "")
     if not text:
         return ()
-    try:
-        if len(text) > _LONGEST:
-            raise ValueError(f"it has {len(text):,} characters")
-        return tuple(_mixer(entry) for entry in json.loads(text))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise BadInputError(f"the metadata {METADATA} is malformed: {error}", "export the file again") from error
-
-
-def _mixer(entry: Mapping[str, Any]) -> InlinedMixer:
-    name, operator, attributes = entry["name"], entry["operator"], entry["attributes"]
-    inputs, outputs = tuple(entry["inputs"]), tuple(entry["outputs"])
-    if not all(isinstance(text, str) for text in (name, operator, *inputs, *outputs)):
-        raise ValueError("a name is no text")
-    if not isinstance(attributes, Mapping):
-        raise ValueError(f"the attributes of {name} are no object")
-    return InlinedMixer(name, operator, inputs, outputs, dict(attributes))
+    where, again = f"the metadata {METADATA}", "export the file again"
+    if len(text) > _LONGEST:
+        raise BadInputError(f"{where} is not valid: it has {len(text):,} characters", again)
+    return converted(parsed(text, where, again), tuple[InlinedMixer, ...], where, "valid", again)

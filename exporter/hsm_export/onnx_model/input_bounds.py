@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import asdict, replace
+
 from ..errors import BadInputError
+from ..formats.tensor import InputSpec
 from .nodes import nodes_of
-from .values import InputSpec, tensor_of
+from .values import tensor_of
 
 if TYPE_CHECKING:
     import onnx

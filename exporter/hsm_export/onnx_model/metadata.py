@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..dtypes import BY_PRECISION
 from ..errors import BadInputError
+from ..formats.document import parsed
+from ..formats.state_spec import StateSpec
 from .file_operators import KEY as OPERATORS
 from .file_operators import described
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
 PREFIX = "hsm_export."
+_AGAIN = "export the file again"
 
 
 def recorded(model: onnx.ModelProto) -> dict[str, str]:
@@ -39,31 +41,26 @@ def check(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         raise _bad(path, "precision", f"{metadata['precision'][:40]!r}, not one of {', '.join(BY_PRECISION)}")
     if metadata.get("decode", "") not in ("", "1"):
         raise _bad(path, "decode", f"{metadata['decode'][:40]!r}, not 1")
-    parsed = {key: _json(path, key, metadata[key]) for key in _SHAPES if metadata.get(key)}
-    for key, value in parsed.items():
+    found = {
+        key: parsed(metadata[key], f"{path}: the metadata {PREFIX}{key}", _AGAIN)
+        for key in _SHAPES
+        if metadata.get(key)
+    }
+    for key, value in found.items():
         wanted, fits = _SHAPES[key]
         if not fits(value):
             raise _bad(path, key, f"not {wanted}")
     try:
         described(metadata.get(OPERATORS) or "[]")
         if metadata.get("state"):
-            from ..formats.state_spec import StateSpec
-
             StateSpec.from_json(metadata["state"])
     except BadInputError as error:
         raise BadInputError(f"{path}: {error.message}", error.hint) from error
-    return parsed
-
-
-def _json(path: Path, key: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _bad(path, key, f"not JSON: {error}") from error
+    return found
 
 
 def _bad(path: Path, key: str, why: str) -> BadInputError:
-    return BadInputError(f"{path}: the metadata {PREFIX}{key} is {why}", "export the file again")
+    return BadInputError(f"{path}: the metadata {PREFIX}{key} is {why}", _AGAIN)
 
 
 def _is_config(value: Any) -> bool:

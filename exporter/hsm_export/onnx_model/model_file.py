@@ -14,7 +14,8 @@ from hsm_operators import Operator
 from ..dtypes import BY_NAME, BY_ONNX
 from ..errors import BadInputError
 from ..files import require_file, sha256
-from ..formats.tensor import UNTYPED, Tensor
+from ..formats.state_spec import DIGEST_KEY, METADATA_KEY, StateSpec
+from ..formats.tensor import UNTYPED, InputSpec, Tensor
 from .external_data import external_files
 from .file_operators import FileOperators
 from .input_bounds import input_specs, looked_up
@@ -22,12 +23,11 @@ from .limits import tensor_bytes, tensors_of
 from .metadata import check, recorded
 from .nodes import nodes_of
 from .parsing import checker_problem, parse
-from .values import InputSpec, tensor_of
+from .values import tensor_of
 
 if TYPE_CHECKING:
     import onnx
 
-    from ..formats.state_spec import StateSpec
 
 _QUANTISED_MATHS = ("QLinear", "QGemm", "QAttention", "QMoE", "QEmbed", "MatMulInteger", "ConvInteger")
 # Outputs that become several arrays.
@@ -61,6 +61,14 @@ class FileFacts:
     def dynamic_dimensions(self) -> tuple[str, ...]:
         """Names of the inputs' dynamic dimensions, in order of appearance."""
         return tuple(dict.fromkeys(size for tensor in self.inputs for size in tensor.shape if isinstance(size, str)))
+
+    def state(self) -> StateSpec:
+        """Return the state that a decoding file carries from call to call.
+
+        Raises:
+            BadInputError: it has none.
+        """
+        return _state(self.metadata, self.path)
 
 
 @dataclass(frozen=True)
@@ -196,16 +204,16 @@ class ModelFile:
         Raises:
             BadInputError: it has none.
         """
-        from ..formats.state_spec import DIGEST_KEY, METADATA_KEY, StateSpec
-
-        return StateSpec.from_metadata(
-            {METADATA_KEY: self.metadata.get("state", ""), DIGEST_KEY: self.metadata.get("source_sha256", "")},
-            str(self.path),
-        )
+        return _state(self.metadata, self.path)
 
     def weight_bytes(self) -> int:
         """Return the size of the weights in bytes."""
         return sum(map(tensor_bytes, self.model.graph.initializer))
+
+
+def _state(metadata: Mapping[str, str], path: Path) -> StateSpec:
+    keys = {METADATA_KEY: "state", DIGEST_KEY: "source_sha256"}
+    return StateSpec.from_metadata({key: metadata.get(name, "") for key, name in keys.items()}, str(path))
 
 
 def open_model(path: str | Path) -> ModelFile:

@@ -60,8 +60,7 @@ def make_portable(model: ir.Model, weights: set[str]) -> tuple[InlinedMixer, ...
         node.metadata_props.pop(_CALL, None)
         _forget_unknown_shapes(node)
     _require_logits(model, mixers)
-    described = [{**vars(mixer), "attributes": dict(mixer.attributes)} for mixer in mixers]
-    model.metadata_props[METADATA] = json.dumps(described)
+    model.metadata_props[METADATA] = json.dumps([mixer.to_dict() for mixer in mixers])
     return mixers
 
 

@@ -92,7 +92,7 @@ def _files(function: str, kernels: bool, cuda: bool) -> dict[str, str]:
 
 def _checked(name: str) -> tuple[str, str]:
     domain, colons, own = name.partition("::")
-    if not colons or not re.fullmatch(r"[A-Za-z]\w*", domain, re.ASCII):
+    if not colons or not re.fullmatch(r"[A-Za-z]\w*(\.\w+)*", domain, re.ASCII):
         raise UsageError(f"{name!r} is no name of an operator", f"give one {_EXAMPLE}")
     if domain == DOMAIN:
         raise UsageError(f"domain {DOMAIN!r} is hsm-export's own", f"give {own or 'the operator'} a domain of yours")

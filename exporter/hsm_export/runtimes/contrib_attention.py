@@ -225,14 +225,12 @@ def causal_conv(
 
 def _split(x: Array, heads: int) -> Array:
     """Return (B,S,N·D) as (B,N,S,D)."""
-    split: Array = x.reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(0, 2, 1, 3)
-    return split
+    return np.asarray(x.reshape(*x.shape[:2], heads, x.shape[2] // heads).transpose(0, 2, 1, 3))
 
 
 def _merged(x: Array) -> Array:
     """Return (B,N,S,D) as (B,S,N·D)."""
-    merged: Array = x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
-    return merged
+    return np.asarray(x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1))
 
 
 def wide(x: Array) -> Array:

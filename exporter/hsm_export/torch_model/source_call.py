@@ -10,10 +10,11 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..dtypes import ELEMENT_TYPES, element_name
 from ..errors import BadInputError
+from ..formats.document import Document, converted, parsed
 
 if TYPE_CHECKING:
     import onnx
@@ -24,10 +25,29 @@ if TYPE_CHECKING:
 KEY = "hsm_export.call"
 _MODEL, _ACCUMULATOR = "model", "accumulator"
 _EXACT = tuple(item.name for item in ELEMENT_TYPES if item.is_integer or item.name == "bool")
+_TYPES = (_MODEL, _ACCUMULATOR, *_EXACT)
 _AGAIN = "export the file again"
 
 # The keys, fields and positions that lead to a tensor in a result.
 Keys = tuple[str | int, ...]
+if TYPE_CHECKING:
+    InputType = str
+else:  # what a file may say
+    InputType = Literal[_TYPES]
+
+
+class WrittenCall(Document, frozen=True):
+    """A call as a file keeps it.
+
+    Attributes:
+        args, kwargs: constants, or {"input": name}, {"list": […]}, {"tuple": […]} and {"dict": [[key, value], …]}.
+        types, outputs: as in `SourceCall`.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    types: dict[str, InputType]
+    outputs: dict[str, Keys]
 
 
 @dataclass(frozen=True)
@@ -99,14 +119,9 @@ class SourceCall:
 
     def to_json(self) -> str:
         """Return the call as a file keeps it."""
-        return json.dumps(
-            {
-                "args": [_encoded(value) for value in self.args],
-                "kwargs": {name: _encoded(value) for name, value in self.kwargs.items()},
-                "types": dict(self.types),
-                "outputs": {name: list(path) for name, path in self.outputs.items()},
-            }
-        )
+        kwargs = {name: _encoded(value) for name, value in self.kwargs.items()}
+        call = WrittenCall(tuple(map(_encoded, self.args)), kwargs, dict(self.types), dict(self.outputs))
+        return json.dumps(call.to_dict())
 
     @classmethod
     def of_file(cls, model: onnx.ModelProto) -> Self | None:
@@ -118,16 +133,14 @@ class SourceCall:
         text = next((item.value for item in model.metadata_props if item.key == KEY), None)
         if text is None:
             return None
+        where = f"the metadata {KEY}"
+        data = converted(parsed(text, where, _AGAIN), WrittenCall, where, "valid", _AGAIN)
         try:
-            data = json.loads(text)
-            call = cls(
-                tuple(_decoded(value) for value in data["args"]),
-                {str(name): _decoded(value) for name, value in data["kwargs"].items()},
-                {str(name): _known(kind) for name, kind in data["types"].items()},
-                {str(name): _path(path) for name, path in data["outputs"].items()},
-            )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise BadInputError(f"the metadata {KEY} is damaged: {error}", _AGAIN) from error
+            args = tuple(_decoded(value) for value in data.args)
+            kwargs = {name: _decoded(value) for name, value in data.kwargs.items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise BadInputError(f"{where} is not valid: {error}", _AGAIN) from error
+        call = cls(args, kwargs, data.types, data.outputs)
         call._check(model)
         return call
 
@@ -227,18 +240,6 @@ def _decoded(data: Any) -> Any:
     if kind in ("list", "tuple"):
         return (list if kind == "list" else tuple)(_decoded(item) for item in value)
     raise ValueError(f"unknown kind of argument {kind!r}")
-
-
-def _known(kind: Any) -> str:
-    if kind not in (_MODEL, _ACCUMULATOR, *_EXACT):
-        raise ValueError(f"unknown type {kind!r}")
-    return str(kind)
-
-
-def _path(data: Any) -> Keys:
-    if not isinstance(data, list) or not all(isinstance(item, (str, int)) for item in data):
-        raise ValueError(f"{data!r} is no path")
-    return tuple(data)
 
 
 def written(path: Keys) -> str:

@@ -18,9 +18,9 @@ from hsm_operators import Operator, expression
 
 from ..dtypes import BY_NAME
 from ..errors import UsageError
+from ..formats.tensor import InputSpec
 from ..onnx_model.inlined_mixers import inlined_mixers
 from ..onnx_model.model_file import ModelFile
-from ..onnx_model.values import InputSpec
 from .given_inputs import check_size, given_feed, random_others, read_npz, require_runnable
 
 # What two cores compute in seconds; longer sequences only when asked for.

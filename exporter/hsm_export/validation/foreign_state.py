@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from ..comparison.error import distance, is_exact, largest
 from ..dtypes import BY_NAME
 from ..errors import UsageError
-from ..formats.tensor import ANY_SHAPE, Tensor
+from ..formats.tensor import ANY_SHAPE, InputSpec, Tensor
 from ..onnx_model.input_bounds import looked_up
 from ..onnx_model.model_file import ModelFile
-from ..onnx_model.values import InputSpec
 
 Array = NDArray[Any]
 Call = Callable[[Mapping[str, Array]], Mapping[str, Array]]

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from ..dtypes import BY_NAME
 from ..errors import BadInputError
 from ..files import require_file
-from ..formats.tensor import ANY_SHAPE
+from ..formats.tensor import ANY_SHAPE, InputSpec
 from ..onnx_model.input_bounds import looked_up
 from ..onnx_model.limits import readable
 from ..onnx_model.model_file import ModelFile
 from ..onnx_model.shapes import infer, skeleton
-from ..onnx_model.values import InputSpec
 
 Array = NDArray[Any]
 _MOST_BYTES = 1 << 31

@@ -20,8 +20,8 @@ from .foreign_state import LENGTH, found_pairs, readings, sequence_input
 from .given_inputs import check_size, random_others, require_runnable
 
 if TYPE_CHECKING:
+    from ..formats.tensor import InputSpec
     from ..onnx_model.model_file import ModelFile
-    from ..onnx_model.values import InputSpec
 
 Array = NDArray[Any]
 

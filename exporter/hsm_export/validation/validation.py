@@ -39,7 +39,11 @@ class Validation(Measurement):
         """Run everything, and yield each report as soon as it is added to the others."""
         truth = self.truth()
         arbiter, bars = truth.arbiter, truth.bars
-        self._judged += [self._judge(self._plan.baseline, truth.natives[0], arbiter, bars, "baseline")]
+        baseline = self._plan.baseline
+        if truth.natives:
+            self._judged += [self._judge(baseline, truth.natives[0], arbiter, bars, "baseline")]
+        else:
+            self._judged += [RuntimeReport(baseline.name, "skipped", 0, reason=f"{baseline.name} cannot run the file")]
         self._judged += self._plan.skipped
         truth.natives.clear()  # large, and no longer needed
         yield self._judged[0]

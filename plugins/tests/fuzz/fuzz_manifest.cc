@@ -50,7 +50,7 @@ void check_graph(const Manifest& manifest, const std::optional<Graph>& graph) {
   require(!graph->inputs.empty() && !graph->outputs.empty(), "graphs have inputs and outputs");
   if (!graph->state) return;
   for (const StateTensor& tensor : graph->state->tensors) {
-    require(tensor.shape.size() >= 3 && std::holds_alternative<std::string>(tensor.shape[0]), "states have a batch");
+    require(!tensor.shape.empty() && std::holds_alternative<std::string>(tensor.shape[0]), "states have a batch");
     require(size_of(tensor.dtype) > 0, "states have a type");
   }
 }
@@ -61,6 +61,11 @@ void read_manifest(std::string_view text) {
   check_graph(manifest, manifest.model);
   check_graph(manifest, manifest.decode);
   for (const Engine& engine : manifest.engines) require(is_listed(manifest, engine.file), "engines are listed");
+  for (const OperatorLibrary& library : manifest.libraries) {
+    require(library.file.starts_with("lib") && library.file.ends_with(".so"), "libraries are named as such");
+    require(library.file.find('/') == std::string::npos, "libraries are in no folder");
+    require(library.sha256.size() == 64 && !library.operators.empty(), "libraries are whole");
+  }
   for (const auto& [name, entry] : manifest.files) {
     const std::string inner = name.starts_with("engines/") ? name.substr(8) : name;
     require(inner.find('/') == std::string::npos && inner.find('\0') == std::string::npos, "names are plain");

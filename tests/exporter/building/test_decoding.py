@@ -18,7 +18,7 @@ def test_steps_and_prompts_share_an_engine(tmp_path: Path) -> None:
     result = hsm_export.build(decode_file("hsm-vector"), tmp_path / "m.engine", architectures=["sm86"])
     assert [str(profile["length"]) for profile in result.profiles] == ["1", "1:512:4096"]
     described = hsm_export.inspect(tmp_path / "m.engine")
-    names = [border.name for border in described.inputs]  # type: ignore[union-attr]
+    names = [border.name for border in described.engine.inputs]  # type: ignore[union-attr]
     assert names == ["tokens", "position", "lengths", "past.0.ring", "past.1.ring"]
 
 

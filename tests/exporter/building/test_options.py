@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from hsm_export.building.options import Options, check_options
+from hsm_export.building.options import check_options
 from hsm_export.errors import BadInputError, UsageError
+from hsm_export.formats.build_options import EngineOptions as Options
 
 
 @pytest.mark.parametrize(
@@ -35,14 +36,14 @@ def test_what_fits_is_taken(tmp_path: Path) -> None:
         embed_plugins=True,
         version_compatible=True,
         hardware_compatibility="ampere+",
-        timing_cache=tmp_path / "timing.cache",
+        timing_cache=str(tmp_path / "timing.cache"),
     )
     check_options(full, "tensorrt")
 
 
 def test_a_timing_cache_needs_a_folder(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="does not exist"):
-        check_options(Options(timing_cache=tmp_path / "missing" / "timing.cache"), "tensorrt")
+        check_options(Options(timing_cache=str(tmp_path / "missing" / "timing.cache")), "tensorrt")
 
 
 def test_plugins_are_the_default_where_the_vendor_supports_them() -> None:

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hsm_export.building.result import side_file_path
 from hsm_export.files import sha256
+from hsm_export.formats.engine_file import side_file_path
 from hsm_export.onnx_model.model_file import open_model
 
 
@@ -25,7 +25,18 @@ def pretend_engine(path: Path, model: Path, **changes: Any) -> Path:
         "target_version": "10.14.1",
         "architectures": [],
         "gpu": "NVIDIA A10 (sm86)",
+        "precision": source.precision,
+        "inputs": [tensor.to_dict() for tensor in source.inputs],
+        "outputs": [tensor.to_dict() for tensor in source.outputs],
         "strip_weights": False,
+        "weight_streaming": False,
+        "refit": False,
+        "layers": 17,
+        "build_seconds": 1.0,
+        "peak_memory_bytes": None,
+        "warnings": [],
+        "model": dict(source.metadata),
+        "hsm_export_version": "0.1.0",
         "plugins": {"file": "libhsm_tensorrt.so", "sha256": "0" * 64, "embedded": False, "layers": {}},
         "profiles": [{"batch": {"min": 1, "opt": 1, "max": 4}, "length": {"min": 1, "opt": 8, "max": 32}}],
         "source": {"file": model.name, "sha256": source.sha256, "external_data": dict(source.external_data)},

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from tests.exporter.bundling.hostile import CASES, HARMLESS, MANIFEST, write
 
-SCHEMA: dict[str, Any] = json.loads((files("hsm_export.bundling") / "manifest.schema.json").read_text())
+SCHEMA: dict[str, Any] = json.loads((files("hsm_export.formats") / "manifest.schema.gen.json").read_text())
 # What a schema cannot say about a manifest whose types and names are right, though the reader refuses it: what the
 # folder holds, what contradicts something else, and names that are meant for people's eyes.
 BEYOND = {

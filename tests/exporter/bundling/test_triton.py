@@ -5,18 +5,17 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 from tests.exporter.building.hand_made import token_model
 from tests.exporter.bundling.conftest import Exported
 from tests.exporter.bundling.engines import pretend_engine
 
-from hsm_export.bundling.sources import state_of
 from hsm_export.bundling.triton import write_repository
 from hsm_export.bundling.triton_config import onnx_config
 from hsm_export.errors import BadInputError, UsageError
@@ -182,7 +181,7 @@ def test_fixed_batch(schema: Any, tmp_path: Path) -> None:
 
 def test_open_capacity(exported: Exported) -> None:
     source = open_model(exported.decode).facts
-    state = state_of(source)
+    state = source.state()
     tensors = tuple(
         replace(tensor, shape=("batch", "capacity", *tensor.shape[2:])) if tensor.capacity_axis is not None else tensor
         for tensor in state.tensors

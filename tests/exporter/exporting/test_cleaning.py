@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from hsm_export.errors import UsageError
 from hsm_export.exporting.cleaning import clean
-from hsm_export.exporting.inputs import InputSpec, bind
+from hsm_export.exporting.inputs import bind
 from hsm_export.exporting.tracing import trace
+from hsm_export.formats.tensor import InputSpec
 from hsm_models.ops import token_shift
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from hsm_export.comparison.bar import Evidence, bars
 from hsm_export.errors import NumbersDifferError
 from hsm_export.exporting.comparing import Reference, compare, references
-from hsm_export.exporting.inputs import InputSpec, bind
+from hsm_export.exporting.inputs import bind
 from hsm_export.exporting.source import resolve
+from hsm_export.formats.tensor import InputSpec
 from hsm_models.ops import expert_matmul
 
 

@@ -34,8 +34,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize(
+    ("decode", "precision"),
+    [
+        (False, "fp32"),
+        (True, "bf16"),
+        *(
+            pytest.param(*rest, marks=pytest.mark.slow)
+            for rest in ((False, "fp16"), (False, "bf16"), (True, "fp32"), (True, "fp16"))
+        ),
+    ],
+)
 def test_its_files_agree_with_pytorch(checkpoint: Path, decode: bool, precision: str, tmp_path: Path) -> None:
     file = tmp_path / "m.onnx"
     hsm_export.export(checkpoint, output=file, decode=decode, precision=precision)

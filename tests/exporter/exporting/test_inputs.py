@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from hsm_export.errors import UsageError
 from hsm_export.exporting.dimensions import other_sizes, resized, sizes_of
-from hsm_export.exporting.inputs import InputSpec, bind
+from hsm_export.exporting.inputs import bind
+from hsm_export.formats.tensor import InputSpec
 
 
 class Plain(nn.Module):

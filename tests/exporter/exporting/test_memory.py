@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -56,7 +55,6 @@ def test_a_262m_switch_head(precision: str, tmp_path: Path) -> None:
     parameters = int(made.stdout)
     assert 262e6 < parameters < 263e6
     command = [sys.executable, "-m", "hsm_export", "export", checkpoint, "-o", tmp_path / "m.onnx"]
-    started = time.monotonic()
     process = subprocess.Popen([*command, "--precision", precision], stderr=subprocess.PIPE, text=True)
     peak = 0
     done = threading.Event()
@@ -74,4 +72,3 @@ def test_a_262m_switch_head(precision: str, tmp_path: Path) -> None:
     assert process.returncode == 0, stderr
     assert (tmp_path / "m.onnx.data").stat().st_size > parameters * (4 if precision == "fp32" else 2)
     assert peak < 4 * 4 * parameters, f"peak {peak / 1e9:.2f} GB"
-    assert time.monotonic() - started < 600

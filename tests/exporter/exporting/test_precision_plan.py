@@ -12,7 +12,7 @@ from tests.exporter.exporting.harness import metadata
 
 from hsm_export import export
 from hsm_export.errors import BadInputError, HsmExportError, UsageError
-from hsm_export.exporting.precision_plan import read_plan
+from hsm_export.exporting.wide_nodes import read_plan
 from hsm_models.checkpoint import fingerprint, resolve
 
 MODEL = "zoo:taylor-shift-digits"
@@ -95,11 +95,11 @@ def test_a_decoding_step_has_no_plan(tmp_path: Path) -> None:
     [
         ({"schema": "something"}, "is not a precision plan"),
         ({"schema_version": 9}, "schema version 9"),
-        ({"precision": "int4"}, "precision must be fp16 or bf16"),
+        ({"precision": "int4"}, "precision must be one of 'fp16', 'bf16'"),
         ({"nodes": "all"}, "nodes must be a list"),
-        ({"nodes": ["layers.0.mixer"]}, "nodes must be a list"),
-        ({"nodes": [{"name": ""}]}, "nodes must be a list"),
-        ({"nodes": [{"name": 3}]}, "nodes must be a list"),
+        ({"nodes": ["layers.0.mixer"]}, r"nodes\[0\] must be an object"),
+        ({"nodes": [{"name": ""}]}, r"nodes\[0\].name must be text of length >= 1"),
+        ({"nodes": [{"name": 3}]}, r"nodes\[0\].name must be text"),
         ({"nodes": [{"name": "a"}, {"name": "a"}]}, "lists a node twice"),
         ({"target": "small"}, "target must be a number"),
         ({"source_sha256": None}, "source_sha256 must be text"),

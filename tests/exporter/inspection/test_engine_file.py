@@ -11,8 +11,9 @@ import pytest
 from onnx import helper
 from tests.exporter.inspection.hand_made import save
 
-from hsm_export.building.result import BuilderWarning, BuildResult, SourceFile, side_file_path, write_side_file
+from hsm_export.building.result import BuildResult, write_side_file
 from hsm_export.errors import BadInputError
+from hsm_export.formats.engine_file import BuilderWarning, SourceFile, side_file_path
 from hsm_export.formats.profile import Range
 from hsm_export.formats.tensor import Tensor
 from hsm_export.inspection import EngineResult, inspect
@@ -62,25 +63,26 @@ def test_the_side_file_of_a_build_is_read(suffix: str, tmp_path: Path) -> None:
     side_file_path(engine).rename(side_file_path(engine.with_suffix(suffix)))
     result = inspect_engine(engine.rename(engine.with_suffix(suffix)))
     assert result.intact and result.bytes == 6 and result.onnx is None
-    assert (result.target, result.target_version, result.precision) == ("tensorrt-rtx", "1.7.1", "fp16")
-    assert result.architectures == ("sm86", "sm120") and result.flags == ("strip_weights", "refit")
-    assert result.profiles == ({"batch": (1, 4, 32), "length": (1, 512, 4096)},)
-    assert result.inputs[0].shape == ("batch", "length") and result.outputs[0].shape == ("batch", "length", 256)
-    assert result.warnings == ("something odd (2x)",) and result.source["file"] == "m.onnx"
+    found = result.engine
+    assert (found.target, found.target_version, found.precision) == ("tensorrt-rtx", "1.7.1", "fp16")
+    assert found.architectures == ("sm86", "sm120") and found.strip_weights and found.refit
+    assert found.profiles == ({"batch": Range(1, 4, 32), "length": Range(1, 512, 4096)},)
+    assert found.inputs[0].shape == ("batch", "length") and found.outputs[0].shape == ("batch", "length", 256)
+    assert found.warnings == (BuilderWarning("something odd", 2),) and found.source.file == "m.onnx"
 
 
 def test_the_plugins_that_an_engine_needs_are_told(tmp_path: Path) -> None:
     engine = write_engine(tmp_path)
     side = Path(f"{engine}.json")
     data = json.loads(side.read_text())
-    assert inspect_engine(engine).plugins is None
+    assert inspect_engine(engine).engine.plugins is None
     layers = {"layers.0.mixer": "ShiftMix"}
     use = {"file": "libhsm_tensorrt.so", "sha256": "ab", "embedded": False, "layers": layers, "further": {"x.so": "cd"}}
     side.write_text(json.dumps({**data, "plugins": use, "gpu": "NVIDIA L4 (sm89)", "experimental": True}))
     result = inspect(engine)
     assert isinstance(result, EngineResult)
-    assert (result.plugins, result.gpu) == (use, "NVIDIA L4 (sm89)")
-    assert "experimental" in result.flags
+    assert result.engine.plugins is not None and result.engine.plugins.to_dict() == use
+    assert result.engine.gpu == "NVIDIA L4 (sm89)" and result.engine.experimental
     side.write_text(json.dumps({**data, "plugins": 7}))
     with pytest.raises(BadInputError, match="side file"):
         inspect(engine)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.shared import made_once
 
 import hsm_export
 from hsm_export import cli
@@ -38,12 +39,15 @@ CONFIG = ModelConfig(
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported() -> Path:
     """An exported model with every kind of mixer."""
-    folder = tmp_path_factory.mktemp("exported")
-    save_checkpoint(build_model(CONFIG), folder / "m.safetensors")
-    hsm_export.export(folder / "m.safetensors", output=folder / "m.onnx")
-    return folder / "m.onnx"
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        save_checkpoint(build_model(CONFIG), folder / "m.safetensors")
+        hsm_export.export(folder / "m.safetensors", output=folder / "m.onnx")
+
+    return made_once("inspected", make) / "m.onnx"
 
 
 def test_everything_in_an_exported_file_is_counted(exported: Path) -> None:

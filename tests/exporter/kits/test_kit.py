@@ -252,8 +252,8 @@ STRANGERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a path up": (lambda r: edit_record(r, lambda d: d["files"].update({"../kit.json": "0"})), "outside its folder"),
     "an absolute path": (lambda r: edit_record(r, lambda d: d["files"].update({"/etc/passwd": "0"})), "outside"),
     "one more file": (lambda r: edit_record(r, lambda d: d["files"].update({"result.json": "0"})), "do not belong"),
-    "files of no kind": (lambda r: edit_record(r, lambda d: d.update(files=7)), "not a kit's result"),
-    "facts are missing": (lambda r: edit_record(r, lambda d: d.pop("facts")), "not a kit's result"),
+    "files of no kind": (lambda r: edit_record(r, lambda d: d.update(files=7)), "not a hsm-export.kit-result"),
+    "facts are missing": (lambda r: edit_record(r, lambda d: d.pop("facts")), "not a hsm-export.kit-result"),
     "a layer is missing": (
         lambda r: edit_record(r, lambda d: d["facts"]["plugin_layers"].pop()),
         "plugin layers, and the kit has",

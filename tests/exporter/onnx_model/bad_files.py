@@ -120,7 +120,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "data too short": (_external(location="w.bin", length="8"), "malformed place"),
     "precision fp7": (_metadata("precision", "fp7"), "hsm_export.precision is 'fp7'"),
     "decode maybe": (_metadata("decode", "maybe"), "hsm_export.decode is 'maybe'"),
-    "config nested deep": (_metadata("config", "[" * 200_000), "hsm_export.config is not JSON"),
+    "config nested deep": (_metadata("config", "[" * 200_000), "hsm_export.config is not valid JSON"),
     "config a list": (_metadata("config", "[1]"), "hsm_export.config is not an object"),
     "length a text": (_metadata("config", '{"max_length": "long"}'), "hsm_export.config is not an object whose"),
     "inputs a number": (_metadata("inputs", "3"), "hsm_export.inputs is not a list"),
@@ -128,7 +128,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "bounds of text": (_metadata("inputs", '[{"name": "x", "high": "9"}]'), "hsm_export.inputs is not a list"),
     "parts a list": (_metadata("parts", "[]"), "hsm_export.parts is not an object"),
     "operators nested deep": (_metadata("operators", "[" * 200_000), "hsm_export.operators is malformed"),
-    "state damaged": (_metadata("state", json.dumps(_STATE)), "description of the state is damaged"),
+    "state damaged": (_metadata("state", json.dumps(_STATE)), "description of the state is not valid"),
     "state of tomorrow": (_metadata("state", '{"schema": 99}'), "schema version 99"),
 }  # fmt: skip
 _BYTES: dict[str, tuple[Callable[[bytes], bytes], str]] = {

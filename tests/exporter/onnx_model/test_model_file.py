@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.exporter.building.hand_made import WIDTH, token_model
 
 from hsm_export.building.network import operators_by_type
-from hsm_export.building.options import Options
 from hsm_export.building.plan import make_plan
 from hsm_export.errors import BadInputError
+from hsm_export.formats.build_options import BuildOptions
 from hsm_export.onnx_model.model_file import open_model
 
 
@@ -92,7 +92,7 @@ def test_a_file_beyond_the_limit_of_the_format_is_not_read(tmp_path: Path) -> No
 def test_quantised_models_are_refused(tmp_path: Path) -> None:
     path = token_model(tmp_path / "m.onnx", operator="QLinearMatMul")
     with pytest.raises(BadInputError, match="quantised"):
-        make_plan(path, "tensorrt-rtx", None, (), Options())
+        make_plan(path, BuildOptions())
 
 
 def test_operators_are_told_apart_by_their_type(tmp_path: Path) -> None:

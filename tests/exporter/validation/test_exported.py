@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from tests.exporter.validation.families import FAMILIES, random_config, write_checkpoint
+from tests.shared import made_once
 
 import hsm_export
 from hsm_export.validation import ValidationResult
@@ -55,23 +56,19 @@ CONFIGS = {
 class Exported:
     """A checkpoint and the files exported from it, each made at its first use."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
     def checkpoint(self, family: str) -> Path:
-        path = self._folder / f"{family}.safetensors"
-        return path if path.exists() else write_checkpoint(CONFIGS[family], path, seed=1)
+        return made_once(f"{family}.safetensors", lambda path: write_checkpoint(CONFIGS[family], path, seed=1))
 
     def file(self, family: str, precision: str = "fp32") -> Path:
-        path = self._folder / f"{family}-{precision}.onnx"
-        if not path.exists():
-            hsm_export.export(self.checkpoint(family), output=path, precision=precision)
-        return path
+        return made_once(
+            f"{family}-{precision}.onnx",
+            lambda path: hsm_export.export(self.checkpoint(family), output=path, precision=precision),
+        )
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return Exported(tmp_path_factory.mktemp("exported"))
+def exported() -> Exported:
+    return Exported()
 
 
 @pytest.mark.parametrize(("family", "precision"), [("hsm", "fp32"), ("switch_head", "fp16"), ("taylor_shift", "bf16")])

@@ -177,7 +177,7 @@ def test_garbage_is_refused(tmp_path: Path) -> None:
 
 
 def test_malformed_metadata_is_refused(tiny: torch.nn.Module, to_onnx: Writer) -> None:
-    with pytest.raises(BadInputError, match="not JSON"):
+    with pytest.raises(BadInputError, match="not valid JSON"):
         validate(to_onnx(tiny, inputs="{"))
     with pytest.raises(BadInputError, match="the graph has tokens"):
         validate(to_onnx(tiny, inputs=json.dumps([{"name": "pixels"}])))

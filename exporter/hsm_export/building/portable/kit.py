@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -145,7 +146,7 @@ def _build_and_run(
             "facts": facts,
             "gpu": device.name if device else None,
             "build_seconds": seconds,
-            "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts or []],
+            "verdicts": [_described(verdict) for verdict in verdicts or []],
             "warnings": [text for severity, text in messages if severity == "warning"],
         },
     )
@@ -213,8 +214,15 @@ def _arrays(kit: Path) -> dict[str, Any]:
         return {name: archive[name] for name in archive.files}
 
 
+def _described(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as JSON data, in which an infinite error is "inf"."""
+    numbers = {name: getattr(verdict, name) for name in ("error", "tolerance")}
+    finite = {name: value if math.isfinite(value) else str(value) for name, value in numbers.items()}
+    return {**dataclasses.asdict(verdict), **finite}
+
+
 def _write(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _tell(verdicts: Sequence[Verdict] | None, result: Path) -> int:

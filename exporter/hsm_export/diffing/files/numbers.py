@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from ...comparison.bar import Bar
@@ -238,5 +239,5 @@ def _narrower(old: ModelFile, new: ModelFile) -> ModelFile:
         sizes = zip(spec.shape, other.shape, strict=True)
         shape = tuple(b if isinstance(b, int) and not isinstance(a, int) else a for a, b in sizes)
         highs = [high for high in (spec.high, other.high) if high is not None]
-        specs.append(replace(spec, shape=shape, high=min(highs, default=None)))
+        specs.append(structs.replace(spec, shape=shape, high=min(highs, default=None)))
     return replace(old, inputs=tuple(specs))

@@ -19,8 +19,8 @@ from ...validation.given_inputs import given_feed, read_npz, rounded
 from ...validation.tried_cases import chosen_cases
 
 if TYPE_CHECKING:
+    from ...formats.tensor import InputSpec
     from ...onnx_model.model_file import ModelFile
-    from ...onnx_model.values import InputSpec
 
 Array = NDArray[Any]
 # Makes one call of the file in the runtime whose numbers count as right, and returns its outputs.

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from ...dtypes import BY_NAME, BY_ONNX, BY_PRECISION, WIDENED
+from ...dtypes import BY_NAME, BY_ONNX, BY_PRECISION, EXACT, WIDENED
 from ...onnx_model.nodes import reads_of
 from ...runtimes.value_types import typed_by_onnx_runtime
 
 FLOATS = {kind: BY_ONNX[kind].name for kind in WIDENED}
 _PRECISIONS = {item.onnx: word for word, item in BY_PRECISION.items()}
 # What is a layer's result: numbers of these types, and integers and Booleans, which are equal or wrong.
-EXACT = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _RESULTS = {*_PRECISIONS, *(BY_NAME[name].onnx for name in EXACT)}
 
 

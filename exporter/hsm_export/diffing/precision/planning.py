@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import BadInputError, UsageError
-from ...exporting.precision_plan import Measured, PlannedNode, PrecisionPlan
+from ...formats.precision_plan import LowPrecision, Measured, PlannedNode, PrecisionPlan
+from ...machine import versions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,7 +52,7 @@ def plan_precision(
         BadInputError: a model that cannot be exported, or PyTorch cannot run on the inputs.
         CheckpointError, ConfigError: a damaged or hostile checkpoint.
     """
-    from ...exporting import versions
+    from ...exporting import PACKAGES
     from ...exporting.source import resolve
     from .search import PlanSearch
     from .trials import Trials
@@ -78,7 +79,7 @@ def plan_precision(
     return PrecisionPlan(
         source=resolved.name,
         source_sha256=resolved.sha256,
-        precision=precision,
+        precision=cast(LowPrecision, precision),
         target=target,
         target_from="rule" if target_error is None else "given",
         nodes=tuple(_planned(trials, search, names, name) for name in names),
@@ -86,7 +87,7 @@ def plan_precision(
         cases=tuple(_shapes(item.feeds) for item in trials.references),
         trials=search.trials + 1,
         seconds=time.perf_counter() - start,
-        versions=versions(),
+        versions=versions(*PACKAGES),
         low=measured["low"],
         rule=measured["rule"],
         plan=measured["plan"],

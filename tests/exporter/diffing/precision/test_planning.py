@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from hsm_export import export
 from hsm_export.diffing.precision.planning import plan_precision
 from hsm_export.diffing.precision.search import Deviation, PlanSearch
 from hsm_export.errors import UsageError
-from hsm_export.exporting.precision_plan import PrecisionPlan, read_plan
 from hsm_export.exporting.source import resolve as resolve_source
+from hsm_export.exporting.wide_nodes import read_plan
+from hsm_export.formats.precision_plan import PrecisionPlan
 from hsm_export.onnx_model.bfloat16 import widen_bfloat16
 from hsm_export.runtimes.session import cpu_session
 from hsm_models.checkpoint import load_checkpoint, resolve

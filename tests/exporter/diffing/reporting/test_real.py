@@ -35,7 +35,7 @@ def wrong(right: DiffResult, request: pytest.FixtureRequest, tmp_path_factory: p
 def check_every_format(result: DiffResult, folder: Path, word: str) -> None:
     """Write a result in every format; each must be valid and say the word, and JSON must come back the same."""
     write_json(result, folder / "report.json")
-    schema = json.loads((files("hsm_export.diffing") / "diff.schema.json").read_text())
+    schema = json.loads((files("hsm_export.formats") / "diff.schema.gen.json").read_text())
     jsonschema.validate(json.loads((folder / "report.json").read_text()), schema)
     assert repr(read_json(folder / "report.json")) == repr(result)
     write_html(result, folder / "report.html")
