@@ -1,5 +1,5 @@
-// serve_requests BUNDLE [ROWS]: each line of stdin is a prompt of bytes, and all are served at once on ROWS rows. A reply
-// is printed when it has ended, with its line's number: at 64 tokens or at the end of a line.
+// serve_requests BUNDLE [ROWS]: each line of stdin is a prompt of bytes, and all are served at once on ROWS rows. A
+// reply is printed when it has ended, with its line's number: at 64 tokens or at the end of a line.
 #include <hsm_runtime/scheduler.h>
 
 #include <cstdio>

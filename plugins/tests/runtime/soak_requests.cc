@@ -1,5 +1,5 @@
-// hsm_soak_requests BUNDLE [CLIENTS ROWS TOKENS]: many clients at once on the rows of one scheduler. Each asks, cancels, or
-// parks its conversation and resumes it; every reply is compared with that of the same request alone.
+// hsm_soak_requests BUNDLE [CLIENTS ROWS TOKENS]: many clients at once on the rows of one scheduler. Each asks,
+// cancels, or parks its conversation and resumes it; every reply is compared with that of the same request alone.
 #include <hsm_runtime/scheduler.h>
 
 #include <atomic>
@@ -70,7 +70,8 @@ std::vector<std::vector<Reply>> serve_all(Scheduler& scheduler, int clients, boo
   std::vector<std::thread> threads;
   for (int client = 0; client < clients; ++client) {
     threads.emplace_back([&, client] {
-      const std::string name = "soak-requests-" + std::to_string(std::hash<std::thread::id>()(std::this_thread::get_id()));
+      const std::string name =
+          "soak-requests-" + std::to_string(std::hash<std::thread::id>()(std::this_thread::get_id()));
       replies[static_cast<std::size_t>(client)] =
           serve(scheduler, client, vocabulary, tokens, (folder / (name + ".safetensors")).string());
     });
@@ -122,10 +123,11 @@ int main(int count, char** arguments) {
   }
   const SchedulerMetrics metrics = scheduler.metrics();
   std::printf("%llu requests, %llu tokens; %d differ from the request alone\n",
-              static_cast<unsigned long long>(metrics.ended), static_cast<unsigned long long>(metrics.tokens), differing);
-  std::printf("%d rows: %.0f tokens/s, one row: %.0f tokens/s (%.1f times); first token after %.1f ms on average\n", rows,
-              static_cast<double>(metrics.tokens) / together_seconds, static_cast<double>(metrics.tokens) / alone_seconds,
-              alone_seconds / together_seconds,
+              static_cast<unsigned long long>(metrics.ended), static_cast<unsigned long long>(metrics.tokens),
+              differing);
+  std::printf("%d rows: %.0f tokens/s, one row: %.0f tokens/s (%.1f times); first token after %.1f ms on average\n",
+              rows, static_cast<double>(metrics.tokens) / together_seconds,
+              static_cast<double>(metrics.tokens) / alone_seconds, alone_seconds / together_seconds,
               1e3 * metrics.seconds_to_first_token / static_cast<double>(metrics.first_tokens));
   return differing == 0 ? 0 : 1;
 }
