@@ -303,7 +303,7 @@ int main(int argc, char** argv) {
   const auto first = static_cast<std::size_t>(std::atoll(argv[5]));
   const Part part = length == 0 ? Part::kDecode : Part::kModel;
   const Bundle bundle = require(Bundle::open(folder));
-  const ort::Library library = ort::load("");
+  const ort::Library library = ort::load("", "", false);
   const SessionOptions options{.backends = {Backend::kOnnxRuntimeFused}, .kernel_library = kernels, .threads = 1};
   const auto session = [&] { return require(Session::open(bundle, part, options)); };
   const auto feed = [&] { return Feed(bundle, part, std::max<std::int64_t>(length, 1)); };
