@@ -94,20 +94,19 @@ Dimension read_dimension(std::span<const std::byte> message, const std::string& 
 }
 
 // ValueInfoProto: name = 1, type = 2; TypeProto: tensor_type = 1; Tensor: elem_type = 1, shape = 2; dim = 1.
-TensorInfo read_value(std::span<const std::byte> message, const std::string& where) {
-  TensorInfo info;
+OnnxValue read_value(std::span<const std::byte> message, const std::string& where) {
+  OnnxValue info;
   if (const auto name = member(message, 1, where)) info.name = text_of(name->bytes);
   const auto type = member(message, 2, where);
   const auto tensor = type ? member(type->bytes, 1, where) : std::nullopt;
   const auto element = tensor ? member(tensor->bytes, 1, where) : std::nullopt;
   const auto shape = tensor ? member(tensor->bytes, 2, where) : std::nullopt;
-  if (!element || !shape || size_of(static_cast<DType>(element->value)) == 0) {
-    fail(Code::kBadBundle, where + ": '" + info.name + "' is no tensor of a known type and rank");
-  }
-  info.dtype = static_cast<DType>(element->value);
+  if (element && size_of(static_cast<DType>(element->value)) > 0) info.dtype = static_cast<DType>(element->value);
+  if (!shape) return info;
+  info.shape.emplace();
   Message reader(shape->bytes, where);
   while (const auto field = reader.next()) {
-    if (field->number == 1) info.shape.push_back(read_dimension(field->bytes, where));
+    if (field->number == 1) info.shape->push_back(read_dimension(field->bytes, where));
   }
   return info;
 }
@@ -133,30 +132,45 @@ void read_graph(std::span<const std::byte> message, const std::string& where, On
   }
 }
 
-bool is_same(const TensorInfo& a, const TensorInfo& b) {
-  if (a.dtype != b.dtype || a.shape.size() != b.shape.size()) return false;
-  for (std::size_t i = 0; i < a.shape.size(); ++i) {
-    const std::int64_t *left = std::get_if<std::int64_t>(&a.shape[i]), *right = std::get_if<std::int64_t>(&b.shape[i]);
-    if ((left == nullptr) != (right == nullptr) || (left != nullptr && *left != *right)) return false;
+// Whether a graph's own tensor may be what the manifest says; what the graph leaves open may be anything.
+bool may_be(const OnnxValue& found, DType dtype, const std::vector<Dimension>& shape) {
+  if (found.dtype && *found.dtype != dtype) return false;
+  if (!found.shape) return true;
+  if (found.shape->size() != shape.size()) return false;
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    const std::int64_t* said = std::get_if<std::int64_t>(&shape[i]);
+    const std::int64_t* own = std::get_if<std::int64_t>(&(*found.shape)[i]);
+    const bool is_open = own == nullptr && std::get<std::string>((*found.shape)[i]).empty();
+    if (!is_open && ((said == nullptr) != (own == nullptr) || (said != nullptr && *said != *own))) return false;
   }
   return true;
 }
 
-std::string to_text(const TensorInfo& info) {
-  return std::string(name_of(info.dtype)) + " " + hsm::runtime::to_text(info.shape);
+std::string to_text(DType dtype, const std::vector<Dimension>& shape) {
+  return std::string(name_of(dtype)) + " " + hsm::runtime::to_text(shape);
 }
 
-void compare(const char* side, const std::vector<TensorInfo>& said, const std::vector<TensorInfo>& found,
+std::string to_text(const OnnxValue& value) {
+  return std::string(value.dtype ? name_of(*value.dtype) : "of no known type") + " " +
+         (value.shape ? hsm::runtime::to_text(*value.shape) : "of no known shape");
+}
+
+const OnnxValue* find(const std::vector<OnnxValue>& values, const std::string& name) {
+  const auto found =
+      std::find_if(values.begin(), values.end(), [&](const OnnxValue& value) { return value.name == name; });
+  return found == values.end() ? nullptr : &*found;
+}
+
+void compare(const char* side, const std::vector<TensorInfo>& said, const std::vector<OnnxValue>& found,
              const std::string& where) {
   for (const TensorInfo& info : said) {
-    const auto same_name = [&](const TensorInfo& other) { return other.name == info.name; };
-    const auto other = std::find_if(found.begin(), found.end(), same_name);
-    if (other == found.end()) {
+    const OnnxValue* own = find(found, info.name);
+    if (own == nullptr) {
       fail(Code::kBadBundle, where + " has no " + side + " '" + info.name + "', which the bundle's manifest names");
     }
-    if (!is_same(info, *other)) {
-      fail(Code::kBadBundle, where + ": the " + side + " '" + info.name + "' is " + to_text(*other) +
-                                 ", the bundle's manifest says " + to_text(info));
+    if (!may_be(*own, info.dtype, info.shape)) {
+      fail(Code::kBadBundle, where + ": the " + side + " '" + info.name + "' is " + to_text(*own) +
+                                 ", the bundle's manifest says " + to_text(info.dtype, info.shape));
     }
   }
   if (said.size() < found.size()) {
@@ -178,14 +192,13 @@ bool is_same(const StateSpec& a, const StateSpec& b) {
 }
 
 // A state's shape is that of the graph's own tensors.
-void check_state(const Graph& graph, const std::string& where) {
+void check_state(const Graph& graph, const OnnxSignature& signature, const std::string& where) {
   for (const StateTensor& tensor : graph.state->tensors) {
-    const TensorInfo wanted{"", tensor.dtype, tensor.shape};
-    for (const auto& [name, infos] : {std::pair(tensor.past(), &graph.inputs), {tensor.present(), &graph.outputs}}) {
-      const auto same_name = [&, &name = name](const TensorInfo& info) { return info.name == name; };
-      const auto found = std::find_if(infos->begin(), infos->end(), same_name);
-      if (found != infos->end() && is_same(*found, wanted)) continue;
-      fail(Code::kBadBundle, where + ": the state " + tensor.name + " is " + to_text(wanted) +
+    for (const auto& [name, values] :
+         {std::pair(tensor.past(), &signature.inputs), {tensor.present(), &signature.outputs}}) {
+      const OnnxValue* own = find(*values, name);
+      if (own != nullptr && may_be(*own, tensor.dtype, tensor.shape)) continue;
+      fail(Code::kBadBundle, where + ": the state " + tensor.name + " is " + to_text(tensor.dtype, tensor.shape) +
                                  " by the bundle's manifest, and '" + name + "' of the graph is not");
     }
   }
@@ -229,7 +242,7 @@ void reconcile(const Graph& graph, const OnnxSignature& signature, const std::st
   compare("input", graph.inputs, signature.inputs, where);
   compare("output", graph.outputs, signature.outputs, where);
   if (!graph.state) return;
-  check_state(graph, where);
+  check_state(graph, signature, where);
   const auto found = signature.metadata.find("hsm_export.state");
   if (found == signature.metadata.end()) return;
   const StateSpec state = read_state(json::parse(found->second, where + ": its state"), where + ": its state");

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,16 +12,24 @@
 
 namespace hsm::runtime {
 
+// An input or output, as far as the file describes it.
+struct OnnxValue {
+  std::string name;
+  std::optional<DType> dtype;                   // none: no tensor, or of a type that this library does not know
+  std::optional<std::vector<Dimension>> shape;  // a dimension without a size has its name, or "" for none
+};
+
 struct OnnxSignature {
-  std::vector<TensorInfo> inputs, outputs;  // a dimension without a size has its name, or "" for none
+  std::vector<OnnxValue> inputs, outputs;
   std::map<std::string, std::string> metadata;
 };
 
-// Reads a serialised ModelProto, in which nothing is believed. Throws Error(kBadBundle): it is none, or has an input or
-// output that is no tensor of a type that this library knows. `where` names the file.
+// Reads a serialised ModelProto, in which nothing is believed. Throws Error(kBadBundle) when it is none. `where` names
+// the file.
 OnnxSignature read_signature(std::span<const std::byte> file, const std::string& where);
 
-// Throws Error(kBadBundle) unless the manifest's graph is the file's: names, types, ranks, sizes and state.
+// Throws Error(kBadBundle) where the manifest's graph is not the file's: names, types, ranks, sizes and state, as far
+// as the file says them.
 void reconcile(const Graph& graph, const OnnxSignature& signature, const std::string& where);
 
 // What the file's metadata says of the numbers in its inputs, and of the weights.

@@ -195,13 +195,15 @@ class Explanation:
             return
         prompt = prompt_of(diff.feeds, file, PROMPT)
         diff.progress(f"generating with {arbiter.name}")
-        right = generate(file, arbiter, self._context, prompt, steps)
+        # The file as it is: what was laid out for the layers is of one case's lengths.
+        context = diff.setup.context
+        right = generate(file, arbiter, context, prompt, steps)
         for name, report in diff.reports.items():
             if report.language is None:
                 continue
             diff.limits.check(f"generating with {name}")
             diff.progress(f"generating with {name}")
-            own = generate(file, get(name), self._context, prompt, steps, until=right)
+            own = generate(file, get(name), context, prompt, steps, until=right)
             diff.reports[name] = replace(report, language=with_generation(report.language, right, own))
 
     def _choose_case(self) -> int:

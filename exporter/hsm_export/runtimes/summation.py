@@ -93,7 +93,8 @@ def summed_in(order: int) -> Iterator[None]:
 def _one_by_one(a: Any, b: Any) -> Any:
     """Return a @ b (tensors or arrays), each sum made of one term after the other in float32; None if it takes long."""
     if (
-        a.ndim < 2
+        a.dtype != b.dtype
+        or a.ndim < 2
         or b.ndim < 2
         or a.shape[-1] < 2
         or a.shape[-1] * b.shape[-1] * math.prod(a.shape[:-1]) > _MOST_PRODUCTS

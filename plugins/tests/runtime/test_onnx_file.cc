@@ -27,9 +27,9 @@ TEST(OnnxFile, SaysWhatItReadsAndWrites) {
   ASSERT_EQ(signature.inputs.size(), 4u);
   EXPECT_EQ(signature.inputs[0].name, "tokens");
   EXPECT_EQ(signature.inputs[0].dtype, DType::kInt64);
-  EXPECT_THAT(signature.inputs[0].shape, ElementsAre("batch", "length"));
+  EXPECT_THAT(*signature.inputs[0].shape, ElementsAre("batch", "length"));
   EXPECT_EQ(signature.inputs[3].name, "past.0.sum");
-  EXPECT_THAT(signature.inputs[3].shape, ElementsAre("batch", std::int64_t{1}, std::int64_t{4}));
+  EXPECT_THAT(*signature.inputs[3].shape, ElementsAre("batch", std::int64_t{1}, std::int64_t{4}));
   ASSERT_EQ(signature.outputs.size(), 2u);
   EXPECT_EQ(signature.outputs[0].name, "logits");
   EXPECT_EQ(signature.metadata.at("a"), "c");

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -75,7 +75,7 @@ def test_misuse_is_one_clear_line(tmp_path: Path, text: Path) -> None:
     with pytest.raises(UsageError, match="chunk"):
         perplexity("zoo:hsm-lm", text, chunk=0)
     session = open_session("zoo:hsm-lm", "torch")
-    session._stepper.spec = dataclasses.replace(session.spec, last_logits=True)
+    session._stepper.spec = msgspec.structs.replace(session.spec, last_logits=True)
     with pytest.raises(UsageError, match="last token only"):
         negative_log_likelihood(session, list(text.read_bytes()))
     with pytest.raises(UsageError, match="reach 699 tokens, but the state holds 64"):

@@ -55,7 +55,7 @@ def test_sessions_ask_for_the_provider_with_our_library(
 
     def session(_model: bytes, sess_options: Any, providers: list[Any]) -> Any:
         asked["providers"] = providers
-        return SimpleNamespace(get_providers=lambda: [PROVIDERS[name]])
+        return SimpleNamespace(get_providers=lambda: [PROVIDERS[name]], get_inputs=lambda: [])
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider", *PROVIDERS.values()])

@@ -5,9 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from onnx import TensorProto, helper
+
 from .changing import add, case, edit
 
 # States; a bundle without a decoding model gets one of a stranger's making
+
+
+RING: dict[str, Any] = {"dtype": "float32", "shape": ["batch", 4, 8]}
+
+
+def fits_a_graph(tensor: dict[str, Any]) -> bool:
+    """Whether a graph can have a tensor of this type and shape."""
+    shape = tensor["shape"]
+    return (
+        tensor["dtype"] in ("float32", "int64")
+        and isinstance(shape, list)
+        and all(isinstance(size, str) or (type(size) is int and size > 0) for size in shape)
+    )
+
+
+def identity(inputs: str, outputs: str, dtype: str, shape: list[Any]) -> bytes:
+    """Return an ONNX file that hands a tensor on."""
+    kind = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}[dtype]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [inputs], [outputs])],
+        "graph",
+        [helper.make_tensor_value_info(inputs, kind, shape)],
+        [helper.make_tensor_value_info(outputs, kind, shape)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
 
 
 def with_state(bundle: Path, **changes: Any) -> None:
@@ -19,11 +46,11 @@ def with_state(bundle: Path, **changes: Any) -> None:
     names = {"past": "past.0.ring", "present": "present.0.ring", "bytes": 128, "bytes_per_token": 0}
     whole = {"schema": 2, "capacity": None, "rollback": 0, "max_length": 0, "last_logits": False}
     state = {**whole, "tensors": [{**tensor, **properties, **names, **changes.pop("tensor", {})}], **changes}
-    tensors = {
-        part: [{"name": name, "dtype": "float32", "shape": ["batch", 4, 8]}]
-        for part, name in (("inputs", "past.0.ring"), ("outputs", "present.0.ring"))
-    }
-    add(bundle, "decode.onnx", (bundle / "model.onnx").read_bytes())
+    described = state["tensors"][0]
+    ring = {"dtype": described["dtype"], "shape": described["shape"]} if fits_a_graph(described) else RING
+    names = {"inputs": described["past"], "outputs": described["present"]}
+    tensors = {part: [{"name": name, **ring}] for part, name in names.items()}
+    add(bundle, "decode.onnx", identity(**names, **ring))
     decode = {"file": "decode.onnx", "cpu_file": None, **tensors, "state": state}
     edit(bundle, lambda manifest: manifest.update(decode=decode))
 
