@@ -156,7 +156,9 @@ def test_changed_weight_is_caught(
 def test_transposed_weight_is_caught(exported: Exported, tmp_path: Path) -> None:
     model = onnx.load(str(exported.file("hsm")))
     square = next(item for item in model.graph.initializer if list(item.dims) == [WIDTH, WIDTH])
-    path = _change(exported.file("hsm"), tmp_path / "bad.onnx", square.name.removesuffix(".T"), lambda a: np.ascontiguousarray(a.T))
+    path = _change(
+        exported.file("hsm"), tmp_path / "bad.onnx", square.name.removesuffix(".T"), lambda a: np.ascontiguousarray(a.T)
+    )
     _assert_caught(hsm_export.validate(path, exported.checkpoint("hsm")))
 
 
