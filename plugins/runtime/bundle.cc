@@ -60,7 +60,8 @@ void check_folder(const std::string& folder, const std::string& prefix, const Ma
 // Holds a graph of the manifest against its files, which know better, and takes from them what only they say.
 void check_graph(const std::string& folder, std::optional<Graph>& graph) {
   if (!graph) return;
-  for (const std::string& name : {graph->file, graph->on_cpu()}) {
+  for (const std::string& name : {graph->file, graph->cpu_file}) {
+    if (name.empty()) continue;
     const std::string path = folder + "/" + name;
     const MappedFile file(folder, name);
     const OnnxSignature signature = read_signature(file.bytes(), path);

@@ -17,6 +17,7 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -71,6 +72,8 @@ def row(path: Path, name: str, tool: Callable[[Path, Path], None], made: Path) -
             got = run(made, feeds)
     except Exception as error:  # whatever the tool raises
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        # Without the place of the scratch file, which says nothing and pushes the reason out of the cell.
+        reason = re.sub(r"^.*Load model from \S+ failed: ?", "", reason)
         return f"| {path.stem} | {name} | **{type(error).__name__}**: {reason[:120]} | | | |"
     counts = quantised(onnx.load(made), before)
     kl, same = distances(given, got)

@@ -85,7 +85,7 @@ void Logs::remove(const hsm_runtime::LogCallback* log) {
 
 void Logs::tell(OrtLoggingLevel severity, const char* category, const char* message) noexcept {
   const std::lock_guard lock(mutex_);
-  for (const hsm_runtime::LogCallback* log : logs_) forward(*log, severity, category, message);
+  for (std::size_t i = 0; i < logs_.size(); ++i) forward(*logs_[i], severity, category, message);
 }
 
 void forward(const hsm_runtime::LogCallback& log, OrtLoggingLevel severity, const char* category,

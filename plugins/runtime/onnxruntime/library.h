@@ -30,7 +30,7 @@ class Logs {
   void tell(OrtLoggingLevel severity, const char* category, const char* message) noexcept;
 
  private:
-  std::mutex mutex_;
+  std::recursive_mutex mutex_;  // a callback may open or close sessions itself
   std::vector<const hsm_runtime::LogCallback*> logs_;
 };
 
