@@ -93,12 +93,15 @@ class RowRange:
         least, most: expressions over the dimensions; `most` is inclusive.
         where: name of another int64 input; the range holds in the rows in which that one is positive. "" is every row.
         words: the range as a sentence says it; {expression} stands for a number.
+        valid: name of another int64 input of the same shape, which has a range of its own: a number may be larger than
+            `most` by what that one is below its largest, as padding needs no place. "" is none.
     """
 
     least: str
     most: str
     words: str
     where: str = ""
+    valid: str = ""
 
 
 @dataclass(frozen=True)
