@@ -21,6 +21,13 @@
 namespace hsm {
 namespace {
 
+// Queries of a block, and from how many on there are blocks enough for that.
+constexpr std::size_t kMostRows = 128;
+constexpr std::size_t kManyRows = 512;
+
+// Floats of packed tiles that a call takes at most; with more keys than that each block packs them anew.
+constexpr std::size_t kMostPacked = 1 << 24;
+
 // A row's keys in parts, where it has few queries: what the queries of all heads saw of each.
 struct Parts {
   std::size_t keys;     // of a part
@@ -42,15 +49,36 @@ struct Parts {
 HWY_BEFORE_NAMESPACE();
 namespace hsm::HWY_NAMESPACE {
 
+static_assert(kMostRows == kBlockRows);
+
 std::size_t few_rows() { return kFewRows; }
-std::size_t block_rows() { return kBlockRows; }
 std::size_t whole_vectors(std::size_t width) { return round_up(width, hn::Lanes(FloatTag())); }
 
-void attend_block_of(const AttentionArgs& args, std::int64_t row, std::int64_t group, std::size_t block) {
+// Floats of a packed tile.
+std::size_t tile_floats(std::size_t dim, std::size_t value_dim) { return TileLayout(dim, value_dim).floats(); }
+
+// Tiles of a row's keys, in each group.
+std::size_t row_tiles(const AttentionArgs& args, std::int64_t row) {
+  std::size_t tiles = 0;
+  cpu::with_element(args.type, [&](auto element) {
+    const AttentionGroup<decltype(element)> own(args, row, 0);
+    for (std::size_t p = 0; p < own.used; ++p) tiles += tiles_of(own.pieces[p]);
+  });
+  return tiles;
+}
+
+void pack_tile_of(const AttentionArgs& args, std::int64_t row, std::int64_t group, std::size_t index, float* tile) {
+  cpu::with_element(args.type, [&](auto element) {
+    pack_group_tile(AttentionGroup<decltype(element)>(args, row, group), index, tile);
+  });
+}
+
+void attend_block_of(const AttentionArgs& args, std::int64_t row, std::int64_t group, std::size_t first,
+                     std::size_t most, const float* packed) {
   cpu::with_element(args.type, [&](auto element) {
     const AttentionGroup<decltype(element)> own(args, row, group);
-    const std::size_t first = block * kBlockRows, last = std::min(first + kBlockRows, own.rows());
-    if (first < last) attend_block(own, first, last);
+    const std::size_t last = std::min(first + most, own.rows());
+    if (first < last) attend_block(own, first, last, packed);
   });
 }
 
@@ -82,8 +110,10 @@ HWY_AFTER_NAMESPACE();
 namespace hsm {
 
 HWY_EXPORT(few_rows);
-HWY_EXPORT(block_rows);
 HWY_EXPORT(whole_vectors);
+HWY_EXPORT(tile_floats);
+HWY_EXPORT(row_tiles);
+HWY_EXPORT(pack_tile_of);
 HWY_EXPORT(attend_block_of);
 HWY_EXPORT(attend_part_of);
 HWY_EXPORT(finish_parts_of);
@@ -135,17 +165,42 @@ void attend_few(const AttentionArgs& args, std::int64_t keys, const ParallelFor&
   for (std::int64_t row = 0; row < args.batch; ++row) HWY_DYNAMIC_DISPATCH(finish_parts_of)(args, parts, row);
 }
 
+// The tiles of all rows and groups, where several blocks of queries read them and memory allows it.
+struct PackedTiles {
+  PackedTiles(const AttentionArgs& args, std::size_t blocks, const ParallelFor& parallel_for) {
+    for (std::int64_t row = 0; row < args.batch; ++row) {
+      tiles = std::max(tiles, HWY_DYNAMIC_DISPATCH(row_tiles)(args, row));
+    }
+    floats =
+        HWY_DYNAMIC_DISPATCH(tile_floats)(static_cast<std::size_t>(args.dim), static_cast<std::size_t>(args.value_dim));
+    const auto groups = static_cast<std::size_t>(args.key_heads), rows = static_cast<std::size_t>(args.batch);
+    if (blocks < 2 || rows * groups * tiles * floats > kMostPacked) return;
+    data = cpu::lend_scratch(rows * groups * tiles * floats);
+    parallel_for(rows * groups * tiles, [&](std::size_t task) {
+      HWY_DYNAMIC_DISPATCH(pack_tile_of)(args, static_cast<std::int64_t>(task / tiles / groups),
+                                         static_cast<std::int64_t>(task / tiles % groups), task % tiles,
+                                         data.get() + task * floats);
+    });
+  }
+  const float* of(std::size_t group) const { return data == nullptr ? nullptr : data.get() + group * tiles * floats; }
+
+  std::size_t tiles = 0;   // of a group, at most
+  std::size_t floats = 0;  // of a tile
+  cpu::Scratch data;
+};
+
 // Blocks of queries of each group. Later queries see more keys: of each group the first and the last block are
 // neighbours, then the second and the last but one, so that threads that take neighbours get equal work.
 void attend_many(const AttentionArgs& args, std::size_t rows, const ParallelFor& parallel_for) {
-  const std::size_t each = HWY_DYNAMIC_DISPATCH(block_rows)();
+  const std::size_t each = rows < kManyRows ? kMostRows / 2 : kMostRows;
   const std::size_t blocks = (rows + each - 1) / each;
   const auto groups = static_cast<std::size_t>(args.key_heads);
+  const PackedTiles packed(args, blocks, parallel_for);
   parallel_for(static_cast<std::size_t>(args.batch) * groups * blocks, [&](std::size_t task) {
-    const std::size_t place = task % blocks, half = place / 2;
-    const std::size_t group = task / blocks % groups, row = task / blocks / groups;
-    HWY_DYNAMIC_DISPATCH(attend_block_of)(args, static_cast<std::int64_t>(row), static_cast<std::int64_t>(group),
-                                          place % 2 == 0 ? half : blocks - 1 - half);
+    const std::size_t place = task % blocks, half = place / 2, group = task / blocks;
+    HWY_DYNAMIC_DISPATCH(attend_block_of)(args, static_cast<std::int64_t>(group / groups),
+                                          static_cast<std::int64_t>(group % groups),
+                                          (place % 2 == 0 ? half : blocks - 1 - half) * each, each, packed.of(group));
   });
 }
 
