@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from .files import require_file, sha256
 from .formats.result import Result
 
 if TYPE_CHECKING:
-    from hsm_models.importers import Layout
+    from hsm_models.importers import Fact, Layout
 
 Progress = Callable[[str], None]
 
@@ -32,6 +33,8 @@ class ImportResult(Result):
         parameters: number of weights.
         names: our name of each weight, and the authors' name that it came from.
         ignored: names in the source that carry no weights of their own (counters, a tied output).
+        facts: what the weights do not show, with the origin of each answer. The checkpoint's metadata hold them too,
+            under "import_facts".
     """
 
     source: Path
@@ -44,6 +47,12 @@ class ImportResult(Result):
     parameters: int
     names: dict[str, str]
     ignored: tuple[str, ...]
+    facts: tuple[Fact, ...] = ()
+
+    @property
+    def assumed(self) -> tuple[Fact, ...]:
+        """The facts that nobody gave."""
+        return tuple(fact for fact in self.facts if fact.assumed)
 
 
 def import_checkpoint(
@@ -59,7 +68,8 @@ def import_checkpoint(
 
     Sizes are read off the weights' shapes. What shapes do not show comes from a preset, from the training options in
     the file, or from `options`, the fields of `hsm_models.importers.ImportOptions` (heads, active,
-    feed_forward_active, positions, …); sources that contradict each other are refused.
+    feed_forward_active, positions, …); sources that contradict each other are refused. What nobody says is assumed and
+    listed in the result's `facts`.
 
     Args:
         source: a `.tar`, `.pth` or `.pt` training file, a plain state dict, or a safetensors file. Pickles are read
@@ -98,7 +108,7 @@ def import_checkpoint(
         model = build_model(imported.config)
     model.load_state_dict({name: tensor.float() for name, tensor in imported.weights.items()}, assign=True)
     report("writing the checkpoint")
-    save_checkpoint(model.eval(), output, {"source_sha256": digest, "source_layout": layout})
+    save_checkpoint(model.eval(), output, _metadata(digest, layout, imported.facts))
     return ImportResult(
         source=source,
         source_sha256=digest,
@@ -110,7 +120,19 @@ def import_checkpoint(
         parameters=sum(tensor.numel() for tensor in imported.weights.values()),
         names=imported.names,
         ignored=imported.ignored,
+        facts=imported.facts,
     )
+
+
+def _metadata(digest: str, layout: str, facts: tuple[Fact, ...]) -> dict[str, str]:
+    """Return what the checkpoint records of its source and of what was assumed."""
+    told = {fact.name: {"value": fact.value, "origin": fact.origin} for fact in facts}
+    return {
+        "source_sha256": digest,
+        "source_layout": layout,
+        "import_facts": json.dumps(told),
+        "assumed": ", ".join(f"{fact.name}={fact.value}" for fact in facts if fact.assumed),
+    }
 
 
 def _options(values: dict[str, Any]) -> Any:
