@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import BadInputError, UsageError
+from .errors import BadInputError, NotJudgedError, NumbersDifferError, UsageError
 from .files import require_file, sha256
 from .formats.result import Result
 
 if TYPE_CHECKING:
+    from hsm_models import LanguageModel, SequenceClassifier
     from hsm_models.importers import Fact, Layout
+
+    from .validation import ValidationResult
 
 Progress = Callable[[str], None]
 
@@ -35,6 +39,7 @@ class ImportResult(Result):
         ignored: names in the source that carry no weights of their own (counters, a tied output).
         facts: what the weights do not show, with the origin of each answer. The checkpoint's metadata hold them too,
             under "import_facts".
+        check: how the model and its exported file compare with a run that its author recorded; None without one.
     """
 
     source: Path
@@ -48,6 +53,7 @@ class ImportResult(Result):
     names: dict[str, str]
     ignored: tuple[str, ...]
     facts: tuple[Fact, ...] = ()
+    check: ValidationResult | None = None
 
     @property
     def assumed(self) -> tuple[Fact, ...]:
@@ -61,6 +67,7 @@ def import_checkpoint(
     *,
     layout: Layout,
     preset: str | None = None,
+    check: str | Path | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> ImportResult:
@@ -77,6 +84,8 @@ def import_checkpoint(
         output: the checkpoint to write: one file if it ends in .safetensors, else a folder.
         layout: "taylor-shift" or "switch-head".
         preset: a published configuration that the file must have, such as "listops" or "wikitext103-47m".
+        check: an .npz file with inputs and outputs of the author's own run; the model and its exported file in every
+            CPU runtime have to agree with it, or nothing is written. See `hsm_export.validate`.
         progress: is called with the name of each phase.
         **options: facts that the file does not show.
 
@@ -86,6 +95,7 @@ def import_checkpoint(
     Raises:
         BadInputError: the source is missing, or the output cannot be written.
         UsageError: an option is missing, unknown, or contradicts the file or the preset.
+        NumbersDifferError: the recorded run has other numbers.
         hsm_models.errors.CheckpointError: the source is damaged or hostile, or has names left over or missing.
         hsm_models.errors.ConfigError: the sizes in the source contradict each other.
     """
@@ -107,8 +117,9 @@ def import_checkpoint(
     with torch.device("meta"):  # its own weights are not needed
         model = build_model(imported.config)
     model.load_state_dict({name: tensor.float() for name, tensor in imported.weights.items()}, assign=True)
+    checked = _checked(model.eval(), check, report) if check is not None else None
     report("writing the checkpoint")
-    save_checkpoint(model.eval(), output, _metadata(digest, layout, imported.facts))
+    save_checkpoint(model, output, _metadata(digest, layout, imported.facts))
     return ImportResult(
         source=source,
         source_sha256=digest,
@@ -121,7 +132,37 @@ def import_checkpoint(
         names=imported.names,
         ignored=imported.ignored,
         facts=imported.facts,
+        check=checked,
     )
+
+
+def _checked(model: LanguageModel | SequenceClassifier, run: str | Path, report: Progress) -> ValidationResult:
+    """Export the model into a scratch folder and compare it, in every runtime, with a recorded run.
+
+    Raises:
+        NumbersDifferError: they differ.
+        NotJudgedError: the run proves nothing.
+    """
+    from hsm_models.checkpoint import save_checkpoint
+
+    from .exporting import export
+    from .validation import validate
+
+    require_file(run, "the recorded run")
+    with tempfile.TemporaryDirectory(prefix="hsm-import-") as scratch:
+        checkpoint, file = Path(scratch) / "model.safetensors", Path(scratch) / "model.onnx"
+        save_checkpoint(model, checkpoint)
+        report("exporting, for the check")
+        export(checkpoint, output=file)
+        result = validate(file, checkpoint, check=run, progress=report)
+    if result.verdict == "not judged":
+        raise NotJudgedError(result.summary, "docs/validation.md says what judges")
+    if not result.passed:
+        raise NumbersDifferError(
+            f"the imported model is not the one of {run}: {result.summary}",
+            "look at what the import assumed: run it without --check, and see docs/importing.md",
+        )
+    return result
 
 
 def _metadata(digest: str, layout: str, facts: tuple[Fact, ...]) -> dict[str, str]:

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 )
 @click.option("--layout", required=True, type=click.Choice(["taylor-shift", "switch-head"]), help="Whose layout it is.")
 @click.option("--preset", help="Published configuration that the file must have: listops, vit-s, wikitext103-47m, …")
+@click.option(
+    "--check",
+    type=click.Path(path_type=Path),
+    metavar="RUN.npz",
+    help="Inputs and outputs of the author's own run: the import has to agree in every runtime.",
+)
 @click.option("--heads", type=click.IntRange(min=1), help="Heads, where the weights do not show them.")
 @click.option("--active", type=click.IntRange(min=1), help="SwitchHead: experts used per token and head.")
 @click.option(
@@ -62,7 +68,9 @@ if TYPE_CHECKING:
     help="SwitchHead: tokens that a token sees at most, itself included; 0 is all. [default: the file's blocks]",
 )
 @json_option
-def command(source: Path, output: Path, layout: Any, preset: str | None, as_json: bool, **options: Any) -> None:
+def command(
+    source: Path, output: Path, layout: Any, preset: str | None, check: Path | None, as_json: bool, **options: Any
+) -> None:
     """Turn a checkpoint of TaylorShift's or SwitchHead's authors into ours.
 
     Sizes are read off the weights; what shapes do not show comes from a preset, from the training options in the
@@ -73,12 +81,15 @@ def command(source: Path, output: Path, layout: Any, preset: str | None, as_json
     Examples:
       hsm-export import listops.tar -o listops.safetensors --layout taylor-shift --preset listops
       hsm-export import model-100000.pth -o wt103.safetensors --layout switch-head --active 2
+      hsm-export import imdb.tar -o imdb.safetensors --layout taylor-shift --check run.npz
       hsm-export import vit.pth -o vit.safetensors --layout taylor-shift --no-output-norm
     """
     from ..importing import import_checkpoint
 
     with phases("import") as progress:
-        result = import_checkpoint(source, output, layout=layout, preset=preset, progress=progress, **options)
+        result = import_checkpoint(
+            source, output, layout=layout, preset=preset, check=check, progress=progress, **options
+        )
     emit(result, as_json, _render)
 
 
@@ -108,4 +119,8 @@ def _render(result: ImportResult) -> RenderableType:
         for fact in result.facts
         if fact.assumed
     ]
+    if result.check is not None:
+        from .validate import render
+
+        lines.append(render(result.check))
     return Group(table, *lines)
