@@ -116,4 +116,6 @@ class SigmaMoE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B,T,D) to (B,T,D)."""
-        return expert_mlp(x, self.router(x), self.up.weight, self.down.weight, self.active, self.activation)
+        return expert_mlp(
+            x.to(self.up.weight.dtype), self.router(x), self.up.weight, self.down.weight, self.active, self.activation
+        )
