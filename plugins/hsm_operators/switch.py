@@ -17,8 +17,9 @@ _wanted: ContextVar[bool | None] = ContextVar("wanted", default=None)
 def use_kernels(on: bool = True) -> Iterator[None]:
     """Choose how PyTorch computes the operators in this block or, as a decorator, in this function.
 
-    It holds on the CPU and on CUDA, for this thread, and over the environment variable HSM_TORCH_KERNELS, which says 0 or 1 for a process.
-    Without either, kernels are used. Both ways compute the same formula, with other roundings.
+    It holds for this thread, and over the environment variable HSM_TORCH_KERNELS, which says 0 or 1 for a process; for
+    tensors on the CPU and on CUDA. Without either, kernels are used. Both ways compute the same formula, with other
+    roundings.
 
     Args:
         on: the fused kernels where there is one for the tensors at hand; False: the reference maths always.
