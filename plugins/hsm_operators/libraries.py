@@ -5,7 +5,8 @@ An operator's kernels stand in the folder of its `spec.py`, or for a file `NAME.
 `lib<name>_onnxruntime_cuda.so`, `lib<name>_tensorrt.so`, and for PyTorch `lib<name>_kernels.so` and
 `lib<name>_kernels_cuda.so`. It puts all into a folder `lib` there. They are looked for in the folders of the
 environment variable HSM_EXPORT_LIBRARIES, separated as in PATH, which child processes inherit; then in `lib` beside the
-kernels, and in `lib` beside that folder, where several folders that were built together, and an installed package, have theirs.
+kernels, and in `lib` beside that folder, where several folders that were built together, and an installed package, have
+theirs.
 
 A library is asked what it holds. One that was built for another signature of an operator is not used.
 """
