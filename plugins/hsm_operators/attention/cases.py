@@ -21,7 +21,7 @@ TYPICAL = (
 
 _SMALL = {"B": 2, "T": 6, "H": 4, "G": 2, "d": 8, "e": 5}
 SMALL = (
-    Case(ATTENTION, {**_SMALL, "S": 6}, {"causal": 1, "window": 4, "scale": 0.4}),
-    Case(ATTENTION_CACHED, {**_SMALL, "C": 19}, {"scale": 0.4}),
-    Case(WINDOW_ATTENTION_CACHED, {**_SMALL, "R": 9}, {"window": 5, "scale": 0.4}),
+    Case(ATTENTION, {**_SMALL, "S": 6}, {"causal": 1, "window": 4, "scale": 0.375}),
+    Case(ATTENTION_CACHED, {**_SMALL, "C": 19}, {"scale": 0.375}),
+    Case(WINDOW_ATTENTION_CACHED, {**_SMALL, "R": 9}, {"window": 5, "scale": 0.375}),
 )
