@@ -80,13 +80,13 @@ constexpr Adjustment kShiftMixCachedAdjustments[] = {
 
 constexpr Facts kFacts[] = {
     {"hsm", "Attention", [](const Values& v) {
-      return Number(((((2_n * v.size(0)) * v.size(2)) * v.size(1)) * (v.size(3) + v.size(6))) * ((v.number(1) > 0_n) ? min_of(v.size(4), v.number(1)) : ((v.number(0) > 0_n) ? ((v.size(4) + 1_n) / 2_n) : v.size(4))));
+      return Number((((v.size(0) * v.size(2)) * v.size(1)) * (((2_n * v.size(3)) + (2_n * v.size(6))) + 5_n)) * ((v.number(1) > 0_n) ? min_of(v.size(4), v.number(1)) : v.size(4)));
     }, kAttentionAdjustments},
     {"hsm", "AttentionCached", [](const Values& v) {
-      return Number(((((2_n * v.size(0)) * v.size(2)) * v.size(1)) * v.size(6)) * (v.size(3) + v.size(5)));
+      return Number((((v.size(0) * v.size(2)) * v.size(1)) * v.size(6)) * (((2_n * v.size(3)) + (2_n * v.size(5))) + 5_n));
     }, kAttentionCachedAdjustments},
     {"hsm", "WindowAttentionCached", [](const Values& v) {
-      return Number(((((2_n * v.size(0)) * v.size(2)) * v.size(1)) * v.number(0)) * (v.size(3) + v.size(5)));
+      return Number((((v.size(0) * v.size(2)) * v.size(1)) * v.number(0)) * (((2_n * v.size(3)) + (2_n * v.size(5))) + 5_n));
     }, kWindowAttentionCachedAdjustments},
     {"hsm", "CausalTaylorShift", [](const Values& v) {
       return Number((v.size(0) * v.size(2)) * ((v.size(1) * (((4_n * ((1_n + v.size(3)) + ((v.size(3) * (v.size(3) + 1_n)) / 2_n))) * (v.size(4) + 1_n)) + (v.size(3) * (v.size(3) + 1_n)))) + (v.size(1) * ((6_n * v.size(3)) + (2_n * v.size(4))))));

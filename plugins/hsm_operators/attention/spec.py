@@ -236,8 +236,8 @@ ATTENTION = Operator(
     dimensions=DIMENSIONS,
     rules=(_GROUPS,),
     cost=Cost(
-        "2*B*H*T*(d + e)*(min(S, window) if window > 0 else ((S + 1)//2 if causal > 0 else S))",
-        "2H(d+e)·(keys that it sees)",
+        "B*H*T*(2*d + 2*e + 5)*(min(S, window) if window > 0 else S)",
+        "H(2d+2e+5)·(keys, at most the window)",
     ),
     details={
         "heads": "H",
@@ -286,8 +286,8 @@ ATTENTION_CACHED = Operator(
         State("value_cache", "value_cache_out", capacity="C", rollback="position"),
     ),
     cost=Cost(
-        "2*B*H*T*C*(d + e)",
-        "2H(d+e)·(tokens so far)",
+        "B*H*T*C*(2*d + 2*e + 5)",
+        "H(2d+2e+5)·(tokens so far)",
         "T_bytes*(B*T*(2*H + 2*G)*(d + e) + B*C*G*(d + e)) + 16*B",
     ),
     details={"heads": "H", "key_heads": "G", "head_dim": "d", "value_dim": "e", "capacity": "C"},
@@ -332,12 +332,13 @@ WINDOW_ATTENTION_CACHED = Operator(
         State("value_ring", "value_ring_out", rollback="slots"),
     ),
     cost=Cost(
-        "2*B*H*T*window*(d + e)",
-        "2H(d+e)·window",
+        "B*H*T*window*(2*d + 2*e + 5)",
+        "H(2d+2e+5)·window",
         "T_bytes*(B*T*(2*H + 2*G)*(d + e) + B*min(R, window)*G*(d + e)) + 16*B",
     ),
     details={"heads": "H", "key_heads": "G", "head_dim": "d", "value_dim": "e", "window": "window", "ring": "R"},
     kernel="attention",
 )
 
+# Costs count all pairs, as papers do, though causal kernels compute half of them.
 OPERATORS = (ATTENTION, ATTENTION_CACHED, WINDOW_ATTENTION_CACHED)
