@@ -234,6 +234,7 @@ class Operator:
             they may have, the body's own first; ONNX does not have them.
         ignored: arguments of the PyTorch operator that do not change the result.
         constant: name of an input that kernels may pack once when it is constant; "" is none.
+        plugin: ours only: whether there is a plugin for TensorRT, a CUDA kernel; without one engines compile the body.
         kernel: name of the C++ functions that compute it; "" is `torch_name`. Several operators may share one.
         arguments: name of the C++ structure that the kernel takes; "" is the kernel's name in camel case and "Args".
         torch_name: name of the PyTorch operator; "" is the name in snake case.
@@ -259,6 +260,7 @@ class Operator:
     evaluations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     constant: str = ""
+    plugin: bool = True
     kernel: str = ""
     arguments: str = ""
     torch_name: str = ""

@@ -247,6 +247,7 @@ ATTENTION = Operator(
         "causal": "causal",
         "window": "window",
     },
+    plugin=False,
 )
 
 ATTENTION_CACHED = Operator(
@@ -292,6 +293,7 @@ ATTENTION_CACHED = Operator(
     ),
     details={"heads": "H", "key_heads": "G", "head_dim": "d", "value_dim": "e", "capacity": "C"},
     kernel="attention",
+    plugin=False,
 )
 
 WINDOW_ATTENTION_CACHED = Operator(
@@ -338,6 +340,7 @@ WINDOW_ATTENTION_CACHED = Operator(
     ),
     details={"heads": "H", "key_heads": "G", "head_dim": "d", "value_dim": "e", "window": "window", "ring": "R"},
     kernel="attention",
+    plugin=False,
 )
 
 # Costs count all pairs, as papers do, though causal kernels compute half of them.
