@@ -80,9 +80,9 @@ def open_bundle(path: str | Path, *, digests: bool = True) -> Bundle:
     for name, entry in manifest.files.items():
         check_file(folder, name, entry, digest=digests)
     for part in manifest.parts.values():
-        for name in (part.file, part.cpu_file):
-            if name is not None:
-                _reconcile(folder / name, part, manifest)
+        for graph in (part.file, part.cpu_file):
+            if graph is not None:
+                _reconcile(folder / graph, part, manifest)
     return Bundle(folder, manifest)
 
 

@@ -93,7 +93,9 @@ class Speculation:
 
     def _round(self, count: int) -> list[int]:
         before = _before(self._target, count), _before(self._draft, count)
-        pending, read, proposed, by_draft = self._unread[-1], list(self._unread), [], []
+        pending, read = self._unread[-1], list(self._unread)
+        proposed: list[int] = []
+        by_draft: list[Weights] = []
         for index in range(count):
             logits = self._draft.step([self._unread if index == 0 else proposed[-1:]])[0, -1]
             by_draft.append(self._weights(logits))
