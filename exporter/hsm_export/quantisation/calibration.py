@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,11 @@ class Calibration:
 
 
 def calibrate(
-    file: ModelFile, given: str | Path | Mapping[str, Any] | None, tokenizer: str | Path | None
+    file: ModelFile,
+    given: str | Path | Mapping[str, Any] | None,
+    tokenizer: str | Path | None,
+    *,
+    seed: int = _SEED,
 ) -> Calibration:
     """Return the inputs of the search and others.
 
@@ -56,6 +60,7 @@ def calibrate(
         given: a text file, an .npz file or arrays by the names of the inputs, with rows first; None lets a language
             model with a state write its own text, and draws inputs at random for others.
         tokenizer: a Hugging Face tokenizer.json for text; None means bytes.
+        seed: of what is drawn at random.
 
     Raises:
         UsageError: text for a model without tokens, or a tokenizer that does not fit.
@@ -68,9 +73,9 @@ def calibrate(
     if given is not None:
         return _from_arrays(file, given)
     if _is_language_model(file) and file.decodes:
-        tokens = sample_tokens(file, 2 * _sequences(file), _length(file), _SEED)
+        tokens = sample_tokens(file, 2 * _sequences(file), _length(file), seed)
         return _split(file, {_token_name(file): tokens}, "text that the model wrote itself", texts=True)
-    return _split(file, _drawn(file), "inputs drawn at random", texts=False)
+    return _split(file, _drawn(file, seed), "inputs drawn at random", texts=False)
 
 
 def _from_text(file: ModelFile, path: Path, tokenizer: str | Path | None) -> Calibration:
@@ -167,9 +172,9 @@ def _tokens_of(file: ModelFile, arrays: Mapping[str, Array]) -> int:
     return int(arrays[name].shape[1]) if name in arrays else 1
 
 
-def _drawn(file: ModelFile) -> dict[str, Array]:
+def _drawn(file: ModelFile, seed: int) -> dict[str, Array]:
     """Return random arrays for every input but states, positions and lengths."""
-    generator = np.random.default_rng(_SEED)
+    generator = np.random.default_rng(seed)
     rows, length = 2 * _sequences(file), _length(file)
     state = {tensor.past for tensor in file.state().tensors} if file.decodes else set()
     found = {}
@@ -265,8 +270,3 @@ def _length(file: ModelFile) -> int:
         longest = min(longest, file.state().longest() or LENGTH)
     return min(_LAST_ONLY[1] if _last_only(file) else LENGTH, longest)
 
-
-def sizes_of(feeds: Sequence[Feed]) -> str:
-    """Return the sizes of feeds in words."""
-    first = next(iter(feeds[0]))
-    return f"{sum(len(feed[first]) for feed in feeds)} rows"
