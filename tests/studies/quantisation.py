@@ -7,9 +7,9 @@ Two budgets for each zoo model. Language models are quantised without any text: 
 measured on `tests/models/training/held_out.txt`, which neither training nor search saw. The classifier is calibrated
 with images that it was trained on, and measured on those that it was not.
 
-The rules are: all weights in int4 (blocks of 32, nearest); what ONNX Runtime's quantiser of blocks leaves out by default
-(the tied table, Gemm); and first and last layers and the table in float32. Each is followed by `quantize` with the rule's
-own loss as its budget.
+The rules are: all weights in int4 (blocks of 32, nearest); what ONNX Runtime's quantiser of blocks leaves out by
+default (the tied table, Gemm); and first and last layers and the table in float32. Each is followed by `quantize` with
+the rule's own loss as its budget.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from hsm_export.quantisation.weights import Weight, find_weights
 TEXT = Path(__file__).resolve().parents[1] / "models" / "training" / "held_out.txt"
 LANGUAGE = ("hsm-lm", "taylor-shift-lm", "switch-head-lm", "hsm-hybrid-lm", "baseline-softmax")
 CLASSIFIER = "taylor-shift-digits"
-BUDGETS = {name: ("kl=1e-3", "top1=0.98") for name in LANGUAGE} | {CLASSIFIER: ("top1=0.99", "error=1%")}
+BUDGETS = dict.fromkeys(LANGUAGE, ("kl=1e-3", "top1=0.98")) | {CLASSIFIER: ("top1=0.99", "error=1%")}
 
 
 def main() -> None:

@@ -87,14 +87,22 @@ def render(result: QuantiseResult) -> RenderableType:
         form = f"{item.form}, {item.rounding}" if item.rounding == "gptq" else item.form
         without = "–" if item.without is None else f"{item.without:.2e}"
         table.add_row(
-            escape(item.name), item.operator, f"{item.elements:,}", form, f"{item.bits:.2f}", item.cheaper or "–", without
+            escape(item.name),
+            item.operator,
+            f"{item.elements:,}",
+            form,
+            f"{item.bits:.2f}",
+            item.cheaper or "–",
+            without,
         )
     metric = plan.budget.metric
     lines = [
         Text(f"calibration: {plan.calibration}; half of it was held out", style="dim"),
         Text(f"inputs of the search: {plan.searched.words(metric)} ({plan.searched.positions:,} predictions)"),
         Text(f"held-out inputs:      {plan.held_out.words(metric)} ({plan.held_out.positions:,} predictions)"),
-        Text(f"{plan.bytes_before:,} to {result.bytes:,} bytes; {plan.trials} choices measured in {plan.seconds:.0f} s"),
+        Text(
+            f"{plan.bytes_before:,} to {result.bytes:,} bytes; {plan.trials} choices measured in {plan.seconds:.0f} s"
+        ),
     ]
     if plan.never:
         lines.insert(0, Text(f"never quantised: {len(plan.never)} weights that choose experts", style="dim"))

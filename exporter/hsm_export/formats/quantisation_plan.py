@@ -19,7 +19,9 @@ Form = Literal["fp32", "fp16", "int8", "int4x128", "int4x64", "int4x32", "dynami
 Objective = Literal["size", "decode", "prefill"]
 Dialect = Literal["ort", "qdq"]
 
-_BUDGET = re.compile(r"(?P<metric>kl|top1|perplexity|error)=\+?(?P<number>[0-9.]+(?:e[+-]?[0-9]+)?)(?P<percent>%?)", re.I)
+_BUDGET = re.compile(
+    r"(?P<metric>kl|top1|perplexity|error)=\+?(?P<number>[0-9.]+(?:e[+-]?[0-9]+)?)(?P<percent>%?)", re.I
+)
 _FORMS = "kl=1e-3, top1=0.99, perplexity=+0.5% or error=0.01"
 
 
@@ -92,10 +94,14 @@ class Loss(Document, frozen=True):
 
     def words(self, metric: Metric) -> str:
         """Say the budget's metric and the others that there are."""
-        named = {"kl": f"KL {self.kl:.2e}", "top1": f"top-1 {self.top1:.4f}",
-                 "perplexity": f"perplexity {self.perplexity:+.2%}", "error": f"relative error {self.error:.2e}"}  # fmt: skip
-        order = (metric, *(key for key in named if key != metric))
-        return ", ".join(named[key] for key in order if not math.isnan(self.value(key)))  # type: ignore[arg-type]
+        named: dict[Metric, str] = {
+            "kl": f"KL {self.kl:.2e}",
+            "top1": f"top-1 {self.top1:.4f}",
+            "perplexity": f"perplexity {self.perplexity:+.2%}",
+            "error": f"relative error {self.error:.2e}",
+        }
+        order: list[Metric] = [metric, *(key for key in named if key != metric)]
+        return ", ".join(named[key] for key in order if not math.isnan(self.value(key)))
 
 
 class PlannedWeight(Document, frozen=True):

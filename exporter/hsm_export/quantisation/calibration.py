@@ -1,4 +1,4 @@
-"""Calibration: the inputs of the search and those that it never sees, from text, from an .npz file or from the model."""
+"""Calibration: the inputs of the search and those that it never sees, from text, arrays or the model itself."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _drawn(file: ModelFile, seed: int) -> dict[str, Array]:
     generator = np.random.default_rng(seed)
     rows, length = 2 * _sequences(file), _length(file)
     state = {tensor.past for tensor in file.state().tensors} if file.decodes else set()
-    found = {}
+    found: dict[str, Array] = {}
     for spec in file.inputs:
         if spec.name in state or spec.name == "position" or spec.is_lengths:
             continue
@@ -202,8 +202,8 @@ def sample_tokens(file: ModelFile, rows: int, length: int, seed: int) -> Array:
 
     The first tokens are thrown away, so that sequences begin in the middle of a text, as windows of a text do.
     """
-    from ..native import custom_ops_path
     from ..errors import MissingDependencyError
+    from ..native import custom_ops_path
     from ..runtimes.session import cpu_session
 
     try:
@@ -269,4 +269,3 @@ def _length(file: ModelFile) -> int:
     if file.decodes:
         longest = min(longest, file.state().longest() or LENGTH)
     return min(_LAST_ONLY[1] if _last_only(file) else LENGTH, longest)
-

@@ -19,8 +19,6 @@ Feed = Mapping[str, Array]
 Run = Callable[[Feed], Mapping[str, Array]]
 
 _Z = 1.645  # one-sided, 95 %
-# A share of other tokens has at least the spread of one more sequence with one other token: where none was seen, some may come.
-_PIECE = 1 << 22
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The function `quantize`: search the forms of a file's weights within a budget, prove them on other inputs, write the file."""
+"""The function `quantize`: search the forms of weights within a budget, prove them on other inputs, write the file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..formats.quantisation_plan import (
     Dialect,
     Form,
     Loss,
-    Objective,
     ObeyedQuantisation,
+    Objective,
     PlannedWeight,
     QuantisationPlan,
 )
@@ -241,7 +241,7 @@ class _Job:
         seconds: float,
     ) -> QuantiseResult:
         """Write the file with its plan."""
-        from .record import write_record
+        from ..onnx_model.quantisation_record import write_record
         from .writing import graph_bytes, write
 
         plan = QuantisationPlan(
@@ -274,13 +274,12 @@ class _Job:
 
         form: Form = choice.get(weight.name, "fp32")
         cheaper = search.cheaper(weight.name, form) if search else None
-        node = self.model.graph.node[weight.uses[0].node]
         whole = is_whole(form)
         return PlannedWeight(
             name=weight.source,
             form=form,
             rounding=self.trials.codes(weight.name, form, roundings.get(weight.name, "")).rounding if whole else "",  # type: ignore[arg-type]
-            operator="+".join(sorted({self.model.graph.node[use.node].op_type for use in weight.uses}) or [node.op_type]),
+            operator="+".join(sorted({self.model.graph.node[use.node].op_type for use in weight.uses})),
             elements=weight.elements,
             bytes=stored_bytes(form, weight, self.dialect),
             alone=search.alone(weight.name, form) if search and form != "fp32" else 0.0,
@@ -304,7 +303,6 @@ def _searched(job: _Job, search: FormSearch, progress: Progress) -> tuple[dict[s
         # What was held out costs more than what was seen: the search aims as much lower.
         reached = search.measured(choice).bound
         target = _BACK_OFF * min(target, reached, reached * harm / worst)
-    choice = dict.fromkeys((weight.name for weight in job.weights), "fp32")  # type: ignore[assignment]
     raise BadInputError(
         f"no choice of forms keeps {job.budget.text} on inputs that the search had not seen",
         "allow more, or give more calibration inputs",

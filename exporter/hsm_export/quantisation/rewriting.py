@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from ..errors import BadInputError
 from ..formats.quantisation_plan import Dialect
@@ -21,9 +21,20 @@ MICROSOFT = "com.microsoft"
 _BLOCKWISE_OPSET, _BLOCKWISE_IR = 21, 10
 # Operators of ONNX whose versions from 18 to 21 only take more types, or attributes with the old meaning as default.
 _UNCHANGED = frozenset(
-    "Cast CastLike Constant ConstantOfShape DequantizeLinear Equal Flatten Identity If Loop Pad QuantizeLinear Reshape "
-    "Resize Scan Shape Size Squeeze Transpose Unsqueeze IsInf IsNaN AveragePool ReduceMax ReduceMin ConcatFromSequence "
-    "GridSample".split()
+    {
+        "Cast",
+        "CastLike",
+        "Constant",
+        "ConstantOfShape",
+        "DequantizeLinear",
+        "Equal",
+        "Flatten",
+        "Identity",
+        "If",
+        "Loop",
+    }
+    | {"Pad", "QuantizeLinear", "Reshape", "Resize", "Scan", "Shape", "Size", "Squeeze", "Transpose", "Unsqueeze"}
+    | {"AveragePool", "GridSample", "IsInf", "IsNaN", "ReduceMax", "ReduceMin"}
 )
 
 
@@ -136,7 +147,7 @@ class _Rewriting:
     def store_blocks(self, weight: Weight, codes: Codes) -> None:
         """Store blocks as ONNX Runtime's MatMulNBits and GatherBlockQuantized take them; both can share one table."""
         packed = packed_blocks(codes)
-        rows, blocks, _ = packed.shape
+        rows = len(packed)
         shared = self._add(f"{weight.name}.int{codes.bits}", packed)
         scales = self._add(f"{weight.name}.scales", codes.scales)
         attributes = {"bits": codes.bits, "block_size": codes.block}
@@ -243,4 +254,3 @@ def _require_blocks(model: onnx.ModelProto) -> None:
                 )
         entry.version = _BLOCKWISE_OPSET
     model.ir_version = max(model.ir_version, _BLOCKWISE_IR)
-    assert TensorProto.INT4

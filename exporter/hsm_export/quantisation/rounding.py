@@ -68,7 +68,7 @@ def gptq(matrix: Array, form: Form, block: int, moments: Array) -> Codes:
 
 
 def best(matrix: Array, form: Form, block: int, moments: Array | None) -> Codes:
-    """Return the rounding whose product errs less on the calibration's inputs; 8 bits are always rounded to the nearest."""
+    """Return the rounding whose product errs less on the calibration's inputs; of 8 bits always the nearest."""
     plain = nearest(matrix, form, block, moments)
     if moments is None or bits_of(form) > 4 or matrix.shape[1] > _MOST_DEPTH:
         return plain
@@ -97,7 +97,8 @@ def _scales(part: Array, bits: int, weights: Array | None) -> Array:
         error = gap.sum(axis=1) if weights is None else gap @ weights
         better = error < best_error
         best_scale, best_error = np.where(better, scale, best_scale), np.where(better, error, best_error)
-    return np.maximum(best_scale, np.finfo(np.float32).tiny).astype(np.float32)
+    scales: Array = np.maximum(best_scale, np.finfo(np.float32).tiny).astype(np.float32)
+    return scales
 
 
 def _steps(part: Array, scale: Array, bits: int) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..formats.quantisation_plan import Form, Loss
 
@@ -116,13 +117,11 @@ class FormSearch:
                 while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-2], item):
                     hull.pop()
                 hull.append(item)
-            found += [
-                (_slope(before, after), name, after.form) for before, after in zip(hull, hull[1:], strict=False)
-            ]
+            found += [(_slope(before, after), name, after.form) for before, after in pairwise(hull)]
         return [(name, form) for _, name, form in sorted(found, key=lambda item: item[0])]
 
     def _after(self, steps: Sequence[tuple[str, Form]]) -> Choice:
-        return {**dict.fromkeys(self._costs, "fp32"), **dict(steps)}  # type: ignore[dict-item]
+        return {**dict.fromkeys(self._costs, "fp32"), **dict(steps)}
 
     def _reduced(self, choice: Choice, target: float) -> Choice:
         """Exchange every form for a cheaper one where the target allows it, the largest savings first.

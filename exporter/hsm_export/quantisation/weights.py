@@ -98,7 +98,7 @@ class Weight:
 
 
 def find_weights(model: onnx.ModelProto) -> tuple[tuple[Weight, ...], tuple[str, ...]]:
-    """Return the float32 weights for which there is a choice, in the file's order, and the names of those never touched.
+    """Return the float32 weights for which there is a choice, in the file's order, and the names of those left alone.
 
     A choice have the matrices of MatMul and Gemm, tables that Gather reads rows of, and the matrices of experts. The
     scores that choose experts are never quantised, nor is what has fewer than two dimensions: norms, temperatures.
@@ -152,9 +152,7 @@ def _weight(
     swapped = {order for _, order in uses}
     if len(swapped) != 1:
         return None
-    return Weight(
-        tensor.name, source or tensor.name, tuple(use for use, _ in uses), tuple(tensor.dims), swapped.pop()
-    )
+    return Weight(tensor.name, source or tensor.name, tuple(use for use, _ in uses), tuple(tensor.dims), swapped.pop())
 
 
 def _use(

@@ -124,7 +124,15 @@ def _matmul_nbits(
 
 
 def nbits_weight(
-    packed: Array, scales: Array, zeros: Array | None = None, *, K: int, N: int, bits: int = 4, block_size: int, **_: Any
+    packed: Array,
+    scales: Array,
+    zeros: Array | None = None,
+    *,
+    K: int,
+    N: int,
+    bits: int = 4,
+    block_size: int,
+    **_: Any,
 ) -> Array:
     """Return the weight (N,K) of a MatMulNBits, in the type of its scales."""
     blocks = -(-K // block_size)

@@ -61,7 +61,9 @@ class _Plain:
     def _replaced(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
         own = node.input[1:] if node.op_type == "MatMulNBits" else node.input
-        places = {"MatMulNBits": (0, 1, 2), "GatherBlockQuantized": (0, 2, 3), "DequantizeLinear": (0, 1, 2)}[node.op_type]
+        places = {"MatMulNBits": (0, 1, 2), "GatherBlockQuantized": (0, 2, 3), "DequantizeLinear": (0, 1, 2)}[
+            node.op_type
+        ]
         names = [own[place] if place < len(own) else "" for place in places]
         arrays = [self._constant(name) if name else None for name in names]
         if any(name and array is None for name, array in zip(names, arrays, strict=True)):

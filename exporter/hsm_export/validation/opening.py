@@ -64,8 +64,8 @@ def validate(
         MissingDependencyError: a runtime that was asked for does not work on this machine.
     """
     from ..onnx_model.model_file import open_model
+    from ..onnx_model.quantisation_record import plan_in
     from ..onnx_model.spread_inputs import spread
-    from ..quantisation.record import plan_in
     from ..torch_model.torch_source import open_source
     from .quantised import with_loss
 

@@ -84,18 +84,24 @@ def _report(
     try:
         reference = Reference.measured(_source_run(file, source, outputs), feeds, scored, named)
     except Exception as error:  # the user's code raises what it likes
-        raise BadInputError(f"{source.name} cannot run the inputs: {error}", "is it the checkpoint of the file?") from error
+        raise BadInputError(
+            f"{source.name} cannot run the inputs: {error}", "is it the checkpoint of the file?"
+        ) from error
     session = open_session(file.model, file.path.parent)
     loss = reference.loss(run_of(session, outputs), plan.budget.metric)
     value = 1.0 - loss.top1 if plan.budget.metric == "top1" else loss.value(plan.budget.metric)
     words = loss.words(plan.budget.metric)
     broken = f"quantising breaks {plan.budget.text}: {words} on {calibration.words}" if value > plan.budget.harm else ""
     if np.isnan(value):
-        return QuantisationReport(plan.budget, None, calibration.words, f"{plan.budget.text} is not judged: no such loss")
+        return QuantisationReport(
+            plan.budget, None, calibration.words, f"{plan.budget.text} is not judged: no such loss"
+        )
     return QuantisationReport(plan.budget, loss, calibration.words, broken)
 
 
-def _source_run(file: ModelFile, source: TorchSource, outputs: list[str]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+def _source_run(
+    file: ModelFile, source: TorchSource, outputs: list[str]
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """Return a function that runs the source in float32 on a feed of the file."""
     from ..runtimes import get
     from ..runtimes.runtime import RunContext

@@ -12,9 +12,11 @@ from ..formats.quantisation_plan import QuantisationPlan
 if TYPE_CHECKING:
     import onnx
 
-    from ..onnx_model.model_file import ModelFile
+    from .model_file import ModelFile
 
 KEY = "quantisation"
+# How the names of scales end that stand beside weights in whole numbers.
+SCALES = ".scales"
 _METADATA = f"hsm_export.{KEY}"
 
 
