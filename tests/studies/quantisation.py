@@ -122,7 +122,7 @@ def inputs(model: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
 
     data = load_digits()
     batches = [np.concatenate([np.asarray(batch[0][0]) for batch in data.held_out(512)])]
-    seen = np.asarray(data.sequences[: -len(batches[0])][:512])
+    seen = np.asarray(data.sequences[: -len(batches[0])])
     return {"pixels": seen}, {"pixels": batches[0]}
 
 

@@ -118,7 +118,9 @@ class PlannedWeight(Document, frozen=True):
         bytes: what it takes with its scales.
         alone: guide of the search when this weight alone has this form: mean KL or squared relative error.
         cheaper: the next cheaper form; "" where there is none.
-        without: bound of the loss with that form in this plan, beyond the plan's target; None where there is none.
+        without: bound of the loss with that form in this plan; None where there is none.
+        without_guide: guide of the search with that form in this plan. One of both is beyond the plan's target or
+            ceiling.
     """
 
     name: str
@@ -130,6 +132,7 @@ class PlannedWeight(Document, frozen=True):
     alone: float = 0.0
     cheaper: str = ""
     without: float | None = None
+    without_guide: float | None = None
 
     @property
     def bits(self) -> float:
@@ -146,6 +149,8 @@ class QuantisationPlan(Document, frozen=True, kw_only=True):
         budget: what was asked for.
         target: the bound that the search held itself to; below the budget's harm where inputs that it had not seen
             cost more than those that it had.
+        ceiling: the largest guide (mean KL, or squared relative error) that the search allowed itself after inputs that
+            it had not seen cost more than those that it had; None where it needed none.
         objective: what was made small: "size" (bytes of the file), "decode" (bytes read for a token) or "prefill"
             (time of a prompt).
         dialect: "ort" or "qdq".
@@ -164,6 +169,7 @@ class QuantisationPlan(Document, frozen=True, kw_only=True):
     source_sha256: str
     budget: Budget
     target: float
+    ceiling: float | None
     objective: Objective
     dialect: Dialect
     weights: tuple[PlannedWeight, ...]

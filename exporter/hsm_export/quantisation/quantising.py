@@ -41,6 +41,7 @@ PACKAGES = ("hsm-export", "onnx", "onnxruntime", "numpy")
 # How often the search may begin again with a lower target, when inputs that it had not seen cost more.
 _ROUNDS = 8
 _BACK_OFF = 0.95
+_CEILING = 0.7
 _REMEDY = "make one with `hsm-export quantize`"
 
 
@@ -118,13 +119,13 @@ def quantize(
                 f"{plan} breaks {wanted.text} here: {found.held_out.words(wanted.metric)} on held-out inputs",
                 "give a budget alone, so that a plan is searched",
             )
-        search, target = None, wanted.harm
+        search, target, ceiling = None, wanted.harm, math.inf
     else:
         search = job.search(progress)
-        choice, target, found = _searched(job, search, progress)
+        choice, target, ceiling, found = _searched(job, search, progress)
     progress("writing the file")
-    result = job.write(Path(output), choice, roundings, target, found, search, time.perf_counter() - start)
-    return result
+    aims = target, None if math.isinf(ceiling) else ceiling
+    return job.write(Path(output), choice, roundings, aims, found, search, time.perf_counter() - start)
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ class _Job:
         output: Path,
         choice: Mapping[str, Form],
         roundings: Mapping[str, str],
-        target: float,
+        aims: tuple[float, float | None],
         proof: _Proof,
         search: FormSearch | None,
         seconds: float,
@@ -248,7 +249,8 @@ class _Job:
             source=self.file.path.name,
             source_sha256=self.file.facts.sha256,
             budget=self.budget,
-            target=target,
+            target=aims[0],
+            ceiling=aims[1],
             objective=self.objective,
             dialect=self.dialect,
             weights=tuple(self._planned(weight, choice, roundings, search) for weight in self.weights),
@@ -275,6 +277,7 @@ class _Job:
         form: Form = choice.get(weight.name, "fp32")
         cheaper = search.cheaper(weight.name, form) if search else None
         whole = is_whole(form)
+        without = search.measured({**choice, weight.name: cheaper}) if search and cheaper else None
         return PlannedWeight(
             name=weight.source,
             form=form,
@@ -284,25 +287,29 @@ class _Job:
             bytes=stored_bytes(form, weight, self.dialect),
             alone=search.alone(weight.name, form) if search and form != "fp32" else 0.0,
             cheaper=cheaper or "",
-            without=None if cheaper is None or search is None
-            else search.measured({**choice, weight.name: cheaper}).bound,
+            without=None if without is None else without.bound,
+            without_guide=None if without is None else self.guide(without),
         )  # fmt: skip
 
 
-def _searched(job: _Job, search: FormSearch, progress: Progress) -> tuple[dict[str, Form], float, _Proof]:
+def _searched(job: _Job, search: FormSearch, progress: Progress) -> tuple[dict[str, Form], float, float, _Proof]:
     """Search until the quantised file keeps the budget on the inputs that the search never saw."""
     harm = job.budget.harm
-    target = harm
+    target, ceiling = harm, math.inf
     for _ in range(_ROUNDS):
-        choice = search.run(target)
+        choice = search.run(target, ceiling)
         progress("measuring the quantised file on held-out inputs")
         found = job.proven(choice, {})
         worst = max(found.searched.bound, found.held_out.bound)
         if worst <= harm:
-            return choice, target, found
+            return choice, target, ceiling, found
         # What was held out costs more than what was seen: the search aims as much lower.
-        reached = search.measured(choice).bound
-        target = _BACK_OFF * min(target, reached, reached * harm / worst)
+        reached = search.measured(choice)
+        if job.budget.metric in ("kl", "error"):
+            target = _BACK_OFF * min(target, reached.bound, reached.bound * harm / worst)
+        else:
+            # Few other tokens say little: which ones are others is luck, and the divergence is not.
+            ceiling = _CEILING * job.guide(reached)
     raise BadInputError(
         f"no choice of forms keeps {job.budget.text} on inputs that the search had not seen",
         "allow more, or give more calibration inputs",

@@ -69,12 +69,14 @@ def gptq(matrix: Array, form: Form, block: int, moments: Array) -> Codes:
 
 def best(matrix: Array, form: Form, block: int, moments: Array | None) -> Codes:
     """Return the rounding whose product errs less on the calibration's inputs; of 8 bits always the nearest."""
+    if moments is not None and not np.isfinite(moments).all():
+        moments = None
     plain = nearest(matrix, form, block, moments)
     if moments is None or bits_of(form) > 4 or matrix.shape[1] > _MOST_DEPTH:
         return plain
     try:
         clever = gptq(matrix, form, block, moments)
-    except np.linalg.LinAlgError:  # moments without an inverse, damped as they are: inputs that are not finite
+    except np.linalg.LinAlgError:  # moments without an inverse, damped as they are
         return plain
     return min((plain, clever), key=lambda codes: product_error(matrix, codes, moments))
 

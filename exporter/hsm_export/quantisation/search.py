@@ -47,6 +47,7 @@ class FormSearch:
         self._progress = progress
         self._known: dict[tuple[tuple[str, Form], ...], Loss] = {}
         self._options: dict[str, list[Option]] = {}
+        self._ceiling = math.inf
 
     def measured(self, choice: Mapping[str, Form]) -> Loss:
         """Return what a choice costs; each is measured once."""
@@ -75,8 +76,14 @@ class FormSearch:
             self._options[name] = kept
         return self._options[name]
 
-    def run(self, target: float) -> Choice:
-        """Return the forms of all weights; float32 everywhere meets every target."""
+    def run(self, target: float, ceiling: float = math.inf) -> Choice:
+        """Return the forms of all weights; float32 everywhere is taken to meet every target.
+
+        Args:
+            target: the largest bound of the budget's metric.
+            ceiling: the largest harm, as `harm` counts it.
+        """
+        self._ceiling = ceiling
         self._progress("measuring what each form of each weight does alone")
         for name in self._costs:
             self.options(name)
@@ -93,7 +100,8 @@ class FormSearch:
 
     def meets(self, choice: Mapping[str, Form], target: float) -> bool:
         """Say whether a choice keeps the target."""
-        return self.measured(choice).bound <= target
+        found = self.measured(choice)
+        return found.bound <= target and self._harm(found) <= self._ceiling
 
     def cost(self, choice: Mapping[str, Form]) -> float:
         """Return what a choice costs."""
