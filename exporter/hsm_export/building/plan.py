@@ -92,7 +92,7 @@ def make_plan(model: str | Path, options: BuildOptions) -> Plan:
 
 
 def _refuse(file: ModelFile) -> None:
-    """Refuse what no engine of ours takes: ONNX Runtime's quantised weights, and borders that are no tensors of numbers.
+    """Refuse what no engine of ours takes: weights quantised by others, and borders that are no tensors of numbers.
 
     What `quantize --dialect qdq` writes is taken; other quantised files say nothing of how they are to be judged.
     """

@@ -153,8 +153,6 @@ def _render_checkpoint(result: CheckpointResult) -> Iterable[RenderableType]:
         **{name.replace("_", " "): value for name, value in result.metadata.items()},
     }
     yield facts("checkpoint", rows)
-    if result.quantisation is not None:
-        yield _forms(result.quantisation)
     if result.mixers:
         yield _mixers(result.mixers)
 
