@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import BadInputError, UsageError
+from .errors import BadInputError, NotJudgedError, NumbersDifferError, UsageError
 from .files import require_file, sha256
 from .formats.result import Result
 
 if TYPE_CHECKING:
-    from hsm_models.importers import Layout
+    from hsm_models import LanguageModel, SequenceClassifier
+    from hsm_models.importers import Fact, Layout
+
+    from .validation import ValidationResult
 
 Progress = Callable[[str], None]
 
@@ -32,6 +37,9 @@ class ImportResult(Result):
         parameters: number of weights.
         names: our name of each weight, and the authors' name that it came from.
         ignored: names in the source that carry no weights of their own (counters, a tied output).
+        facts: what the weights do not show, with the origin of each answer. The checkpoint's metadata hold them too,
+            under "import_facts".
+        check: how the model and its exported file compare with a run that its author recorded; None without one.
     """
 
     source: Path
@@ -44,6 +52,13 @@ class ImportResult(Result):
     parameters: int
     names: dict[str, str]
     ignored: tuple[str, ...]
+    facts: tuple[Fact, ...] = ()
+    check: ValidationResult | None = None
+
+    @property
+    def assumed(self) -> tuple[Fact, ...]:
+        """The facts that nobody gave."""
+        return tuple(fact for fact in self.facts if fact.assumed)
 
 
 def import_checkpoint(
@@ -52,6 +67,7 @@ def import_checkpoint(
     *,
     layout: Layout,
     preset: str | None = None,
+    check: str | Path | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> ImportResult:
@@ -59,7 +75,8 @@ def import_checkpoint(
 
     Sizes are read off the weights' shapes. What shapes do not show comes from a preset, from the training options in
     the file, or from `options`, the fields of `hsm_models.importers.ImportOptions` (heads, active,
-    feed_forward_active, positions, …); sources that contradict each other are refused.
+    feed_forward_active, positions, …); sources that contradict each other are refused. What nobody says is assumed and
+    listed in the result's `facts`.
 
     Args:
         source: a `.tar`, `.pth` or `.pt` training file, a plain state dict, or a safetensors file. Pickles are read
@@ -67,6 +84,8 @@ def import_checkpoint(
         output: the checkpoint to write: one file if it ends in .safetensors, else a folder.
         layout: "taylor-shift" or "switch-head".
         preset: a published configuration that the file must have, such as "listops" or "wikitext103-47m".
+        check: an .npz file with inputs and outputs of the author's own run; the model and its exported file in every
+            CPU runtime have to agree with it, or nothing is written. See `hsm_export.validate`.
         progress: is called with the name of each phase.
         **options: facts that the file does not show.
 
@@ -76,6 +95,7 @@ def import_checkpoint(
     Raises:
         BadInputError: the source is missing, or the output cannot be written.
         UsageError: an option is missing, unknown, or contradicts the file or the preset.
+        NumbersDifferError: the recorded run has other numbers.
         hsm_models.errors.CheckpointError: the source is damaged or hostile, or has names left over or missing.
         hsm_models.errors.ConfigError: the sizes in the source contradict each other.
     """
@@ -97,8 +117,9 @@ def import_checkpoint(
     with torch.device("meta"):  # its own weights are not needed
         model = build_model(imported.config)
     model.load_state_dict({name: tensor.float() for name, tensor in imported.weights.items()}, assign=True)
+    checked = _checked(model.eval(), check, report) if check is not None else None
     report("writing the checkpoint")
-    save_checkpoint(model.eval(), output, {"source_sha256": digest, "source_layout": layout})
+    save_checkpoint(model, output, _metadata(digest, layout, imported.facts))
     return ImportResult(
         source=source,
         source_sha256=digest,
@@ -110,7 +131,49 @@ def import_checkpoint(
         parameters=sum(tensor.numel() for tensor in imported.weights.values()),
         names=imported.names,
         ignored=imported.ignored,
+        facts=imported.facts,
+        check=checked,
     )
+
+
+def _checked(model: LanguageModel | SequenceClassifier, run: str | Path, report: Progress) -> ValidationResult:
+    """Export the model into a scratch folder and compare it, in every runtime, with a recorded run.
+
+    Raises:
+        NumbersDifferError: they differ.
+        NotJudgedError: the run proves nothing.
+    """
+    from hsm_models.checkpoint import save_checkpoint
+
+    from .exporting import export
+    from .validation import validate
+
+    require_file(run, "the recorded run")
+    with tempfile.TemporaryDirectory(prefix="hsm-import-") as scratch:
+        checkpoint, file = Path(scratch) / "model.safetensors", Path(scratch) / "model.onnx"
+        save_checkpoint(model, checkpoint)
+        report("exporting, for the check")
+        export(checkpoint, output=file)
+        result = validate(file, checkpoint, check=run, progress=report)
+    if result.verdict == "not judged":
+        raise NotJudgedError(result.summary, "docs/validation.md says what judges")
+    if not result.passed:
+        raise NumbersDifferError(
+            f"the imported model is not the one of {run}: {result.summary}",
+            "look at what the import assumed: run it without --check, and see docs/importing.md",
+        )
+    return result
+
+
+def _metadata(digest: str, layout: str, facts: tuple[Fact, ...]) -> dict[str, str]:
+    """Return what the checkpoint records of its source and of what was assumed."""
+    told = {fact.name: {"value": fact.value, "origin": fact.origin} for fact in facts}
+    return {
+        "source_sha256": digest,
+        "source_layout": layout,
+        "import_facts": json.dumps(told),
+        "assumed": ", ".join(f"{fact.name}={fact.value}" for fact in facts if fact.assumed),
+    }
 
 
 def _options(values: dict[str, Any]) -> Any:

@@ -66,7 +66,8 @@ class ModelConfig:
         tie_embeddings: language model whose output weight is its embedding weight.
         output_bias: bias of the output projection.
         classes: number of classes (sequence classifier).
-        pooling: classify the CLS token or the mean over valid tokens.
+        pooling: classify the CLS token ("cls"), the mean over valid tokens ("mean"), or that mean in a model with a CLS
+            token ("tokens").
         masked: the model takes a second input `lengths` (B,) int64 and ignores tokens beyond it.
         image: geometry of image input.
     """
@@ -84,7 +85,7 @@ class ModelConfig:
     tie_embeddings: bool = False
     output_bias: bool = True
     classes: int = 0
-    pooling: Literal["cls", "mean"] = "cls"
+    pooling: Literal["cls", "mean", "tokens"] = "cls"
     masked: bool = False
     image: ImageConfig | None = None
 
@@ -173,7 +174,7 @@ def _check_classifier(config: ModelConfig) -> None:
     require(not config.tie_embeddings, "config.tie_embeddings is for language models")
     require(not (config.masked and config.input == "image"), "config.masked is for sequences, not for images")
     require(
-        config.pooling == "mean" or not all(layer.mixer.is_causal for layer in config.layers),
+        config.pooling != "cls" or not all(layer.mixer.is_causal for layer in config.layers),
         "config.pooling 'cls' needs a layer that is not causal, because the CLS token stands first; use 'mean'",
     )
 

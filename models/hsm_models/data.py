@@ -1,4 +1,6 @@
-"""Training data: byte- or character-level text for language models, labelled sequences for classifiers.
+"""Training data: byte- or character-level text or token ids for language models, labelled sequences for classifiers.
+
+Bytes and ids stay on the disk, mapped into memory, so that a corpus may be larger than the memory.
 
 Both kinds offer the same three things to the training loop: random batches from the training part, fixed batches
 from the held-out part, and a metric that turns the loss and the hits over the held-out part into one number.
@@ -12,10 +14,11 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .config import ModelConfig
@@ -75,9 +78,9 @@ class TextData:
     do not overlap and each starts without context, so the metric is a little pessimistic.
 
     Args:
-        symbols: the text as ids, (N,) integers.
+        symbols: the text as ids, (N,) integers; an array may be mapped from a file.
         length: symbols per window, >= 1.
-        level: "byte" or "char"; names the metric.
+        level: "byte", "char" or, for ids of a tokenizer, "token"; names the metric.
         vocabulary: the characters by id, for level "char".
         held_out_fraction: part of the text, from its end, that is never trained on.
 
@@ -87,9 +90,9 @@ class TextData:
 
     def __init__(
         self,
-        symbols: Tensor,
+        symbols: Tensor | NDArray[Any],
         length: int,
-        level: Level = "byte",
+        level: Level | Literal["token"] = "byte",
         vocabulary: str = "",
         held_out_fraction: float = HELD_OUT_FRACTION,
     ) -> None:
@@ -105,7 +108,7 @@ class TextData:
         self.length = length
         self.level = level
         self.vocabulary = vocabulary
-        self.metric = "bits_per_byte" if level == "byte" else "bits_per_character"
+        self.metric = {"byte": "bits_per_byte", "char": "bits_per_character", "token": "bits_per_token"}[level]
 
     def batch(self, size: int, generator: torch.Generator) -> Batch:
         starts = torch.randint(len(self.train_symbols) - self.length, (size,), generator=generator)
@@ -122,9 +125,13 @@ class TextData:
     def metadata(self) -> dict[str, str]:
         return {"level": self.level} | ({"vocabulary": json.dumps(self.vocabulary)} if self.vocabulary else {})
 
-    def _windows(self, symbols: Tensor, starts: Tensor) -> Batch:
+    def _windows(self, symbols: Tensor | NDArray[Any], starts: Tensor) -> Batch:
         """Cut windows out at `starts` (B,): inputs (B,length) and the symbols that follow them (B,length)."""
-        rows = symbols[starts[:, None] + torch.arange(self.length + 1)].long()
+        places = starts[:, None] + torch.arange(self.length + 1)
+        if isinstance(symbols, Tensor):
+            rows = symbols[places].long()
+        else:
+            rows = torch.from_numpy(symbols[places.numpy()].astype(np.int64))
         return (rows[:, :-1],), rows[:, 1:]
 
 
@@ -190,20 +197,37 @@ class ImageData(SequenceData):
 
 
 def load_text(path: str | Path, length: int, level: Level = "byte") -> TextData:
-    """Read a text file as bytes (ids 0..255), or as characters (ids in code-point order).
+    """Read a text file as bytes (ids 0..255), mapped from the disk, or as characters (ids in code-point order).
 
     Raises:
         DataError: the file is missing or unreadable, too short, or not UTF-8 at level "char".
     """
-    content = _read(Path(path))
     if level == "byte":
-        return TextData(torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy()), length)
+        return TextData(_mapped_bytes(Path(path)), length)
+    content = _read(Path(path))
     try:
         points = np.array([ord(character) for character in content.decode("utf-8")], dtype=np.int64)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}); use byte level") from error
     alphabet, symbols = np.unique(points, return_inverse=True)
     return TextData(torch.from_numpy(symbols), length, "char", "".join(map(chr, alphabet)))
+
+
+def load_ids(path: str | Path, length: int) -> TextData:
+    """Read the ids of a tokenized text, an .npy file (N,) of integers, mapped from the disk.
+
+    Raises:
+        DataError: the file is missing, no such array, or too short.
+    """
+    try:
+        ids = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"cannot read the ids {path}: {error}; write them with numpy.save") from error
+    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise DataError(f"{path} must hold one dimension of integers")
+    if any(int(part.min()) < 0 for part in _parts(ids)):
+        raise DataError(f"{path} holds negative ids")
+    return TextData(ids, length, "token")
 
 
 def load_digits(masked: bool = False) -> SequenceData:
@@ -245,8 +269,9 @@ def load_data(config: ModelConfig, source: str | Path, length: int, level: Level
 
     Args:
         config: the model's configuration; its task says what kind of data it takes.
-        source: a text file for a language model; for a classifier "digits" (scikit-learn's) or an .npz file with
-            the arrays "tokens" or "pixels" (N,T), whichever the model reads, and "labels" (N,).
+        source: a text file, or an .npy file of token ids, for a language model; for a classifier "digits"
+            (scikit-learn's) or an .npz file with the arrays "tokens" or "pixels" (N,T), whichever the model reads, and
+            "labels" (N,).
         length: symbols per example of text.
         level: symbols of text.
 
@@ -257,8 +282,8 @@ def load_data(config: ModelConfig, source: str | Path, length: int, level: Level
     if config.input == "image":
         raise ConfigError("models of whole images cannot be trained here; use input 'pixels', which reads row by row")
     if config.task == "language_model":
-        text = load_text(source, length, level)
-        _require_room("vocab_size", config.vocab_size, 256 if level == "byte" else len(text.vocabulary))
+        text = load_ids(source, length) if Path(source).suffix == ".npy" else load_text(source, length, level)
+        _require_room("vocab_size", config.vocab_size, _symbols(text))
         longest = length
         data: TrainingData = text
     else:
@@ -271,6 +296,32 @@ def load_data(config: ModelConfig, source: str | Path, length: int, level: Level
     if config.positions != "none":
         _require_room("max_length", config.max_length, longest)
     return data
+
+
+def _symbols(text: TextData) -> int:
+    """Return how many different ids a text may hold."""
+    if text.level == "byte":
+        return 256
+    if text.level == "char":
+        return len(text.vocabulary)
+    parts = (part for half in (text.train_symbols, text.held_out_symbols) for part in _parts(np.asarray(half)))
+    return 1 + max(int(part.max()) for part in parts)
+
+
+def _parts(array: NDArray[Any], size: int = 1 << 24) -> Iterator[NDArray[Any]]:
+    """Yield a mapped array piece by piece, so that looking at all of it needs little memory."""
+    for start in range(0, len(array), size):
+        yield array[start : start + size]
+
+
+def _mapped_bytes(path: Path) -> NDArray[Any]:
+    """Map a file into memory as bytes; what cannot be mapped, such as a pipe or an empty file, is read."""
+    try:
+        if path.is_file() and path.stat().st_size:
+            return np.memmap(path, np.uint8, mode="r")
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the training data {path}: {error}") from error
+    return np.frombuffer(_read(path), np.uint8)
 
 
 def _require_room(name: str, room: int, needed: int) -> None:

@@ -28,7 +28,11 @@ class Router(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B,T,D) to logits (B,T,H,E), or (B,T,E) without heads; float32 or, in double models, float64."""
         dtype = accumulator(x.dtype)
-        logits = F.linear(x.to(dtype), self.weight.to(dtype))
+        if not torch.is_autocast_enabled(x.device.type):
+            logits = F.linear(x.to(dtype), self.weight.to(dtype))
+        else:
+            with torch.autocast(x.device.type, enabled=False):
+                logits = F.linear(x.to(dtype), self.weight.to(dtype))
         return logits if self.heads is None else logits.unflatten(-1, (self.heads, -1))
 
 
@@ -48,7 +52,7 @@ class ExpertMatMul(nn.Module):
 
     def forward(self, x: Tensor, logits: Tensor) -> Tensor:
         """Map x (B,T,D) with logits (B,T,H,E) to (B,T,H,f)."""
-        return expert_matmul(x, logits, self.weight, self.active)
+        return expert_matmul(x.to(self.weight.dtype), logits, self.weight, self.active)
 
 
 class ExpertMatMulSum(nn.Module):
@@ -67,7 +71,7 @@ class ExpertMatMulSum(nn.Module):
 
     def forward(self, x: Tensor, logits: Tensor) -> Tensor:
         """Map x (B,T,H,f) with logits (B,T,H,E) to (B,T,D)."""
-        return expert_matmul_sum(x, logits, self.weight, self.active)
+        return expert_matmul_sum(x.to(self.weight.dtype), logits, self.weight, self.active)
 
 
 class ExpertWeight(nn.Module):

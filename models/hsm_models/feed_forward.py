@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch.nn.functional as F
@@ -11,11 +13,17 @@ from torch import Tensor, nn
 from hsm_models.ops import expert_mlp
 from hsm_operators.expert_mlp.torch_op import ACTIVATIONS
 
+from .dataclass_json import added
 from .errors import require
 from .experts import ExpertWeight, Router
 from .parts import FeedForwardConfig, Place, feed_forward
 
-_RELU = ACTIVATIONS.index("relu")
+_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
 
 
 @dataclass(frozen=True)
@@ -24,12 +32,12 @@ class MLPConfig(FeedForwardConfig):
 
     Attributes:
         hidden: hidden width.
-        activation: exact GELU or ReLU.
+        activation: exact GELU, ReLU, SiLU, or GELU's approximation by tanh.
         bias: biases in both projections.
     """
 
     hidden: int
-    activation: Literal["gelu", "relu"] = "gelu"
+    activation: Literal["gelu", "relu", "silu", "gelu_tanh"] = "gelu"
     bias: bool = True
 
     def check(self, place: Place) -> None:
@@ -39,7 +47,7 @@ class MLPConfig(FeedForwardConfig):
 
 @feed_forward("mlp", MLPConfig)
 class MLP(nn.Module):
-    """W2 act(W1 x), with exact GELU or ReLU.
+    """W2 act(W1 x).
 
     Parameters: `up` (hidden, D), `down` (D, hidden).
 
@@ -51,7 +59,7 @@ class MLP(nn.Module):
     def __init__(self, width: int, *fields: Any, **named: Any) -> None:
         super().__init__()
         config = MLPConfig.given(width, *fields, **named)
-        self.activation = F.relu if config.activation == "relu" else F.gelu
+        self.activation = _FUNCTIONS[config.activation]
         self.up = nn.Linear(width, config.hidden, bias=config.bias)
         self.down = nn.Linear(config.hidden, width, bias=config.bias)
 
@@ -62,17 +70,19 @@ class MLP(nn.Module):
 
 @dataclass(frozen=True)
 class MoEConfig(FeedForwardConfig):
-    """SwitchAll's sigma-MoE feed-forward network: sum over the k best experts of s_e ReLU(x K_e) V_e.
+    """SwitchAll's sigma-MoE feed-forward network: sum over the k best experts of s_e act(x K_e) V_e.
 
     Attributes:
         experts: number of experts E.
         active: experts k used per token.
         expert_width: hidden width of one expert.
+        activation: ReLU, as in the paper, exact GELU, or its approximation by tanh.
     """
 
     experts: int
     active: int
     expert_width: int = 128
+    activation: Literal["relu", "gelu", "gelu_tanh"] = added("relu")
 
     def check(self, place: Place) -> None:
         super().check(place)
@@ -85,7 +95,7 @@ class MoEConfig(FeedForwardConfig):
 
 @feed_forward("moe", MoEConfig)
 class SigmaMoE(nn.Module):
-    """y = sum over the k best experts e of sigmoid(logit_e) ReLU(x K_e) V_e (arXiv:2312.07987, section 3.5).
+    """y = sum over the k best experts e of sigmoid(logit_e) act(x K_e) V_e (arXiv:2312.07987, section 3.5).
 
     Parameters: `router` (E,D), `up` (E,D,width of an expert), `down` (E,width of an expert,D).
 
@@ -98,6 +108,7 @@ class SigmaMoE(nn.Module):
         super().__init__()
         config = MoEConfig.given(width, *fields, **named)
         self.active = config.active
+        self.activation = ACTIVATIONS.index(config.activation)
         self.router = Router(width, None, config.experts)
         experts, inner = config.experts, config.expert_width
         self.up = ExpertWeight(experts, width, inner, width**-0.5)
@@ -105,4 +116,6 @@ class SigmaMoE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B,T,D) to (B,T,D)."""
-        return expert_mlp(x, self.router(x), self.up.weight, self.down.weight, self.active, _RELU)
+        return expert_mlp(
+            x.to(self.up.weight.dtype), self.router(x), self.up.weight, self.down.weight, self.active, self.activation
+        )

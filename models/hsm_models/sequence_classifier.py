@@ -36,7 +36,7 @@ class SequenceClassifier(nn.Module):
             self.embedding = TokenEmbedding(
                 config.vocab_size, config.width, config.embedding_bias, config.embedding_scale
             )
-        self.cls_token = nn.Parameter(torch.empty(1, 1, config.width)) if config.pooling == "cls" else None
+        self.cls_token = nn.Parameter(torch.empty(1, 1, config.width)) if config.pooling != "mean" else None
         self.position_embedding: nn.Parameter | None = None
         if config.positions == "learned":
             self.position_embedding = nn.Parameter(torch.empty(self._position_count(), config.width))
@@ -67,7 +67,9 @@ class SequenceClassifier(nn.Module):
         for layer in self.layers:
             x = layer(x, counted)
         x = self.norm(x)
-        return self.output(x[:, 0] if self.cls_token is not None else _mean(x, lengths))
+        if self.config.pooling == "cls":
+            return self.output(x[:, 0])
+        return self.output(_mean(x if self.cls_token is None else x[:, 1:], lengths))
 
     def _embed(self, inputs: Tensor) -> Tensor:
         x = self.embedding(inputs)

@@ -6,21 +6,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from .config import ModelConfig
 from .errors import ConfigError, ModelError
+from .interruption import interruptible, what_remains
+from .trainer import saved_settings
 from .training import state_path, train
-from .training_settings import HELP, Progress, TrainingSettings
+from .training_settings import CHOICES, HELP, RUNNING, Progress, TrainingSettings
 from .zoo import recipes
 
 
@@ -28,91 +27,121 @@ from .zoo import recipes
 class Plan:
     """What a command line asks for, complete: arguments of `training.train`."""
 
-    config: ModelConfig | Path
+    config: ModelConfig | Path | None
     data: str | Path
     settings: TrainingSettings
 
 
-def plan(recipe: str | None, config: str | Path | None, data: str | Path | None, given: dict[str, Any]) -> Plan:
-    """Complete the options of a command line, from a zoo recipe or from the defaults.
+def plan(
+    recipe: str | None,
+    config: str | Path | None,
+    data: str | Path | None,
+    given: dict[str, Any],
+    init: str | Path | None = None,
+    state: Path | None = None,
+) -> Plan:
+    """Complete the options of a command line, from a zoo recipe, from a saved state or from the defaults.
 
     Args:
         recipe: name of a zoo recipe, whose model, data and settings stand wherever no option says otherwise.
         config: JSON file with the model's configuration.
         data: the training data.
         given: settings by name; None means not given.
+        init: checkpoint to start from, which has a configuration of its own.
+        state: the saved state that is to be resumed, whose settings stand wherever no option says otherwise.
 
     Raises:
         ConfigError: no such recipe, neither a recipe nor both config and data, or a setting out of range.
+        CheckpointError: there is no such state.
         DataError: the recipe's data cannot be fetched.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
+    if state is not None:
+        chosen = saved_settings(state) | chosen
     if recipe is not None:
         known = recipes.get(recipe)
         return Plan(
-            Path(config) if config else known.config,
+            Path(config) if config else None if init else known.config,
             data or recipes.data_path(known),
             dataclasses.replace(known.settings, **chosen),
         )
-    if config is None or data is None:
-        raise ConfigError("give a model configuration and training data (--config and --data), or a --recipe")
-    return Plan(Path(config), data, TrainingSettings(**chosen))
+    if (config is None and init is None) or data is None:
+        raise ConfigError(
+            "give a model configuration and training data (--config and --data), a checkpoint to start from and "
+            "training data (--init and --data), or a --recipe"
+        )
+    return Plan(Path(config) if config else None, data, TrainingSettings(**chosen))
 
 
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a question that training asks after each step; a second one interrupts at once."""
-    asked = False
+def use_threads(count: int | None) -> None:
+    """Let PyTorch use so many threads; None leaves it to PyTorch."""
+    if count is not None:
+        import torch
 
-    def note(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)
+        torch.set_num_threads(count)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code: 0 good, 2 usage, 4 bad input, 130 interrupted."""
     options = _parser().parse_args(arguments)
     given = {name: getattr(options, name) for name in HELP}
+    state = state_path(options.output)
     try:
-        chosen = plan(options.recipe, options.config, options.data, given)
         with interruptible() as stop:
+            use_threads(options.threads)
+            chosen = plan(
+                options.recipe, options.config, options.data, given, options.init, state if options.resume else None
+            )
             result = train(
                 chosen.config,
                 chosen.data,
                 options.output,
                 chosen.settings,
                 resume=options.resume,
+                init=options.init,
+                save_seconds=options.save_seconds,
+                device=options.device,
+                metrics=options.metrics,
+                tensorboard=options.tensorboard,
                 progress=_print_progress,
                 stop=stop,
+                warn=_say,
             )
     except ModelError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return 4
     except KeyboardInterrupt:
-        print(f"interrupted; --resume continues from {state_path(options.output)}", file=sys.stderr)
+        _say(what_remains(state))
         return 130
     print(json.dumps(result.to_dict(), indent=2))
     return 0
+
+
+def _say(text: str) -> None:
+    """Print on stderr, whose terminal may be gone."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m hsm_models.train", description="Train a model into a checkpoint.")
     parser.add_argument("--recipe", metavar="NAME", help="zoo recipe, instead of --config and --data")
     parser.add_argument("--config", type=Path, metavar="FILE", help="model configuration (JSON)")
-    parser.add_argument("--data", metavar="FILE", help="text file, .npz of labelled sequences, or digits")
+    parser.add_argument("--data", metavar="FILE", help="text file, .npy of ids, .npz of labelled sequences, or digits")
+    parser.add_argument("--init", metavar="CHECKPOINT", help="start from its weights: fine-tuning")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="PATH", help="checkpoint to write")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    for option, text in RUNNING.items():
+        kind = {"threads": int, "save_seconds": float}.get(option, str)
+        default = "cpu" if option == "device" else None
+        parser.add_argument(f"--{option.replace('_', '-')}", type=kind, default=default, help=text)
     for field in dataclasses.fields(TrainingSettings):
         option = "--" + field.name.replace("_", "-")
-        parser.add_argument(option, type=type(field.default), help=f"{HELP[field.name]} (default: {field.default})")
+        choices = CHOICES.get(field.name)
+        text = f"{HELP[field.name]} (default: {field.default})"
+        parser.add_argument(
+            option, type=type(field.default), choices=choices, help=f"{HELP[field.name]} (default: {field.default})"
+        )
     return parser
 
 
@@ -121,7 +150,7 @@ def _print_progress(news: Progress) -> None:
     if news.step % 50 and news.step != news.steps and news.held_out is None:
         return
     held_out = "" if news.held_out is None else f"  held out {news.held_out:.4f}"
-    print(f"step {news.step}/{news.steps}  loss {news.loss:.4f}{held_out}", file=sys.stderr, flush=True)
+    _say(f"step {news.step}/{news.steps}  loss {news.loss:.4f}{held_out}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from torch.nn import functional
 from .config import ModelConfig
 from .data import Tally, TrainingData
 from .errors import CheckpointError, ConfigError
-from .training_settings import Progress, TrainingSettings
+from .regularising import Regulariser
+from .training_settings import CHANGEABLE, Progress, TrainingSettings
 
+# Seconds between two saved states: what a run loses at most when it is killed.
 SAVE_SECONDS = 60.0
 
 
@@ -35,18 +38,26 @@ class Trainer:
         model: module that maps a batch's inputs to logits (..., classes) in float32.
         data: batches to train and to evaluate on.
         settings: how to train.
+        device: where the model and its batches are.
+
+    Raises:
+        ConfigError: there is no such device.
     """
 
     # Looks during training read only this many held-out examples; the final figure reads all of them.
     QUICK_LOOK = 64
 
-    def __init__(self, model: nn.Module, data: TrainingData, settings: TrainingSettings) -> None:
-        self.model, self.data, self.settings = model, data, settings
+    def __init__(self, model: nn.Module, data: TrainingData, settings: TrainingSettings, device: str = "cpu") -> None:
+        self.device = _device(device)
+        self.model, self.data, self.settings = model.to(self.device), data, settings
+        self.regulariser = Regulariser(model, settings.dropout, settings.entropy)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(model, settings.weight_decay), lr=settings.lr, betas=(0.9, settings.beta2)
         )
         self.step = 0
         self.seconds = 0.0
+        # While the optimiser changes the weights, they belong to no step and cannot be saved.
+        self.whole = True
 
     def advance(self) -> Progress:
         """Take one optimiser step.
@@ -62,25 +73,48 @@ class Trainer:
         every = self.settings.evaluate_every
         look = every and self.step % every == 0 and self.step < self.settings.steps
         held_out = self.evaluate(self.QUICK_LOOK) if look else None
-        return Progress(self.step, self.settings.steps, loss, rate, held_out)
+        return Progress(self.step, self.settings.steps, loss, rate, held_out, self.seconds)
 
     def _update(self, rate: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.step)
-        inputs, targets = self.data.batch(self.settings.batch, generator)
+        seed = self.settings.seed * 1_000_003 + self.step
+        inputs, targets = self.data.batch(self.settings.batch, torch.Generator().manual_seed(seed))
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = cross_entropy(self.model(*inputs), targets)
-        loss.backward()
+        loss = sum(self._backward(*part, len(targets)) for part in self._parts(inputs, targets, seed))
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
-        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+        if not (math.isfinite(loss) and math.isfinite(norm.item())):
             raise ConfigError(
                 f"training diverged: the loss or its gradient is not finite at step {self.step}; "
-                f"use a learning rate below {self.settings.lr:g}"
+                f"use a learning rate below {self.settings.lr:g}: --resume --lr continues from the last saved state"
             )
+        self.whole = False
         self.optimizer.step()
+        self.whole = True
+        return loss
+
+    def _parts(self, inputs: tuple[Tensor, ...], targets: Tensor, seed: int) -> Iterator[tuple[Any, Tensor]]:
+        """Yield the parts of a batch that are computed one after the other, on the device."""
+        if self.settings.dropout:
+            torch.manual_seed(seed)  # as at every resumed step
+        count = -(-len(targets) // self.settings.accumulate)
+        for start in range(0, len(targets), count):
+            part = slice(start, start + count)
+            yield tuple(item[part].to(self.device) for item in inputs), targets[part].to(self.device)
+
+    def _backward(self, inputs: tuple[Tensor, ...], targets: Tensor, examples: int) -> float:
+        """Add the gradient of a part to those of the others; return its share of the loss."""
+        with self._autocast(), self.regulariser:
+            logits = self.model(*inputs)
+        share = len(targets) / examples
+        loss = cross_entropy(logits.float() if logits.dtype == torch.bfloat16 else logits, targets) * share
+        (loss + self.regulariser.penalty() * share).backward()
         return loss.item()
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.settings.autocast == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     @torch.no_grad()
     def evaluate(self, limit: int | None = None) -> float:
@@ -88,7 +122,8 @@ class Trainer:
         self.model.eval()
         loss, hits, count = 0.0, 0, 0
         for inputs, targets in self.data.held_out(32, limit):
-            logits = self.model(*inputs)
+            targets = targets.to(self.device)
+            logits = self.model(*(item.to(self.device) for item in inputs))
             loss += cross_entropy(logits, targets, "sum").item()
             hits += int((logits.argmax(-1) == targets).sum())
             count += targets.numel()
@@ -114,21 +149,30 @@ class Trainer:
         finally:
             scratch.unlink(missing_ok=True)
 
-    def load(self, path: str | Path) -> None:
+    def load(self, path: str | Path) -> list[str]:
         """Continue from a saved state.
+
+        Returns:
+            Settings that differ from those of the steps taken, in words; only `CHANGEABLE` ones may.
 
         Raises:
             CheckpointError: no such file, or no training state.
-            ConfigError: the state belongs to another model or to other settings.
+            ConfigError: the state belongs to another model or to other settings, or is beyond the last step.
         """
         state = _read_state(Path(path))
         _require(state["config"] == _config_json(self.model), f"{path} is the state of a model with another config")
-        saved = json.loads(state["settings"])
-        differing = [name for name, value in dataclasses.asdict(self.settings).items() if saved.get(name) != value]
-        _require(not differing, f"{path} was started with other settings: {', '.join(differing)}")
+        # Settings that are younger than the state had their default.
+        saved = dataclasses.asdict(TrainingSettings()) | json.loads(state["settings"])
+        differing = {name: value for name, value in vars(self.settings).items() if saved[name] != value}
+        fixed = [name for name in differing if name not in CHANGEABLE]
+        options = ", ".join(f"--{name.replace('_', '-')} {saved[name]}" for name in fixed)
+        _require(not fixed, f"{path} was started with other settings: {', '.join(fixed)}; give {options}")
+        step = int(state["step"])
+        _require(step <= self.settings.steps, f"{path} has taken {step} steps already: give --steps above that")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.step, self.seconds = step, float(state["seconds"])
+        return [f"{name} {value} from step {step} on, {saved[name]} before" for name, value in differing.items()]
 
 
 def run(
@@ -136,26 +180,47 @@ def run(
     state: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    warn: Callable[[str], None] = warnings.warn,
+    save_seconds: float | None = None,
 ) -> None:
-    """Take all remaining steps, saving the state about once a minute.
+    """Take all remaining steps, saving the state about once a minute and when the run is interrupted.
 
     Args:
         trainer: what to train; continues at its current step.
         state: where to keep the resumable state; None keeps none.
         progress: called after each step.
         stop: asked after each step; when it says True the state is saved and KeyboardInterrupt raised.
+        warn: told of a state that cannot be saved, after which training goes on.
+        save_seconds: seconds between two saved states; None means SAVE_SECONDS.
+
+    Raises:
+        KeyboardInterrupt: `stop` said True, or an interruption in the middle of a step; the state of the last whole
+            step is saved, unless the disk does not take it or the interruption hit the update of the weights itself.
     """
     saved = time.monotonic()
-    while trainer.step < trainer.settings.steps:
-        news = trainer.advance()
-        if progress:
-            progress(news)
-        stopping = stop is not None and stop()
-        if state is not None and (stopping or time.monotonic() - saved > SAVE_SECONDS):
-            trainer.save(state)
-            saved = time.monotonic()
-        if stopping:
-            raise KeyboardInterrupt
+    every = SAVE_SECONDS if save_seconds is None else save_seconds
+    try:
+        while trainer.step < trainer.settings.steps:
+            news = trainer.advance()
+            if progress:
+                progress(news)
+            if stop is not None and stop():
+                raise KeyboardInterrupt
+            if state is not None and time.monotonic() - saved > every:
+                _try_to_save(trainer, state, warn)
+                saved = time.monotonic()
+    except (KeyboardInterrupt, OSError):  # OSError: of a listener whose terminal or disk is gone
+        if state is not None and trainer.whole and trainer.step:
+            _try_to_save(trainer, state, warn)
+        raise
+
+
+def _try_to_save(trainer: Trainer, state: str | Path, warn: Callable[[str], None]) -> None:
+    """Save the state, or say why not: a full disk costs the state, not the run."""
+    try:
+        trainer.save(state)
+    except CheckpointError as error:
+        warn(f"{error}; training goes on, and the state before it stays")
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
@@ -191,6 +256,29 @@ def _read_state(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or set(state) != keys:
         raise CheckpointError(f"{path} is no training state")
     return state
+
+
+def saved_step(path: str | Path) -> int | None:
+    """Return the step of a saved state, or None if there is no state that could be resumed."""
+    try:
+        return int(_read_state(Path(path))["step"])
+    except CheckpointError:
+        return None
+
+
+def saved_settings(path: str | Path) -> dict[str, Any]:
+    """Return the settings of a saved state by name; raises CheckpointError as `Trainer.load`."""
+    settings: dict[str, Any] = json.loads(_read_state(Path(path))["settings"])
+    return settings
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"the device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def _require(condition: bool, message: str) -> None:

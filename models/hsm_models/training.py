@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import platform
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -14,11 +16,13 @@ from typing import Any
 
 import torch
 
-from .checkpoint import build_model, save_checkpoint
+from .checkpoint import build_model, fingerprint, load_checkpoint, read_config, save_checkpoint
 from .config import ModelConfig
 from .data import load_data
 from .errors import CheckpointError, ConfigError
-from .trainer import Trainer, run
+from .interruption import what_remains
+from .metrics import MetricsFile, TensorBoard
+from .trainer import Trainer, run, saved_step
 from .training_settings import Progress, TrainingSettings
 
 __all__ = ["Progress", "TrainingResult", "TrainingSettings", "read_model_config", "state_path", "train"]
@@ -36,6 +40,7 @@ class TrainingResult:
         metric: "bits_per_byte", "bits_per_character" or "accuracy".
         held_out: that metric over the whole held-out part.
         seconds: wall-clock seconds spent in training steps, over every resumed part.
+        changed: settings that differ between the resumed parts, in words.
     """
 
     checkpoint: Path
@@ -45,6 +50,7 @@ class TrainingResult:
     metric: str
     held_out: float
     seconds: float
+    changed: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready data."""
@@ -52,69 +58,131 @@ class TrainingResult:
 
 
 def train(
-    config: ModelConfig | str | Path,
+    config: ModelConfig | str | Path | None,
     data: str | Path,
     output: str | Path,
     settings: TrainingSettings | None = None,
     *,
     resume: bool = False,
+    init: str | Path | None = None,
     state: str | Path | None = None,
+    save_seconds: float | None = None,
+    device: str = "cpu",
+    metrics: str | Path | None = None,
+    tensorboard: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    warn: Callable[[str], None] = warnings.warn,
     extra: dict[str, str] | None = None,
 ) -> TrainingResult:
     """Train a model and write its checkpoint, with the held-out metric as measured in the file's metadata.
 
     Args:
-        config: the model, or a JSON file that holds its configuration.
-        data: text file, .npz file, or "digits"; see `hsm_models.data.load_data`.
+        config: the model, or a JSON file that holds its configuration; None with `init`.
+        data: text file, .npy file of ids, .npz file, or "digits"; see `hsm_models.data.load_data`.
         output: checkpoint to write: a single file if it ends in .safetensors, else a folder.
         settings: how to train; None takes the defaults.
-        resume: continue from the saved state, to the same bits as without an interruption.
+        resume: continue from the saved state, to the same bits as without an interruption; settings in `CHANGEABLE`
+            may be others from there on.
+        init: a checkpoint (or "zoo:NAME") whose weights training starts from, such as an import: fine-tuning.
         state: where the resumable state is kept while training runs; None means `state_path(output)`.
+        save_seconds: seconds between two saved states, 60 by default; a kill loses at most these.
+        device: where to train, such as "cuda".
+        metrics: a file for one JSON object a step; see `metrics.MetricsFile`.
+        tensorboard: a folder for TensorBoard's files, if that package is installed.
         progress: called after each step.
         stop: asked after each step; when it says True the state is saved and KeyboardInterrupt raised.
+        warn: told of what does not end the run: a state or metrics that cannot be written.
         extra: more entries for the checkpoint's metadata.
 
     Raises:
-        ConfigError: bad settings, a configuration that cannot be built or does not fit the data, or divergence.
+        ConfigError: bad settings, a configuration that cannot be built or does not fit the data or the checkpoint, a
+            device that cannot be used, or divergence.
         DataError: missing, malformed or too little data.
-        CheckpointError: `resume` without a state of this very run, or an output that cannot be written.
-        KeyboardInterrupt: `stop` said True; the state is on disk.
+        CheckpointError: `resume` without a state of this very run, a state of another run without `resume`, or an
+            output that cannot be written; the state then stays.
+        KeyboardInterrupt: `stop` said True, or Ctrl-C; `interruption.what_remains` says what is on disk.
     """
     settings = settings or TrainingSettings()
-    config = config if isinstance(config, ModelConfig) else read_model_config(config)
     output = Path(output)
     state = state_path(output) if state is None else Path(state)
     _check_writable(output, state)
-    examples = load_data(config, data, settings.length, settings.level)
+    if not resume:
+        _refuse_another_state(state)
+    model_config = _model_config(config, init)
+    examples = load_data(model_config, data, settings.length, settings.level)
     torch.manual_seed(settings.seed)
-    model = build_model(config)
-    trainer = Trainer(model, examples, settings)
-    if resume:
-        trainer.load(state)
+    model = build_model(model_config) if init is None else load_checkpoint(init).train()
+    trainer = Trainer(model, examples, settings, device)
+    changed = trainer.load(state) if resume else []
+    for change in changed:
+        warn(f"continues with {change}")
+    listeners: list[Callable[[Progress], None]] = [progress] if progress else []
+    if metrics is not None:
+        listeners.append(MetricsFile(metrics, trainer.step, warn))
+    board = TensorBoard(tensorboard) if tensorboard is not None else None
+    if board is not None:
+        listeners.append(board)
     losses: list[float] = []
 
     def note(news: Progress) -> None:
         losses[:] = [news.loss]
-        if progress:
-            progress(news)
+        for listener in listeners:
+            listener(news)
 
-    run(trainer, state, note, stop)
-    held_out = trainer.evaluate()
+    try:
+        run(trainer, state, note, stop, warn, save_seconds)
+    finally:
+        if board is not None:
+            board.close()
     result = TrainingResult(
         checkpoint=output,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         steps=trainer.step,
         loss=losses[0] if losses else None,
         metric=examples.metric,
-        held_out=held_out,
+        held_out=trainer.evaluate(),
         seconds=trainer.seconds,
+        changed=tuple(changed),
     )
     metadata = _metadata(result, settings, Path(data).name) | examples.metadata() | (extra or {})
-    save_checkpoint(model, output, metadata)
-    state.unlink(missing_ok=True)
+    if init is not None:
+        metadata["trained_from"] = fingerprint(init)
+    _finish(trainer, output, state, metadata)
     return result
+
+
+def _finish(trainer: Trainer, output: Path, state: Path, metadata: dict[str, str]) -> None:
+    """Write the checkpoint and remove the state; if the disk does not take it, keep the state of the last step."""
+    model: Any = trainer.model
+    try:
+        save_checkpoint(model, output, metadata)
+    except CheckpointError as error:
+        with contextlib.suppress(CheckpointError):
+            trainer.save(state)
+        raise CheckpointError(f"{error}; {what_remains(state)}") from error
+    state.unlink(missing_ok=True)
+
+
+def _refuse_another_state(state: Path) -> None:
+    """Refuse to start anew over the state of an interrupted run, which the end of the new run would remove."""
+    if state.exists():
+        step = saved_step(state)
+        what = "a file that is no training state" if step is None else f"the state of an interrupted run at step {step}"
+        raise CheckpointError(f"{state} is {what}: continue it with --resume, or move or delete it to start anew")
+
+
+def _model_config(config: ModelConfig | str | Path | None, init: str | Path | None) -> ModelConfig:
+    """Return the model's configuration, from a file or from the checkpoint that training starts from."""
+    chosen = config if isinstance(config, ModelConfig) or config is None else read_model_config(config)
+    if init is None:
+        if chosen is None:
+            raise ConfigError("give a model configuration, or a checkpoint to start from (init)")
+        return chosen
+    found = read_config(init)
+    if chosen is not None and chosen != found:
+        raise ConfigError(f"the configuration is not the one of {init}, whose weights training is to start from")
+    return found
 
 
 def state_path(output: str | Path) -> Path:

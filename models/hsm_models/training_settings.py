@@ -9,7 +9,10 @@ from typing import Literal
 from .errors import ConfigError
 
 Level = Literal["byte", "char"]
-
+Autocast = Literal["none", "bf16"]
+CHOICES: dict[str, tuple[str, ...]] = {"level": ("byte", "char"), "autocast": ("none", "bf16")}
+# What a resumed run may change: the steps that were taken stay what they were.
+CHANGEABLE = ("steps", "lr", "final_fraction", "warmup", "clip", "evaluate_every", "dropout", "entropy")
 
 HELP = {
     "steps": "optimiser steps in all",
@@ -24,12 +27,25 @@ HELP = {
     "seed": "seed of the initial weights and of the batches",
     "level": "symbols of text: byte or char",
     "evaluate_every": "steps between looks at held-out data; 0 looks at the end only",
+    "accumulate": "parts that a batch is computed in, one after the other: the same step in less memory",
+    "dropout": "fraction of each mixer's and feed-forward network's output that is dropped in training",
+    "entropy": "weight of SwitchHead's and SwitchAll's regulariser: the entropy of the mean choice of experts",
+    "autocast": "type of the matrix products in training: none (float32) or bf16",
+}
+
+# What a run needs besides, which no state remembers: it changes where and how fast, not what is trained.
+RUNNING = {
+    "device": "where to train: cpu, cuda, cuda:1, …",
+    "threads": "threads of PyTorch; on a busy machine fewer are faster",
+    "save_seconds": "seconds between two saved states, which a kill loses at most (default: 60)",
+    "metrics": "file for one line of JSON a step: step, loss, learning_rate, held_out, seconds",
+    "tensorboard": "folder for TensorBoard's files, if that package is installed",
 }
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train; part of the saved state, so that a resumed run cannot silently differ.
+    """How to train; part of the saved state. A resumed run may differ in `CHANGEABLE`, which is said, and in no other.
 
     `HELP` describes each field, here and in the command lines.
 
@@ -49,9 +65,13 @@ class TrainingSettings:
     seed: int = 0
     level: Level = "byte"
     evaluate_every: int = 0
+    accumulate: int = 1
+    dropout: float = 0.0
+    entropy: float = 0.0
+    autocast: Autocast = "none"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "length"):
+        for name in ("steps", "batch", "length", "accumulate"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("warmup", "evaluate_every"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}")
@@ -62,7 +82,12 @@ class TrainingSettings:
         _require(0 <= self.final_fraction <= 1, f"final_fraction must lie in [0, 1], got {self.final_fraction}")
         _require(0 <= self.weight_decay < math.inf, f"weight_decay must not be negative, got {self.weight_decay}")
         _require(0 <= self.beta2 < 1, f"beta2 must lie in [0, 1), got {self.beta2}")
-        _require(self.level in ("byte", "char"), f"level must be byte or char, got {self.level!r}")
+        _require(self.accumulate <= self.batch, f"accumulate must be at most batch {self.batch}, got {self.accumulate}")
+        _require(0 <= self.dropout < 1, f"dropout must lie in [0, 1), got {self.dropout}")
+        _require(0 <= self.entropy < math.inf, f"entropy must not be negative, got {self.entropy}")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            _require(value in choices, f"{name} must be {' or '.join(choices)}, got {value!r}")
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of step 0, 1, …: linear warm-up, then half a cosine down to the final fraction."""
@@ -81,6 +106,7 @@ class Progress:
         loss: this batch's cross-entropy in nats.
         learning_rate: of this step.
         held_out: the metric over a part of the held-out data, on the steps that look at it.
+        seconds: time spent in steps so far, over every resumed part.
     """
 
     step: int
@@ -88,6 +114,7 @@ class Progress:
     loss: float
     learning_rate: float
     held_out: float | None = None
+    seconds: float = 0.0
 
 
 def _require(condition: bool, message: str) -> None:

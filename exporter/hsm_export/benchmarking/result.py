@@ -78,7 +78,7 @@ class Measurement(Result):
 
 @dataclass(frozen=True)
 class Crossover(Result):
-    """The length at which one runtime overtakes another, interpolated between two that were measured.
+    """The length at which one runtime overtakes another, between two where their quartiles lie apart.
 
     Attributes:
         quicker_below: the runtime that is quicker for shorter inputs.
@@ -131,18 +131,20 @@ class BenchResult(Result):
 
 
 def crossovers(measurements: Sequence[Measurement]) -> tuple[Crossover, ...]:
-    """Return where the medians of two runtimes change order between neighbouring lengths.
+    """Return where one runtime overtakes another: from a length where it is slower to one where it is quicker.
 
-    The length is where the straight lines meet between the points on logarithmic axes.
+    A length counts only where the quartiles of the two do not overlap: elsewhere chance decides which median is the
+    smaller. The length is where the straight lines meet between the two points on logarithmic axes.
     """
-    times: dict[str, dict[int, float]] = {}
+    times: dict[str, dict[int, Spread]] = {}
     for item in measurements:
         if item.length is not None:
-            times.setdefault(item.runtime, {})[item.length] = item.seconds.median
+            times.setdefault(item.runtime, {})[item.length] = item.seconds
     found = []
     for first, second in combinations(times, 2):
         shared = sorted(times[first].keys() & times[second].keys())
-        gaps = [(length, math.log(times[first][length] / times[second][length])) for length in shared]
+        pairs = [(length, times[first][length], times[second][length]) for length in shared]
+        gaps = [(length, math.log(a.median / b.median)) for length, a, b in pairs if a.q3 < b.q1 or b.q3 < a.q1]
         for (left, before), (right, after) in pairwise(gaps):
             if before * after < 0:
                 share = before / (before - after)

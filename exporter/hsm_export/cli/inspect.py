@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..formats.tensor import Tensor
     from ..inspection import (
         CheckpointResult,
+        ConfigResult,
         Cost,
         EngineResult,
         InspectResult,
@@ -34,34 +35,52 @@ _HIDDEN = {"bias", "form", "rope_base", "rope_fraction", "activation", "width"}
 
 @click.command("inspect")
 @click.argument("file")
+@click.option(
+    "--length",
+    "lengths",
+    multiple=True,
+    type=click.IntRange(min=1),
+    help="Tokens of a sequence whose work is counted; repeatable. [default: 1, 128, 1024, 4096]",
+)
+@click.option(
+    "--context",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Checkpoints and configurations: tokens before it that are in memory, as in Transformer-XL. [default: 0]",
+)
 @json_option
-def command(file: str, as_json: bool) -> None:
-    """Show what an ONNX file, an engine or a checkpoint holds.
+def command(file: str, lengths: tuple[int, ...], context: int, as_json: bool) -> None:
+    """Show what an ONNX file, an engine, a checkpoint or a configuration holds.
 
     FILE is an .onnx file, an .engine or .plan file with the .json file that `build` wrote beside it, a checkpoint
-    (.safetensors or folder), or zoo:NAME. Work is counted for one sequence: a multiply-add is two operations, an hsm
-    node counts as its fused kernel, and bytes are what the nodes read and write one by one.
+    (.safetensors or folder), zoo:NAME, or a model's configuration (.json), of which no weights need exist. Work is
+    counted for one sequence: a multiply-add is two operations, an hsm node counts as its fused kernel, and bytes are
+    what the nodes read and write one by one. Of checkpoints and configurations the matrix products, the experts in
+    use and the mixers' own work are counted, and the bytes are those of the weights.
 
     \b
     Examples:
       hsm-export inspect hsm-lm.onnx
       hsm-export inspect hsm-lm.engine
       hsm-export inspect zoo:hsm-lm --json
+      hsm-export inspect model.json --length 256 --context 256
     """
     from ..inspection import inspect
 
-    emit(inspect(file), as_json, _render)
+    emit(inspect(file, lengths=lengths or None, context=context), as_json, _render)
 
 
 def _render(result: InspectResult) -> RenderableType:
     from rich.console import Group
 
-    from ..inspection import CheckpointResult, EngineResult, OnnxResult
+    from ..inspection import CheckpointResult, ConfigResult, EngineResult, OnnxResult
 
     if isinstance(result, OnnxResult):
         return Group(*_render_onnx(result))
     if isinstance(result, EngineResult):
         return Group(*_render_engine(result))
+    if isinstance(result, ConfigResult):
+        return Group(*_render_configuration(result))
     assert isinstance(result, CheckpointResult)
     return Group(*_render_checkpoint(result))
 
@@ -88,7 +107,7 @@ def _render_onnx(result: OnnxResult) -> Iterable[RenderableType]:
         yield _forms(result.quantisation)
     if result.mixers:
         yield _mixers(result.mixers)
-    yield _work(result)
+    yield _work(result.costs, result.uncounted)
     yield _operators(result)
 
 
@@ -155,6 +174,23 @@ def _render_checkpoint(result: CheckpointResult) -> Iterable[RenderableType]:
     yield facts("checkpoint", rows)
     if result.mixers:
         yield _mixers(result.mixers)
+    yield _work(result.costs, result.uncounted)
+
+
+def _render_configuration(result: ConfigResult) -> Iterable[RenderableType]:
+    floats = [f"{count:,} at T={length}" for length, count in result.memory_floats.items() if count]
+    rows = {
+        "path": str(result.path),
+        "task": str(result.config["task"]).replace("_", " "),
+        "width": str(result.config["width"]),
+        "parameters": f"{result.parameters:,}",
+        "context": f"{result.context} tokens in memory" if result.context else "",
+        "memory floats of an attention layer": ", ".join(floats),
+    }
+    yield facts("configuration", rows)
+    if result.mixers:
+        yield _mixers(result.mixers)
+    yield _work(result.costs, result.uncounted)
 
 
 def _borders(inputs: Iterable[Tensor], outputs: Iterable[Tensor]) -> Table:
@@ -233,12 +269,12 @@ def _details(row: MixerRow) -> str:
     return ", ".join(shown)
 
 
-def _work(result: OnnxResult) -> Table:
+def _work(costs: Iterable[Cost], uncounted: Mapping[str, int]) -> Table:
     from rich.table import Table
 
     table = Table("tokens T", "flops", "flops/token", "bytes", "bytes/token", title="one run of one sequence")
     table.title_justify = "left"
-    for cost in result.costs:
+    for cost in costs:
         table.add_row(
             "fixed" if cost.length is None else str(cost.length),
             _count(cost.flops),
@@ -246,8 +282,8 @@ def _work(result: OnnxResult) -> Table:
             _bytes(cost.bytes),
             _bytes(cost.bytes_per_token),
         )
-    if result.uncounted:
-        missing = ", ".join(f"{count} {operator}" for operator, count in result.uncounted.items())
+    if uncounted:
+        missing = ", ".join(f"{count} {operator}" for operator, count in uncounted.items())
         table.caption = f"not counted: {missing}"
     return table
 

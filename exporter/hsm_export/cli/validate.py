@@ -70,6 +70,12 @@ SHAPE_HELP = "Shape to try, or sizes by name: height=5,width=7; repeatable."
     help="Runtimes to judge, as in ort:level=0,mine.py:Mine [default: all that work here].",
 )
 @click.option("--inputs", type=click.Path(), metavar="DATA.npz", help="Your own inputs instead of the built-in cases.")
+@click.option(
+    "--check",
+    type=click.Path(),
+    metavar="RUN.npz",
+    help="Inputs and outputs of the author's own run, which must agree (docs/importing.md).",
+)
 @click.option("--shape", "shapes", multiple=True, callback=shape_pairs, metavar="BATCHxLENGTH", help=SHAPE_HELP)
 @click.option("--steps", type=click.IntRange(1), help="Decoding files: single steps of the long case [default: 64].")
 @click.option(
@@ -85,6 +91,7 @@ def command(
     against: str | None,
     runtimes: tuple[str, ...] | None,
     inputs: str | None,
+    check: str | None,
     shapes: tuple[tuple[int, int] | dict[str, int], ...] | None,
     steps: int | None,
     states: tuple[tuple[str, str], ...],
@@ -107,13 +114,14 @@ def command(
       hsm-export validate model.onnx --against model.safetensors --inputs data.npz --json
       hsm-export validate model.onnx --against zoo:switch-head-lm --shape 1x512 --shape 8x33
       hsm-export validate decode.onnx --against zoo:hsm-lm --steps 4096
+      hsm-export validate model.onnx --against model.safetensors --check run.npz
     """
     from ..errors import LimitError, NotJudgedError, NumbersDifferError
 
     arguments = {"model": model, "against": against, "runtimes": runtimes, "inputs": inputs, "shapes": shapes}
     limits = limits_of(max_seconds, max_memory)
     with phases("validate") as progress:
-        result = _validated({**arguments, "steps": steps, "states": states}, limits, progress)
+        result = _validated({**arguments, "check": check, "steps": steps, "states": states}, limits, progress)
     emit(result, as_json, render)
     if result.verdict == "ended early":
         raise LimitError(result.summary, "repeat it with a higher limit")

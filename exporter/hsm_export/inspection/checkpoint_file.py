@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..dtypes import BY_SAFETENSORS
 from ..errors import BadInputError
-from .configuration import configured_rows
+from .configuration import allowed_lengths, configured_rows
+from .configured_costs import configured_costs, weight_shapes
 from .result import CheckpointResult
 
 
-def inspect_checkpoint(path: Path) -> CheckpointResult:
-    """Describe a checkpoint file or folder.
+def inspect_checkpoint(path: Path, lengths: Sequence[int], context: int = 0) -> CheckpointResult:
+    """Describe a checkpoint file or folder, and count its work at some lengths.
 
     Raises:
         BadInputError: it has a name ending that no checkpoint has.
@@ -36,6 +38,8 @@ def inspect_checkpoint(path: Path) -> CheckpointResult:
                 stored[kind.name if kind else part.get_dtype()] += sizes[name] * kind.bits // 8 if kind else 0
     except (SafetensorError, OSError) as error:
         raise BadInputError(f"{weights} is not a readable safetensors file: {error}") from error
+    shapes = weight_shapes(config)
+    work = [configured_costs(config, shapes, length, context) for length in allowed_lengths(config, lengths)]
     files = path.iterdir() if path.is_dir() else [path]
     return CheckpointResult(
         kind="checkpoint",
@@ -45,6 +49,8 @@ def inspect_checkpoint(path: Path) -> CheckpointResult:
         config=config.to_dict(),
         parameters=sum(sizes.values()),
         weight_bytes=dict(stored),
-        mixers=configured_rows(config, sizes),
+        mixers=configured_rows(config, sizes, [rows for rows, _, _ in work]),
         metadata={name: value for name, value in read_metadata(path).items() if name != "config"},
+        costs=tuple(total for _, total, _ in work),
+        uncounted=work[0][2],
     )

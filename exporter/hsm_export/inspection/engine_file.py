@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import BadInputError
@@ -12,8 +13,8 @@ from .result import EngineResult, OnnxResult
 from .state import state_table
 
 
-def inspect_engine(path: Path) -> EngineResult:
-    """Describe an engine.
+def inspect_engine(path: Path, lengths: Sequence[int]) -> EngineResult:
+    """Describe an engine, and the work of its ONNX file at some lengths.
 
     Raises:
         BadInputError: the side file is missing, damaged, or from a newer version.
@@ -27,17 +28,17 @@ def inspect_engine(path: Path) -> EngineResult:
         side_file=side_file,
         intact=size == found.engine_bytes and sha256(path) == found.engine_sha256,
         engine=found,
-        onnx=_source_beside(path, found.source),
+        onnx=_source_beside(path, found.source, lengths),
         state=state_table(found.model, str(side_file)),
     )
 
 
-def _source_beside(engine: Path, source: SourceFile) -> OnnxResult | None:
+def _source_beside(engine: Path, source: SourceFile, lengths: Sequence[int]) -> OnnxResult | None:
     """Describe the ONNX file that the engine was built from, if it still lies beside the engine unchanged."""
     file = engine.parent / Path(source.file).name
     if not file.is_file() or sha256(file) != source.sha256:
         return None
     try:
-        return inspect_onnx(file)
+        return inspect_onnx(file, lengths)
     except BadInputError:
         return None  # its external data is gone: the engine does not need it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from ..formats.quantisation_plan import QuantisationPlan
 
-LENGTHS = (1, 128, 1024, 4096)
 _MODULE = re.compile(r"^(.*?\b(?:mixer|feed_forward))(?:\.|$)")
 _CONSTANT = re.compile(r"^constant_\d+$")
 
@@ -42,7 +41,7 @@ class _Group:
     costs: list[Cost] = field(default_factory=list)
 
 
-def inspect_onnx(path: Path) -> OnnxResult:
+def inspect_onnx(path: Path, lengths: Sequence[int]) -> OnnxResult:
     """Describe an ONNX file; function bodies are not entered, a mixer operator counts as its fused kernel.
 
     Raises:
@@ -50,18 +49,18 @@ def inspect_onnx(path: Path) -> OnnxResult:
     """
     file = read_model(path)
     try:
-        return _describe(file)
+        return _describe(file, lengths)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError) as error:
         # Nodes that contradict their operators: a damaged file can break off anywhere.
         raise BadInputError(f"{path} is a damaged ONNX model: {error}", "export it again") from error
 
 
-def _describe(file: ModelFile) -> OnnxResult:
+def _describe(file: ModelFile, lengths: Sequence[int]) -> OnnxResult:
     model, facts = file.model, file.facts
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     known = FileOperators(model)
     groups = _group(model.graph.node, known)
-    costs, uncounted, tensors = _costs(file, groups, known)
+    costs, uncounted, tensors = _costs(file, groups, known, lengths)
     problem = usage_problem(file)
     plan = plan_in(file)
     return OnnxResult(
@@ -122,13 +121,13 @@ def _group(nodes: Iterable[onnx.NodeProto], known: FileOperators) -> dict[str, _
 
 
 def _costs(
-    file: ModelFile, groups: Mapping[str, _Group], known: FileOperators
+    file: ModelFile, groups: Mapping[str, _Group], known: FileOperators, lengths: Sequence[int]
 ) -> tuple[tuple[Cost, ...], dict[str, int], dict[str, TensorInfo]]:
     """Return the work at each length, what it leaves out, and the tensors at the last length; fills the groups'."""
     light, folded = skeleton(file.model), constant_nodes(file.model.graph)
     totals, uncounted, tensors = [], Counter[str](), dict[str, TensorInfo]()
-    for length in _lengths(file.facts):
-        tensors = infer(light, _sizes(file, length))
+    for length in _lengths(file.facts, lengths):
+        tensors = infer(light, _sizes(file, length, max(lengths)))
         uncounted.clear()
         total = (0, 0)
         for group in groups.values():
@@ -147,11 +146,11 @@ def _sum(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
     return a[0] + b[0], a[1] + b[1]
 
 
-def _lengths(facts: FileFacts) -> tuple[int | None, ...]:
+def _lengths(facts: FileFacts, lengths: Sequence[int]) -> tuple[int | None, ...]:
     if _length_name(facts) is None:
         return (None,)
-    limit = facts.max_length or max(LENGTHS)
-    return tuple(dict.fromkeys(min(length, limit) for length in LENGTHS))
+    limit = facts.max_length or max(lengths)
+    return tuple(dict.fromkeys(min(length, limit) for length in lengths))
 
 
 def _length_name(facts: FileFacts) -> str | None:
@@ -162,11 +161,11 @@ def _length_name(facts: FileFacts) -> str | None:
     return next((size for size in seconds if isinstance(size, str)), None)
 
 
-def _sizes(file: ModelFile, length: int | None) -> dict[str, int]:
+def _sizes(file: ModelFile, length: int | None, longest: int) -> dict[str, int]:
     """One sequence of this length, and a capacity for the longest; others as in the exporter's example, else 1."""
     sizes = {**dict.fromkeys(file.facts.dynamic_dimensions, 1), **file.example, "batch": 1}
     if "capacity" in sizes:
-        sizes["capacity"] = max(LENGTHS)
+        sizes["capacity"] = longest
     name = _length_name(file.facts)
     return sizes if name is None or length is None else sizes | {name: length}
 

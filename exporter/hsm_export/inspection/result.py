@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ class InspectResult(Result):
     """What every kind of file has.
 
     Attributes:
-        kind: "onnx", "engine" or "checkpoint".
+        kind: "onnx", "engine", "checkpoint" or "configuration".
         path: the file or folder.
         bytes: its size on disk, with external data.
     """
@@ -210,6 +210,8 @@ class CheckpointResult(InspectResult):
         weight_bytes: their size, by element type.
         mixers: mixers and feed-forward networks.
         metadata: what was recorded beside the configuration.
+        costs: work of one run for one sequence at several lengths, counted from the configuration.
+        uncounted: kinds of mixers whose own work is not in `costs`, and how many of each.
     """
 
     fingerprint: str
@@ -218,3 +220,28 @@ class CheckpointResult(InspectResult):
     weight_bytes: Mapping[str, int]
     mixers: tuple[MixerRow, ...]
     metadata: Mapping[str, str]
+    costs: tuple[Cost, ...] = ()
+    uncounted: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ConfigResult(InspectResult):
+    """A model that exists as a configuration only.
+
+    Attributes:
+        config: the configuration, as JSON data.
+        parameters: number of weights that the model would have.
+        mixers: mixers and feed-forward networks.
+        costs: work of one run for one sequence at several lengths; bytes are those of the weights in float32.
+        context: tokens before the sequence whose keys and values are in memory.
+        memory_floats: by length, the numbers that an attention layer keeps, as SwitchHead's paper counts them.
+        uncounted: kinds of mixers whose own work is not in `costs`, and how many of each.
+    """
+
+    config: Mapping[str, Any]
+    parameters: int
+    mixers: tuple[MixerRow, ...]
+    costs: tuple[Cost, ...]
+    context: int
+    memory_floats: Mapping[int, int]
+    uncounted: Mapping[str, int]

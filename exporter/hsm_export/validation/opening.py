@@ -28,6 +28,7 @@ def validate(
     *,
     runtimes: Sequence[str] | None = None,
     inputs: str | Path | Mapping[str, Any] | None = None,
+    check: str | Path | None = None,
     shapes: Sequence[Shape] | None = None,
     steps: int | None = None,
     states: Sequence[tuple[str, str]] = (),
@@ -49,6 +50,8 @@ def validate(
         against: a checkpoint, `zoo:NAME`, or the module that was exported; None compares runtimes with each other.
         runtimes: names of the runtimes to judge; None means every one that works here and takes seconds.
         inputs: an .npz file or a mapping of input names to arrays, instead of the built-in cases.
+        check: an .npz file with inputs and outputs of somebody's own run, such as the author's, whose outputs are held
+            to the same tolerances as a runtime's.
         shapes: (batch, length) pairs of the built-in cases, instead of the awkward ones.
         steps: of a decoding file, single steps of its longest case (default 64).
         states: of a decoding file of others, (input, output) pairs that carry its state; without any, those that show
@@ -72,10 +75,17 @@ def validate(
     progress = _checked(progress, limits)
     progress("opening the model")
     file = spread(open_model(model), inputs)
+    recorded: Mapping[str, Any] = {}
+    if check is not None:
+        from .recorded import read_run
+
+        if inputs is not None:
+            raise UsageError("inputs and a recorded run contradict each other", "give one of them")
+        inputs, recorded = read_run(file, check)
     source = open_source(against) if against is not None else None
     quantised = plan_in(file)
     judged = file, source if quantised is None else None
-    result = _validated(*judged, runtimes, inputs, shapes, steps, states, progress, keep)
+    result = _validated(*judged, runtimes, inputs, shapes, steps, states, progress, keep, recorded)
     return result if quantised is None else with_loss(result, file, quantised, source, inputs, progress)
 
 
@@ -89,6 +99,7 @@ def _validated(
     states: Sequence[tuple[str, str]],
     progress: Progress,
     keep: Callable[[ValidationResult], None] | None,
+    recorded: Mapping[str, Any],
 ) -> ValidationResult:
     """Judge the runtimes; arguments as of `validate`, the file and its source opened."""
     from ..runtimes.routing import instrument
@@ -110,7 +121,9 @@ def _validated(
     if steps is not None:
         raise UsageError(f"{file.path} has no state to step with", "export it with `hsm-export export --decode`")
     cases, notes = _cases(file, inputs, shapes, lambda feed: _call(plan.arbiter, context, feed))
-    result = Validation(file, source, context, cases, plan, progress).result(notes, keep)
+    whole = Validation(file, source, context, cases, plan, progress)
+    whole.recorded = recorded
+    result = whole.result(notes, keep)
     if file.metadata or (source is not None and not states) or result.early:
         return result
     from .foreign_decoding import decoded, examine, with_decoding

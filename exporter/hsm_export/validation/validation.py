@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInputError, LimitError, first_line
 from ..limits import LimitReached
 from .results import Comparison, DecodingReport, RuntimeReport, ValidationResult
-from .truth import Measurement
+from .truth import Measurement, Truth
 
 if TYPE_CHECKING:
     from ..comparison.bar import Bar
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 
 
 class Validation(Measurement):
-    """One validation: everything that its steps share."""
+    """One validation: everything that its steps share.
+
+    Attributes:
+        recorded: outputs of a run that somebody recorded on the inputs of the only case; empty for none.
+    """
+
+    recorded: Mapping[str, Any] = MappingProxyType({})
 
     def result(self, notes: list[str], keep: Callable[[ValidationResult], None] | None = None) -> ValidationResult:
         """Run everything and return the outcome; what a cap cuts off is said in it.
@@ -45,6 +52,8 @@ class Validation(Measurement):
         else:
             self._judged += [RuntimeReport(baseline.name, "skipped", 0, reason=f"{baseline.name} cannot run the file")]
         self._judged += self._plan.skipped
+        if self.recorded and truth.bars:
+            self._judged.append(self._recorded(truth))
         truth.natives.clear()  # large, and no longer needed
         yield self._judged[0]
         for runtime in () if truth.unjudged else self._plan.candidates:
@@ -52,6 +61,13 @@ class Validation(Measurement):
             yield self._judged[-1]
         if not self._plan.candidates:
             self._unjudged.append("no runtime was judged: none of those asked for works here")
+
+    def _recorded(self, truth: Truth) -> RuntimeReport:
+        from .recorded import judge_run
+
+        report = judge_run(self.recorded, truth.cases[0], truth.bars[0], self._file.precision)
+        self._failures += [item for item in report.worst if not item.passed]
+        return report
 
     def _outcome(self, notes: list[str], early: str = "") -> ValidationResult:
         """Return what was found; `early` says why not everything was looked at."""

@@ -9,6 +9,7 @@ Nothing in a file is executed, and every name in it is used or the import fails.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..config import ModelConfig
-from . import switch_head, taylor_shift
+from . import switch_head, switch_head_arguments, taylor_shift, taylor_shift_arguments
+from .facts import OPTIONS, Fact, Facts
 from .mapping import Entry, to_ours, to_theirs
-from .options import LAYOUTS, PRESETS, ImportOptions, Layout, OptionError, QueryScale, check_preset, combine
+from .options import LAYOUTS, PRESETS, ImportOptions, Layout, OptionError, QueryScale, check_preset
 from .state_file import StateFile, read_state_file
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LAYOUTS",
     "PRESETS",
+    "Fact",
     "ImportOptions",
     "ImportedModel",
     "Layout",
@@ -49,12 +52,14 @@ class ImportedModel:
         weights: the state dict, float32, or float64 where the file's is.
         names: our name of each weight, and the authors' name that it came from.
         ignored: names in the file that carry no weights of their own (counters, a tied output).
+        facts: what the weights do not show, with the origin of each answer; those that nobody gave are `assumed`.
     """
 
     config: ModelConfig
     weights: dict[str, torch.Tensor]
     names: dict[str, str]
     ignored: tuple[str, ...] = ()
+    facts: tuple[Fact, ...] = ()
 
 
 def read_authors_model(
@@ -79,8 +84,8 @@ def convert(
     file: StateFile, layout: Layout, options: ImportOptions | None = None, preset: str | None = None
 ) -> ImportedModel:
     """Translate what was read from an authors' file; arguments and errors as in `read_authors_model`."""
-    options = _resolve(file, layout, options or ImportOptions(), preset)
-    imported = _convert_taylor_shift(file, options) if layout == "taylor-shift" else _convert_switch_head(file, options)
+    facts = _gather(file, layout, options or ImportOptions(), preset)
+    imported = _convert_taylor_shift(file, facts) if layout == "taylor-shift" else _convert_switch_head(file, facts)
     if preset is not None:
         check_preset(preset, imported.config)
     return imported
@@ -128,6 +133,9 @@ def load_attention(
     Returns:
         The module in evaluation mode, mapping (B,T,D) to (B,T,D).
 
+    Warns:
+        UserWarning: facts were assumed; it lists them.
+
     Raises:
         CheckpointError, OptionError: as `read_authors_model`.
     """
@@ -136,7 +144,15 @@ def load_attention(
     weights = dict(source) if isinstance(source, Mapping) else read_state_file(source).weights
     own = {name: tensor for name, tensor in weights.items() if name.startswith(prefix)}
     names = switch_head.TRAINING if prefix + switch_head.TRAINING.query in own else switch_head.PACKAGE
-    config = switch_head.read_attention_config(own, prefix, names, options or ImportOptions())
+    facts = Facts((OPTIONS, options or ImportOptions()))
+    config = switch_head.read_attention_config(own, prefix, names, facts)
+    assumed = [
+        f"{fact.name} = {fact.value} ({fact.effect})"
+        for fact in facts.answers()
+        if fact.assumed and fact.name != "window"
+    ]
+    if assumed:
+        warnings.warn(f"assumed, because the weights do not show it: {'; '.join(assumed)}", stacklevel=2)
     width = own[prefix + names.query].shape[1]
     translated = to_ours(switch_head.attention_entries(config, width, names, theirs=prefix), own)
     attention = SwitchHead(width, config)
@@ -144,35 +160,38 @@ def load_attention(
     return attention.eval()
 
 
-def _resolve(file: StateFile, layout: Layout, options: ImportOptions, preset: str | None) -> ImportOptions:
+def _gather(file: StateFile, layout: Layout, options: ImportOptions, preset: str | None) -> Facts:
     if layout not in LAYOUTS:
         raise OptionError(f"the layout {layout!r} is unknown; known are {', '.join(LAYOUTS)}")
-    sources = [("the options", options)]
+    sources = [(OPTIONS, options)]
     if preset is not None:
         if preset not in PRESETS or PRESETS[preset].layout != layout:
             known = ", ".join(name for name, item in PRESETS.items() if item.layout == layout)
             raise OptionError(f"the preset {preset!r} is unknown for the layout {layout}; known are {known}")
         sources.append((f"the preset {preset}", PRESETS[preset].options))
-    if layout == "switch-head":
-        sources.append(("the file", switch_head.options_from(file.arguments)))
-    return combine(*sources)
+    read = switch_head_arguments if layout == "switch-head" else taylor_shift_arguments
+    return Facts(*sources, ("the file", read.options_from(file.arguments)))
 
 
-def _convert_taylor_shift(file: StateFile, options: ImportOptions) -> ImportedModel:
+def _convert_taylor_shift(file: StateFile, facts: Facts) -> ImportedModel:
+    taylor_shift.refuse_features(file.weights)
     weights = taylor_shift.normalise(file.weights)
-    config = taylor_shift.read_config(weights, options)
-    return _translate(taylor_shift.entries(config, options.query_scale), weights, config, set())
+    config = taylor_shift.read_config(weights, facts)
+    return _translate(taylor_shift.entries(config, facts.given("query_scale")), weights, config, set(), facts)
 
 
-def _convert_switch_head(file: StateFile, options: ImportOptions) -> ImportedModel:
+def _convert_switch_head(file: StateFile, facts: Facts) -> ImportedModel:
     naming = switch_head.find_naming(file.weights)
-    config = switch_head.read_config(file.weights, naming, options)
+    switch_head.refuse_features(file.weights, naming)
+    switch_head_arguments.note_routing(file.arguments, facts)
+    config = switch_head.read_config(file.weights, naming, facts)
     table = switch_head.entries(config, naming)
-    return _translate(table, file.weights, config, switch_head.ignored_names(config, naming))
+    return _translate(table, file.weights, config, switch_head.ignored_names(config, naming), facts)
 
 
 def _translate(
-    table: list[Entry], weights: Mapping[str, torch.Tensor], config: ModelConfig, ignored: set[str]
+    table: list[Entry], weights: Mapping[str, torch.Tensor], config: ModelConfig, ignored: set[str], facts: Facts
 ) -> ImportedModel:
     names = {entry.ours: entry.theirs for entry in table}
-    return ImportedModel(config, to_ours(table, weights, ignored), names, tuple(sorted(ignored & set(weights))))
+    left_out = tuple(sorted(ignored & set(weights)))
+    return ImportedModel(config, to_ours(table, weights, ignored), names, left_out, facts.answers())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -22,21 +21,31 @@ class OptionError(ConfigError):
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Facts about a model that its weights' shapes do not show; None leaves a fact to the file or the default.
+    """Facts about a model that its weights' shapes do not show; None leaves a fact to the file or to an assumption.
+
+    Every assumption is listed in the import's result; see `facts.Facts`.
 
     Attributes:
         heads: number of heads; needed only where neither the temperature nor the experts show it.
         active: SwitchHead: experts k used per token and head; always needed when there is more than one.
         feed_forward_active: SwitchAll: experts k of the feed-forward network; always needed there.
-        positions: SwitchHead without `pos_to_pk`: "rope" (the default) or "none".
-        rope_fraction: fraction of the head's channels that RoPE turns; 0.5 by default.
-        rope_base: base of RoPE's wavelengths; 10000 by default.
-        activation: of the dense feed-forward network: SwitchHead's is "relu" by default, TaylorShift's is "gelu".
-        output_norm: TaylorShift: the output is multiplied by sqrt(N / d); true by default, as in all of the authors'
-            registered models.
+        positions: SwitchHead without `pos_to_pk`: "rope" (assumed) or "none".
+        rope_fraction: fraction of the head's channels that RoPE turns; 0.5 is assumed.
+        rope_base: base of RoPE's wavelengths; 10000 is assumed.
+        activation: of the feed-forward network: SwitchHead's is assumed to be "relu", TaylorShift's "gelu" (exact).
+        output_norm: TaylorShift: the output is multiplied by sqrt(N / d). Assumed to be true with temperatures, as in
+            all of the authors' registered models, and false without them in the training code, which ignores it there.
         query_scale: TaylorShift without temperature: which of the authors' codes trained it. Their package multiplies
             the queries by width**-0.5, their training code by d**0.25; normalised models do not feel it.
-        input: whether ids are "tokens" (the default) or "pixels".
+        input: whether ids are "tokens" (assumed) or "pixels".
+        norm_eps: epsilon of every LayerNorm; TaylorShift's is assumed to be 1e-6, SwitchHead's 1e-5.
+        pooling: TaylorShift: what is classified, the CLS token ("token", assumed) or the mean over the others ("avg").
+        cls_position: TaylorShift: the first row of the positions belongs to the CLS token (`no_embed_class=False`);
+            assumed to be false for transformers, and read off the number of rows for images.
+        image_size: TaylorShift's ViT: height and width of the square picture, in pixels; read off the positions where
+            only one number fits them.
+        window: SwitchHead: tokens that a token sees at most, itself included; 0 is all before it. Files tell it by
+            the length of a block and the number of earlier blocks.
     """
 
     heads: int | None = None
@@ -45,10 +54,15 @@ class ImportOptions:
     positions: Literal["rope", "none"] | None = None
     rope_fraction: float | None = None
     rope_base: float | None = None
-    activation: Literal["relu", "gelu"] | None = None
+    activation: Literal["relu", "gelu", "silu", "gelu_tanh"] | None = None
     output_norm: bool | None = None
     query_scale: QueryScale | None = None
     input: Literal["tokens", "pixels"] | None = None
+    norm_eps: float | None = None
+    pooling: Literal["token", "avg"] | None = None
+    cls_position: bool | None = None
+    image_size: int | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,28 +117,6 @@ PRESETS: dict[str, Preset] = {
     "enwik8": _switch("SwitchHead on Enwik8", 512, 12, 2, 4, 2, 112, 2088),
     "switch-all-47m": _switch("SwitchAll 47M on WikiText-103", 412, 16, 2, 5, 2, 76),
 }
-
-
-def combine(*sources: tuple[str, ImportOptions]) -> ImportOptions:
-    """Merge options from several sources, each named for the error message.
-
-    Raises:
-        OptionError: two sources contradict each other.
-    """
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for origin, options in sources:
-        for item in dataclasses.fields(options):
-            value = getattr(options, item.name)
-            if value is None:
-                continue
-            if item.name in values and values[item.name] != value:
-                raise OptionError(
-                    f"{item.name} is {values[item.name]} according to {origins[item.name]} "
-                    f"and {value} according to {origin}"
-                )
-            values[item.name], origins[item.name] = value, origin
-    return ImportOptions(**values)
 
 
 def sizes_of(config: ModelConfig) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from ..config import LayerConfig, ModelConfig
 from ..errors import CheckpointError
 from ..feed_forward import MLPConfig, MoEConfig
 from ..mixers import SwitchHeadConfig
+from .facts import Facts
 from .mapping import Entry, count_layers, reshaped, shape_of, weight_and_bias
-from .options import ImportOptions, OptionError
+from .options import OptionError
 
 Weights = Mapping[str, torch.Tensor]
 NORM_EPS = 1e-5
@@ -83,25 +84,37 @@ def find_naming(weights: Weights) -> Naming:
     )
 
 
-def options_from(arguments: Mapping[str, Any]) -> ImportOptions:
-    """Read the options that a training file stores beside its weights.
+def refuse_features(weights: Weights, naming: Naming) -> None:
+    """Refuse, by name, what the training code can do besides and our models cannot.
 
     Raises:
-        CheckpointError: it was trained with something that we cannot rebuild.
+        CheckpointError: names or shapes of the first layer are those of such a feature.
     """
-    for name, supported in _SUPPORTED.items():
-        value = arguments.get(name)
-        if value is not None and value not in supported:
-            raise CheckpointError(f"the file was trained with {name} = {value!r}; only {supported[0]!r} is supported")
-    values: dict[str, Any] = {}
-    for field, (name, kinds) in _ARGUMENTS.items():
-        value = arguments.get(name)
-        if type(value) in kinds:
-            values[field] = value
-    return ImportOptions(**values)
+    prefix = f"{naming.layer(0)}.self_attn."
+    names = naming.attention
+    complaint = None
+    if "embedding_adapter.weight" in weights:
+        complaint = "an embedding of another width than the model (embedding_adapter, option embedding_size)"
+    elif prefix + "norm_ret.weight" in weights:
+        complaint = "a LayerNorm behind the attention (norm_ret, option moe.att.norm_ret)"
+    elif prefix + "selections.q" in weights or prefix + "selections.k" in weights:
+        complaint = "experts in the query or key projections (moe.att.q_expert, moe.att.k_expert)"
+    else:
+        value, output = (weights.get(prefix + name) for name in (names.value, names.output))
+        routing = weights.get(prefix + names.destination)
+        if value is not None and output is not None and value.dim() != output.dim():
+            dense = "values" if value.dim() == 2 else "output projection"
+            complaint = f"dense {dense} beside experts (moe.att.v_expert, moe.att.o_expert)"
+        elif value is not None and value.dim() == 3 and routing is not None and routing.shape[0] != value.shape[0]:
+            complaint = "experts shared between the heads (shared experts, option moe.att.shared_experts)"
+    if complaint:
+        raise CheckpointError(
+            f"the file has {complaint}: that is not supported; supported are experts of their own for each head in "
+            "the value and output projections, with dense queries and keys"
+        )
 
 
-def read_config(weights: Weights, naming: Naming, options: ImportOptions) -> ModelConfig:
+def read_config(weights: Weights, naming: Naming, facts: Facts) -> ModelConfig:
     """Read the configuration off the weights.
 
     Raises:
@@ -111,8 +124,8 @@ def read_config(weights: Weights, naming: Naming, options: ImportOptions) -> Mod
     vocab_size, width = shape_of(weights, "embedding.weight", 2)
     first = naming.layer(0)
     layer = LayerConfig(
-        mixer=read_attention_config(weights, f"{first}.self_attn.", naming.attention, options),
-        feed_forward=_read_feed_forward(weights, first, options),
+        mixer=read_attention_config(weights, f"{first}.self_attn.", naming.attention, facts),
+        feed_forward=_read_feed_forward(weights, first, facts),
     )
     output = weights.get("output.weight")
     return ModelConfig(
@@ -120,15 +133,13 @@ def read_config(weights: Weights, naming: Naming, options: ImportOptions) -> Mod
         width=width,
         layers=(layer,) * count_layers(weights, rf"{naming.outer}\.(\d+)\."),
         vocab_size=vocab_size,
-        norm_eps=NORM_EPS,
+        norm_eps=facts.answer("norm_eps", NORM_EPS),
         tie_embeddings=output is not None and torch.equal(output, weights["embedding.weight"]),
         output_bias="output.bias" in weights,
     )
 
 
-def read_attention_config(
-    weights: Weights, prefix: str, names: AttentionNames, options: ImportOptions
-) -> SwitchHeadConfig:
+def read_attention_config(weights: Weights, prefix: str, names: AttentionNames, facts: Facts) -> SwitchHeadConfig:
     """Read an attention layer's configuration off its weights.
 
     Heads follow from the width of a head, which expert weights show, or from the output gates of a dense layer.
@@ -138,17 +149,21 @@ def read_attention_config(
         OptionError: `active` is missing, or an option contradicts the file.
     """
     heads, experts, head_dim = _read_heads(weights, prefix, names)
-    if options.heads is not None and options.heads != heads:
-        raise OptionError(f"heads is {options.heads}, but the file's weights are those of {heads} heads")
+    facts.read("heads", heads, f"the file's weights are those of {heads} heads")
+    active = _active(facts, "active", experts)
+    positions = _positions(weights, prefix + names.position, facts)
+    rope: dict[str, Any] = {}
+    if positions == "rope":
+        rope = {"rope_fraction": _rope_fraction(facts, head_dim), "rope_base": facts.answer("rope_base", 10000.0)}
     return SwitchHeadConfig(
         heads=heads,
         head_dim=head_dim,
         experts=experts,
-        active=_active(options.active, experts, "active"),
-        positions=_positions(weights, prefix + names.position, options),
-        rope_fraction=_rope_fraction(options, head_dim),
-        rope_base=10000.0 if options.rope_base is None else options.rope_base,
+        active=active,
+        positions=positions,
         same_selection=experts > 1 and prefix + names.source not in weights,
+        window=facts.answer("window", 0) or None,
+        **rope,
     )
 
 
@@ -205,23 +220,6 @@ def ignored_names(config: ModelConfig, naming: Naming) -> set[str]:
     return statistics | ({"output.weight"} if config.tie_embeddings else set())
 
 
-_ARGUMENTS: dict[str, tuple[str, tuple[type, ...]]] = {
-    "heads": ("transformer.n_heads", (int,)),
-    "active": ("moe.att.k", (int,)),
-    "feed_forward_active": ("pkm.n_heads", (int,)),
-    "rope_fraction": ("rope.rotate_fraction", (int, float)),
-    "rope_base": ("rope.base", (int, float)),
-    "activation": ("transformer.activation", (str,)),
-}
-_SUPPORTED: dict[str, tuple[Any, ...]] = {
-    "transformer.variant": ("preln_moeatt", "preln_moe"),
-    "transformer.activation": ("relu", "gelu"),
-    "moe.att.selection_mode": ("sigmoid",),
-    "moe.selection_mode": ("sigmoid",),
-    "moe.sel_norm": ("none",),
-}
-
-
 def _read_heads(weights: Weights, prefix: str, names: AttentionNames) -> tuple[int, int, int]:
     """Return the number of heads, the experts per head and the width of a head."""
     rows = shape_of(weights, prefix + names.query, 2)[0]
@@ -242,41 +240,40 @@ def _read_heads(weights: Weights, prefix: str, names: AttentionNames) -> tuple[i
     return heads, copies // heads, head_dim
 
 
-def _active(active: int | None, experts: int, name: str) -> int:
+def _active(facts: Facts, name: str, experts: int) -> int:
     if experts == 1:
         return 1
-    if active is None:
-        raise OptionError(
-            f"how many of the {experts} experts are used per token cannot be read off the weights: give {name}"
-        )
+    active: int = facts.demand(
+        name, f"how many of the {experts} experts are used per token cannot be read off the weights: give {name}"
+    )
     return active
 
 
-def _rope_fraction(options: ImportOptions, head_dim: int) -> float:
-    fraction = 0.5 if options.rope_fraction is None else options.rope_fraction
+def _rope_fraction(facts: Facts, head_dim: int) -> float:
+    fraction: float = facts.answer("rope_fraction", 0.5)
     channels = int(fraction * head_dim)
-    if channels % 2 and options.positions != "none":
+    if channels % 2:
         raise OptionError(f"RoPE turns pairs of channels, but {fraction} of {head_dim} are {channels}")
     return fraction
 
 
-def _positions(weights: Weights, name: str, options: ImportOptions) -> Any:
+def _positions(weights: Weights, name: str, facts: Facts) -> Any:
     if name not in weights:
-        return options.positions or "rope"
-    if options.positions is not None:
-        raise OptionError(f"positions is {options.positions!r}, but the file has {name}: its positions are relative")
-    return "xl"
+        return facts.answer("positions", "rope")
+    return facts.read("positions", "xl", f"the file has {name}: its positions are relative")
 
 
-def _read_feed_forward(weights: Weights, prefix: str, options: ImportOptions) -> MLPConfig | MoEConfig:
-    activation = options.activation or "relu"
+def _read_feed_forward(weights: Weights, prefix: str, facts: Facts) -> MLPConfig | MoEConfig:
+    activation = facts.answer("activation", "relu")
     if f"{prefix}.pkm.keys" not in weights:
         return MLPConfig(hidden=shape_of(weights, f"{prefix}.linear1.weight", 2)[0], activation=activation)
-    if activation != "relu":
-        raise OptionError(f"activation is {activation!r}, but the experts of SwitchAll's feed-forward network use relu")
+    if activation not in ("relu", "gelu", "gelu_tanh"):
+        raise OptionError(
+            f"activation is {activation!r}, but experts of SwitchAll's feed-forward network use relu, gelu or gelu_tanh"
+        )
     experts, _, expert_width = shape_of(weights, f"{prefix}.pkm.keys", 3)
-    active = _active(options.feed_forward_active, experts, "feed_forward_active")
-    return MoEConfig(experts=experts, active=active, expert_width=expert_width)
+    active = _active(facts, "feed_forward_active", experts)
+    return MoEConfig(experts=experts, active=active, expert_width=expert_width, activation=activation)
 
 
 def _layer_entries(index: int, layer: LayerConfig, width: int, naming: Naming) -> list[Entry]:

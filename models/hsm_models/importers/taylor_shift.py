@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -13,26 +14,48 @@ from ..config import ImageConfig, LayerConfig, ModelConfig
 from ..errors import CheckpointError
 from ..feed_forward import MLPConfig
 from ..mixers import TaylorShiftConfig
+from .facts import Facts
 from .mapping import Entry, at_least_single, count_layers, reshaped, shape_of, transposed, weight_and_bias
-from .options import ImportOptions, OptionError, QueryScale
+from .options import OptionError, QueryScale
 
 Weights = Mapping[str, torch.Tensor]
 NORM_EPS = 1e-6
+
+_FEATURES = (
+    (r"patch_embed\.proj\.\d", "convolutional embeddings (patch_embed.proj is a stack of convolutions)"),
+    (r"norm_pre\.", "a LayerNorm in front of the layers (pre_norm)"),
+    (r"fc_norm\.", "average pooling with a LayerNorm behind it (fc_norm)"),
+    (r"blocks\.\d+\.attn\.[qk]_norm\.", "LayerNorms of queries and keys (qk_norm)"),
+    (r"blocks\.\d+\.attn\.(relative_position|rel_pos)", "relative positions"),
+    (r"reg_token", "register tokens"),
+    (r"dist_token", "a distillation token"),
+)
+
+
+def refuse_features(weights: Weights) -> None:
+    """Refuse, by name, what other models of timm and of the training code have.
+
+    Raises:
+        CheckpointError: a weight belongs to such a feature.
+    """
+    for pattern, feature in _FEATURES:
+        found = next((name for name in weights if re.match(pattern, name)), None)
+        if found is not None:
+            raise CheckpointError(
+                f"the file has {feature}: {found}; supported are linear embeddings of tokens or pixels and of square "
+                "patches, pre-norm layers with the final norm before pooling, and the CLS token or the mean as pooling"
+            )
 
 
 def normalise(weights: Weights) -> dict[str, torch.Tensor]:
     """Reduce the variants of the layout to one form.
 
-    The variants: a classifier inside a Sequential (`head.0.*`), image positions without a row for the CLS token (zeros
-    do the same), and qkv projections without bias (again zeros).
+    The variants: a classifier inside a Sequential (`head.0.*`), and qkv projections without bias (zeros do the same).
 
     Args:
         weights: the authors' state dict, without prefixes.
     """
     renamed = {re.sub(r"^head\.0\.", "head.", name): tensor for name, tensor in weights.items()}
-    positions = renamed.get("pos_embed")
-    if positions is not None and positions.dim() == 3 and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
-        renamed["pos_embed"] = torch.cat((torch.zeros_like(positions[:, :1]), positions), dim=1)
     if not any(name.endswith(".attn.qkv.bias") for name in renamed):
         projections = [name for name in renamed if name.endswith(".attn.qkv.weight")]
         renamed |= {
@@ -42,8 +65,8 @@ def normalise(weights: Weights) -> dict[str, torch.Tensor]:
     return renamed
 
 
-def read_config(weights: Weights, options: ImportOptions) -> ModelConfig:
-    """Read the configuration off normalised weights.
+def read_config(weights: dict[str, torch.Tensor], facts: Facts) -> ModelConfig:
+    """Read the configuration off normalised weights; positions without a row for the CLS token get one of zeros.
 
     Raises:
         CheckpointError: a weight that the shapes are read from is missing, or shapes contradict each other.
@@ -53,23 +76,35 @@ def read_config(weights: Weights, options: ImportOptions) -> ModelConfig:
     is_image = "patch_embed.proj.weight" in weights
     hidden = shape_of(weights, "blocks.0.mlp.fc1.weight", 2)[0]
     layer = LayerConfig(
-        mixer=_read_attention(weights, options),
-        feed_forward=MLPConfig(hidden=hidden, activation=options.activation or "gelu"),
+        mixer=_read_attention(weights, facts),
+        feed_forward=MLPConfig(hidden=hidden, activation=facts.answer("activation", "gelu")),
         layer_scale="blocks.0.ls1.gamma" in weights,
     )
+    image = _read_image(weights, facts) if is_image else None
+    read: Any = "image" if is_image else facts.answer("input", "tokens")
+    if not is_image:
+        _add_cls_row(weights, "pe", facts.answer("cls_position", False))
     return ModelConfig(
         task="sequence_classifier",
         width=width,
         layers=(layer,) * count_layers(weights, r"blocks\.(\d+)\."),
         vocab_size=0 if is_image else shape_of(weights, "patch_embed.weight", 2)[1],
-        input="image" if is_image else options.input or "tokens",
+        input=read,
         positions="learned",
-        max_length=0 if is_image else shape_of(weights, "pe", 3)[1],
-        norm_eps=NORM_EPS,
+        max_length=0 if is_image else shape_of(weights, "pe", 3)[1] - 1,
+        norm_eps=facts.answer("norm_eps", NORM_EPS),
         embedding_bias=not is_image,
         classes=shape_of(weights, "head.weight", 2)[0],
-        image=_read_image(weights) if is_image else None,
+        pooling="tokens" if facts.answer("pooling", "token") == "avg" else "cls",
+        image=image,
     )
+
+
+def _add_cls_row(weights: dict[str, torch.Tensor], name: str, has_row: bool) -> None:
+    """Put a row of zeros for the CLS token in front of positions (1,N,D), unless they have one."""
+    shape_of(weights, name, 3)
+    if not has_row:
+        weights[name] = torch.cat((torch.zeros_like(weights[name][:, :1]), weights[name]), dim=1)
 
 
 def entries(config: ModelConfig, query_scale: QueryScale | None = None) -> list[Entry]:
@@ -97,23 +132,47 @@ def without_position_row(weights: Weights) -> dict[str, torch.Tensor]:
     return {**weights, "cls_token": cls_token + positions[0], "position_embedding": moved}
 
 
-def _read_attention(weights: Weights, options: ImportOptions) -> TaylorShiftConfig:
-    normalize = "blocks.0.attn.temperature" in weights
-    heads = shape_of(weights, "blocks.0.attn.temperature", 4)[1] if normalize else options.heads
-    if heads is None:
-        raise OptionError("the file has no temperatures, so the number of heads cannot be read off it: give heads")
-    if options.heads is not None and options.heads != heads:
-        raise OptionError(f"heads is {options.heads}, but the file's temperatures are those of {heads} heads")
-    output_norm = True if options.output_norm is None else options.output_norm
-    return TaylorShiftConfig(heads=heads, normalize=normalize, output_norm=output_norm)
+def _read_attention(weights: Weights, facts: Facts) -> TaylorShiftConfig:
+    if "blocks.0.attn.temperature" in weights:
+        heads = shape_of(weights, "blocks.0.attn.temperature", 4)[1]
+        facts.read("heads", heads, f"the file's temperatures are those of {heads} heads")
+        return TaylorShiftConfig(heads=heads, normalize=True, output_norm=facts.answer("output_norm", True))
+    heads = facts.demand(
+        "heads", "the file has no temperatures, so the number of heads cannot be read off it: give heads"
+    )
+    scale = facts.demand(
+        "query_scale",
+        "the attention is not normalised, so the authors' factor on the queries matters: give query_scale, "
+        "`package` for width**-0.5 or `training` for d**0.25",
+    )
+    # The training code's class without normalisation has no output norm, whatever it is told.
+    return TaylorShiftConfig(heads=heads, normalize=False, output_norm=facts.answer("output_norm", scale == "package"))
 
 
-def _read_image(weights: Weights) -> ImageConfig:
+def _read_image(weights: dict[str, torch.Tensor], facts: Facts) -> ImageConfig:
+    """Read the geometry of a square picture, whose positions may have a row for the CLS token."""
     _, channels, height, patch = shape_of(weights, "patch_embed.proj.weight", 4)
-    patches = shape_of(weights, "pos_embed", 3)[1] - 1
-    side = math.isqrt(patches)
-    if height != patch or side * side != patches:
-        raise CheckpointError(f"pos_embed is for {patches} patches of {height}x{patch}: that is no square image")
+    rows = shape_of(weights, "pos_embed", 3)[1]
+    if height != patch:
+        raise CheckpointError(f"the patches are {height}x{patch} pixels: only square patches are supported")
+    wanted, has_row = facts.given("image_size"), facts.given("cls_position")
+    sides = {
+        row: math.isqrt(rows - row)
+        for row in (False, True)
+        if rows > row and math.isqrt(rows - row) ** 2 == rows - row and has_row in (None, row)
+    }
+    if wanted is not None:
+        sides = {row: side for row, side in sides.items() if side * patch == wanted}
+    if not sides:
+        told = f" and image_size {wanted}" if wanted is not None else ""
+        raise CheckpointError(
+            f"pos_embed has {rows} rows, which with patches of {patch}x{patch}{told} are those of no square image; "
+            "pictures of another form are not supported"
+        )
+    row, side = next(iter(sides.items()))
+    facts.answer("image_size", side * patch, f"pos_embed has {rows} rows: {side} x {side} patches")
+    facts.answer("cls_position", row)
+    _add_cls_row(weights, "pos_embed", row)
     return ImageConfig(size=side * patch, patch=patch, channels=channels)
 
 
@@ -142,16 +201,17 @@ def _embedding_entries(config: ModelConfig) -> list[Entry]:
         transposed("embedding.weight", "patch_embed.weight", (width, config.vocab_size)),
         Entry("embedding.bias", "patch_embed.bias", (width,)),
         cls_token,
-        Entry("position_embedding", "pe", (1, config.max_length, width), _add_row, _drop_row),
+        Entry("position_embedding", "pe", (1, 1 + config.max_length, width), _squeezed, _without_first),
     ]
 
 
-def _add_row(positions: torch.Tensor) -> torch.Tensor:
-    """Turn (1,N,D) into (1+N,D), with zeros for the CLS token."""
-    return torch.cat((torch.zeros_like(positions[0, :1]), positions[0]))
+def _squeezed(positions: torch.Tensor) -> torch.Tensor:
+    """Turn (1,1+N,D), whose first row `_add_cls_row` may have made, into (1+N,D)."""
+    return positions[0]
 
 
-def _drop_row(positions: torch.Tensor) -> torch.Tensor:
+def _without_first(positions: torch.Tensor) -> torch.Tensor:
+    """Turn (1+N,D) into (1,N,D): on the way back the CLS token carries its position itself."""
     return positions[1:].unsqueeze(0)
 
 

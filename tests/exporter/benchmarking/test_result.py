@@ -29,3 +29,14 @@ def test_crossover_lies_where_the_lines_meet_on_logarithmic_axes() -> None:
 
 def test_no_crossover_where_one_is_always_quicker() -> None:
     assert crossovers([_measurement(name, n, n * f) for name, f in (("a", 1.0), ("b", 2.0)) for n in (8, 16)]) == ()
+
+
+def test_chance_makes_no_crossover() -> None:
+    def within(runtime: str, length: int, median: float) -> Measurement:
+        return Measurement(runtime, 1, length, Spread(median, 0.9 * median, 1.1 * median, 0.85 * median, 15), 1.0, 1, 1)
+
+    noise = [within("a", 8, 1.0), within("b", 8, 1.02), within("a", 16, 2.02), within("b", 16, 2.0)]
+    assert crossovers(noise) == ()
+    clear = [within("a", 4, 1.0), within("b", 4, 2.0), within("a", 64, 9.0), within("b", 64, 4.5)]
+    (found,) = crossovers(clear + noise)
+    assert 4 < found.length < 64 and (found.quicker_below, found.quicker_above) == ("a", "b")

@@ -111,3 +111,21 @@ def test_the_python_function_names_its_options(tmp_path: Path) -> None:
     (tmp_path / "source.pth").write_bytes(b"never read")
     with pytest.raises(UsageError, match="has no option experts"):
         hsm_export.import_checkpoint(tmp_path / "source.pth", tmp_path / "out", layout="switch-head", experts=3)
+
+
+def test_a_recorded_run_proves_the_import(
+    tmp_path: Path, generator: torch.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = authors.switch_head_state(generator, relative=True)
+    torch.save({"model": state}, tmp_path / "a.pth")
+    tokens = torch.randint(13, (2, 9), generator=generator).numpy()
+    logits = authors.switch_head_logits(state, tokens, heads=2, active=2).astype(np.float32)
+    np.savez(tmp_path / "run.npz", input_0=tokens, output_0=logits)
+    command = (tmp_path / "a.pth", "-o", tmp_path / "a.safetensors", "--layout", "switch-head")
+    assert run(*command, "--active", "2", "--check", tmp_path / "run.npz", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    verdicts = {report["runtime"]: report["verdict"] for report in result["check"]["runtimes"]}
+    assert verdicts["recorded run"] == "passed" and verdicts["ort-fused"] == "passed"
+    (tmp_path / "a.safetensors").unlink()
+    assert run(*command, "--active", "1", "--check", tmp_path / "run.npz") == 5
+    assert "recorded run" in capsys.readouterr().err and not (tmp_path / "a.safetensors").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -74,14 +74,21 @@ def taylor_shift_logits(
     heads: int,
     output_norm: bool = True,
     query_factor: float = 1.0,
+    activation: str = "gelu",
+    norm_eps: float = 1e-6,
+    pooling: str = "token",
+    cls_position: bool = False,
 ) -> Array:
     """Return class logits of ids (B,T) or images (B,C,S,S), by the direct form of eq. 3 in arXiv:2403.02920."""
     w = {name: tensor.double().numpy() for name, tensor in state.items()}
     cls = np.broadcast_to(w["cls_token"], (len(inputs), 1, w["cls_token"].shape[-1]))
     if "pe" in w:
         one_hot = np.eye(w["patch_embed.weight"].shape[1])[inputs]
-        x = one_hot @ w["patch_embed.weight"].T + w["patch_embed.bias"] + w["pe"][:, : inputs.shape[1]]
-        x = np.concatenate((cls, x), axis=1)
+        x = one_hot @ w["patch_embed.weight"].T + w["patch_embed.bias"]
+        if cls_position:
+            x = np.concatenate((cls, x), axis=1) + w["pe"][:, : inputs.shape[1] + 1]
+        else:
+            x = np.concatenate((cls, x + w["pe"][:, : inputs.shape[1]]), axis=1)
     else:
         x = _patches(inputs, w["patch_embed.proj.weight"]) + w["patch_embed.proj.bias"]
         if w["pos_embed"].shape[1] == x.shape[1]:
@@ -91,13 +98,15 @@ def taylor_shift_logits(
     index = 0
     while f"blocks.{index}.norm1.weight" in w:
         b = {name.split(".", 2)[2]: tensor for name, tensor in w.items() if name.startswith(f"blocks.{index}.")}
-        attended = _taylor_attention(_norm(x, b, "norm1", 1e-6), b, heads, output_norm, query_factor)
+        attended = _taylor_attention(_norm(x, b, "norm1", norm_eps), b, heads, output_norm, query_factor)
         x = x + b.get("ls1.gamma", 1.0) * attended
-        h = _norm(x, b, "norm2", 1e-6) @ b["mlp.fc1.weight"].T + b["mlp.fc1.bias"]
-        h = h * 0.5 * (1 + np.vectorize(math.erf)(h / math.sqrt(2)))
+        h = _norm(x, b, "norm2", norm_eps) @ b["mlp.fc1.weight"].T + b["mlp.fc1.bias"]
+        h = ACTIVATIONS[activation](h)
         x = x + b.get("ls2.gamma", 1.0) * (h @ b["mlp.fc2.weight"].T + b["mlp.fc2.bias"])
         index += 1
-    return _norm(x, w, "norm", 1e-6)[:, 0] @ w["head.weight"].T + w["head.bias"]
+    x = _norm(x, w, "norm", norm_eps)
+    pooled = x[:, 0] if pooling == "token" else x[:, 1:].mean(axis=1)
+    return pooled @ w["head.weight"].T + w["head.bias"]
 
 
 def switch_head_state(
@@ -185,6 +194,8 @@ def switch_head_logits(
     feed_forward_active: int = 0,
     rope_fraction: float = 0.5,
     rope_base: float = 10000.0,
+    activation: str = "relu",
+    norm_eps: float = 1e-5,
 ) -> Array:
     """Return logits of tokens (B,T) from weights under any of the authors' names (arXiv:2312.07987)."""
     back = {theirs: name for name, theirs in _TRAINING_NAMES.items()}
@@ -197,12 +208,13 @@ def switch_head_logits(
         attention = {name.removeprefix("self_attn."): tensor for name, tensor in b.items()}
         attention = {back.get(name, name): tensor for name, tensor in attention.items()}
         x = x + attention_output(
-            attention, _norm(x, b, "norm1", 1e-5), heads, active, rope_fraction=rope_fraction, rope_base=rope_base
+            attention, _norm(x, b, "norm1", norm_eps), heads, active, rope_fraction=rope_fraction, rope_base=rope_base
         )
-        h = _norm(x, b, "norm2", 1e-5)
-        x = x + (_sigma_moe(h, b, feed_forward_active) if "pkm.keys" in b else _dense(h, b))
+        h = _norm(x, b, "norm2", norm_eps)
+        act = ACTIVATIONS[activation]
+        x = x + (_sigma_moe(h, b, feed_forward_active, act) if "pkm.keys" in b else _dense(h, b, act))
         index += 1
-    return _norm(x, w, "out_norm", 1e-5) @ w["output.weight"].T + w["output.bias"]
+    return _norm(x, w, "out_norm", norm_eps) @ w["output.weight"].T + w["output.bias"]
 
 
 def attention_output(
@@ -319,12 +331,20 @@ def _rotate(x: Array, channels: int, base: float) -> Array:
     return np.concatenate(turned, axis=-1)
 
 
-def _dense(x: Array, w: Mapping[str, Array]) -> Array:
-    hidden = np.maximum(x @ w["linear1.weight"].T + w["linear1.bias"], 0)
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": lambda x: np.maximum(x, 0),
+    "gelu": lambda x: x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+}
+
+
+def _dense(x: Array, w: Mapping[str, Array], act: Callable[[Array], Array]) -> Array:
+    hidden = act(x @ w["linear1.weight"].T + w["linear1.bias"])
     return hidden @ w["linear2.weight"].T + w["linear2.bias"]
 
 
-def _sigma_moe(x: Array, w: Mapping[str, Array], active: int) -> Array:
+def _sigma_moe(x: Array, w: Mapping[str, Array], active: int, act: Callable[[Array], Array]) -> Array:
     gates = _gates(x @ w["pkm.expert_sel"].T, active)
-    hidden = np.maximum(np.einsum("btd,edw->btew", x, w["pkm.keys"]), 0)
+    hidden = act(np.einsum("btd,edw->btew", x, w["pkm.keys"]))
     return np.einsum("bte,btew,ewd->btd", gates, hidden, w["pkm.values"])

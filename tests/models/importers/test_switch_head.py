@@ -31,6 +31,12 @@ VARIANTS: dict[str, tuple[dict[str, Any], ImportOptions]] = {
     ),
     "older training code": ({"outer": "layers"}, ImportOptions(active=2)),
     "package's names in a model": ({"package_names": True}, ImportOptions(active=2)),
+    "SwitchAll with GELU": (
+        {"feed_forward_experts": 5},
+        ImportOptions(active=2, feed_forward_active=3, activation="gelu"),
+    ),
+    "another epsilon": ({}, ImportOptions(active=2, norm_eps=1e-3)),
+    "a window longer than the text": ({"relative": True}, ImportOptions(active=2, window=17)),
     "tied embeddings": ({"tied": True}, ImportOptions(active=2)),
     "three heads wider than the model": ({"heads": 3, "head_dim": 8}, ImportOptions(active=2)),
 }
@@ -49,6 +55,8 @@ def expected_logits(state: authors.State, tokens: torch.Tensor, heads: int, opti
         feed_forward_active=options.feed_forward_active or 0,
         rope_fraction=0.0 if options.positions == "none" else options.rope_fraction or 0.5,
         rope_base=options.rope_base or 10000.0,
+        activation=options.activation or "relu",
+        norm_eps=options.norm_eps or 1e-5,
     )
 
 
@@ -160,10 +168,10 @@ def test_missing_names_are_listed(name: str, generator: torch.Generator) -> None
 
 def test_left_over_names_are_listed(generator: torch.Generator) -> None:
     state = authors.switch_head_state(generator)
-    state |= {"embedding_adapter.weight": torch.ones(2), "unique_layers.1.self_attn.norm_ret.weight": torch.ones(8)}
+    state |= {"adapter.weight": torch.ones(2), "unique_layers.1.self_attn.norm_ret.weight": torch.ones(8)}
     with pytest.raises(
         CheckpointError,
-        match=r"left over: embedding_adapter.weight, unique_layers.1.self_attn.norm_ret.weight",
+        match=r"left over: adapter.weight, unique_layers.1.self_attn.norm_ret.weight",
     ):
         convert(StateFile(state), "switch-head", ImportOptions(active=2))
 
@@ -188,8 +196,8 @@ def test_one_routed_expert_per_head_is_refused(generator: torch.Generator) -> No
         ({}, ImportOptions(active=2, rope_fraction=0.4), "RoPE turns pairs of channels, but 0.4 of 8 are 3"),
         (
             {"feed_forward_experts": 4},
-            ImportOptions(active=1, feed_forward_active=1, activation="gelu"),
-            "use relu",
+            ImportOptions(active=1, feed_forward_active=1, activation="silu"),
+            "use relu, gelu or gelu_tanh",
         ),
     ],
 )

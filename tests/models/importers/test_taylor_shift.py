@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,19 @@ VARIANTS: dict[str, tuple[dict[str, Any], ImportOptions]] = {
     "one layer of one head": ({"layers": 1, "heads": 1}, ImportOptions()),
     "pixels": ({"vocabulary": 256}, ImportOptions(input="pixels")),
     "package, not normalised": ({"normalize": False}, ImportOptions(heads=4, query_scale="package")),
-    "training, not normalised": ({"normalize": False}, ImportOptions(heads=4, query_scale="training")),
+    "training, not normalised": (
+        {"normalize": False},
+        ImportOptions(heads=4, query_scale="training", output_norm=True),
+    ),
     "not normalised, no qkv bias": (
         {"normalize": False, "qkv_bias": False},
         ImportOptions(heads=2, query_scale="training", output_norm=False),
     ),
+    "relu": ({}, ImportOptions(activation="relu")),
+    "silu": ({}, ImportOptions(activation="silu")),
+    "another epsilon": ({}, ImportOptions(norm_eps=1e-3)),
+    "mean of the tokens": ({}, ImportOptions(pooling="avg")),
+    "a position of CLS": ({"max_length": 41}, ImportOptions(cls_position=True)),
     "vision": ({"image": (12, 4, 3)}, ImportOptions()),
     "vision, positions with a row for CLS": ({"image": (12, 4, 3), "class_row": True}, ImportOptions()),
     "vision, one channel, layer scale": ({"image": (8, 2, 1), "layer_scale": True}, ImportOptions(output_norm=False)),
@@ -64,6 +73,10 @@ def test_imported_model_equals_the_authors_formula(variant: str, length: int, ge
         heads=heads,
         output_norm=options.output_norm is not False,
         query_factor=query_factor(options, 16, heads),
+        activation=options.activation or "gelu",
+        norm_eps=options.norm_eps or 1e-6,
+        pooling=options.pooling or "token",
+        cls_position=bool(options.cls_position),
     )
     scale = max(1.0, np.abs(expected).max())
     precise = convert(StateFile({name: tensor.double() for name, tensor in state.items()}), "taylor-shift", options)
@@ -81,11 +94,15 @@ def test_names_map_both_ways(variant: str, generator: torch.Generator) -> None:
     state = authors.taylor_shift_state(generator, **geometry)
     imported = convert(StateFile(dict(state)), "taylor-shift", options)
     theirs = to_authors_layout(imported.weights, imported.config, "taylor-shift", query_scale=options.query_scale)
-    again = convert(StateFile(theirs), "taylor-shift", options)
+    # Positions go back without a row for the CLS token, whose position is added to the token itself.
+    again = convert(StateFile(theirs), "taylor-shift", dataclasses.replace(options, cls_position=None))
     assert again.config == imported.config and again.names == imported.names
+    moved = {"cls_token", "position_embedding"} if options.cls_position else set()
     for name, tensor in imported.weights.items():
+        if name in moved:
+            continue
         torch.testing.assert_close(again.weights[name], tensor, rtol=1e-6, atol=0, msg=name)
-    unchanged = set(state) - {"cls_token", "pos_embed"} - {name for name in state if "qkv" in name}
+    unchanged = set(state) - {"cls_token", "pos_embed", "pe"} - {name for name in state if "qkv" in name}
     assert unchanged <= set(theirs)
     assert all(torch.equal(theirs[name], state[name]) for name in unchanged)
 
@@ -135,12 +152,12 @@ def test_a_single_missing_qkv_bias_is_not_taken_for_a_model_without(generator: t
 
 def test_left_over_names_and_wrong_shapes_are_all_listed(generator: torch.Generator) -> None:
     state = authors.taylor_shift_state(generator)
-    state |= {"fc_norm.weight": torch.ones(16), "blocks.7.norm1.weight": torch.ones(16)}
+    state |= {"fc.weight": torch.ones(16), "blocks.7.norm1.weight": torch.ones(16)}
     state["blocks.1.norm1.weight"] = torch.ones(15)
     with pytest.raises(CheckpointError) as caught:
         convert(StateFile(state), "taylor-shift")
     text = str(caught.value)
-    assert "left over: blocks.7.norm1.weight, fc_norm.weight" in text
+    assert "left over: blocks.7.norm1.weight, fc.weight" in text
     assert "blocks.2.norm1.weight" in text and "wrong shape: blocks.1.norm1.weight (15,) instead of (16,)" in text
 
 

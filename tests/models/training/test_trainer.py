@@ -73,7 +73,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(interrupted_at: int, tmp_path
 
 def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     trainer().save(tmp_path / "state")
-    with pytest.raises(ConfigError, match="other settings: batch, lr"):
+    with pytest.raises(ConfigError, match="other settings: batch; give --batch 4"):
         trainer(TrainingSettings(**(vars(SETTINGS) | {"batch": 5, "lr": 1.0}))).load(tmp_path / "state")
 
 
