@@ -126,13 +126,13 @@ class SwitchHead(Mixer):
         """Call `mix`, or with a state `forward_cached`, as a call of the module.
 
         Raises:
-            ValueError: `key` or `value` together with a state, or sequences of lengths that do not fit.
+            ValueError: `key` together with a state, or sequences of lengths that do not fit.
         """
         if state is None:
             return self.mix(x, lengths, key, value)
-        if key is not None or value is not None:
-            raise ValueError("key and value are for whole sequences: with a state, all three are made from x")
-        return super().forward(x, lengths, state, position)
+        if key is not None:
+            raise ValueError("key is for whole sequences: with a state, keys are made from x")
+        return self.forward_cached(x, state, position, lengths, value)  # type: ignore[arg-type]
 
     def mix(
         self, x: Tensor, lengths: Tensor | None = None, key: Tensor | None = None, value: Tensor | None = None
@@ -188,12 +188,14 @@ class SwitchHead(Mixer):
             return super().state_entries(rollback)
         return memory_entries(self.heads, self.head_dim, self.window, rollback)
 
-    def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
+    def forward_cached(
+        self, x: Tensor, state: State, position: Tensor, lengths: Tensor, value: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         if not self.causal:
             return super().forward_cached(x, state, position, lengths)
         positions = absolute_positions(x, position)
         source = self._route_source(x)
-        q, k, v = self._project(x, x, x, positions, positions, source)
+        q, k, v = self._project(x, x, x if value is None else value, positions, positions, source)
         memory = remember(state, k, v, position, lengths, self.window)
         visible = causal_mask(positions, memory.position, self.window)
         extra = None if self.position is None else self._cached_relative_scores(q, positions, memory, self.position)
