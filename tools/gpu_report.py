@@ -41,7 +41,8 @@ def run_tests(results: Path) -> int:
     """Run the tests that need a GPU and return pytest's exit code."""
     results.parent.mkdir(exist_ok=True)
     results.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", f"--junitxml={results}"]
+    # These files alone: one package that the rest of the tests need, and this machine lacks, must not stop all.
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", f"--junitxml={results}", "tests/gpu"]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
 
 

@@ -74,6 +74,13 @@ function(hsm_add_kernels_library target cpu)
   _hsm_finish(${target} torch)
 endfunction()
 
+# The CUDA kernels as C functions, for PyTorch: a library of its own, so that nobody needs CUDA for the CPU's.
+function(hsm_add_kernels_cuda_library target cuda)
+  add_library(${target} MODULE "${HSM_SOURCES}/torch/cuda/library.cc" "${HSM_SOURCES}/torch/cuda/gpu.cc")
+  target_link_libraries(${target} PRIVATE ${cuda} hsm_options CUDA::cudart_static)
+  _hsm_finish(${target} torch)
+endfunction()
+
 # CUDA kernels under the host shim behind the same functions, in place of the CPU's: to be tested, not to be used.
 function(hsm_add_emulated_library target table generated)
   set(sources "")

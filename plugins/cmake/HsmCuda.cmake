@@ -56,9 +56,11 @@ function(hsm_find_cuda)
     set(HSM_WHY_NOT_nvcc "${HSM_NVCC} cannot compile a program here" PARENT_SCOPE)
     return()
   endif()
-  set(architectures "75-real;80-real;86-real;89-real;90-real;100-real;120") # the last one brings PTX for newer GPUs
+  # Those without "-real" bring PTX as well: of 8.0 for what lies between and beside the others (Jetson is 8.7 and 11.0),
+  # the newest for GPUs to come.
+  set(architectures "75-real;80;86-real;89-real;90-real;100-real;120")
   if(version VERSION_LESS 12.8)
-    set(architectures "75-real;80-real;86-real;89-real;90")
+    set(architectures "75-real;80;86-real;89-real;90")
   endif()
   # The environment's are for a build from a package, which takes no options; neither is kept in the cache.
   if(NOT DEFINED HSM_CUDA_ARCHITECTURES)

@@ -3,15 +3,16 @@
 #   find_package(HsmPlugins REQUIRED)
 #   hsm_add_operators(acme FOLDER operators/decay_mix)
 #
-# makes the targets acme_onnxruntime, acme_onnxruntime_cuda, acme_tensorrt and acme_kernels: libacme_onnxruntime.so and
-# so on. Python must know hsm_export; HSM_PYTHON names another than the one on PATH.
+# makes the targets acme_onnxruntime, acme_onnxruntime_cuda, acme_tensorrt, acme_kernels and acme_kernels_cuda:
+# libacme_onnxruntime.so and so on. Python must know hsm_export; HSM_PYTHON names another than the one on PATH.
 include_guard()
 
 # hsm_add_operators(<name> FOLDER <folder or .py file>... [ADAPTERS <adapter>...] [REQUIRED <adapter>...])
 #
 #   FOLDER    where the operators are: a folder with spec.py and kernels, a .py file with its kernels in the folder of its
 #             name, or a folder of these
-#   ADAPTERS  onnxruntime, onnxruntime_cuda, tensorrt, kernels, all by default; emulated is CUDA under the host shim
+#   ADAPTERS  onnxruntime, onnxruntime_cuda, tensorrt, kernels, kernels_cuda, all by default; emulated is CUDA under the
+#             host shim
 #   REQUIRED  those of them without which configuring fails; the others are left out where something is missing
 #
 # Sets HSM_OPERATORS_LIBRARIES to the targets. A macro: CUDA is enabled for the caller's folder.
@@ -80,10 +81,11 @@ endfunction()
 function(_hsm_add_libraries name)
   cmake_parse_arguments(ADD "" "" "FOLDER;ADAPTERS;REQUIRED" ${ARGN})
   if(NOT ADD_ADAPTERS)
-    set(ADD_ADAPTERS onnxruntime onnxruntime_cuda tensorrt kernels)
+    set(ADD_ADAPTERS onnxruntime onnxruntime_cuda tensorrt kernels kernels_cuda)
   endif()
   _hsm_why_not(no_onnxruntime "${HSM_CPU_SOURCES}" highway onnxruntime_headers)
   _hsm_why_not(no_kernels "${HSM_CPU_SOURCES};${HSM_NAIVE_SOURCES}" highway)
+  _hsm_why_not(no_kernels_cuda "${HSM_CUDA_SOURCES}" nvcc)
   _hsm_why_not(no_onnxruntime_cuda "${HSM_CUDA_SOURCES}" nvcc onnxruntime_headers)
   _hsm_why_not(no_tensorrt "${HSM_CUDA_SOURCES}" nvcc cuda_headers tensorrt_headers)
   _hsm_why_not(no_emulated "${HSM_CUDA_SOURCES}" cuda_headers)
@@ -149,8 +151,8 @@ function(_hsm_add_library name adapter)
     string(SUBSTRING "${digest}" 0 16 digest)
     hsm_add_tensorrt_adapter(${name}_tensorrt_adapter ${table} "${HsmPlugins_VERSION}-${digest}")
     hsm_add_tensorrt_library(${name}_tensorrt ${name}_tensorrt_adapter ${kernels})
-  elseif(adapter STREQUAL "kernels")
-    hsm_add_kernels_library(${name}_kernels ${kernels})
+  elseif(adapter STREQUAL "kernels" OR adapter STREQUAL "kernels_cuda")
+    cmake_language(CALL hsm_add_${adapter}_library ${name}_${adapter} ${kernels})
   else()
     if(NOT TARGET ${name}_onnxruntime_adapter)
       hsm_add_onnxruntime_adapter(${name}_onnxruntime_adapter ${table})

@@ -10,6 +10,8 @@ from pathlib import Path
 
 KERNELS = "libhsm_kernels.so"
 KERNELS_VARIABLE = "HSM_KERNELS_LIBRARY"
+CUDA_KERNELS = "libhsm_kernels_cuda.so"
+CUDA_KERNELS_VARIABLE = "HSM_CUDA_KERNELS_LIBRARY"
 _FOLDER = "hsm_export"
 
 
@@ -46,3 +48,12 @@ def kernels_path() -> Path | None:
     """
     named = os.environ.get(KERNELS_VARIABLE)
     return Path(named) if named else find_library(KERNELS)
+
+
+def cuda_kernels_path() -> Path | None:
+    """Return the library of CUDA kernels for PyTorch, or None when this installation lacks it.
+
+    It is the one that HSM_CUDA_KERNELS_LIBRARY names, else the installed one.
+    """
+    named = os.environ.get(CUDA_KERNELS_VARIABLE)
+    return Path(named) if named else find_library(CUDA_KERNELS)

@@ -1,4 +1,6 @@
-"""The operators' CPU kernels on PyTorch's tensors, from libhsm_kernels.so (plugins/torch/hsm_kernels.h).
+"""The operators' kernels on PyTorch's tensors: the CPU's, from libhsm_kernels.so (plugins/torch/hsm_kernels.h).
+
+Those for a GPU are in `cuda_kernels`, by the same means.
 
 The library knows nothing of PyTorch: it gets sizes and addresses through ctypes, so that it fits every version of
 PyTorch. It describes its operators as text, and a kernel is used only where that is the operator's own specification.
@@ -32,7 +34,7 @@ KINDS = ("fast", "naive")
 
 _TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 _REFUSED = 1
-_WORD = array("q").itemsize
+WORD = array("q").itemsize  # bytes
 
 
 def _find_parallel() -> int | None:
@@ -86,6 +88,10 @@ class KernelLibrary:
         self._library.hsm_kernels_message.restype = ctypes.c_char_p
         signatures = [self._library.hsm_kernels_signature(i) for i in range(self._library.hsm_kernels_count())]
         self._indices = {text.decode(): index for index, text in enumerate(signatures)}
+        self._declare()
+
+    def _declare(self) -> None:
+        """Tell ctypes the arguments of what computes."""
         self._run = self._library.hsm_kernels_run
         self._run.argtypes = [*[ctypes.c_int32] * 3, *[ctypes.c_void_p] * 5, ctypes.c_int32]
 
@@ -114,7 +120,10 @@ class KernelLibrary:
         """Run a kernel on what `words` holds; sizes stand first, the other parts begin at `starts`."""
         base = words.buffer_info()[0]
         parallel, threads = _threads()
-        status = self._run(index, kind, type_code, base, *(base + s * _WORD for s in starts), parallel, threads)
+        self._check(self._run(index, kind, type_code, base, *(base + s * WORD for s in starts), parallel, threads))
+
+    def _check(self, status: int) -> None:
+        """Raise what a call that did not succeed says."""
         if status:
             text = self._library.hsm_kernels_message().decode()
             raise RefusedError(text) if status == _REFUSED else RuntimeError(text)
@@ -128,6 +137,8 @@ class Kernel:
         run: computes from the type's number and words of 64 bits: sizes, attributes, inputs, outputs; then where in
             them the last three begin.
     """
+
+    device = "cpu"  # the type of the devices whose tensors it takes
 
     def __init__(self, operator: Operator, run: Callable[..., None]) -> None:
         self.operator = operator
@@ -148,14 +159,14 @@ class Kernel:
         return inputs[self._first].dtype if self._fixed[self._first] is None else torch.float32
 
     def takes(self, inputs: Sequence[Tensor]) -> bool:
-        """Return whether these are tensors that kernels know: on the CPU, dense, each of its port's type and rank."""
-        dtype = self._own_type(inputs)
-        if dtype not in _TYPES:
+        """Return whether these are tensors that it knows: on one device of its type, dense, of its ports' types."""
+        dtype, device = self._own_type(inputs), inputs[0].device
+        if dtype not in _TYPES or device.type != self.device:
             return False
         for port, fixed, tensor in zip(self.operator.inputs, self._fixed, inputs, strict=True):
             if tensor.dtype != (fixed or dtype) or tensor.dim() != len(port.shape):
                 return False
-            if not tensor.is_cpu or tensor.layout != torch.strided:
+            if tensor.device != device or tensor.layout != torch.strided:
                 return False
         return True
 
@@ -182,7 +193,7 @@ class Kernel:
         """Return new tensors for the outputs of a call."""
         dtype = self._own_type(inputs)
         return tuple(
-            new([inputs[i].shape[axis] for i, axis in axes], dtype=fixed or dtype)
+            new([inputs[i].shape[axis] for i, axis in axes], dtype=fixed or dtype, device=inputs[0].device)
             for new, (fixed, axes) in zip(self._new, self._outputs, strict=True)
         )
 
@@ -214,7 +225,11 @@ class Kernel:
         words.extend([tensor.data_ptr() for tensor in inputs])
         starts.append(len(words))
         words.extend([tensor.data_ptr() for tensor in outputs])
-        self._run(_TYPES[self._own_type(inputs)], words, *starts)
+        self._start(_TYPES[self._own_type(inputs)], words, starts, inputs[0])
+
+    def _start(self, type_code: int, words: array[int], starts: Sequence[int], first: Tensor) -> None:
+        """Compute; the first input says on which device."""
+        self._run(type_code, words, *starts)
 
 
 _FIXED = {FLOAT: torch.float32, INT64: torch.int64, BOOL: torch.bool}
@@ -268,24 +283,33 @@ def prefer_kernel(qualified: str, reference: Callable[..., Any]) -> Callable[...
         reference: computes it in all other cases, from the same arguments.
     """
 
-    @functools.lru_cache(1)
-    def bound(_libraries: int) -> _Bound | None:
+    @functools.lru_cache(2)
+    def bound(device: str, _libraries: int) -> _Bound | None:
         operator = next((o for o in operators() if o.torch_qualified_name == qualified), None)
-        if operator is None:
+        if operator is None or device not in ("cpu", "cuda"):
             return None
-        built = [_opened(path) for path in select([operator], "kernels").paths]
-        known = [library for library in (own_library(), *_added, *built) if library]
-        found = (library.kernel(operator) for library in known)
+        found = (library.kernel(operator) for library in _known(operator, device))
         return next((_Bound(kernel) for kernel in found if kernel), None)
 
     def forward(*arguments: Any) -> Any:
-        found = bound(len(_added)) if kernels_wanted() else None
+        device = next((a.device.type for a in arguments if isinstance(a, Tensor)), "")
+        found = bound(device, len(_added)) if kernels_wanted() else None
         results = found(arguments) if found else None
         if results is None:
             return reference(*arguments)
         return results if len(results) > 1 else results[0]
 
     return forward
+
+
+def _known(operator: Operator, device: str) -> list[KernelLibrary]:
+    """Return the libraries that may have an operator's kernel for that type of device, ours first."""
+    if device == "cuda":
+        from .cuda_kernels import libraries  # only where there is a GPU
+
+        return libraries(operator)
+    built = [_opened(path) for path in select([operator], "kernels").paths]
+    return [library for library in (own_library(), *_added, *built) if library]
 
 
 class _Bound:

@@ -2,10 +2,11 @@
 
 An operator's kernels stand in the folder of its `spec.py`, or for a file `NAME.py` in the folder `NAME` beside it.
 `hsm-export operator build` makes libraries of them, one for each adapter: `lib<name>_onnxruntime.so`,
-`lib<name>_onnxruntime_cuda.so`, `lib<name>_tensorrt.so` and `lib<name>_kernels.so` (for PyTorch), of which it puts all
-into a folder `lib` there. They are looked for in the folders of the environment variable HSM_EXPORT_LIBRARIES,
-separated as in PATH, which child processes inherit; then in `lib` beside the kernels, and in `lib` beside that folder,
-where several folders that were built together, and an installed package, have theirs.
+`lib<name>_onnxruntime_cuda.so`, `lib<name>_tensorrt.so`, and for PyTorch `lib<name>_kernels.so` and
+`lib<name>_kernels_cuda.so`. It puts all into a folder `lib` there. They are looked for in the folders of the
+environment variable HSM_EXPORT_LIBRARIES, separated as in PATH, which child processes inherit; then in `lib` beside the
+kernels, and in `lib` beside that folder, where several folders that were built together, and an installed package, have
+theirs.
 
 A library is asked what it holds. One that was built for another signature of an operator is not used.
 """
@@ -31,6 +32,7 @@ ADAPTERS: Mapping[str, tuple[str, ...]] = {
     "onnxruntime_cuda": ("cuda.cu",),
     "tensorrt": ("cuda.cu",),
     "kernels": ("cpu.cc", "naive.cc"),
+    "kernels_cuda": ("cuda.cu",),
 }
 # CUDA kernels under the host shim, behind the functions of `kernels`: what tests run.
 EMULATED: Mapping[str, tuple[str, ...]] = {"emulated": ("cuda.cu",)}

@@ -74,7 +74,9 @@ def _define(qualified: str, schema: str, function: Callable[..., Any], fake: Cal
         _libraries.pop(qualified)._destroy()
     library = _libraries[qualified] = torch.library.Library(namespace, "FRAGMENT")
     library.define(f"{name}{schema}", tags=torch.Tag.pt2_compliant_tag)
-    library.impl(name, function, "CompositeExplicitAutograd")
+    # For all devices; tools ask for CUDA's key whether an operator runs there.
+    for key in ("CompositeExplicitAutograd", "CUDA"):
+        library.impl(name, function, key)
     torch.library.register_fake(qualified, fake, lib=library)
     base, _, overload = name.partition(".")
     return getattr(getattr(getattr(torch.ops, namespace), base), overload or "default")

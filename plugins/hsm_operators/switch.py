@@ -1,4 +1,4 @@
-"""The switch between an operator's fused CPU kernel and its reference maths, in PyTorch."""
+"""The switch between an operator's fused kernel and its reference maths, in PyTorch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _wanted: ContextVar[bool | None] = ContextVar("wanted", default=None)
 
 @contextlib.contextmanager
 def use_kernels(on: bool = True) -> Iterator[None]:
-    """Choose how PyTorch computes the operators on the CPU in this block or, as a decorator, in this function.
+    """Choose how PyTorch computes the operators in this block or, as a decorator, in this function.
 
-    It holds for this thread, and over the environment variable HSM_TORCH_KERNELS, which says 0 or 1 for a process.
-    Without either, kernels are used. Both ways compute the same formula, with other roundings.
+    It holds for this thread, and over the environment variable HSM_TORCH_KERNELS, which says 0 or 1 for a process; for
+    tensors on the CPU and on CUDA. Without either, kernels are used. Both ways compute the same formula, with other
+    roundings.
 
     Args:
         on: the fused kernels where there is one for the tensors at hand; False: the reference maths always.

@@ -3,6 +3,7 @@
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "hsm_runtime/scheduler.h"
 #include "runtime/c_api.h"
@@ -46,6 +47,14 @@ void tell_end(const hsmrt_request& request, const Reply& reply) {
   told.seconds_to_row = reply.seconds_to_row;
   told.seconds_to_first_token = reply.seconds_to_first_token;
   told.seconds = reply.seconds;
+  std::vector<hsmrt_log_probability> chosen, top;
+  for (const hsm_runtime::Choice& choice : reply.choices) {
+    chosen.push_back({choice.token, choice.log_probability});
+    for (const auto& item : choice.top) top.push_back({item.token, item.log_probability});
+    told.top_count = choice.top.size();
+  }
+  if (!chosen.empty()) told.log_probabilities = chosen.data();
+  if (!top.empty()) told.top = top.data();
   request.on_end(request.user, &told);
 }
 
@@ -59,6 +68,7 @@ Request request_of(const hsmrt_request* given_request) {
   request.max_tokens = members.max_tokens;
   if (members.sampling != nullptr) request.sampling = sampling_of(members.sampling);
   request.seed = members.seed;
+  if (members.log_probabilities != 0) request.log_probabilities = static_cast<std::int64_t>(members.top_count);
   request.priority = members.priority;
   request.timeout = std::chrono::milliseconds(members.timeout_ms);
   request.resume = text_of(members.resume);

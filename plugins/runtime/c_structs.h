@@ -34,10 +34,24 @@ T members_of(const T* structure, const char* what) {
 
 inline hsm_runtime::Sampling sampling_of(const hsmrt_sampling* sampling) {
   const hsmrt_sampling members = members_of(sampling, "the sampling's settings");
-  return {.temperature = members.temperature,
-          .top_k = members.top_k,
-          .top_p = members.top_p == 0 ? 1 : members.top_p,
-          .min_p = members.min_p};
+  hsm_runtime::Sampling made;
+  made.temperature = members.temperature;
+  made.top_k = members.top_k;
+  if (members.top_p != 0) made.top_p = members.top_p;
+  made.min_p = members.min_p;
+  if (members.repetition_penalty != 0) made.repetition_penalty = members.repetition_penalty;
+  made.presence_penalty = members.presence_penalty;
+  made.frequency_penalty = members.frequency_penalty;
+  if (members.logit_bias_count > 0) std::ignore = given(members.logit_bias, "the list of biases");
+  for (std::size_t i = 0; i < members.logit_bias_count; ++i) {
+    made.logit_bias.push_back({members.logit_bias[i].token, members.logit_bias[i].bias});
+  }
+  if (members.on_logits != nullptr) {
+    made.on_logits = [call = members.on_logits, user = members.user](std::span<double> logits) {
+      call(user, logits.data(), logits.size());
+    };
+  }
+  return made;
 }
 
 }  // namespace hsm::runtime::c_api

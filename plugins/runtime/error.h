@@ -39,15 +39,19 @@ inline std::string printable(std::string text) {
 // Call in a catch block: the exception in flight, as a value.
 inline Status current_status() noexcept {
   try {
-    throw;
-  } catch (const Error& error) {
-    return {error.code, error.what()};
-  } catch (const std::bad_alloc&) {
+    try {
+      throw;
+    } catch (const Error& error) {
+      return {error.code, error.what()};
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      return {Code::kInternal, error.what()};
+    } catch (...) {
+      return {Code::kInternal, "unknown error"};
+    }
+  } catch (...) {                                  // or there is no memory for the text
     return {Code::kOutOfMemory, "out of memory"};  // short enough not to allocate
-  } catch (const std::exception& error) {
-    return {Code::kInternal, error.what()};
-  } catch (...) {
-    return {Code::kInternal, "unknown error"};
   }
 }
 

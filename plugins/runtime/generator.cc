@@ -48,6 +48,16 @@ struct Generator::Impl {
     }
   }
 
+  std::span<const float> checked_logits(std::int64_t row) const {
+    const std::span<const float> logits = rows.logits(checked_row(row));
+    if (logits.empty()) {
+      fail(Code::kInvalidArgument, "row " + std::to_string(row) +
+                                       " has no logits to choose from: it has read nothing since it was made, reset, "
+                                       "rolled back or loaded; let it read a token");
+    }
+    return logits;
+  }
+
   void step(std::span<const std::int64_t> tokens) {
     if (tokens.size() != rows.count()) {
       fail(Code::kInvalidArgument, "a step takes one token for each of " + std::to_string(rows.count()) + " rows");
@@ -153,16 +163,16 @@ std::span<const float> Generator::logits(std::int64_t row) const {
 bool Generator::has_logits(std::int64_t row) const { return !logits(row).empty(); }
 
 Result<std::int64_t> Generator::sample(std::int64_t row, const Sampling& sampling, double uniform) {
-  return hsm::runtime::guarded<std::int64_t>([&] {
-    const std::size_t index = impl_->checked_row(row);
-    const std::span<const float> logits = impl_->rows.logits(index);
-    if (logits.empty()) {
-      fail(Code::kInvalidArgument, "row " + std::to_string(row) +
-                                       " has no logits to choose from: it has read nothing since it was made, reset, "
-                                       "rolled back or loaded; let it read a token");
-    }
-    return hsm::runtime::choose(logits, sampling, uniform, impl_->room);
-  });
+  return hsm::runtime::guarded<std::int64_t>(
+      [&] { return hsm::runtime::choose(impl_->checked_logits(row), sampling, uniform, impl_->room); });
+}
+
+Result<Choice> Generator::sample(std::int64_t row, Sampler& sampler, std::int64_t top) {
+  try {
+    return sampler.choose(impl_->checked_logits(row), top);
+  } catch (...) {
+    return hsm::runtime::current_status();
+  }
 }
 
 Status Generator::rollback(std::int64_t row, std::int64_t tokens) {

@@ -5,6 +5,7 @@
 #include <list>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -18,28 +19,22 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// Random numbers by seed and index, so that a request's do not depend on its company (SplitMix64).
-double uniform_of(std::uint64_t seed, std::uint64_t index) {
-  std::uint64_t bits = seed + (index + 1) * 0x9e3779b97f4a7c15u;
-  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9u;
-  bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebu;
-  return static_cast<double>((bits ^ (bits >> 31)) >> 11) * 0x1.0p-53;
-}
-
 // A request on its way.
 struct Work {
   Request request;
   Reply reply;
   Clock::time_point submitted = Clock::now();
   std::int64_t row = -1;
-  std::size_t read = 0;          // tokens of the prompt
-  std::int64_t next_token = -1;  // chosen and not yet read
-  bool is_last = false;          // it is read for the sake of the saved row alone
-  bool is_cancelled = false;     // guarded by the scheduler's mutex
+  std::optional<Sampler> sampler;  // made when it is submitted
+  std::size_t read = 0;            // tokens of the prompt
+  std::int64_t next_token = -1;    // chosen and not yet read
+  bool is_last = false;            // it is read for the sake of the saved row alone
+  bool is_cancelled = false;       // guarded by the scheduler's mutex
 
   bool reads_prompt() const { return read < request.prompt.size(); }
   bool is_late() const { return request.timeout.count() > 0 && Clock::now() - submitted >= request.timeout; }
 };
+using Works = std::list<std::unique_ptr<Work>>;
 
 }  // namespace
 
@@ -67,6 +62,7 @@ struct Scheduler::Impl {
   void check(const Request& request) const {
     if (request.prompt.empty()) fail(Code::kInvalidArgument, "a request needs a prompt of at least one token id");
     if (request.max_tokens < 1) fail(Code::kInvalidArgument, "a request must ask for at least one token");
+    if (request.log_probabilities < -1) fail(Code::kInvalidArgument, "log_probabilities must be -1 or more");
     if (request.timeout.count() < 0) fail(Code::kInvalidArgument, "a request's timeout must not be negative");
     for (const std::int64_t token : request.prompt) {
       if (token >= 0 && token < vocabulary) continue;
@@ -83,22 +79,27 @@ struct Scheduler::Impl {
 
   std::uint64_t submit(Request request) {
     check(request);
+    Result<Sampler> sampler = Sampler::create(request.sampling, request.seed, vocabulary);
+    if (!sampler.ok()) fail(sampler.status().code(), sampler.status().message());
     const std::lock_guard lock(mutex);
     if (waiting.size() >= options.most_waiting) {
       ++counts.refused;
       fail(Code::kUnavailable, std::to_string(waiting.size()) + " requests wait already; try again later");
     }
-    auto work = std::make_unique<Work>();
-    work->request = std::move(request);
-    const std::uint64_t id = work->reply.id = ++last_id;
-    waiting.emplace(std::pair(-work->request.priority, id), std::move(work));
+    Works works;
+    Work& work = *works.emplace_back(std::make_unique<Work>());
+    work.request = std::move(request);
+    work.sampler = *std::move(sampler);
+    const std::uint64_t id = work.reply.id = last_id + 1;
+    waiting.emplace(std::pair(-work.request.priority, id), std::move(works));
+    last_id = id;
     changed.notify_all();
     return id;
   }
 
   void cancel(std::uint64_t id) {
     const std::lock_guard lock(mutex);
-    for (const auto& [order, work] : waiting) work->is_cancelled |= work->reply.id == id;
+    for (const auto& [order, works] : waiting) works.front()->is_cancelled |= works.front()->reply.id == id;
     for (const auto& work : active) work->is_cancelled |= work->reply.id == id;
     changed.notify_all();
   }
@@ -106,12 +107,13 @@ struct Scheduler::Impl {
   // What a request waits for: whether it is to end without another token.
   static bool ends_now(const Work& work) { return work.is_cancelled || work.is_late(); }
 
-  // Takes out what has ended on its own account, and gives rows to those that wait. Returns what has ended.
-  std::list<std::unique_ptr<Work>> arrange() {
-    std::list<std::unique_ptr<Work>> ended;
+  // Takes out what has ended on its own account, and gives rows to those that wait. Returns what has ended. From here
+  // on a request moves from list to list, so that want of memory ends none but the one that it befalls.
+  Works arrange() {
+    Works ended;
     for (auto item = waiting.begin(); item != waiting.end();) {
-      if (is_closing || ends_now(*item->second)) {
-        ended.push_back(std::move(item->second));
+      if (is_closing || ends_now(*item->second.front())) {
+        ended.splice(ended.end(), item->second);
         item = waiting.erase(item);
       } else {
         ++item;
@@ -127,12 +129,12 @@ struct Scheduler::Impl {
       release(*work);
     }
     while (!waiting.empty() && !free_rows.empty()) {
-      std::unique_ptr<Work> work = std::move(waiting.begin()->second);
+      Work& work = *waiting.begin()->second.front();
+      active.splice(active.end(), waiting.begin()->second);
       waiting.erase(waiting.begin());
-      work->row = free_rows.back();
+      work.row = free_rows.back();
       free_rows.pop_back();
-      work->reply.seconds_to_row = seconds_since(work->submitted);
-      active.push_back(std::move(work));
+      work.reply.seconds_to_row = seconds_since(work.submitted);
     }
     return ended;
   }
@@ -145,7 +147,7 @@ struct Scheduler::Impl {
   // The scheduler's thread. Nothing is called while the mutex is held; `active` changes in this thread alone.
   void loop() {
     for (;;) {
-      std::list<std::unique_ptr<Work>> ended;
+      Works ended;
       {
         std::unique_lock lock(mutex);
         changed.wait(lock, [&] { return is_closing || !waiting.empty() || !active.empty(); });
@@ -169,11 +171,11 @@ struct Scheduler::Impl {
     idle.notify_all();
   }
 
-  using Item = std::list<std::unique_ptr<Work>>::iterator;
+  using Item = Works::iterator;
 
   // Ends an active request and frees its row.
   void end(Item item, Ending ending, Status status = {}) {
-    std::list<std::unique_ptr<Work>> ended;
+    Works ended;
     {
       const std::lock_guard lock(mutex);
       ended.splice(ended.end(), active, item);
@@ -198,20 +200,34 @@ struct Scheduler::Impl {
     for (auto item = active.begin(); item != active.end();) {
       const auto next = std::next(item);
       if (!(*item)->reads_prompt() && step_tokens[static_cast<std::size_t>((*item)->row)] >= 0) {
-        status.ok() ? choose(item) : end(item, Ending::kFailed, status);
+        guard(item, [&] { status.ok() ? choose(item) : end(item, Ending::kFailed, status); });
       }
       item = next;
+    }
+  }
+
+  // Runs `body`; what it throws, such as std::bad_alloc, is the end of that request alone. It throws before the end.
+  template <typename F>
+  void guard(Item item, F&& body) {
+    try {
+      body();
+    } catch (...) {
+      end(item, Ending::kFailed, hsm::runtime::current_status());
     }
   }
 
   // A piece of the prompt that came first.
   void read_chunk() {
     const auto item = std::find_if(active.begin(), active.end(), [](const auto& work) { return work->reads_prompt(); });
-    if (item == active.end()) return;
+    if (item != active.end()) guard(item, [&] { read_chunk(item); });
+  }
+
+  void read_chunk(Item item) {
     Work& work = **item;
     const std::size_t count = std::min(work.request.prompt.size() - work.read, static_cast<std::size_t>(options.chunk));
     const std::span<const std::int64_t> piece = std::span(work.request.prompt).subspan(work.read, count);
     Status status = work.read == 0 ? prepare(work) : Status();
+    if (status.ok()) status = work.sampler->read(piece);
     if (status.ok()) status = generator.prefill(work.row, piece);
     if (!status.ok()) return end(item, Ending::kFailed, std::move(status));
     work.read += count;
@@ -230,12 +246,13 @@ struct Scheduler::Impl {
   void choose(Item item) {
     Work& work = **item;
     if (work.is_last) return finish(item, work.reply.ending);
-    const auto chosen =
-        generator.sample(work.row, work.request.sampling, uniform_of(work.request.seed, work.reply.tokens.size()));
+    Result<Choice> chosen =
+        generator.sample(work.row, *work.sampler, std::max<std::int64_t>(0, work.request.log_probabilities));
     if (!chosen.ok()) return end(item, Ending::kFailed, chosen.status());
     const auto& stops = work.request.stop_tokens;
-    work.next_token = *chosen;
-    if (std::find(stops.begin(), stops.end(), *chosen) != stops.end()) return read_last(item, Ending::kStop);
+    work.next_token = chosen->token;
+    if (std::find(stops.begin(), stops.end(), work.next_token) != stops.end()) return read_last(item, Ending::kStop);
+    if (work.request.log_probabilities >= 0) work.reply.choices.push_back(*std::move(chosen));
     count_token(work);
     if (!tell_token(work)) return end(item, Ending::kCancelled);
     if (static_cast<std::int64_t>(work.reply.tokens.size()) == work.request.max_tokens)
@@ -286,8 +303,8 @@ struct Scheduler::Impl {
   bool is_closing = false;
   std::uint64_t last_id = 0;
   std::vector<std::int64_t> free_rows;
-  std::map<std::pair<int, std::uint64_t>, std::unique_ptr<Work>> waiting;
-  std::list<std::unique_ptr<Work>> active;  // the thread alone changes it, and holds the mutex then
+  std::map<std::pair<int, std::uint64_t>, Works> waiting;  // one each
+  Works active;                                            // the thread alone changes it, and holds the mutex then
   SchedulerMetrics counts;
   std::thread thread;
 };

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "hsm_operators/common/cuda/current_device.h"
+#include "hsm_operators/common/cuda/refusal.h"
 #include "tensorrt/guard.h"
 #include "tensorrt/signature.h"
 
@@ -250,6 +251,9 @@ bool Plugin::prepare(const PluginTensorDesc* inputs) {
   const Call question = sizes.question(state_.attributes);
   int tactic = state_.tactic - 1;
   if (tactic < 0 || !kernels.supports(question, tactic, device)) tactic = kernels.default_tactic(question, device);
+  if (!kernels.supports(question, tactic, device)) {
+    return refuse(std::string(state_.op->name) + ": " + cuda::refusal(*state_.op, question, device)), false;
+  }
   if (kernels.workspace(question, tactic, device) > workspace_bound(kernels, question)) {
     return refuse(std::string(state_.op->name) + ": this GPU (sm_" + std::to_string(device.sm) +
                   ") needs more workspace than the engine has; build the engine on it"),

@@ -1,5 +1,4 @@
 // The functions of libhsm_kernels.so.
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -14,8 +13,8 @@
 #include "hsm_operators/common/definition.h"
 #include "hsm_operators/common/description.h"
 #include "hsm_operators/common/opset.h"
-#include "hsm_operators/common/types.h"
 #include "torch/hsm_kernels.h"
+#include "torch/request.h"
 #include "torch/team.h"
 
 namespace hsm::torch {
@@ -53,34 +52,6 @@ std::int32_t refused(std::string text) {
   return HSM_KERNELS_REFUSED;
 }
 
-std::vector<opset::Shape> read_shapes(const opset::Operator& op, const std::int64_t* sizes) {
-  std::vector<opset::Shape> shapes;
-  shapes.reserve(op.inputs.size());
-  for (const opset::Port& port : op.inputs) {
-    shapes.emplace_back(sizes, sizes + port.dims.size());
-    sizes += port.dims.size();
-  }
-  return shapes;
-}
-
-std::vector<opset::AttributeValue> read_attributes(const opset::Operator& op, const std::int64_t* numbers) {
-  std::vector<opset::AttributeValue> values;
-  values.reserve(op.attributes.size());
-  for (const opset::Attribute& attribute : op.attributes) {
-    const std::int64_t count = *numbers++;
-    opset::AttributeValue& value = values.emplace_back(opset::AttributeValue{attribute.name, {}});
-    if (attribute.type == opset::AttributeType::kFloat) {
-      for (std::int64_t i = 0; i < count; ++i) {
-        value.floats.push_back(static_cast<float>(std::bit_cast<double>(numbers[i])));
-      }
-    } else {
-      value.ints.assign(numbers, numbers + count);
-    }
-    numbers += count;
-  }
-  return values;
-}
-
 std::int32_t run(std::int32_t index, std::int32_t kind, std::int32_t type, const std::int64_t* sizes,
                  const std::int64_t* numbers, const void* const* input_pointers, void* const* output_pointers,
                  hsm_kernels_parallel parallel, std::int32_t threads) {
@@ -88,18 +59,14 @@ std::int32_t run(std::int32_t index, std::int32_t kind, std::int32_t type, const
   if (found == nullptr) return refused("there is no operator of index " + std::to_string(index));
   const opset::Operator& op = found->op;
   if (!found->has(kind)) return refused(std::string(op.name) + " has no kernel of kind " + std::to_string(kind));
-  if (type < HSM_KERNELS_FLOAT32 || type > HSM_KERNELS_BFLOAT16) {
-    return refused(std::string(op.name) + " has no type of number " + std::to_string(type));
-  }
-  const std::vector<opset::Shape> shapes = read_shapes(op, sizes);
-  const std::vector<opset::AttributeValue> attributes = read_attributes(op, numbers);
+  Request request(op, type, sizes, numbers);
+  if (request.problem) return refused(std::move(*request.problem));
   const std::span<const void* const> inputs(input_pointers, op.inputs.size());
   const std::span<void* const> outputs(output_pointers, op.outputs.size());
-  std::vector<opset::Shape> output_shapes;
-  if (auto problem = opset::check_attributes(op, attributes)) return refused(std::move(*problem));
-  if (auto problem = opset::infer_shapes(op, attributes, shapes, output_shapes)) return refused(std::move(*problem));
-  if (auto problem = opset::check_rows(op, attributes, shapes, inputs)) return refused(std::move(*problem));
-  const Call call{static_cast<DType>(type), attributes, shapes, inputs, outputs};
+  if (auto problem = opset::check_rows(op, request.attributes, request.shapes, inputs)) {
+    return refused(std::move(*problem));
+  }
+  const Call call{request.type, request.attributes, request.shapes, inputs, outputs};
   if (kind == HSM_KERNELS_NAIVE) {
     found->naive->run(call);
   } else {
@@ -111,10 +78,6 @@ std::int32_t run(std::int32_t index, std::int32_t kind, std::int32_t type, const
 
 }  // namespace
 }  // namespace hsm::torch
-
-static_assert(HSM_KERNELS_FLOAT32 == static_cast<int>(hsm::DType::kFloat32) &&
-              HSM_KERNELS_FLOAT16 == static_cast<int>(hsm::DType::kFloat16) &&
-              HSM_KERNELS_BFLOAT16 == static_cast<int>(hsm::DType::kBFloat16));
 
 const char* hsm_library_operators() {
   return hsm::opset::described_library([](const hsm::opset::Operator& op) {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ..operators.building import OperatorBuildResult
 
-_PARTS = "onnxruntime, onnxruntime_cuda, tensorrt, torch, or cuda for both of its own"
+_PARTS = "onnxruntime, onnxruntime_cuda, tensorrt, torch, torch_cuda, or cuda for all of its own"
 
 
 def _words(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[str]:
@@ -42,7 +42,8 @@ def command(
 
     FOLDER has a spec.py and kernels, naive.cc, cpu.cc, cuda.cu; or it is a .py file whose kernels are in the folder of
     its name; or it holds several of these. Made are libNAME_onnxruntime.so and libNAME_onnxruntime_cuda.so for ONNX
-    Runtime, libNAME_tensorrt.so, and libNAME_kernels.so for PyTorch. CUDA's are left out where there is no nvcc.
+    Runtime, libNAME_tensorrt.so, and for PyTorch libNAME_kernels.so and libNAME_kernels_cuda.so. CUDA's are left out
+    where there is no nvcc.
 
     Several FOLDERs make one library for all, in the folder lib beside them: ONNX Runtime takes one library of a domain
     in a session.

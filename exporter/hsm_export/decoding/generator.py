@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..formats.result import Result
-from .sampling import Sampler, Sampling
+from .sampling import Choice, Sampler, Sampling
 from .session import DecodeSession, check_room
 from .stopping import StopFilter
 from .tokenizer import BytesTokenizer, Tokenizer, check_vocabulary, open_tokenizer
@@ -29,7 +29,7 @@ class Piece:
     """Text that became certain.
 
     Attributes:
-        row: index of the prompt that it continues.
+        row: index of the completion that it belongs to.
         text: the text, never empty and never ending inside a character.
     """
 
@@ -47,6 +47,8 @@ class Completion(Result):
         prompt_tokens: tokens of the prompt.
         reason: "length": the limit was reached; "stop": a stop string or stop token came.
         seed: of this sequence's random stream.
+        log_probabilities: of each token, by the model's own logits.
+        top: ids and log-probabilities of the likeliest tokens at each place, where they were asked for.
     """
 
     text: str
@@ -54,6 +56,14 @@ class Completion(Result):
     prompt_tokens: int
     reason: Literal["length", "stop"]
     seed: int
+    # Rounding differs with the size of the batch, so that completions of the same tokens are equal without them.
+    log_probabilities: tuple[float, ...] = field(default=(), compare=False)
+    top: tuple[tuple[tuple[int, float], ...], ...] = field(default=(), compare=False)
+
+    @property
+    def log_probability(self) -> float:
+        """Return that of all tokens together: of several samples, the best has the largest."""
+        return sum(self.log_probabilities)
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class Generation(Result):
     """What was generated for a batch of prompts.
 
     Attributes:
-        completions: one a prompt, in their order.
+        completions: those of a prompt side by side, in the order of the prompts.
         runtime: what ran the model.
         prefill_seconds: time from the prompts to the logits of their last tokens.
         decode_seconds: time of all steps after that, choosing tokens included.
@@ -78,7 +88,7 @@ class Generation(Result):
 
     @property
     def prompt_tokens(self) -> int:
-        """Return the tokens of all prompts."""
+        """Return the tokens of all prompts, counted for each completion."""
         return sum(completion.prompt_tokens for completion in self.completions)
 
     @property
@@ -115,10 +125,19 @@ class Generator:
         seeds: int | Sequence[int] = 0,
         stop: Sequence[str] = (),
         stop_tokens: Sequence[int] = (),
+        samples: int = 1,
+        top_log_probabilities: int = 0,
     ) -> Generation:
         """Return the continuations of prompts; arguments and errors as for `stream`."""
         for _ in self.stream(
-            prompts, max_tokens=max_tokens, sampling=sampling, seeds=seeds, stop=stop, stop_tokens=stop_tokens
+            prompts,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            seeds=seeds,
+            stop=stop,
+            stop_tokens=stop_tokens,
+            samples=samples,
+            top_log_probabilities=top_log_probabilities,
         ):
             pass
         return self.result
@@ -132,6 +151,8 @@ class Generator:
         seeds: int | Sequence[int] = 0,
         stop: Sequence[str] = (),
         stop_tokens: Sequence[int] = (),
+        samples: int = 1,
+        top_log_probabilities: int = 0,
     ) -> Iterator[Piece]:
         """Yield text as it becomes certain; `result` has everything once the iterator is exhausted.
 
@@ -139,18 +160,21 @@ class Generator:
 
         Args:
             prompts: one or more texts of at least one token each.
-            max_tokens: tokens generated for each prompt at most.
+            max_tokens: tokens generated for each completion at most.
             sampling: how tokens are chosen.
-            seeds: one a prompt, or one number: prompt i then has that number plus i.
+            seeds: one a completion, or one number: completion i then has that number plus i.
             stop: strings that end a sequence; the text ends before them.
             stop_tokens: ids that end a sequence.
+            samples: completions of each prompt, which is read once.
+            top_log_probabilities: likeliest tokens to keep at each place, with their log-probabilities.
 
         Raises:
             UsageError: an empty prompt, prompts that do not fit the state, or arguments out of range.
         """
-        rows = self._rows([prompts] if isinstance(prompts, str) else prompts, max_tokens, sampling, seeds, stop)
+        texts = [prompts] if isinstance(prompts, str) else prompts
+        rows = self._rows(texts, max_tokens, sampling, seeds, stop, samples, top_log_probabilities)
         check_room(self._session.capacity, max(len(row.prompt) for row in rows) + max_tokens - 1)
-        return self._run(rows, frozenset(stop_tokens))
+        return self._run(rows, frozenset(stop_tokens), samples)
 
     @property
     def result(self) -> Generation:
@@ -170,29 +194,40 @@ class Generator:
         sampling: Sampling,
         seeds: int | Sequence[int],
         stop: Sequence[str],
+        samples: int,
+        top: int,
     ) -> list[_Row]:
         if not prompts:
             raise UsageError("there is no prompt")
         if max_tokens < 1:
             raise UsageError(f"max-tokens must be at least 1, got {max_tokens}")
-        numbers = [seeds + index for index in range(len(prompts))] if isinstance(seeds, int) else list(seeds)
-        if len(numbers) != len(prompts):
-            raise UsageError(f"there are {len(prompts)} prompts, but {len(numbers)} seeds", "give one seed a prompt")
-        rows = [
-            _Row(index, self._tokenizer.encode(prompt), self._tokenizer, sampling, seed, stop, max_tokens)
-            for index, (prompt, seed) in enumerate(zip(prompts, numbers, strict=True))
+        if samples < 1:
+            raise UsageError(f"each prompt needs at least one sample, got {samples}")
+        if top < 0:
+            raise UsageError(f"the number of log-probabilities must be 0 or more, got {top}")
+        count = len(prompts) * samples
+        numbers = [seeds + index for index in range(count)] if isinstance(seeds, int) else list(seeds)
+        if len(numbers) != count:
+            what = f"{len(prompts)} prompts" + (f" of {samples} samples each" if samples > 1 else "")
+            raise UsageError(f"there are {what}, but {len(numbers)} seeds", "give one seed a completion")
+        ids = [self._tokenizer.encode(prompt) for prompt in prompts]
+        for index, prompt in enumerate(ids):
+            if not prompt:
+                raise UsageError(f"prompt {index + 1} is empty", "give the model at least one token to continue")
+        return [
+            _Row(index, ids[index // samples], self._tokenizer, sampling, seed, stop, max_tokens, top)
+            for index, seed in enumerate(numbers)
         ]
-        for row in rows:
-            if not row.prompt:
-                raise UsageError(f"prompt {row.index + 1} is empty", "give the model at least one token to continue")
-        return rows
 
-    def _run(self, rows: list[_Row], stop_tokens: frozenset[int]) -> Iterator[Piece]:
+    def _run(self, rows: list[_Row], stop_tokens: frozenset[int], samples: int) -> Iterator[Piece]:
         session = self._session
         self._result = None
         started = time.perf_counter()
-        session.reset(len(rows))
-        logits = self._prefill([row.prompt for row in rows])
+        session.reset(len(rows) // samples)
+        logits = self._prefill([row.prompt for row in rows[::samples]])
+        if samples > 1:
+            sources = [row.index // samples for row in rows]
+            session, logits = session.fork(sources), logits[sources]
         decoding = time.perf_counter()
         steps = 0
         while True:
@@ -239,6 +274,8 @@ def generate(
     seeds: int | Sequence[int] = 0,
     stop: Sequence[str] = (),
     stop_tokens: Sequence[int] = (),
+    samples: int = 1,
+    top_log_probabilities: int = 0,
     runtime: str | None = None,
     tokenizer: str | Path | None = None,
     on_text: Callable[[Piece], None] | None = None,
@@ -247,7 +284,7 @@ def generate(
 
     Args:
         model: as for `DecodeSession`: a file, a checkpoint, or a language model of your own.
-        prompts, max_tokens, sampling, seeds, stop, stop_tokens: see `Generator.stream`.
+        prompts, max_tokens, sampling, seeds, stop, stop_tokens, samples, top_log_probabilities: see `Generator.stream`.
         runtime: see `DecodeSession`.
         tokenizer: a Hugging Face tokenizer.json; None means bytes.
         on_text: is called with each piece of text as it becomes certain.
@@ -259,7 +296,14 @@ def generate(
     """
     generator = open_generator(model, prompts, max_tokens, runtime=runtime, tokenizer=tokenizer)
     for piece in generator.stream(
-        prompts, max_tokens=max_tokens, sampling=sampling, seeds=seeds, stop=stop, stop_tokens=stop_tokens
+        prompts,
+        max_tokens=max_tokens,
+        sampling=sampling,
+        seeds=seeds,
+        stop=stop,
+        stop_tokens=stop_tokens,
+        samples=samples,
+        top_log_probabilities=top_log_probabilities,
     ):
         if on_text is not None:
             on_text(piece)
@@ -294,13 +338,16 @@ class _Row:
         seed: int,
         stop: Sequence[str],
         max_tokens: int,
+        top: int,
     ) -> None:
         self.index = index
         self.prompt = prompt
         self.tokens: list[int] = []
         self.reason: Literal["length", "stop"] | None = None
         self._seed = seed
-        self._sampler = Sampler(sampling, seed)
+        self._sampler = Sampler(sampling, seed, prompt)
+        self._choices: list[Choice] = []
+        self._top = top
         self._stream = tokenizer.stream()
         self._filter = StopFilter(stop)
         self._max_tokens = max_tokens
@@ -308,7 +355,9 @@ class _Row:
 
     def extend(self, logits: NDArray[Any], stop_tokens: frozenset[int]) -> str:
         """Choose the next token; return the text that became certain, and set `reason` when it was the last."""
-        token = self._sampler.choose(logits)
+        choice = self._sampler.pick(logits, self._top)
+        token = choice.token
+        self._choices.append(choice)
         self.tokens.append(token)
         ended = token in stop_tokens
         text = "" if ended else self._filter.push(self._stream.push(token))
@@ -324,4 +373,12 @@ class _Row:
     def completion(self) -> Completion:
         """Return the finished sequence."""
         assert self.reason is not None
-        return Completion(self._text, tuple(self.tokens), len(self.prompt), self.reason, self._seed)
+        return Completion(
+            self._text,
+            tuple(self.tokens),
+            len(self.prompt),
+            self.reason,
+            self._seed,
+            tuple(choice.log_probability for choice in self._choices),
+            tuple(choice.top for choice in self._choices) if self._top else (),
+        )

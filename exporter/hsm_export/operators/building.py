@@ -25,13 +25,14 @@ from ..files import atomic_path, sha256
 from ..formats.result import Result
 from ..native import cmake_prefix_path
 
-# What the command line calls the adapters; cuda is both of its libraries, emulated is for `hsm-export operator test`.
+# What the command line calls the adapters; cuda is all of its libraries, emulated is for `hsm-export operator test`.
 PARTS: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime",),
     "onnxruntime_cuda": ("onnxruntime_cuda",),
     "tensorrt": ("tensorrt",),
     "torch": ("kernels",),
-    "cuda": ("onnxruntime_cuda", "tensorrt"),
+    "torch_cuda": ("kernels_cuda",),
+    "cuda": ("onnxruntime_cuda", "tensorrt", "kernels_cuda"),
     "emulated": ("emulated",),
 }
 _SCRATCH = ".build"

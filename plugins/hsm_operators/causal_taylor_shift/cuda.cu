@@ -35,10 +35,25 @@ std::int64_t segment_length(std::int64_t dim) {
 // The tokens that the instance for a call of this length takes.
 int step_tokens(std::int64_t length) { return length <= kStepTokens[0] ? kStepTokens[0] : kStepTokens[1]; }
 
-// Slices of each head: four blocks for every multiprocessor, all heads together.
+// Blocks of a step that a multiprocessor holds at a time: 64 registers and 256 threads each.
+constexpr std::int64_t kStepBlocks = 4;
+// Slices of a head beyond those that fill the device once which are tried, too.
+constexpr std::int64_t kMoreSlices = 3;
+
+// Slices of each head: about as many as fill the device once, and of those near it the number whose last wave is the
+// fullest. One wave and a bit would take as long as two.
 std::int64_t slice_count(const CausalTaylorShiftArgs& args, const Device& device) {
-  const std::int64_t wanted = divide_up(4 * device.multiprocessors, args.batch * args.heads);
-  return std::clamp<std::int64_t>(wanted, 1, divide_up(taylor_features(args.dim), kLeastSlice));
+  const std::int64_t heads = args.batch * args.heads;
+  const std::int64_t wave = kStepBlocks * device.multiprocessors;
+  const std::int64_t most = divide_up(taylor_features(args.dim), kLeastSlice);
+  const auto fill = [&](std::int64_t slices) {
+    return static_cast<double>(slices * heads) / static_cast<double>(divide_up(slices * heads, wave) * wave);
+  };
+  std::int64_t best = std::clamp<std::int64_t>(wave / heads, 1, most);
+  for (std::int64_t slices = best + 1; slices <= std::min(wave / heads + kMoreSlices, most); ++slices) {
+    if (fill(slices) > fill(best)) best = slices;
+  }
+  return best;
 }
 
 TaylorCall call_of(const CausalTaylorShiftArgs& args) {
@@ -124,8 +139,8 @@ std::size_t causal_taylor_shift_workspace(const CausalTaylorShiftArgs& args, int
   if (is_empty(args) || tactic < 0 || tactic >= kTacticCount) return 0;
   const std::int64_t heads = args.batch * args.heads;
   if (tactic == kStep) {
-    // Slices of all heads, each rounded up, and the constants' parts.
-    const std::int64_t parts = 4 * device.multiprocessors + 2 * heads;
+    // Slices of all heads, and the constants' parts.
+    const std::int64_t parts = kStepBlocks * device.multiprocessors + (kMoreSlices + 1) * heads;
     return static_cast<std::size_t>(parts * kMostStepTokens * step_part(static_cast<int>(args.value_dim))) *
            sizeof(float);
   }

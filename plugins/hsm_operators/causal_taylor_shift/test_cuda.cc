@@ -334,6 +334,31 @@ TEST(CudaCausalTaylorShift, ChoosesByLengthTypeAndDevice) {
   }
 }
 
+#ifdef HSM_SIMT
+// Four blocks of 256 threads and 64 registers fit a multiprocessor at a time.
+TEST(CudaCausalTaylorShift, StepsFillTheLastWave) {
+  simt::settings().execute = false;
+  for (const int multiprocessors : {16, 20, 40, 46, 72, 82, 108, 128, 132, 148, 160}) {
+    const cuda::Device device{.sm = 90, .multiprocessors = multiprocessors, .shared_memory_per_block = 227 * 1024};
+    for (const std::int64_t heads : {1, 8, 16, 48, 128, 300, 512, 1000}) {
+      CausalTaylorShiftArgs args{.batch = 1, .length = 1, .heads = heads, .dim = 64, .value_dim = 64};
+      args.type = DType::kBFloat16;
+      testing::launched();
+      std::vector<std::byte> workspace(cuda::causal_taylor_shift_workspace(args, kStep, device));
+      ASSERT_EQ(cuda::causal_taylor_shift_launch(args, kStep, device, workspace.data(), nullptr), 0);
+      const std::int64_t blocks = simt::launches().at(0).grid.x;
+      const std::int64_t wave = 4 * multiprocessors;
+      const double fill = static_cast<double>(blocks) / static_cast<double>((blocks + wave - 1) / wave * wave);
+      // Up to 34 slices of a head: fewer blocks than a wave only where there are no more.
+      const double most = std::min(1.0, static_cast<double>(34 * heads) / static_cast<double>(wave));
+      EXPECT_GE(fill, 0.7 * most) << heads << " heads on " << multiprocessors << " multiprocessors: " << blocks;
+    }
+  }
+  simt::settings().execute = true;
+  simt::clear_launches();
+}
+#endif
+
 TEST(CudaCausalTaylorShift, WorkspaceOfTheMaximumCoversSmallerShapes) {
   const cuda::Device device{.sm = 90, .multiprocessors = 132, .shared_memory_per_block = 227 * 1024};
   std::mt19937 random(8);

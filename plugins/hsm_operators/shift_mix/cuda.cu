@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <iterator>
 
 #include "hsm_operators/shift_mix/cuda.cuh"
+#include "hsm_operators/shift_mix/split.h"
 
 namespace hsm::cuda {
 namespace {
@@ -16,7 +18,6 @@ constexpr std::string_view kTactics[] = {"tile8", "tile2", "step"};
 constexpr std::int64_t kStepTokens = 8;
 // Threads that a multiprocessor needs to keep its memory busy.
 constexpr std::int64_t kBusyThreads = 1024;
-constexpr std::int64_t kMostThreads = std::int64_t{1} << 31;
 
 constexpr std::int64_t ceil_divide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -37,6 +38,27 @@ int elements_per_thread(const ShiftMixArgs& args) {
                          return reinterpret_cast<std::uintptr_t>(data) % 16 == 0;
                        });
   return aligned ? static_cast<int>(most) : 1;
+}
+
+// Address of element `index`; null stays null.
+const void* element_at(const void* data, std::int64_t index, DType type) {
+  return data == nullptr ? nullptr
+                         : static_cast<const std::byte*>(data) + index * static_cast<std::int64_t>(size_of(type));
+}
+void* element_at(void* data, std::int64_t index, DType type) {
+  return const_cast<void*>(element_at(static_cast<const void*>(data), index, type));
+}
+
+// `count` rows of the batch from `first` on, or what is left.
+ShiftMixArgs rows_of(ShiftMixArgs args, std::int64_t first, std::int64_t count) {
+  args.x = element_at(args.x, first * args.length * args.width, args.type);
+  args.y = element_at(args.y, first * args.length * args.width, args.type);
+  args.ring = element_at(args.ring, first * args.ring_rows * args.width, args.type);
+  args.ring_out = element_at(args.ring_out, first * args.ring_rows * args.width, args.type);
+  if (args.position != nullptr) args.position += first;
+  if (args.lengths != nullptr) args.lengths += first;
+  args.batch = std::min(count, args.batch - first);
+  return args;
 }
 
 template <typename T>
@@ -103,9 +125,7 @@ std::span<const std::string_view> shift_mix_tactics() noexcept { return kTactics
 bool shift_mix_supports(const ShiftMixArgs& args, int tactic, const Device& /*device*/) noexcept {
   if (tactic < 0 || tactic >= std::ssize(kTactics)) return false;
   if (tactic == kStep && args.ring_rows == 0) return false;
-  // Threads are numbered in 32 bits, and a thread has at least one element.
-  const std::int64_t rows = std::max(args.length, args.ring_rows);
-  return args.width == 0 || args.batch == 0 || rows <= kMostThreads / args.width / args.batch;
+  return args.width == 0 || std::max(args.length, args.ring_rows) <= kMostShiftMixThreads / args.width;
 }
 
 int shift_mix_default_tactic(const ShiftMixArgs& args, const Device& device) noexcept {
@@ -122,15 +142,24 @@ std::size_t shift_mix_workspace(const ShiftMixArgs& /*args*/, int /*tactic*/, co
 int shift_mix_launch(const ShiftMixArgs& args, int tactic, const Device& device, void* /*workspace*/,
                      Stream stream) noexcept {
   if (!shift_mix_supports(args, tactic, device)) return kInvalidValue;
+  return shift_mix_launch_split(args, tactic, kMostShiftMixThreads, stream);
+}
+
+int shift_mix_launch_split(const ShiftMixArgs& args, int tactic, std::int64_t most_threads, Stream stream) noexcept {
   if (is_empty(args)) return 0;
   const int elements = elements_per_thread(args);
+  const std::int64_t threads_of_row = std::max(args.length, args.ring_rows) * (args.width / elements);
+  const std::int64_t rows = std::max<std::int64_t>(most_threads / threads_of_row, 1);
   return with_element(args.type, [&](auto element) {
     using T = decltype(element);
     constexpr int kMost = 16 / static_cast<int>(sizeof(T));
-    for (std::size_t group = 0; group < args.shifts.size(); group += kMostGroups) {
-      const int error = elements == 1 ? launch_groups<T, 1>(args, tactic, group, stream)
-                                      : launch_groups<T, kMost>(args, tactic, group, stream);
-      if (error != 0) return error;
+    for (std::int64_t row = 0; row < args.batch; row += rows) {
+      const ShiftMixArgs part = rows_of(args, row, rows);
+      for (std::size_t group = 0; group < args.shifts.size(); group += kMostGroups) {
+        const int error = elements == 1 ? launch_groups<T, 1>(part, tactic, group, stream)
+                                        : launch_groups<T, kMost>(part, tactic, group, stream);
+        if (error != 0) return error;
+      }
     }
     return 0;
   });

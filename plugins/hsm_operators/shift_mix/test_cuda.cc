@@ -1,5 +1,6 @@
 #include "hsm_operators/shift_mix/cuda.gen.h"
 
+#include "hsm_operators/shift_mix/split.h"
 #include "tests/cuda/testing.h"
 
 namespace hsm {
@@ -70,7 +71,9 @@ class ShiftMix {
     return result;
   }
 
-  Result run(int tactic, const cuda::Device& device = testing::device()) {
+  // With at most so many threads a launch, where it is told.
+  Result run(int tactic, std::int64_t most_threads = cuda::kMostShiftMixThreads) {
+    const cuda::Device device = testing::device();
     const DeviceMemory x(x_, case_.misalignment);
     const DeviceMemory alpha(alpha_, case_.misalignment);
     const DeviceMemory beta(beta_, case_.misalignment);
@@ -87,7 +90,10 @@ class ShiftMix {
     args.y = y.data();
     if (case_.cached) bind_ring(args, ring.data(), position.int64s(), lengths.int64s(), written.data());
     EXPECT_TRUE(cuda::shift_mix_supports(args, tactic, device));
-    testing::expect_launched(cuda::shift_mix_launch(args, tactic, device, nullptr, nullptr), describe(case_, tactic));
+    const int code = most_threads == cuda::kMostShiftMixThreads
+                         ? cuda::shift_mix_launch(args, tactic, device, nullptr, nullptr)
+                         : cuda::shift_mix_launch_split(args, tactic, most_threads, nullptr);
+    testing::expect_launched(code, describe(case_, tactic));
     Result result = poisoned();
     y.fetch(result.y);
     written.fetch(result.ring);
@@ -259,6 +265,43 @@ TEST(CudaShiftMix, EveryTacticAndWidthHasItsKernel) {
   }
   EXPECT_TRUE(kernels.empty() || kernels.size() == 24U) << kernels.size();
 }
+
+TEST(CudaShiftMix, LaunchesOfSomeRowsEqualTheDefinition) {
+  std::mt19937 random(11);
+  for (const bool cached : {false, true}) {
+    for (const bool in_place : {false, true}) {
+      const Case c{5, 12, 8, {1, 4}, DType::kFloat16, true, cached, cached && in_place};
+      ShiftMix op(c, random);
+      const Result expected = op.naive();
+      for (const int tactic : tactics(c)) {
+        for (const std::int64_t threads : {1, 60, 100}) {
+          op.compare(op.run(tactic, threads), expected, describe(c, tactic) + ", threads " + std::to_string(threads));
+        }
+      }
+    }
+  }
+}
+
+#ifdef HSM_SIMT
+TEST(CudaShiftMix, TakesMoreElementsThanALaunchHasThreads) {
+  const std::vector<std::int64_t> shifts = {1, 2};
+  ShiftMixArgs args{.batch = 32, .length = 65536, .width = 2048, .shifts = shifts, .type = DType::kBFloat16};
+  args.x = args.alpha = args.beta = args.y = reinterpret_cast<void*>(std::uintptr_t{2});  // elements one by one
+  const cuda::Device device = testing::device(90);
+  simt::Settings& settings = simt::settings();
+  settings.execute = false;
+  testing::launched();
+  const int tactic = cuda::shift_mix_default_tactic(args, device);
+  EXPECT_TRUE(cuda::shift_mix_supports(args, tactic, device));
+  EXPECT_EQ(cuda::shift_mix_launch(args, tactic, device, nullptr, nullptr), 0) << simt::last_error();
+  EXPECT_EQ(simt::launches().size(), 2U);
+  for (const simt::Launch& launch : simt::launches()) {
+    EXPECT_LE(std::int64_t{launch.grid.x} * launch.block.x, cuda::kMostShiftMixThreads);
+  }
+  settings.execute = true;
+  simt::clear_launches();
+}
+#endif
 
 TEST(CudaShiftMix, DefaultsFitTheShape) {
   const cuda::Device device = testing::device();

@@ -31,7 +31,10 @@ SumsPlan plan_sums(std::int64_t heads, std::int64_t length, std::int64_t dim, st
   const std::int64_t features = taylor_features(dim);
   const std::int64_t blocks =
       std::max({divide_up(features, feature_tile(unit)) * plan.segments, divide_up(length, kLeastQueryTile), features});
-  plan.group = std::clamp<std::int64_t>(std::min(most / plan.segments, INT32_MAX / blocks), 1, heads);
+  const std::int64_t group = std::clamp<std::int64_t>(std::min(most / plan.segments, INT32_MAX / blocks), 1, heads);
+  // As many rounds as that makes, all of about the same size: a last one of a few heads costs nearly as much as a full
+  // one and leaves most of the device idle.
+  plan.group = divide_up(heads, divide_up(heads, group));
   return plan;
 }
 

@@ -363,6 +363,22 @@ TEST(CudaTaylorShift, GroupsOfHeadsFitIntoTheWorkspace) {
   }
 }
 
+TEST(CudaTaylorShift, GroupsOfHeadsAreAboutEqual) {
+  std::mt19937 random(19);
+  for (int i = 0; i < 200; ++i) {
+    const auto draw = [&](int most) { return std::int64_t{testing::uniform(random, 1, most)}; };
+    const std::int64_t heads = draw(2000);
+    const cuda::SumsPlan plan =
+        cuda::plan_sums(heads, draw(20000), draw(128), draw(128), draw(2048), cuda::TaylorUnit::kTensor);
+    const std::int64_t rounds = cuda::divide_up(heads, plan.group);
+    const std::int64_t last = heads - (rounds - 1) * plan.group;
+    // The last round lacks at most one head for each of the others.
+    EXPECT_GE(last + rounds - 1, plan.group) << heads << " heads in rounds of " << plan.group;
+  }
+  const cuda::SumsPlan plan = cuda::plan_sums(128, 4096, 64, 64, 1088, cuda::TaylorUnit::kTensor);
+  EXPECT_EQ(128 % plan.group, 0) << plan.group;
+}
+
 TEST(CudaTaylorShift, GroupsOfHeadsShareTheWorkspace) {
   std::mt19937 random(10);
   TaylorShift op({.batch = 2, .length = 70, .heads = 3, .dim = 4}, random);

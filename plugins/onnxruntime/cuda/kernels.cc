@@ -7,17 +7,19 @@
 
 #include "hsm_operators/common/cuda/current_device.h"
 #include "hsm_operators/common/cuda/kernels.h"
+#include "hsm_operators/common/cuda/refusal.h"
 #include "onnxruntime/cuda/target.h"
 #include "onnxruntime/status.h"
 
 namespace hsm::onnxruntime {
 namespace {
 
-// Memory from ONNX Runtime's own allocator. It may be given back before the kernels that use it have run, because
-// whoever gets it next is behind them in the same stream.
+// Memory from ONNX Runtime's own allocator. It is given back as soon as the kernels are in the stream, before they have
+// run. So it must be of that stream: each concurrent Run has a stream of its own, and what is taken without naming a
+// stream is handed to any other as soon as it is given back.
 class Workspace {
  public:
-  Workspace(const Execution& execution, std::size_t bytes)
+  Workspace(const Execution& execution, std::size_t bytes, cuda::Stream stream)
       : api_(*execution.api), allocator_(nullptr, api_.ReleaseAllocator) {
     if (bytes == 0) return;
     OrtMemoryInfo* created = nullptr;
@@ -26,7 +28,10 @@ class Workspace {
     OrtAllocator* allocator = nullptr;
     require(api_.KernelContext_GetAllocator(execution.context, info.get(), &allocator));
     allocator_.reset(allocator);
-    require(api_.AllocatorAlloc(allocator, bytes, &data_));
+    // Without a stream (on the host, where kernels have run when their launch returns, or CUDA's default stream, which
+    // all share), ONNX Runtime's function for scratch memory follows a null pointer.
+    require(stream == nullptr ? api_.AllocatorAlloc(allocator, bytes, &data_)
+                              : api_.KernelContext_GetScratchBuffer(execution.context, info.get(), bytes, &data_));
   }
   ~Workspace() {
     if (data_ == nullptr) return;
@@ -57,8 +62,10 @@ void compute(const opset::Operator& op, const Call& call, const Execution& execu
   const std::optional<cuda::Device> device = cuda::current_device();
   check(device.has_value(), "there is no CUDA device");
   const int tactic = tactic_of(*kernels, call, *device);
-  const Workspace workspace(execution, kernels->workspace(call, tactic, *device));
-  const int error = kernels->launch(call, tactic, *device, workspace.data(), stream_of(execution));
+  if (!kernels->supports(call, tactic, *device)) check(false, cuda::refusal(op, call, *device));
+  const cuda::Stream stream = stream_of(execution);
+  const Workspace workspace(execution, kernels->workspace(call, tactic, *device), stream);
+  const int error = kernels->launch(call, tactic, *device, workspace.data(), stream);
   check(error == 0, error == 0 ? "" : describe(error));
 }
 

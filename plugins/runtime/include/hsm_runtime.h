@@ -204,18 +204,54 @@ HSMRT_API const float* hsmrt_generator_logits(const hsmrt_generator* generator, 
 HSMRT_API int32_t hsmrt_generator_sample(hsmrt_generator* generator, int64_t row, double temperature, int64_t top_k,
                                          double top_p, double uniform, int64_t* token, hsmrt_error* error);
 
-/** How a token is chosen; all zeros but for `size` take the likeliest. */
+/** What is added to a token's logit; minus infinity forbids it. */
+typedef struct hsmrt_token_bias {
+  int64_t token; /**< its id */
+  double bias;   /**< added */
+} hsmrt_token_bias;
+
+/** How a token is chosen; all zeros but for `size` take the likeliest. hsm_runtime/sampling.h says in which order. */
 typedef struct hsmrt_sampling {
-  size_t size;        /**< sizeof(hsmrt_sampling) */
-  double temperature; /**< the logits are divided by it; 0 takes the likeliest token */
-  int64_t top_k;      /**< choose among the k likeliest; 0 means all */
-  double top_p;       /**< choose among the likeliest that together reach it; 0 and 1 mean all */
-  double min_p;       /**< choose among those at least so many times as likely as the likeliest; 0 means all */
+  size_t size;                        /**< sizeof(hsmrt_sampling) */
+  double temperature;                 /**< the logits are divided by it; 0 takes the likeliest token */
+  int64_t top_k;                      /**< choose among the k likeliest; 0 means all */
+  double top_p;                       /**< choose among the likeliest that together reach it; 0 and 1 mean all */
+  double min_p;                       /**< choose among those at least so many times as likely as the likeliest */
+  double repetition_penalty;          /**< positive logits of tokens that were read or made are divided by it, others
+                                           multiplied; 0 and 1 change nothing */
+  double presence_penalty;            /**< taken off the logits of tokens that were made */
+  double frequency_penalty;           /**< taken off for each time */
+  const hsmrt_token_bias* logit_bias; /**< added to the logits of single tokens; copied */
+  size_t logit_bias_count;            /**< how many */
+  void (*on_logits)(void* user, double* logits, size_t count); /**< may change the logits before a choice; or NULL */
+  void* user;                                                  /**< the callback's own */
 } hsmrt_sampling;
 
 /** The same with settings that may become more. */
 HSMRT_API int32_t hsmrt_generator_sample_with(hsmrt_generator* generator, int64_t row, const hsmrt_sampling* sampling,
                                               double uniform, int64_t* token, hsmrt_error* error);
+
+/** A token and the natural logarithm of its probability by the model's own logits, before all settings. */
+typedef struct hsmrt_log_probability {
+  int64_t token;          /**< its id */
+  double log_probability; /**< 0 or less */
+} hsmrt_log_probability;
+
+/** Chooses the tokens of one sequence; its random numbers follow from its seed alone. One thread at a time. */
+typedef struct hsmrt_sampler hsmrt_sampler;
+
+/** vocabulary: logits V. */
+HSMRT_API int32_t hsmrt_sampler_create(const hsmrt_sampling* sampling, uint64_t seed, int64_t vocabulary,
+                                       hsmrt_sampler** sampler, hsmrt_error* error);
+/** Closes it. */
+HSMRT_API void hsmrt_sampler_close(hsmrt_sampler* sampler);
+/** Tells it the prompt, or more of it, for the repetition penalty. */
+HSMRT_API int32_t hsmrt_sampler_read(hsmrt_sampler* sampler, const int64_t* tokens, size_t count, hsmrt_error* error);
+/** Chooses the next token from V logits, such as hsmrt_generator_logits returns. `chosen` gets it; `top` gets the
+ * `top_count` likeliest tokens, likeliest first (V at most), and may be NULL when there are none. */
+HSMRT_API int32_t hsmrt_sampler_choose(hsmrt_sampler* sampler, const float* logits, size_t count,
+                                       hsmrt_log_probability* chosen, hsmrt_log_probability* top, size_t top_count,
+                                       hsmrt_error* error);
 
 /** Takes back the last `tokens` of a row, where the state allows it. */
 HSMRT_API int32_t hsmrt_generator_rollback(hsmrt_generator* generator, int64_t row, int64_t tokens, hsmrt_error* error);
@@ -298,16 +334,19 @@ enum { HSMRT_LENGTH = 0, HSMRT_STOP = 1, HSMRT_CANCELLED = 2, HSMRT_TIMEOUT = 3,
 
 /** How a request ended; valid during the callback. */
 typedef struct hsmrt_reply {
-  size_t size;                   /**< sizeof(hsmrt_reply) in the library */
-  uint64_t id;                   /**< as hsmrt_scheduler_submit gave it */
-  int32_t ending;                /**< such as HSMRT_LENGTH */
-  int32_t code;                  /**< HSMRT_OK, but for HSMRT_FAILED */
-  const char* message;           /**< why it failed, or "" */
-  const int64_t* tokens;         /**< the new tokens, without a stop token */
-  size_t token_count;            /**< how many */
-  double seconds_to_row;         /**< from its submission until it had a row */
-  double seconds_to_first_token; /**< until its first token; 0 without one */
-  double seconds;                /**< until its end */
+  size_t size;                                    /**< sizeof(hsmrt_reply) in the library */
+  uint64_t id;                                    /**< as hsmrt_scheduler_submit gave it */
+  int32_t ending;                                 /**< such as HSMRT_LENGTH */
+  int32_t code;                                   /**< HSMRT_OK, but for HSMRT_FAILED */
+  const char* message;                            /**< why it failed, or "" */
+  const int64_t* tokens;                          /**< the new tokens, without a stop token */
+  size_t token_count;                             /**< how many */
+  double seconds_to_row;                          /**< from its submission until it had a row */
+  double seconds_to_first_token;                  /**< until its first token; 0 without one */
+  double seconds;                                 /**< until its end */
+  const hsmrt_log_probability* log_probabilities; /**< (token_count) how likely each was; NULL unless asked for */
+  const hsmrt_log_probability* top;               /**< (token_count, top_count) the likeliest tokens at each place */
+  size_t top_count;                               /**< as the request asked, V at most */
 } hsmrt_reply;
 
 /** A prompt and what shall become of it; nothing of it is kept but `user` and the callbacks. */
@@ -327,6 +366,8 @@ typedef struct hsmrt_request {
   int32_t (*on_token)(void* user, int64_t token);       /**< 0 cancels the request; may be NULL */
   void (*on_end)(void* user, const hsmrt_reply* reply); /**< called once; may be NULL */
   void* user;                                           /**< the callbacks' own */
+  int32_t log_probabilities;                            /**< 1: the reply says how likely each token was */
+  size_t top_count;                                     /**< and so many likeliest ones at each place */
 } hsmrt_request;
 
 /** Counts since the scheduler was made, and how it stands. */
@@ -358,6 +399,44 @@ HSMRT_API int32_t hsmrt_scheduler_drain(const hsmrt_scheduler* scheduler, hsmrt_
 /** Set metrics->size before. */
 HSMRT_API int32_t hsmrt_scheduler_get_metrics(const hsmrt_scheduler* scheduler, hsmrt_metrics* metrics,
                                               hsmrt_error* error);
+
+/** A bundle's tokenizer: text to token ids and back, the same ids as in Python. Any number of threads may use one. */
+typedef struct hsmrt_tokenizer hsmrt_tokenizer;
+
+/** The bundle may be closed before the tokenizer. HSMRT_NO_BACKEND for a tokenizer.json with a part that this library
+ * does not know, which the error names. */
+HSMRT_API int32_t hsmrt_tokenizer_open(const hsmrt_bundle* bundle, hsmrt_tokenizer** tokenizer, hsmrt_error* error);
+/** Text streams stay open. */
+HSMRT_API void hsmrt_tokenizer_close(hsmrt_tokenizer* tokenizer);
+/** Ids are 0 .. this - 1. */
+HSMRT_API int64_t hsmrt_tokenizer_vocabulary(const hsmrt_tokenizer* tokenizer);
+/** The ids of `bytes` bytes of UTF-8 text. `count` gets how many there are; with a room of 0 that is all. Not more ids
+ * than bytes, but for tokenizers that put something before the text. */
+HSMRT_API int32_t hsmrt_tokenizer_encode(const hsmrt_tokenizer* tokenizer, const char* text, size_t bytes,
+                                         int64_t* tokens, size_t room, size_t* count, hsmrt_error* error);
+/** The text of ids, in valid UTF-8 and without a zero at its end. `bytes` gets its length; with a room of 0 that is
+ * all. */
+HSMRT_API int32_t hsmrt_tokenizer_decode(const hsmrt_tokenizer* tokenizer, const int64_t* tokens, size_t token_count,
+                                         char* text, size_t room, size_t* bytes, hsmrt_error* error);
+
+/** Turns the tokens of one sequence into text as they come: never half a character, never any part of a stop string.
+ * One thread at a time may use it. */
+typedef struct hsmrt_text_stream hsmrt_text_stream;
+
+/** `stops`: strings that end the text before them; NULL for none. */
+HSMRT_API int32_t hsmrt_text_stream_create(const hsmrt_tokenizer* tokenizer, const char* const* stops,
+                                           size_t stop_count, hsmrt_text_stream** stream, hsmrt_error* error);
+/** The tokenizer stays open. */
+HSMRT_API void hsmrt_text_stream_close(hsmrt_text_stream* stream);
+/** `text` gets the text that became certain with this token, which may be empty; it ends with a zero and is valid until
+ * the next call. `bytes` gets its length and may be NULL, since text may hold zeros. */
+HSMRT_API int32_t hsmrt_text_stream_push(hsmrt_text_stream* stream, int64_t token, const char** text, size_t* bytes,
+                                         hsmrt_error* error);
+/** `text` gets what is left at the end. */
+HSMRT_API int32_t hsmrt_text_stream_finish(hsmrt_text_stream* stream, const char** text, size_t* bytes,
+                                           hsmrt_error* error);
+/** 1 when a stop string came. */
+HSMRT_API int32_t hsmrt_text_stream_stopped(const hsmrt_text_stream* stream);
 
 #ifdef __cplusplus
 }

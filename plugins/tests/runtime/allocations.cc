@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <new>
+#include <utility>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define HSM_COUNTS false
@@ -13,13 +14,15 @@
 namespace {
 
 std::atomic<long> count = 0;
+thread_local bool fails_next = false;
 
 }  // namespace
 
 #if HSM_COUNTS
 void* operator new(std::size_t size) {
   ++count;
-  if (void* memory = std::malloc(size)) return memory;
+  void* const memory = std::exchange(fails_next, false) ? nullptr : std::malloc(size);
+  if (memory != nullptr) return memory;
   throw std::bad_alloc();
 }
 void operator delete(void* memory) noexcept { std::free(memory); }
@@ -29,6 +32,7 @@ void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 namespace hsm::testing {
 
 long allocations() { return count; }
+void fail_next_allocation() { fails_next = HSM_COUNTS; }
 bool counts_allocations() { return HSM_COUNTS; }
 
 }  // namespace hsm::testing

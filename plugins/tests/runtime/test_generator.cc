@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <limits>
@@ -302,6 +303,39 @@ TEST(Sampling, ChoosesByProbability) {
   // exp(0) + exp(0) + exp(-1) + exp(-2) = 2.503; the second token ends at 2 / 2.503 = 0.799.
   EXPECT_EQ(choose(values, {.temperature = 1}, 0.79), 3);
   EXPECT_EQ(choose(values, {.temperature = 1}, 0.81), 2);
+}
+
+TEST(Sampling, AddsBiasAndAsksTheCallback) {
+  Sampling sampling;
+  sampling.logit_bias = {{2, 1.5}};
+  EXPECT_EQ(choose({0, 2, 1, 2}, sampling, 0), 2);
+  sampling.on_logits = [](std::span<double> logits) { logits[0] = 9; };
+  EXPECT_EQ(choose({0, 2, 1, 2}, sampling, 0), 0);
+  sampling = {.min_p = 2};
+  EXPECT_ANY_THROW(choose({0, 1}, sampling, 0));
+  EXPECT_ANY_THROW(choose({0, 1}, {.repetition_penalty = 2}, 0));
+  sampling = {};
+  sampling.logit_bias = {{2, 0}};
+  EXPECT_ANY_THROW(choose({0, 1}, sampling, 0));
+}
+
+TEST_F(GeneratorTest, ASamplerKnowsWhatCameBefore) {
+  Generator generator = this->generator(1);
+  Result<Sampler> sampler = Sampler::create({.presence_penalty = 5}, 0, generator.vocabulary());
+  ASSERT_TRUE(sampler.ok());
+  expect_refused(generator.sample(0, *sampler).status(), "has no logits");
+  expect_ok(generator.prefill(Tokens{0, 1, 1}));
+  EXPECT_THAT(logits(generator, 0), ElementsAre(1, 3, 0, 0));
+  const Result<Choice> first = generator.sample(0, *sampler, 2);
+  ASSERT_TRUE(first.ok());
+  EXPECT_EQ(first->token, 1);
+  EXPECT_NEAR(first->log_probability, -std::log(1 + std::exp(-2) + 2 * std::exp(-3)), 1e-12);
+  ASSERT_EQ(first->top.size(), 2u);
+  EXPECT_EQ(first->top[1].token, 0);
+  EXPECT_EQ(generator.sample(0, *sampler)->token, 0);  // the same logits, less what was chosen
+  expect_refused(Sampler::create({.repetition_penalty = 0}, 0, 4).status(), "repetition penalty");
+  expect_refused(sampler->read(Tokens{4}), "is not in 0..3");
+  expect_refused(sampler->choose(std::vector<float>(3)).status(), "4 logits, not 3");
 }
 
 TEST(Sampling, RefusesNonsense) {

@@ -14,6 +14,7 @@
 
 #include "hsm_runtime.h"
 #include "runtime/c_api.h"
+#include "tests/runtime/allocations.h"
 #include "tests/runtime/onnxruntime_test.h"
 
 namespace hsm::testing {
@@ -58,6 +59,42 @@ Request request_of(Tokens prompt, std::int64_t max_tokens) {
   request.prompt = std::move(prompt);
   request.max_tokens = max_tokens;
   return request;
+}
+
+TEST_F(SchedulerTest, SaysHowLikelyEachTokenWas) {
+  Scheduler scheduler = this->scheduler(1);
+  Request request = request_of({0, 1, 1}, 2);
+  request.log_probabilities = 1;
+  const Reply reply = reply_to(scheduler, request);
+  ASSERT_EQ(reply.choices.size(), 2u);
+  EXPECT_EQ(reply.choices[0].token, 1);
+  EXPECT_EQ(reply.choices[0].top.size(), 1u);
+  EXPECT_LT(reply.choices[0].log_probability, 0);
+  request.sampling.logit_bias = {{0, -100}, {1, -100}};
+  EXPECT_THAT(reply_to(scheduler, request).tokens, ElementsAre(2, 2));
+  request.sampling.min_p = 2;
+  EXPECT_EQ(scheduler.submit(request).status().code(), Code::kInvalidArgument);
+  request = request_of({0}, 1);
+  request.log_probabilities = -2;
+  EXPECT_EQ(scheduler.submit(request).status().code(), Code::kInvalidArgument);
+}
+
+// Want of memory ends the request that it befalls, and no other.
+TEST_F(SchedulerTest, OutOfMemoryEndsOneRequest) {
+  if (!counts_allocations()) GTEST_SKIP() << "a sanitizer has its own operator new";
+  Scheduler scheduler = this->scheduler(2);
+  Request starved = request_of({0, 1}, 3), other = request_of({2}, 5);
+  starved.sampling.on_logits = [](std::span<double>) { fail_next_allocation(); };
+  starved.log_probabilities = 2;
+  std::promise<Reply> ended;
+  other.on_end = [&](const Reply& reply) { ended.set_value(reply); };
+  ASSERT_TRUE(scheduler.submit(other).ok());
+  const Reply reply = reply_to(scheduler, starved);
+  EXPECT_EQ(reply.ending, Ending::kFailed);
+  EXPECT_EQ(reply.status.code(), Code::kOutOfMemory);
+  EXPECT_EQ(ended.get_future().get().tokens.size(), 5u);
+  starved.sampling.on_logits = nullptr;
+  EXPECT_EQ(reply_to(scheduler, starved).tokens.size(), 3u);
 }
 
 TEST_F(SchedulerTest, RepliesAreThoseOfTheRequestAlone) {

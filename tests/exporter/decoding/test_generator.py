@@ -203,3 +203,21 @@ def test_misuse_is_refused_before_anything_runs(arguments: dict[str, Any], words
 def test_a_model_of_other_token_ids_needs_its_tokenizer() -> None:
     with pytest.raises(UsageError, match="41 token ids, not the 256 bytes"):
         Generator(open_session("hsm-vector", "torch"))
+
+
+def test_samples_of_a_prompt_are_those_of_the_prompt_alone() -> None:
+    session = open_session("zoo:hsm-lm", "ort", capacity=100)
+    prompts = PROMPTS[:2]
+    several = Generator(session).generate(
+        prompts, max_tokens=12, sampling=WARM, seeds=5, samples=3, top_log_probabilities=2
+    )
+    alone = Generator(session).generate(
+        [prompt for prompt in prompts for _ in range(3)], max_tokens=12, sampling=WARM, seeds=5
+    )
+    assert several.completions == alone.completions
+    for completion, other in zip(several.completions, alone.completions, strict=True):
+        np.testing.assert_allclose(completion.log_probabilities, other.log_probabilities, atol=1e-4)
+        assert completion.log_probability < 0
+        assert [len(top) for top in completion.top] == [2] * 12
+    with pytest.raises(UsageError, match="2 prompts of 3 samples each, but 1 seeds"):
+        Generator(session).generate(prompts, samples=3, seeds=[1])

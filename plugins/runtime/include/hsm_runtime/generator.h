@@ -9,6 +9,7 @@
 
 #include "hsm_runtime/bundle.h"
 #include "hsm_runtime/export.h"
+#include "hsm_runtime/sampling.h"
 #include "hsm_runtime/session.h"
 #include "hsm_runtime/status.h"
 
@@ -23,18 +24,6 @@ struct GeneratorOptions {
   /// Tokens to have room for at once in states that grow; 0: a few. A step costs what they have room for, so the room
   /// follows the longest row, in steps of a quarter; with `capacity` here it never changes, and no step allocates.
   std::int64_t reserve = 0;
-};
-
-/// How the next token is chosen.
-struct Sampling {
-  /// The logits are divided by it; 0 takes the likeliest token, the lower id of equal ones.
-  double temperature = 0;
-  /// Choose among the k likeliest tokens; 0 means all.
-  std::int64_t top_k = 0;
-  /// Choose among the likeliest tokens that together reach this probability; 1 means all.
-  double top_p = 1;
-  /// Choose among the tokens at least so many times as likely as the likeliest; 0 means all.
-  double min_p = 0;
 };
 
 /// Sequences and their state, in buffers of the generator's own; with TensorRT they stay in the GPU's memory, and a
@@ -80,8 +69,10 @@ class HSM_RUNTIME_API Generator {
   std::span<const float> logits(std::int64_t row) const;
 
   /// Chooses a row's next token from its logits. `uniform` is a random number in [0, 1), from the caller's generator.
-  /// kInvalidArgument without has_logits(row).
+  /// kInvalidArgument without has_logits(row), and for penalties, which depend on what came before. Allocates nothing.
   Result<std::int64_t> sample(std::int64_t row, const Sampling& sampling, double uniform);
+  /// Chooses a row's next token with the row's own sampler, and says how likely it and the `top` likeliest were.
+  Result<Choice> sample(std::int64_t row, Sampler& sampler, std::int64_t top = 0);
 
   /// Takes back the last `tokens` of a row, as if they had never been read. Its logits are gone: read its last token
   /// again (take back one more) to have some.

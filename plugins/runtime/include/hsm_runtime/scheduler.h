@@ -31,6 +31,7 @@ struct Reply {
   Ending ending = Ending::kLength;    ///< Why.
   Status status;                      ///< Not ok for kFailed.
   std::vector<std::int64_t> tokens;   ///< The new tokens, without a stop token.
+  std::vector<Choice> choices;        ///< How likely each of them was; empty unless the request asks for it.
   double seconds_to_row = 0;          ///< From submit() until it had a row.
   double seconds_to_first_token = 0;  ///< From submit() until its first token; 0 without one.
   double seconds = 0;                 ///< From submit() until its end.
@@ -46,6 +47,8 @@ struct Request {
   Sampling sampling;
   /// Of the request's own random numbers: the same seed makes the same tokens, in whatever company.
   std::uint64_t seed = 0;
+  /// What Reply::choices holds: -1 nothing, else each token's log-probability and those of so many likeliest ones.
+  std::int64_t log_probabilities = -1;
   /// Token ids at which the reply ends.
   std::vector<std::int64_t> stop_tokens;
   /// Of the requests that wait, those with the largest number get rows first; of equals those that came first.
