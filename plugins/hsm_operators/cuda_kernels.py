@@ -42,6 +42,8 @@ class CudaKernelLibrary(KernelLibrary):
         i32, pointer = ctypes.c_int32, ctypes.c_void_p
         self._plan = self._library.hsm_kernels_cuda_plan
         self._plan.argtypes = [i32, i32, pointer, pointer, i32, pointer, pointer]
+        self._library.hsm_kernels_cuda_tactics.argtypes = [i32]
+        self._library.hsm_kernels_cuda_tactics.restype = ctypes.c_char_p
         self._launch = self._library.hsm_kernels_cuda_launch
         self._launch.argtypes = [i32, i32, pointer, pointer, i32, i32, *[pointer] * 4]
 
@@ -57,11 +59,28 @@ class CudaKernelLibrary(KernelLibrary):
             return None
         return CudaKernel(operator, self, index, self._device)
 
-    def launch(self, index: int, type_code: int, words: array[int], starts: Sequence[int], first: Tensor) -> None:
+    def tactics(self, operator: Operator) -> dict[str, CudaKernel]:
+        """Return an operator's kernel by the name of each tactic; {} where the library has none of it.
+
+        A call raises RefusedError where its tactic does not take the sizes, the type or the GPU.
+        """
+        index = self.index(operator)
+        names = "" if index is None else self._library.hsm_kernels_cuda_tactics(index).decode()
+        if index is None or not names:
+            return {}
+        return {
+            name: CudaKernel(operator, self, index, self._device, number)
+            for number, name in enumerate(names.split(","))
+        }
+
+    def launch(
+        self, index: int, choice: int, type_code: int, words: array[int], starts: Sequence[int], first: Tensor
+    ) -> None:
         """Put a call into the current stream of a tensor's device.
 
         Args:
             index: of the operator.
+            choice: the tactic's number; -1 for the one that is expected to be the fastest.
             type_code: of T.
             words: sizes, attributes, inputs and outputs, as `Kernel` writes them.
             starts: where the last three begin.
@@ -74,7 +93,7 @@ class CudaKernelLibrary(KernelLibrary):
         base = words.buffer_info()[0]
         attributes, inputs, outputs = (base + start * WORD for start in starts)
         number, stream = _place(first)
-        tactic, bytes_ = ctypes.c_int32(), ctypes.c_int64()
+        tactic, bytes_ = ctypes.c_int32(choice), ctypes.c_int64()
         self._check(self._plan(index, type_code, base, attributes, number, ctypes.byref(tactic), ctypes.byref(bytes_)))
         # Of the current stream, in which whoever gets this memory next comes after the kernels.
         workspace = torch.empty(bytes_.value, dtype=torch.uint8, device=first.device)
@@ -93,10 +112,13 @@ class CudaKernel(Kernel):
         library: what computes.
         index: the operator's number in it.
         device: the type of the devices whose tensors it takes.
+        tactic: its number; -1 for the one that is expected to be the fastest.
     """
 
-    def __init__(self, operator: Operator, library: CudaKernelLibrary, index: int, device: str) -> None:
-        super().__init__(operator, functools.partial(library.launch, index))
+    def __init__(
+        self, operator: Operator, library: CudaKernelLibrary, index: int, device: str, tactic: int = -1
+    ) -> None:
+        super().__init__(operator, functools.partial(library.launch, index, tactic))
         self.device = device
 
     def _start(self, type_code: int, words: array[int], starts: Sequence[int], first: Tensor) -> None:

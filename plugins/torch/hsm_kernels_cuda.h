@@ -12,14 +12,18 @@
 extern "C" {
 #endif
 
-/* Chooses the tactic that is expected to be the fastest for a call on a device.
+/* Returns the names of an operator's tactics, a comma between them; empty where it has no kernels, null beyond the last
+ * operator. */
+HSM_KERNELS_API const char* hsm_kernels_cuda_tactics(int32_t index);
+
+/* Plans a call on a device.
  *
  *   index, type, sizes, attributes   as of hsm_kernels_run
  *   device       number of the GPU, as CUDA counts them
- *   tactic       gets the tactic's number
+ *   tactic       a tactic's number; below 0 it gets that of the one that is expected to be the fastest
  *   workspace    gets the bytes of device memory that the call needs beside its tensors
  *
- * Returns hsm_kernels_status: refused where no tactic takes the call on this device. */
+ * Returns hsm_kernels_status: refused where the tactic, or none, takes the call on this device. */
 HSM_KERNELS_API int32_t hsm_kernels_cuda_plan(int32_t index, int32_t type, const int64_t* sizes,
                                               const int64_t* attributes, int32_t device, int32_t* tactic,
                                               int64_t* workspace);

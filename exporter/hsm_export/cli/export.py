@@ -130,6 +130,7 @@ def _table(result: ExportResult) -> Table:
         "size": f"{result.bytes / 1e6:.2f} MB, {result.parameters:,} parameters in {result.precision}",
         "plan": "" if result.wide_nodes is None else f"{len(result.wide_nodes)} nodes in float32",
         "inputs": "\n".join(f"{spec.name} {spec.dtype} ({', '.join(map(str, spec.shape))})" for spec in result.inputs),
+        "fixed": "\n".join(result.fixed),
         "outputs": ", ".join(result.outputs),
         "mixers": _mixers(result),
         "state": _state(result),

@@ -217,6 +217,7 @@ def _result(
 ) -> ExportResult:
     from ..files import sha256
     from ..formats.state_spec import StateSpec
+    from .dimensions import fixed_lengths
 
     return ExportResult(
         path=target,
@@ -237,6 +238,7 @@ def _result(
         versions=versions(*PACKAGES),
         state=None if source.state is None else StateSpec.from_metadata(model.metadata_props, str(target)),
         wide_nodes=None if plan is None else plan.names,
+        fixed=fixed_lengths(source.arguments.inputs, inputs),
     )
 
 

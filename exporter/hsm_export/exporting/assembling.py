@@ -58,7 +58,7 @@ def float_graph(source: Source) -> FloatGraph:
     parameters = {name for name, _ in source.module.named_parameters(remove_duplicate=False)}
     buffers = {name for name, _ in source.module.named_buffers(remove_duplicate=False)}
     names = source.output_names or output_names(traced.outputs, {spec.name for spec in source.arguments.inputs})
-    inputs = clean(model, source.arguments.inputs, names, parameters | buffers)
+    inputs = clean(model, traced.inputs, names, parameters | buffers)
     call = replace(source.arguments.call, outputs=dict(zip(names, traced.outputs, strict=True)))
     return FloatGraph(model, inputs, call, parameters)
 

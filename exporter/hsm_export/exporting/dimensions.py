@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hsm_operators import find
 
 from ..formats.tensor import InputSpec
-from .inputs import TraceInput
+from .inputs import LENGTH, TraceInput
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -81,6 +81,24 @@ def _origin(value: ir.Value | None) -> str | None:
     if value is None or not value.is_graph_input() or value.shape is None or value.shape.rank() != 1:
         return None
     return value.name
+
+
+def fixed_lengths(arguments: Sequence[TraceInput], inputs: Sequence[InputSpec]) -> tuple[str, ...]:
+    """Say which inputs take one length only, because the module's code works with no other.
+
+    Args:
+        arguments: what was wished for.
+        inputs: what the graph has.
+    """
+    found = []
+    for argument, spec in zip(arguments, inputs, strict=True):
+        dims = len(spec.shape)
+        matrix = argument.example.is_floating_point() and dims == 2  # its columns may well be features
+        named = any(isinstance(size, str) for size in spec.shape[1:])
+        if argument.free.get(1) == LENGTH and not (matrix or named):
+            where = "dimension 1" if not argument.example.is_floating_point() else f"dimensions 1 to {dims - 1}"
+            found.append(f"{spec.name}: {where} fixed at {spec.example_shape[1:]}, the module works with no other size")
+    return tuple(found)
 
 
 def sizes_of(inputs: Sequence[InputSpec]) -> dict[str, int]:

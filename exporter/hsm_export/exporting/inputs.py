@@ -27,7 +27,7 @@ class TraceInput:
         name: name of the input in the file.
         example: example value; no dynamic dimension of it has size 1.
         dynamic: dimension -> wished name; these become dynamic or the export fails.
-        free: dimension -> wished name; these become dynamic only if the module allows it.
+        free: dimension -> wished name; these become dynamic only if the module's code allows it.
         low, high: bounds of the values, where known.
         counts: for numbers of valid tokens, the wished name of the dimension that they count.
         chosen: the user chose the names: equal ones are one dimension.
@@ -201,8 +201,9 @@ def _is_tensor(value: Any) -> bool:
 def _trace_input(name: str, example: Tensor) -> TraceInput:
     """Describe an input with the default choice of dynamic dimensions.
 
-    Dimension 0 is the batch. Dimension 1 is the length of integer (B,T,...) and of float (B,T,D) inputs; of a float
-    matrix it may be either a length or features, so the module decides; images (B,C,H,W) keep their size.
+    Dimension 0 is the batch. Dimension 1 is the length of integer (B,T,...) and of float (B,T,D) inputs, where the
+    module's code allows it; else the last dimension of (B,C,T). Of a float matrix dimension 1 may be either a length or
+    features, so the module decides there, too; images (B,C,H,W) keep their size.
     """
     if example.is_complex():
         raise UsageError(
@@ -216,9 +217,7 @@ def _trace_input(name: str, example: Tensor) -> TraceInput:
         free = {0: BATCH}
     elif dims >= 2:
         dynamic = {0: BATCH}
-        if not example.is_floating_point() or dims == 3:
-            dynamic[1] = LENGTH
-        elif dims == 2:
+        if not example.is_floating_point() or dims in (2, 3):
             free = {1: LENGTH}
     return TraceInput(name, example.detach(), dynamic, free)
 

@@ -54,6 +54,7 @@ class ExportResult(Result):
         state: what a decoding graph carries from call to call; None for other graphs.
         wide_nodes: the nodes that a precision plan keeps in float32; None without a plan.
         cpu_file: an equal file for CPUs, where one was asked for.
+        fixed: sentences about inputs that take one length only, because the module works with no other.
     """
 
     path: Path
@@ -74,3 +75,4 @@ class ExportResult(Result):
     state: StateSpec | None = None
     wide_nodes: tuple[str, ...] | None = None
     cpu_file: Path | None = None
+    fixed: tuple[str, ...] = ()

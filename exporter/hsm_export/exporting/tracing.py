@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInputError, first_line
 from ..runtimes.reference_maths import without_autocast
 from ..torch_model.source_call import Keys, written
 from ..torch_model.source_call import tensors as results
-from .inputs import Arguments
+from .inputs import LENGTH, Arguments, TraceInput
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,10 +31,12 @@ class Traced:
         model: the graph; its initialisers refer to the module's own tensors, its dynamic dimensions still have the
             tracer's names.
         outputs: the keys that lead to each output in what the module returns.
+        inputs: what it was traced with; of the dimensions that might be dynamic, those that the module's code allows.
     """
 
     model: ir.Model
     outputs: tuple[Keys, ...]
+    inputs: tuple[TraceInput, ...]
 
 
 def trace(module: nn.Module, arguments: Arguments) -> Traced:
@@ -47,7 +50,37 @@ def trace(module: nn.Module, arguments: Arguments) -> Traced:
 
     with torch.no_grad(), without_autocast(), quiet():
         program, outputs = _capture(module, arguments)
-        return Traced(translate(program), outputs)
+        inputs = _settled(arguments.inputs, program)
+        moved = _last_axes(arguments.inputs, inputs)
+        if moved is not None:
+            program, outputs = _capture(module, replace(arguments, inputs=moved))
+            inputs = _settled(moved, program)
+        return Traced(translate(program), outputs, inputs)
+
+
+def _settled(inputs: tuple[TraceInput, ...], program: ExportedProgram) -> tuple[TraceInput, ...]:
+    """Return the inputs without the wishes for dynamic dimensions that the module's code did not allow."""
+    shapes = {node.name: node.meta["val"].shape for node in program.graph.nodes if node.op == "placeholder"}
+    result = []
+    for spec, name in zip(inputs, program.graph_signature.user_inputs, strict=True):
+        sizes = shapes.get(str(name), spec.example.shape)
+        # A size that the code fixed may still be a symbol's, of which the number is known.
+        result.append(replace(spec, free={d: n for d, n in spec.free.items() if not str(sizes[d]).isdigit()}))
+    return tuple(result)
+
+
+def _last_axes(wished: tuple[TraceInput, ...], found: tuple[TraceInput, ...]) -> tuple[TraceInput, ...] | None:
+    """Return inputs whose length is the last of three dimensions, as convolutions have it: (B,C,T); None for none.
+
+    These are those whose second dimension is fixed by the module's code.
+    """
+    fixed = [
+        before.example.dim() == 3 and before.free.get(1) == LENGTH and 1 not in after.free
+        for before, after in zip(wished, found, strict=True)
+    ]
+    if not any(fixed):
+        return None
+    return tuple(replace(spec, free={2: LENGTH}) if last else spec for spec, last in zip(wished, fixed, strict=True))
 
 
 def _capture(module: nn.Module, arguments: Arguments) -> tuple[ExportedProgram, tuple[Keys, ...]]:
@@ -66,7 +99,8 @@ def _capture(module: nn.Module, arguments: Arguments) -> tuple[ExportedProgram, 
     examples = tuple(spec.example for spec in arguments.inputs)
     module.forward = forward
     try:
-        program = torch.export.export(module, examples, dynamic_shapes=_dynamic_shapes(arguments), strict=False)
+        with contextlib.redirect_stderr(io.StringIO()):  # of a refusal it prints the graph so far, pages of it
+            program = torch.export.export(module, examples, dynamic_shapes=_dynamic_shapes(arguments), strict=False)
     except Exception as error:
         raise _capture_error(error, module, arguments) from error
     finally:

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -26,11 +27,15 @@ thread_local std::string message;
 // One operator as this library runs it.
 struct Entry {
   explicit Entry(const opset::Operator& own_op)
-      : op(own_op), signature(opset::described(own_op)), kernels(cuda::kernels_of(own_op)) {}
+      : op(own_op), signature(opset::described(own_op)), kernels(cuda::kernels_of(own_op)) {
+    if (kernels == nullptr) return;
+    for (const std::string_view name : kernels->tactics()) tactics.append(tactics.empty() ? "" : ",").append(name);
+  }
 
   const opset::Operator& op;
   std::string signature;
   const cuda::Kernels* kernels;
+  std::string tactics;
 };
 
 const std::vector<Entry>& entries() {
@@ -115,7 +120,7 @@ std::int32_t hsm_kernels_cuda_plan(std::int32_t index, std::int32_t type, const 
         const std::vector<const void*> inputs(found.op.inputs.size());
         const std::vector<void*> outputs(found.op.outputs.size());
         const hsm::Call call{request.type, request.attributes, request.shapes, inputs, outputs};
-        *tactic = found.kernels->default_tactic(call, known);
+        if (*tactic < 0) *tactic = found.kernels->default_tactic(call, known);
         if (!found.kernels->supports(call, *tactic, known)) return hsm::torch::refused(found, call, known);
         *workspace = static_cast<std::int64_t>(found.kernels->workspace(call, *tactic, known));
         return std::int32_t{HSM_KERNELS_OK};
@@ -137,6 +142,11 @@ std::int32_t hsm_kernels_cuda_launch(std::int32_t index, std::int32_t type, cons
                                   std::string(found.kernels->tactics()[static_cast<std::size_t>(tactic)]) +
                                   " failed: " + hsm::torch::describe(error));
       });
+}
+
+const char* hsm_kernels_cuda_tactics(std::int32_t index) {
+  const auto* found = hsm::torch::entry(index);
+  return found == nullptr ? nullptr : found->tactics.c_str();
 }
 
 const char* hsm_kernels_message() { return hsm::torch::message.c_str(); }

@@ -109,11 +109,49 @@ class FixedLength(nn.Module):
 
 def test_a_dimension_that_the_code_fixes_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInputError) as caught:
-        hsm_export.export(FixedLength(), (torch.randn(2, 6, 4),), tmp_path / "m.onnx")
+        dynamic = {"x": {0: "batch", 1: "length"}}
+        hsm_export.export(FixedLength(), (torch.randn(2, 6, 4),), tmp_path / "m.onnx", dynamic=dynamic)
     assert "dimension 1 of input 'x' cannot be dynamic" in caught.value.message
     assert "size 6" in caught.value.message
     assert caught.value.hint is not None and "dynamic={'x': {0: 'batch'}}" in caught.value.hint
     assert not list(tmp_path.iterdir())
+
+
+def test_a_length_that_nobody_asked_for_is_fixed_where_the_code_fixes_it(tmp_path: Path) -> None:
+    result = hsm_export.export(FixedLength(), (torch.randn(2, 6, 4),), tmp_path / "m.onnx")
+    assert result.inputs[0].shape == ("batch", 6, 4)
+    assert result.fixed == ("x: dimensions 1 to 2 fixed at (6, 4), the module works with no other size",)
+
+
+def test_the_length_of_a_convolution_is_its_last_dimension(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv1d(3, 5, 4, stride=2), nn.ReLU(), nn.AdaptiveAvgPool1d(1))
+    result = hsm_export.export(module, (torch.randn(2, 3, 20),), tmp_path / "m.onnx")
+    assert result.inputs[0].shape == ("batch", 3, "length") and result.fixed == ()
+    assert len({check.shapes["input"] for check in result.checks}) > 1
+
+
+@pytest.mark.parametrize("layer", [nn.GRU, nn.LSTM])
+def test_recurrent_layers_of_pytorch(layer: type[nn.Module], tmp_path: Path) -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer(4, 6, 2, batch_first=True, bidirectional=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x)[0]
+
+    result = hsm_export.export(Recurrent(), (torch.randn(2, 6, 4),), tmp_path / "m.onnx")
+    assert result.inputs[0].shape[2] == 4
+
+
+def test_a_refusal_prints_nothing_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    class Decides(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 1 if x.sum() > 0 else x - 1
+
+    with pytest.raises(BadInputError, match="a decision that depends on the values"):
+        hsm_export.export(Decides(), (torch.randn(2, 6),), tmp_path / "m.onnx")
+    assert capfd.readouterr() == ("", "")
 
 
 class Undecided(nn.Module):

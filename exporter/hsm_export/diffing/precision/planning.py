@@ -14,6 +14,7 @@ from ...machine import versions
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ...exporting.assembling import FloatGraph
     from ...exporting.source import Source
     from .search import PlanSearch
     from .trials import Trials
@@ -53,6 +54,7 @@ def plan_precision(
         CheckpointError, ConfigError: a damaged or hostile checkpoint.
     """
     from ...exporting import PACKAGES
+    from ...exporting.assembling import float_graph
     from ...exporting.source import resolve
     from .search import PlanSearch
     from .trials import Trials
@@ -65,8 +67,9 @@ def plan_precision(
     start = time.perf_counter()
     progress("tracing")
     resolved = resolve(source, example_inputs)
-    runs = _random_runs(resolved, 1, _SEARCHED) if cases is None else [_given(resolved, case) for case in cases]
-    trials = Trials(resolved, precision, runs, _random_runs(resolved, 2, _FRESH))
+    graph = float_graph(resolved)
+    runs = _random_runs(resolved, graph, 1, _SEARCHED) if cases is None else [_given(resolved, case) for case in cases]
+    trials = Trials(resolved, graph, precision, runs, _random_runs(resolved, graph, 2, _FRESH))
     if not trials.references:
         raise BadInputError(f"PyTorch cannot run {resolved.name} on the inputs of the search")
     rule = trials.measure(trials.rule)
@@ -125,7 +128,9 @@ def _measured(trials: Trials, choices: Mapping[str, Sequence[str] | None]) -> di
     return found
 
 
-def _random_runs(source: Source, seed: int, sizes: Mapping[str, Sequence[tuple[int, int]]]) -> list[list[Tensor]]:
+def _random_runs(
+    source: Source, graph: FloatGraph, seed: int, sizes: Mapping[str, Sequence[tuple[int, int]]]
+) -> list[list[Tensor]]:
     """Return random inputs of a model's dynamic dimensions, within the bounds that it states."""
     import torch
 
@@ -137,10 +142,8 @@ def _random_runs(source: Source, seed: int, sizes: Mapping[str, Sequence[tuple[i
         longest = _longest(source)
         length = min(length, longest) if longest else length
         run = []
-        for spec in source.arguments.inputs:
-            shape = list(spec.example.shape)
-            for dim, name in {**spec.dynamic, **spec.free}.items():
-                shape[dim] = length if name == LENGTH else batch
+        for spec, traced in zip(source.arguments.inputs, graph.inputs, strict=True):
+            shape = [size if isinstance(size, int) else length if LENGTH in size else batch for size in traced.shape]
             if spec.counts is not None or spec.name == "lengths":
                 run.append(torch.randint(1, length + 1, shape, generator=generator))
             elif spec.example.is_floating_point():

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...comparison.error import distance
 from ...dtypes import BY_PRECISION
-from ...exporting.assembling import active_counts, carried, feed_of, float_graph
+from ...exporting.assembling import FloatGraph, active_counts, carried, feed_of
 from ...exporting.comparing import Reference, references
 from ...exporting.precision import classify, convert
 from ...onnx_model.bfloat16 import widen_bfloat16
@@ -54,15 +54,16 @@ class Trials:
 
     Args:
         source: the model.
+        graph: what it is traced to.
         precision: "fp16" or "bf16".
         runs: the inputs of the search.
         fresh: inputs that the search does not see.
     """
 
-    def __init__(self, source: Source, precision: str, runs: Runs, fresh: Runs) -> None:
+    def __init__(self, source: Source, graph: FloatGraph, precision: str, runs: Runs, fresh: Runs) -> None:
         self._source = source
         self._precision = precision
-        self._graph = float_graph(source)
+        self._graph = graph
         active = active_counts(self._graph.model)
         given, unseen = (replace(source, runs=tuple(map(tuple, runs))) for runs in (runs, fresh))
         self.references = references(given, precision, active, bounded=False)

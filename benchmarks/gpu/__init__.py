@@ -1,0 +1,1 @@
+"""What an hour with a GPU is for: numbers of every CUDA kernel, sanitizers, times against peers. See `__main__`."""
