@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from ..dataclass_json import added
+from ..errors import require
 from ..parts import Place, mixer
 from ..positions import absolute_positions, rotary_tables, rotate
 from ..state import State, StateEntry
@@ -26,15 +27,18 @@ class SoftmaxConfig(HeadsConfig):
         rope_base: base of RoPE's wavelengths.
         bias: biases in the qkv and output projections.
         window: tokens that a token sees at most, itself included (sliding-window attention); None means all.
+        rope_fraction: fraction of the head's channels that RoPE turns.
     """
 
     positions: Literal["rope", "none"] = "rope"
     rope_base: float = 10000.0
     bias: bool = True
     window: int | None = added(None)
+    rope_fraction: float = added(1.0)
 
     def check(self, place: Place) -> None:
         super().check(place)
+        require(0 <= self.rope_fraction <= 1, f"{place.where}.rope_fraction must lie in [0, 1]")
         check_rotation(self.rope_base, place)
         check_window(self.window, place)
 
@@ -60,6 +64,7 @@ class SoftmaxAttention(Mixer):
         self.head_dim = config.head_width(width)
         self.positions = config.positions
         self.rope_base = config.rope_base
+        self.rotary_channels = int(config.rope_fraction * self.head_dim) // 2 * 2
         self.window = config.window
         self.qkv = nn.Linear(width, 3 * self.heads * self.head_dim, bias=config.bias)
         self.proj = nn.Linear(self.heads * self.head_dim, width, bias=config.bias)
@@ -82,7 +87,7 @@ class SoftmaxAttention(Mixer):
         """Return q, k and v (B,T,H,f), with k scaled by f^-1/4, as the cache holds it, and q and k rotated."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).unbind(2)
         k = k * self.head_dim**-0.25
-        if self.positions == "rope":
-            tables = rotary_tables(positions, self.head_dim // 2 * 2, self.rope_base, x.dtype)
+        if self.positions == "rope" and self.rotary_channels:
+            tables = rotary_tables(positions, self.rotary_channels, self.rope_base, x.dtype)
             q, k = rotate(q, tables), rotate(k, tables)
         return q, k, v

@@ -137,13 +137,13 @@ class SwitchHead(Mixer):
         """Call `mix`, or with a state `forward_cached`, as a call of the module.
 
         Raises:
-            ValueError: `key` or `value` together with a state, or sequences of lengths that do not fit.
+            ValueError: `key` together with a state, or sequences of lengths that do not fit.
         """
         if state is None:
             return self.mix(x, lengths, key, value)
-        if key is not None or value is not None:
-            raise ValueError("key and value are for whole sequences: with a state, all three are made from x")
-        return super().forward(x, lengths, state, position)
+        if key is not None:
+            raise ValueError("key is for whole sequences: with a state, keys are made from x")
+        return self.forward_cached(x, state, position, lengths, value)  # type: ignore[arg-type]
 
     def mix(
         self, x: Tensor, lengths: Tensor | None = None, key: Tensor | None = None, value: Tensor | None = None
@@ -205,12 +205,14 @@ class SwitchHead(Mixer):
             return super().state_entries(rollback)
         return memory_entries(self.heads, self.head_dim, self.window, rollback)
 
-    def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
+    def forward_cached(
+        self, x: Tensor, state: State, position: Tensor, lengths: Tensor, value: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         if not self.causal:
             return super().forward_cached(x, state, position, lengths)
         positions = absolute_positions(x, position)
         source = self._route_source(x)
-        q, k, v = self._project(x, x, x, positions, positions, source)
+        q, k, v = self._project(x, x, x if value is None else value, positions, positions, source)
         if self.position is None:
             scale = self.head_dim**-0.25
             y, after = attend_remembered(q, k, v, state, position, lengths, window=self.window, scale=scale)
