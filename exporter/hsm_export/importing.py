@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable
@@ -71,7 +72,7 @@ def import_checkpoint(
     progress: Progress | None = None,
     **options: Any,
 ) -> ImportResult:
-    """Turn a checkpoint of TaylorShift's or SwitchHead's authors into ours.
+    """Turn a checkpoint of TaylorShift's, SwitchHead's or their relatives' authors into ours.
 
     Sizes are read off the weights' shapes. What shapes do not show comes from a preset, from the training options in
     the file, or from `options`, the fields of `hsm_models.importers.ImportOptions` (heads, active,
@@ -79,10 +80,11 @@ def import_checkpoint(
     listed in the result's `facts`.
 
     Args:
-        source: a `.tar`, `.pth` or `.pt` training file, a plain state dict, or a safetensors file. Pickles are read
-            without executing anything in them.
+        source: a `.tar`, `.pth`, `.pt` or `.ckpt` training file, a plain state dict, a safetensors file, or a folder as
+            transformers writes it (config.json and safetensors, sharded or not). Pickles are read without executing
+            anything in them.
         output: the checkpoint to write: one file if it ends in .safetensors, else a folder.
-        layout: "taylor-shift" or "switch-head".
+        layout: "taylor-shift", "switch-head", "moeut" or "sigma-moe".
         preset: a published configuration that the file must have, such as "listops" or "wikitext103-47m".
         check: an .npz file with inputs and outputs of the author's own run; the model and its exported file in every
             CPU runtime have to agree with it, or nothing is written. See `hsm_export.validate`.
@@ -105,14 +107,16 @@ def import_checkpoint(
     from hsm_models.importers import OptionError, read_authors_model
 
     report = progress or (lambda phase: None)
-    source, output = require_file(source, "checkpoint"), Path(output)
+    source, output = Path(source), Path(output)
+    if not source.is_dir():
+        require_file(source, "checkpoint")
     _check_output(output)
     report("reading the source")
     try:
         imported = read_authors_model(source, layout, _options(options), preset)
     except OptionError as error:
         raise UsageError(f"{source}: {error}", "`hsm-export import --help` lists the options") from error
-    digest = sha256(source)
+    digest = _digest(source)
     report("building the model")
     with torch.device("meta"):  # its own weights are not needed
         model = build_model(imported.config)
@@ -163,6 +167,15 @@ def _checked(model: LanguageModel | SequenceClassifier, run: str | Path, report:
             "look at what the import assumed: run it without --check, and see docs/importing.md",
         )
     return result
+
+
+def _digest(source: Path) -> str:
+    """Return the SHA-256 of a file, or of the digests of a folder's weight files in order."""
+    from hsm_models.importers.state_file import weight_files
+
+    if not source.is_dir():
+        return sha256(source)
+    return hashlib.sha256("".join(map(sha256, weight_files(source))).encode()).hexdigest()
 
 
 def _metadata(digest: str, layout: str, facts: tuple[Fact, ...]) -> dict[str, str]:

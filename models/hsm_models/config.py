@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .dataclass_json import build_dataclass, fields_of
+from .dataclass_json import added, build_dataclass, fields_of
 from .errors import ConfigError, require
 from .parts import FeedForwardConfig, MixerConfig, PartConfig, Place
 
@@ -24,11 +24,15 @@ class LayerConfig:
         mixer: the sequence mixer.
         feed_forward: the feed-forward network, or None for a layer without one.
         layer_scale: multiply both branches by learned vectors (gamma).
+        norm: "pre", as above, or "peri" (MoEUT, arXiv:2405.16039): only what a softmax or a sigmoid follows is
+            normalised, queries, keys and the choice of experts; values and hidden units are made from x itself. It is
+            for the mixer "switch_head" and the feed-forward network "moe".
     """
 
     mixer: MixerConfig
     feed_forward: FeedForwardConfig | None = None
     layer_scale: bool = False
+    norm: Literal["pre", "peri"] = added("pre")
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class ModelConfig:
             token ("tokens").
         masked: the model takes a second input `lengths` (B,) int64 and ignores tokens beyond it.
         image: geometry of image input.
+        repeats: how often the layers are run, one group after the other with the same weights (a universal
+            transformer); each run of a layer has a state of its own.
     """
 
     task: Literal["language_model", "sequence_classifier"]
@@ -88,6 +94,7 @@ class ModelConfig:
     pooling: Literal["cls", "mean", "tokens"] = "cls"
     masked: bool = False
     image: ImageConfig | None = None
+    repeats: int = added(1)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -139,6 +146,7 @@ def _check(config: ModelConfig) -> None:
         math.isfinite(config.embedding_scale) and config.embedding_scale > 0,
         f"config.embedding_scale must be positive, got {config.embedding_scale}",
     )
+    require(config.repeats >= 1, f"config.repeats must be at least 1, got {config.repeats}")
     _check_input(config)
     if config.task == "sequence_classifier":
         _check_classifier(config)
@@ -188,4 +196,9 @@ def _check_layer(config: ModelConfig, layer: LayerConfig, index: int) -> None:
     require(
         config.task != "language_model" or layer.mixer.is_causal,
         f"config.layers[{index}].mixer: a language model needs causal mixers; set causal to true",
+    )
+    network = None if layer.feed_forward is None else layer.feed_forward.kind
+    require(
+        layer.norm == "pre" or (layer.mixer.kind == "switch_head" and network in (None, "moe")),
+        f"config.layers[{index}].norm 'peri' is for the mixer switch_head and the feed-forward network moe",
     )

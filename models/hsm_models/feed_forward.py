@@ -114,8 +114,8 @@ class SigmaMoE(nn.Module):
         self.up = ExpertWeight(experts, width, inner, width**-0.5)
         self.down = ExpertWeight(experts, inner, width, (experts * inner) ** -0.5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B,T,D) to (B,T,D)."""
-        return expert_mlp(
-            x.to(self.up.weight.dtype), self.router(x), self.up.weight, self.down.weight, self.active, self.activation
-        )
+    def forward(self, x: Tensor, routed_by: Tensor | None = None) -> Tensor:
+        """Map (B,T,D) to (B,T,D); the experts are chosen by `routed_by` (B,T,D), or by x."""
+        up, down = self.up.weight, self.down.weight
+        logits = self.router(x if routed_by is None else routed_by)
+        return expert_mlp(x.to(up.dtype), logits, up, down, self.active, self.activation)

@@ -62,7 +62,7 @@ class LanguageModel(nn.Module):
         """
         self._check_length(tokens.shape[1])
         x = self._embed(tokens, absolute_positions(tokens))
-        for layer in self.layers:
+        for layer in self._stack():
             x = layer(x)
         return self._logits(x)
 
@@ -129,7 +129,8 @@ class LanguageModel(nn.Module):
         return self._logits(x), new_state
 
     def _stack(self) -> Iterable[Layer]:
-        return cast("Iterable[Layer]", self.layers)
+        """Return the layers in the order in which they run, those of a repeated group again and again."""
+        return list(cast("Iterable[Layer]", self.layers)) * self.config.repeats
 
     def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         x = self.embedding(tokens)

@@ -18,6 +18,8 @@ from .state import State
 class Layer(nn.Module):
     """Pre-norm residual layer: x += mixer(norm1 x); x += feed_forward(norm2 x).
 
+    With `norm` "peri" it is x += mixer(norm1 x, value=x); x += feed_forward(x, routed_by=norm2 x).
+
     Args:
         config: the layer's configuration; with `layer_scale`, both branches are multiplied by learned vectors (D,).
         width: model width D.
@@ -28,6 +30,7 @@ class Layer(nn.Module):
     def __init__(self, config: LayerConfig, width: int, index: int, norm_eps: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
+        self.peri = config.norm == "peri"
         self.mixer: Mixer = config.mixer.build(width, index)
         self.scale1 = nn.Parameter(torch.ones(width)) if config.layer_scale else None
         self.norm2: nn.LayerNorm | None = None
@@ -49,15 +52,18 @@ class Layer(nn.Module):
             state: the mixer's state.
             position: (B,) int64, with a state: tokens of each row that came before.
         """
+        source = {"value": x} if self.peri else {}
         if state is None:
-            return self._feed_forward(x + _scaled(self.mixer(self.norm1(x), lengths), self.scale1))
-        mixed, state = self.mixer(self.norm1(x), lengths, state, position)
+            return self._feed_forward(x + _scaled(self.mixer(self.norm1(x), lengths, **source), self.scale1))
+        mixed, state = self.mixer(self.norm1(x), lengths, state, position, **source)
         return self._feed_forward(x + _scaled(mixed, self.scale1)), state
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         if self.norm2 is None or self.feed_forward is None:
             return x
-        return x + _scaled(self.feed_forward(self.norm2(x)), self.scale2)
+        normed = self.norm2(x)
+        y = self.feed_forward(x, normed) if self.peri else self.feed_forward(normed)
+        return x + _scaled(y, self.scale2)
 
 
 class TokenEmbedding(nn.Module):

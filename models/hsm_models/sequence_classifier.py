@@ -64,7 +64,7 @@ class SequenceClassifier(nn.Module):
         """
         x = self._embed(inputs)
         counted = lengths if lengths is None or self.cls_token is None else lengths + 1
-        for layer in self.layers:
+        for layer in list(self.layers) * self.config.repeats:
             x = layer(x, counted)
         x = self.norm(x)
         if self.config.pooling == "cls":

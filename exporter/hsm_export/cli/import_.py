@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Checkpoint to write: a .safetensors file, or a folder.",
 )
-@click.option("--layout", required=True, type=click.Choice(["taylor-shift", "switch-head"]), help="Whose layout it is.")
+@click.option(
+    "--layout",
+    required=True,
+    type=click.Choice(["taylor-shift", "switch-head", "moeut", "sigma-moe"]),
+    help="Whose layout it is.",
+)
 @click.option("--preset", help="Published configuration that the file must have: listops, vit-s, wikitext103-47m, …")
 @click.option(
     "--check",
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
     help="TaylorShift without temperatures: which of the authors' codes trained it.",
 )
 @click.option("--input", type=click.Choice(["tokens", "pixels"]), help="TaylorShift: what ids are. [default: tokens]")
+@click.option("--layers", type=click.IntRange(min=1), help="MoEUT: layers that are run in all, with shared weights.")
 @click.option("--norm-eps", type=click.FloatRange(0, 1, min_open=True), help="Epsilon of every LayerNorm.")
 @click.option(
     "--pooling", type=click.Choice(["token", "avg"]), help="TaylorShift: what is classified. [default: token]"
@@ -71,7 +77,7 @@ if TYPE_CHECKING:
 def command(
     source: Path, output: Path, layout: Any, preset: str | None, check: Path | None, as_json: bool, **options: Any
 ) -> None:
-    """Turn a checkpoint of TaylorShift's or SwitchHead's authors into ours.
+    """Turn a checkpoint of TaylorShift's, SwitchHead's or their relatives' authors into ours.
 
     Sizes are read off the weights; what shapes do not show comes from a preset, from the training options in the
     file, or from the options below. What none of them says is assumed, printed as such, and recorded in the
@@ -82,6 +88,8 @@ def command(
       hsm-export import listops.tar -o listops.safetensors --layout taylor-shift --preset listops
       hsm-export import model-100000.pth -o wt103.safetensors --layout switch-head --active 2
       hsm-export import imdb.tar -o imdb.safetensors --layout taylor-shift --check run.npz
+      hsm-export import C4_44M.ckpt -o moeut.safetensors --layout moeut
+      hsm-export import sigma-moe-small/ -o sigma.safetensors --layout sigma-moe
       hsm-export import vit.pth -o vit.safetensors --layout taylor-shift --no-output-norm
     """
     from ..importing import import_checkpoint

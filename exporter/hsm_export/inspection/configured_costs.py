@@ -40,6 +40,8 @@ def configured_costs(
 ) -> tuple[dict[str, Cost], Cost, dict[str, int]]:
     """Return the work of one sequence: of each part, of the whole model, and the kinds that cannot be counted.
 
+    Layers that share weights count as often as they run.
+
     Args:
         config: the model's configuration.
         shapes: the shape of every weight by name.
@@ -56,7 +58,7 @@ def configured_costs(
             uncounted[part.kind] = uncounted.get(part.kind, 0) + 1
             between = _nothing
         flops = _products(own, fields, length) + between(fields, config.width, length, context)
-        rows[name] = Cost.of(length, flops, _bytes(own))
+        rows[name] = Cost.of(length, flops * config.repeats, _bytes(own))
     outside = {
         name: shape
         for name, shape in shapes.items()

@@ -100,7 +100,7 @@ class SteppingRunner(BaseRunner):  # type: ignore[misc]
         for name, rank in (("tokens", 2), ("lengths", 1), ("chunks", 2)):
             metadata.add(name, dtype=np.int64, shape=[None] * rank)
         for node in self._routed:
-            metadata.add(node.mask, dtype=np.bool_, shape=[None] * 4)
+            metadata.add(node.mask, dtype=np.bool_, shape=[None] * node.free_mask().ndim)
         return metadata
 
     def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
@@ -124,7 +124,7 @@ class SteppingRunner(BaseRunner):  # type: ignore[misc]
     def call(self, call: Call, state: State, masks: dict[str, Any] | None = None) -> tuple[dict[str, Any], State]:
         """Make one call; return its outputs and the new state."""
         if masks is None:
-            masks = {node.mask: np.ones((1, 1, 1, 1), bool) for node in self._routed}
+            masks = {node.mask: node.free_mask() for node in self._routed}
         ids = {"tokens": call.tokens, "position": call.position, "lengths": call.lengths}
         outputs = self._inner.infer({**ids, **state, **masks}, check_inputs=False)
         arrays = {name: np.array(array) for name, array in outputs.items()}  # the runner may reuse its own
@@ -136,8 +136,13 @@ class SteppingRunner(BaseRunner):  # type: ignore[misc]
         for node in self._routed:
             mask = feed[node.mask]
             free = mask.shape[1] == 1 and mask.shape[0] == 1 and bool(mask.all())
-            masks[node.mask] = mask if free else np.take_along_axis(mask, call.source[:, :, None, None], 1)
+            masks[node.mask] = mask if free else _rows(mask, call.source)
         return masks
+
+
+def _rows(mask: Array, source: Array) -> Array:
+    """Return the tokens `source` (B,T) of each row of a mask (B,T,…), which has an axis of heads or none."""
+    return np.asarray(np.take_along_axis(mask, source.reshape(*source.shape, *[1] * (mask.ndim - 2)), 1))
 
 
 def empty_state(state: StateSpec, batch: int, length: int) -> State:

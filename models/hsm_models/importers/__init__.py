@@ -1,4 +1,4 @@
-"""Importers: checkpoints in the layouts of TaylorShift's and SwitchHead's authors become ours.
+"""Importers: checkpoints in the layouts of TaylorShift's, SwitchHead's and their relatives' authors become ours.
 
     imported = read_authors_model("checkpoint.tar", "taylor-shift")
     model = build_model(imported.config)
@@ -10,15 +10,16 @@ Nothing in a file is executed, and every name in it is used or the import fails.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..config import ModelConfig
-from . import switch_head, switch_head_arguments, taylor_shift, taylor_shift_arguments
+from . import moeut, sigma_moe, switch_head, switch_head_arguments, taylor_shift, taylor_shift_arguments
 from .facts import OPTIONS, Fact, Facts
 from .mapping import Entry, to_ours, to_theirs
 from .options import LAYOUTS, PRESETS, ImportOptions, Layout, OptionError, QueryScale, check_preset
@@ -68,8 +69,9 @@ def read_authors_model(
     """Read a whole model from an authors' file.
 
     Args:
-        path: a training file, a plain state dict or a safetensors file.
-        layout: "taylor-shift" or "switch-head".
+        path: a training file, a plain state dict, a safetensors file, or a folder with config.json and safetensors
+            files, as transformers writes them.
+        layout: one of `LAYOUTS`.
         options: what the file does not show.
         preset: a published configuration that the file must have; see `PRESETS`.
 
@@ -85,7 +87,7 @@ def convert(
 ) -> ImportedModel:
     """Translate what was read from an authors' file; arguments and errors as in `read_authors_model`."""
     facts = _gather(file, layout, options or ImportOptions(), preset)
-    imported = _convert_taylor_shift(file, facts) if layout == "taylor-shift" else _convert_switch_head(file, facts)
+    imported = _CONVERTERS[layout](file, facts)
     if preset is not None:
         check_preset(preset, imported.config)
     return imported
@@ -103,7 +105,7 @@ def to_authors_layout(
     Args:
         weights: the state dict of a model with this configuration.
         config: a configuration that an import returned, or one of its form.
-        layout: "taylor-shift" or "switch-head".
+        layout: one of `LAYOUTS`.
         naming: which of SwitchHead's names to use; the newest training code's by default.
         query_scale: the factor that un-normalised TaylorShift's queries will meet in the authors' code.
 
@@ -114,6 +116,8 @@ def to_authors_layout(
     if layout == "taylor-shift":
         table = taylor_shift.entries(config, query_scale)
         return to_theirs(table, taylor_shift.without_position_row(weights) if config.image is None else weights)
+    if layout in ("moeut", "sigma-moe"):
+        return to_theirs(moeut.entries(config) if layout == "moeut" else sigma_moe.entries(config), weights)
     theirs = to_theirs(switch_head.entries(config, naming), weights)
     if config.tie_embeddings:
         theirs["output.weight"] = theirs["embedding.weight"]
@@ -169,8 +173,7 @@ def _gather(file: StateFile, layout: Layout, options: ImportOptions, preset: str
             known = ", ".join(name for name, item in PRESETS.items() if item.layout == layout)
             raise OptionError(f"the preset {preset!r} is unknown for the layout {layout}; known are {known}")
         sources.append((f"the preset {preset}", PRESETS[preset].options))
-    read = switch_head_arguments if layout == "switch-head" else taylor_shift_arguments
-    return Facts(*sources, ("the file", read.options_from(file.arguments)))
+    return Facts(*sources, ("the file", _READERS[layout](file.arguments)))
 
 
 def _convert_taylor_shift(file: StateFile, facts: Facts) -> ImportedModel:
@@ -187,6 +190,36 @@ def _convert_switch_head(file: StateFile, facts: Facts) -> ImportedModel:
     config = switch_head.read_config(file.weights, naming, facts)
     table = switch_head.entries(config, naming)
     return _translate(table, file.weights, config, switch_head.ignored_names(config, naming), facts)
+
+
+def _convert_moeut(file: StateFile, facts: Facts) -> ImportedModel:
+    moeut.check_arguments(file.arguments)
+    naming = moeut.find_naming(file.weights)
+    switch_head_arguments.note_routing(file.arguments, facts)
+    config = moeut.read_config(file.weights, naming, facts)
+    table = moeut.entries(config, naming)
+    return _translate(table, file.weights, config, moeut.ignored_names(config, naming), facts)
+
+
+def _convert_sigma_moe(file: StateFile, facts: Facts) -> ImportedModel:
+    weights = sigma_moe.normalise(file.weights)
+    config = sigma_moe.read_config(weights, facts)
+    ignored = {"lm_head.weight"} if config.tie_embeddings else set()
+    return _translate(sigma_moe.entries(config), weights, config, ignored, facts)
+
+
+_CONVERTERS: dict[Layout, Callable[[StateFile, Facts], ImportedModel]] = {
+    "taylor-shift": _convert_taylor_shift,
+    "switch-head": _convert_switch_head,
+    "moeut": _convert_moeut,
+    "sigma-moe": _convert_sigma_moe,
+}
+_READERS: dict[Layout, Callable[[Mapping[str, Any]], ImportOptions]] = {
+    "taylor-shift": taylor_shift_arguments.options_from,
+    "switch-head": switch_head_arguments.options_from,
+    "moeut": partial(switch_head_arguments.options_from, layout="moeut"),
+    "sigma-moe": sigma_moe.options_from,
+}
 
 
 def _translate(

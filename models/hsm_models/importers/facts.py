@@ -32,6 +32,7 @@ EFFECTS = {
     "pooling": "what is classified: the CLS token, or the mean over the other tokens",
     "cls_position": "whether the first row of the positions belongs to the CLS token",
     "image_size": "how many patches lie in a row",
+    "layers": "how often the layers in the file are run",
     "window": "how many tokens a token sees at most; 0 is all before it",
 }
 

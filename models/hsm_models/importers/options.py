@@ -10,9 +10,9 @@ from ..config import ModelConfig
 from ..dataclass_json import fields_of
 from ..errors import ConfigError
 
-Layout = Literal["taylor-shift", "switch-head"]
+Layout = Literal["taylor-shift", "switch-head", "moeut", "sigma-moe"]
 QueryScale = Literal["package", "training"]
-LAYOUTS: tuple[Layout, ...] = ("taylor-shift", "switch-head")
+LAYOUTS: tuple[Layout, ...] = ("taylor-shift", "switch-head", "moeut", "sigma-moe")
 
 
 class OptionError(ConfigError):
@@ -46,6 +46,7 @@ class ImportOptions:
             only one number fits them.
         window: SwitchHead: tokens that a token sees at most, itself included; 0 is all before it. Files tell it by
             the length of a block and the number of earlier blocks.
+        layers: MoEUT: layers that are run in all, a multiple of those in the file, which share their weights.
     """
 
     heads: int | None = None
@@ -63,6 +64,7 @@ class ImportOptions:
     cls_position: bool | None = None
     image_size: int | None = None
     window: int | None = None
+    layers: int | None = None
 
 
 @dataclass(frozen=True)

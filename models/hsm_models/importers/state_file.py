@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import warnings
@@ -15,6 +16,7 @@ import torch
 
 from ..errors import CheckpointError
 
+INDEX = "model.safetensors.index.json"
 WEIGHT_KEYS = ("model_state", "model")
 PREFIXES = ("_orig_mod.", "module.")
 # Both training codes keep their options in a dictionary subclass with attribute access; a plain dict holds the same.
@@ -35,11 +37,12 @@ class StateFile:
 
 
 def read_state_file(path: str | Path) -> StateFile:
-    """Read a `.tar`, `.pth` or `.pt` training file, a plain state dict, or a `.safetensors` file.
+    """Read a `.tar`, `.pth` or `.pt` training file, a plain state dict, a `.safetensors` file, or a folder of these.
 
     Args:
-        path: the file. Training files hold the weights under the key `model_state` (TaylorShift) or `model`
-            (SwitchHead).
+        path: the file, or a folder as transformers writes it: `config.json`, which becomes the options, beside
+            `model.safetensors` or the shards that `model.safetensors.index.json` lists. Training files hold the
+            weights under the key `model_state` (TaylorShift) or `model` (SwitchHead, MoEUT).
 
     Returns:
         The weights on the CPU and the training options.
@@ -49,6 +52,8 @@ def read_state_file(path: str | Path) -> StateFile:
             or holds no state dict, or weights that are not dense, finite tensors.
     """
     path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
     if not path.is_file():
         raise CheckpointError(f"the checkpoint {path} is not a file")
     content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
@@ -56,6 +61,58 @@ def read_state_file(path: str | Path) -> StateFile:
     for name, tensor in weights.items():
         _check_tensor(name, tensor, path)
     return StateFile(_strip_prefixes(weights, path), _find_arguments(content))
+
+
+def _read_folder(folder: Path) -> StateFile:
+    """Read a folder in the layout of Hugging Face's transformers."""
+    weights: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder):
+        for name, tensor in _load_safetensors(file).items():
+            if name in weights:
+                raise CheckpointError(f"{folder} holds {name} in two shards")
+            _check_tensor(name, tensor, file)
+            weights[name] = tensor
+    listed = _index(folder)
+    lost = sorted(set(listed) - set(weights))
+    if lost:
+        raise CheckpointError(f"{folder} lacks {', '.join(lost[:5])}, which {INDEX} lists; download it again")
+    config = folder / "config.json"
+    return StateFile(_strip_prefixes(weights, folder), _json(config) if config.is_file() else {})
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a folder: one, or the shards of its index.
+
+    Raises:
+        CheckpointError: there is none, or a shard is missing or outside of the folder.
+    """
+    names = sorted(set(_index(folder).values())) or ["model.safetensors"]
+    if any(Path(name).name != name for name in names):
+        raise CheckpointError(f"{folder / INDEX} names files outside of its folder")
+    files = [folder / name for name in names]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise CheckpointError(f"the folder {folder} lacks {', '.join(missing)}; only safetensors are read from folders")
+    return files
+
+
+def _index(folder: Path) -> dict[str, str]:
+    """Return the file of each weight, from a sharded folder's index; empty without one."""
+    path = folder / INDEX
+    found = _json(path).get("weight_map") if path.is_file() else {}
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise CheckpointError(f"{path} is no index of shards: it has no weight_map of names to files")
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not readable JSON: {_first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no JSON object")
+    return content
 
 
 def _load_safetensors(path: Path) -> Any:

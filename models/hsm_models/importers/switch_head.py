@@ -264,14 +264,24 @@ def _positions(weights: Weights, name: str, facts: Facts) -> Any:
 
 
 def _read_feed_forward(weights: Weights, prefix: str, facts: Facts) -> MLPConfig | MoEConfig:
+    if f"{prefix}.pkm.keys" in weights:
+        return read_experts(weights, f"{prefix}.pkm", facts)
+    hidden = shape_of(weights, f"{prefix}.linear1.weight", 2)[0]
+    return MLPConfig(hidden=hidden, activation=facts.answer("activation", "relu"))
+
+
+def read_experts(weights: Weights, prefix: str, facts: Facts) -> MoEConfig:
+    """Read a sigma-MoE network's configuration off its weights.
+
+    Raises:
+        CheckpointError, OptionError: as `read_attention_config`.
+    """
     activation = facts.answer("activation", "relu")
-    if f"{prefix}.pkm.keys" not in weights:
-        return MLPConfig(hidden=shape_of(weights, f"{prefix}.linear1.weight", 2)[0], activation=activation)
     if activation not in ("relu", "gelu", "gelu_tanh"):
         raise OptionError(
             f"activation is {activation!r}, but experts of SwitchAll's feed-forward network use relu, gelu or gelu_tanh"
         )
-    experts, _, expert_width = shape_of(weights, f"{prefix}.pkm.keys", 3)
+    experts, _, expert_width = shape_of(weights, f"{prefix}.keys", 3)
     active = _active(facts, "feed_forward_active", experts)
     return MoEConfig(experts=experts, active=active, expert_width=expert_width, activation=activation)
 
@@ -283,14 +293,15 @@ def _layer_entries(index: int, layer: LayerConfig, width: int, naming: Naming) -
     table += attention_entries(layer.mixer, width, naming.attention, f"{ours}.mixer.", f"{theirs}.self_attn.")
     table += weight_and_bias(f"{ours}.norm2", f"{theirs}.norm2", (width,))
     if isinstance(layer.feed_forward, MoEConfig):
-        return table + _moe_entries(layer.feed_forward, width, f"{ours}.feed_forward", f"{theirs}.pkm")
+        return table + moe_entries(layer.feed_forward, width, f"{ours}.feed_forward", f"{theirs}.pkm")
     assert isinstance(layer.feed_forward, MLPConfig)
     hidden = layer.feed_forward.hidden
     table += weight_and_bias(f"{ours}.feed_forward.up", f"{theirs}.linear1", (hidden, width))
     return table + weight_and_bias(f"{ours}.feed_forward.down", f"{theirs}.linear2", (width, hidden))
 
 
-def _moe_entries(config: MoEConfig, width: int, ours: str, theirs: str) -> list[Entry]:
+def moe_entries(config: MoEConfig, width: int, ours: str, theirs: str) -> list[Entry]:
+    """Return the table of a sigma-MoE network, whose names are `theirs` and keys, values and expert_sel."""
     experts, inner = config.experts, config.expert_width
     return [
         Entry(f"{ours}.router.weight", f"{theirs}.expert_sel", (experts, width)),

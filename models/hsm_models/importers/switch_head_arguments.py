@@ -42,8 +42,9 @@ class Rule:
     scope: str = ""
 
 
+# The variants of each layout: SwitchHead's own, and MoEUT's.
+VARIANTS = {"switch-head": ("preln_moeatt", "preln_moe"), "moeut": ("preln_moe_universal",)}
 _RULES = (
-    Rule("transformer.variant", ("preln_moeatt", "preln_moe"), "layers of another kind"),
     Rule("transformer.activation", ("relu", "gelu"), "another nonlinearity of the feed-forward network"),
     Rule("transformer.ln_affine", (True,), "LayerNorms without weights", "preln_moe"),
     Rule("moe.att.enable", (True,), "dense softmax attention (moe.att.enable is off)", "preln_moe"),
@@ -58,6 +59,10 @@ _RULES = (
     Rule("moe.selection_mode", ("sigmoid",), "another routing of the feed-forward network", "preln_moe"),
     Rule("moe.sel_norm", ("none",), "normalised routing", "preln_moe"),
     Rule("moe.topk_mode", ("full", "exact"), "approximate top-k, which chooses other experts", "preln_moe"),
+    Rule("moe.bias", (False,), "biases in the experts", "preln_moe"),
+    Rule("moe.sel_bias", (False,), "a bias in the routing", "preln_moe"),
+    Rule("lm.trafo.norm_input", (False,), "a LayerNorm behind the embedding"),
+    Rule("transformer.embedding_scale", (None,), "a scaled embedding"),
     Rule("embedding_size", (None,), "an embedding of another width than the model (embedding_adapter)"),
 )
 _FEATURES: dict[tuple[str, Any], str] = {
@@ -65,6 +70,8 @@ _FEATURES: dict[tuple[str, Any], str] = {
     ("transformer.variant", "preln_rope"): "dense softmax attention with RoPE",
     ("transformer.variant", "rope"): "dense softmax attention in post-norm layers",
     ("transformer.variant", "moe"): "post-norm layers",
+    ("transformer.variant", "moe_universal"): "post-norm layers",
+    ("transformer.variant", "preln_moe_universal"): "layers that share their weights (the layout moeut)",
     ("moe.att.variant", "moa"): "mixture of attention heads (MoA)",
     ("moe.att.selection_mode", "softmax"): "softmax routing of the attention's experts",
     ("moe.selection_mode", "gate"): "softmax routing (gate) of the feed-forward network's experts",
@@ -128,6 +135,18 @@ _WITHOUT_EFFECT = frozenset(
         "moa.switchloss",
         "moa.zloss",
         "pkm.n_heads",
+        "moe.att.expert_size",
+        "moe.att.perplexity_reg_mode",
+        "moe.att.dropout",
+        "moe.att.selection_dropout",
+        "moe.selection_dropout",
+        "moe.layer_std_constant",
+        "moe.nonorm",
+        "moa.miloss",
+        "transformer.act_loss",
+        "transformer.universal.group_size",
+        "transformer.universal.group_type",
+        "lm.trafo.force_out_norm",
     ]
 )
 _WINDOW = (
@@ -142,17 +161,18 @@ _WINDOW = (
 _NAMESPACES = ("moe.", "transformer.", "lm.", "rope.", "pkm.", "moa.", "kvmem.")
 
 
-def options_from(arguments: Arguments) -> ImportOptions:
+def options_from(arguments: Arguments, layout: str = "switch-head") -> ImportOptions:
     """Read the options that a training file stores beside its weights.
 
     Args:
         arguments: the dictionary `run_invariants.args` of the file; empty in a plain state dict.
+        layout: "switch-head", or "moeut", whose training code has most of the same options.
 
     Raises:
         CheckpointError: it was trained with something that we cannot rebuild; the option is named.
     """
     variant = arguments.get("transformer.variant")
-    for rule in _RULES:
+    for rule in (Rule("transformer.variant", VARIANTS[layout], "layers of another kind"), *_RULES):
         if rule.name in arguments and not (rule.scope and variant == "preln_moeatt"):
             _check(rule, arguments[rule.name])
     _check_sizes(arguments)
@@ -163,6 +183,8 @@ def options_from(arguments: Arguments) -> ImportOptions:
             values[field] = value
     if variant != "preln_moeatt" and type(arguments.get("pkm.n_heads")) is int:
         values["feed_forward_active"] = arguments["pkm.n_heads"]
+    if layout == "moeut" and type(arguments.get("transformer.encoder_n_layers")) is int:
+        values["layers"] = arguments["transformer.encoder_n_layers"]
     return ImportOptions(**values, window=_window(arguments))
 
 
@@ -172,7 +194,8 @@ def note_routing(arguments: Arguments, facts: Facts) -> None:
         value = arguments.get(name)
         otherwise = "sigmoid" if fact == "routing" else "full"
         facts.note(fact, value or otherwise, "the file" if value else ASSUMED)
-    known = _WITHOUT_EFFECT | {rule.name for rule in _RULES} | {name for name, _ in _FIELDS.values()} | set(_WINDOW)
+    known = {"transformer.variant", *_WITHOUT_EFFECT, *_WINDOW}
+    known |= {rule.name for rule in _RULES} | {name for name, _ in _FIELDS.values()}
     for name in sorted(set(arguments) - known):
         if name.startswith(_NAMESPACES):
             facts.note(name, arguments[name], ASSUMED, "unknown to the importer: taken to alter nothing")

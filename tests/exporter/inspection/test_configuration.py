@@ -91,6 +91,15 @@ def test_a_configuration_counts_as_much_as_its_file(mixer: str, tmp_path: Path) 
     assert 0.75 * file.costs[0].flops <= counted.costs[0].flops <= 1.02 * file.costs[0].flops
 
 
+def test_layers_that_share_weights_count_as_often_as_they_run(tmp_path: Path) -> None:
+    layer = LayerConfig(SwitchHeadConfig(heads=2), MoEConfig(4, 2, 8), norm="peri")
+    once, thrice = (
+        described(ModelConfig("language_model", 16, (layer,), 9, repeats=repeats), tmp_path, 32) for repeats in (1, 3)
+    )
+    assert once.parameters == thrice.parameters
+    assert thrice.mixers[0].costs[0].flops == 3 * once.mixers[0].costs[0].flops
+
+
 def test_lengths_stay_within_the_positions(tmp_path: Path) -> None:
     layer = LayerConfig(HSMConfig())
     config = ModelConfig("language_model", 8, (layer,), 5, positions="learned", max_length=32)

@@ -98,13 +98,13 @@ def taylor_shift_logits(
     index = 0
     while f"blocks.{index}.norm1.weight" in w:
         b = {name.split(".", 2)[2]: tensor for name, tensor in w.items() if name.startswith(f"blocks.{index}.")}
-        attended = _taylor_attention(_norm(x, b, "norm1", norm_eps), b, heads, output_norm, query_factor)
+        attended = _taylor_attention(norm(x, b, "norm1", norm_eps), b, heads, output_norm, query_factor)
         x = x + b.get("ls1.gamma", 1.0) * attended
-        h = _norm(x, b, "norm2", norm_eps) @ b["mlp.fc1.weight"].T + b["mlp.fc1.bias"]
+        h = norm(x, b, "norm2", norm_eps) @ b["mlp.fc1.weight"].T + b["mlp.fc1.bias"]
         h = ACTIVATIONS[activation](h)
         x = x + b.get("ls2.gamma", 1.0) * (h @ b["mlp.fc2.weight"].T + b["mlp.fc2.bias"])
         index += 1
-    x = _norm(x, w, "norm", norm_eps)
+    x = norm(x, w, "norm", norm_eps)
     pooled = x[:, 0] if pooling == "token" else x[:, 1:].mean(axis=1)
     return pooled @ w["head.weight"].T + w["head.bias"]
 
@@ -208,13 +208,13 @@ def switch_head_logits(
         attention = {name.removeprefix("self_attn."): tensor for name, tensor in b.items()}
         attention = {back.get(name, name): tensor for name, tensor in attention.items()}
         x = x + attention_output(
-            attention, _norm(x, b, "norm1", norm_eps), heads, active, rope_fraction=rope_fraction, rope_base=rope_base
+            attention, norm(x, b, "norm1", norm_eps), heads, active, rope_fraction=rope_fraction, rope_base=rope_base
         )
-        h = _norm(x, b, "norm2", norm_eps)
+        h = norm(x, b, "norm2", norm_eps)
         act = ACTIVATIONS[activation]
         x = x + (_sigma_moe(h, b, feed_forward_active, act) if "pkm.keys" in b else _dense(h, b, act))
         index += 1
-    return _norm(x, w, "out_norm", norm_eps) @ w["output.weight"].T + w["output.bias"]
+    return norm(x, w, "out_norm", norm_eps) @ w["output.weight"].T + w["output.bias"]
 
 
 def attention_output(
@@ -237,9 +237,9 @@ def attention_output(
         rows = slice(h * head_dim, (h + 1) * head_dim)
         q, k = x @ w["q.weight"][rows].T, x @ w["k.weight"][rows].T
         chosen = slice(h * experts, (h + 1) * experts)
-        gates_o = _gates(x @ w["sel_o"][chosen].T, active if routed else 1)
+        gates_o = gates(x @ w["sel_o"][chosen].T, active if routed else 1)
         if routed:
-            gates_v = _gates(x @ w["sel_v"][chosen].T, active) if "sel_v" in w else gates_o
+            gates_v = gates(x @ w["sel_v"][chosen].T, active) if "sel_v" in w else gates_o
             v = np.einsum("bte,btd,edf->btf", gates_v, x, w["v"][chosen])
         else:
             v = x @ w["v"][rows].T
@@ -249,7 +249,7 @@ def attention_output(
             scores = np.einsum("btf,bsf->bts", q, k) + np.einsum("btf,tsf->bts", q, keys)
         else:
             turned = int(rope_fraction * head_dim)
-            q, k = (_rotate(z, turned, rope_base) for z in (q, k))
+            q, k = (rotate(z, turned, rope_base) for z in (q, k))
             scores = np.einsum("btf,bsf->bts", q, k)
         scores = np.where(steps[None, :] <= steps[:, None], scores / math.sqrt(head_dim), -np.inf)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -280,7 +280,8 @@ _TRAINING_NAMES = {
 }
 
 
-def _norm(x: Array, w: Mapping[str, Array], name: str, eps: float) -> Array:
+def norm(x: Array, w: Mapping[str, Array], name: str, eps: float) -> Array:
+    """Return LayerNorm of x with the weights `name`."""
     centred = x - x.mean(axis=-1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + eps) * w[f"{name}.weight"] + w[f"{name}.bias"]
 
@@ -309,7 +310,7 @@ def _taylor_attention(x: Array, w: Mapping[str, Array], heads: int, output_norm:
     return y.transpose(0, 2, 1, 3).reshape(batch, length, width) @ w["attn.proj.weight"].T + w["attn.proj.bias"]
 
 
-def _gates(logits: Array, active: int) -> Array:
+def gates(logits: Array, active: int) -> Array:
     """Return the sigmoid of each row's `active` largest logits and zero for the rest."""
     order = np.argsort(-logits, axis=-1, kind="stable")[..., :active]
     chosen = np.zeros_like(logits)
@@ -323,7 +324,8 @@ def _sinusoids(positions: Array, width: int) -> Array:
     return np.stack((np.sin(angles), np.cos(angles)), axis=-1).reshape(*positions.shape, width)
 
 
-def _rotate(x: Array, channels: int, base: float) -> Array:
+def rotate(x: Array, channels: int, base: float) -> Array:
+    """Return x (B,T,f) with RoPE on its first channels."""
     angles = np.arange(x.shape[1])[:, None] * base ** (-np.arange(0, channels, 2) / channels)
     half = channels // 2
     a, b = x[..., :half], x[..., half:channels]
@@ -345,6 +347,6 @@ def _dense(x: Array, w: Mapping[str, Array], act: Callable[[Array], Array]) -> A
 
 
 def _sigma_moe(x: Array, w: Mapping[str, Array], active: int, act: Callable[[Array], Array]) -> Array:
-    gates = _gates(x @ w["pkm.expert_sel"].T, active)
+    chosen = gates(x @ w["pkm.expert_sel"].T, active)
     hidden = act(np.einsum("btd,edw->btew", x, w["pkm.keys"]))
-    return np.einsum("bte,btew,ewd->btd", gates, hidden, w["pkm.values"])
+    return np.einsum("bte,btew,ewd->btd", chosen, hidden, w["pkm.values"])

@@ -111,8 +111,8 @@ def test_other_files_are_refused(name: str, content: bytes, tmp_path: Path) -> N
 
 
 def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "nothing.pth", tmp_path):
-        with pytest.raises(CheckpointError, match="is not a file"):
+    for path, message in ((tmp_path / "nothing.pth", "is not a file"), (tmp_path, "lacks model.safetensors")):
+        with pytest.raises(CheckpointError, match=message):
             read_state_file(path)
 
 

@@ -128,7 +128,7 @@ def test_sequences_that_do_not_fit_are_refused(generator: torch.Generator) -> No
         mixer(x, key=longer)
     with pytest.raises(ValueError, match="key has 3 tokens and value 4"):
         around(x, value=longer)
-    with pytest.raises(ValueError, match="with a state, all three are made from x"):
+    with pytest.raises(ValueError, match="with a state, keys are made from x"):
         mixer(x, torch.tensor([3]), mixer.initial_state(1, 4), torch.tensor([0]), key=x)
     with pytest.raises(TypeError, match="not causal"):
         around.initial_state(1, 4)

@@ -18,6 +18,7 @@ from hsm_models import HSMConfig, LayerConfig, MLPConfig, ModelConfig
 from hsm_models.checkpoint import load_checkpoint
 from hsm_models.errors import CheckpointError, ConfigError
 from hsm_models.interruption import interruptible, what_remains
+from hsm_models.train import plan
 from hsm_models.trainer import Trainer
 from hsm_models.training import state_path, train
 from hsm_models.training_settings import Progress, TrainingSettings
@@ -238,3 +239,14 @@ def test_what_changes_the_past_is_refused_with_the_option(text: Path, tmp_path: 
         settings = TrainingSettings(**(vars(SETTINGS) | change))
         with pytest.raises(ConfigError, match=message):
             train(CONFIG, text, output, settings, resume=True)
+
+
+def test_a_resumed_command_takes_what_is_not_given_from_the_state(text: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, text, output, SETTINGS, stop=lambda: True)
+    given = {"steps": 20, "lr": None, "batch": None}
+    chosen = plan(None, tmp_path / "c.json", str(text), given, state=state_path(output))
+    assert chosen.settings == TrainingSettings(**(vars(SETTINGS) | {"steps": 20}))
+    with pytest.raises(CheckpointError, match="no training state"):
+        plan(None, tmp_path / "c.json", str(text), given, state=tmp_path / "nothing")
