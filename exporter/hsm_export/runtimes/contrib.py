@@ -30,7 +30,7 @@ Definition = Callable[..., Any]
 
 # Of a step: how near to the middle between two a number is that may be rounded either way.
 _TIE = 1e-4
-_INT8 = 4  # an `accuracy_level` that allows 8 bits for activations
+INT8_ACTIVATIONS = 4  # an `accuracy_level` that allows 8 bits for activations
 
 
 def contrib_operators(order: int = 0) -> list[type[OpRun]]:
@@ -117,7 +117,7 @@ def _matmul_nbits(
     if groups is not None:
         raise UndefinedError("g_idx")
     weight = nbits_weight(packed, scales.astype(a.dtype), zeros, K=K, N=N, bits=bits, block_size=block_size)
-    if order and accuracy_level == _INT8:
+    if order and accuracy_level == INT8_ACTIVATIONS:
         a = _in_steps(a, block_size)
     y = _product(a, weight.T)
     return y if bias is None else y + bias

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from .contrib import block_table, nbits_weight
+from .contrib import INT8_ACTIVATIONS, block_table, nbits_weight
 
 Array = NDArray[Any]
 
@@ -79,8 +79,8 @@ class _Plain:
             gather_axis = attributes.pop("gather_axis", 0)
             self._feed(weight, block_table(data, scales, zeros, **attributes))
             return [helper.make_node("Gather", [weight, node.input[1]], [result], node.name, axis=gather_axis)]
-        if len(node.input) > 4 and node.input[4]:
-            return [node]  # an order of groups
+        if (len(node.input) > 4 and node.input[4]) or attributes.get("accuracy_level") == INT8_ACTIVATIONS:
+            return [node]  # an order of groups, or a product that may round activations, which is no plain one
         self._feed(weight, nbits_weight(data, scales, zeros, **attributes).T)
         bias = node.input[5] if len(node.input) > 5 else ""
         product = f"{result}.product" if bias else result

@@ -70,9 +70,11 @@ def validate(
     from ..onnx_model.quantisation_record import plan_in
     from ..onnx_model.spread_inputs import spread
     from ..torch_model.torch_source import open_source
+    from .planning import requested
     from .quantised import with_loss
 
     progress = _checked(progress, limits)
+    requested(runtimes, against is not None)  # before anything is read
     progress("opening the model")
     file = spread(open_model(model), inputs)
     recorded: Mapping[str, Any] = {}
