@@ -1,5 +1,6 @@
 # Fails when LIBRARY exports a name outside hsm_runtime:: and hsmrt_*, or when its hsmrt_* are not those that the file ABI
 # lists.
+cmake_minimum_required(VERSION 3.24) # for IN_LIST
 execute_process(COMMAND ${NM} -D --defined-only --demangle --format=posix ${LIBRARY}
                 OUTPUT_VARIABLE symbols RESULT_VARIABLE code)
 if(NOT code EQUAL 0)

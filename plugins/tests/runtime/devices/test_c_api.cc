@@ -86,7 +86,7 @@ TEST_F(CDeviceTest, BindsOnce) {
 TEST_F(CDeviceTest, RefusesWhatCannotBe) {
   const hsmrt_run_options small = {4, nullptr};
   EXPECT_EQ(hsmrt_session_run_with(session_, &in_, 1, &out_, 1, &small, &error_), HSMRT_INVALID_ARGUMENT);
-  EXPECT_THAT(error_.message, HasSubstr("too small"));
+  EXPECT_THAT(error_.message, HasSubstr("is not that of one"));
   in_.device = 7;
   EXPECT_EQ(hsmrt_session_run(session_, &in_, 1, &out_, 1, &error_), HSMRT_INVALID_ARGUMENT);
   EXPECT_THAT(error_.message, HasSubstr("no known kind"));
