@@ -29,7 +29,7 @@ def test_one_buffer_and_two_give_the_same_bits(runtime: str, precision: str, gen
     model = onnx.load(path)
     apart._stepper = OrtStepper(model, path.parent, shared.spec, kernels=kernels, in_place=False)
     assert isinstance(shared._stepper, OrtStepper)
-    assert shared._stepper.in_place
+    assert bool(shared._stepper.in_place) == (runtime == "ort-fused")
     assert apart._stepper.in_place == frozenset()
     tokens = random_tokens(rng, shared, 32)
     for lengths in ([7, 0, 3], [1, 1, 1], [0, 1, 1], [1, 9, 2], [1, 1, 0], [0, 0, 0], [12, 1, 5]):
@@ -49,7 +49,8 @@ def test_what_is_updated_in_place(runtime: str) -> None:
     caches = {tensor.past for tensor in session.spec.tensors if tensor.capacity_axis is not None}
     rest = {tensor.past for tensor in session.spec.tensors} - caches
     assert caches and rest
-    assert session._stepper.in_place == (caches | rest if runtime == "ort-fused" else caches)
+    # Kernels promise it; bodies, which plain ONNX Runtime runs, do not.
+    assert session._stepper.in_place == (caches | rest if runtime == "ort-fused" else frozenset())
 
 
 SPEC = StateSpec(
