@@ -23,6 +23,7 @@ KERNELS = (
     "expert_matmul_vs_sgemm",
     "expert_mlp",
     "mixer_kernels",
+    "attention",
     "decayed_linear_attention",
 )
 MODELS = ("torch_kernels", "whole_models")

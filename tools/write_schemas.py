@@ -8,6 +8,7 @@ from pathlib import Path
 from hsm_export.diffing.results import DiffResult
 from hsm_export.formats.bundle_manifest import Manifest
 from hsm_export.formats.document import schema_of
+from hsm_export.formats.quantisation_plan import QuantisationPlan
 
 FOLDER = Path(__file__).resolve().parent.parent / "exporter" / "hsm_export" / "formats"
 # A bundle with libraries is of schema 2, one without of schema 1.
@@ -31,7 +32,17 @@ def schemas() -> dict[str, str]:
         "What `hsm-export diff --json` prints; docs/diffing.md explains it.",
         whole=True,
     )
-    found = {"manifest.schema.gen.json": {**manifest, **_CONSISTENT}, "diff.schema.gen.json": diff}
+    plan = schema_of(
+        QuantisationPlan,
+        "Plan of hsm-export quantize",
+        "How each weight of a quantised file is stored, and what that costs; docs/quantising.md explains it.",
+        whole=True,
+    )
+    found = {
+        "manifest.schema.gen.json": {**manifest, **_CONSISTENT},
+        "diff.schema.gen.json": diff,
+        "quantisation.schema.gen.json": plan,
+    }
     return {name: json.dumps(schema, indent=1) + "\n" for name, schema in found.items()}
 
 

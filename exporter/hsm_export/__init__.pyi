@@ -42,6 +42,7 @@ from .native import cmake_prefix_path as cmake_prefix_path
 from .native import custom_ops_path as custom_ops_path
 from .native import tensorrt_plugin_path as tensorrt_plugin_path
 from .operators.building import build_operators as build_operators
+from .quantisation import quantize as quantize
 from .runtimes import register_runtime as register_runtime
 from .runtimes import runner as runner
 from .runtimes.fused_session import session as session

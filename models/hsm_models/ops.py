@@ -3,6 +3,11 @@
 Written by `python -m hsm_operators.generate` from the specifications; changes are lost.
 """
 
+from hsm_operators.attention.torch_op import (
+    attention,
+    attention_cached,
+    window_attention_cached,
+)
 from hsm_operators.causal_taylor_shift.torch_op import (
     causal_taylor_shift,
 )
@@ -36,6 +41,8 @@ from hsm_operators.taylor_shift.torch_op import (
 )
 
 __all__ = [
+    "attention",
+    "attention_cached",
     "causal_taylor_shift",
     "decayed_delta_rule",
     "decayed_linear_attention",
@@ -53,4 +60,5 @@ __all__ = [
     "taylor_shift_masked",
     "token_shift",
     "token_shift_cached",
+    "window_attention_cached",
 ]

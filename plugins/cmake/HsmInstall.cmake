@@ -33,10 +33,10 @@ function(hsm_install_sources)
   endif()
   include(CMakePackageConfigHelpers)
   configure_package_config_file(cmake/HsmPluginsConfig.cmake.in HsmPluginsConfig.cmake
-                                INSTALL_DESTINATION lib/cmake/HsmPlugins)
+                                INSTALL_DESTINATION "${CMAKE_INSTALL_LIBDIR}/cmake/HsmPlugins")
   write_basic_package_version_file(HsmPluginsConfigVersion.cmake COMPATIBILITY SameMinorVersion)
   install(FILES "${CMAKE_CURRENT_BINARY_DIR}/HsmPluginsConfig.cmake"
                 "${CMAKE_CURRENT_BINARY_DIR}/HsmPluginsConfigVersion.cmake"
                 cmake/HsmDependencies.cmake cmake/HsmCuda.cmake cmake/HsmAdapters.cmake cmake/HsmOperators.cmake
-          DESTINATION lib/cmake/HsmPlugins)
+          DESTINATION "${CMAKE_INSTALL_LIBDIR}/cmake/HsmPlugins")
 endfunction()

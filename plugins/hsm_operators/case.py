@@ -36,7 +36,7 @@ class Case:
 
     operator: Operator
     sizes: Mapping[str, int]
-    attributes: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
+    attributes: Mapping[str, float | tuple[int, ...]] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     starts: Mapping[str, float] = field(default_factory=dict)
 

@@ -7,6 +7,27 @@ namespace {
 
 using namespace opset;
 
+constexpr Adjustment kAttentionAdjustments[] = {
+    {2, [](const Values& v) {
+      return Number(v.size(2) + ((v.size(5) - (v.size(2) % v.size(5))) % v.size(5)));
+    }},
+};
+constexpr Adjustment kAttentionCachedAdjustments[] = {
+    {2, [](const Values& v) {
+      return Number(v.size(2) + ((v.size(4) - (v.size(2) % v.size(4))) % v.size(4)));
+    }},
+    {6, [](const Values& v) {
+      return Number(max_of(v.size(6), v.size(1)));
+    }},
+};
+constexpr Adjustment kWindowAttentionCachedAdjustments[] = {
+    {2, [](const Values& v) {
+      return Number(v.size(2) + ((v.size(4) - (v.size(2) % v.size(4))) % v.size(4)));
+    }},
+    {6, [](const Values& v) {
+      return Number(max_of(v.size(6), v.number(0)));
+    }},
+};
 constexpr Adjustment kCausalTaylorShiftAdjustments[] = {
     {5, [](const Values& v) {
       return Number((1_n + v.size(3)) + ((v.size(3) * (v.size(3) + 1_n)) / 2_n));
@@ -58,6 +79,15 @@ constexpr Adjustment kShiftMixCachedAdjustments[] = {
 };
 
 constexpr Facts kFacts[] = {
+    {"hsm", "Attention", [](const Values& v) {
+      return Number((((v.size(0) * v.size(2)) * v.size(1)) * (((2_n * v.size(3)) + (2_n * v.size(6))) + 5_n)) * ((v.number(1) > 0_n) ? min_of(v.size(4), v.number(1)) : v.size(4)));
+    }, kAttentionAdjustments},
+    {"hsm", "AttentionCached", [](const Values& v) {
+      return Number((((v.size(0) * v.size(2)) * v.size(1)) * v.size(6)) * (((2_n * v.size(3)) + (2_n * v.size(5))) + 5_n));
+    }, kAttentionCachedAdjustments},
+    {"hsm", "WindowAttentionCached", [](const Values& v) {
+      return Number((((v.size(0) * v.size(2)) * v.size(1)) * v.number(0)) * (((2_n * v.size(3)) + (2_n * v.size(5))) + 5_n));
+    }, kWindowAttentionCachedAdjustments},
     {"hsm", "CausalTaylorShift", [](const Values& v) {
       return Number((v.size(0) * v.size(2)) * ((v.size(1) * (((4_n * ((1_n + v.size(3)) + ((v.size(3) * (v.size(3) + 1_n)) / 2_n))) * (v.size(4) + 1_n)) + (v.size(3) * (v.size(3) + 1_n)))) + (v.size(1) * ((6_n * v.size(3)) + (2_n * v.size(4))))));
     }, kCausalTaylorShiftAdjustments},
@@ -102,6 +132,21 @@ std::span<const Facts> facts() { return kFacts; }
 
 std::span<const Case> typical_cases() {
   static const std::vector<Case> cases = {
+    {"hsm", "Attention", "B=1 T=2048 S=2048 H=8 G=8 d=64 e=64 window=0",
+     {{"B", 1}, {"T", 2048}, {"H", 8}, {"d", 64}, {"S", 2048}, {"G", 8}, {"e", 64}},
+     {{"causal", {1}}, {"window", {0}}, {"scale", {}, {0.125f}}}, {}, {}},
+    {"hsm", "Attention", "B=8 T=256 S=256 H=8 G=8 d=64 e=64 window=0",
+     {{"B", 8}, {"T", 256}, {"H", 8}, {"d", 64}, {"S", 256}, {"G", 8}, {"e", 64}},
+     {{"causal", {0}}, {"window", {0}}, {"scale", {}, {0.125f}}}, {}, {}},
+    {"hsm", "AttentionCached", "B=1 T=1 C=2048 H=8 G=8 d=64 e=64",
+     {{"B", 1}, {"T", 1}, {"H", 8}, {"d", 64}, {"G", 8}, {"e", 64}, {"C", 2048}},
+     {{"scale", {}, {0.125f}}}, {}, {}},
+    {"hsm", "AttentionCached", "B=8 T=1 C=2048 H=8 G=2 d=64 e=64",
+     {{"B", 8}, {"T", 1}, {"H", 8}, {"d", 64}, {"G", 2}, {"e", 64}, {"C", 2048}},
+     {{"scale", {}, {0.125f}}}, {}, {}},
+    {"hsm", "WindowAttentionCached", "B=8 T=1 R=256 H=8 G=8 d=64 e=64 window=256",
+     {{"B", 8}, {"T", 1}, {"H", 8}, {"d", 64}, {"G", 8}, {"e", 64}, {"R", 256}},
+     {{"window", {256}}, {"scale", {}, {0.125f}}}, {}, {}},
     {"hsm", "CausalTaylorShift", "B=1 T=2048 H=8 d=32 e=32",
      {{"B", 1}, {"T", 2048}, {"H", 8}, {"d", 32}, {"e", 32}, {"F", 561}},
      {{"normalize", {1}}}, {}, {}},
@@ -186,6 +231,15 @@ std::span<const Case> typical_cases() {
 
 std::span<const Case> small_cases() {
   static const std::vector<Case> cases = {
+    {"hsm", "Attention", "B=2 T=6 H=4 G=2 d=8 e=5 S=6 window=4",
+     {{"B", 2}, {"T", 6}, {"H", 4}, {"d", 8}, {"S", 6}, {"G", 2}, {"e", 5}},
+     {{"causal", {1}}, {"window", {4}}, {"scale", {}, {0.375f}}}, {}, {}},
+    {"hsm", "AttentionCached", "B=2 T=6 H=4 G=2 d=8 e=5 C=19",
+     {{"B", 2}, {"T", 6}, {"H", 4}, {"d", 8}, {"G", 2}, {"e", 5}, {"C", 19}},
+     {{"scale", {}, {0.375f}}}, {}, {}},
+    {"hsm", "WindowAttentionCached", "B=2 T=6 H=4 G=2 d=8 e=5 R=9 window=5",
+     {{"B", 2}, {"T", 6}, {"H", 4}, {"d", 8}, {"G", 2}, {"e", 5}, {"R", 9}},
+     {{"window", {5}}, {"scale", {}, {0.375f}}}, {}, {}},
     {"hsm", "CausalTaylorShift", "B=2 T=6 H=2 d=8 e=5",
      {{"B", 2}, {"T", 6}, {"H", 2}, {"d", 8}, {"e", 5}, {"F", 45}},
      {{"normalize", {1}}}, {}, {{5, 4.0}}},

@@ -1,6 +1,7 @@
 // Written by `python -m hsm_operators.generate` from the specifications; changes are lost.
 // clang-format off
 #include "hsm_operators/common/cpu/kernels.h"
+#include "hsm_operators/attention/bindings.gen.h"
 #include "hsm_operators/causal_taylor_shift/bindings.gen.h"
 #include "hsm_operators/decayed_linear_attention/bindings.gen.h"
 #include "hsm_operators/expert_matmul/bindings.gen.h"
@@ -12,6 +13,15 @@ namespace hsm::cpu {
 namespace {
 
 constexpr Kernel kRows[] = {
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::attention(attention_args(call), parallel_for); },
+     {},
+     "hsm", "Attention"},
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::attention(attention_cached_args(call), parallel_for); },
+     {},
+     "hsm", "AttentionCached"},
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::attention(window_attention_cached_args(call), parallel_for); },
+     {},
+     "hsm", "WindowAttentionCached"},
     {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::causal_taylor_shift(causal_taylor_shift_args(call), parallel_for); },
      {},
      "hsm", "CausalTaylorShift"},

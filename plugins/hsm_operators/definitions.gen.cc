@@ -1,6 +1,7 @@
 // Written by `python -m hsm_operators.generate` from the specifications; changes are lost.
 // clang-format off
 #include "hsm_operators/common/definition.h"
+#include "hsm_operators/attention/bindings.gen.h"
 #include "hsm_operators/causal_taylor_shift/bindings.gen.h"
 #include "hsm_operators/decayed_linear_attention/bindings.gen.h"
 #include "hsm_operators/expert_matmul/bindings.gen.h"
@@ -12,6 +13,12 @@ namespace hsm {
 namespace {
 
 constexpr Definition kRows[] = {
+    {[](const Call& call) { attention_naive(attention_args(call)); },
+     "hsm", "Attention"},
+    {[](const Call& call) { attention_naive(attention_cached_args(call)); },
+     "hsm", "AttentionCached"},
+    {[](const Call& call) { attention_naive(window_attention_cached_args(call)); },
+     "hsm", "WindowAttentionCached"},
     {[](const Call& call) { causal_taylor_shift_naive(causal_taylor_shift_args(call)); },
      "hsm", "CausalTaylorShift"},
     {[](const Call& call) { decayed_linear_attention_naive(decayed_linear_attention_args(call)); },

@@ -10,6 +10,7 @@ from pathlib import Path
 
 KERNELS = "libhsm_kernels.so"
 KERNELS_VARIABLE = "HSM_KERNELS_LIBRARY"
+RECORD = "share/hsm/native.json"
 CUDA_KERNELS = "libhsm_kernels_cuda.so"
 CUDA_KERNELS_VARIABLE = "HSM_CUDA_KERNELS_LIBRARY"
 _FOLDER = "hsm_export"
@@ -28,7 +29,7 @@ def build_record() -> dict[str, object] | None:
     """Return what the wheel's native build recorded (version, compiler, libraries), or None when there was none."""
     for folder in folders():
         try:
-            record = json.loads((folder / "native.json").read_text(encoding="utf-8"))
+            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if isinstance(record, dict):

@@ -93,12 +93,15 @@ class RowRange:
         least, most: expressions over the dimensions; `most` is inclusive.
         where: name of another int64 input; the range holds in the rows in which that one is positive. "" is every row.
         words: the range as a sentence says it; {expression} stands for a number.
+        valid: name of another int64 input of the same shape, which has a range of its own: a number may be larger than
+            `most` by what that one is below its largest, as padding needs no place. "" is none.
     """
 
     least: str
     most: str
     words: str
     where: str = ""
+    valid: str = ""
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,7 @@ class Operator:
             they may have, the body's own first; ONNX does not have them.
         ignored: arguments of the PyTorch operator that do not change the result.
         constant: name of an input that kernels may pack once when it is constant; "" is none.
+        plugin: ours only: whether there is a plugin for TensorRT, a CUDA kernel; without one engines compile the body.
         kernel: name of the C++ functions that compute it; "" is `torch_name`. Several operators may share one.
         arguments: name of the C++ structure that the kernel takes; "" is the kernel's name in camel case and "Args".
         torch_name: name of the PyTorch operator; "" is the name in snake case.
@@ -256,6 +260,7 @@ class Operator:
     evaluations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     constant: str = ""
+    plugin: bool = True
     kernel: str = ""
     arguments: str = ""
     torch_name: str = ""

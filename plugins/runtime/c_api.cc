@@ -1,6 +1,8 @@
 // The C interface over the C++ one: bundles, options and sessions.
 #include "runtime/c_api.h"
 
+#include "runtime/c_structs.h"
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -76,7 +78,8 @@ struct TextOption {
   std::string SessionOptions::* member;
 };
 
-constexpr std::array<TextOption, 8> kTexts = {{{"onnxruntime_library", &SessionOptions::onnxruntime_library},
+constexpr std::array<TextOption, 9> kTexts = {{{"affinity", &SessionOptions::affinity},
+                                               {"onnxruntime_library", &SessionOptions::onnxruntime_library},
                                                {"kernel_library", &SessionOptions::kernel_library},
                                                {"cuda_kernel_library", &SessionOptions::cuda_kernel_library},
                                                {"tensorrt_backend", &SessionOptions::tensorrt_backend},
@@ -97,12 +100,16 @@ void set(SessionOptions& options, std::string_view name, std::string_view value)
     options.allow_embedded_plugins = number_of(name, value, 1) == 1;
   } else if (name == "telemetry") {
     options.telemetry = number_of(name, value, 1) == 1;
+  } else if (name == "shared_threads") {
+    options.shared_threads = number_of(name, value, 1) == 1;
+  } else if (name == "spinning") {
+    options.spinning = number_of(name, value, 1) == 1;
   } else if (name == "device") {
     options.device = number_of(name, value, kMost);
   } else if (name == "threads") {
     options.threads = number_of(name, value, kMost);
   } else {
-    std::string known = "backends, allow_embedded_plugins, telemetry, device, threads";
+    std::string known = "backends, allow_embedded_plugins, telemetry, shared_threads, spinning, device, threads";
     for (const TextOption& item : kTexts) known += ", " + std::string(item.name);
     fail(Code::kInvalidArgument, "there is no option '" + std::string(name) + "'; there are " + known);
   }
@@ -130,8 +137,11 @@ std::vector<NamedTensor> views_of(const hsmrt_tensor* tensors, std::size_t count
 
 hsm_runtime::RunOptions options_of(const hsmrt_run_options* options) {
   if (options == nullptr) return {};
-  if (options->size < sizeof *options) fail(Code::kInvalidArgument, "the size in the run's options is too small");
-  return {options->cuda_stream};
+  const hsmrt_run_options members = hsm::runtime::c_api::members_of(options, "the run's options");
+  hsm_runtime::RunOptions made;
+  made.cuda_stream = members.cuda_stream;
+  if (members.cancellation != nullptr) made.stop = members.cancellation->source.get_token();
+  return made;
 }
 
 const TensorInfo* info_of(const hsmrt_session* session, std::int32_t side, std::size_t index) {
@@ -191,6 +201,18 @@ const char* hsmrt_bundle_tokenizer_path(const hsmrt_bundle* bundle) {
   return bundle == nullptr ? nullptr : bundle->bundle.tokenizer_path().c_str();
 }
 const char* hsmrt_code_name(int32_t code) { return name_of(static_cast<Code>(code)).data(); }
+
+hsmrt_cancellation* hsmrt_cancellation_create(void) {
+  try {
+    return new hsmrt_cancellation();
+  } catch (...) {
+    return nullptr;
+  }
+}
+void hsmrt_cancellation_close(hsmrt_cancellation* cancellation) { delete cancellation; }
+void hsmrt_cancellation_request(hsmrt_cancellation* cancellation) {
+  if (cancellation != nullptr) cancellation->source.request_stop();
+}
 
 hsmrt_options* hsmrt_options_create(void) {
   try {

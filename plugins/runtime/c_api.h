@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stop_token>
 #include <string>
 
 #include "hsm_runtime.h"
@@ -10,6 +11,9 @@
 
 struct hsmrt_session {
   hsm_runtime::Session session;
+};
+struct hsmrt_cancellation {
+  std::stop_source source;
 };
 
 namespace hsm::runtime::c_api {

@@ -1,6 +1,9 @@
 // The C interface of generators.
+#include <algorithm>
+#include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "hsm_runtime/generator.h"
 #include "runtime/c_api.h"
@@ -92,6 +95,31 @@ int32_t hsmrt_generator_prefill(hsmrt_generator* generator, const int64_t* token
 int32_t hsmrt_generator_prefill_row(hsmrt_generator* generator, int64_t row, const int64_t* tokens, size_t count,
                                     hsmrt_error* error) {
   return call(error, [&] { return opened(generator).prefill(row, list_of(tokens, count, "the list of tokens")); });
+}
+
+int32_t hsmrt_generator_prefill_row_logits(hsmrt_generator* generator, int64_t row, const int64_t* tokens, size_t count,
+                                           float* logits, size_t room, hsmrt_error* error) {
+  return call(error, [&] {
+    Generator& chosen = opened(generator);
+    std::ignore = given(logits, "the place for the logits");
+    if (room / static_cast<std::size_t>(chosen.vocabulary()) < count) {
+      hsm::runtime::fail(hsm_runtime::Code::kInvalidArgument,
+                         "there is no room for the logits: they are " + std::to_string(chosen.vocabulary()) +
+                             " numbers for each of " + std::to_string(count) + " tokens");
+    }
+    std::vector<float> every;
+    const auto status = chosen.prefill(row, list_of(tokens, count, "the list of tokens"), &every);
+    if (status.ok()) std::copy(every.begin(), every.end(), logits);
+    return status;
+  });
+}
+
+int32_t hsmrt_generator_set_cancellation(hsmrt_generator* generator, const hsmrt_cancellation* cancellation,
+                                         hsmrt_error* error) {
+  return call(error, [&] {
+    opened(generator).set_stop(cancellation == nullptr ? std::stop_token() : cancellation->source.get_token());
+    return hsm_runtime::Status();
+  });
 }
 
 int32_t hsmrt_generator_step(hsmrt_generator* generator, const int64_t* tokens, size_t count, hsmrt_error* error) {

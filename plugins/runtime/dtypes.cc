@@ -49,8 +49,9 @@ std::size_t Tensor::size() const {
 }
 
 std::string_view name_of(Code code) {
-  constexpr std::array<std::string_view, 8> kNames = {"ok",         "invalid argument", "bad bundle", "no back end",
-                                                      "run failed", "out of memory",    "internal",   "unavailable"};
+  constexpr std::array<std::string_view, 9> kNames = {"ok",          "invalid argument", "bad bundle",
+                                                      "no back end", "run failed",       "out of memory",
+                                                      "internal",    "unavailable",      "cancelled"};
   const auto index = static_cast<std::size_t>(code);
   return index < kNames.size() ? kNames[index] : "unknown";
 }

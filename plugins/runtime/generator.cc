@@ -71,7 +71,8 @@ struct Generator::Impl {
     rows.read(tokens, 1, lengths);
   }
 
-  void prefill(std::span<const std::int64_t> tokens, std::span<const std::int64_t> counts) {
+  void prefill(std::span<const std::int64_t> tokens, std::span<const std::int64_t> counts,
+               std::vector<float>* every = nullptr) {
     if (tokens.empty() || tokens.size() % rows.count() != 0) {
       fail(Code::kInvalidArgument,
            "a prompt needs as many token ids for each of " + std::to_string(rows.count()) + " rows");
@@ -90,16 +91,31 @@ struct Generator::Impl {
         check_token(token);
       }
     }
-    rows.read(tokens, width, lengths);
+    rows.read(tokens, width, lengths, every);
+    if (every != nullptr) widen(*every, width);
   }
 
-  void prefill(std::size_t row, std::span<const std::int64_t> tokens) {
+  // From the rows that worked and the longest length to all rows and the width of the call.
+  void widen(std::vector<float>& every, std::size_t width) const {
+    const auto longest = static_cast<std::size_t>(*std::max_element(lengths.begin(), lengths.end()));
+    const auto size = static_cast<std::size_t>(rows.vocabulary());
+    std::vector<float> wide(rows.count() * width * size);
+    auto from = every.begin();
+    for (std::size_t row = 0; row < rows.count(); ++row) {
+      if (lengths[row] == 0) continue;
+      std::copy_n(from, longest * size, wide.begin() + static_cast<std::ptrdiff_t>(row * width * size));
+      from += static_cast<std::ptrdiff_t>(longest * size);
+    }
+    every = std::move(wide);
+  }
+
+  void prefill(std::size_t row, std::span<const std::int64_t> tokens, std::vector<float>* every = nullptr) {
     if (tokens.empty()) fail(Code::kInvalidArgument, "a prompt needs at least one token id");
     check_room(row, static_cast<std::int64_t>(tokens.size()));
     for (const std::int64_t token : tokens) check_token(token);
     std::fill(lengths.begin(), lengths.end(), 0);
     lengths[row] = static_cast<std::int64_t>(tokens.size());
-    rows.read(tokens, 0, lengths);  // the stride of one row
+    rows.read(tokens, 0, lengths, every);  // the stride of one row
   }
 
   Session session;
@@ -150,6 +166,17 @@ Status Generator::prefill(std::span<const std::int64_t> tokens, std::span<const 
 Status Generator::prefill(std::int64_t row, std::span<const std::int64_t> tokens) {
   return hsm::runtime::guarded_status([&] { impl_->prefill(impl_->checked_row(row), tokens); });
 }
+
+Status Generator::prefill(std::int64_t row, std::span<const std::int64_t> tokens, std::vector<float>* logits) {
+  return hsm::runtime::guarded_status([&] { impl_->prefill(impl_->checked_row(row), tokens, logits); });
+}
+
+Status Generator::prefill(std::span<const std::int64_t> tokens, std::span<const std::int64_t> lengths,
+                          std::vector<float>* logits) {
+  return hsm::runtime::guarded_status([&] { impl_->prefill(tokens, lengths, logits); });
+}
+
+void Generator::set_stop(std::stop_token stop) { impl_->rows.set_stop(std::move(stop)); }
 
 Status Generator::step(std::span<const std::int64_t> tokens) {
   return hsm::runtime::guarded_status([&] { impl_->step(tokens); });

@@ -4,11 +4,13 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
 #include "hsm_runtime/session.h"
 #include "hsm_runtime/tensor.h"
+#include "runtime/error.h"
 #include "runtime/manifest.h"
 
 namespace hsm::runtime {
@@ -19,12 +21,16 @@ using hsm_runtime::RunOptions;
 using hsm_runtime::Tensor;
 using hsm_runtime::TensorView;
 
+[[noreturn]] inline void fail_cancelled() { fail(Code::kCancelled, "the run was cancelled"); }
+
 // Inputs and outputs bound to memory that stays, whose numbers each run reads anew: running it allocates nothing in
 // this library. One thread at a time. The program outlives it.
 class Binding {
  public:
   virtual ~Binding() = default;
-  virtual void run() = 0;  // after a failure it may be called again
+  void run() { run_until({}); }
+  // After a failure it may be called again. Throws Error(kCancelled) when it was stopped.
+  virtual void run_until(const std::stop_token& stop) = 0;
 };
 
 // A run in flight. Its destructor waits. One thread at a time.

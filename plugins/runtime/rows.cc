@@ -207,7 +207,8 @@ Binding& Rows::step(const Range& range) {
   return *(steps_[range] = std::move(made));
 }
 
-void Rows::read(std::span<const std::int64_t> tokens, std::size_t stride, std::span<const std::int64_t> lengths) {
+void Rows::read(std::span<const std::int64_t> tokens, std::size_t stride, std::span<const std::int64_t> lengths,
+                std::vector<float>* every) {
   std::size_t working = 0;
   std::int64_t longest = 0, reached = 0;
   for (std::size_t row = 0; row < count(); ++row) {
@@ -218,6 +219,9 @@ void Rows::read(std::span<const std::int64_t> tokens, std::size_t stride, std::s
     reached = std::max(reached, positions_[row] + lengths[row]);
   }
   if (working == 0) return;
+  if (every != nullptr && longest > 1 && graph_.state->last_logits) {
+    fail(Code::kInvalidArgument, "the file returns the logits of the last token only; export it without --last-logits");
+  }
   make_room(reached);
   const auto width = static_cast<std::size_t>(longest), size = static_cast<std::size_t>(vocabulary_);
   for (bool retried = false;; retried = true) {
@@ -245,11 +249,12 @@ void Rows::read(std::span<const std::int64_t> tokens, std::size_t stride, std::s
     Call& used = call ? *call : step_;
     fill(used, range, tokens, stride, lengths);
     try {
-      run->run();
+      run->run_until(stop_);
     } catch (...) {
       for (std::size_t row = 0; row < count(); ++row) has_logits_[row] &= lengths[row] == 0 ? 1 : 0;
       throw;
     }
+    if (every != nullptr) copy_every(range, used, *every);
     finish(range, used);
     return;
   }
@@ -268,6 +273,22 @@ void Rows::finish(const Range& range, const Call& call) {
     std::copy_n(call.logits.begin() + static_cast<long>((i * call.kept + last) * size), size,
                 logits_.begin() + static_cast<long>(row * size));
     has_logits_[row] = 1;
+  }
+}
+
+void Rows::copy_every(const Range& range, const Call& call, std::vector<float>& every) const {
+  const auto size = static_cast<std::size_t>(vocabulary_);
+  std::vector<std::pair<std::size_t, std::size_t>> working;  // rows, and where they are in the call
+  for (std::size_t i = 0; i < range.count; ++i) {
+    if (call.lengths[i] > 0) working.emplace_back(row_[range.first + i], i);
+  }
+  std::sort(working.begin(), working.end());
+  every.assign(working.size() * call.width * size, 0);
+  auto to = every.begin();
+  for (const auto& [row, i] : working) {
+    std::copy_n(call.logits.begin() + static_cast<long>(i * call.kept * size),
+                static_cast<std::size_t>(call.lengths[i]) * size, to);
+    to += static_cast<long>(call.width * size);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -36,7 +37,11 @@ class Rows {
 
   // Reads tokens[row * stride + i] for i below lengths[row]; a row of length 0 stands still, and nothing of it is
   // touched. All is checked before. Throws Error; after kRunFailed the rows that worked have to be reset.
-  void read(std::span<const std::int64_t> tokens, std::size_t stride, std::span<const std::int64_t> lengths);
+  // `every`, if there is one, becomes the logits of every token: (rows that work, longest length, V).
+  void read(std::span<const std::int64_t> tokens, std::size_t stride, std::span<const std::int64_t> lengths,
+            std::vector<float>* every = nullptr);
+  // Runs end with kCancelled when it is asked for.
+  void set_stop(std::stop_token stop) { stop_ = std::move(stop); }
 
   void rollback(std::size_t row, std::int64_t tokens);
   void reset(std::size_t row);
@@ -84,6 +89,7 @@ class Rows {
   Binding& step(const Range& range);
   void bind_all();
   void finish(const Range& range, const Call& call);
+  void copy_every(const Range& range, const Call& call, std::vector<float>& every) const;
   void restart(std::size_t row, std::int64_t position, std::int64_t furthest, std::span<const float> logits);
 
   const Program& program_;
@@ -99,6 +105,7 @@ class Rows {
   std::vector<float> logits_;                       // (rows, V)
   Call step_;                                       // what steps are bound to
   std::map<Range, std::unique_ptr<Binding>> steps_;
+  std::stop_token stop_;
   bool takes_parts_ = true;  // whether the program runs on fewer rows than there are, and on less than the capacity
 };
 

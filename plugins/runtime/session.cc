@@ -54,7 +54,13 @@ std::string kernel_library(const std::string& chosen, const char* name, bool is_
 
 std::shared_ptr<const Program> load_onnx(Backend backend, const hsm_runtime::Bundle& bundle, const Graph& graph,
                                          const SessionOptions& options) {
-  ort::Settings settings{bundle.path(), {}, options.threads, options.log, std::nullopt};
+  ort::Settings settings;
+  settings.folder = bundle.path();
+  settings.threads = options.threads;
+  settings.shared_threads = options.shared_threads;
+  settings.spinning = options.spinning;
+  settings.affinity = options.affinity;
+  settings.log = options.log;
   const bool on_gpu = backend == Backend::kOnnxRuntimeCuda;
   if (on_gpu) settings.cuda_device = options.device;
   if (backend != Backend::kOnnxRuntimeBodies) {
@@ -163,9 +169,9 @@ class CheckedBinding final : public Binding {
       inputs_.back().tensor.strides = {};
     }
   }
-  void run() override {
+  void run_until(const std::stop_token& stop) override {
     check_values(graph_, inputs_);
-    binding_->run();
+    binding_->run_until(stop);
   }
 
  private:
@@ -190,7 +196,7 @@ std::unique_ptr<Started> start(const Session::Impl& session, std::span<const Nam
   check_values(session.graph(), inputs);
   if (auto started = session.program->start(inputs, outputs, options)) return started;
   const std::shared_ptr<Binding> binding = session.program->bind(inputs, outputs, options);
-  return session.worker.start([binding] { binding->run(); });
+  return session.worker.start([binding, stop = options.stop] { binding->run_until(stop); });
 }
 
 }  // namespace
@@ -211,6 +217,7 @@ struct PendingRun::Impl {
 struct BoundRun::Impl {
   std::shared_ptr<const Session::Impl> session;  // outlives the binding
   std::unique_ptr<hsm::runtime::Binding> binding;
+  std::stop_token stop;
 };
 
 std::string_view name_of(Backend backend) {
@@ -250,7 +257,8 @@ const std::vector<TensorInfo>& Session::outputs() const { return impl_->graph().
 
 Status Session::run(std::span<const NamedTensor> inputs, std::span<const NamedTensor> outputs,
                     const RunOptions& options) const {
-  return hsm::runtime::guarded_status([&] { hsm::runtime::bind(*impl_, inputs, outputs, options)->run(); });
+  return hsm::runtime::guarded_status(
+      [&] { hsm::runtime::bind(*impl_, inputs, outputs, options)->run_until(options.stop); });
 }
 
 Result<std::vector<Tensor>> Session::run(std::span<const NamedTensor> inputs, const RunOptions& options) const {
@@ -272,7 +280,7 @@ Result<BoundRun> Session::bind(std::span<const NamedTensor> inputs, std::span<co
                                const RunOptions& options) const {
   return hsm::runtime::guarded<BoundRun>([&] {
     auto binding = hsm::runtime::bind(*impl_, inputs, outputs, options);
-    return BoundRun(std::make_unique<BoundRun::Impl>(BoundRun::Impl{impl_, std::move(binding)}));
+    return BoundRun(std::make_unique<BoundRun::Impl>(BoundRun::Impl{impl_, std::move(binding), options.stop}));
   });
 }
 
@@ -282,7 +290,7 @@ BoundRun& BoundRun::operator=(BoundRun&&) noexcept = default;
 BoundRun::~BoundRun() = default;
 
 Status BoundRun::run() {
-  return hsm::runtime::guarded_status([&] { impl_->binding->run(); });
+  return hsm::runtime::guarded_status([&] { impl_->binding->run_until(impl_->stop); });
 }
 
 PendingRun::PendingRun(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

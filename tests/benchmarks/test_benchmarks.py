@@ -21,6 +21,7 @@ SCRIPTS = [
     "shift_mix_vs_memcpy",
     "expert_matmul_vs_sgemm",
     "expert_mlp",
+    "attention",
     "decayed_linear_attention",
     "decode_bytes",
     "torch_kernels",

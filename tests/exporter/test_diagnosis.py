@@ -12,6 +12,7 @@ from tests.exporter.runtimes.fused import needs_library
 from hsm_export import diagnosis, native
 from hsm_export.building import cuda_driver
 from hsm_export.building.cuda_driver import Driver
+from hsm_operators.installation import RECORD
 
 
 class FakeDriver:
@@ -75,7 +76,8 @@ def test_the_native_half_is_read_from_its_record(monkeypatch: pytest.MonkeyPatch
     (finding,) = diagnosis._native_findings([diagnosis.Tool("C++ compiler", None)])
     assert "install a C++ compiler" in str(finding.fix)
     assert list(diagnosis._native_libraries()) == []
-    (tmp_path / "native.json").write_text('{"libraries": ["libhsm.so", "libgone.so"]}')
+    (tmp_path / RECORD).parent.mkdir(parents=True)
+    (tmp_path / RECORD).write_text('{"libraries": ["libhsm.so", "libgone.so"]}')
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "libhsm.so").touch()
     assert [tool.found for tool in diagnosis._native_libraries()] == [str(tmp_path / "lib" / "libhsm.so"), None]

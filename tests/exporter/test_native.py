@@ -17,6 +17,7 @@ import hsm_export
 from hsm_export import native
 from hsm_export.errors import BadInputError, MissingDependencyError
 from hsm_operators import functions_for, make_node
+from hsm_operators.installation import RECORD
 
 
 @pytest.fixture
@@ -37,10 +38,15 @@ def test_without_the_library_the_error_says_what_to_do(nothing_native: Path) -> 
     assert native.find_library(native.CUSTOM_OPS) is None
 
 
+def write_record(folder: Path, text: str) -> None:
+    (folder / RECORD).parent.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).write_text(text)
+
+
 def test_a_missing_plugin_library_is_explained_by_its_own_part(nothing_native: Path) -> None:
     left_out = "no:  TensorRT plugin library (CUDA kernels: there is no nvcc)"
     parts = ["yes: CPU kernels", "no:  CUDA kernels (x)", left_out]
-    (nothing_native / "native.json").write_text(json.dumps({"parts": parts}))
+    write_record(nothing_native, json.dumps({"parts": parts}))
     with pytest.raises(MissingDependencyError, match=r"TensorRT plugin library .*there is no nvcc") as error:
         hsm_export.tensorrt_plugin_path()
     assert "(x)" not in str(error.value)
@@ -57,11 +63,11 @@ def test_without_the_library_validation_skips_the_runtime(nothing_native: Path) 
 
 
 def test_a_damaged_record_counts_as_none(nothing_native: Path) -> None:
-    (nothing_native / "native.json").write_text("[")
+    write_record(nothing_native, "[")
     assert native.build_record() is None
-    (nothing_native / "native.json").write_text("[1]")
+    write_record(nothing_native, "[1]")
     assert native.build_record() is None
-    (nothing_native / "native.json").write_text('{"version": "1"}')
+    write_record(nothing_native, '{"version": "1"}')
     assert native.build_record() == {"version": "1"}
 
 

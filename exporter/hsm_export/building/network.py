@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hsm_operators import DOMAIN
+from hsm_operators import DOMAIN, find
 
 from ..dtypes import element_name
 from ..onnx_model.nodes import nodes_of
@@ -55,10 +55,11 @@ def plugin_nodes(model: onnx.ModelProto, foreign: Collection[tuple[str, str]] = 
 
     Args:
         model: the model.
-        foreign: domains and names of operators of others that there are plugins for; of ours there always are.
+        foreign: domains and names of operators of others that there are plugins for; ours say so themselves.
     """
     plugins = {_operator(*key) for key in foreign}
-    ours = {_operator(DOMAIN, node.op_type) for node in nodes_of(model.graph.node) if node.domain == DOMAIN}
+    own = {node.op_type for node in nodes_of(model.graph.node) if node.domain == DOMAIN}
+    ours = {_operator(DOMAIN, name) for name in own if (known := find(DOMAIN, name)) is None or known.plugin}
     nodes = _with_plugin(model.graph, plugins | ours)
     return {_name(node, index): _operator(node.domain, node.op_type) for index, node in enumerate(nodes)}
 

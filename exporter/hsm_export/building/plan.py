@@ -14,6 +14,7 @@ from ..formats.profile import Profile
 from ..native import tensorrt_plugin_path
 from ..onnx_model.fusing import Fusion, fusion
 from ..onnx_model.model_file import FileFacts, ModelFile, open_model
+from ..onnx_model.quantisation_record import plan_in
 from . import targets
 from .network import operators_by_type, plugin_nodes
 from .options import check_options
@@ -91,11 +92,15 @@ def make_plan(model: str | Path, options: BuildOptions) -> Plan:
 
 
 def _refuse(file: ModelFile) -> None:
-    """Refuse what no engine of ours takes: quantised weights, and borders that are no tensors of numbers."""
-    if file.quantised:
+    """Refuse what no engine of ours takes: weights quantised by others, and borders that are no tensors of numbers.
+
+    What `quantize --dialect qdq` writes is taken; other quantised files say nothing of how they are to be judged.
+    """
+    plan = plan_in(file)
+    if file.quantised and (plan is None or plan.dialect != "qdq"):
         raise BadInputError(
             f"{file.path} is quantised ({file.quantised}); engines are built from models that are not",
-            "export the model in fp32, fp16 or bf16",
+            "export the model in fp32, fp16 or bf16, or quantise it by `hsm-export quantize --dialect qdq`",
         )
     file.require_tensors("an engine binds only tensors of numbers and Booleans", others=False)
 

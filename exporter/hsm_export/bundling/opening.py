@@ -10,8 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BadInputError
-from ..formats.bundle_manifest import DECODE, ENGINES, MANIFEST, MAX_BYTES, MODEL, FileEntry, Manifest, parse_manifest
+from ..formats.bundle_manifest import (
+    DECODE,
+    ENGINES,
+    MANIFEST,
+    MAX_BYTES,
+    MODEL,
+    DecodeEntry,
+    FileEntry,
+    Manifest,
+    ModelEntry,
+    parse_manifest,
+)
 from ..formats.document import one_line
+from ..formats.tensor import ANY_SHAPE, UNTYPED
 
 _AGAIN = "copy the bundle again, or write it again"
 # ELF, and Mach-O in its 64-bit, 32-bit and universal forms; Windows' two letters are too common to mean anything.
@@ -49,7 +61,9 @@ class Bundle:
 def open_bundle(path: str | Path, *, digests: bool = True) -> Bundle:
     """Open a bundle after checking its manifest, that it holds exactly the listed plain files, and their contents.
 
-    The folder may have been written by anybody: no link is followed, no file outside is touched, nothing is loaded.
+    The folder may have been written by anybody: no link is followed, no file outside is touched, no weights outside the
+    ONNX files are loaded. Those files know better than the manifest what they read, write and carry from call to call,
+    so a contradiction is refused, as the C++ runtime does.
 
     Args:
         path: the bundle's folder.
@@ -65,6 +79,10 @@ def open_bundle(path: str | Path, *, digests: bool = True) -> Bundle:
     _check_listing(folder, manifest.files)
     for name, entry in manifest.files.items():
         check_file(folder, name, entry, digest=digests)
+    for part in manifest.parts.values():
+        for graph in (part.file, part.cpu_file):
+            if graph is not None:
+                _reconcile(folder / graph, part, manifest)
     return Bundle(folder, manifest)
 
 
@@ -95,6 +113,33 @@ def check_file(folder: Path, name: str, entry: FileEntry, *, digest: bool) -> No
             sha.update(block)
     if digest and sha.hexdigest() != entry.sha256:
         raise BadInputError(f"{folder / name} was changed: its SHA-256 is not that of the bundle's manifest", _AGAIN)
+
+
+def _reconcile(path: Path, part: ModelEntry | DecodeEntry, manifest: Manifest) -> None:
+    """Hold what the manifest says of a graph against the file itself.
+
+    Raises:
+        BadInputError: they contradict each other.
+    """
+    from ..onnx_model.model_file import read_model
+
+    file = read_model(path)
+    for side, said, found in (("input", part.inputs, file.inputs), ("output", part.outputs, file.outputs)):
+        own = {spec.name: (spec.dtype, spec.shape) for spec in found}
+        for tensor in said:
+            if tensor.name not in own:
+                raise BadInputError(f"{path} has no {side} {one_line(tensor.name)!r}, which the manifest names", _AGAIN)
+            dtype, shape = own[tensor.name]
+            if dtype not in (UNTYPED, tensor.dtype) or shape not in (ANY_SHAPE, tensor.shape):
+                raise BadInputError(
+                    f"{path}: the {side} {one_line(tensor.name)!r} is {dtype} {list(shape)}, the manifest says "
+                    f"{tensor.dtype} {list(tensor.shape)}",
+                    _AGAIN,
+                )
+        if len(said) < len(own):
+            raise BadInputError(f"{path} has {len(own)} {side}s, the manifest {len(said)}", _AGAIN)
+    if isinstance(part, DecodeEntry) and file.metadata.get("state") and manifest.state != file.state():
+        raise BadInputError(f"{path}: its state is not the one that the manifest describes", _AGAIN)
 
 
 def _manifest_bytes(folder: Path) -> bytes:

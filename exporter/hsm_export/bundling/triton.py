@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..building.network import plugin_nodes
+from hsm_operators import DOMAIN
+
 from ..errors import BadInputError, UsageError
 from ..files import atomic_directory, replace_directory
 from ..formats.result import Result
 from ..native import CUSTOM_OPS, TENSORRT_PLUGINS
 from ..onnx_model.fusing import fusion
 from ..onnx_model.model_file import FileFacts
+from ..onnx_model.nodes import nodes_of
 from ..onnx_model.parsing import parse
 from .protobuf_text import protobuf_text
 from .sources import Engine, Parts, external_files, read_engines, read_parts
@@ -128,7 +130,7 @@ def _plan_onnx(plan: _Plan, source: FileFacts, max_batch: int, libraries: str | 
         plan.left_out.append(f"{source.path.name}: ONNX Runtime has no bf16 arithmetic on the CPU")
         return
     graph = parse(source.path)
-    needed = [CUSTOM_OPS] if plugin_nodes(graph) else []
+    needed = [CUSTOM_OPS] if any(node.domain == DOMAIN for node in nodes_of(graph.graph.node)) else []
     needed += [path.name for path in fusion(graph, "onnxruntime").libraries]
     custom_ops = [_on_server(libraries, name) for name in needed]
     state = source.state() if source.metadata.get("decode") == "1" else None

@@ -20,6 +20,7 @@ COMMANDS = {
     "operator": "operator",
     "generate": "generate",
     "perplexity": "perplexity",
+    "quantize": "quantize",
     "import": "import_",
     "train": "train",
     "demo": "demo",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ..formats.engine_file import PluginUse
     from ..formats.profile import Profile
+    from ..formats.quantisation_plan import QuantisationPlan
     from ..formats.tensor import Tensor
     from ..inspection import (
         CheckpointResult,
@@ -102,10 +103,29 @@ def _render_onnx(result: OnnxResult) -> Iterable[RenderableType]:
     yield _borders(result.inputs, result.outputs)
     if result.state is not None:
         yield _state(result.state)
+    if result.quantisation is not None:
+        yield _forms(result.quantisation)
     if result.mixers:
         yield _mixers(result.mixers)
     yield _work(result.costs, result.uncounted)
     yield _operators(result)
+
+
+def _forms(plan: QuantisationPlan) -> Table:
+    """Return a row for each weight for which there was a choice: its form, and the bits that a number takes."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    title = f"quantised: {plan.bits:.2f} bits a weight, {plan.held_out.words(plan.budget.metric)} on held-out inputs"
+    table = Table(title=f"{title} (budget {plan.budget.text})", title_justify="left", box=box.HEAVY_HEAD)
+    for heading in ("weight", "form"):
+        table.add_column(heading)
+    for heading in ("bits", "numbers", "bytes"):
+        table.add_column(heading, justify="right")
+    for item in plan.weights:
+        table.add_row(escape(item.name), item.form, f"{item.bits:.2f}", f"{item.elements:,}", f"{item.bytes:,}")
+    return table
 
 
 def _plugins(plugins: PluginUse | None) -> str:

@@ -170,6 +170,11 @@ def render(result: ValidationResult) -> RenderableType:
     meant = [(report.runtime, report.language, report.classifier) for report in result.runtimes]
     lines += [Text(line) for item in meant for line in predictions(*item)]
     lines += [Text(_decoding(report)) for report in result.runtimes if report.decoding]
+    report = result.quantisation
+    if report is not None and report.loss is not None:
+        kept = "breaks" if report.reason else "keeps"
+        loss = report.loss.words(report.budget.metric)
+        lines.append(Text(f"quantising {kept} {report.budget.text}: {loss} on {report.inputs}"))
     lines += [Text(f"note: {note}", style="dim") for note in result.notes]
     lines += [Text(f"not judged: {reason}", style="red") for reason in result.unjudged]
     if result.early:

@@ -72,6 +72,11 @@ class Sampling:
             if token < 0 or not bias < math.inf:
                 raise UsageError(f"a logit bias must be a token id and a number or minus infinity, got {token}: {bias}")
 
+    @property
+    def has_penalties(self) -> bool:
+        """Whether a choice depends on the tokens before."""
+        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -151,13 +156,23 @@ class Sampler:
         if sampling.presence_penalty or sampling.frequency_penalty:
             for token, count in self._counts.items():
                 adjusted[token] -= sampling.presence_penalty + count * sampling.frequency_penalty
-        for token, bias in sampling.logit_bias.items():
-            if token >= len(adjusted):
-                raise UsageError(f"the logit bias is of token id {token}, which is not in 0..{len(adjusted) - 1}")
-            adjusted[token] += bias
-        if sampling.on_logits is not None:
-            sampling.on_logits(adjusted)
-        return adjusted
+        return changed(adjusted, sampling)
+
+
+def changed(logits: NDArray[Any], sampling: Sampling) -> NDArray[np.float64]:
+    """Return logits (V,) in float64 after bias and callback.
+
+    Raises:
+        UsageError: a bias is of a token that the model lacks.
+    """
+    adjusted = logits.astype(np.float64)
+    for token, bias in sampling.logit_bias.items():
+        if token >= len(adjusted):
+            raise UsageError(f"the logit bias is of token id {token}, which is not in 0..{len(adjusted) - 1}")
+        adjusted[token] += bias
+    if sampling.on_logits is not None:
+        sampling.on_logits(adjusted)
+    return adjusted
 
 
 def uniform(seed: int, index: int) -> float:

@@ -188,6 +188,15 @@ class DecodeSession:
         """
         self._positions = self.spec.rolled_back(self._positions, tokens, self._furthest)
 
+    def can_roll_back(self, tokens: int) -> bool:
+        """Whether so many tokens that are read from now on could be taken back."""
+        probe = self._positions + tokens
+        try:
+            self.spec.rolled_back(probe, tokens, np.maximum(self._furthest, probe))
+        except UsageError:
+            return False
+        return True
+
     def snapshot(self) -> Snapshot:
         """Return a copy of all states."""
         state = {name: array.copy() for name, array in self._state.items()}

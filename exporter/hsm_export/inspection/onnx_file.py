@@ -17,6 +17,7 @@ from ..errors import BadInputError
 from ..onnx_model.file_operators import FileOperators
 from ..onnx_model.model_file import FileFacts, ModelFile, read_model, usage_problem
 from ..onnx_model.nodes import nodes_of
+from ..onnx_model.quantisation_record import SCALES, plan_in
 from ..onnx_model.shapes import TensorInfo, constant_nodes, infer, skeleton
 from .configuration import part_details
 from .costs import node_cost, operator_details
@@ -25,6 +26,8 @@ from .state import state_table
 
 if TYPE_CHECKING:
     import onnx
+
+    from ..formats.quantisation_plan import QuantisationPlan
 
 _MODULE = re.compile(r"^(.*?\b(?:mixer|feed_forward))(?:\.|$)")
 _CONSTANT = re.compile(r"^constant_\d+$")
@@ -59,6 +62,7 @@ def _describe(file: ModelFile, lengths: Sequence[int]) -> OnnxResult:
     groups = _group(model.graph.node, known)
     costs, uncounted, tensors = _costs(file, groups, known, lengths)
     problem = usage_problem(file)
+    plan = plan_in(file)
     return OnnxResult(
         kind="onnx",
         path=file.path,
@@ -73,7 +77,7 @@ def _describe(file: ModelFile, lengths: Sequence[int]) -> OnnxResult:
         outputs=facts.outputs,
         operators=dict(Counter(map(_operator, nodes_of(model.graph.node))).most_common()),
         functions=tuple(FunctionBody(body.domain, body.name, len(body.node)) for body in model.functions),
-        parameters=_parameters(weights.values()),
+        parameters=_all_parameters(weights, plan),
         weight_bytes=_weight_bytes(weights.values()),
         external_data=file.external_files,
         mixers=tuple(
@@ -85,6 +89,7 @@ def _describe(file: ModelFile, lengths: Sequence[int]) -> OnnxResult:
         metadata=dict(file.metadata),
         state=state_table(file.metadata, str(file.path)),
         problem=problem[0] if problem else "",
+        quantisation=plan,
     )
 
 
@@ -196,6 +201,14 @@ def _parameters(tensors: Iterable[onnx.TensorProto]) -> int:
         for tensor in tensors
         if is_float(tensor.data_type) and tensor.dims and not _CONSTANT.match(tensor.name)
     )
+
+
+def _all_parameters(weights: Mapping[str, onnx.TensorProto], plan: QuantisationPlan | None) -> int:
+    """Count the weights, those in whole numbers too, which a plan counts; their scales are none."""
+    if plan is None:
+        return _parameters(weights.values())
+    whole = sum(item.elements for item in plan.weights if item.form not in ("fp32", "fp16"))
+    return whole + _parameters(tensor for name, tensor in weights.items() if not name.endswith(SCALES))
 
 
 def _weight_bytes(tensors: Iterable[onnx.TensorProto]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..formats.engine_file import EngineFile
+from ..formats.quantisation_plan import QuantisationPlan
 from ..formats.result import Result
 from ..formats.tensor import Tensor
 
@@ -153,6 +154,7 @@ class OnnxResult(InspectResult):
         state: what a decoding file carries from call to call; None for other files.
         quantised: the type of quantised weights and how they are used, such as "int8, QDQ"; "" without any.
         problem: why the file cannot be run as it is; "" where nothing is against it.
+        quantisation: the plan that a file of `quantize` carries: the form and the bits of each weight; None for others.
     """
 
     sha256: str
@@ -175,6 +177,7 @@ class OnnxResult(InspectResult):
     state: StateTable | None = None
     quantised: str = ""
     problem: str = ""
+    quantisation: QuantisationPlan | None = None
 
 
 @dataclass(frozen=True)

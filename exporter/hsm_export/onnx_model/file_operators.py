@@ -24,7 +24,7 @@ KEY = "operators"
 METADATA = f"hsm_export.{KEY}"
 _LONGEST = 1 << 20
 # What a file need not repeat: bodies are in it, and the rest is of kernels and of PyTorch.
-_LEFT_OUT = ("body", "loop_free_body", "kernel", "arguments", "constant", "evaluations", "ignored")
+_LEFT_OUT = ("body", "loop_free_body", "kernel", "plugin", "arguments", "constant", "evaluations", "ignored")
 _PARTS: Mapping[str, type] = {
     "inputs": Port, "outputs": Port, "attributes": Attribute, "dimensions": Dimension, "rules": Rule, "states": State,
 }  # fmt: skip

@@ -116,14 +116,31 @@ def _matmul_nbits(
 ) -> Array:  # fmt: skip
     if groups is not None:
         raise UndefinedError("g_idx")
+    weight = nbits_weight(packed, scales.astype(a.dtype), zeros, K=K, N=N, bits=bits, block_size=block_size)
+    if order and accuracy_level == _INT8:
+        a = _in_steps(a, block_size)
+    y = _product(a, weight.T)
+    return y if bias is None else y + bias
+
+
+def nbits_weight(
+    packed: Array,
+    scales: Array,
+    zeros: Array | None = None,
+    *,
+    K: int,
+    N: int,
+    bits: int = 4,
+    block_size: int,
+    **_: Any,
+) -> Array:
+    """Return the weight (N,K) of a MatMulNBits, in the type of its scales."""
     blocks = -(-K // block_size)
     steps = _unpacked(packed.reshape(N, blocks, -1), bits)[..., :block_size]
     middle = _zero_points(zeros, bits, (N, blocks))
-    weights = (steps.astype(a.dtype) - middle[..., None].astype(a.dtype)) * scales.reshape(N, blocks, 1)
-    if order and accuracy_level == _INT8:
-        a = _in_steps(a, block_size)
-    y = _product(a, weights.reshape(N, -1)[:, :K].T)
-    return y if bias is None else y + bias
+    kind = scales.dtype
+    weights = (steps.astype(kind) - middle[..., None].astype(kind)) * scales.reshape(N, blocks, 1)
+    return np.asarray(weights.reshape(N, -1)[:, :K])
 
 
 def _zero_points(zeros: Array | None, bits: int, shape: tuple[int, int]) -> Array:
@@ -155,6 +172,15 @@ def _gather_block(
     data: Array, indices: Array, scales: Array, zeros: Array | None = None, *, bits: int = 4, block_size: int = 128,
     gather_axis: int = 0, quantize_axis: int = 1, **_: Any,
 ) -> Array:  # fmt: skip
+    table = block_table(data, scales, zeros, bits=bits, block_size=block_size, quantize_axis=quantize_axis)
+    return np.take(table, indices.astype(np.int64), gather_axis)
+
+
+def block_table(
+    data: Array, scales: Array, zeros: Array | None = None, *, bits: int = 4, block_size: int = 128,
+    quantize_axis: int = 1, **_: Any,
+) -> Array:  # fmt: skip
+    """Return the table that a GatherBlockQuantized reads from, in the type of its scales."""
     packed = data.dtype == np.uint8
     steps = _unpacked(data, bits) if packed else data.astype(np.int8)
     axis = quantize_axis % steps.ndim
@@ -164,7 +190,7 @@ def _gather_block(
         unpacked = _unpacked(zeros, bits) if packed else zeros.astype(np.int8)
         unpacked = unpacked.take(range(scales.shape[-1]), -1) if packed else unpacked
         middle = np.repeat(unpacked, block_size, axis).take(range(steps.shape[axis]), axis).astype(scales.dtype)
-    return np.take((steps.astype(scales.dtype) - middle) * spread, indices.astype(np.int64), gather_axis)
+    return np.asarray((steps.astype(scales.dtype) - middle) * spread)
 
 
 def _quantised(function: Callable[..., Array], inputs: int) -> Definition:

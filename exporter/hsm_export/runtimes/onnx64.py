@@ -9,6 +9,7 @@ import onnx
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
+from .dequantising import with_plain_weights
 from .double_precision import promote
 from .metadata import graph_metadata
 from .onnx_reference import ReferenceRunner
@@ -40,7 +41,8 @@ class DoubleRunner(BaseRunner):  # type: ignore[misc]
         from hsm_operators import inline
 
         rounded = rounded_graph(self._context.model, self._context.rounding)
-        self._promoted = promote(inline(rounded), self._context.folder)
+        promoted = promote(inline(rounded), self._context.folder)
+        self._promoted = with_plain_weights(*promoted)
         self._inner: Any = self._onnx_runtime(*self._promoted) or self._evaluator()
 
     def _evaluator(self) -> ReferenceRunner:

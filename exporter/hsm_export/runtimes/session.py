@@ -180,6 +180,8 @@ def _options(folder: Path, kernels: Sequence[Path]) -> onnxruntime.SessionOption
     options.log_severity_level = 4  # what fails is an exception too, which says the same
     options.intra_op_num_threads = thread_count()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    # Of weights behind DequantizeLinear it makes products that round activations to 8 bits, unless told to keep floats.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     for library in kernels:
         register(options, library)
     return options

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..limits import Limits
     from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import RunContext, Runtime
+    from ..torch_model.torch_source import TorchSource
     from .cases import Case, Shape
     from .references import References
 
@@ -41,6 +42,8 @@ def validate(
     be at most twice that of the baseline (PyTorch in the file's precision or, without it, onnx's own evaluator, both in
     several orders of summation) or twice what rounding every tensor at random changes, at least 4 eps(T)
     max|reference|. A decoding file reads sequences in pieces, with its state, against one pass over everything.
+    Of a file that `quantize` wrote, the kernels are held to what the file means in float64, and what quantising cost
+    against the source to the budget that the file carries.
 
     Args:
         model: the ONNX file.
@@ -64,15 +67,12 @@ def validate(
         MissingDependencyError: a runtime that was asked for does not work on this machine.
     """
     from ..onnx_model.model_file import open_model
+    from ..onnx_model.quantisation_record import plan_in
     from ..onnx_model.spread_inputs import spread
-    from ..runtimes.routing import instrument
-    from ..runtimes.runtime import RunContext
     from ..torch_model.torch_source import open_source
-    from .planning import make_plan, requested
-    from .validation import Validation
+    from .quantised import with_loss
 
     progress = _checked(progress, limits)
-    names = requested(runtimes, against is not None)
     progress("opening the model")
     file = spread(open_model(model), inputs)
     recorded: Mapping[str, Any] = {}
@@ -83,6 +83,31 @@ def validate(
             raise UsageError("inputs and a recorded run contradict each other", "give one of them")
         inputs, recorded = read_run(file, check)
     source = open_source(against) if against is not None else None
+    quantised = plan_in(file)
+    judged = file, source if quantised is None else None
+    result = _validated(*judged, runtimes, inputs, shapes, steps, states, progress, keep, recorded)
+    return result if quantised is None else with_loss(result, file, quantised, source, inputs, progress)
+
+
+def _validated(
+    file: ModelFile,
+    source: TorchSource | None,
+    runtimes: Sequence[str] | None,
+    inputs: str | Path | Mapping[str, Any] | None,
+    shapes: Sequence[Shape] | None,
+    steps: int | None,
+    states: Sequence[tuple[str, str]],
+    progress: Progress,
+    keep: Callable[[ValidationResult], None] | None,
+    recorded: Mapping[str, Any],
+) -> ValidationResult:
+    """Judge the runtimes; arguments as of `validate`, the file and its source opened."""
+    from ..runtimes.routing import instrument
+    from ..runtimes.runtime import RunContext
+    from .planning import make_plan, requested
+    from .validation import Validation
+
+    names = requested(runtimes, source is not None)
     instrumented, routed = instrument(file.model)
     context = RunContext(
         instrumented, file.path.parent, file.precision, source.load if source is not None else None, routed

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..comparison.predictions import ClassifierMetrics, LanguageMetrics
 from ..comparison.result import ComparedOutput
+from ..formats.quantisation_plan import Budget, Loss
 from ..formats.result import Result
 
 
@@ -93,6 +94,23 @@ class RuntimeReport(Result):
 
 
 @dataclass(frozen=True)
+class QuantisationReport(Result):
+    """What quantising cost, against the budget.
+
+    Attributes:
+        budget: what the file was quantised to keep.
+        loss: what it costs on these inputs, against the source in float32; None where nothing could measure it.
+        inputs: what they are, in words.
+        reason: why it is not kept, or could not be judged; "" when it is kept.
+    """
+
+    budget: Budget
+    loss: Loss | None
+    inputs: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class ValidationResult(Result):
     """The outcome of `validate`.
 
@@ -111,6 +129,7 @@ class ValidationResult(Result):
         notes: how the cases were chosen.
         cases: the cases in words.
         early: which cap ended it before everything was compared, and in which phase; "" when none did.
+        quantisation: what quantising cost, of a file that `quantize` wrote and its source; None for others.
     """
 
     model: str
@@ -127,6 +146,7 @@ class ValidationResult(Result):
     notes: tuple[str, ...]
     cases: tuple[str, ...]
     early: str = ""
+    quantisation: QuantisationReport | None = None
 
     @property
     def worst_error(self) -> float:

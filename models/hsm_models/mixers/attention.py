@@ -1,6 +1,7 @@
-"""Softmax attention's parts: the causal mask, the attention itself and the memory of keys and values.
+"""Softmax attention's parts: over whole sequences, and over the keys and values of earlier calls.
 
-Everything is made of comparisons, Where, Gather and ScatterND on int64 ranges, so that it exports with dynamic shapes.
+Without an additive term both are one operator, which becomes one node. With one they are made of comparisons, Where,
+Gather and ScatterND on int64 ranges, so that they export with dynamic shapes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from hsm_operators.precision import accumulator
 
 from ..decoding import written
 from ..errors import require
+from ..ops import attention, attention_cached, window_attention_cached
 from ..parts import Place
 from ..positions import absolute_positions
 from ..rows import take_rows
@@ -59,6 +61,69 @@ def length_mask(key_position: Tensor, lengths: Tensor) -> Tensor:
         (B, 1, 1, S) bool.
     """
     return (key_position < lengths.unsqueeze(1)).unsqueeze(1).unsqueeze(1)
+
+
+def attend_whole(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor | None = None,
+    *,
+    causal: bool = True,
+    window: int | None = None,
+    scale: float = 1.0,
+) -> Tensor:
+    """Return softmax(scale q k^T) v over the keys that each query may see; zeros where it sees none.
+
+    Args:
+        q: (B,T,H,f).
+        k, v: (B,S,G,f); G divides H.
+        lengths: (B,) int64, valid keys of each row; None means all.
+        causal: query t sees keys up to t.
+        window: keys up to itself that a query sees at most; None means all.
+        scale: factor on the scores.
+
+    Returns:
+        (B,T,H,f).
+    """
+    if lengths is None:
+        lengths = torch.full((k.shape[0],), k.shape[1], dtype=torch.int64, device=k.device)
+    return attention(q.to(v.dtype), k.to(v.dtype), v, lengths, causal, window or 0, scale)
+
+
+def attend_remembered(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: State,
+    position: Tensor,
+    lengths: Tensor,
+    *,
+    window: int | None = None,
+    scale: float = 1.0,
+) -> tuple[Tensor, State]:
+    """Return what `attend_whole` gives the new tokens after those of a state, and the state with them.
+
+    Args:
+        q: (B,T,H,f).
+        k, v: (B,T,G,f).
+        state: "key" and "value", as `memory_entries` describes them.
+        position: (B,) int64, tokens of each row that came before.
+        lengths: (B,) int64, valid new tokens of each row.
+        window: keys that a query sees at most, itself included; None means all.
+        scale: factor on the scores.
+
+    Raises:
+        ValueError: a row outgrows its cache.
+    """
+    memory = state["key"], state["value"]
+    dtype = memory[0].dtype
+    new = q.to(dtype), k.to(dtype), v.to(dtype)
+    if window is None:
+        y, key, value = attention_cached(*new, *memory, position, lengths, scale)
+    else:
+        y, key, value = window_attention_cached(*new, *memory, position, lengths, window, scale)
+    return y.to(v.dtype), {"key": key, "value": value}
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, extra: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from ..errors import require
 from ..parts import Place, mixer
 from ..positions import absolute_positions, rotary_tables, rotate
 from ..state import State, StateEntry
-from .attention import attend, causal_mask, check_rotation, check_window, memory_entries, remember
+from .attention import attend_remembered, attend_whole, check_rotation, check_window, memory_entries
 from .mixer import HeadsConfig, Mixer
 
 
@@ -70,27 +70,23 @@ class SoftmaxAttention(Mixer):
         self.proj = nn.Linear(self.heads * self.head_dim, width, bias=config.bias)
 
     def mix(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        positions = absolute_positions(x)
-        q, k, v = self._project(x, positions)
-        visible = causal_mask(positions, positions, self.window)
-        return self.proj(attend(q, k, v, visible).flatten(2))
+        q, k, v = self._project(x, absolute_positions(x))
+        return self.proj(attend_whole(q, k, v, window=self.window, scale=self.head_dim**-0.25).flatten(2))
 
     def state_entries(self, rollback: int = 0) -> dict[str, StateEntry]:
         """Describe {"key", "value"}: (B,C,H,f), or a ring of the last `window + rollback` tokens; keys are rotated."""
         return memory_entries(self.heads, self.head_dim, self.window, rollback)
 
     def forward_cached(self, x: Tensor, state: State, position: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
-        positions = absolute_positions(x, position)
-        q, k, v = self._project(x, positions)
-        memory = remember(state, k, v, position, lengths, self.window)
-        visible = causal_mask(positions, memory.position, self.window)
-        return self.proj(attend(q, memory.key, memory.value, visible).flatten(2)), memory.state
+        q, k, v = self._project(x, absolute_positions(x, position))
+        scale = self.head_dim**-0.25
+        y, state = attend_remembered(q, k, v, state, position, lengths, window=self.window, scale=scale)
+        return self.proj(y.flatten(2)), state
 
     def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q, k and v (B,T,H,f), with q and k each scaled by f^-1/4 and rotated."""
+        """Return q, k and v (B,T,H,f), with k scaled by f^-1/4, as the cache holds it, and q and k rotated."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).unbind(2)
-        scale = self.head_dim**-0.25
-        q, k = q * scale, k * scale
+        k = k * self.head_dim**-0.25
         if self.positions == "rope" and self.rotary_channels:
             tables = rotary_tables(positions, self.rotary_channels, self.rope_base, x.dtype)
             q, k = rotate(q, tables), rotate(k, tables)

@@ -18,7 +18,18 @@ from ..experts import ExpertMatMul, ExpertMatMulSum, Router
 from ..parts import Place, mixer
 from ..positions import absolute_positions, rotary_tables, rotate, sinusoids
 from ..state import State, StateEntry
-from .attention import Memory, attend, causal_mask, check_rotation, check_window, length_mask, memory_entries, remember
+from .attention import (
+    Memory,
+    attend,
+    attend_remembered,
+    attend_whole,
+    causal_mask,
+    check_rotation,
+    check_window,
+    length_mask,
+    memory_entries,
+    remember,
+)
 from .mixer import HeadsConfig, Mixer
 
 
@@ -159,7 +170,13 @@ class SwitchHead(Mixer):
         key_positions = positions if key is x else absolute_positions(key)
         source = self._route_source(key)
         q, k, v = self._project(x, key, value, positions, key_positions, source)
-        attended = attend(q, k, v, self._visible(positions, key_positions, lengths), self._position_scores(q, k))
+        if self.position is None:
+            valid = None if self.causal else lengths
+            kinds: dict[str, Any] = {"causal": self.causal, "window": self.window}
+            attended = attend_whole(q, k, v, valid, **kinds, scale=self.head_dim**-0.25)
+        else:
+            q = q * self.head_dim**-0.25
+            attended = attend(q, k, v, self._visible(positions, key_positions, lengths), self._position_scores(q, k))
         return self._combine(x, attended, source if key is x else self._route_source(x))
 
     def _check_lengths(self, x: Tensor, key: Tensor, value: Tensor) -> None:
@@ -196,9 +213,14 @@ class SwitchHead(Mixer):
         positions = absolute_positions(x, position)
         source = self._route_source(x)
         q, k, v = self._project(x, x, x if value is None else value, positions, positions, source)
+        if self.position is None:
+            scale = self.head_dim**-0.25
+            y, after = attend_remembered(q, k, v, state, position, lengths, window=self.window, scale=scale)
+            return self._combine(x, y, source), after
+        q = q * self.head_dim**-0.25
         memory = remember(state, k, v, position, lengths, self.window)
         visible = causal_mask(positions, memory.position, self.window)
-        extra = None if self.position is None else self._cached_relative_scores(q, positions, memory, self.position)
+        extra = self._cached_relative_scores(q, positions, memory, self.position)
         return self._combine(x, attend(q, memory.key, memory.value, visible, extra), source), memory.state
 
     def _route_source(self, x: Tensor) -> Tensor | None:
@@ -207,10 +229,9 @@ class SwitchHead(Mixer):
     def _project(
         self, x: Tensor, key: Tensor, value: Tensor, positions: Tensor, key_positions: Tensor, source: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q (B,T,H,f), k and v (B,S,H,f), with q and k each scaled by f^-1/4 and, with RoPE, rotated."""
-        scale = self.head_dim**-0.25
-        q = self._split_heads(self.query(x)) * scale
-        k = self._split_heads(self.key(key)) * scale
+        """Return q (B,T,H,f), k and v (B,S,H,f), k scaled by f^-1/4 and, with RoPE, both rotated."""
+        q = self._split_heads(self.query(x))
+        k = self._split_heads(self.key(key)) * self.head_dim**-0.25
         v = self._split_heads(self.value(value)) if source is None else self.value(value, source)
         if self.positions == "rope" and self.rotary_channels:
             tables = rotary_tables(positions, self.rotary_channels, self.rope_base, x.dtype)

@@ -165,6 +165,12 @@ struct Rows {
     const auto where = static_cast<std::size_t>(port().rows->where);
     return at(where, index / (count(input) / count(where))) > 0;
   }
+  // By how much a number may be larger than `most`.
+  Number spare(std::int64_t index, const Values& values) const {
+    if (port().rows->valid < 0) return Number(0);
+    const auto valid = static_cast<std::size_t>(port().rows->valid);
+    return op.inputs[valid].rows->most(values) - Number(at(valid, index));
+  }
   // "row 2", or "element (2,0)" where a row has several.
   std::string place(std::int64_t index) const {
     const Shape& shape = shapes[input];
@@ -183,7 +189,8 @@ std::optional<std::string> check_range(const Rows& rows, const Values& values) {
   const Number most = range.most(values);
   for (std::int64_t i = 0; i < rows.count(rows.input); ++i) {
     const std::int64_t value = rows.at(rows.input, i);
-    if ((value >= least && value <= most) || !rows.is_active(i)) continue;
+    if (value >= least && value <= most) continue;
+    if (!rows.is_active(i) || (value >= least && value <= most + rows.spare(i, values))) continue;
     return of(rows.op, rows.port()) + " is " + std::to_string(value) + " in " + rows.place(i) + ", but must be " +
            range.words(values);
   }

@@ -65,6 +65,8 @@ struct RowRange {
   Number (*most)(const Values& values);
   std::string (*words)(const Values& values);
   int where;  // index of another int64 input: the range holds where that one is positive; -1: everywhere
+  // Index of another int64 input: a number may be larger than `most` by what that one is below its largest; -1: none.
+  int valid = -1;
 };
 
 struct Port {

@@ -67,6 +67,8 @@ def _case(case: Case) -> str:
     )
 
 
-def _attribute(name: str, value: int | tuple[int, ...]) -> str:
+def _attribute(name: str, value: float | tuple[int, ...]) -> str:
+    if isinstance(value, float):
+        return f"{{{literal(name)}, {{}}, {{{value!r}f}}}}"
     numbers = value if isinstance(value, tuple) else (value,)
     return f"{{{literal(name)}, {{{', '.join(map(str, numbers))}}}}}"

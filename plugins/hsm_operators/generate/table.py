@@ -105,6 +105,7 @@ def _rows(operator: Operator, port: Port, array: str) -> str:
         f"    .most = {number(rows.most, names)},\n"
         f"    .words = {sentence(rows.words, names)},\n"
         f"    .where = {_where(operator, port)},\n"
+        f"{_valid(operator, port)}"
         "};\n"
     )
 
@@ -121,6 +122,20 @@ def _where(operator: Operator, port: Port) -> int:
             f"{where.name} must be int64 and its shape must begin {port.name}'s"
         )
     return operator.inputs.index(where)
+
+
+def _valid(operator: Operator, port: Port) -> str:
+    """Return the member that says which input leaves room above a range; "" where none does."""
+    assert port.rows
+    if not port.rows.valid:
+        return ""
+    valid = operator.port(port.rows.valid)
+    if valid.type != INT64 or valid.shape != port.shape or valid.rows is None:
+        raise ValueError(
+            f"operator {operator.qualified_name}: {valid.name} leaves room above the range of {port.name}, so it must "
+            f"be int64 of {port.name}'s shape and have a range"
+        )
+    return f"    .valid = {operator.inputs.index(valid)},\n"
 
 
 def _attribute(attribute: Attribute) -> str:

@@ -33,7 +33,8 @@ enum {
   HSMRT_RUN_FAILED = 4,
   HSMRT_OUT_OF_MEMORY = 5,
   HSMRT_INTERNAL = 6,
-  HSMRT_UNAVAILABLE = 7
+  HSMRT_UNAVAILABLE = 7,
+  HSMRT_RUN_CANCELLED = 8
 };
 
 /** Element types, with ONNX's numbers. */
@@ -116,7 +117,8 @@ HSMRT_API void hsmrt_options_close(hsmrt_options* options);
 /** The names are those of SessionOptions in hsm_runtime/session.h: "backends" (such as
  * "tensorrt,onnxruntime-fused,onnxruntime-bodies"), "onnxruntime_library", "kernel_library", "cuda_kernel_library",
  * "tensorrt_backend", "nvinfer_library", "cudart_library", "plugin_library", "operator_libraries",
- * "allow_embedded_plugins" and "telemetry" ("0" or "1"), "device" (the GPU), "threads". */
+ * "affinity", "allow_embedded_plugins", "telemetry", "shared_threads" and "spinning" ("0" or "1"), "device" (the GPU),
+ * "threads". */
 HSMRT_API int32_t hsmrt_options_set(hsmrt_options* options, const char* name, const char* value, hsmrt_error* error);
 /** `log` is called from any thread that uses a session with these options. */
 HSMRT_API void hsmrt_options_set_log(hsmrt_options* options, hsmrt_log log, void* user);
@@ -146,6 +148,16 @@ HSMRT_API const char* hsmrt_session_dimension(const hsmrt_session* session, int3
  * out. */
 HSMRT_API int32_t hsmrt_session_run(const hsmrt_session* session, const hsmrt_tensor* inputs, size_t input_count,
                                     const hsmrt_tensor* outputs, size_t output_count, hsmrt_error* error);
+
+/** Ends runs from another thread. */
+typedef struct hsmrt_cancellation hsmrt_cancellation;
+
+/** NULL when there is no memory for it. */
+HSMRT_API hsmrt_cancellation* hsmrt_cancellation_create(void);
+/** Runs and generators that use it stay as they are. */
+HSMRT_API void hsmrt_cancellation_close(hsmrt_cancellation* cancellation);
+/** Ends every run that uses it, now and later, with HSMRT_RUN_CANCELLED. From any thread. */
+HSMRT_API void hsmrt_cancellation_request(hsmrt_cancellation* cancellation);
 
 /** Generation with a decoding model: B sequences that advance together, each from its own position. One thread at a
  * time may use a generator, and any number of generators one session, which may be closed before them. */
@@ -191,6 +203,14 @@ HSMRT_API int32_t hsmrt_generator_prefill(hsmrt_generator* generator, const int6
 /** Reads a prompt, or a piece of one, of `count` tokens into one row; the others stand still. */
 HSMRT_API int32_t hsmrt_generator_prefill_row(hsmrt_generator* generator, int64_t row, const int64_t* tokens,
                                               size_t count, hsmrt_error* error);
+/** The same, and writes the logits of every token that was read, (count, V), to `logits`, which has room for `room`
+ * numbers. */
+HSMRT_API int32_t hsmrt_generator_prefill_row_logits(hsmrt_generator* generator, int64_t row, const int64_t* tokens,
+                                                     size_t count, float* logits, size_t room, hsmrt_error* error);
+/** From now on calls end with HSMRT_RUN_CANCELLED when it is asked for; the rows that read have to be reset then. NULL:
+ * nobody can ask. */
+HSMRT_API int32_t hsmrt_generator_set_cancellation(hsmrt_generator* generator, const hsmrt_cancellation* cancellation,
+                                                   hsmrt_error* error);
 /** Reads one token of each row, so `count` is B; -1 lets a row stand still. Allocates nothing in this library once the
  * same rows have stepped together before, unless the states have to grow. */
 HSMRT_API int32_t hsmrt_generator_step(hsmrt_generator* generator, const int64_t* tokens, size_t count,
@@ -279,6 +299,7 @@ HSMRT_API int32_t hsmrt_generator_load_row(hsmrt_generator* generator, int64_t r
 typedef struct hsmrt_run_options {
   size_t size;       /**< sizeof(hsmrt_run_options) */
   void* cuda_stream; /**< a cudaStream_t to run on, or NULL for one of the session's; TensorRT alone takes one */
+  const hsmrt_cancellation* cancellation; /**< what may end the run, or NULL */
 } hsmrt_run_options;
 
 /** As hsmrt_session_run; `options` may be NULL. */
@@ -314,6 +335,32 @@ HSMRT_API int32_t hsmrt_session_bind(const hsmrt_session* session, const hsmrt_t
 HSMRT_API int32_t hsmrt_bound_run(hsmrt_bound* bound, hsmrt_error* error);
 /** The session stays open. */
 HSMRT_API void hsmrt_bound_close(hsmrt_bound* bound);
+
+/** Speculative decoding: a small model proposes tokens that a large one checks many at a time, exactly. One thread at a
+ * time may use one. */
+typedef struct hsmrt_speculation hsmrt_speculation;
+
+/** Options of speculative decoding; all zeros but for `size` are the defaults. */
+typedef struct hsmrt_speculation_options {
+  size_t size;                    /**< sizeof(hsmrt_speculation_options) */
+  int64_t capacity;               /**< tokens that the sequence must be able to reach; 0 where the files say it */
+  int64_t draft_tokens;           /**< tokens that the draft proposes at a time; 0: 4 */
+  const hsmrt_sampling* sampling; /**< without penalties; NULL takes the likeliest */
+  uint64_t seed;                  /**< of the sequence's random numbers */
+} hsmrt_speculation_options;
+
+/** Sessions of HSMRT_DECODE with equal vocabularies; they may be closed before it. */
+HSMRT_API int32_t hsmrt_speculation_create(const hsmrt_session* target, const hsmrt_session* draft,
+                                           const hsmrt_speculation_options* options, hsmrt_speculation** speculation,
+                                           hsmrt_error* error);
+/** Closes it. */
+HSMRT_API void hsmrt_speculation_close(hsmrt_speculation* speculation);
+/** Reads the prompt, or more of it before the first token. */
+HSMRT_API int32_t hsmrt_speculation_prefill(hsmrt_speculation* speculation, const int64_t* tokens, size_t count,
+                                            hsmrt_error* error);
+/** Makes the next tokens: 1 to draft_tokens + 1, for which there must be room. `count` gets how many. */
+HSMRT_API int32_t hsmrt_speculation_next(hsmrt_speculation* speculation, int64_t* tokens, size_t room, size_t* count,
+                                         hsmrt_error* error);
 
 /** Many requests on the rows of one generator; hsm_runtime/scheduler.h says how they share them. All functions may be
  * called from several threads at once, and from the callbacks, which one thread calls one after the other. */

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <sstream>
 
 namespace hsm::runtime::ort {
@@ -101,8 +102,27 @@ void forward(const hsm_runtime::LogCallback& log, OrtLoggingLevel severity, cons
   }
 }
 
-OrtEnv* make_environment(const OrtApi& api) {
+OrtEnv* make_environment(const OrtApi& api, const SharedThreads* shared) {
   OrtEnv* environment = nullptr;
+  constexpr const char* kRefuses = "ONNX Runtime refuses";
+  if (shared != nullptr) {
+    OrtThreadingOptions* made = nullptr;
+    require(api, api.CreateThreadingOptions(&made), Code::kNoBackend, kRefuses);
+    const std::unique_ptr<OrtThreadingOptions, void(ORT_API_CALL*)(OrtThreadingOptions*)> options(
+        made, api.ReleaseThreadingOptions);
+    require(api, api.SetGlobalIntraOpNumThreads(made, shared->threads), Code::kNoBackend, kRefuses);
+    require(api, api.SetGlobalInterOpNumThreads(made, 1), Code::kNoBackend, kRefuses);
+    require(api, api.SetGlobalSpinControl(made, shared->spinning ? 1 : 0), Code::kNoBackend, kRefuses);
+    if (!shared->affinity.empty()) {
+      require(api, api.SetGlobalIntraOpThreadAffinity(made, shared->affinity.c_str()), Code::kInvalidArgument,
+              kRefuses);
+    }
+    require(api,
+            api.CreateEnvWithCustomLoggerAndGlobalThreadPools(forward_environment_log, nullptr, ORT_LOGGING_LEVEL_ERROR,
+                                                              "hsm_runtime", made, &environment),
+            Code::kNoBackend, kRefuses);
+    return environment;
+  }
   require(api,
           api.CreateEnvWithCustomLogger(forward_environment_log, nullptr, ORT_LOGGING_LEVEL_ERROR, "hsm_runtime",
                                         &environment),

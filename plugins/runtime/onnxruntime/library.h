@@ -38,8 +38,15 @@ class Logs {
 void forward(const hsm_runtime::LogCallback& log, OrtLoggingLevel severity, const char* category,
              const char* message) noexcept;
 
-// The process's environment, which prints nothing. Throws Error(kNoBackend).
-OrtEnv* make_environment(const OrtApi& api);
+// The pool of threads that all sessions share.
+struct SharedThreads {
+  int threads;
+  bool spinning;
+  std::string affinity;
+};
+
+// The process's environment, which prints nothing; NULL: every session has a pool of its own. Throws Error(kNoBackend).
+OrtEnv* make_environment(const OrtApi& api, const SharedThreads* shared);
 
 // Throws an Error with ONNX Runtime's text, and releases the status.
 void require(const OrtApi& api, OrtStatus* status, Code code, const char* what);

@@ -26,11 +26,30 @@ struct Feed {
 };
 
 void execute(const OrtApi& api, OrtSession* session, const Feed& in, const std::vector<const char*>& names,
-             std::vector<OrtValue*>& results) {
+             std::vector<OrtValue*>& results, OrtRunOptions* options = nullptr) {
   require(api,
-          api.Run(session, nullptr, in.names.data(), in.raw.data(), in.raw.size(), names.data(), names.size(),
+          api.Run(session, options, in.names.data(), in.raw.data(), in.raw.size(), names.data(), names.size(),
                   results.data()),
           Code::kRunFailed, "ONNX Runtime cannot run the graph");
+}
+
+// The same, until somebody asks for its end.
+void execute_until(const std::stop_token& stop, const OrtApi& api, OrtSession* session, const Feed& in,
+                   const std::vector<const char*>& names, std::vector<OrtValue*>& results) {
+  if (!stop.stop_possible()) return execute(api, session, in, names, results);
+  if (stop.stop_requested()) fail_cancelled();
+  OrtRunOptions* made = nullptr;
+  require(api, api.CreateRunOptions(&made), Code::kRunFailed, "ONNX Runtime refuses");
+  const Handle<OrtRunOptions> options(made, api.ReleaseRunOptions);
+  try {
+    const std::stop_callback end(stop, [&] {
+      if (OrtStatus* status = api.RunOptionsSetTerminate(made)) api.ReleaseStatus(status);
+    });
+    execute(api, session, in, names, results, made);
+  } catch (const Error&) {
+    if (stop.stop_requested()) fail_cancelled();
+    throw;
+  }
 }
 
 // No OrtIoBinding: that copies what the GPU needs from the CPU's memory when it is bound, and never again.
@@ -38,7 +57,9 @@ class OrtBinding final : public Binding {
  public:
   OrtBinding(const OrtApi& api, OrtSession* session, Feed in, Feed out)
       : api_(api), session_(session), in_(std::move(in)), out_(std::move(out)) {}
-  void run() override { execute(api_, session_, in_, out_.names, out_.raw); }
+  void run_until(const std::stop_token& stop) override {
+    execute_until(stop, api_, session_, in_, out_.names, out_.raw);
+  }
 
  private:
   const OrtApi& api_;
@@ -75,7 +96,8 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
         memory_(nullptr, api_.ReleaseMemoryInfo),
         cuda_memory_(nullptr, api_.ReleaseMemoryInfo),
         session_(nullptr, api_.ReleaseSession) {
-    env_.reset(make_environment(api_));
+    const SharedThreads shared{settings.threads, settings.spinning, settings.affinity};
+    env_.reset(make_environment(api_, settings.shared_threads ? &shared : nullptr));
     OrtMemoryInfo* memory = nullptr;
     check(api_.CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &memory));
     memory_.reset(memory);
@@ -95,7 +117,7 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
     std::vector<const char*> names;
     for (const TensorInfo& info : outputs_) names.push_back(info.name.c_str());
     std::vector<OrtValue*> results(names.size(), nullptr);
-    execute(api_, session_.get(), in, names, results);
+    execute_until(options.stop, api_, session_.get(), in, names, results);
     std::vector<Handle<OrtValue>> owned;
     for (OrtValue* value : results) owned.push_back({value, api_.ReleaseValue});
     std::vector<Tensor> tensors;
@@ -156,14 +178,26 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
     Handle<OrtSessionOptions> options(made, api_.ReleaseSessionOptions);
     check(api_.SetUserLoggingFunction(made, forward_log, const_cast<hsm_runtime::LogCallback*>(&log_)));
     check(api_.SetSessionLogSeverityLevel(made, log_ ? ORT_LOGGING_LEVEL_WARNING : ORT_LOGGING_LEVEL_ERROR));
-    check(api_.SetIntraOpNumThreads(made, settings.threads));
+    set_threads(made, settings);
     check(api_.AddSessionConfigEntry(made, kOrtSessionOptionsModelExternalInitializersFileFolderPath,
                                      settings.folder.c_str()));
+    // Of weights behind DequantizeLinear it makes products that round activations to 8 bits, unless told to keep floats.
+    check(api_.AddSessionConfigEntry(made, kOrtSessionOptionsQDQMatMulNBitsAccuracyLevel, "1"));
     if (cuda_device_) append_cuda(made);
     for (const std::string& library : settings.kernel_libraries) {
       check(api_.RegisterCustomOpsLibrary_V2(made, library.c_str()));
     }
     return options;
+  }
+
+  void set_threads(OrtSessionOptions* options, const Settings& settings) const {
+    if (settings.shared_threads) return check(api_.DisablePerSessionThreads(options));
+    check(api_.SetIntraOpNumThreads(options, settings.threads));
+    check(api_.AddSessionConfigEntry(options, kOrtSessionOptionsConfigAllowIntraOpSpinning,
+                                     settings.spinning ? "1" : "0"));
+    if (settings.affinity.empty()) return;
+    check(api_.AddSessionConfigEntry(options, kOrtSessionOptionsConfigIntraOpThreadAffinities,
+                                     settings.affinity.c_str()));
   }
 
   void append_cuda(OrtSessionOptions* options) const {

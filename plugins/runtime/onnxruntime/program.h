@@ -18,6 +18,8 @@ struct Settings {
   std::string folder;                         // of the graph's external data
   std::vector<std::string> kernel_libraries;  // fused kernels; none runs the bodies
   int threads = 0;
+  bool shared_threads = false, spinning = true;
+  std::string affinity;
   hsm_runtime::LogCallback log;
   std::optional<int> cuda_device;  // none: the CPU
 };

@@ -63,7 +63,8 @@ class EngineRun final : public Started, public Binding {
     Failure failure;
     require(engine_->table().wait(call_.get(), &failure), failure);
   }
-  void run() override {
+  void run_until(const std::stop_token& stop) override {
+    if (stop.stop_requested()) fail_cancelled();  // what was started goes to its end
     start();
     wait();
   }
@@ -89,7 +90,7 @@ class EngineProgram final : public Program {
     for (const Tensor& tensor : tensors) {
       outputs.push_back({tensor.name(), {const_cast<void*>(tensor.data()), tensor.dtype(), tensor.shape()}});
     }
-    engine_run(inputs, outputs, options)->run();
+    engine_run(inputs, outputs, options)->run_until(options.stop);
     return tensors;
   }
 

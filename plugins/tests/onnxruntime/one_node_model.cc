@@ -1,6 +1,7 @@
 #include "tests/onnxruntime/one_node_model.h"
 
 #include <cstdint>
+#include <cstring>
 
 namespace hsm::testing {
 namespace {
@@ -17,6 +18,13 @@ class Message {
     varint(field << 3 | 2);
     varint(value.size());
     bytes_ += value;
+    return *this;
+  }
+  Message& number(unsigned field, float value) {
+    varint(field << 3 | 5);
+    char bytes[sizeof(value)];
+    std::memcpy(bytes, &value, sizeof(value));  // little-endian, as the machines are
+    bytes_.append(bytes, sizeof(value));
     return *this;
   }
   Message& message(unsigned field, const Message& value) { return text(field, value.bytes_); }
@@ -62,11 +70,13 @@ Message zeros(const opset::Port& port, DType type, const opset::Shape& sizes) {
 }
 
 Message attribute_proto(const opset::Attribute& attribute, const opset::AttributeValue& value) {
+  constexpr std::int64_t kFloat = 1;
   constexpr std::int64_t kInt = 2;
   constexpr std::int64_t kInts = 7;
   Message proto;
   proto.text(1, attribute.name);
   if (attribute.type == opset::AttributeType::kInt) return proto.integer(3, value.ints.front()).integer(20, kInt);
+  if (attribute.type == opset::AttributeType::kFloat) return proto.number(2, value.floats.front()).integer(20, kFloat);
   for (const std::int64_t number : value.ints) proto.integer(8, number);
   return proto.integer(20, kInts);
 }

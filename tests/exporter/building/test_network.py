@@ -11,6 +11,7 @@ from tests.exporter.building.test_operators import one_node_model
 
 from hsm_export.building.network import network_bytes, plugin_nodes, strip_bodies
 from hsm_operators import OPERATORS, functions_for, make_node
+from hsm_operators.registry import part_of
 
 
 def test_without_plugins_no_node_of_ours_is_left(tmp_path: Path) -> None:
@@ -74,3 +75,13 @@ def test_external_weights_stay_outside(tmp_path: Path) -> None:
     for plugins in ((), tuple(OPERATORS)):
         network = onnx.load_from_string(network_bytes(path, plugins=plugins))
         assert all(tensor.data_location == TensorProto.EXTERNAL for tensor in network.graph.initializer)
+
+
+def test_operators_without_a_plugin_are_compiled_from_their_bodies(tmp_path: Path) -> None:
+    specs = {operator.name: part_of(operator, "spec") for operator in OPERATORS.values()}
+    kernels = {name: (Path(str(spec.__file__)).parent / "cuda.cu").is_file() for name, spec in specs.items()}
+    assert kernels == {operator.name: operator.plugin for operator in OPERATORS.values()}
+    name = next(name for name, has_kernel in kernels.items() if not has_kernel)
+    model = onnx.load(one_node_model(tmp_path / "m.onnx", name, "fp32"))
+    assert plugin_nodes(model) == {}
+    assert not [node for node in strip_bodies(model, {"TaylorShift"}).graph.node if node.domain == "hsm"]

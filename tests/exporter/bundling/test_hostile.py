@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.exporter.bundling.hostile import ACCEPTED, CASES, HARMLESS, REFUSED, write, write_all
 
 from hsm_export.bundling import open_bundle
 from hsm_export.errors import BadInputError
+from hsm_export.formats.bundle_manifest import MANIFEST
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -55,3 +60,24 @@ def test_unreadable(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("os.access", lambda path, mode: not str(path).endswith("model.onnx"))
     with pytest.raises(BadInputError, match=r"model\.onnx cannot be read"):
         open_bundle(good)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda entry: entry["inputs"][0].update(name="other"), "has no input 'other'"),
+        (lambda entry: entry["inputs"][0].update(dtype="int32"), "the manifest says int32"),
+        (lambda entry: entry["outputs"][0]["shape"].append(3), "the output"),
+        (lambda entry: entry["outputs"].append({**entry["outputs"][0], "name": "more"}), "has no output 'more'"),
+    ],
+)
+def test_a_manifest_that_contradicts_its_graph(
+    good: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], words: str
+) -> None:
+    copy = tmp_path / "bundle.hsm"
+    shutil.copytree(good, copy)
+    manifest = json.loads((copy / MANIFEST).read_text())
+    change(manifest["model"])
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BadInputError, match=words):
+        open_bundle(copy)

@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
+#include <vector>
 
 #include "hsm_runtime/bundle.h"
 #include "hsm_runtime/export.h"
@@ -57,6 +59,15 @@ class HSM_RUNTIME_API Generator {
   Status prefill(std::span<const std::int64_t> tokens, std::span<const std::int64_t> lengths = {});
   /// Reads a prompt, or a piece of one, into one row; the others stand still.
   Status prefill(std::int64_t row, std::span<const std::int64_t> tokens);
+  /// The same, with the logits of every token that was read: `logits` becomes (T, V). kInvalidArgument for a file that
+  /// was exported to return those of the last token only.
+  Status prefill(std::int64_t row, std::span<const std::int64_t> tokens, std::vector<float>* logits);
+  /// The same for all rows: `logits` becomes (B, T, V), zero beyond the rows' lengths.
+  Status prefill(std::span<const std::int64_t> tokens, std::span<const std::int64_t> lengths,
+                 std::vector<float>* logits);
+  /// From now on calls end with kCancelled when the token's source asks to, from any thread; the rows that read have to
+  /// be reset then.
+  void set_stop(std::stop_token stop);
 
   /// Reads one token of each row; -1 lets a row stand still, as above. Allocates nothing in this library once the same
   /// rows have stepped together before, unless the states have to grow.

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -66,6 +67,14 @@ struct SessionOptions {
   /// Threads of one run; 0 means all cores, 1 means the calling thread alone. Far more than the machine has are
   /// refused.
   int threads = 0;
+  /// Let all sessions of the process that say so share one pool of threads, whose size, spinning and affinity are those
+  /// of the first. kNoBackend while sessions with pools of their own are open. On the CPU alone.
+  bool shared_threads = false;
+  /// Let threads that have nothing to do spin for a moment, which answers sooner and takes processor time.
+  bool spinning = true;
+  /// The processors of each thread of the pool but the calling one, as ONNX Runtime writes them: "2;3,4" are two
+  /// threads, the second on processors 3 and 4, counted from 1. Needs as many as `threads` - 1. Empty: anywhere.
+  std::string affinity;
   /// Let ONNX Runtime report home and keep a store in the user's folder, as its versions from 1.31 do by default. It is
   /// decided when the process loads ONNX Runtime first, by the variable ORT_DISABLE_TELEMETRY, which is set then.
   bool telemetry = false;
@@ -79,6 +88,9 @@ struct RunOptions {
   /// it writes may be read later on it. Null: a stream of the session's own, so inputs in GPU memory must be complete.
   /// Only TensorRT takes one.
   void* cuda_stream = nullptr;
+  /// Ends the run with kCancelled when its source asks to, from any thread: ONNX Runtime between two nodes, TensorRT
+  /// before the run is started. What the run writes is then unspecified.
+  std::stop_token stop = {};
 };
 
 /// A run that was started. Movable; one thread at a time may use it. Being destroyed waits for the run.

@@ -21,6 +21,7 @@ enum class Code : int {
   kOutOfMemory = 5,
   kInternal = 6,     ///< A mistake of this library; please report it.
   kUnavailable = 7,  ///< Not now: too many requests wait. Try again later.
+  kCancelled = 8,    ///< The caller asked for it to stop.
 };
 
 /// The code's name, such as "bad bundle".

@@ -1,0 +1,256 @@
+"""Write weights in their forms into a graph, in ONNX Runtime's dialect or as QuantizeLinear's counterpart (QDQ)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from ..errors import BadInputError
+from ..formats.quantisation_plan import Dialect
+from .forms import Codes
+from .weights import Use, Weight
+
+Array = NDArray[Any]
+
+MICROSOFT = "com.microsoft"
+_BLOCKWISE_OPSET, _BLOCKWISE_IR = 21, 10
+# Operators of ONNX whose versions from 18 to 21 only take more types, or attributes with the old meaning as default.
+_UNCHANGED = frozenset(
+    {
+        "Cast",
+        "CastLike",
+        "Constant",
+        "ConstantOfShape",
+        "DequantizeLinear",
+        "Equal",
+        "Flatten",
+        "Identity",
+        "If",
+        "Loop",
+    }
+    | {"Pad", "QuantizeLinear", "Reshape", "Resize", "Scan", "Shape", "Size", "Squeeze", "Transpose", "Unsqueeze"}
+    | {"AveragePool", "GridSample", "IsInf", "IsNaN", "ReduceMax", "ReduceMin"}
+)
+
+
+def rewritten(
+    model: onnx.ModelProto,
+    weights: Sequence[Weight],
+    codes: Mapping[str, Codes],
+    halves: Sequence[str],
+    dialect: Dialect,
+) -> onnx.ModelProto:
+    """Return a copy of a graph whose weights have other forms.
+
+    Args:
+        model: the graph with its weights in it, and no external data.
+        weights: of `find_weights`.
+        codes: by the names of the weights, those in whole numbers.
+        halves: the names of the weights in float16.
+        dialect: "ort" (MatMulNBits, GatherBlockQuantized, DynamicQuantizeMatMul) or "qdq" (DequantizeLinear).
+
+    Raises:
+        BadInputError: blocks of 4 bits need version 21 of ONNX's operators, and the graph has one that changed.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    rewriting = _Rewriting(copy)
+    for weight in weights:
+        if weight.name in halves:
+            rewriting.store_half(weight)
+        elif weight.name in codes:
+            _store(rewriting, weight, codes[weight.name], dialect)
+    rewriting.finish()
+    if rewriting.microsoft:
+        _import(copy, MICROSOFT, 1)
+    if rewriting.blocks:
+        _require_blocks(copy)
+    return copy
+
+
+def _store(rewriting: _Rewriting, weight: Weight, codes: Codes, dialect: Dialect) -> None:
+    if "experts" in weight.kinds:
+        rewriting.store_widened(weight, codes)
+    elif dialect == "qdq":
+        rewriting.store_dequantised(weight, codes)
+    elif codes.form == "dynamic8":
+        rewriting.store_dynamic(weight, codes)
+    else:
+        rewriting.store_blocks(weight, codes)
+
+
+class _Rewriting:
+    """One graph that is being changed in place: nodes put first, nodes changed, weights replaced."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._model = model
+        self._graph = model.graph
+        self._first: list[onnx.NodeProto] = []
+        self._before: dict[int, list[onnx.NodeProto]] = {}
+        self._after: dict[int, list[onnx.NodeProto]] = {}
+        self._gone: set[str] = set()
+        self._added: list[onnx.TensorProto] = []
+        self._skipped: set[int] = set()
+        self._arrays = {item.name: item for item in model.graph.initializer}
+        self.microsoft = False
+        self.blocks = False
+
+    def store_half(self, weight: Weight) -> None:
+        """Store float16 and cast: what reads the weight reads float32 as before."""
+        array = numpy_helper.to_array(self._arrays[weight.name])
+        name = self._add(f"{weight.name}.fp16", array.astype(np.float16))
+        self._replace(weight, [helper.make_node("Cast", [name], [weight.name], f"{weight.name}.Cast", to=1)])
+
+    def store_widened(self, weight: Weight, codes: Codes) -> None:
+        """Store 8 bits and a scale for each output, widened when a file is loaded: for operators that take float32."""
+        integers = self._add(f"{weight.name}.int8", weight.stored(codes.integers))
+        shape = (*weight.shape[:-2], 1, weight.shape[-1]) if weight.swapped else (*weight.shape[:-1], 1)
+        scales = self._add(f"{weight.name}.scales", codes.scales.reshape(shape))
+        wide = f"{weight.name}.wide"
+        cast = helper.make_node("Cast", [integers], [wide], f"{weight.name}.Cast", to=1)
+        self._replace(weight, [cast, helper.make_node("Mul", [wide, scales], [weight.name], f"{weight.name}.Mul")])
+
+    def store_dequantised(self, weight: Weight, codes: Codes) -> None:
+        """Store whole numbers behind a DequantizeLinear whose result has the name of the weight."""
+        import ml_dtypes
+
+        whole = weight.stored(codes.integers)
+        outputs = whole.ndim - 1 if weight.swapped else whole.ndim - 2
+        attributes: dict[str, int] = {"axis": outputs}
+        scales = codes.scales.reshape(-1)
+        if codes.bits == 4:
+            whole = whole.astype(ml_dtypes.int4)
+            scales = codes.scales.T if weight.swapped else codes.scales
+            attributes = {"axis": whole.ndim - 2 if weight.swapped else whole.ndim - 1, "block_size": codes.block}
+            self.blocks = True
+        inputs = [
+            self._add(f"{weight.name}.int{codes.bits}", whole),
+            self._add(f"{weight.name}.scales", np.ascontiguousarray(scales)),
+        ]
+        node = helper.make_node("DequantizeLinear", inputs, [weight.name], f"{weight.name}.DequantizeLinear")
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self._replace(weight, [node])
+
+    def store_dynamic(self, weight: Weight, codes: Codes) -> None:
+        """Multiply in whole numbers; activations are quantised at each call."""
+        whole = self._add(f"{weight.name}.int8", weight.stored(codes.integers))
+        scales = self._add(f"{weight.name}.scales", codes.scales.reshape(-1))
+        for use in weight.uses:
+            self._change(use, "DynamicQuantizeMatMul", [whole, scales], {})
+        self._gone.add(weight.name)
+
+    def store_blocks(self, weight: Weight, codes: Codes) -> None:
+        """Store blocks as ONNX Runtime's MatMulNBits and GatherBlockQuantized take them; both can share one table."""
+        packed = packed_blocks(codes)
+        rows = len(packed)
+        shared = self._add(f"{weight.name}.int{codes.bits}", packed)
+        scales = self._add(f"{weight.name}.scales", codes.scales)
+        attributes = {"bits": codes.bits, "block_size": codes.block}
+        table = f"{weight.name}.rows"
+        if "table" in weight.kinds:
+            shape = self._add(f"{weight.name}.rows.shape", np.array([rows, -1], np.int64))
+            self._first.append(helper.make_node("Reshape", [shared, shape], [table], f"{weight.name}.Reshape"))
+        for use in weight.uses:
+            if use.kind == "product":
+                sizes = {"K": weight.depth, "N": rows, **attributes}
+                self._change(use, "MatMulNBits", [shared, scales], sizes)
+            else:
+                node = self._graph.node[use.node]
+                indices = node.input[1]
+                more = {"gather_axis": 0, "quantize_axis": 1, **attributes}
+                self._become(node, "GatherBlockQuantized", [table, indices, scales], more)
+        self._gone.add(weight.name)
+
+    def _change(self, use: Use, op_type: str, weight: list[str], attributes: dict[str, int]) -> None:
+        """Make a product with a weight another operator; a Gemm's addend is added behind it."""
+        node = self._graph.node[use.node]
+        addend = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else ""
+        if use.transpose >= 0:
+            self._skipped.add(use.transpose)
+        self._become(node, op_type, [node.input[0], *weight], attributes)
+        if addend:
+            result, product = node.output[0], f"{node.output[0]}.product"
+            node.output[0] = product
+            added = helper.make_node("Add", [product, addend], [result], f"{node.name}.Add")
+            self._after.setdefault(use.node, []).append(added)
+
+    def _become(self, node: onnx.NodeProto, op_type: str, inputs: list[str], attributes: dict[str, int]) -> None:
+        del node.input[:], node.attribute[:]
+        node.op_type, node.domain = op_type, MICROSOFT
+        node.input.extend(inputs)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self.microsoft = True
+
+    def _add(self, name: str, array: Array) -> str:
+        while name in self._arrays:
+            name += "_"
+        tensor = numpy_helper.from_array(array, name)
+        self._arrays[name] = tensor
+        self._added.append(tensor)
+        return name
+
+    def _replace(self, weight: Weight, nodes: list[onnx.NodeProto]) -> None:
+        """Let nodes make what was stored."""
+        self._first += nodes
+        self._gone.add(weight.name)
+
+    def finish(self) -> None:
+        """Put the nodes and the weights in their places."""
+        nodes = list(self._first)
+        for index, node in enumerate(self._graph.node):
+            if index not in self._skipped:
+                nodes += [*self._before.get(index, ()), node, *self._after.get(index, ())]
+        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del self._graph.node[:]
+        self._graph.node.extend(kept)
+        stored = [item for item in self._graph.initializer if item.name not in self._gone]
+        stored = [onnx.TensorProto.FromString(item.SerializeToString()) for item in (*stored, *self._added)]
+        del self._graph.initializer[:]
+        self._graph.initializer.extend(stored)
+        known = [item for item in self._graph.value_info if item.name not in self._gone]
+        known = [onnx.ValueInfoProto.FromString(item.SerializeToString()) for item in known]
+        del self._graph.value_info[:]
+        self._graph.value_info.extend(known)
+
+
+def packed_blocks(codes: Codes) -> Array:
+    """Return whole numbers as (N, blocks, bytes of a block) uint8: shifted above 0, of 4 bits the low half first."""
+    rows, depth = codes.integers.shape
+    blocks, middle = codes.scales.shape[1], 1 << (codes.bits - 1)
+    padded = np.full((rows, blocks * codes.block), middle, np.uint8)
+    padded[:, :depth] = (codes.integers.astype(np.int16) + middle).astype(np.uint8)
+    if codes.bits == 4:
+        padded = padded[:, 0::2] | (padded[:, 1::2] << 4)
+    return np.ascontiguousarray(padded.reshape(rows, blocks, -1))
+
+
+def _import(model: onnx.ModelProto, domain: str, version: int) -> None:
+    if all(entry.domain != domain for entry in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(domain, version))
+
+
+def _require_blocks(model: onnx.ModelProto) -> None:
+    """Raise the version of ONNX's operators, and of the format, to those that know 4 bits in blocks."""
+    from ..onnx_model.nodes import nodes_of
+
+    graphs = [(model.graph.node, model.opset_import), *((body.node, body.opset_import) for body in model.functions)]
+    for nodes, imports in graphs:
+        entry = next((item for item in imports if item.domain in ("", "ai.onnx")), None)
+        if entry is None or entry.version >= _BLOCKWISE_OPSET:
+            continue
+        for name in sorted({node.op_type for node in nodes_of(nodes) if node.domain in ("", "ai.onnx")}):
+            before, after = (
+                onnx.defs.get_schema(name, version).since_version for version in (entry.version, _BLOCKWISE_OPSET)
+            )
+            if before != after and name not in _UNCHANGED:
+                raise BadInputError(
+                    f"4 bits need version {_BLOCKWISE_OPSET} of ONNX's operators, in which {name} is another one",
+                    "use --dialect ort, or export the model for a later version",
+                )
+        entry.version = _BLOCKWISE_OPSET
+    model.ir_version = max(model.ir_version, _BLOCKWISE_IR)

@@ -1,0 +1,223 @@
+"""One session of the given file whose weights are inputs, so that every choice of forms is one run away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import MissingDependencyError
+from ..formats.quantisation_plan import Budget, Dialect, Form, Loss
+from .forms import Codes, block_of, is_whole
+from .losses import Feed, Reference
+from .rounding import best, gptq, nearest
+from .weights import Weight
+
+if TYPE_CHECKING:
+    import onnx
+
+    from .calibration import Calibration
+
+Array = NDArray[Any]
+Choice = Mapping[str, Form]
+_FLAG = ".activations"
+
+
+class Trials:
+    """A file, its weights and calibration: what any choice of forms costs.
+
+    Args:
+        model: the graph with its weights in it.
+        weights: those for which there is a choice.
+        calibration: the inputs.
+        budget: whose metric is measured.
+        dialect: what blocks there are.
+        scored: the output that holds logits; "" without one.
+        tokens: the input whose next tokens they predict; "" without one.
+        integers: whether products in whole numbers are among the choices.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        weights: Sequence[Weight],
+        calibration: Calibration,
+        budget: Budget,
+        dialect: Dialect,
+        scored: str,
+        tokens: str,
+        *,
+        integers: bool = False,
+    ) -> None:
+        self._model = model
+        self._weights = {weight.name: weight for weight in weights}
+        self._budget, self._dialect = budget, dialect
+        self._integers = integers
+        self._codes: dict[tuple[str, Form, str], Codes] = {}
+        self._feeds = calibration.searched
+        self._outputs = judged_outputs(model, scored)
+        self._session = open_session(self._with_inputs())
+        self._given = {item.name for item in self._session.get_inputs()}
+        self.searched = Reference.measured(lambda feed: self._run(feed, {}), calibration.searched, scored, tokens)
+        self.count = 0
+
+    @cached_property
+    def _arrays(self) -> dict[str, Array]:
+        from onnx import numpy_helper
+
+        return {
+            tensor.name: numpy_helper.to_array(tensor)
+            for tensor in self._model.graph.initializer
+            if tensor.name in self._weights
+        }
+
+    @cached_property
+    def moments(self) -> dict[str, Array]:
+        """Second moments (K,K) of what is multiplied by each weight, summed over the calibration's inputs."""
+        import onnx
+
+        given = {name: [use.given for use in weight.uses if use.given] for name, weight in self._weights.items()}
+        wanted = sorted({name for names in given.values() for name in names})
+        makers = {name for node in self._model.graph.node for name in node.output}
+        wanted = [name for name in wanted if name in makers]
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self._model)
+        present = {value.name for value in copy.graph.output}
+        copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in present)
+        session = open_session(copy)
+        sums: dict[str, Array] = {}
+        for feed in self._feeds:
+            for name, array in zip(wanted, session.run(wanted, dict(feed)), strict=True):
+                rows = np.asarray(array, np.float64).reshape(-1, array.shape[-1])
+                sums[name] = sums.get(name, 0.0) + rows.T @ rows
+        return {
+            weight: sum(sums[name] for name in names if name in sums)  # type: ignore[misc]
+            for weight, names in given.items()
+            if any(name in sums for name in names)
+        }
+
+    def codes(self, name: str, form: Form, rounding: str = "") -> Codes:
+        """Return a weight in whole numbers; `rounding` "" takes what errs less on the calibration's inputs."""
+        key = (name, form, rounding)
+        if key not in self._codes:
+            weight = self._weights[name]
+            matrix = weight.matrix(self._arrays[name])
+            moments = self.moments.get(name)
+            if moments is not None and not moments.any():
+                moments = None
+            block = block_of(form, weight, self._dialect)
+            if rounding == "gptq" and moments is not None:
+                self._codes[key] = gptq(matrix, form, block, moments)
+            elif rounding == "nearest":
+                self._codes[key] = nearest(matrix, form, block, moments)
+            else:
+                self._codes[key] = best(matrix, form, block, moments)
+        return self._codes[key]
+
+    def measure(self, choice: Choice, roundings: Mapping[str, str] | None = None) -> Loss:
+        """Return what a choice costs on the inputs of the search; weights that it does not name stay as they are."""
+        self.count += 1
+        arrays = {
+            name: self._array(name, form, (roundings or {}).get(name, ""))
+            for name, form in choice.items()
+            if form != "fp32"
+        }
+        flags = {f"{name}{_FLAG}": np.asarray(form == "dynamic8") for name, form in choice.items()}
+        changed = {**arrays, **{name: flag for name, flag in flags.items() if name in self._given}}
+        return self.searched.loss(lambda feed: self._run(feed, changed), self._budget.metric)
+
+    def _array(self, name: str, form: Form, rounding: str) -> Array:
+        if not is_whole(form):
+            return self._arrays[name].astype(np.float16).astype(np.float32)
+        return self._weights[name].stored(self.codes(name, form, rounding).matrix())
+
+    def _run(self, feed: Feed, changed: Mapping[str, Array]) -> Mapping[str, Array]:
+        off = {name: np.asarray(False) for name in self._given if name.endswith(_FLAG)}
+        every = {**feed, **self._arrays, **off, **changed}
+        found = self._session.run(self._outputs, {name: every[name] for name in self._given})
+        return dict(zip(self._outputs, found, strict=True))
+
+    def _with_inputs(self) -> onnx.ModelProto:
+        """Return the graph with its weights as inputs, and a switch that quantises what a product gets."""
+        import onnx
+        from onnx import helper
+
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self._model)
+        kept = [item for item in copy.graph.initializer if item.name not in self._weights]
+        kept = [onnx.TensorProto.FromString(item.SerializeToString()) for item in kept]
+        del copy.graph.initializer[:]
+        copy.graph.initializer.extend(kept)
+        known = {value.name for value in copy.graph.input}
+        for weight in self._weights.values():
+            if weight.name not in known:
+                copy.graph.input.append(
+                    helper.make_tensor_value_info(weight.name, onnx.TensorProto.FLOAT, weight.shape)
+                )
+        if self._integers:
+            self._add_switches(copy)
+        return copy
+
+    def _add_switches(self, model: onnx.ModelProto) -> None:
+        import onnx
+        from onnx import helper
+
+        before: dict[int, list[onnx.NodeProto]] = {}
+        for weight in self._weights.values():
+            if weight.kinds != {"product"} or not weight.swapped:
+                continue
+            flag = f"{weight.name}{_FLAG}"
+            model.graph.input.append(helper.make_tensor_value_info(flag, onnx.TensorProto.BOOL, []))
+            for place, use in enumerate(weight.uses):
+                node, prefix = model.graph.node[use.node], f"{flag}.{place}"
+                whole = [f"{prefix}.{part}" for part in ("whole", "scale", "zero")]
+                before.setdefault(use.node, []).extend(
+                    [
+                        helper.make_node("DynamicQuantizeLinear", [node.input[0]], whole),
+                        helper.make_node("DequantizeLinear", whole, [f"{prefix}.rounded"]),
+                        helper.make_node("Where", [flag, f"{prefix}.rounded", node.input[0]], [f"{prefix}.chosen"]),
+                    ]
+                )
+                node.input[0] = f"{prefix}.chosen"
+        nodes = [item for index, node in enumerate(model.graph.node) for item in (*before.get(index, ()), node)]
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+
+
+def judged_outputs(model: onnx.ModelProto, scored: str) -> list[str]:
+    """Return the outputs that are judged: the logits, else every one of floating-point numbers but states."""
+    import onnx
+
+    if scored:
+        return [scored]
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+    found = [value.name for value in model.graph.output if value.type.tensor_type.elem_type in kinds]
+    return [name for name in found if not name.startswith("present.")] or found
+
+
+def open_session(model: onnx.ModelProto, folder: Path = Path()) -> Any:
+    """Return an ONNX Runtime session with the fused kernels where they are."""
+    from ..native import custom_ops_path
+    from ..runtimes.session import cpu_session
+
+    try:
+        kernels: Path | None = custom_ops_path()
+    except MissingDependencyError:
+        kernels = None
+    return cpu_session(model, folder, kernels=kernels)
+
+
+def run_of(session: Any, outputs: Sequence[str]) -> Any:
+    """Return a function from feeds to outputs by name."""
+    known = {item.name for item in session.get_inputs()}
+
+    def run(feed: Feed) -> Mapping[str, Array]:
+        found = session.run(list(outputs), {name: array for name, array in feed.items() if name in known})
+        return dict(zip(outputs, found, strict=True))
+
+    return run
