@@ -181,7 +181,8 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
     set_threads(made, settings);
     check(api_.AddSessionConfigEntry(made, kOrtSessionOptionsModelExternalInitializersFileFolderPath,
                                      settings.folder.c_str()));
-    // Of weights behind DequantizeLinear it makes products that round activations to 8 bits, unless told to keep floats.
+    // Of weights behind DequantizeLinear it makes products that round activations to 8 bits, unless told to keep
+    // floats.
     check(api_.AddSessionConfigEntry(made, kOrtSessionOptionsQDQMatMulNBitsAccuracyLevel, "1"));
     if (cuda_device_) append_cuda(made);
     for (const std::string& library : settings.kernel_libraries) {
