@@ -44,6 +44,9 @@ class MLPConfig(FeedForwardConfig):
         super().check(place)
         require(self.hidden > 0, f"{place.where}.hidden must be positive")
 
+    def operations(self, width: int, length: int, context: int) -> int | None:
+        return 0  # every token alone
+
 
 @feed_forward("mlp", MLPConfig)
 class MLP(nn.Module):
@@ -91,6 +94,9 @@ class MoEConfig(FeedForwardConfig):
             f"{place.where}: active {self.active} must lie between 1 and experts {self.experts}",
         )
         require(self.expert_width > 0, f"{place.where}.expert_width must be positive")
+
+    def operations(self, width: int, length: int, context: int) -> int | None:
+        return 0  # every token alone
 
 
 @feed_forward("moe", MoEConfig)

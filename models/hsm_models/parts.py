@@ -211,6 +211,18 @@ class PartConfig:
             raise ConfigError(f"{where}.kind must be one of {names}, got {reprlib.repr(kind)}")
         return build_dataclass(config, {name: value for name, value in data.items() if name != "kind"}, where)
 
+    def operations(self, width: int, length: int, context: int) -> int | None:
+        """Return the operations between tokens: what is not a product of one token with a weight matrix.
+
+        A multiply-add is two. None where the part does not say; `inspect` then says that it was not counted.
+
+        Args:
+            width: model width D.
+            length: tokens T that are computed.
+            context: tokens before them whose keys and values are in memory.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class MixerConfig(PartConfig):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .result import Cost
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from hsm_models.config import ModelConfig
 
 _EXPERTS = re.compile(r"\.(value|output|up|down)\.weight$")
-_SOFTMAX = 5  # operations an element, as for ONNX's Softmax
 
 
 def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -53,11 +52,10 @@ def configured_costs(
     for name, part in config.parts().items():
         fields = {**vars(part)}
         own = {weight: shape for weight, shape in shapes.items() if weight.startswith(f"{name}.")}
-        between = _BETWEEN.get(part.kind)
+        between = part.operations(config.width, length, context)
         if between is None:
             uncounted[part.kind] = uncounted.get(part.kind, 0) + 1
-            between = _nothing
-        flops = _products(own, fields, length) + between(fields, config.width, length, context)
+        flops = _products(own, fields, length) + (between or 0)
         rows[name] = Cost.of(length, flops * config.repeats, _bytes(own))
     outside = {
         name: shape
@@ -100,46 +98,3 @@ def _products(weights: Mapping[str, tuple[int, ...]], fields: Mapping[str, Any],
 def _bytes(weights: Mapping[str, tuple[int, ...]]) -> int:
     """The weights in float32, read once."""
     return 4 * sum(math.prod(shape) for shape in weights.values())
-
-
-def _nothing(_fields: Mapping[str, Any], _width: int, _length: int, _context: int) -> int:
-    return 0
-
-
-def _shift(fields: Mapping[str, Any], width: int, length: int, _context: int) -> int:
-    """A weighted sum of two tokens in each channel, or of a gate's two sides."""
-    return (1 if fields["mixing"] in ("matrix", "fusion") else 3) * length * width
-
-
-def _scores(fields: Mapping[str, Any], width: int, length: int, context: int) -> int:
-    """Softmax attention of T queries to as many keys and those before them; a window cuts these off."""
-    heads, head_dim = fields["heads"], fields["head_dim"] or width // fields["heads"]
-    keys = length + context
-    if fields.get("window"):
-        keys = min(keys, fields["window"])
-    pairs = heads * length * keys
-    work: int = pairs * (4 * head_dim + _SOFTMAX)
-    if fields.get("positions") == "xl":  # each distance projected once, and its product with every query
-        work += 2 * keys * width * heads * head_dim + 2 * pairs * head_dim
-    return work
-
-
-def _polynomial(fields: Mapping[str, Any], width: int, length: int, _context: int) -> int:
-    """TaylorShift's operator, as its specification counts it."""
-    from hsm_operators import OPERATORS, expression
-
-    head_dim = fields["head_dim"] or width // fields["heads"]
-    operator = OPERATORS["CausalTaylorShift" if fields["causal"] else "TaylorShift"]
-    assert operator.cost is not None
-    sizes = {"B": 1, "H": fields["heads"], "T": length, "d": head_dim, "e": fields["value_dim"] or head_dim}
-    return int(expression.evaluate(operator.cost.flops, sizes))
-
-
-_BETWEEN: dict[str, Callable[[Mapping[str, Any], int, int, int], int]] = {
-    "hsm": _shift,
-    "softmax": _scores,
-    "switch_head": _scores,
-    "taylor_shift": _polynomial,
-    "mlp": _nothing,
-    "moe": _nothing,
-}

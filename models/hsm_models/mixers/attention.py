@@ -20,6 +20,9 @@ from ..parts import Place
 from ..positions import absolute_positions
 from ..rows import take_rows
 from ..state import State, StateEntry
+from .mixer import HeadsConfig
+
+_SOFTMAX = 5  # operations an element, as `inspect` counts them for ONNX's Softmax
 
 
 def check_rotation(base: float, place: Place) -> None:
@@ -30,6 +33,17 @@ def check_rotation(base: float, place: Place) -> None:
 def check_window(window: int | None, place: Place) -> None:
     """Refuse a window in which a token does not even see itself; raises ConfigError."""
     require(window is None or window >= 1, f"{place.where}.window must be at least 1, got {window}")
+
+
+def seen(length: int, context: int, window: int | None) -> int:
+    """Return the keys that T queries meet: as many as they are and those before them, but for a window."""
+    return min(length + context, window or length + context)
+
+
+def attention_operations(config: HeadsConfig, width: int, length: int, context: int, window: int | None) -> int:
+    """Return the operations of softmax attention: scores, their softmax, and the sums of values."""
+    pairs = config.heads * length * seen(length, context, window)
+    return pairs * (4 * config.head_width(width) + _SOFTMAX)
 
 
 def causal_mask(query_position: Tensor, key_position: Tensor, window: int | None = None) -> Tensor:

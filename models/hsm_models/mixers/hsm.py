@@ -57,6 +57,10 @@ class HSMConfig(MixerConfig):
             self._check_shifts(self.shifts, place)
         require(self.hidden is None or self.hidden > 0, f"{place.where}.hidden must be positive")
 
+    def operations(self, width: int, length: int, context: int) -> int | None:
+        """A weighted sum of two tokens in each channel, or of a gate's two sides."""
+        return (1 if self.mixing in ("matrix", "fusion") else 3) * length * width
+
     def _check_shifts(self, shifts: tuple[int, ...], place: Place) -> None:
         require(len(shifts) > 0, f"{place.where}.shifts must not be empty")
         least = _least_shift(self.causal)

@@ -12,7 +12,14 @@ from ..errors import require
 from ..parts import Place, mixer
 from ..positions import absolute_positions, rotary_tables, rotate
 from ..state import State, StateEntry
-from .attention import attend_remembered, attend_whole, check_rotation, check_window, memory_entries
+from .attention import (
+    attend_remembered,
+    attend_whole,
+    attention_operations,
+    check_rotation,
+    check_window,
+    memory_entries,
+)
 from .mixer import HeadsConfig, Mixer
 
 
@@ -41,6 +48,9 @@ class SoftmaxConfig(HeadsConfig):
         require(0 <= self.rope_fraction <= 1, f"{place.where}.rope_fraction must lie in [0, 1]")
         check_rotation(self.rope_base, place)
         check_window(self.window, place)
+
+    def operations(self, width: int, length: int, context: int) -> int | None:
+        return attention_operations(self, width, length, context, self.window)
 
 
 @mixer("softmax", SoftmaxConfig)

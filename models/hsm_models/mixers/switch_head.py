@@ -23,12 +23,14 @@ from .attention import (
     attend,
     attend_remembered,
     attend_whole,
+    attention_operations,
     causal_mask,
     check_rotation,
     check_window,
     length_mask,
     memory_entries,
     remember,
+    seen,
 )
 from .mixer import HeadsConfig, Mixer
 
@@ -70,6 +72,14 @@ class SwitchHeadConfig(HeadsConfig):
         check_rotation(self.rope_base, place)
         check_window(self.window, place)
         require(self.causal or self.window is None, f"{place.where}: window has no meaning when causal is false")
+
+    def operations(self, width: int, length: int, context: int) -> int | None:
+        work = attention_operations(self, width, length, context, self.window)
+        if self.positions == "xl":  # each distance projected once, and its product with every query
+            head_dim = self.head_width(width)
+            keys = seen(length, context, self.window)
+            work += 2 * keys * width * self.heads * head_dim + 2 * self.heads * length * keys * head_dim
+        return work
 
     @property
     def is_causal(self) -> bool:

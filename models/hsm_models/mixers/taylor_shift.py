@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hsm_models.ops import causal_taylor_shift, taylor_shift, taylor_shift_masked
+from hsm_operators import OPERATORS, expression
 
 from ..dataclass_json import added
 from ..errors import require
@@ -54,6 +55,14 @@ class TaylorShiftConfig(HeadsConfig):
     @property
     def is_causal(self) -> bool:
         return self.causal
+
+    def operations(self, width: int, length: int, context: int) -> int | None:
+        """As the operator's specification counts them."""
+        operator = OPERATORS["CausalTaylorShift" if self.causal else "TaylorShift"]
+        assert operator.cost is not None
+        d = self.head_width(width)
+        sizes = {"B": 1, "H": self.heads, "T": length, "d": d, "e": self.value_dim or d}
+        return int(expression.evaluate(operator.cost.flops, sizes))
 
 
 @mixer("taylor_shift", TaylorShiftConfig)
