@@ -17,6 +17,8 @@ from hsm_operators.testing import Trial
 _SMALL = st.integers(1, 4)
 # The largest numbers of attributes that have no bound of their own: of lists, and alone.
 _MOST = {"ints": 20, "int": 4}
+# Attributes that are floats, which ONNX stores in float32.
+_FACTORS = st.floats(0.125, 1, width=32)
 
 
 @st.composite
@@ -36,6 +38,8 @@ def cases(draw: st.DrawFn, name: str, widths: st.SearchStrategy[int] = _SMALL) -
 
 
 def _values(attribute: Attribute) -> st.SearchStrategy[Any]:
+    if attribute.type == "float":
+        return _FACTORS
     most = _MOST[attribute.type] if attribute.most is None else attribute.most
     numbers = st.integers(-most if attribute.least is None else attribute.least, most)
     return st.lists(numbers, min_size=1, max_size=4) if attribute.type == "ints" else numbers

@@ -84,14 +84,24 @@ _WHOLE = """
   visible = And (pairs, valid_row)
 """
 
-# Slot s of the cache holds the key of position s. `source` (B,C) is the token that falls on a slot.
+# Slot s of the cache holds the key of position s. `source` (B,C) is the token that falls on a slot. A row that outgrows
+# the cache must fail: the slot of its last token is looked up, and the difference from what it should be, 0, is added.
+# Slots are a row (1,C): onnx's checker follows what Sub makes of known vectors, and takes a column for one of them.
 _CACHE = """
   S = Shape <start = 1, end = 2> (key_cache)
   S_scalar = Squeeze (S)
   slot = Range (i0, S_scalar, i1)
-  position_column = Unsqueeze (position, one)
+  end_of_row = Add (position, lengths)
+  last_of_row = Sub (end_of_row, i1)
+  stands_still = LessOrEqual (lengths, i0)
+  last_slot = Where (stands_still, i0, last_of_row)
+  found_slot = Gather <axis = 0> (slot, last_slot)
+  slot_error = Sub (found_slot, last_slot)
+  position_known = Add (position, slot_error)
+  position_column = Unsqueeze (position_known, one)
+  slot_row = Unsqueeze (slot, zero)
   length_column = Unsqueeze (lengths, one)
-  token_of_slot = Sub (slot, position_column)
+  token_of_slot = Sub (slot_row, position_column)
   last_token = Sub (T_scalar, i1)
   not_below = Max (token_of_slot, i0)
   source = Min (not_below, last_token)
@@ -105,7 +115,8 @@ _CACHE = """
 _RING = """
   R = Shape <start = 1, end = 2> (key_ring)
   R_scalar = Squeeze (R)
-  slot = Range (i0, R_scalar, i1)
+  slot_vector = Range (i0, R_scalar, i1)
+  slot = Unsqueeze (slot_vector, zero)
   position_column = Unsqueeze (position, one)
   length_column = Unsqueeze (lengths, one)
   newest_before = Sub (position_column, i1)

@@ -172,8 +172,10 @@ def _cached_reference(
     _check_rows(q, position=position, lengths=lengths)
     _check_memory(k, v, key_cache, value_cache)
     slots = key_cache.shape[1]
-    longest = int((position + lengths)[lengths > 0].amax()) if bool((lengths > 0).any()) else 0
-    require(longest <= slots, f"the cache holds {slots} tokens, but a row reaches {longest}")
+    # A trace knows no numbers, and a GPU would be waited for.
+    if type(lengths) is Tensor and lengths.is_cpu:
+        longest = int((position + lengths)[lengths > 0].amax()) if bool((lengths > 0).any()) else 0
+        require(longest <= slots, f"the cache holds {slots} tokens, but a row reaches {longest}")
     token = torch.arange(slots, device=q.device) - position.unsqueeze(1)
     used = token < lengths.unsqueeze(1)
     is_new = used & (token >= 0)

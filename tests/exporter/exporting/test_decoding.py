@@ -77,8 +77,9 @@ def test_borders_and_description() -> None:
     slots, grows = (None, "slots", 3), (1, "position", 0)
     expected_properties = [*[slots] * 2, *[grows] * 2, *[slots] * 2, *[grows] * 2]
     assert [(t.capacity_axis, t.rollback, t.spare) for t in state.tensors] == expected_properties
-    # The operators' kernels work in place; a window and a cache are made of ONNX's own operators.
-    assert [t.name for t in state.tensors if t.in_place] == ["0.ring", "1.ring"]
+    # The operators' kernels work in place; relative positions are made of ONNX's own operators.
+    in_place = ["0.ring", "1.ring", "2.key", "2.value", "3.key", "3.value"]
+    assert [t.name for t in state.tensors if t.in_place] == in_place
     mixers = {node.name: node.op_type for node in model.graph.node if node.domain == "hsm"}
     assert mixers["layers.0.mixer"] == "TokenShiftCached"
     assert mixers["layers.1.mixer"] == "ShiftMixCached"

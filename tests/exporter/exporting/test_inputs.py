@@ -24,9 +24,9 @@ class Variadic(nn.Module):
 
 def test_defaults_for_the_usual_inputs() -> None:
     cases = {
-        "tokens": (torch.zeros(2, 9, dtype=torch.int64), {0: "batch", 1: "length"}, {}),
-        "mask": (torch.ones(2, 9, dtype=torch.bool), {0: "batch", 1: "length"}, {}),
-        "frames": (torch.zeros(2, 9, 4), {0: "batch", 1: "length"}, {}),
+        "tokens": (torch.zeros(2, 9, dtype=torch.int64), {0: "batch"}, {1: "length"}),
+        "mask": (torch.ones(2, 9, dtype=torch.bool), {0: "batch"}, {1: "length"}),
+        "frames": (torch.zeros(2, 9, 4), {0: "batch"}, {1: "length"}),
         "image": (torch.zeros(2, 3, 8, 8), {0: "batch"}, {}),
         "features or weights": (torch.zeros(2, 9), {0: "batch"}, {1: "length"}),
         "lengths": (torch.ones(2, dtype=torch.int64), {}, {0: "batch"}),
@@ -59,8 +59,8 @@ def test_dynamic_dimensions_of_size_one_are_doubled() -> None:
 def test_a_broadcast_dimension_stays_one() -> None:
     x, table = bind(Plain(), (torch.rand(3, 5, 4), torch.rand(1, 5, 4))).inputs
     assert table.example.shape == (1, 5, 4)
-    assert table.dynamic == {1: "length"}
-    assert x.dynamic == {0: "batch", 1: "length"}
+    assert (table.dynamic, table.free) == ({}, {1: "length"})
+    assert (x.dynamic, x.free) == ({0: "batch"}, {1: "length"})
 
 
 def test_constants_and_keywords_are_passed_on() -> None:

@@ -109,8 +109,10 @@ def test_a_language_models_file(tmp_path: Path) -> None:
     assert sizes == ["batch", "length", VOCAB]
     assert result.mixers == {
         "layers.0.mixer": "ShiftMix",
+        "layers.1.mixer": "Attention",
         "layers.2.mixer": "CausalTaylorShift",
         "layers.3.mixer.value": "ExpertMatMul",
+        "layers.3.mixer": "Attention",
         "layers.3.mixer.output": "ExpertMatMulSum",
     }
     assert {function.name for function in file.functions} == set(result.mixers.values())

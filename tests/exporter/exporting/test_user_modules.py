@@ -117,10 +117,13 @@ def test_a_dimension_that_the_code_fixes_is_named(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_length_that_nobody_asked_for_is_fixed_where_the_code_fixes_it(tmp_path: Path) -> None:
+def test_a_length_that_nobody_asked_for_is_where_the_code_allows_it(tmp_path: Path) -> None:
     result = hsm_export.export(FixedLength(), (torch.randn(2, 6, 4),), tmp_path / "m.onnx")
+    assert result.inputs[0].shape == ("batch", 6, "length") and result.fixed == ()
+
+    result = hsm_export.export(nn.GRU(4, 6, batch_first=True), (torch.randn(2, 6, 4),), tmp_path / "m.onnx")
     assert result.inputs[0].shape == ("batch", 6, 4)
-    assert result.fixed == ("x: dimensions 1 to 2 fixed at (6, 4), the module works with no other size",)
+    assert result.fixed == ("input: dimensions 1 to 2 fixed at (6, 4), the module works with no other size",)
 
 
 def test_the_length_of_a_convolution_is_its_last_dimension(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_no_command_runs_a_kernel_in_pytorch(calls: list[str], tmp_path: Path) -
     save_checkpoint(model, checkpoint)
     with use_kernels():
         model(torch.zeros(1, 3, dtype=torch.int64))
-        assert {"ShiftMix", "CausalTaylorShift", "ExpertMatMul", "ExpertMatMulSum"} == set(calls)
+        assert {"ShiftMix", "Attention", "CausalTaylorShift", "ExpertMatMul", "ExpertMatMulSum"} == set(calls)
         calls.clear()
         for decode in (False, True):
             file = tmp_path / f"{decode}.onnx"

@@ -14,9 +14,12 @@ import pytest
 from hsm_export.building.portable.linking import search_path
 from hsm_export.errors import MissingDependencyError
 from hsm_export.native import tensorrt_plugin_path
+from hsm_operators import OPERATORS
 
 HERE = Path(__file__).parent
 REGISTER = "libhsm_tensorrt_register.so"
+# Engines compile the bodies of the others.
+PLUGINS = {name: operator for name, operator in OPERATORS.items() if operator.plugin}
 
 
 def plugin_library() -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from tests.exporter.building.test_operators import SIGNATURES
-from tests.plugins.tensorrt.library import converse, plugin_library
+from tests.plugins.tensorrt.library import PLUGINS, converse, plugin_library
 
 import hsm_operators
 
@@ -34,7 +34,7 @@ WRONG: dict[str, tuple[str, Fields]] = {
 @pytest.fixture(scope="module")
 def answer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     cases: dict[str, tuple[str, Fields]] = dict(WRONG)
-    for name in SIGNATURES:
+    for name in PLUGINS:
         for kind in ("INT32", "INT64"):
             cases[f"{name} {kind}"] = (name, fields_of(name, kind))
     job = {"library": str(plugin_library()), "cases": cases}
@@ -49,12 +49,12 @@ def test_it_is_another_major_version_than_the_headers(answer: dict[str, Any]) ->
 def test_every_creator_is_listed_with_its_attributes(answer: dict[str, Any]) -> None:
     assert answer["creators"] == {
         name: {"version": hsm_operators.PLUGIN_VERSION, "fields": [a.name for a in operator.attributes]}
-        for name, operator in hsm_operators.OPERATORS.items()
+        for name, operator in PLUGINS.items()
     }
 
 
 @pytest.mark.parametrize("kind", ["INT32", "INT64"])
-@pytest.mark.parametrize("name", SIGNATURES)
+@pytest.mark.parametrize("name", PLUGINS)
 def test_a_plugin_is_made_from_its_serialised_fields(answer: dict[str, Any], name: str, kind: str) -> None:
     assert answer["cases"][f"{name} {kind}"] == "PLUGIN_V3ONE_RUNTIME"
 

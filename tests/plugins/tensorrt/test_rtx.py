@@ -8,8 +8,8 @@ from typing import Any
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.exporter.building.test_operators import SIGNATURES, one_node_model
-from tests.plugins.tensorrt.library import REGISTER, converse, plugin_library
+from tests.exporter.building.test_operators import one_node_model
+from tests.plugins.tensorrt.library import PLUGINS, REGISTER, converse, plugin_library
 
 import hsm_operators
 from hsm_export.building.network import strip_bodies
@@ -53,7 +53,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     directory = tmp_path_factory.mktemp("operators")
     library = plugin_library()
     cases = {}
-    for name in SIGNATURES:
+    for name in PLUGINS:
         for precision in PRECISIONS:
             path = one_node_model(directory / f"{name}-{precision}.onnx", name, precision)
             model = without_bodies(path)
@@ -68,15 +68,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return result
 
 
-def test_every_operator_has_a_creator(built: dict[str, Any]) -> None:
+def test_every_plugin_has_a_creator(built: dict[str, Any]) -> None:
     ours = sorted(name for name in built["creators"] if name.startswith("hsm::"))
     assert ours == sorted(
-        f"{hsm_operators.PLUGIN_NAMESPACE}::{name}@{hsm_operators.PLUGIN_VERSION}" for name in hsm_operators.OPERATORS
+        f"{hsm_operators.PLUGIN_NAMESPACE}::{name}@{hsm_operators.PLUGIN_VERSION}" for name in PLUGINS
     )
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", SIGNATURES)
+@pytest.mark.parametrize("name", PLUGINS)
 def test_an_operator_becomes_a_plugin_and_an_engine(built: dict[str, Any], name: str, precision: str) -> None:
     result = built["cases"][f"{name}-{precision}"]
     assert result["refusal"] is None
@@ -101,7 +101,7 @@ def test_loading_the_registering_library_is_enough(tmp_path: Path) -> None:
     without_bodies(path)
     job = {"library": str(library), "register": True, "cases": {"m": {"model": str(path)}}}
     result = converse("parse_and_build.py", job, tmp_path)
-    assert sum(name.startswith("hsm::") for name in result["creators"]) == len(hsm_operators.OPERATORS)
+    assert sum(name.startswith("hsm::") for name in result["creators"]) == len(PLUGINS)
     assert result["cases"]["m"]["plugins"] == ["layers.0.mixer"]
 
 
