@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hsm_operators import Operator
+from hsm_operators import Operator, expression
 from hsm_operators.cuda_kernels import CudaKernel
 from hsm_operators.kernels import RefusedError
 
@@ -39,7 +39,7 @@ def measure(target: Target, operator: Operator, precision: str, shape: str) -> l
     """Return one row for each tactic that takes the call."""
     length, width, misaligned = (_REHEARSED if target.rehearses else _SHAPES)[shape]
     case, dtype = small_case(operator), DTYPES[precision]
-    ruled = {name for rule in operator.rules for name in rule.condition.replace("(", " ").split()}
+    ruled = {name for rule in operator.rules for name in expression.names(rule.condition)}
     wide = {name: width for name, size in operator.sizes.items() if "width" in size.words and name not in ruled}
     call = draw(case, {"B": 1 if shape == "long" else 3, "T": length, **wide}, dtype, target, misaligned)
     truth, native = call.reference(torch.float64), call.reference()

@@ -7,6 +7,7 @@ positions) stand on the GPU and are not checked; a wrong one never leads out of 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 from array import array
@@ -122,7 +123,9 @@ class CudaKernel(Kernel):
         self.device = device
 
     def _start(self, type_code: int, words: array[int], starts: Sequence[int], first: Tensor) -> None:
-        self._run(type_code, words, starts, first)
+        # The library makes the tensors' GPU the thread's own; the caller gets back the one that was.
+        with torch.cuda.device(first.device) if first.is_cuda else contextlib.nullcontext():
+            self._run(type_code, words, starts, first)
 
 
 def _place(tensor: Tensor) -> tuple[int, int]:

@@ -34,6 +34,7 @@ KINDS = ("fast", "naive")
 
 _TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 _REFUSED = 1
+_DEVICES = ("cpu", "cuda")  # what there are kernels for
 WORD = array("q").itemsize  # bytes
 
 
@@ -283,17 +284,17 @@ def prefer_kernel(qualified: str, reference: Callable[..., Any]) -> Callable[...
         reference: computes it in all other cases, from the same arguments.
     """
 
-    @functools.lru_cache(2)
+    @functools.lru_cache(len(_DEVICES))
     def bound(device: str, _libraries: int) -> _Bound | None:
         operator = next((o for o in operators() if o.torch_qualified_name == qualified), None)
-        if operator is None or device not in ("cpu", "cuda"):
+        if operator is None:
             return None
         found = (library.kernel(operator) for library in _known(operator, device))
         return next((_Bound(kernel) for kernel in found if kernel), None)
 
     def forward(*arguments: Any) -> Any:
         device = next((a.device.type for a in arguments if isinstance(a, Tensor)), "")
-        found = bound(device, len(_added)) if kernels_wanted() else None
+        found = bound(device, len(_added)) if device in _DEVICES and kernels_wanted() else None
         results = found(arguments) if found else None
         if results is None:
             return reference(*arguments)
