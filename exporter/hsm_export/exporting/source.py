@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import BadInputError, UsageError
 from ..torch_model.torch_source import module_sha256
@@ -62,6 +62,7 @@ def resolve(
     dynamic: Mapping[str, Mapping[int, str]] | None = None,
     *,
     decode: bool = False,
+    lengths: bool = False,
 ) -> Source:
     """Load what `source` names and find out how to call it.
 
@@ -70,6 +71,7 @@ def resolve(
     Args:
         source, example_inputs, input_names, output_names, dynamic: as for `export`.
         decode: the module shall decode.
+        lengths: a classifier of ours shall take `lengths`.
 
     Raises:
         CheckpointError, ConfigError: a damaged or hostile checkpoint.
@@ -92,6 +94,8 @@ def resolve(
     module = copied(module)
     _require_float32_on_cpu(module, name)
     names = None if output_names is None else tuple(output_names)
+    if lengths:
+        _take_lengths(module, name)
     config = getattr(module, "config", None)
     task: str
     longest = 0
@@ -106,6 +110,20 @@ def resolve(
         text, task = "", ""
     sha256 = sha256 or module_sha256(module, text)
     return Source(name, module, arguments, names, task, text, sha256, max_length=longest)
+
+
+def _take_lengths(module: nn.Module, name: str) -> None:
+    """Let a classifier of ours take `lengths`, which its weights know nothing of.
+
+    Raises:
+        UsageError: it is another model.
+    """
+    from hsm_models.config import ModelConfig
+
+    config = getattr(module, "config", None)
+    if not isinstance(config, ModelConfig) or config.task != "sequence_classifier" or config.input == "image":
+        raise UsageError(f"{name} is no classifier of sequences, which alone takes lengths", "leave out --lengths")
+    cast(Any, module).config = replace(config, masked=True)
 
 
 def _language_model(
