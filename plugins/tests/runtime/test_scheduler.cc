@@ -128,7 +128,9 @@ TEST_F(SchedulerTest, SamplesAreCancelledTogetherWhileTheirPromptIsRead) {
   std::uint64_t id = 0;
   other.on_token = [&](std::int64_t) {
     if (++seen == 1) id = *scheduler.submit(several);
-    if (seen == 4) EXPECT_TRUE(scheduler.cancel(id).ok());
+    if (seen == 4) {
+      EXPECT_TRUE(scheduler.cancel(id).ok());
+    }
     return true;
   };
   EXPECT_EQ(reply_to(scheduler, other).tokens.size(), 7u);
