@@ -29,8 +29,8 @@ from .windows import convolved
 Array = NDArray[Any]
 Definition = Callable[..., Any]
 
-# Of a step: how near to the middle between two a number is that may be rounded either way. It is what float32 rounds off
-# the products with the scales, of numbers of up to so many steps.
+# Of a step: how near to the middle between two a number is that may be rounded either way. It is what float32 rounds
+# off the products with the scales, of numbers of up to so many steps.
 _TIE, _TIE_STEPS = 1e-4, 255
 INT8_ACTIVATIONS = 4  # an `accuracy_level` that allows 8 bits for activations
 

@@ -59,7 +59,7 @@ def run(runtime: Runtime, context: RunContext, feeds: Sequence[dict[str, NDArray
 
 
 def training_modes(context: RunContext, feeds: Sequence[dict[str, NDArray[Any]]]) -> dict[str, bool]:
-    """Return which of the model's `open_modes` one of the inputs switches on; the file in float64 says computed ones."""
+    """Return which of the model's `open_modes` one of the inputs switches on; the file in float64 computes others."""
     from onnx import ModelProto, TensorProto, helper
 
     from ..runtimes import get

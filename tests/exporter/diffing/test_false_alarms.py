@@ -1,4 +1,4 @@
-"""Right runtimes that were accused or refused once: each kind in its smallest file. Faults of the same kinds are seen."""
+"""Right runtimes that were accused or refused once, each kind in its smallest file."""
 
 from __future__ import annotations
 
@@ -65,7 +65,12 @@ def test_attention_whose_mask_hides_a_whole_row(mask: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("mode", "antialias", "align"),
-    [("cubic", 1, "half_pixel"), ("linear", 1, "half_pixel"), ("cubic", 0, "asymmetric"), ("linear", 0, "align_corners")],
+    [
+        ("cubic", 1, "half_pixel"),
+        ("linear", 1, "half_pixel"),
+        ("cubic", 0, "asymmetric"),
+        ("linear", 0, "align_corners"),
+    ],
 )
 def test_interpolation(mode: str, antialias: int, align: str, tmp_path: Path) -> None:
     feed = {"x": np.random.default_rng(0).random((1, 1, 7, 12)).astype(np.float32)}
@@ -156,7 +161,8 @@ def test_the_largest_of_none(tmp_path: Path) -> None:
 LOOP = """
 <ir_version: 8, opset_import: ["" : 16]>
 g (int64 trips, bool go, optional(seq(float)) given) => (seq(float[]) y) {
-   y = Loop (trips, go, given) <body = body (int64 step, bool go_on, optional(seq(float)) held) => (bool more, seq(float) next) {
+   y = Loop (trips, go, given) <body = body (int64 step, bool go_on, optional(seq(float)) held)
+                                      => (bool more, seq(float) next) {
       more = Identity (go_on)
       some = OptionalHasElement (held)
       none = Not (some)
