@@ -19,6 +19,8 @@ from .language_model import LanguageModel as LanguageModel
 from .mixers import HSM as HSM
 from .mixers import HSMConfig as HSMConfig
 from .mixers import Mixer as Mixer
+from .mixers import RWKV7ChannelConfig as RWKV7ChannelConfig
+from .mixers import RWKV7Config as RWKV7Config
 from .mixers import SoftmaxAttention as SoftmaxAttention
 from .mixers import SoftmaxConfig as SoftmaxConfig
 from .mixers import State as State

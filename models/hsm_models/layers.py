@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hsm_operators.precision import accumulator
 
 from .config import ImageConfig, LayerConfig
-from .mixers import Mixer
+from .mixers import Mixer, Shared
 from .state import State
 
 
@@ -32,6 +32,7 @@ class Layer(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
         self.peri = config.norm == "peri"
         self.mixer: Mixer = config.mixer.build(width, index)
+        self.shares = config.mixer.leaves is not None or config.mixer.takes is not None
         self.scale1 = nn.Parameter(torch.ones(width)) if config.layer_scale else None
         self.norm2: nn.LayerNorm | None = None
         self.feed_forward: nn.Module | None = None
@@ -42,7 +43,12 @@ class Layer(nn.Module):
             self.scale2 = nn.Parameter(torch.ones(width)) if config.layer_scale else None
 
     def forward(
-        self, x: Tensor, lengths: Tensor | None = None, state: State | None = None, position: Tensor | None = None
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        state: State | None = None,
+        position: Tensor | None = None,
+        shared: Shared | None = None,
     ) -> Any:
         """Map (B,T,D) to (B,T,D); with the mixer's state also return the new one, see `Mixer.forward_cached`.
 
@@ -51,8 +57,11 @@ class Layer(nn.Module):
             lengths: (B,) int64, valid tokens of each row.
             state: the mixer's state.
             position: (B,) int64, with a state: tokens of each row that came before.
+            shared: what earlier layers of this call have left for later ones; mixers that leave something add to it.
         """
-        source = {"value": x} if self.peri else {}
+        source: dict[str, Any] = {"value": x} if self.peri else {}
+        if self.shares:
+            source["shared"] = shared
         if state is None:
             return self._feed_forward(x + _scaled(self.mixer(self.norm1(x), lengths, **source), self.scale1))
         mixed, state = self.mixer(self.norm1(x), lengths, state, position, **source)

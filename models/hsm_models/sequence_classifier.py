@@ -11,6 +11,7 @@ from hsm_operators.precision import accumulator
 from .config import ModelConfig
 from .errors import ConfigError
 from .layers import Layer, Output, PatchEmbedding, TokenEmbedding
+from .mixers import Shared
 from .positions import absolute_positions, sinusoids
 
 
@@ -64,8 +65,9 @@ class SequenceClassifier(nn.Module):
         """
         x = self._embed(inputs)
         counted = lengths if lengths is None or self.cls_token is None else lengths + 1
+        shared: Shared = {}
         for layer in list(self.layers) * self.config.repeats:
-            x = layer(x, counted)
+            x = layer(x, counted, shared=shared)
         x = self.norm(x)
         if self.config.pooling == "cls":
             return self.output(x[:, 0])

@@ -9,6 +9,8 @@ from hsm_models import (
     MLPConfig,
     ModelConfig,
     MoEConfig,
+    RWKV7ChannelConfig,
+    RWKV7Config,
     SoftmaxConfig,
     SwitchHeadConfig,
     TaylorShiftConfig,
@@ -63,6 +65,19 @@ LANGUAGE_MODELS = {
         max_length=16,
         output_bias=False,
         layers=(LayerConfig(SoftmaxConfig(positions="none"), _MLP),),
+    ),
+    "rwkv7": ModelConfig(
+        task="language_model",
+        width=WIDTH,
+        vocab_size=11,
+        output_bias=False,
+        embedding_norm=True,
+        layers=(
+            LayerConfig(RWKV7Config(heads=2, decay_rank=3, rate_rank=3, gate_rank=4)),
+            LayerConfig(RWKV7ChannelConfig(24)),
+            LayerConfig(RWKV7Config(heads=2, decay_rank=3, rate_rank=3, gate_rank=4, value_rank=2)),
+            LayerConfig(RWKV7ChannelConfig(24)),
+        ),
     ),
 }
 

@@ -10,9 +10,9 @@ from ..config import ModelConfig
 from ..dataclass_json import fields_of
 from ..errors import ConfigError
 
-Layout = Literal["taylor-shift", "switch-head", "moeut", "sigma-moe"]
+Layout = Literal["taylor-shift", "switch-head", "moeut", "sigma-moe", "rwkv7"]
 QueryScale = Literal["package", "training"]
-LAYOUTS: tuple[Layout, ...] = ("taylor-shift", "switch-head", "moeut", "sigma-moe")
+LAYOUTS: tuple[Layout, ...] = ("taylor-shift", "switch-head", "moeut", "sigma-moe", "rwkv7")
 
 
 class OptionError(ConfigError):

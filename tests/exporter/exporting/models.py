@@ -16,6 +16,8 @@ from hsm_models import (
     MLPConfig,
     ModelConfig,
     MoEConfig,
+    RWKV7ChannelConfig,
+    RWKV7Config,
     SoftmaxConfig,
     SwitchHeadConfig,
     TaylorShiftConfig,
@@ -42,6 +44,7 @@ MIXERS: dict[str, tuple[MixerConfig, ...]] = {
     "switch-head-one-expert": (SwitchHeadConfig(experts=1, active=1),),
     "switch-head-same-selection": (SwitchHeadConfig(same_selection=True, positions="none"),),
     "softmax": (SoftmaxConfig(),),
+    "rwkv7": (RWKV7Config(), RWKV7ChannelConfig(48), RWKV7Config(value_rank=8, decay_rank=6, rate_rank=4, gate_rank=5)),
     "hybrid": (HSMConfig(), SoftmaxConfig(), TaylorShiftConfig(causal=True), SwitchHeadConfig()),
 }
 
