@@ -64,7 +64,7 @@ class ModelConfig:
             in front; learned ones have a row for the CLS token too and are added after it (as in timm's ViT).
         max_length: longest sequence that the absolute positions allow, in tokens without the CLS token; 0 = no limit.
             Image input needs none: the image's geometry gives it.
-        norm_eps: epsilon of every LayerNorm.
+        norm_eps: epsilon of every norm of layers.
         embedding_bias: bias after the token embedding (the linear map over one-hots of TaylorShift's code).
         embedding_scale: factor on the token embedding (SwitchHead's training code uses sqrt(width)).
         tie_embeddings: language model whose output weight is its embedding weight.
@@ -76,7 +76,8 @@ class ModelConfig:
         image: geometry of image input.
         repeats: how often the layers are run, one group after the other with the same weights (a universal
             transformer); each run of a layer has a state of its own.
-        embedding_norm: language model with a LayerNorm behind its token embedding.
+        embedding_norm: language model with a norm behind its token embedding.
+        norm_kind: what normalises: "layer", LayerNorms, or "rms", RMSNorms, which only divide.
     """
 
     task: Literal["language_model", "sequence_classifier"]
@@ -97,6 +98,7 @@ class ModelConfig:
     image: ImageConfig | None = None
     repeats: int = added(1)
     embedding_norm: bool = added(False)
+    norm_kind: Literal["layer", "rms"] = added("layer")
 
     def __post_init__(self) -> None:
         _check(self)

@@ -15,6 +15,7 @@ from .config import ModelConfig
 from .errors import ConfigError
 from .layers import Layer, Output, TokenEmbedding
 from .mixers import Shared
+from .norms import make_norm
 from .positions import absolute_positions, sinusoids
 from .rows import take_rows
 from .state import State, StateEntry
@@ -36,15 +37,18 @@ class LanguageModel(nn.Module):
             raise ConfigError(f"config.task is {config.task!r}, but a LanguageModel needs 'language_model'")
         self.config = config
         self.embedding = TokenEmbedding(config.vocab_size, config.width, config.embedding_bias, config.embedding_scale)
-        self.embedding_norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.embedding_norm else None
+        self.embedding_norm: nn.Module | None = None
+        if config.embedding_norm:
+            self.embedding_norm = make_norm(config.norm_kind, config.width, config.norm_eps)
         self.position_embedding: nn.Parameter | None = None
         if config.positions == "learned":
             self.position_embedding = nn.Parameter(torch.empty(config.max_length, config.width))
             nn.init.normal_(self.position_embedding, std=0.02)
         self.layers = nn.ModuleList(
-            Layer(layer, config.width, index, config.norm_eps) for index, layer in enumerate(config.layers)
+            Layer(layer, config.width, index, config.norm_eps, config.norm_kind)
+            for index, layer in enumerate(config.layers)
         )
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.norm = make_norm(config.norm_kind, config.width, config.norm_eps)
         self.output: Output | TiedOutput
         if config.tie_embeddings:
             self.output = TiedOutput(config.vocab_size, config.output_bias)

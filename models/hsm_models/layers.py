@@ -12,6 +12,7 @@ from hsm_operators.precision import accumulator
 
 from .config import ImageConfig, LayerConfig
 from .mixers import Mixer, Shared
+from .norms import NormKind, make_norm
 from .state import State
 
 
@@ -24,21 +25,24 @@ class Layer(nn.Module):
         config: the layer's configuration; with `layer_scale`, both branches are multiplied by learned vectors (D,).
         width: model width D.
         index: index of the layer, from 0.
-        norm_eps: epsilon of both LayerNorms.
+        norm_eps: epsilon of both norms.
+        norm_kind: "layer" for LayerNorms, "rms" for RMSNorms.
     """
 
-    def __init__(self, config: LayerConfig, width: int, index: int, norm_eps: float) -> None:
+    def __init__(
+        self, config: LayerConfig, width: int, index: int, norm_eps: float, norm_kind: NormKind = "layer"
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
+        self.norm1 = make_norm(norm_kind, width, norm_eps)
         self.peri = config.norm == "peri"
         self.mixer: Mixer = config.mixer.build(width, index)
         self.shares = config.mixer.leaves is not None or config.mixer.takes is not None
         self.scale1 = nn.Parameter(torch.ones(width)) if config.layer_scale else None
-        self.norm2: nn.LayerNorm | None = None
+        self.norm2: nn.Module | None = None
         self.feed_forward: nn.Module | None = None
         self.scale2: nn.Parameter | None = None
         if config.feed_forward is not None:
-            self.norm2 = nn.LayerNorm(width, eps=norm_eps)
+            self.norm2 = make_norm(norm_kind, width, norm_eps)
             self.feed_forward = config.feed_forward.build(width, index)
             self.scale2 = nn.Parameter(torch.ones(width)) if config.layer_scale else None
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--layout",
     required=True,
-    type=click.Choice(["taylor-shift", "switch-head", "moeut", "sigma-moe", "rwkv7"]),
+    type=click.Choice(["taylor-shift", "switch-head", "moeut", "sigma-moe", "rwkv7", "based"]),
     help="Whose layout it is.",
 )
 @click.option("--preset", help="Published configuration that the file must have: listops, vit-s, wikitext103-47m, …")
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 @click.option("--rope-base", type=click.FloatRange(min=1), help="Base of RoPE's wavelengths. [default: 10000]")
 @click.option(
     "--activation",
-    type=click.Choice(["relu", "gelu", "silu", "gelu_tanh"]),
+    type=click.Choice(["relu", "gelu", "silu", "gelu_tanh", "sigmoid"]),
     help="Of the feed-forward network. [default: gelu; SwitchHead's relu]",
 )
 @click.option("--output-norm/--no-output-norm", default=None, help="TaylorShift: scale by sqrt(N/d). [default: on]")
@@ -91,6 +91,7 @@ def command(
       hsm-export import C4_44M.ckpt -o moeut.safetensors --layout moeut
       hsm-export import sigma-moe-small/ -o sigma.safetensors --layout sigma-moe
       hsm-export import RWKV-x070-World-0.1B.pth -o rwkv7.safetensors --layout rwkv7
+      hsm-export import based-360m/ -o based.safetensors --layout based
       hsm-export import vit.pth -o vit.safetensors --layout taylor-shift --no-output-norm
     """
     from ..importing import import_checkpoint

@@ -6,6 +6,8 @@ and `forward_cached(x, state, position, lengths)` continues from it. Importing a
 
 from ..state import State as State
 from ..state import StateEntry as StateEntry
+from .gated_convolution import GatedConvolution as GatedConvolution
+from .gated_convolution import GatedConvolutionConfig as GatedConvolutionConfig
 from .hsm import HSM as HSM
 from .hsm import HSMConfig as HSMConfig
 from .mixer import Mixer as Mixer
