@@ -65,6 +65,7 @@ TEST_F(SchedulerTest, SamplesOfOnePromptAreThoseOfTheirSeedsAlone) {
   Scheduler scheduler = this->scheduler(4);
   Request request = request_of({0, 1, 2, 1}, 5);
   request.sampling.temperature = 1;
+  request.log_probabilities = 0;
   request.seed = 5;
   std::vector<Reply> alone;
   for (int i = 0; i < 3; ++i, ++request.seed) alone.push_back(reply_to(scheduler, request));
