@@ -45,5 +45,5 @@ def test_every_runtime_decodes_as_the_model(
     hsm_export.export(model, output=tmp_path / "decode.onnx", decode=True)
     result = hsm_export.validate(tmp_path / "decode.onnx", against=model, runtimes=RUNTIMES)
     assert result.passed, result.summary
-    ran = {report.runtime for report in result.runtimes if not report.skipped}
+    ran = {report.runtime for report in result.runtimes if report.verdict == "passed"}
     assert ran >= set(RUNTIMES)
