@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInputError, first_line
-from ..runtimes.reference_maths import without_autocast
 from ..torch_model.source_call import Keys, written
 from ..torch_model.source_call import tensors as results
 from .inputs import LENGTH, Arguments, TraceInput
+from .recurrent import recurrent_translations
+from .substitutes import substituted
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -48,7 +49,7 @@ def trace(module: nn.Module, arguments: Arguments) -> Traced:
     """
     import torch
 
-    with torch.no_grad(), without_autocast(), quiet():
+    with torch.no_grad(), quiet():
         program, outputs = _capture(module, arguments)
         inputs = _settled(arguments.inputs, program)
         moved = _last_axes(arguments.inputs, inputs)
@@ -99,7 +100,7 @@ def _capture(module: nn.Module, arguments: Arguments) -> tuple[ExportedProgram, 
     examples = tuple(spec.example for spec in arguments.inputs)
     module.forward = forward
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # of a refusal it prints the graph so far, pages of it
+        with contextlib.redirect_stderr(io.StringIO()), substituted():  # of a refusal it prints the graph so far, pages of it
             program = torch.export.export(module, examples, dynamic_shapes=_dynamic_shapes(arguments), strict=False)
     except Exception as error:
         raise _capture_error(error, module, arguments) from error
@@ -164,7 +165,7 @@ def translate(program: ExportedProgram) -> ir.Model:
             (),
             dynamo=True,
             opset_version=OPSET_VERSION,
-            custom_translation_table=translation_table(),
+            custom_translation_table=translation_table() | recurrent_translations(),
             optimize=False,
             verbose=False,
         )

@@ -25,7 +25,7 @@ def reference_maths(dtype: torch.dtype | None = None) -> Iterator[None]:
     import torch
 
     wide = _wide() if dtype is torch.float64 else contextlib.nullcontext()
-    with torch.inference_mode(), without_autocast(), use_kernels(False), wide:
+    with torch.inference_mode(), without_autocast(), without_fast_path(), use_kernels(False), wide:
         yield
 
 
@@ -36,6 +36,22 @@ def without_autocast() -> Iterator[None]:
 
     with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         yield
+
+
+@contextlib.contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Switch off the fused kernels of PyTorch's transformers around the block.
+
+    With a padding mask they return zeros for padded tokens, and as many tokens as the longest row has.
+    """
+    import torch
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,112 @@
+"""What stands in the place of PyTorch's own code while a module is traced: the same maths in a form that ONNX can say.
+
+* Recurrent layers are one operator each (`recurrent`).
+* Adaptive pools over a size that is dynamic: torch.onnx writes the bins of the example's size. Here an average is a
+  product with the matrix of the bins, which a run computes from its size, and a maximum is one over the masked bins.
+* Transformers compare a mask with the causal one to take a quicker way, which is a decision on values; here the mask
+  counts as it is. Their fused kernels for inference, which ONNX does not know, are switched off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..runtimes.reference_maths import without_autocast, without_fast_path
+from .recurrent import kept_recurrent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@contextlib.contextmanager
+def substituted() -> Iterator[None]:
+    """Trace inside the block with the substitutes."""
+    from torch.overrides import TorchFunctionMode
+
+    pools = _pools()
+
+    class Substitutes(TorchFunctionMode):  # type: ignore[misc]  # PyTorch does not type it
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            pool = pools.get(function)
+            if pool is not None and (found := pool(*args, **(kwargs or {}))) is not None:
+                return found
+            return function(*args, **(kwargs or {}))
+
+    with without_autocast(), without_fast_path(), kept_recurrent(), _masks_as_given(), Substitutes():
+        yield
+
+
+@contextlib.contextmanager
+def _masks_as_given() -> Iterator[None]:
+    """Keep PyTorch's transformers from looking whether a mask is the causal one."""
+    from torch.nn.modules import transformer
+
+    own = transformer._detect_is_causal_mask
+    transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
+    try:
+        yield
+    finally:
+        transformer._detect_is_causal_mask = own
+
+
+def _pools() -> dict[Any, Callable[..., Tensor | None]]:
+    """Return the substitutes of adaptive pools by PyTorch's functions."""
+    import torch
+    from torch.nn import functional
+
+    found: dict[Any, Callable[..., Tensor | None]] = {}
+    for dims in (1, 2, 3):
+        name = f"adaptive_avg_pool{dims}d"
+        names = [(functional, name), (torch, name), (torch._C._nn, name)]
+        for place, own in names:
+            if hasattr(place, own):
+                found[getattr(place, own)] = _pool(dims, _averages)
+        for own in (f"adaptive_max_pool{dims}d", f"_adaptive_max_pool{dims}d"):
+            found[getattr(functional, own)] = _pool(dims, _maxima)
+    return found
+
+
+def _pool(dims: int, pooled: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor | None]:
+    """Return the pool over the last dimensions, which gives None where PyTorch's own can be traced."""
+    import torch
+
+    def pool(input: Tensor, output_size: Any, return_indices: bool = False) -> Tensor | None:
+        wished = [output_size] * dims if isinstance(output_size, int) else list(output_size)
+        sizes = list(input.shape[-dims:])
+        wanted = [size if wish is None else wish for size, wish in zip(sizes, wished, strict=True)]
+        open_ = [
+            isinstance(size, torch.SymInt) and wish not in (None, 1) for size, wish in zip(sizes, wished, strict=True)
+        ]
+        if return_indices or not any(open_):
+            return None
+        for dim, (size, wish, count) in enumerate(zip(sizes, wished, wanted, strict=True), start=-dims):
+            if wish is not None:
+                input = pooled(input.movedim(dim, -1), _bins(size, count)).movedim(-1, dim)
+        return input
+
+    return pool
+
+
+def _bins(size: Any, count: int) -> Tensor:
+    """Return which of the elements each bin has, bool (size, count): floor(i L / N) to ceil((i + 1) L / N)."""
+    import torch
+
+    element, index = torch.arange(size)[:, None], torch.arange(count)
+    first, behind = index * size // count, ((index + 1) * size + (count - 1)) // count
+    return (element >= first) & (element < behind)
+
+
+def _averages(x: Tensor, bins: Tensor) -> Tensor:
+    """Return the means of x (...,L) over bins (L,N)."""
+    weights = bins.to(x.dtype)
+    return x @ (weights / weights.sum(0))
+
+
+def _maxima(x: Tensor, bins: Tensor) -> Tensor:
+    """Return the largest of x (...,L) in bins (L,N)."""
+    import torch
+
+    lowest = -torch.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
+    return x[..., None].masked_fill(~bins, lowest).amax(-2)
