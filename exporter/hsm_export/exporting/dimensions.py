@@ -127,6 +127,8 @@ def fixed_lengths(arguments: Sequence[TraceInput], inputs: Sequence[InputSpec]) 
         if argument.free.get(1) == LENGTH and not (matrix or named):
             where = "dimension 1" if not argument.example.is_floating_point() else f"dimensions 1 to {dims - 1}"
             found.append(f"{spec.name}: {where} fixed at {spec.example_shape[1:]}, the module works with no other size")
+        if 0 in argument.dynamic and not argument.chosen and isinstance(spec.shape[0], int):
+            found.append(f"{spec.name}: dimension 0 fixed at {spec.shape[0]}, the module works with no other size")
     return tuple(found)
 
 

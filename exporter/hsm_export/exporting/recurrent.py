@@ -74,9 +74,7 @@ def kept_recurrent() -> Iterator[None]:
 
     shim = _Functions()
     changes: list[tuple[Any, str, Any]] = [(rnn, "_VF", shim), (packing, "_VF", shim)]
-    changes += [
-        (layer, "check_forward_args", checked(layer.check_forward_args)) for layer in (rnn.RNNBase, rnn.LSTM)
-    ]
+    changes += [(layer, "check_forward_args", checked(layer.check_forward_args)) for layer in (rnn.RNNBase, rnn.LSTM)]
     before = [(place, name, getattr(place, name)) for place, name, _ in changes]
     try:
         for place, name, value in changes:
@@ -130,10 +128,10 @@ def _layers(kind: str, x: Tensor, *arguments: Any) -> Any:
                 "call torch.nn.utils.rnn.pack_padded_sequence inside forward, on a padded input and its lengths",
             )
         lengths, *rest = arguments
-        hidden, weights, biases, layers, dropout, train, bidirectional = rest
+        hidden, weights, _, layers, dropout, train, bidirectional = rest
         batch_first = False
     else:
-        hidden, weights, biases, layers, dropout, train, bidirectional, batch_first = arguments
+        hidden, weights, _, layers, dropout, train, bidirectional, batch_first = arguments
     if train and dropout > 0 and layers > 1:  # draws random numbers, which is refused later on
         assert lengths is None
         return getattr(_VF, kind)(x, *arguments)
@@ -214,7 +212,7 @@ def _projected(
     results = []
     for index, each in enumerate(weights):
         inner, recurrent, *biases, projection = each
-        gates = torch.nn.functional.linear(x, inner, sum(biases) if biases else None)  # (T,B,4H)
+        gates = torch.nn.functional.linear(x, inner, biases[0] + biases[1] if biases else None)  # (T,B,4H)
         last = x.shape[0] - 1 if lengths is None else lengths[None] - 1
         first = token == (last if index else 0)
         gates = gates + first[:, :, None].to(x.dtype) * torch.nn.functional.linear(hidden[index], recurrent)
@@ -223,9 +221,7 @@ def _projected(
         nothing = torch.zeros_like(cell[index : index + 1])
         direction = "reverse" if index else "forward"
         y, h, c = _layer(kind, gates, lengths, [nothing, cell[index : index + 1]], [own], direction)
-        results.append(
-            (torch.nn.functional.linear(y, projection), torch.nn.functional.linear(h, projection), c)
-        )
+        results.append((torch.nn.functional.linear(y, projection), torch.nn.functional.linear(h, projection), c))
     if len(results) == 1:
         return results[0]
     ys, hs, cs = zip(*results, strict=True)
@@ -251,8 +247,8 @@ def _pad(
     padded = data.masked_fill(beyond.reshape(*beyond.shape, *[1] * (data.dim() - 2)), value)
     if isinstance(total, _Longest):
         longest = lengths.tensor.max().item()
-        torch._check(longest >= 1)
-        torch._check(longest <= data.shape[0])
+        torch._check(longest >= 1)  # type: ignore[no-untyped-call]
+        torch._check(longest <= data.shape[0])  # type: ignore[no-untyped-call]
         padded = padded[:longest]
     elif total is not lengths.time and total != lengths.time:
         padded = torch.nn.functional.pad(padded, (0, 0) * (data.dim() - 1) + (0, total - lengths.time), value=value)
@@ -271,7 +267,7 @@ def _register() -> Any:
     """Tell PyTorch the operators of one layer, which are traced and never run; return their library."""
     import torch
 
-    library = torch.library.Library(NAMESPACE, "DEF")
+    library: Any = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
     head = "(Tensor x, Tensor? lengths, Tensor initial"
     library.define(f"gru{head}, Tensor[] weights, str direction) -> (Tensor, Tensor)")
     library.define(f"rnn{head}, Tensor[] weights, str direction, str activation) -> (Tensor, Tensor)")

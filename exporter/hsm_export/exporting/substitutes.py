@@ -5,6 +5,7 @@
   product with the matrix of the bins, which a run computes from its size, and a maximum is one over the masked bins.
 * Transformers compare a mask with the causal one to take a quicker way, which is a decision on values; here the mask
   counts as it is. Their fused kernels for inference, which ONNX does not know, are switched off.
+* In float64, what ONNX keeps in attributes, which are float32, is written with tensors (`float64_forms`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..runtimes.reference_maths import without_autocast, without_fast_path
+from .float64_forms import attention_in_float64, float64_forms
 from .recurrent import kept_recurrent
 
 if TYPE_CHECKING:
@@ -23,18 +25,25 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def substituted() -> Iterator[None]:
     """Trace inside the block with the substitutes."""
+    import torch
     from torch.overrides import TorchFunctionMode
 
-    pools = _pools()
+    pools, wide = _pools(), float64_forms()
 
-    class Substitutes(TorchFunctionMode):  # type: ignore[misc]  # PyTorch does not type it
+    class Substitutes(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             pool = pools.get(function)
             if pool is not None and (found := pool(*args, **(kwargs or {}))) is not None:
                 return found
+            form = wide.get(function)
+            if form is not None and args and args[0].dtype is torch.float64:
+                found = form(*args, **(kwargs or {}))
+                if found is not None:
+                    return found
             return function(*args, **(kwargs or {}))
 
-    with without_autocast(), without_fast_path(), kept_recurrent(), _masks_as_given(), Substitutes():
+    kept = kept_recurrent(), _masks_as_given(), attention_in_float64()
+    with without_autocast(), without_fast_path(), kept[0], kept[1], kept[2], Substitutes():
         yield
 
 
@@ -74,7 +83,7 @@ def _pool(dims: int, pooled: Callable[[Tensor, Tensor], Tensor]) -> Callable[...
 
     def pool(input: Tensor, output_size: Any, return_indices: bool = False) -> Tensor | None:
         wished = [output_size] * dims if isinstance(output_size, int) else list(output_size)
-        sizes = list(input.shape[-dims:])
+        sizes: list[Any] = list(input.shape[-dims:])
         wanted = [size if wish is None else wish for size, wish in zip(sizes, wished, strict=True)]
         open_ = [
             isinstance(size, torch.SymInt) and wish not in (None, 1) for size, wish in zip(sizes, wished, strict=True)
@@ -95,7 +104,8 @@ def _bins(size: Any, count: int) -> Tensor:
 
     element, index = torch.arange(size)[:, None], torch.arange(count)
     first, behind = index * size // count, ((index + 1) * size + (count - 1)) // count
-    return (element >= first) & (element < behind)
+    inside: Tensor = (element >= first) & (element < behind)
+    return inside
 
 
 def _averages(x: Tensor, bins: Tensor) -> Tensor:
