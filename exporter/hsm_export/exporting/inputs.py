@@ -256,14 +256,16 @@ def _fitting(module: nn.Module, arguments: Arguments, given: Sequence[TraceInput
         for index, (own, old) in enumerate(zip(arguments.inputs, given, strict=True))
         if own.example.shape != old.example.shape
     ]
-    if len(given) < 2 or not changed or _takes(module, arguments):
+    if not changed or _takes(module, arguments):
         return arguments
     first = changed[0]
     choices: list[list[TraceInput]] = []
     for index, (own, old) in enumerate(zip(arguments.inputs, given, strict=True)):
         ones = [dim for dim, size in enumerate(old.example.shape) if size == 1]
-        if index == first or old.chosen or not ones:
+        if old.chosen or not ones:
             choices.append([own])
+        elif index == first:
+            choices.append([own, _one_channel(old)])
         else:
             choices.append([own, _doubled(old, None), *(_doubled(old, dim) for dim in ones)])
     for inputs in itertools.islice(itertools.product(*choices), _TRIED):
@@ -271,6 +273,12 @@ def _fitting(module: nn.Module, arguments: Arguments, given: Sequence[TraceInput
         if _takes(module, other):
             return other
     return arguments
+
+
+def _one_channel(spec: TraceInput) -> TraceInput:
+    """Return an input of which a dimension of size 1 is no length: (B,1,T), if it has three."""
+    (larger,) = _enlarged([replace(spec, free={})])
+    return replace(larger, free={2: LENGTH} if spec.example.dim() == 3 and spec.example.shape[2] > 1 else {})
 
 
 def _doubled(spec: TraceInput, batch: int | None) -> TraceInput:

@@ -3,6 +3,8 @@
 * Recurrent layers are one operator each (`recurrent`).
 * Adaptive pools over a size that is dynamic: torch.onnx writes the bins of the example's size. Here an average is a
   product with the matrix of the bins, which a run computes from its size, and a maximum is one over the masked bins.
+* Bags of embeddings with offsets, which torch.onnx writes wrongly, are products with the matrix of who is in which bag.
+* `torch.cdist`, which ONNX has not, is the norm of all differences.
 * Transformers compare a mask with the causal one to take a quicker way, which is a decision on values; here the mask
   counts as it is. Their fused kernels for inference, which ONNX does not know, are switched off.
 * In float64, what ONNX keeps in attributes, which are float32, is written with tensors (`float64_forms`).
@@ -28,12 +30,17 @@ def substituted() -> Iterator[None]:
     import torch
     from torch.overrides import TorchFunctionMode
 
-    pools, wide = _pools(), float64_forms()
+    wide = float64_forms()
+    always: dict[Any, Callable[..., Tensor | None]] = {
+        **_pools(),
+        torch.cdist: _distances,
+        torch.nn.functional.embedding_bag: _bags,
+    }
 
     class Substitutes(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            pool = pools.get(function)
-            if pool is not None and (found := pool(*args, **(kwargs or {}))) is not None:
+            form = always.get(function)
+            if form is not None and (found := form(*args, **(kwargs or {}))) is not None:
                 return found
             form = wide.get(function)
             if form is not None and args and args[0].dtype is torch.float64:
@@ -45,6 +52,58 @@ def substituted() -> Iterator[None]:
     kept = kept_recurrent(), _masks_as_given(), attention_in_float64()
     with without_autocast(), without_fast_path(), kept[0], kept[1], kept[2], Substitutes():
         yield
+
+
+def _bags(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor | None:
+    """Return the sum, mean or maximum of the embeddings of each bag, (bags, features); None where PyTorch decides.
+
+    A bag is a row of indices (B,N), or in indices (N,) begins at an offset. An empty one is zero.
+    """
+    import torch
+
+    if max_norm is not None:
+        return None
+    rows = torch.nn.functional.embedding(input, weight)
+    if padding_idx is not None and padding_idx < 0:
+        padding_idx += weight.shape[0]
+    counted = torch.ones_like(input, dtype=torch.bool) if padding_idx is None else input != padding_idx
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights[..., None]
+    if offsets is None:
+        inside = counted[:, None]  # (B,1,N)
+    else:
+        starts = offsets[:-1] if include_last_offset else offsets
+        place = torch.arange(input.shape[0])
+        ends = torch.cat((starts[1:], torch.full_like(starts[:1], 0) + input.shape[0]))
+        inside = (place >= starts[:, None]) & (place < ends[:, None]) & counted
+    if mode == "max":
+        found = rows.unsqueeze(-3).masked_fill(~inside[..., None], -torch.inf).amax(-2)
+        found = found.masked_fill(~inside.any(-1, keepdim=True), 0.0)
+    else:
+        found = inside.to(rows.dtype) @ rows
+        if mode == "mean":
+            found = found / inside.sum(-1, keepdim=True).clamp(min=1)
+    return found.squeeze(-2) if offsets is None else found
+
+
+def _distances(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
+    """Return the distances of x1 (...,M,D) and x2 (...,N,D) in the norm p: (...,M,N)."""
+    import torch
+
+    found: Tensor = torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, dim=-1)
+    return found
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadInputError, first_line
 from ..torch_model.source_call import Keys, written
 from ..torch_model.source_call import tensors as results
+from .complex_numbers import with_real_parts
 from .float64_forms import numbers_of
 from .inputs import LENGTH, Arguments, TraceInput
 from .recurrent import recurrent_translations
@@ -59,6 +60,7 @@ def trace(module: nn.Module, arguments: Arguments) -> Traced:
         if moved is not None:
             program, outputs = _capture(module, replace(arguments, inputs=moved))
             inputs = _settled(moved, program)
+        with_real_parts(program)
         return Traced(translate(program), outputs, inputs, numbers_of(program))
 
 
