@@ -16,7 +16,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..runtimes.reference_maths import without_autocast, without_fast_path
+from ..runtimes.reference_maths import without_fast_path
 from .float64_forms import attention_in_float64, float64_forms
 from .recurrent import kept_recurrent
 
@@ -50,7 +50,7 @@ def substituted() -> Iterator[None]:
             return function(*args, **(kwargs or {}))
 
     kept = kept_recurrent(), _masks_as_given(), attention_in_float64()
-    with without_autocast(), without_fast_path(), kept[0], kept[1], kept[2], Substitutes():
+    with without_fast_path(), kept[0], kept[1], kept[2], Substitutes():
         yield
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInputError, first_line
+from ..runtimes.reference_maths import without_autocast
 from ..torch_model.source_call import Keys, written
 from ..torch_model.source_call import tensors as results
 from .complex_numbers import with_real_parts
@@ -53,7 +54,7 @@ def trace(module: nn.Module, arguments: Arguments) -> Traced:
     """
     import torch
 
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), without_autocast(), quiet():
         program, outputs, arguments = _capture_loosely(module, arguments)
         inputs = _settled(arguments.inputs, program)
         moved = _last_axes(arguments.inputs, inputs)
