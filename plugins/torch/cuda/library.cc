@@ -52,7 +52,7 @@ std::int32_t with_call(std::int32_t index, std::int32_t type, const std::int64_t
   });
 }
 
-std::int32_t refused(const Entry& entry, const Call& call, const cuda::Device& device) {
+std::int32_t unsupported(const Entry& entry, const Call& call, const cuda::Device& device) {
   return refused(std::string(entry.op.name) + ": " + cuda::refusal(entry.op, call, device));
 }
 
@@ -89,7 +89,7 @@ std::int32_t hsm_kernels_cuda_plan(std::int32_t index, std::int32_t type, const 
         const std::vector<void*> outputs(found.op.outputs.size());
         const hsm::Call call{request.type, request.attributes, request.shapes, inputs, outputs};
         if (*tactic < 0) *tactic = found.kernels->default_tactic(call, known);
-        if (!found.kernels->supports(call, *tactic, known)) return hsm::torch::refused(found, call, known);
+        if (!found.kernels->supports(call, *tactic, known)) return hsm::torch::unsupported(found, call, known);
         *workspace = static_cast<std::int64_t>(found.kernels->workspace(call, *tactic, known));
         return std::int32_t{HSM_KERNELS_OK};
       });
@@ -103,7 +103,7 @@ std::int32_t hsm_kernels_cuda_launch(std::int32_t index, std::int32_t type, cons
       [&](const hsm::torch::Entry& found, const hsm::torch::Request& request, const hsm::cuda::Device& known) {
         const hsm::Call call{request.type, request.attributes, request.shapes,
                              std::span(inputs, found.op.inputs.size()), std::span(outputs, found.op.outputs.size())};
-        if (!found.kernels->supports(call, tactic, known)) return hsm::torch::refused(found, call, known);
+        if (!found.kernels->supports(call, tactic, known)) return hsm::torch::unsupported(found, call, known);
         const int error = found.kernels->launch(call, tactic, known, workspace, stream);
         if (error == 0) return std::int32_t{HSM_KERNELS_OK};
         return hsm::torch::failed(std::string(found.op.name) + ": launching " +
