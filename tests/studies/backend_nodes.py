@@ -68,7 +68,10 @@ def examined(case: Any) -> Record:
     model, (inputs, outputs) = case.model, case.data_sets[0]
     if not loads(model):
         return {"end": PASSED, "said": "ONNX Runtime does not load it", "loaded": False}
-    feed = {value.name: array for value, array in zip(model.graph.input, inputs, strict=False)}
+    feed = {
+        value.name: np.asarray(item) if isinstance(item, np.generic) else item
+        for value, item in zip(model.graph.input, inputs, strict=False)
+    }
     with tempfile.TemporaryDirectory(prefix="hsm-study-") as folder:
         path = Path(folder) / f"{case.name}.onnx"
         onnx.save(model, str(path))

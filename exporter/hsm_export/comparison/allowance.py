@@ -17,7 +17,7 @@ UNITS = 4.0
 # By ONNX's names of operators and PyTorch's: whether the scale is 1, or the argument.
 _ONE = (
     "Sigmoid Tanh Erf Elu Selu Celu Softplus Sin Cos Atan Asinh Sinh LSTM GRU RNN "
-    "elu selu celu softplus sin cos tanh sigmoid erf"
+    "HannWindow HammingWindow BlackmanWindow elu selu celu softplus sin cos tanh sigmoid erf"
 )
 _INPUT = "Gelu FastGelu BiasGelu QuickGelu Mish Swish LogSoftmax gelu mish silu log_softmax log_sigmoid"
 APPROXIMATED: Mapping[str, str] = {**dict.fromkeys(_ONE.split(), "one"), **dict.fromkeys(_INPUT.split(), "input")}
@@ -26,7 +26,13 @@ LONG = 1024
 _REDUCED = frozenset(f"Reduce{name}" for name in ("Sum", "Mean", "L1", "L2", "SumSquare", "LogSum", "LogSumExp"))
 _LOSSES = frozenset(["SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"])
 _TRANSFORMS = frozenset(["DFT", "STFT"])
-POOLED = _REDUCED | frozenset(["GlobalAveragePool", "AveragePool"])
+# Their places between the elements of the first input are float32 numbers, which err with its extents, and so do their
+# weights, which are cubic polynomials of them at most (some 16 operations).
+_SAMPLED = frozenset(["Resize", "Upsample", "GridSample", "RoiAlign"])
+_WEIGHTS = 16
+# Sums over what the first input has more elements than the result; some of them have no other orders when short either.
+POOLED = _REDUCED | _LOSSES | frozenset(["GlobalAveragePool", "AveragePool"])
+SHORT_TOO = POOLED - _REDUCED
 # Sums whose terms are an axis of the weights: of the second input all axes but the first, or the last one alone.
 WEIGHTED: Mapping[str, int] = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "LSTM": 2, "GRU": 2, "RNN": 2}
 
@@ -46,9 +52,9 @@ def terms(operator: str, shapes: Sequence[tuple[int, ...]], results: int) -> int
     """
     if operator in POOLED and shapes:
         count = math.prod(shapes[0]) // max(results, 1)
-        return count if count >= LONG or operator not in _REDUCED else 0
-    if operator in _LOSSES and shapes:
-        return math.prod(shapes[0])
+        return count if count >= LONG or operator in SHORT_TOO else 0
+    if operator in _SAMPLED and shapes:
+        return sampled(shapes[0])
     if operator in _TRANSFORMS and shapes:
         # Errors of the angles grow with the length as those of the sum do.
         return max(shapes[0], default=0) ** 2
@@ -60,6 +66,11 @@ def terms(operator: str, shapes: Sequence[tuple[int, ...]], results: int) -> int
     if operator in ("Einsum", "Attention", "GroupQueryAttention", "MultiHeadAttention") and len(shapes) > 1:
         return max(math.prod(shapes[0]) * math.prod(shapes[1]) // max(results, 1) // max(shapes[0][-1:] or (1,)), 1)
     return 0
+
+
+def sampled(shape: Sequence[int]) -> int:
+    """Return how many terms a sum has that errs as much as interpolation between the elements of such a tensor."""
+    return (max(shape, default=0) + _WEIGHTS) ** 2
 
 
 def sum_error(count: int, scale: float) -> float:

@@ -59,7 +59,8 @@ class Evidence:
             file of numbers: it may be what is wrong, and must not widen its own threshold.
         specified: of each output the elements that mean something; all of those that are not named.
         ordinary: the arbiter and native precision must both give finite numbers here.
-        finite: all inputs are finite; what NaN and infinities become is right, too.
+        finite: all inputs are finite, and none is empty: what NaN and infinities become is right, too, and the largest
+            number of none is minus infinity.
     """
 
     arbiter: Outputs

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
+# Of a type's largest number, which masks hold for infinity, as numbers of a coarser type may hold it.
+_EDGE = 2.0**-8
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Errors:
 def measure(value: Array, reference: Array, counted: Mask | None = None) -> Errors:
     """Measure an array against its reference.
 
-    Integers, Booleans and strings are compared in their own type. Equal infinities are equal, and so are two NaN.
+    Integers, Booleans and strings are compared in their own type. Equal infinities are equal, and so are two NaN. Where
+    the reference is infinite, the type's largest number counts as infinite too: masks are written in either way.
 
     Args:
         value: a runtime's array, of any type.
@@ -122,6 +125,7 @@ def _exact(value: Array, reference: Array, counts: Mask) -> Errors:
 
 
 def _inexact(value: Array, reference: Array, counts: Mask) -> Errors:
+    edge = np.finfo(value.dtype).max * (1 - _EDGE) if value.dtype.kind == "f" else np.inf
     value, reference = _doubles(value), _doubles(reference)
     finite = np.isfinite(value) & np.isfinite(reference) & counts
     a, b = np.where(finite, value, 0.0), np.where(finite, reference, 0.0)
@@ -129,6 +133,8 @@ def _inexact(value: Array, reference: Array, counts: Mask) -> Errors:
         error = np.abs(a - b)
         relative = error[b != 0] / np.abs(b[b != 0])
     same = (value == reference) | (np.isnan(value) & np.isnan(reference))
+    with np.errstate(invalid="ignore"):
+        same |= np.isinf(reference) & (value * np.sign(reference) >= edge)
     wrong = counts & ~finite & ~same
     broken = bool(wrong.any())
     worst = _place(int(np.argmax(wrong if broken else error)), error)

@@ -24,12 +24,14 @@ from .contrib_attention import (
     self_attention,
     wide,
 )
+from .windows import convolved
 
 Array = NDArray[Any]
 Definition = Callable[..., Any]
 
-# Of a step: how near to the middle between two a number is that may be rounded either way.
-_TIE = 1e-4
+# Of a step: how near to the middle between two a number is that may be rounded either way. It is what float32 rounds
+# off the products with the scales, of numbers of up to so many steps.
+_TIE, _TIE_STEPS = 1e-4, 255
 INT8_ACTIVATIONS = 4  # an `accuracy_level` that allows 8 bits for activations
 
 
@@ -213,7 +215,30 @@ def _steps(y: Array, scale: Array, zero: Array | None, kind: Any, order: int) ->
     kind = np.dtype(kind) if zero is None else zero.dtype
     steps = y / scale + (0 if zero is None else zero.astype(scale.dtype))
     info = np.iinfo(kind)
-    return np.clip(np.rint(steps + (0, _TIE, -_TIE)[order % 3]), info.min, info.max).astype(kind)
+    near = (0, _TIE, -_TIE)[order % 3] * np.maximum(np.abs(steps) / _TIE_STEPS, 1)
+    return np.clip(np.rint(steps + near), info.min, info.max).astype(kind)
+
+
+def _qlinear_matmul(
+    a: Array, a_scale: Array, a_zero: Array, b: Array, b_scale: Array, b_zero: Array, y_scale: Array, y_zero: Array,
+    *, order: int = 0, **_: Any,
+) -> Array:  # fmt: skip
+    """A product of steps: exact in integers, then one factor for each row of `a` and column of `b`."""
+    rows = [item[:, None] if item.ndim == 1 and item.size > 1 else item for item in (a_scale, a_zero)]
+    y = np.matmul(a.astype(np.int64) - rows[1].astype(np.int64), b.astype(np.int64) - b_zero.astype(np.int64))
+    return _steps(y.astype(y_scale.dtype) * (rows[0] * b_scale), y_scale, y_zero, y_zero.dtype, order)
+
+
+def _qlinear_conv(
+    x: Array, x_scale: Array, x_zero: Array, w: Array, w_scale: Array, w_zero: Array, y_scale: Array, y_zero: Array,
+    bias: Array | None = None, *, order: int = 0, count: int = 1, **attributes: Any,
+) -> Array:  # fmt: skip
+    """A convolution of steps: exact in doubles, which hold its sums, then one factor for each channel of `w`."""
+    zeros = w_zero.astype(np.float64).reshape(-1, *[1] * (w.ndim - 1))
+    known = None if bias is None else bias.astype(np.float64)
+    y = convolved(x.astype(np.float64) - float(x_zero), w.astype(np.float64) - zeros, known, **attributes)
+    factors = (x_scale * w_scale).reshape(-1, *[1] * (w.ndim - 2))
+    return _steps(y.astype(y_scale.dtype) * factors, y_scale, y_zero, y_zero.dtype, order)
 
 
 def _pool_all(x: Array, channels_last: int = 0, **_: Any) -> Array:
@@ -282,6 +307,8 @@ def _product(a: Array, b: Array) -> Array:
 
 _MICROSOFT = "com.microsoft"
 _DEFINITIONS: dict[tuple[str, str], Definition] = {
+    ("", "QLinearConv"): _qlinear_conv,
+    ("", "QLinearMatMul"): _qlinear_matmul,
     ("", "SimplifiedLayerNormalization"): _simplified,
     (_MICROSOFT, "Attention"): self_attention,
     (_MICROSOFT, "BiasGelu"): _gelu,

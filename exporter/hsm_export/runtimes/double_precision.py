@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -42,6 +43,22 @@ def promote(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, dict
         _promote_graph(graph)
     _spell_out_gelu(promoted)
     return promoted, weights
+
+
+def spelled_out(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph whose Attention nodes are the standard operators that onnx defines them by.
+
+    ONNX Runtime has an older definition than onnx, by which a row that sees no key is NaN, and none in double.
+    """
+    if not any(node.op_type == "Attention" and node.domain in ("", "ai.onnx") for node in model.graph.node):
+        return model
+    try:
+        found: onnx.ModelProto = onnx.inliner.inline_selected_functions(
+            model, [("", "Attention")], inline_schema_functions=True
+        )
+    except Exception:  # an older onnx, or a graph that its inference does not take: its evaluator has the definition
+        return model
+    return found
 
 
 def _promote_initializers(graph: onnx.GraphProto, folder: Path) -> dict[str, NDArray[np.float64]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx.helper import tensor_dtype_to_np_dtype
 from onnx.reference.op_run import OpRun
 
 from .contrib import contrib_operators
@@ -53,6 +54,17 @@ class MeanVarianceNormalization(OpRun):
         return (np.asarray((x - mean) / (deviation + 1e-9)).astype(x.dtype),)
 
 
+class RandomUniformLike(OpRun):
+    """As ONNX defines it. The evaluator's own takes no scalars."""
+
+    def _run(
+        self, x: Array, dtype: int | None = None, high: float = 1.0, low: float = 0.0, seed: float | None = None
+    ) -> tuple[Array]:
+        rng = np.random.default_rng(None if seed is None else abs(int(seed * 8)))
+        kind = x.dtype if dtype is None else tensor_dtype_to_np_dtype(dtype)
+        return (np.asarray(rng.uniform(low, high, np.shape(x))).astype(kind),)
+
+
 class OptionalGetElement(OpRun):
     """As ONNX defines it. The evaluator keeps what an optional holds in a list, and its own returns that list."""
 
@@ -80,7 +92,9 @@ def operators(order: int = 0, opset: int = 0) -> list[type[OpRun]]:
         order: in which order MatMul and Gemm add their terms (see `summation.products`).
         opset: the model's; the evaluator knows quantisation from 19 on, which before was the same.
     """
-    own: list[type[OpRun]] = [GatherElements, LRN, LogSoftmax, MeanVarianceNormalization, OptionalGetElement]
+    own: list[type[OpRun]] = [
+        GatherElements, LRN, LogSoftmax, MeanVarianceNormalization, OptionalGetElement, RandomUniformLike,
+    ]  # fmt: skip
     windows: list[type[OpRun]] = [Conv, ConvTranspose, MaxPool, AveragePool]
     older: list[type[OpRun]] = [DequantizeLinear] if 0 < opset < 19 else []
     return [*products(order), *contrib_operators(order), *own, *windows, *older]

@@ -10,7 +10,7 @@ from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
 from .dequantising import with_plain_weights
-from .double_precision import promote
+from .double_precision import promote, spelled_out
 from .metadata import graph_metadata
 from .onnx_reference import ReferenceRunner
 from .rounding import rounded_graph
@@ -41,7 +41,7 @@ class DoubleRunner(BaseRunner):  # type: ignore[misc]
         from hsm_operators import inline
 
         rounded = rounded_graph(self._context.model, self._context.rounding)
-        promoted = promote(inline(rounded), self._context.folder)
+        promoted = promote(spelled_out(inline(rounded)), self._context.folder)
         self._promoted = with_plain_weights(*promoted)
         self._inner: Any = self._onnx_runtime(*self._promoted) or self._evaluator()
 

@@ -21,14 +21,34 @@ _DRAWS = frozenset(
 SAME = 1e-9
 
 
-def random_nodes(model: onnx.ModelProto) -> list[str]:
-    """Return the nodes that draw random numbers, Dropout in training mode among them, as `name (operator)`."""
-    found = []
+def random_nodes(model: onnx.ModelProto, modes: Mapping[str, bool] | None = None) -> list[str]:
+    """Return the nodes that draw random numbers, Dropout in training mode among them, as `name (operator)`.
+
+    Args:
+        model: the graph.
+        modes: which of `open_modes` a run switches on; None for none.
+    """
+    return [f"{node.name or node.output[0]} ({node.op_type})" for node, mode in _drawing(model) if _on(mode, modes)]
+
+
+def open_modes(model: onnx.ModelProto) -> list[str]:
+    """Return the tensors of the main graph that decide in each run whether a Dropout is in training mode."""
+    known = {name for node in model.graph.node for name in node.output} | {item.name for item in model.graph.input}
+    return list(dict.fromkeys(mode for _, mode in _drawing(model) if isinstance(mode, str) and mode in known))
+
+
+def _drawing(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, bool | str]]:
+    """Yield the nodes that may draw, and whether they do; the name of a tensor where that decides."""
     for body in (model.graph, *model.functions):
         nodes = list(nodes_of(body.node))
         constants = _constants(body, nodes)
-        found += [f"{node.name or node.output[0]} ({node.op_type})" for node in nodes if _draws(node, constants)]
-    return found
+        for node in nodes:
+            if node.domain in ("", "ai.onnx") and (node.op_type in _DRAWS or node.op_type == "Dropout"):
+                yield node, True if node.op_type in _DRAWS else _training(node, constants)
+
+
+def _on(mode: bool | str, modes: Mapping[str, bool] | None) -> bool:
+    return (modes or {}).get(mode, False) if isinstance(mode, str) else mode
 
 
 def _constants(body: onnx.GraphProto | onnx.FunctionProto, nodes: Iterable[onnx.NodeProto]) -> dict[str, Any]:
@@ -40,12 +60,12 @@ def _constants(body: onnx.GraphProto | onnx.FunctionProto, nodes: Iterable[onnx.
     return {**{item.name: item for item in weights}, **made}
 
 
-def _draws(node: onnx.NodeProto, constants: Mapping[str, Any]) -> bool:
-    if node.domain not in ("", "ai.onnx"):
+def _training(node: onnx.NodeProto, constants: Mapping[str, Any]) -> bool | str:
+    """Whether a Dropout drops anything, as far as constants say it; else the name of what decides."""
+    _, ratio, mode = [*node.input, "", "", ""][:3]
+    if not mode or (ratio in constants and not _is_true(constants[ratio])):
         return False
-    if node.op_type != "Dropout" or len(node.input) < 3 or not node.input[2]:
-        return node.op_type in _DRAWS
-    return _is_true(constants.get(node.input[2]))
+    return _is_true(constants[mode]) if mode in constants else mode
 
 
 def _is_true(constant: Any) -> bool:
@@ -53,9 +73,7 @@ def _is_true(constant: Any) -> bool:
 
     if isinstance(constant, AttributeProto):
         constant = helper.get_attribute_value(constant)
-    return bool(
-        constant is not None and (constant if isinstance(constant, int) else numpy_helper.to_array(constant).any())
-    )
+    return bool(constant if isinstance(constant, (int, float)) else numpy_helper.to_array(constant).any())
 
 
 @contextlib.contextmanager

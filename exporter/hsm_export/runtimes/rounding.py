@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..comparison.allowance import APPROXIMATED, LONG, UNITS, sum_error, terms
+from ..comparison.allowance import APPROXIMATED, LONG, POOLED, SHORT_TOO, UNITS, sampled, sum_error, terms
 from ..comparison.threshold import FACTOR
 from ..dtypes import BY_ONNX, EPSILON, ElementType
 from .operator_calls import operators_called_by
@@ -123,6 +123,8 @@ def _more(name: str, args: Any, result: torch.Tensor) -> Any:
     count = x.numel() // result.numel() if name in ("mean", "sum", "norm", "linalg_vector_norm") else 0
     if name in ("convolution", "conv1d", "conv2d", "conv3d"):
         count = max(LONG, args[1][0].numel())
+    elif name.startswith(("upsample_", "_upsample_", "grid_sampler")):
+        count = max(LONG, sampled(x.shape))
     return sum_error(count, float(result.abs().max())) if count >= LONG else None
 
 
@@ -204,9 +206,16 @@ def _noise(node: onnx.NodeProto, name: str, kind: ElementType, seed: float, info
         rounded = op("Add", [rounded, noise(units, 1)], "approximated")
     elif APPROXIMATED.get(node.op_type) == "input":
         rounded = op("Add", [rounded, op("Mul", [noise(units, 1), node.input[0]], "of_input")], "approximated")
-    count = terms(node.op_type, shapes, math.prod(infos.get(name, ())))
+    known = node.op_type not in POOLED
+    count = terms(node.op_type, shapes, math.prod(infos.get(name, ()))) if known else 1
     if count:
         largest = op("ReduceMax", [op("Abs", [exact], "magnitude")], "largest", keepdims=0)
+        if not known:  # how many terms there are, the run shows, whatever the graph says of its shapes
+            whole = op("Cast", [op("Size", [node.input[0]], "size")], "whole", to=kind.onnx)
+            each = op("Div", [whole, op("Cast", [op("Size", [exact], "results")], "each", to=kind.onnx)], "terms")
+            least = number(1.0 if node.op_type in SHORT_TOO else float(LONG), "least")
+            counts = op("Cast", [op("Not", [op("Less", [each, least], "few")], "many")], "counts", to=kind.onnx)
+            largest = op("Mul", [op("Mul", [op("Sqrt", [each], "root"), counts], "roots"), largest], "of_all")
         rounded = op("Add", [rounded, op("Mul", [noise(sum_error(count, 1.0), 2), largest], "of_sum")], "summed")
     made[-1].output[0] = name
     return made

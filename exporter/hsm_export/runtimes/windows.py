@@ -25,29 +25,34 @@ _AveragePool: Any = op_average_pool.AveragePool_19
 class Conv(OpRun):
     """A convolution. PyTorch also errs less than the evaluator."""
 
-    def _run(
-        self,
-        x: Array,
-        w: Array,
-        b: Array | None = None,
-        auto_pad: str | None = None,
-        dilations: Sequence[int] | None = None,
-        group: int | None = None,
-        kernel_shape: Sequence[int] | None = None,
-        pads: Sequence[int] | None = None,
-        strides: Sequence[int] | None = None,
-    ) -> tuple[Array]:
-        rank = x.ndim - 2
-        strides, dilations = strides or [1] * rank, dilations or [1] * rank
-        pads = pads if pads and auto_pad in (None, "NOTSET") else [0] * 2 * rank
-        if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-            pads = _same_pads(x.shape[2:], w.shape[2:], strides, dilations, upper=auto_pad == "SAME_UPPER")
-        padding, ends = list(pads[:rank]), list(pads[rank:])
-        if padding != ends:
-            x, padding = _grown(x, padding, ends, 0.0), [0] * rank
-        arrays = [x, w] if b is None else [x, w, b]
-        options = {"stride": list(strides), "padding": padding, "dilation": list(dilations), "groups": group or 1}
-        return (_in_torch(f"conv{rank}d", arrays, x.dtype, options),)
+    def _run(self, x: Array, w: Array, b: Array | None = None, **attributes: Any) -> tuple[Array]:
+        return (convolved(x, w, b, **attributes),)
+
+
+def convolved(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    auto_pad: str | None = None,
+    dilations: Sequence[int] | None = None,
+    group: int | None = None,
+    kernel_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Array:
+    """Return a convolution (N,O,…) of x (N,C,…) with w (O,C/group,…) and the bias b (O), by ONNX's attributes."""
+    rank = x.ndim - 2
+    strides, dilations = strides or [1] * rank, dilations or [1] * rank
+    pads = pads if pads and auto_pad in (None, "NOTSET") else [0] * 2 * rank
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        pads = _same_pads(x.shape[2:], w.shape[2:], strides, dilations, upper=auto_pad == "SAME_UPPER")
+    padding, ends = list(pads[:rank]), list(pads[rank:])
+    if padding != ends:
+        x, padding = _grown(x, padding, ends, 0.0), [0] * rank
+    arrays = [x, w] if b is None else [x, w, b]
+    options = {"stride": list(strides), "padding": padding, "dilation": list(dilations), "groups": group or 1}
+    return _in_torch(f"conv{rank}d", arrays, x.dtype, options)
 
 
 class ConvTranspose(_ConvTranspose):  # type: ignore[misc]

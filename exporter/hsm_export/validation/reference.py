@@ -49,7 +49,10 @@ def bars(
             exact=None if exact is None else exact[index],
             specified={name: _specified(file, case, name, np.shape(array)) for name, array in arbiter[index].items()},
             ordinary=case.ordinary,
-            finite=all(np.isfinite(array).all() for array in case.feed.values() if array.dtype.kind in "fc"),
+            finite=all(
+                array.size > 0 and (array.dtype.kind not in "fc" or bool(np.isfinite(array).all()))
+                for array in case.feed.values()
+            ),
         )
         for index, case in enumerate(cases)
     ]

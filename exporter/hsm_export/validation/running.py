@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..comparison.result import describe_shapes
 from ..errors import first_line
 from ..runtimes.metadata import with_ranks
+from ..runtimes.randomness import open_modes
 from ..runtimes.routing import RoutedNode
 from ..runtimes.runtime import RunContext, Runtime
 from .cases import Case
@@ -55,6 +56,26 @@ def run(runtime: Runtime, context: RunContext, feeds: Sequence[dict[str, NDArray
 
     with quiet():
         return Comparator.run([runtime.runner(with_ranks(context, feeds[0]))], data_loader=list(feeds))
+
+
+def training_modes(context: RunContext, feeds: Sequence[dict[str, NDArray[Any]]]) -> dict[str, bool]:
+    """Return which of the model's `open_modes` one of the inputs switches on; the file in float64 computes others."""
+    from onnx import ModelProto, TensorProto, helper
+
+    from ..runtimes import get
+
+    names = open_modes(context.model)
+    found = {name: any(np.any(feed[name]) for feed in feeds) for name in names if name in feeds[0]}
+    computed = {name: f"{name}/mode" for name in names if name not in found}
+    if computed:
+        model = ModelProto()
+        model.CopyFrom(context.model)
+        for name, shown in computed.items():
+            model.graph.node.append(helper.make_node("Identity", [name], [shown]))
+            model.graph.output.append(helper.make_tensor_value_info(shown, TensorProto.BOOL, None))
+        outputs = run(get("onnx64"), replace(context, model=model, source=None), feeds)[0][1]
+        found |= {name: any(np.any(item[shown]) for item in outputs) for name, shown in computed.items()}
+    return found
 
 
 def taken(runtime: Runtime, context: RunContext, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:

@@ -15,6 +15,7 @@ from ..dtypes import BY_NAME
 from ..errors import BadInputError, first_line
 from ..onnx_model.input_bounds import looked_up
 from ..onnx_model.shapes import TensorInfo, infer, skeleton
+from ..runtimes.randomness import open_modes
 from .cases import Case, Shape, default_cases, dimensions, distinct, shaped_cases, sizes_of, written
 from .foreign_state import LENGTH, found_pairs, readings, sequence_input
 from .given_inputs import check_size, random_others, require_runnable
@@ -197,6 +198,7 @@ def _running_cases(
 
 def _feed(file: ModelFile, ranges: Ranges, wanted: Shape, rng: np.random.Generator) -> dict[str, Array]:
     sizes = sizes_of(file, wanted)
+    modes = open_modes(file.model)
     feed = {}
     for spec in file.inputs:
         shape = spec.sizes(sizes)
@@ -212,6 +214,8 @@ def _feed(file: ModelFile, ranges: Ranges, wanted: Shape, rng: np.random.Generat
             feed[spec.name] = np.asarray(rng.standard_normal(shape), kind)
         else:
             feed[spec.name] = random_others(rng, spec, shape)
+            if spec.name in modes:  # of Dropout: nobody can be held to what is drawn at random
+                feed[spec.name] = np.zeros(shape, bool)
             if spec.dtype == "bool" and len(shape) > 1:
                 feed[spec.name][..., :1] = feed[spec.name][..., -1:] ^ True  # whichever value lets through
     return feed

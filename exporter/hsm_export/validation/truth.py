@@ -108,7 +108,7 @@ class Measurement:
         except Exception as error:
             self._leave_out_refused(error)
             return self._run_arbiter()
-        self._unjudged += self._randomness(dict(outputs[0].items()), dict(again.items()), free[0])
+        self._unjudged += self._randomness(dict(outputs[0].items()), dict(again.items()), free)
         choices = [[node.selection(output[node.logits]) for node in routed] for output in outputs]
         forced = [forced_feed(case, routed, choice) for case, choice in zip(self._cases, choices, strict=True)]
         feeds = [(free if item.mode == FREE else forced)[item.case] for item in self._iterations]
@@ -148,13 +148,13 @@ class Measurement:
         self._cases = kept
         self._iterations = iterations(kept, self._context.routed)
 
-    def _randomness(self, first: dict[str, Any], again: dict[str, Any], feed: dict[str, Any]) -> list[str]:
+    def _randomness(self, first: dict[str, Any], again: dict[str, Any], feeds: list[dict[str, Any]]) -> list[str]:
         """Say why the arbiter judges nothing: it gives two results for the same inputs, or the file does by design."""
         from ..comparison.error import distance, largest
         from ..runtimes.randomness import SAME, random_nodes, watch_random
-        from .running import run
+        from .running import run, training_modes
 
-        drawing = random_nodes(self._context.model)
+        drawing = random_nodes(self._context.model, training_modes(self._context, feeds))
         if drawing:
             more = f" and {len(drawing) - 1} more" if len(drawing) > 1 else ""
             return [f"the file draws random numbers at {drawing[0]}{more}"]
@@ -164,7 +164,7 @@ class Measurement:
         where = ""
         if self._plan.arbiter.needs_source:
             with watch_random() as lines:
-                run(self._plan.arbiter, self._context, [feed])
+                run(self._plan.arbiter, self._context, feeds[:1])
             where = f": it draws random numbers at {lines[0]}" if lines else ""
         return [f"{self._plan.arbiter.name} gives two results for the same inputs in {changed[0]}{where}"]
 
@@ -246,12 +246,15 @@ class Measurement:
 
         count = len(self._cases)
         outputs = [[dict(item.items()) for item in results[0][1][:count]] for results in (arbiter, *natives)]
+        exact, rounded, by = self._exact(feeds), self._rounded(feeds), self._plan.baseline.name
         try:
-            exact, rounded = self._exact(feeds), self._rounded(feeds)
-            by = self._plan.baseline.name
             derived = bars(self._file, self._cases, outputs[0], outputs[1:], exact, rounded, by)
         except ValueError as error:
-            raise unusable(self._plan.arbiter, error) from error
+            if self._plan.baseline.needs_source:
+                raise unusable(self._plan.arbiter, error) from error
+            natives.clear()
+            self._context.remarks.add(f"{by} errs ({error}): tolerances are what rounding explains")
+            derived = bars(self._file, self._cases, outputs[0], [], exact, rounded, by)
         for case, of_case in zip(self._cases, derived, strict=True):
             for name, bar in of_case.items():
                 shapes = describe_shapes(case.shapes)
