@@ -86,25 +86,33 @@ _DISTANCES_OF_SLOTS = """
   relative_columns = Transpose <perm = [0, 2, 3, 1]> (all_relatives)
   distance_scores = MatMul (q_heads, relative_columns)
   relative_row = Sub (token_column, slot_rows)
-  P_scalar = Identity (S_scalar)
+  P = Identity (S)
 """
 # Row window-1-s holds the key of distance s.
 _DISTANCES_IN_WINDOW = """
   P = Shape <start = 0, end = 1> (relative_keys)
-  P_scalar = Squeeze (P)
   relative32 = Cast <to = 1> (relative_keys)
   relative_columns = Transpose <perm = [1, 2, 0]> (relative32)
   distance_scores = MatMul (q_heads, relative_columns)
   after_window = Sub (key_positions, out_of_window)
   relative_row = Sub (after_window, i1)
 """
+# Each score of a query is looked up in its own row of the flat products: GatherElements of onnx's evaluator knows 64
+# columns only.
 _TAKE_DISTANCES = """
-  last_row = Sub (P_scalar, i1)
+  last_row = Sub (P, one)
   not_negative = Max (relative_row, i0)
   column = Min (not_negative, last_row)
-  column_shape = Concat <axis = 0> (B, H, T, S)
-  columns = Expand (column, column_shape)
-  relative_scores = GatherElements <axis = 3> (distance_scores, columns)
+  B_times_H = Mul (B, H)
+  query_count = Mul (B_times_H, T)
+  query_scalar = Squeeze (query_count)
+  query = Range (i0, query_scalar, i1)
+  query_shape = Concat <axis = 0> (B, H, T, one)
+  queries = Reshape <allowzero = 1> (query, query_shape)
+  first_column = Mul (queries, P)
+  flat_column = Add (first_column, column)
+  flat_scores = Reshape (distance_scores, last)
+  relative_scores = Gather <axis = 0> (flat_scores, flat_column)
   scores = Add (products, relative_scores)
 """
 
