@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .validation import ValidationResult
 
 Progress = Callable[[str], None]
-_TOKENIZER = "tokenizer.json"
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model")  # what `bundle --tokenizer` and `generate` take
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def import_checkpoint(
         source: a `.tar`, `.pth`, `.pt` or `.ckpt` training file, a plain state dict, a safetensors file, or a folder as
             transformers writes it (config.json and safetensors, sharded or not). Pickles are read without executing
             anything in them.
-        output: the checkpoint to write: one file if it ends in .safetensors, else a folder, which gets the source's
-            tokenizer.json too.
+        output: the checkpoint to write: one file if it ends in .safetensors, else a folder, which gets the
+            tokenizer.json and tokenizer.model of a source that is a folder too.
         layout: "taylor-shift", "switch-head", "moeut", "sigma-moe", "rwkv7" or "based".
         preset: a published configuration that the file must have, such as "listops" or "wikitext103-47m".
         check: an .npz file with inputs and outputs of the author's own run; the model and its exported file in every
@@ -131,9 +131,9 @@ def import_checkpoint(
     checked = _checked(model.eval(), check, report) if check is not None else None
     report("writing the checkpoint")
     save_checkpoint(model, output, _metadata(digest, layout, imported.facts), shard_bytes)
-    tokenizer = source / _TOKENIZER
-    if tokenizer.is_file() and output.is_dir():
-        shutil.copyfile(tokenizer, output / _TOKENIZER)
+    for name in _TOKENIZERS if output.is_dir() else ():
+        if (source / name).is_file() and source.resolve() != output.resolve():
+            shutil.copyfile(source / name, output / name)
     return ImportResult(
         source=source,
         source_sha256=digest,
