@@ -84,7 +84,7 @@ def import_checkpoint(
             transformers writes it (config.json and safetensors, sharded or not). Pickles are read without executing
             anything in them.
         output: the checkpoint to write: one file if it ends in .safetensors, else a folder.
-        layout: "taylor-shift", "switch-head", "moeut" or "sigma-moe".
+        layout: "taylor-shift", "switch-head", "moeut", "sigma-moe", "rwkv7" or "based".
         preset: a published configuration that the file must have, such as "listops" or "wikitext103-47m".
         check: an .npz file with inputs and outputs of the author's own run; the model and its exported file in every
             CPU runtime have to agree with it, or nothing is written. See `hsm_export.validate`.

@@ -13,12 +13,16 @@ from .errors import CheckpointError as CheckpointError
 from .errors import ConfigError as ConfigError
 from .errors import DataError as DataError
 from .errors import ModelError as ModelError
+from .feed_forward import GatedMLPConfig as GatedMLPConfig
 from .feed_forward import MLPConfig as MLPConfig
 from .feed_forward import MoEConfig as MoEConfig
 from .language_model import LanguageModel as LanguageModel
 from .mixers import HSM as HSM
+from .mixers import GatedConvolutionConfig as GatedConvolutionConfig
 from .mixers import HSMConfig as HSMConfig
 from .mixers import Mixer as Mixer
+from .mixers import RWKV7ChannelConfig as RWKV7ChannelConfig
+from .mixers import RWKV7Config as RWKV7Config
 from .mixers import SoftmaxAttention as SoftmaxAttention
 from .mixers import SoftmaxConfig as SoftmaxConfig
 from .mixers import State as State

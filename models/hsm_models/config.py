@@ -64,7 +64,7 @@ class ModelConfig:
             in front; learned ones have a row for the CLS token too and are added after it (as in timm's ViT).
         max_length: longest sequence that the absolute positions allow, in tokens without the CLS token; 0 = no limit.
             Image input needs none: the image's geometry gives it.
-        norm_eps: epsilon of every LayerNorm.
+        norm_eps: epsilon of every norm of layers.
         embedding_bias: bias after the token embedding (the linear map over one-hots of TaylorShift's code).
         embedding_scale: factor on the token embedding (SwitchHead's training code uses sqrt(width)).
         tie_embeddings: language model whose output weight is its embedding weight.
@@ -76,6 +76,8 @@ class ModelConfig:
         image: geometry of image input.
         repeats: how often the layers are run, one group after the other with the same weights (a universal
             transformer); each run of a layer has a state of its own.
+        embedding_norm: language model with a norm behind its token embedding.
+        norm_kind: what normalises: "layer", LayerNorms, or "rms", RMSNorms, which only divide.
     """
 
     task: Literal["language_model", "sequence_classifier"]
@@ -95,6 +97,8 @@ class ModelConfig:
     masked: bool = False
     image: ImageConfig | None = None
     repeats: int = added(1)
+    embedding_norm: bool = added(False)
+    norm_kind: Literal["layer", "rms"] = added("layer")
 
     def __post_init__(self) -> None:
         _check(self)
@@ -152,6 +156,7 @@ def _check(config: ModelConfig) -> None:
         _check_classifier(config)
     else:
         require(not config.masked, "config.masked is for classifiers; a language model needs no mask")
+    _check_shared(config)
     for index, layer in enumerate(config.layers):
         _check_layer(config, layer, index)
 
@@ -180,11 +185,24 @@ def _check_image(image: ImageConfig | None) -> None:
 def _check_classifier(config: ModelConfig) -> None:
     require(config.classes > 0, f"config.classes must be positive, got {config.classes}")
     require(not config.tie_embeddings, "config.tie_embeddings is for language models")
+    require(not config.embedding_norm, "config.embedding_norm is for language models")
     require(not (config.masked and config.input == "image"), "config.masked is for sequences, not for images")
     require(
         config.pooling != "cls" or not all(layer.mixer.is_causal for layer in config.layers),
         "config.pooling 'cls' needs a layer that is not causal, because the CLS token stands first; use 'mean'",
     )
+
+
+def _check_shared(config: ModelConfig) -> None:
+    """Refuse a layer that needs what no earlier layer leaves."""
+    left: set[str] = set()
+    for index, layer in enumerate(config.layers):
+        takes = layer.mixer.takes
+        require(
+            takes is None or takes in left,
+            f"config.layers[{index}].mixer takes {takes}, which no earlier layer leaves",
+        )
+        left |= {layer.mixer.leaves} - {None}  # type: ignore[arg-type]
 
 
 def _check_layer(config: ModelConfig, layer: LayerConfig, index: int) -> None:

@@ -1,4 +1,4 @@
-"""Feed-forward networks: a dense MLP and SwitchAll's sigma-MoE."""
+"""Feed-forward networks: a dense MLP, plain or gated, and SwitchAll's sigma-MoE."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
     "silu": F.silu,
+    "sigmoid": F.sigmoid,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
 }
 
@@ -69,6 +70,52 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B,T,D) to (B,T,D)."""
         return self.down(self.activation(self.up(x)))
+
+
+@dataclass(frozen=True)
+class GatedMLPConfig(FeedForwardConfig):
+    """Gated feed-forward network W3 (W1 x * act(W2 x)): SwiGLU with SiLU, GEGLU with exact GELU, GLU with a sigmoid.
+
+    Attributes:
+        hidden: hidden width.
+        activation: of the gate.
+        bias: biases in all projections.
+    """
+
+    hidden: int
+    activation: Literal["silu", "gelu", "sigmoid"] = "silu"
+    bias: bool = False
+
+    def check(self, place: Place) -> None:
+        super().check(place)
+        require(self.hidden > 0, f"{place.where}.hidden must be positive")
+
+    def operations(self, width: int, length: int, context: int) -> int | None:
+        return 0  # every token alone
+
+
+@feed_forward("gated_mlp", GatedMLPConfig)
+class GatedMLP(nn.Module):
+    """W3 (W1 x * act(W2 x)) (arXiv:2002.05202).
+
+    Parameters: `up` (2*hidden, D), W1 over W2, and `down` (D, hidden).
+
+    Args:
+        width: model width D.
+        *fields, **named: a `GatedMLPConfig`, or its fields.
+    """
+
+    def __init__(self, width: int, *fields: Any, **named: Any) -> None:
+        super().__init__()
+        config = GatedMLPConfig.given(width, *fields, **named)
+        self.activation = _FUNCTIONS[config.activation]
+        self.up = nn.Linear(width, 2 * config.hidden, bias=config.bias)
+        self.down = nn.Linear(config.hidden, width, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B,T,D) to (B,T,D)."""
+        y, gate = self.up(x).chunk(2, dim=-1)
+        return self.down(y * self.activation(gate))
 
 
 @dataclass(frozen=True)

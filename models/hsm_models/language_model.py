@@ -14,6 +14,8 @@ from hsm_operators.precision import accumulator
 from .config import ModelConfig
 from .errors import ConfigError
 from .layers import Layer, Output, TokenEmbedding
+from .mixers import Shared
+from .norms import make_norm
 from .positions import absolute_positions, sinusoids
 from .rows import take_rows
 from .state import State, StateEntry
@@ -35,14 +37,18 @@ class LanguageModel(nn.Module):
             raise ConfigError(f"config.task is {config.task!r}, but a LanguageModel needs 'language_model'")
         self.config = config
         self.embedding = TokenEmbedding(config.vocab_size, config.width, config.embedding_bias, config.embedding_scale)
+        self.embedding_norm: nn.Module | None = None
+        if config.embedding_norm:
+            self.embedding_norm = make_norm(config.norm_kind, config.width, config.norm_eps)
         self.position_embedding: nn.Parameter | None = None
         if config.positions == "learned":
             self.position_embedding = nn.Parameter(torch.empty(config.max_length, config.width))
             nn.init.normal_(self.position_embedding, std=0.02)
         self.layers = nn.ModuleList(
-            Layer(layer, config.width, index, config.norm_eps) for index, layer in enumerate(config.layers)
+            Layer(layer, config.width, index, config.norm_eps, config.norm_kind)
+            for index, layer in enumerate(config.layers)
         )
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.norm = make_norm(config.norm_kind, config.width, config.norm_eps)
         self.output: Output | TiedOutput
         if config.tie_embeddings:
             self.output = TiedOutput(config.vocab_size, config.output_bias)
@@ -62,8 +68,9 @@ class LanguageModel(nn.Module):
         """
         self._check_length(tokens.shape[1])
         x = self._embed(tokens, absolute_positions(tokens))
+        shared: Shared = {}
         for layer in self._stack():
-            x = layer(x)
+            x = layer(x, shared=shared)
         return self._logits(x)
 
     def state_entries(self, rollback: int = 0) -> dict[str, StateEntry]:
@@ -119,10 +126,11 @@ class LanguageModel(nn.Module):
             positions = torch.where(absolute_positions(tokens) < lengths.unsqueeze(1), positions, 0)
         x = self._embed(tokens, positions)
         new_state: State = {}
+        shared: Shared = {}
         for index, layer in enumerate(self._stack()):
             prefix = f"{index}."
             own = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
-            x, own = layer(x, lengths, own, position)
+            x, own = layer(x, lengths, own, position, shared)
             new_state |= {prefix + key: value for key, value in own.items()}
         if last_only:
             x = take_rows(x, (lengths - 1).clamp(min=0).unsqueeze(1))
@@ -134,6 +142,8 @@ class LanguageModel(nn.Module):
 
     def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         x = self.embedding(tokens)
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
         if self.position_embedding is not None:
             return x + F.embedding(positions, self.position_embedding)
         if self.config.positions == "sinusoidal":

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from hsm_operators.precision import accumulator
 
 from .config import ImageConfig, LayerConfig
-from .mixers import Mixer
+from .mixers import Mixer, Shared
+from .norms import NormKind, make_norm
 from .state import State
 
 
@@ -24,25 +25,34 @@ class Layer(nn.Module):
         config: the layer's configuration; with `layer_scale`, both branches are multiplied by learned vectors (D,).
         width: model width D.
         index: index of the layer, from 0.
-        norm_eps: epsilon of both LayerNorms.
+        norm_eps: epsilon of both norms.
+        norm_kind: "layer" for LayerNorms, "rms" for RMSNorms.
     """
 
-    def __init__(self, config: LayerConfig, width: int, index: int, norm_eps: float) -> None:
+    def __init__(
+        self, config: LayerConfig, width: int, index: int, norm_eps: float, norm_kind: NormKind = "layer"
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
+        self.norm1 = make_norm(norm_kind, width, norm_eps)
         self.peri = config.norm == "peri"
         self.mixer: Mixer = config.mixer.build(width, index)
+        self.shares = config.mixer.leaves is not None or config.mixer.takes is not None
         self.scale1 = nn.Parameter(torch.ones(width)) if config.layer_scale else None
-        self.norm2: nn.LayerNorm | None = None
+        self.norm2: nn.Module | None = None
         self.feed_forward: nn.Module | None = None
         self.scale2: nn.Parameter | None = None
         if config.feed_forward is not None:
-            self.norm2 = nn.LayerNorm(width, eps=norm_eps)
+            self.norm2 = make_norm(norm_kind, width, norm_eps)
             self.feed_forward = config.feed_forward.build(width, index)
             self.scale2 = nn.Parameter(torch.ones(width)) if config.layer_scale else None
 
     def forward(
-        self, x: Tensor, lengths: Tensor | None = None, state: State | None = None, position: Tensor | None = None
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        state: State | None = None,
+        position: Tensor | None = None,
+        shared: Shared | None = None,
     ) -> Any:
         """Map (B,T,D) to (B,T,D); with the mixer's state also return the new one, see `Mixer.forward_cached`.
 
@@ -51,8 +61,11 @@ class Layer(nn.Module):
             lengths: (B,) int64, valid tokens of each row.
             state: the mixer's state.
             position: (B,) int64, with a state: tokens of each row that came before.
+            shared: what earlier layers of this call have left for later ones; mixers that leave something add to it.
         """
-        source = {"value": x} if self.peri else {}
+        source: dict[str, Any] = {"value": x} if self.peri else {}
+        if self.shares:
+            source["shared"] = shared
         if state is None:
             return self._feed_forward(x + _scaled(self.mixer(self.norm1(x), lengths, **source), self.scale1))
         mixed, state = self.mixer(self.norm1(x), lengths, state, position, **source)

@@ -235,6 +235,16 @@ class MixerConfig(PartConfig):
         """Whether token t sees tokens <= t only, which language models need."""
         return True
 
+    @property
+    def leaves(self) -> str | None:
+        """The name of what the mixer leaves for later layers of the same call, or None."""
+        return None
+
+    @property
+    def takes(self) -> str | None:
+        """The name of what the mixer needs of an earlier layer, or None."""
+        return None
+
 
 @dataclass(frozen=True)
 class FeedForwardConfig(PartConfig):

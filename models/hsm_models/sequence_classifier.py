@@ -11,6 +11,8 @@ from hsm_operators.precision import accumulator
 from .config import ModelConfig
 from .errors import ConfigError
 from .layers import Layer, Output, PatchEmbedding, TokenEmbedding
+from .mixers import Shared
+from .norms import make_norm
 from .positions import absolute_positions, sinusoids
 
 
@@ -44,9 +46,10 @@ class SequenceClassifier(nn.Module):
             if parameter is not None:
                 nn.init.normal_(parameter, std=0.02)
         self.layers = nn.ModuleList(
-            Layer(layer, config.width, index, config.norm_eps) for index, layer in enumerate(config.layers)
+            Layer(layer, config.width, index, config.norm_eps, config.norm_kind)
+            for index, layer in enumerate(config.layers)
         )
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.norm = make_norm(config.norm_kind, config.width, config.norm_eps)
         self.output = Output(config.width, config.classes, bias=config.output_bias)
 
     def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -64,8 +67,9 @@ class SequenceClassifier(nn.Module):
         """
         x = self._embed(inputs)
         counted = lengths if lengths is None or self.cls_token is None else lengths + 1
+        shared: Shared = {}
         for layer in list(self.layers) * self.config.repeats:
-            x = layer(x, counted)
+            x = layer(x, counted, shared=shared)
         x = self.norm(x)
         if self.config.pooling == "cls":
             return self.output(x[:, 0])

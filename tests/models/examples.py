@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from hsm_models import (
+    GatedConvolutionConfig,
+    GatedMLPConfig,
     HSMConfig,
     ImageConfig,
     LayerConfig,
     MLPConfig,
     ModelConfig,
     MoEConfig,
+    RWKV7ChannelConfig,
+    RWKV7Config,
     SoftmaxConfig,
     SwitchHeadConfig,
     TaylorShiftConfig,
@@ -63,6 +67,34 @@ LANGUAGE_MODELS = {
         max_length=16,
         output_bias=False,
         layers=(LayerConfig(SoftmaxConfig(positions="none"), _MLP),),
+    ),
+    "based": ModelConfig(
+        task="language_model",
+        width=WIDTH,
+        vocab_size=11,
+        output_bias=False,
+        tie_embeddings=True,
+        norm_kind="rms",
+        layers=(
+            LayerConfig(GatedConvolutionConfig(), GatedMLPConfig(24)),
+            LayerConfig(
+                TaylorShiftConfig(2, 3, causal=True, normalize=False, bias=False, value_dim=8), GatedMLPConfig(24)
+            ),
+            LayerConfig(SoftmaxConfig(heads=2, bias=False, window=5), GatedMLPConfig(24, "gelu", bias=True)),
+        ),
+    ),
+    "rwkv7": ModelConfig(
+        task="language_model",
+        width=WIDTH,
+        vocab_size=11,
+        output_bias=False,
+        embedding_norm=True,
+        layers=(
+            LayerConfig(RWKV7Config(heads=2, decay_rank=3, rate_rank=3, gate_rank=4)),
+            LayerConfig(RWKV7ChannelConfig(24)),
+            LayerConfig(RWKV7Config(heads=2, decay_rank=3, rate_rank=3, gate_rank=4, value_rank=2)),
+            LayerConfig(RWKV7ChannelConfig(24)),
+        ),
     ),
 }
 

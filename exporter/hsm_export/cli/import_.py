@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--layout",
     required=True,
-    type=click.Choice(["taylor-shift", "switch-head", "moeut", "sigma-moe"]),
+    type=click.Choice(["taylor-shift", "switch-head", "moeut", "sigma-moe", "rwkv7", "based"]),
     help="Whose layout it is.",
 )
 @click.option("--preset", help="Published configuration that the file must have: listops, vit-s, wikitext103-47m, …")
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 @click.option("--rope-base", type=click.FloatRange(min=1), help="Base of RoPE's wavelengths. [default: 10000]")
 @click.option(
     "--activation",
-    type=click.Choice(["relu", "gelu", "silu", "gelu_tanh"]),
+    type=click.Choice(["relu", "gelu", "silu", "gelu_tanh", "sigmoid"]),
     help="Of the feed-forward network. [default: gelu; SwitchHead's relu]",
 )
 @click.option("--output-norm/--no-output-norm", default=None, help="TaylorShift: scale by sqrt(N/d). [default: on]")
@@ -90,6 +90,8 @@ def command(
       hsm-export import imdb.tar -o imdb.safetensors --layout taylor-shift --check run.npz
       hsm-export import C4_44M.ckpt -o moeut.safetensors --layout moeut
       hsm-export import sigma-moe-small/ -o sigma.safetensors --layout sigma-moe
+      hsm-export import RWKV-x070-World-0.1B.pth -o rwkv7.safetensors --layout rwkv7
+      hsm-export import based-360m/ -o based.safetensors --layout based
       hsm-export import vit.pth -o vit.safetensors --layout taylor-shift --no-output-norm
     """
     from ..importing import import_checkpoint
@@ -107,13 +109,16 @@ def _render(result: ImportResult) -> RenderableType:
     from rich.text import Text
 
     config = result.config
-    table = Table("authors' name", "our name", title=f"{result.source.name} → {result.output} (layer 0 stands for all)")
+    every = [layer["mixer"]["kind"] for layer in config["layers"]]
+    kinds = list(dict.fromkeys(every))
+    shown = [str(every.index(kind)) for kind in kinds]
+    stand = "layer 0 stands for all" if len(shown) < 2 else f"layers {', '.join(shown)} stand for all of their kind"
+    table = Table("authors' name", "our name", title=f"{result.source.name} → {result.output} ({stand})")
     for ours, theirs in result.names.items():
-        if not ours.startswith("layers.") or ours.startswith("layers.0."):
+        if not ours.startswith("layers.") or ours.split(".")[1] in shown:
             table.add_row(theirs, ours)
-    kinds = ", ".join(dict.fromkeys(layer["mixer"]["kind"] for layer in config["layers"]))
     lines: list[RenderableType] = [
-        f"{config['task'].replace('_', ' ')}, {len(config['layers'])} layers of {kinds}, width {config['width']}, "
+        f"{config['task'].replace('_', ' ')}, {len(every)} layers of {', '.join(kinds)}, width {config['width']}, "
         f"{result.parameters:,} parameters",
         f"fingerprint {result.fingerprint}",
     ]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..config import ModelConfig
-from . import moeut, sigma_moe, switch_head, switch_head_arguments, taylor_shift, taylor_shift_arguments
+from . import based, moeut, rwkv7, sigma_moe, switch_head, switch_head_arguments, taylor_shift, taylor_shift_arguments
 from .facts import OPTIONS, Fact, Facts
 from .mapping import Entry, to_ours, to_theirs
 from .options import LAYOUTS, PRESETS, ImportOptions, Layout, OptionError, QueryScale, check_preset
@@ -116,8 +116,11 @@ def to_authors_layout(
     if layout == "taylor-shift":
         table = taylor_shift.entries(config, query_scale)
         return to_theirs(table, taylor_shift.without_position_row(weights) if config.image is None else weights)
-    if layout in ("moeut", "sigma-moe"):
-        return to_theirs(moeut.entries(config) if layout == "moeut" else sigma_moe.entries(config), weights)
+    tables = {"moeut": moeut.entries, "sigma-moe": sigma_moe.entries, "rwkv7": rwkv7.entries}
+    if layout == "based":
+        return based.split(to_theirs(based.entries(config), weights), config)
+    if layout in tables:
+        return to_theirs(tables[layout](config), weights)
     theirs = to_theirs(switch_head.entries(config, naming), weights)
     if config.tie_embeddings:
         theirs["output.weight"] = theirs["embedding.weight"]
@@ -208,17 +211,36 @@ def _convert_sigma_moe(file: StateFile, facts: Facts) -> ImportedModel:
     return _translate(sigma_moe.entries(config), weights, config, ignored, facts)
 
 
+def _convert_rwkv7(file: StateFile, facts: Facts) -> ImportedModel:
+    naming = rwkv7.find_naming(file.weights)
+    config = rwkv7.read_config(file.weights, naming, facts)
+    ignored = rwkv7.ignored_names(file.weights, naming)
+    return _translate(rwkv7.entries(config, naming), file.weights, config, ignored, facts)
+
+
+def _convert_based(file: StateFile, facts: Facts) -> ImportedModel:
+    weights = based.normalise(file.weights)
+    config = based.read_config(weights, facts)
+    return _translate(
+        based.entries(config), weights, config, {"lm_head.weight"} if config.tie_embeddings else set(), facts
+    )
+
+
 _CONVERTERS: dict[Layout, Callable[[StateFile, Facts], ImportedModel]] = {
     "taylor-shift": _convert_taylor_shift,
     "switch-head": _convert_switch_head,
     "moeut": _convert_moeut,
     "sigma-moe": _convert_sigma_moe,
+    "rwkv7": _convert_rwkv7,
+    "based": _convert_based,
 }
 _READERS: dict[Layout, Callable[[Mapping[str, Any]], ImportOptions]] = {
     "taylor-shift": taylor_shift_arguments.options_from,
     "switch-head": switch_head_arguments.options_from,
     "moeut": partial(switch_head_arguments.options_from, layout="moeut"),
     "sigma-moe": sigma_moe.options_from,
+    "rwkv7": rwkv7.options_from,
+    "based": based.options_from,
 }
 
 

@@ -10,9 +10,9 @@ from ..config import ModelConfig
 from ..dataclass_json import fields_of
 from ..errors import ConfigError
 
-Layout = Literal["taylor-shift", "switch-head", "moeut", "sigma-moe"]
+Layout = Literal["taylor-shift", "switch-head", "moeut", "sigma-moe", "rwkv7", "based"]
 QueryScale = Literal["package", "training"]
-LAYOUTS: tuple[Layout, ...] = ("taylor-shift", "switch-head", "moeut", "sigma-moe")
+LAYOUTS: tuple[Layout, ...] = ("taylor-shift", "switch-head", "moeut", "sigma-moe", "rwkv7", "based")
 
 
 class OptionError(ConfigError):
@@ -44,8 +44,8 @@ class ImportOptions:
             assumed to be false for transformers, and read off the number of rows for images.
         image_size: TaylorShift's ViT: height and width of the square picture, in pixels; read off the positions where
             only one number fits them.
-        window: SwitchHead: tokens that a token sees at most, itself included; 0 is all before it. Files tell it by
-            the length of a block and the number of earlier blocks.
+        window: SwitchHead and Based: tokens that a token sees at most, itself included; 0 is all before it.
+            SwitchHead's files tell it by the length of a block and the number of earlier blocks.
         layers: MoEUT: layers that are run in all, a multiple of those in the file, which share their weights.
     """
 
@@ -55,7 +55,7 @@ class ImportOptions:
     positions: Literal["rope", "none"] | None = None
     rope_fraction: float | None = None
     rope_base: float | None = None
-    activation: Literal["relu", "gelu", "silu", "gelu_tanh"] | None = None
+    activation: Literal["relu", "gelu", "silu", "gelu_tanh", "sigmoid"] | None = None
     output_norm: bool | None = None
     query_scale: QueryScale | None = None
     input: Literal["tokens", "pixels"] | None = None

@@ -6,9 +6,15 @@ and `forward_cached(x, state, position, lengths)` continues from it. Importing a
 
 from ..state import State as State
 from ..state import StateEntry as StateEntry
+from .gated_convolution import GatedConvolution as GatedConvolution
+from .gated_convolution import GatedConvolutionConfig as GatedConvolutionConfig
 from .hsm import HSM as HSM
 from .hsm import HSMConfig as HSMConfig
 from .mixer import Mixer as Mixer
+from .mixer import Shared as Shared
+from .rwkv7 import RWKV7 as RWKV7
+from .rwkv7 import RWKV7ChannelConfig as RWKV7ChannelConfig
+from .rwkv7 import RWKV7Config as RWKV7Config
 from .softmax import SoftmaxAttention as SoftmaxAttention
 from .softmax import SoftmaxConfig as SoftmaxConfig
 from .switch_head import SwitchHead as SwitchHead

@@ -16,6 +16,8 @@ from ..state import State, StateEntry, initial_state
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+Shared = dict[str, Tensor]  # what a call's earlier layers have left for later ones, by a name of the mixer's
+
 
 class Mixer(StatefulModule):
     """Base of all mixers: (B,T,D) -> (B,T,D).
@@ -27,11 +29,16 @@ class Mixer(StatefulModule):
     causal: bool = True
 
     def forward(
-        self, x: Tensor, lengths: Tensor | None = None, state: State | None = None, position: Tensor | None = None
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        state: State | None = None,
+        position: Tensor | None = None,
     ) -> Any:
         """Call `mix`, or with a state `forward_cached`: as a call of the module, which hooks and tracers see.
 
         In a model of which only the modules know that it decodes, the state comes from there; see `StatefulModule`.
+        A mixer whose configuration `takes` or `leaves` something has a further argument `shared`.
         """
         if state is not None:
             return self.forward_cached(x, state, position, lengths)  # type: ignore[arg-type]

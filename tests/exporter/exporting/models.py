@@ -9,6 +9,7 @@ from torch import nn
 
 from hsm_models import (
     FeedForwardConfig,
+    GatedConvolutionConfig,
     HSMConfig,
     ImageConfig,
     LayerConfig,
@@ -16,6 +17,8 @@ from hsm_models import (
     MLPConfig,
     ModelConfig,
     MoEConfig,
+    RWKV7ChannelConfig,
+    RWKV7Config,
     SoftmaxConfig,
     SwitchHeadConfig,
     TaylorShiftConfig,
@@ -42,6 +45,8 @@ MIXERS: dict[str, tuple[MixerConfig, ...]] = {
     "switch-head-one-expert": (SwitchHeadConfig(experts=1, active=1),),
     "switch-head-same-selection": (SwitchHeadConfig(same_selection=True, positions="none"),),
     "softmax": (SoftmaxConfig(),),
+    "gated-convolution": (GatedConvolutionConfig(), GatedConvolutionConfig(5, 24, convolution_bias=True)),
+    "rwkv7": (RWKV7Config(), RWKV7ChannelConfig(48), RWKV7Config(value_rank=8, decay_rank=6, rate_rank=4, gate_rank=5)),
     "hybrid": (HSMConfig(), SoftmaxConfig(), TaylorShiftConfig(causal=True), SwitchHeadConfig()),
 }
 

@@ -29,7 +29,7 @@ SHAPES = ((1, 1), (3, 2), (2, 37))
 # A flipped choice of experts is no rounding error; comparing with a forced choice is the exporter's own check.
 ROUTED = ("switch-head", "switch-head-xl", "switch-head-same-selection", "hybrid")
 
-QUICK = [("hsm-gated2", "fp16"), ("taylor-shift", "bf16")]
+QUICK = [("hsm-gated2", "fp16"), ("taylor-shift", "bf16"), ("rwkv7", "fp32")]
 
 
 def tokens(*shape: int, high: int = VOCAB) -> Tensor:
