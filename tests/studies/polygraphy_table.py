@@ -227,18 +227,10 @@ def by_polygraphy(case: Case, folder: Path, packages: Path) -> Record:
     differing = re.findall(r"FAILED \| Output: '(.+?)'", said)
     makers = {name: node for node in case.bad.graph.node for name in node.output}
     first = makers[differing[0]].name if differing else ""
-    check = [
-        sys.executable,
-        "-m",
-        "polygraphy",
-        "run",
-        "polygraphy_debug.onnx",
-        "--onnxrt",
-        "--load-inputs",
-        "all.json",
-    ]
+    check = [*POLYGRAPHY, "run", "polygraphy_debug.onnx", "--onnxrt", "--load-inputs", "all.json", *compare]
     reduce = ["debug", "reduce", "bad.onnx", "-o", "reduced.onnx", "--mode", "bisect", "--load-inputs", "all.json"]
-    _, longer = _called([*reduce, "--check", *check, *compare], folder, packages)
+    # A check that fails for another reason than numbers must not pass for a finding.
+    _, longer = _called([*reduce, "--fail-regex", "Mismatched outputs", "--check", *check], folder, packages)
     reduced = folder / "reduced.onnx"
     left = [node.name for node in onnx.load(str(reduced)).graph.node] if reduced.exists() else []
     return {
