@@ -226,7 +226,7 @@ def by_polygraphy(case: Case, folder: Path, packages: Path) -> Record:
     said, seconds = _called(["run", "bad.onnx", *given, *every, *compare], folder, None)
     differing = re.findall(r"FAILED \| Output: '(.+?)'", said)
     makers = {name: node for node in case.bad.graph.node for name in node.output}
-    first = makers[differing[0]].name if differing else ""
+    first = _credited(makers[differing[0]].name, case) if differing else ""
     check = [*POLYGRAPHY, "run", "polygraphy_debug.onnx", "--onnxrt", "--load-inputs", "all.json", *compare]
     reduce = ["debug", "reduce", "bad.onnx", "-o", "reduced.onnx", "--mode", "bisect", "--load-inputs", "all.json"]
     # A check that fails for another reason than numbers must not pass for a finding.
@@ -236,9 +236,14 @@ def by_polygraphy(case: Case, folder: Path, packages: Path) -> Record:
     return {
         "run_node": first,
         "run_seconds": round(seconds, 1),
-        "reduced_to": [name for name in left if not name.endswith(" fault")],
+        "reduced_to": list(dict.fromkeys(_credited(name, case) for name in left)),
         "reduce_seconds": round(longer, 1),
     }
+
+
+def _credited(name: str, case: Case) -> str:
+    """Return a node's name; what stands for a runtime's fault in the bad file is the node at fault."""
+    return case.node if case.fault is not None and name == f"{case.fault.tensor} fault" else name
 
 
 def by_diff(case: Case, folder: Path) -> Record:
@@ -307,7 +312,7 @@ def table(records: Sequence[Record]) -> str:
 def _said(nodes: Sequence[str], right: str) -> str:
     if not nodes:
         return "nothing"
-    if list(nodes) == [right] or nodes[0] == f"{right} fault":
+    if list(nodes) == [right]:
         return "the node"
     shown = ", ".join(f"`{name}`" for name in nodes[:2]) + (f" and {len(nodes) - 2} more" if len(nodes) > 2 else "")
     return f"{len(nodes)} nodes with it: {shown}" if right in nodes else shown
