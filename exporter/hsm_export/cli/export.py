@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..dtypes import EXPORTED_PRECISIONS
+from ..dtypes import WRITTEN_PRECISIONS
 from .console import emit, facts, json_option, phases
 from .validate import shape_pairs
 
@@ -30,10 +30,8 @@ def _sizes(
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The ONNX file to write.")
 @click.option(
     "--precision",
-    type=click.Choice(EXPORTED_PRECISIONS),
-    default="fp32",
-    show_default=True,
-    help="Type of weights and activations; norms, softmax and routing stay in float32.",
+    type=click.Choice(WRITTEN_PRECISIONS),
+    help="Type of weights and activations; norms, softmax and routing stay in float32 [default: that of the weights].",
 )
 @click.option(
     "--precision-plan",
@@ -50,6 +48,7 @@ def _sizes(
 @click.option("--capacity", type=click.IntRange(1), metavar="N", help="Tokens that growing states hold.")
 @click.option("--rollback", type=click.IntRange(0), default=0, metavar="R", help="Tokens that can be taken back.")
 @click.option("--last-logits", is_flag=True, help="Return the logits of each row's last token only.")
+@click.option("--lengths", is_flag=True, help="Let a classifier take the number of valid tokens of each row.")
 @click.option(
     "--portable", is_flag=True, help="ONNX's own operators alone, for runtimes that know no functions; no kernels then."
 )
@@ -64,13 +63,14 @@ def _sizes(
 def command(
     checkpoint: str,
     output: Path,
-    precision: str,
+    precision: str | None,
     precision_plan: Path | None,
     external_data: bool | None,
     decode: bool,
     capacity: int | None,
     rollback: int,
     last_logits: bool,
+    lengths: bool,
     portable: bool,
     static: tuple[int, int] | dict[str, int] | None,
     cpu_file: bool,
@@ -114,6 +114,7 @@ def command(
             capacity=capacity,
             rollback=rollback,
             last_logits=last_logits,
+            lengths=lengths,
             portable=portable,
             static=static,
             cpu_file=cpu_file,
