@@ -144,8 +144,9 @@ BY_SAFETENSORS = {item.safetensors: item for item in ELEMENT_TYPES if item.safet
 # By the word for a model's precision, float64 among them.
 BY_PRECISION = {item.precision: item for item in ELEMENT_TYPES if item.precision}
 EPSILON = {word: item.epsilon for word, item in BY_PRECISION.items()}
-# What the exporter writes; a file of somebody else's may also be fp64.
+# What models with our mixers are written in; plain modules, and files of somebody else's, may also be fp64.
 EXPORTED_PRECISIONS = ("fp32", "fp16", "bf16")
+WRITTEN_PRECISIONS = (*EXPORTED_PRECISIONS, "fp64")
 # Types whose values are equal or wrong, and that arrays hold one a byte or more.
 EXACT = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 # ONNX's values of the types that promoting to float64 widens.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..dtypes import EXPORTED_PRECISIONS
+from ..dtypes import WRITTEN_PRECISIONS
 from .console import emit, facts, json_option, phases
 from .validate import shape_pairs
 
@@ -30,10 +30,8 @@ def _sizes(
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The ONNX file to write.")
 @click.option(
     "--precision",
-    type=click.Choice(EXPORTED_PRECISIONS),
-    default="fp32",
-    show_default=True,
-    help="Type of weights and activations; norms, softmax and routing stay in float32.",
+    type=click.Choice(WRITTEN_PRECISIONS),
+    help="Type of weights and activations; norms, softmax and routing stay in float32 [default: that of the weights].",
 )
 @click.option(
     "--precision-plan",
@@ -65,7 +63,7 @@ def _sizes(
 def command(
     checkpoint: str,
     output: Path,
-    precision: str,
+    precision: str | None,
     precision_plan: Path | None,
     external_data: bool | None,
     decode: bool,

@@ -21,6 +21,7 @@ from .rules import DEFAULT, parse, violations
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..formats.quantisation_plan import QuantisationPlan
     from ..onnx_model.model_file import ModelFile
     from ..runtimes.runtime import RunContext, Runtime
     from ..torch_model.torch_source import TorchSource
@@ -177,6 +178,8 @@ class Setup:
         context: what runtimes run.
         plan: reference (the arbiter), baseline and the others.
         shown: the baseline was asked for, so it is reported too.
+        quantised: the plan of a file that `quantize` wrote. What it means in float64 is then what is right, and the
+            source says what quantising costs each layer.
     """
 
     file: ModelFile
@@ -184,6 +187,12 @@ class Setup:
     context: RunContext
     plan: Plan
     shown: bool
+    quantised: QuantisationPlan | None = None
+
+    @property
+    def held_to(self) -> TorchSource | None:
+        """The source, where it says what outputs must be."""
+        return self.source if self.quantised is None else None
 
 
 def _set_up(
@@ -193,6 +202,7 @@ def _set_up(
     reference: str | Path | None,
     inputs: Any,
 ) -> Setup:
+    from ..onnx_model.quantisation_record import plan_in
     from ..runtimes import get
     from ..runtimes.routing import instrument
     from ..runtimes.runtime import RunContext
@@ -210,7 +220,9 @@ def _set_up(
     instrumented, routed = (file.model, ()) if is_stored else instrument(file.model)
     load = source.load if source is not None else None
     context = RunContext(instrumented, file.path.parent, file.precision, load, routed)
-    plan = make_plan(names, file, source)
+    quantised = plan_in(file) if reference is None and source is not None else None
+    held = source if quantised is None else None
+    plan = make_plan(names, file, held)
     if is_stored:
         from .stored import stored_reference
 
@@ -221,10 +233,10 @@ def _set_up(
         requested([str(reference)], source is not None)
         plan = replace(plan, arbiter=get(str(reference)))
     candidates = [runtime for runtime in plan.candidates if runtime.name != plan.arbiter.name]
-    if source is not None and plan.arbiter.name != "onnx64":
+    if held is not None and plan.arbiter.name != "onnx64":
         candidates.insert(0, get("onnx64"))  # the file itself: are its maths and weights the source's?
     shown = plan.baseline.needs_source if names is None else plan.baseline.name in names
-    return Setup(file, source, context, replace(plan, candidates=tuple(dict.fromkeys(candidates))), shown)
+    return Setup(file, source, context, replace(plan, candidates=tuple(dict.fromkeys(candidates))), shown, quantised)
 
 
 @dataclass
@@ -277,7 +289,7 @@ class Diff:
             self.feeds = open_feeds(setup.file, inputs, call=self._call_reference, shapes=shapes, tokenizer=tokenizer)
             self.notes += self.feeds.notes
             validation = Validation(
-                setup.file, setup.source, setup.context, [*self.feeds.cases], setup.plan, self._next_phase
+                setup.file, setup.held_to, setup.context, [*self.feeds.cases], setup.plan, self._next_phase
             )
             self.truth = validation.truth()
             self.feeds = replace(self.feeds, cases=self.truth.cases)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..dtypes import EXPORTED_PRECISIONS
-from ..errors import MissingDependencyError, UsageError
+from ..dtypes import WRITTEN_PRECISIONS
+from ..errors import BadInputError, MissingDependencyError, NumbersDifferError, UsageError
 from ..formats.tensor import InputSpec
 from ..machine import versions
 from .result import CheckedOutput, ExportResult
@@ -32,7 +32,7 @@ def export(
     example_inputs: Any = None,
     output: str | Path | None = None,
     *,
-    precision: str = "fp32",
+    precision: str | None = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     dynamic: Mapping[str, Mapping[int, str]] | None = None,
@@ -54,13 +54,14 @@ def export(
     ONNX checker and strict shape inference, and run in ONNX Runtime against the module in float64.
 
     Args:
-        source: a checkpoint's path, `zoo:NAME`, an nn.Module in float32, or `FILE.py:FACTORY`, a function without
+        source: a checkpoint's path, `zoo:NAME`, an nn.Module, or `FILE.py:FACTORY`, a function without
             arguments that makes one.
         example_inputs: for a module of your own: a tensor, a tuple of the arguments of `forward`, or a dict of
             keyword arguments. Language models that decode (docs/decoding.md) need none.
         output: the ONNX file to write.
         precision: type of the weights and activations: "fp32", "fp16" or "bf16". Norms, softmax, reductions and
-            routing stay in float32, and so do all floating-point inputs and outputs.
+            routing stay in float32, and so do all floating-point inputs and outputs. "fp64", for modules without
+            mixers of ours: everything in float64. None takes the type of the module's parameters.
         input_names: names of the tensors in the file; default: the parameters of `forward`.
         output_names: names of the results; default: "logits" for our models, else "output" or "output_0", ...
         dynamic: input name -> {dimension: name}, replacing the default for that input: dimension 0 is `batch`,
@@ -97,10 +98,8 @@ def export(
     from .source import resolve
     from .wide_nodes import read_plan
 
-    if precision not in EXPORTED_PRECISIONS:
-        raise UsageError(f"precision must be one of {', '.join(EXPORTED_PRECISIONS)}, got {precision!r}")
-    if cpu_file and precision != "bf16":
-        raise UsageError(f"files in {precision} run on CPUs as they are", "leave out cpu_file (--cpu-file)")
+    if precision not in (None, *WRITTEN_PRECISIONS):
+        raise UsageError(f"precision must be one of {', '.join(WRITTEN_PRECISIONS)}, got {precision!r}")
     if output is None:
         raise UsageError("export needs an output path", 'call export(source, output="model.onnx")')
     options = DecodeOptions(capacity, rollback, last_logits)
@@ -117,7 +116,19 @@ def export(
     progress = progress or (lambda phase: None)
     with atomic_directory(target.parent) as scratch:
         progress("loading")
-        resolved = resolve(source, example_inputs, input_names, output_names, dynamic, decode=decode, lengths=lengths)
+        resolved = resolve(
+            source,
+            example_inputs,
+            input_names,
+            output_names,
+            dynamic,
+            decode=decode,
+            precision=precision,
+            lengths=lengths,
+        )
+        precision = resolved.precision
+        if cpu_file and precision != "bf16":
+            raise UsageError(f"files in {precision} run on CPUs as they are", "leave out cpu_file (--cpu-file)")
         if decode:
             resolved = decoding_source(resolved, options, precision)
         if plan is not None:
@@ -158,7 +169,6 @@ def _export(
     from ..onnx_model.stored_weights import store_transposed
     from ..runtimes.evaluations import have_evaluations
     from .assembling import active_counts, all_tensors, feed_of, finished_graph
-    from .checking import check_in_subprocess
     from .comparing import compare, references
     from .finishing import describe_inputs, write
     from .static import at_sizes
@@ -169,7 +179,8 @@ def _export(
         source, inputs = at_sizes(source, inputs, form.sizes)
     progress("running PyTorch")
     several = have_evaluations((node.domain, node.op_type) for node in model.graph)
-    expected = references(source, precision, active_counts(model), inputs, evaluations=several)
+    active = active_counts(model)
+    expected = references(source, precision, active, inputs, evaluations=several)
     feeds = [feed_of(model, reference.feeds, reference.masks) for reference in expected]
     mixers = _mixers(model)
     weights = {name for name, _ in all_tensors(source.module)}
@@ -184,8 +195,13 @@ def _export(
     path = scratch / target.name
     data = write(model, path, form.external_data)
     progress("checking")
-    results = check_in_subprocess(path, feeds, scratch)
-    checks = compare(results, expected, precision)
+    results = _checked(path, feeds, scratch, precision)
+    try:
+        checks = compare(results, expected, precision)
+    except NumbersDifferError:
+        progress("running PyTorch again, with more roundings")
+        expected = references(source, precision, active, inputs, evaluations=several, many=True)
+        checks = compare(results, expected, precision)
     result = _result(model, mixers, source, target, path, data, precision, plan, inputs, checks, form.cpu_file)
     (scratch / result.report.name).write_text(json.dumps(_side_file(result), indent=2) + "\n")
     copy = _write_cpu_file(path, result.cpu_file) if result.cpu_file is not None else None
@@ -193,6 +209,18 @@ def _export(
         if written is not None:
             written.replace(target.with_name(written.name))
     return result
+
+
+def _checked(path: Path, feeds: list[dict[str, Any]], scratch: Path, precision: str) -> list[dict[str, Any]]:
+    """Check the written file in a process of its own, and return its results."""
+    from .checking import check_in_subprocess
+
+    try:
+        return check_in_subprocess(path, feeds, scratch)
+    except BadInputError as error:
+        if precision == "fp64":
+            error.hint = "ONNX Runtime computes only some operators in float64: export with precision='fp32'"
+        raise
 
 
 def _write_cpu_file(path: Path, target: Path) -> Path:

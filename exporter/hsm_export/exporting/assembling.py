@@ -10,6 +10,7 @@ from msgspec import structs
 
 from hsm_operators import find
 
+from ..errors import BadInputError
 from ..formats.tensor import InputSpec
 from .inputs import Border
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FloatGraph:
-    """A module's graph in float32 under its final names, without function bodies.
+    """A module's graph, in float32 or float64, under its final names, without function bodies.
 
     Attributes:
         model: the graph; its initialisers still refer to the module's tensors.
@@ -49,6 +50,7 @@ def float_graph(source: Source) -> FloatGraph:
     """
     from .cleaning import clean
     from .finishing import refuse_narrow, refuse_quantised
+    from .float64_forms import exact_numbers
     from .tracing import trace
 
     traced = trace(source.module, source.arguments)
@@ -59,6 +61,7 @@ def float_graph(source: Source) -> FloatGraph:
     buffers = {name for name, _ in source.module.named_buffers(remove_duplicate=False)}
     names = source.output_names or output_names(traced.outputs, {spec.name for spec in source.arguments.inputs})
     inputs = clean(model, traced.inputs, names, parameters | buffers)
+    exact_numbers(model, traced.numbers, parameters | buffers)
     call = replace(source.arguments.call, outputs=dict(zip(names, traced.outputs, strict=True)))
     return FloatGraph(model, inputs, call, parameters)
 
@@ -82,7 +85,7 @@ def finished_graph(
 
     Args:
         source: the module.
-        precision: "fp32", "fp16" or "bf16".
+        precision: "fp32", "fp16", "bf16" or "fp64".
         plan: which nodes stay float32; None leaves that to the rule by operator type.
 
     Raises:
@@ -96,7 +99,9 @@ def finished_graph(
     model = graph.model
     if plan is not None:
         plan.require_nodes({node.name or "" for node in model.graph})
-    if precision != "fp32":
+    if precision == "fp64":
+        _refuse_mixers(model)
+    elif precision != "fp32":
         listed = None if plan is None else plan.names
         convert(
             model, precision, graph.parameters, carried(source, "precision"), listed, carried(source, "accumulator")
@@ -106,6 +111,16 @@ def finished_graph(
     add_bodies(model)
     describe(model, source, graph.inputs, graph.call, precision, plan)
     return model, graph.inputs
+
+
+def _refuse_mixers(model: ir.Model) -> None:
+    """Refuse operators whose bodies compute in float32 in a file in float64."""
+    for node in model.graph.all_nodes():
+        if find(node.domain, node.op_type) is not None:
+            raise BadInputError(
+                f"{node.name} is {node.domain}:{node.op_type}, which has no float64",
+                "export module.float(), or choose another precision",
+            )
 
 
 def all_tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:

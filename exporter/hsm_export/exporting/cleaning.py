@@ -198,7 +198,8 @@ def strip(graph: ir.Graph) -> None:
             value.doc_string = None
             if value.const_value is not None:
                 value.const_value.metadata_props.clear()
-                value.const_value.doc_string = None
+                if value.const_value.doc_string:  # some kinds of tensors have none and take none
+                    value.const_value.doc_string = None
         for node in inner:
             node.metadata_props.clear()
             node.doc_string = None

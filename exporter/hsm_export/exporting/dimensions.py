@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import Tensor
 
-_PASSED_ON = ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape")
+_PASSED_ON = ("Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "TopK", "Gather")
+_RECURRENT = ("GRU", "LSTM", "RNN")
 # Sizes to check with: primes, so that no two dimensions are equal and none is a multiple of what the code works for.
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97)
 
@@ -22,10 +23,16 @@ _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 6
 def counted(model: ir.Model) -> dict[str, str | int]:
     """Return which inputs hold numbers of valid tokens: name -> the dimension whose tokens they count.
 
-    An operator's specification says it: an input of one row of integers that are at most one of its sizes.
+    An operator's specification says it: an input of one row of integers that are at most one of its sizes. So does that
+    of ONNX's recurrent layers, whose rows may have been sorted by length before.
     """
     found: dict[str, str | int] = {}
     for node in model.graph.all_nodes():
+        if node.op_type in _RECURRENT and len(node.inputs) > 4 and (name := _origin(node.inputs[4])) is not None:
+            shape = None if node.inputs[0] is None else node.inputs[0].shape
+            size = None if shape is None else shape[0] if isinstance(shape[0], int) else shape[0].value
+            if isinstance(size, int) or (size and size.isidentifier()):
+                found.setdefault(name, size)
         operator = find(node.domain, node.op_type)
         if operator is None:
             continue
@@ -49,6 +56,8 @@ def counted(model: ir.Model) -> dict[str, str | int]:
 def tied(model: ir.Model) -> dict[str, str]:
     """Return which of the tracer's symbols are one size because an operator's signature gives them one name.
 
+    So are those of rows and of the numbers that they are sorted by.
+
     Returns:
         Symbol -> the symbol that stands for it; only where that is another one.
     """
@@ -60,6 +69,8 @@ def tied(model: ir.Model) -> dict[str, str]:
         return symbol
 
     for node in model.graph.all_nodes():
+        if (rows := _sorted(node)) is not None and root(rows[0]) != root(rows[1]):
+            stands[root(rows[0])] = root(rows[1])
         operator = find(node.domain, node.op_type)
         found: dict[str, str] = {}
         for port, value in zip(() if operator is None else operator.inputs, node.inputs, strict=False):
@@ -72,6 +83,24 @@ def tied(model: ir.Model) -> dict[str, str]:
                     if root(symbol) != root(first):
                         stands[root(symbol)] = root(first)
     return {symbol: root(symbol) for symbol in stands}
+
+
+def _sorted(node: ir.Node) -> tuple[str, str] | None:
+    """Return the symbols of the rows that a node brings into the order of numbers, and of these numbers."""
+    rows, index = (*node.inputs, None, None)[:2] if node.op_type == "Gather" else (None, None)
+    while index is not None and (maker := index.producer()) is not None and maker.op_type in _PASSED_ON[:5]:
+        index = maker.inputs[0]
+    maker = None if index is None else index.producer()
+    if index is None or maker is None or maker.op_type != "TopK" or index.index() != 1:
+        return None
+    keys, axis = maker.inputs[0], node.attributes.get_int("axis", 0)
+    if rows is None or rows.shape is None or keys is None or keys.shape is None or keys.shape.rank() != 1:
+        return None
+    sizes = rows.shape[axis], keys.shape[0]
+    symbols = [None if isinstance(size, int) else size.value for size in sizes]
+    if not all(symbol and symbol.isidentifier() for symbol in symbols):
+        return None
+    return str(symbols[0]), str(symbols[1])
 
 
 def _origin(value: ir.Value | None) -> str | None:
@@ -98,6 +127,8 @@ def fixed_lengths(arguments: Sequence[TraceInput], inputs: Sequence[InputSpec]) 
         if argument.free.get(1) == LENGTH and not (matrix or named):
             where = "dimension 1" if not argument.example.is_floating_point() else f"dimensions 1 to {dims - 1}"
             found.append(f"{spec.name}: {where} fixed at {spec.example_shape[1:]}, the module works with no other size")
+        if 0 in argument.dynamic and not argument.chosen and isinstance(spec.shape[0], int):
+            found.append(f"{spec.name}: dimension 0 fixed at {spec.shape[0]}, the module works with no other size")
     return tuple(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 BATCH = "batch"
 LENGTH = "length"
+_TRIED = 32  # guesses at which dimensions are the batch
 Border = Literal["float32", "precision", "accumulator"]
 
 
@@ -128,7 +130,7 @@ def bind(
             "give one distinct name for each tensor",
         )
     found = _with_overrides(found, dynamic or {})
-    return Arguments(tree, keywords, tuple(_enlarged(found)))
+    return _fitting(module, Arguments(tree, keywords, tuple(_enlarged(found))), found)
 
 
 def _given(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -236,6 +238,72 @@ def _with_overrides(inputs: list[TraceInput], dynamic: Mapping[str, Mapping[int,
             spec = replace(spec, dynamic=dims, free={}, chosen=True)
         result.append(spec)
     return result
+
+
+def _fitting(module: nn.Module, arguments: Arguments, given: Sequence[TraceInput]) -> Arguments:
+    """Return arguments that the module takes where `_enlarged` made some that it refuses.
+
+    Of an input that has no batch in front, such as the first state (layers, 1, features) of a recurrent layer, another
+    dimension of size 1 is the batch, or none.
+
+    Args:
+        module: the module.
+        arguments: the enlarged ones.
+        given: the inputs before they were enlarged.
+    """
+    changed = [
+        index
+        for index, (own, old) in enumerate(zip(arguments.inputs, given, strict=True))
+        if own.example.shape != old.example.shape
+    ]
+    if not changed or _takes(module, arguments):
+        return arguments
+    first = changed[0]
+    choices: list[list[TraceInput]] = []
+    for index, (own, old) in enumerate(zip(arguments.inputs, given, strict=True)):
+        ones = [dim for dim, size in enumerate(old.example.shape) if size == 1]
+        if old.chosen or not ones:
+            choices.append([own])
+        elif index == first:
+            choices.append([own, _one_channel(old)])
+        else:
+            choices.append([own, _doubled(old, None), *(_doubled(old, dim) for dim in ones)])
+    for inputs in itertools.islice(itertools.product(*choices), _TRIED):
+        other = replace(arguments, inputs=inputs)
+        if _takes(module, other):
+            return other
+    return arguments
+
+
+def _one_channel(spec: TraceInput) -> TraceInput:
+    """Return an input of which a dimension of size 1 is no length: (B,1,T), if it has three."""
+    (larger,) = _enlarged([replace(spec, free={})])
+    return replace(larger, free={2: LENGTH} if spec.example.dim() == 3 and spec.example.shape[2] > 1 else {})
+
+
+def _doubled(spec: TraceInput, batch: int | None) -> TraceInput:
+    """Return an input whose batch is another dimension, of size 1 in the example, or none."""
+    import torch
+
+    free = {dim: name for dim, name in spec.free.items() if spec.example.shape[dim] > 1}
+    if batch is None:
+        return replace(spec, dynamic={}, free=free)
+    example = torch.cat((spec.example, spec.example), batch)
+    return replace(spec, example=example, dynamic={}, free={**free, batch: BATCH})
+
+
+def _takes(module: nn.Module, arguments: Arguments) -> bool:
+    """Say whether a copy of the module runs with these examples, in the type that it has."""
+    from ..runtimes.reference_maths import reference_maths
+    from ..torch_model.user_module import copied
+
+    args, kwargs = arguments.call.arguments({spec.name: spec.example.clone() for spec in arguments.inputs})
+    try:
+        with reference_maths():
+            copied(module)(*args, **kwargs)
+    except Exception:  # a user's module raises what it likes
+        return False
+    return True
 
 
 def _enlarged(inputs: list[TraceInput]) -> list[TraceInput]:

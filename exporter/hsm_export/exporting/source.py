@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ..dtypes import BY_NAME, BY_PRECISION
 from ..errors import BadInputError, UsageError
 from ..torch_model.torch_source import module_sha256
-from ..torch_model.user_module import copied, unwrapped
+from ..torch_model.user_module import copied, unwrapped, with_computed_weights
 from .inputs import BATCH, LENGTH, Arguments, TraceInput, bind
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class Source:
 
     Attributes:
         name: what to call it in messages.
-        module: a copy of the module, float32, in evaluation mode.
+        module: a copy of the module in evaluation mode, in float32, for files in float64 in that; its parametrised
+            weights are computed.
         arguments: how to call it.
         output_names: names of the outputs in the file; None lets the exporter choose.
         task: "language_model", "sequence_classifier", or "" for a module that does not say.
@@ -38,6 +40,7 @@ class Source:
         sha256: SHA-256 of the weights and the configuration.
         state: what a decoding step carries from call to call; None for other modules.
         runs: the inputs of the runs that check the file; None derives them from the examples.
+        precision: what the file is to be: "fp32", "fp16", "bf16" or "fp64".
         runs_at: returns such runs with other sizes of the dynamic dimensions; None derives them from the examples.
     """
 
@@ -51,6 +54,7 @@ class Source:
     state: StateSpec | None = None
     runs: tuple[tuple[Tensor, ...], ...] | None = None
     max_length: int = 0
+    precision: str = "fp32"
     runs_at: Callable[[Mapping[str, int]], tuple[tuple[Tensor, ...], ...]] | None = None
 
 
@@ -62,6 +66,7 @@ def resolve(
     dynamic: Mapping[str, Mapping[int, str]] | None = None,
     *,
     decode: bool = False,
+    precision: str | None = None,
     lengths: bool = False,
 ) -> Source:
     """Load what `source` names and find out how to call it.
@@ -71,11 +76,12 @@ def resolve(
     Args:
         source, example_inputs, input_names, output_names, dynamic: as for `export`.
         decode: the module shall decode.
+        precision: as for `export`.
         lengths: a classifier of ours shall take `lengths`.
 
     Raises:
         CheckpointError, ConfigError: a damaged or hostile checkpoint.
-        BadInputError: a quantised module, or one that is not float32 on the CPU.
+        BadInputError: a quantised module, one of several types, or one that is not on the CPU.
         UsageError: a user's module without example inputs, or examples that do not fit it.
     """
     import torch
@@ -92,7 +98,11 @@ def resolve(
     else:
         raise UsageError(f"cannot export a {type(source).__name__}", "pass a checkpoint's path or an nn.Module")
     module = copied(module)
-    _require_float32_on_cpu(module, name)
+    original, own = module, _own_precision(module, name)
+    precision = precision or own
+    if own != "fp32" or precision == "fp64":
+        module = copied(module, torch.float64 if precision == "fp64" else torch.float32)
+    module = with_computed_weights(module)
     names = None if output_names is None else tuple(output_names)
     if lengths:
         _take_lengths(module, name)
@@ -108,8 +118,25 @@ def resolve(
     else:
         arguments = bind(module, example_inputs, input_names, dynamic)
         text, task = "", ""
-    sha256 = sha256 or module_sha256(module, text)
-    return Source(name, module, arguments, names, task, text, sha256, max_length=longest)
+    sha256 = sha256 or module_sha256(original, text)
+    arguments = replace(arguments, inputs=_in_types(arguments.inputs, own, precision))
+    return Source(name, module, arguments, names, task, text, sha256, max_length=longest, precision=precision)
+
+
+def _in_types(inputs: tuple[TraceInput, ...], own: str, precision: str) -> tuple[TraceInput, ...]:
+    """Return the inputs with examples in the type that the module is traced in, where that is not its own."""
+    import torch
+
+    wide, narrow = torch.float64, (torch.float16, torch.bfloat16)
+    result = []
+    for spec in inputs:
+        example = spec.example
+        if precision == "fp64" and example.is_floating_point():
+            example = example.to(wide)
+        elif example.dtype in narrow or (own == "fp64" and example.dtype == wide):
+            example = example.to(torch.float32)
+        result.append(replace(spec, example=example))
+    return tuple(result)
 
 
 def _take_lengths(module: nn.Module, name: str) -> None:
@@ -215,24 +242,38 @@ def _bounded(spec: TraceInput, kind: str, config: ModelConfig) -> TraceInput:
     return replace(spec, low=0, high=config.vocab_size - 1)
 
 
-def _require_float32_on_cpu(module: nn.Module, name: str) -> None:
-    """Refuse quantised modules, and those whose parameters have another type or live on another device."""
+def _own_precision(module: nn.Module, name: str) -> str:
+    """Return the precision of a module's parameters; that of the narrower ones where some are float32.
 
+    Raises:
+        BadInputError: it is quantised, its parameters live on another device, or some are float64 and others are not.
+    """
     for path, part in module.named_modules():
         if "quantized" in type(part).__module__ or type(part).__name__ == "FakeQuantize":
             raise _quantised(name, path or type(part).__name__)
     for path, value in (*module.named_parameters(), *module.named_buffers()):
         if value.is_quantized:
             raise _quantised(name, path)
+    found: dict[str, str] = {}
     for path, parameter in module.named_parameters():
         dtype = str(parameter.dtype).removeprefix("torch.")
-        if parameter.is_floating_point() and dtype != "float32":
-            raise BadInputError(
-                f"parameter {path} of {name} is {dtype}, not float32",
-                "call module.float() first and choose the precision of the file with `precision`",
-            )
+        if parameter.is_floating_point():
+            if dtype not in BY_NAME or not BY_NAME[dtype].is_float:
+                raise BadInputError(
+                    f"parameter {path} of {name} is {dtype}, in which no file can compute",
+                    "call module.float() first and choose the precision of the file with `precision`",
+                )
+            found.setdefault(BY_NAME[dtype].precision, path)
         if parameter.device.type != "cpu":
             raise BadInputError(f"parameter {path} of {name} is on {parameter.device}", "call module.cpu() first")
+    kinds = [kind for kind in found if kind != "fp32"]
+    if len(kinds) > 1 or (kinds == ["fp64"] and len(found) > 1):
+        listed = ", ".join(f"{path} {BY_PRECISION[kind].name}" for kind, path in found.items())
+        raise BadInputError(
+            f"the parameters of {name} have several types: {listed}",
+            "call module.float() first and choose the precision of the file with `precision`",
+        )
+    return kinds[0] if kinds else "fp32"
 
 
 def _quantised(name: str, where: str) -> BadInputError:

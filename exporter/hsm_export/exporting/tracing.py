@@ -15,7 +15,12 @@ from ..errors import BadInputError, first_line
 from ..runtimes.reference_maths import without_autocast
 from ..torch_model.source_call import Keys, written
 from ..torch_model.source_call import tensors as results
+from . import torchlib
+from .complex_numbers import with_real_parts
+from .float64_forms import numbers_of
 from .inputs import LENGTH, Arguments, TraceInput
+from .recurrent import recurrent_translations
+from .substitutes import substituted
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -32,11 +37,13 @@ class Traced:
             tracer's names.
         outputs: the keys that lead to each output in what the module returns.
         inputs: what it was traced with; of the dimensions that might be dynamic, those that the module's code allows.
+        numbers: the floating-point numbers in the module's code.
     """
 
     model: ir.Model
     outputs: tuple[Keys, ...]
     inputs: tuple[TraceInput, ...]
+    numbers: frozenset[float]
 
 
 def trace(module: nn.Module, arguments: Arguments) -> Traced:
@@ -49,13 +56,14 @@ def trace(module: nn.Module, arguments: Arguments) -> Traced:
     import torch
 
     with torch.no_grad(), without_autocast(), quiet():
-        program, outputs = _capture(module, arguments)
+        program, outputs, arguments = _capture_loosely(module, arguments)
         inputs = _settled(arguments.inputs, program)
         moved = _last_axes(arguments.inputs, inputs)
         if moved is not None:
             program, outputs = _capture(module, replace(arguments, inputs=moved))
             inputs = _settled(moved, program)
-        return Traced(translate(program), outputs, inputs)
+        with_real_parts(program)
+        return Traced(translate(program), outputs, inputs, numbers_of(program))
 
 
 def _settled(inputs: tuple[TraceInput, ...], program: ExportedProgram) -> tuple[TraceInput, ...]:
@@ -83,6 +91,34 @@ def _last_axes(wished: tuple[TraceInput, ...], found: tuple[TraceInput, ...]) ->
     return tuple(replace(spec, free={2: LENGTH}) if last else spec for spec, last in zip(wished, fixed, strict=True))
 
 
+class _FixedDimensionError(BadInputError):
+    """A dimension that should be dynamic is fixed by the module's code: `dim` of the input at place `index`."""
+
+    def __init__(self, message: str, hint: str, index: int, dim: int) -> None:
+        super().__init__(message, hint)
+        self.index, self.dim = index, dim
+
+
+def _capture_loosely(module: nn.Module, arguments: Arguments) -> tuple[ExportedProgram, tuple[Keys, ...], Arguments]:
+    """Trace a module; where an input has no batch in front, let the module's code decide about its other dimensions.
+
+    Such are the first states of recurrent layers (layers, batch, features), masks (length, length) and lists of edges.
+    Some other input must have a batch, and nobody have named the dimension.
+    """
+    while True:
+        try:
+            return *_capture(module, arguments), arguments
+        except _FixedDimensionError as error:
+            inputs = list(arguments.inputs)
+            spec = inputs.pop(error.index)
+            if spec.chosen or error.dim != 0 or not any(0 in other.dynamic for other in inputs):
+                raise
+            sizes = enumerate(spec.example.shape)
+            free = {d: spec.free.get(d, f"{spec.name}_{d}") for d, size in sizes if d and size > 1}
+            inputs.insert(error.index, replace(spec, dynamic={}, free=free))
+            arguments = replace(arguments, inputs=tuple(inputs))
+
+
 def _capture(module: nn.Module, arguments: Arguments) -> tuple[ExportedProgram, tuple[Keys, ...]]:
     """Trace a module as one that takes its tensors by position and returns a tuple of tensors."""
     import torch
@@ -99,7 +135,10 @@ def _capture(module: nn.Module, arguments: Arguments) -> tuple[ExportedProgram, 
     examples = tuple(spec.example for spec in arguments.inputs)
     module.forward = forward
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # of a refusal it prints the graph so far, pages of it
+        with (
+            contextlib.redirect_stderr(io.StringIO()),
+            substituted(),
+        ):  # of a refusal it prints the graph so far, pages of it
             program = torch.export.export(module, examples, dynamic_shapes=_dynamic_shapes(arguments), strict=False)
     except Exception as error:
         raise _capture_error(error, module, arguments) from error
@@ -133,10 +172,12 @@ def _capture_error(error: Exception, module: nn.Module, arguments: Arguments) ->
     if fixed:
         spec, dim, size = arguments.inputs[int(fixed[1])], int(fixed[2]), fixed[3]
         others = {d: n for d, n in spec.dynamic.items() if d != dim}
-        return BadInputError(
+        return _FixedDimensionError(
             f"dimension {dim} of input {spec.name!r} cannot be dynamic: {what}.forward works only with size {size} "
             "there",
             f"make forward work for every size, or fix the dimension with dynamic={{{spec.name!r}: {others}}}",
+            int(fixed[1]),
+            dim,
         )
     if "data-dependent" in text:
         at = re.search(r'File "([^"]+)", line (\d+), in (\w+)\s*\n\s*(.+)', text)
@@ -148,6 +189,7 @@ def _capture_error(error: Exception, module: nn.Module, arguments: Arguments) ->
     return BadInputError(f"torch.export cannot trace {what}: {first_line(text)}")
 
 
+@torchlib.read_once()
 def translate(program: ExportedProgram) -> ir.Model:
     """Return a traced program in ONNX's operators and those that are registered.
 
@@ -164,7 +206,7 @@ def translate(program: ExportedProgram) -> ir.Model:
             (),
             dynamo=True,
             opset_version=OPSET_VERSION,
-            custom_translation_table=translation_table(),
+            custom_translation_table=translation_table() | recurrent_translations(),
             optimize=False,
             verbose=False,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ def reference_maths(dtype: torch.dtype | None = None) -> Iterator[None]:
     import torch
 
     wide = _wide() if dtype is torch.float64 else contextlib.nullcontext()
-    with torch.inference_mode(), without_autocast(), use_kernels(False), wide:
+    with torch.inference_mode(), without_autocast(), without_fast_path(), use_kernels(False), wide, _control_flow():
         yield
 
 
@@ -36,6 +37,37 @@ def without_autocast() -> Iterator[None]:
 
     with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         yield
+
+
+@contextlib.contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Switch off the fused kernels of PyTorch's transformers around the block.
+
+    With a padding mask they return zeros for padded tokens, and as many tokens as the longest row has.
+    """
+    import torch
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
+def _control_flow() -> Iterator[None]:
+    """Run `torch.cond` and its like as they stand inside the block, where PyTorch would compile them."""
+    utilities: Any = sys.modules.get("torch._higher_order_ops.utils")
+    if utilities is None or not hasattr(utilities, "_hop_compile_and_call"):
+        yield
+        return
+    own = utilities._hop_compile_and_call
+    utilities._hop_compile_and_call = lambda function, args, kwargs=None, **_: function(*args, **(kwargs or {}))
+    try:
+        yield
+    finally:
+        utilities._hop_compile_and_call = own
 
 
 @contextlib.contextmanager

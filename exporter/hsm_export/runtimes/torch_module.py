@@ -63,7 +63,7 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
         routed, traced = self._context.routed, self._context.traced
         masks = {node.mask for node in routed}
         own = {name: array for name, array in feed_dict.items() if name not in masks}
-        inputs = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in own.items()}
+        inputs = {name: torch.from_numpy(np.asarray(array, order="C")) for name, array in own.items()}
         forced = [torch.from_numpy(np.asarray(feed_dict[node.mask])) for node in routed]
         recording: AbstractContextManager[list[list[torch.Tensor]]] = record_operators() if traced else nullcontext([])
         start = time.perf_counter()

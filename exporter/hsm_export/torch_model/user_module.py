@@ -81,6 +81,28 @@ def copied(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     return result.eval()
 
 
+def with_computed_weights(module: nn.Module) -> nn.Module:
+    """Compute the parametrised weights of a copied module (`torch.nn.utils.parametrize`) once, in place; return it.
+
+    In evaluation mode they are constants, and ONNX lacks what some are made with, such as the exponential of a matrix.
+    """
+    import torch
+    from torch.nn.utils import parametrize
+
+    for part in list(module.modules()):
+        if not parametrize.is_parametrized(part):
+            continue
+        names = list(part.parametrizations)  # type: ignore[arg-type]
+        with guarded(f"computing the parametrised weights of {type(part).__name__}"), torch.no_grad():
+            weights = {name: getattr(part, name).detach().clone() for name in names}
+        # Not by PyTorch's own function: it takes the property from the class, which is the user's module's too.
+        part.__class__ = type(part).__bases__[0]
+        del part.parametrizations
+        for name, weight in weights.items():
+            part.register_parameter(name, torch.nn.Parameter(weight, requires_grad=False))
+    return module
+
+
 def _refuse_unusable(module: nn.Module, name: str) -> None:
     """Refuse modules without Python code or without weights."""
     import torch

@@ -60,6 +60,37 @@ def assert_agrees(path: Path, module: nn.Module, precision: str, *many_inputs: t
         assert error <= allowed, f"{[tuple(value.shape) for value in inputs]}: {error} > {allowed}"
 
 
+def assert_all_agree(path: Path, module: nn.Module, *runs: tuple[Any, ...], tolerance: float = 1e-6) -> None:
+    """Assert that every result of a file is that of its module in float64.
+
+    Args:
+        path: the file.
+        module: the module that it was made from, in float32 or float64.
+        runs: the arguments of each run; tuples of tensors among them are inputs one by one.
+        tolerance: absolute; the numbers are about 1.
+    """
+    running = session(path)
+    names = [value.name for value in running.get_inputs()]
+    exact = copy.deepcopy(module).double().eval()
+    for arguments in runs:
+        actual = running.run(None, {name: t.numpy() for name, t in zip(names, _flat(arguments), strict=True)})
+        with torch.no_grad():
+            expected = _flat(exact(*_in_double(arguments)))
+        for array, tensor in zip(actual, expected, strict=True):
+            assert array.shape == tuple(tensor.shape)
+            assert np.abs(array - tensor.numpy()).max(initial=0.0) <= tolerance
+
+
+def _flat(tree: Any) -> list[Tensor]:
+    return [tree] if isinstance(tree, Tensor) else [tensor for item in tree for tensor in _flat(item)]
+
+
+def _in_double(tree: Any) -> Any:
+    if isinstance(tree, Tensor):
+        return tree.double() if tree.is_floating_point() else tree
+    return tuple(_in_double(item) for item in tree)
+
+
 def metadata(path: Path) -> dict[str, Any]:
     """Return a file's metadata, without the common prefix, JSON values parsed."""
     model = onnx.load(path, load_external_data=False)

@@ -1,0 +1,120 @@
+"""Operators on complex tensors that torch.onnx cannot write, as operators on their real and imaginary parts.
+
+In ONNX a complex tensor (...) is a real one (..., 2). torch.onnx knows products, sums and Fourier transforms of such,
+but not all that moves numbers or makes complex ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+    from torch.fx import Node
+
+
+def with_real_parts(program: ExportedProgram) -> None:
+    """Rewrite a traced program's operators on complex tensors that torch.onnx does not know, in place."""
+    rewritten = _table()
+    graph = program.graph
+    changed = False
+    for node in list(graph.nodes):
+        rewrite = rewritten.get(node.target) if node.op == "call_function" and _has_complex(node) else None
+        if rewrite is None:
+            continue
+        with graph.inserting_before(node):
+            before = set(graph.nodes)
+            result = rewrite(graph.call_function, *node.args)
+        for new in graph.nodes:
+            if new not in before:
+                new.meta.update({key: value for key, value in node.meta.items() if key != "val"})
+        result.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(result)
+        graph.erase_node(node)
+        changed = True
+    if changed:
+        program.graph_module.recompile()
+
+
+def _has_complex(node: Node) -> bool:
+    import torch
+
+    values = [node.meta.get("val"), *(item.meta.get("val") for item in node.all_input_nodes)]
+    return any(isinstance(value, torch.Tensor) and value.is_complex() for value in values)
+
+
+def _table() -> dict[Any, Callable[..., Node]]:
+    import torch
+
+    aten = torch.ops.aten
+
+    def moved(operator: Any, *dims: int) -> Callable[..., Node]:
+        """Return a rewriting for an operator that moves numbers; `dims` are the places of dimensions among its args."""
+
+        def rewrite(call: Callable[..., Node], x: Node, *rest: Any) -> Node:
+            given = list(rest)
+            for place in dims:
+                if given[place] < 0:  # counted from the end, where the parts stand now
+                    given[place] -= 1
+            return call(
+                aten.view_as_complex.default, (call(operator, (call(aten.view_as_real.default, (x,)), *given)),)
+            )
+
+        return rewrite
+
+    def sized(operator: Any) -> Callable[..., Node]:
+        """Return a rewriting for an operator whose first argument is a list of sizes."""
+
+        def rewrite(call: Callable[..., Node], x: Node, sizes: Any, *rest: Any) -> Node:
+            last = -1 if operator is aten.expand.default else 1
+            real = call(operator, (call(aten.view_as_real.default, (x,)), [*sizes, last]))
+            return call(aten.view_as_complex.default, (real,))
+
+        return rewrite
+
+    def stacked(call: Callable[..., Node], real: Node, imaginary: Node) -> Node:
+        return call(aten.view_as_complex.default, (call(aten.stack.default, ([real, imaginary], -1)),))
+
+    def parts(call: Callable[..., Node], x: Node) -> tuple[Node, Node]:
+        both = call(aten.view_as_real.default, (x,))
+        return call(aten.select.int, (both, -1, 0)), call(aten.select.int, (both, -1, 1))
+
+    def polar(call: Callable[..., Node], size: Node, angle: Node) -> Node:
+        cosine, sine = call(aten.cos.default, (angle,)), call(aten.sin.default, (angle,))
+        return stacked(call, call(aten.mul.Tensor, (size, cosine)), call(aten.mul.Tensor, (size, sine)))
+
+    def exponential(call: Callable[..., Node], x: Node) -> Node:
+        real, imaginary = parts(call, x)
+        return polar(call, call(aten.exp.default, (real,)), imaginary)
+
+    def divided(call: Callable[..., Node], x: Node, by: Any) -> Node:
+        import torch.fx
+
+        value = by.meta["val"] if isinstance(by, torch.fx.Node) else None
+        both = call(aten.view_as_real.default, (x,))
+        if value is None or not value.is_complex():
+            if value is not None and value.dim():
+                by = call(aten.unsqueeze.default, (by, -1))
+            return call(aten.view_as_complex.default, (call(aten.div.Tensor, (both, by)),))
+        c, d = parts(call, by)
+        square = call(aten.add.Tensor, (call(aten.mul.Tensor, (c, c)), call(aten.mul.Tensor, (d, d))))
+        inverse = stacked(
+            call,
+            call(aten.div.Tensor, (c, square)),
+            call(aten.neg.default, (call(aten.div.Tensor, (d, square)),)),
+        )
+        return call(aten.mul.Tensor, (x, inverse))
+
+    return {
+        aten.unsqueeze.default: moved(aten.unsqueeze.default, 0),
+        aten.select.int: moved(aten.select.int, 0),
+        aten.index_select.default: moved(aten.index_select.default, 0),
+        aten.index.Tensor: moved(aten.index.Tensor),
+        aten.expand.default: sized(aten.expand.default),
+        aten.repeat.default: sized(aten.repeat.default),
+        aten.polar.default: polar,
+        aten.complex.default: stacked,
+        aten.exp.default: exponential,
+        aten.div.Tensor: divided,
+    }
