@@ -20,6 +20,7 @@ from .float64_forms import numbers_of
 from .inputs import LENGTH, Arguments, TraceInput
 from .recurrent import recurrent_translations
 from .substitutes import substituted
+from .torch_registry import shared_registry
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -199,15 +200,16 @@ def translate(program: ExportedProgram) -> ir.Model:
     from hsm_operators import OPSET_VERSION, OperatorError, translation_table
 
     try:
-        exported = torch.onnx.export(
-            program,
-            (),
-            dynamo=True,
-            opset_version=OPSET_VERSION,
-            custom_translation_table=translation_table() | recurrent_translations(),
-            optimize=False,
-            verbose=False,
-        )
+        with shared_registry():
+            exported = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                opset_version=OPSET_VERSION,
+                custom_translation_table=translation_table() | recurrent_translations(),
+                optimize=False,
+                verbose=False,
+            )
     except torch.onnx.errors.OnnxExporterError as error:
         for cause in _causes(error):
             if isinstance(cause, OperatorError):
