@@ -19,6 +19,7 @@ from .complex_numbers import with_real_parts
 from .float64_forms import numbers_of
 from .inputs import LENGTH, Arguments, TraceInput
 from .recurrent import recurrent_translations
+from .splits import with_slices
 from .substitutes import substituted
 from .torch_registry import shared_registry
 
@@ -62,6 +63,7 @@ def trace(module: nn.Module, arguments: Arguments) -> Traced:
         if moved is not None:
             program, outputs = _capture(module, replace(arguments, inputs=moved))
             inputs = _settled(moved, program)
+        with_slices(program)
         with_real_parts(program)
         return Traced(translate(program), outputs, inputs, numbers_of(program))
 
