@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from onnx import helper
 
-from hsm_models.ops import attention, attention_cached
+from hsm_models.ops import attention, attention_cached, relative_attention
 from hsm_operators import make_node
 
 LENGTHS = (64, 256, 1024, 4096)
@@ -24,6 +24,8 @@ ORT = "ORT MultiHeadAttention"
 # The smallest ratio of all shapes to ONNX Runtime's operator; a step over one at a small capacity, and over a pass that
 # sums up the same keys and values.
 PROMPT_BOUND, CAPACITY_BOUND, READ_BOUND = 1.0, 1.3, 1.3
+# Attention with relative positions makes three products where attention without makes two.
+RELATIVE_BOUND = 2.0
 
 
 def main() -> None:
@@ -37,6 +39,7 @@ def main() -> None:
                 worst = min(worst, prompt(report, heads, dim, length, causal, quick))
         kind = "causal" if causal else "full"
         report.at_least(f"{kind} attention fused over {ORT}, smallest ratio of all shapes", worst, PROMPT_BOUND)
+    relative(report, quick)
     capacities(report, quick)
     reading(report, quick)
     report.finish()
@@ -83,6 +86,40 @@ def prompt(report: common.Report, heads: int, dim: int, length: int, causal: boo
         **{f"{name} / fused": times[name] / times["fused"] for name in ("body", ORT)},
     )
     return times[ORT] / times["fused"]
+
+
+def relative(report: common.Report, quick: bool) -> None:
+    """Check and time causal attention with relative positions against its body, and against attention without."""
+    worst, slowest = float("inf"), 0.0
+    for heads, dim in SHAPES[:1] if quick else SHAPES:
+        for length in (20,) if quick else LENGTHS[1:]:
+            rng = np.random.default_rng(length)
+            feed = {name: common.random(rng, 1, length, heads, dim) for name in ("q", "k", "v")}
+            feed |= {"lengths": np.array([length]), "relative_keys": common.random(rng, length, heads, dim)}
+            attributes = {"causal": 1, "window": 0, "scale": dim**-0.5}
+            reference, native = (
+                relative_attention(*_tensors(feed, dtype).values(), True, 0, dim**-0.5).numpy()
+                for dtype in (torch.float64, torch.float32)
+            )
+            outputs = {"y": feed["q"].shape}
+            nodes = [make_node("RelativeAttention", list(feed), ["y"], "mixer", **attributes)]
+            plain = {name: value for name, value in feed.items() if name != "relative_keys"}
+            alone = [make_node("Attention", list(plain), ["y"], "mixer", **attributes)]
+            calls = {
+                "relative": common.node(nodes, feed, outputs, fused=True),
+                "body": common.node(nodes, feed, outputs),
+                "plain": common.node(alone, plain, outputs, fused=True),
+            }
+            for name in ("relative", "body"):
+                what = f"{name} positions, H = {heads}, d = {dim}, N = {length}"
+                common.check(what, calls[name].result(), reference, native, 2 if name == "relative" else 8)
+            times = {name: spread.median for name, spread in common.take_turns(calls, 2 if quick else 7).items()}
+            own = times["relative"]
+            ratios = {"body / relative": times["body"] / own, "relative / plain": own / times["plain"]}
+            report.row(heads=heads, dim=dim, length=length, relative_ms=own * 1e3, **ratios)
+            worst, slowest = min(worst, ratios["body / relative"]), max(slowest, ratios["relative / plain"])
+    report.at_least("relative attention fused over its body, smallest ratio of all shapes", worst, 1.0)
+    report.at_most("relative attention over attention without, largest ratio of all shapes", slowest, RELATIVE_BOUND)
 
 
 def capacities(report: common.Report, quick: bool) -> None:

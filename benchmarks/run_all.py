@@ -27,7 +27,7 @@ KERNELS = (
     "decayed_linear_attention",
 )
 MODELS = ("torch_kernels", "whole_models")
-ONE_THREAD = ("taylor_auto_choice", "decode_bytes", "decode_context", "runtime_overhead", "cold_start")
+ONE_THREAD = ("taylor_auto_choice", "decode_bytes", "decode_context", "runtime_overhead", "serving", "cold_start")
 ALL_THREADS = ("taylor_shift_memory",)
 
 

@@ -6,7 +6,10 @@ Written by `python -m hsm_operators.generate` from the specifications; changes a
 from hsm_operators.attention.torch_op import (
     attention,
     attention_cached,
+    relative_attention,
+    relative_attention_cached,
     window_attention_cached,
+    window_relative_attention_cached,
 )
 from hsm_operators.causal_taylor_shift.torch_op import (
     causal_taylor_shift,
@@ -52,6 +55,8 @@ __all__ = [
     "feature_count",
     "force_routing",
     "record_routing",
+    "relative_attention",
+    "relative_attention_cached",
     "shift_mix",
     "shift_mix_cached",
     "taylor_shift",
@@ -61,4 +66,5 @@ __all__ = [
     "token_shift",
     "token_shift_cached",
     "window_attention_cached",
+    "window_relative_attention_cached",
 ]

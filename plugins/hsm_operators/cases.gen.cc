@@ -28,6 +28,33 @@ constexpr Adjustment kWindowAttentionCachedAdjustments[] = {
       return Number(max_of(v.size(6), v.number(0)));
     }},
 };
+constexpr Adjustment kRelativeAttentionAdjustments[] = {
+    {2, [](const Values& v) {
+      return Number(v.size(2) + ((v.size(5) - (v.size(2) % v.size(5))) % v.size(5)));
+    }},
+    {7, [](const Values& v) {
+      return Number(max_of(v.size(7), ((v.number(0) == 1_n) ? max_of(v.size(1), v.size(4)) : ((v.size(1) + v.size(4)) - 1_n))));
+    }},
+};
+constexpr Adjustment kRelativeAttentionCachedAdjustments[] = {
+    {2, [](const Values& v) {
+      return Number(v.size(2) + ((v.size(4) - (v.size(2) % v.size(4))) % v.size(4)));
+    }},
+    {6, [](const Values& v) {
+      return Number(max_of(v.size(6), v.size(1)));
+    }},
+};
+constexpr Adjustment kWindowRelativeAttentionCachedAdjustments[] = {
+    {2, [](const Values& v) {
+      return Number(v.size(2) + ((v.size(4) - (v.size(2) % v.size(4))) % v.size(4)));
+    }},
+    {6, [](const Values& v) {
+      return Number(max_of(v.size(6), v.number(0)));
+    }},
+    {7, [](const Values& v) {
+      return Number(max_of(v.size(7), v.number(0)));
+    }},
+};
 constexpr Adjustment kCausalTaylorShiftAdjustments[] = {
     {5, [](const Values& v) {
       return Number((1_n + v.size(3)) + ((v.size(3) * (v.size(3) + 1_n)) / 2_n));
@@ -88,6 +115,15 @@ constexpr Facts kFacts[] = {
     {"hsm", "WindowAttentionCached", [](const Values& v) {
       return Number((((v.size(0) * v.size(2)) * v.size(1)) * v.number(0)) * (((2_n * v.size(3)) + (2_n * v.size(5))) + 5_n));
     }, kWindowAttentionCachedAdjustments},
+    {"hsm", "RelativeAttention", [](const Values& v) {
+      return Number((((v.size(0) * v.size(2)) * v.size(1)) * (((4_n * v.size(3)) + (2_n * v.size(6))) + 5_n)) * ((v.number(1) > 0_n) ? min_of(v.size(4), v.number(1)) : v.size(4)));
+    }, kRelativeAttentionAdjustments},
+    {"hsm", "RelativeAttentionCached", [](const Values& v) {
+      return Number((((v.size(0) * v.size(2)) * v.size(1)) * v.size(6)) * (((4_n * v.size(3)) + (2_n * v.size(5))) + 5_n));
+    }, kRelativeAttentionCachedAdjustments},
+    {"hsm", "WindowRelativeAttentionCached", [](const Values& v) {
+      return Number((((v.size(0) * v.size(2)) * v.size(1)) * v.number(0)) * (((4_n * v.size(3)) + (2_n * v.size(5))) + 5_n));
+    }, kWindowRelativeAttentionCachedAdjustments},
     {"hsm", "CausalTaylorShift", [](const Values& v) {
       return Number((v.size(0) * v.size(2)) * ((v.size(1) * (((4_n * ((1_n + v.size(3)) + ((v.size(3) * (v.size(3) + 1_n)) / 2_n))) * (v.size(4) + 1_n)) + (v.size(3) * (v.size(3) + 1_n)))) + (v.size(1) * ((6_n * v.size(3)) + (2_n * v.size(4))))));
     }, kCausalTaylorShiftAdjustments},
@@ -146,6 +182,15 @@ std::span<const Case> typical_cases() {
      {{"scale", {}, {0.125f}}}, {}, {}},
     {"hsm", "WindowAttentionCached", "B=8 T=1 R=256 H=8 G=8 d=64 e=64 window=256",
      {{"B", 8}, {"T", 1}, {"H", 8}, {"d", 64}, {"G", 8}, {"e", 64}, {"R", 256}},
+     {{"window", {256}}, {"scale", {}, {0.125f}}}, {}, {}},
+    {"hsm", "RelativeAttention", "B=1 T=2048 S=2048 P=2048 H=8 G=8 d=64 e=64 window=0",
+     {{"B", 1}, {"T", 2048}, {"H", 8}, {"d", 64}, {"S", 2048}, {"G", 8}, {"e", 64}, {"P", 2048}},
+     {{"causal", {1}}, {"window", {0}}, {"scale", {}, {0.125f}}}, {}, {}},
+    {"hsm", "RelativeAttentionCached", "B=1 T=1 C=2048 H=8 G=8 d=64 e=64",
+     {{"B", 1}, {"T", 1}, {"H", 8}, {"d", 64}, {"G", 8}, {"e", 64}, {"C", 2048}},
+     {{"scale", {}, {0.125f}}}, {}, {}},
+    {"hsm", "WindowRelativeAttentionCached", "B=8 T=1 R=256 P=256 H=8 G=8 d=64 e=64 window=256",
+     {{"B", 8}, {"T", 1}, {"H", 8}, {"d", 64}, {"G", 8}, {"e", 64}, {"R", 256}, {"P", 256}},
      {{"window", {256}}, {"scale", {}, {0.125f}}}, {}, {}},
     {"hsm", "CausalTaylorShift", "B=1 T=2048 H=8 d=32 e=32",
      {{"B", 1}, {"T", 2048}, {"H", 8}, {"d", 32}, {"e", 32}, {"F", 561}},
@@ -239,6 +284,15 @@ std::span<const Case> small_cases() {
      {{"scale", {}, {0.375f}}}, {}, {}},
     {"hsm", "WindowAttentionCached", "B=2 T=6 H=4 G=2 d=8 e=5 R=9 window=5",
      {{"B", 2}, {"T", 6}, {"H", 4}, {"d", 8}, {"G", 2}, {"e", 5}, {"R", 9}},
+     {{"window", {5}}, {"scale", {}, {0.375f}}}, {}, {}},
+    {"hsm", "RelativeAttention", "B=2 T=6 H=4 G=2 d=8 e=5 S=6 P=11 window=0",
+     {{"B", 2}, {"T", 6}, {"H", 4}, {"d", 8}, {"S", 6}, {"G", 2}, {"e", 5}, {"P", 11}},
+     {{"causal", {0}}, {"window", {0}}, {"scale", {}, {0.375f}}}, {}, {}},
+    {"hsm", "RelativeAttentionCached", "B=2 T=6 H=4 G=2 d=8 e=5 C=19",
+     {{"B", 2}, {"T", 6}, {"H", 4}, {"d", 8}, {"G", 2}, {"e", 5}, {"C", 19}},
+     {{"scale", {}, {0.375f}}}, {}, {}},
+    {"hsm", "WindowRelativeAttentionCached", "B=2 T=6 H=4 G=2 d=8 e=5 R=9 P=6 window=5",
+     {{"B", 2}, {"T", 6}, {"H", 4}, {"d", 8}, {"G", 2}, {"e", 5}, {"R", 9}, {"P", 6}},
      {{"window", {5}}, {"scale", {}, {0.375f}}}, {}, {}},
     {"hsm", "CausalTaylorShift", "B=2 T=6 H=2 d=8 e=5",
      {{"B", 2}, {"T", 6}, {"H", 2}, {"d", 8}, {"e", 5}, {"F", 45}},

@@ -240,6 +240,271 @@ constexpr InPlacePair kInPlace[] = {
 };
 }  // namespace window_attention_cached_row
 
+namespace relative_attention_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"H", "heads", 0, kMostElements},
+    {"d", "head width", 1, 1048576},
+    {"S", "keys", 0, kMostElements},
+    {"G", "key and value heads", 1, 1048576},
+    {"e", "value width", 1, 1048576},
+    {"P", "keys of distances", 1, kMostElements},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[4], &kDimensions[5], &kDimensions[3]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[4], &kDimensions[5], &kDimensions[6]};
+constexpr const Dimension* kInput3Dims[] = {&kDimensions[0]};
+constexpr const Dimension* kInput4Dims[] = {&kDimensions[7], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[6]};
+constexpr RowRange kInput3Rows = {
+    .least = [](const Values&) {
+      return Number(0_n);
+    },
+    .most = [](const Values& v) {
+      return Number(v.size(4));
+    },
+    .words = [](const Values& v) {
+      return sentence("from 0 to S = ", v.size(4));
+    },
+    .where = -1,
+};
+constexpr Port kInputs[] = {
+    {"q", ElementType::kT, kInput0Dims},
+    {"k", ElementType::kT, kInput1Dims},
+    {"v", ElementType::kT, kInput2Dims},
+    {"lengths", ElementType::kInt64, kInput3Dims, &kInput3Rows},
+    {"relative_keys", ElementType::kT, kInput4Dims},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"causal", AttributeType::kInt, 0, 1},
+    {"window", AttributeType::kInt, 0, std::numeric_limits<std::int64_t>::max()},
+    {"scale", AttributeType::kFloat, std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()},
+};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[2], &kDimensions[5]};
+constexpr const Dimension* kRule1Reads[] = {&kDimensions[1], &kDimensions[4], &kDimensions[7]};
+constexpr Rule kRules[] = {
+    // H % G == 0
+    {.reads = kRule0Reads,
+     .holds = [](const Values& v) {
+      return bool((v.size(2) % v.size(5)) == 0_n);
+    },
+     .sentence = [](const Values& v) {
+      return sentence("the ", v.size(2), " query heads do not split into G = ", v.size(5),
+                      " groups, one for each key head");
+    }},
+    // P >= (max(T, S) if causal == 1 else T + S - 1)
+    {.reads = kRule1Reads,
+     .holds = [](const Values& v) {
+      return bool(v.size(7) >= ((v.number(0) == 1_n) ? max_of(v.size(1), v.size(4)) : ((v.size(1) + v.size(4)) - 1_n)));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("there are keys of P = ", v.size(7), " distances, fewer than the T = ", v.size(1),
+                      " queries and S = ", v.size(4), " keys are apart");
+    }},
+};
+}  // namespace relative_attention_row
+
+namespace relative_attention_cached_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"H", "heads", 0, kMostElements},
+    {"d", "head width", 1, 1048576},
+    {"G", "key and value heads", 1, 1048576},
+    {"e", "value width", 1, 1048576},
+    {"C", "slots of the cache", 1, kMostElements},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[4], &kDimensions[3]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[4], &kDimensions[5]};
+constexpr const Dimension* kInput3Dims[] = {&kDimensions[0], &kDimensions[6], &kDimensions[4], &kDimensions[3]};
+constexpr const Dimension* kInput4Dims[] = {&kDimensions[0], &kDimensions[6], &kDimensions[4], &kDimensions[5]};
+constexpr const Dimension* kInput5Dims[] = {&kDimensions[0]};
+constexpr const Dimension* kInput6Dims[] = {&kDimensions[0]};
+constexpr const Dimension* kInput7Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput8Dims[] = {&kDimensions[0], &kDimensions[6], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[5]};
+constexpr const Dimension* kOutput1Dims[] = {&kDimensions[0], &kDimensions[6], &kDimensions[4], &kDimensions[3]};
+constexpr const Dimension* kOutput2Dims[] = {&kDimensions[0], &kDimensions[6], &kDimensions[4], &kDimensions[5]};
+constexpr const Dimension* kOutput3Dims[] = {&kDimensions[0], &kDimensions[6], &kDimensions[2], &kDimensions[3]};
+constexpr RowRange kInput5Rows = {
+    .least = [](const Values&) {
+      return Number(0_n);
+    },
+    .most = [](const Values& v) {
+      return Number(v.size(6) - v.size(1));
+    },
+    .words = [](const Values& v) {
+      return sentence("from 0 to C - lengths, as the cache has C = ", v.size(6), " slots");
+    },
+    .where = 6,
+    .valid = 6,
+};
+constexpr RowRange kInput6Rows = {
+    .least = [](const Values&) {
+      return Number(0_n);
+    },
+    .most = [](const Values& v) {
+      return Number(v.size(1));
+    },
+    .words = [](const Values& v) {
+      return sentence("from 0 to T = ", v.size(1));
+    },
+    .where = -1,
+};
+constexpr Port kInputs[] = {
+    {"q", ElementType::kT, kInput0Dims},
+    {"k", ElementType::kT, kInput1Dims},
+    {"v", ElementType::kT, kInput2Dims},
+    {"key_cache", ElementType::kT, kInput3Dims},
+    {"value_cache", ElementType::kT, kInput4Dims},
+    {"position", ElementType::kInt64, kInput5Dims, &kInput5Rows},
+    {"lengths", ElementType::kInt64, kInput6Dims, &kInput6Rows},
+    {"relative", ElementType::kT, kInput7Dims},
+    {"relative_cache", ElementType::kT, kInput8Dims},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+    {"key_cache_out", ElementType::kT, kOutput1Dims},
+    {"value_cache_out", ElementType::kT, kOutput2Dims},
+    {"relative_cache_out", ElementType::kT, kOutput3Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"scale", AttributeType::kFloat, std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()},
+};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kRule1Reads[] = {&kDimensions[1], &kDimensions[6]};
+constexpr Rule kRules[] = {
+    // H % G == 0
+    {.reads = kRule0Reads,
+     .holds = [](const Values& v) {
+      return bool((v.size(2) % v.size(4)) == 0_n);
+    },
+     .sentence = [](const Values& v) {
+      return sentence("the ", v.size(2), " query heads do not split into G = ", v.size(4),
+                      " groups, one for each key head");
+    }},
+    // C >= T
+    {.reads = kRule1Reads,
+     .holds = [](const Values& v) {
+      return bool(v.size(6) >= v.size(1));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("the cache has C = ", v.size(6), " slots, fewer than the T = ", v.size(1), " new tokens");
+    }},
+};
+constexpr InPlacePair kInPlace[] = {
+    {3, 1},
+    {4, 2},
+    {8, 3},
+};
+}  // namespace relative_attention_cached_row
+
+namespace window_relative_attention_cached_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"H", "heads", 0, kMostElements},
+    {"d", "head width", 1, 1048576},
+    {"G", "key and value heads", 1, 1048576},
+    {"e", "value width", 1, 1048576},
+    {"R", "slots of the ring", 1, kMostElements},
+    {"P", "keys of distances", 1, kMostElements},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[4], &kDimensions[3]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[4], &kDimensions[5]};
+constexpr const Dimension* kInput3Dims[] = {&kDimensions[0], &kDimensions[6], &kDimensions[4], &kDimensions[3]};
+constexpr const Dimension* kInput4Dims[] = {&kDimensions[0], &kDimensions[6], &kDimensions[4], &kDimensions[5]};
+constexpr const Dimension* kInput5Dims[] = {&kDimensions[0]};
+constexpr const Dimension* kInput6Dims[] = {&kDimensions[0]};
+constexpr const Dimension* kInput7Dims[] = {&kDimensions[7], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[5]};
+constexpr const Dimension* kOutput1Dims[] = {&kDimensions[0], &kDimensions[6], &kDimensions[4], &kDimensions[3]};
+constexpr const Dimension* kOutput2Dims[] = {&kDimensions[0], &kDimensions[6], &kDimensions[4], &kDimensions[5]};
+constexpr RowRange kInput5Rows = {
+    .least = [](const Values&) {
+      return Number(0_n);
+    },
+    .most = [](const Values& v) {
+      return Number(9223372036854775807_n - v.size(1));
+    },
+    .words = [](const Values&) {
+      return sentence("from 0 to 2^63 - 1 - T");
+    },
+    .where = 6,
+};
+constexpr RowRange kInput6Rows = {
+    .least = [](const Values&) {
+      return Number(0_n);
+    },
+    .most = [](const Values& v) {
+      return Number(v.size(1));
+    },
+    .words = [](const Values& v) {
+      return sentence("from 0 to T = ", v.size(1));
+    },
+    .where = -1,
+};
+constexpr Port kInputs[] = {
+    {"q", ElementType::kT, kInput0Dims},
+    {"k", ElementType::kT, kInput1Dims},
+    {"v", ElementType::kT, kInput2Dims},
+    {"key_ring", ElementType::kT, kInput3Dims},
+    {"value_ring", ElementType::kT, kInput4Dims},
+    {"position", ElementType::kInt64, kInput5Dims, &kInput5Rows},
+    {"lengths", ElementType::kInt64, kInput6Dims, &kInput6Rows},
+    {"relative_keys", ElementType::kT, kInput7Dims},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+    {"key_ring_out", ElementType::kT, kOutput1Dims},
+    {"value_ring_out", ElementType::kT, kOutput2Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"window", AttributeType::kInt, 1, std::numeric_limits<std::int64_t>::max()},
+    {"scale", AttributeType::kFloat, std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()},
+};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kRule1Reads[] = {&kDimensions[6]};
+constexpr const Dimension* kRule2Reads[] = {&kDimensions[7]};
+constexpr Rule kRules[] = {
+    // H % G == 0
+    {.reads = kRule0Reads,
+     .holds = [](const Values& v) {
+      return bool((v.size(2) % v.size(4)) == 0_n);
+    },
+     .sentence = [](const Values& v) {
+      return sentence("the ", v.size(2), " query heads do not split into G = ", v.size(4),
+                      " groups, one for each key head");
+    }},
+    // R >= window
+    {.reads = kRule1Reads,
+     .holds = [](const Values& v) {
+      return bool(v.size(6) >= v.number(0));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("the ring has R = ", v.size(6), " slots, fewer than the window ", v.number(0));
+    }},
+    // P >= window
+    {.reads = kRule2Reads,
+     .holds = [](const Values& v) {
+      return bool(v.size(7) >= v.number(0));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("there are keys of P = ", v.size(7), " distances, fewer than the window ", v.number(0));
+    }},
+};
+constexpr InPlacePair kInPlace[] = {
+    {3, 1},
+    {4, 2},
+};
+}  // namespace window_relative_attention_cached_row
+
 namespace causal_taylor_shift_row {
 constexpr Dimension kDimensions[] = {
     {"B", "rows", 0, kMostElements},
@@ -892,6 +1157,37 @@ constexpr Operator kOperators[] = {
      .rules = window_attention_cached_row::kRules,
      .in_place = window_attention_cached_row::kInPlace,
      .list_in_place = list_in_place<window_attention_cached_row::kInPlace>},
+    {.domain = "hsm",
+     .version = 2,
+     .plugin_version = "1",
+     .name = "RelativeAttention",
+     .dimensions = relative_attention_row::kDimensions,
+     .inputs = relative_attention_row::kInputs,
+     .outputs = relative_attention_row::kOutputs,
+     .attributes = relative_attention_row::kAttributes,
+     .rules = relative_attention_row::kRules},
+    {.domain = "hsm",
+     .version = 2,
+     .plugin_version = "1",
+     .name = "RelativeAttentionCached",
+     .dimensions = relative_attention_cached_row::kDimensions,
+     .inputs = relative_attention_cached_row::kInputs,
+     .outputs = relative_attention_cached_row::kOutputs,
+     .attributes = relative_attention_cached_row::kAttributes,
+     .rules = relative_attention_cached_row::kRules,
+     .in_place = relative_attention_cached_row::kInPlace,
+     .list_in_place = list_in_place<relative_attention_cached_row::kInPlace>},
+    {.domain = "hsm",
+     .version = 2,
+     .plugin_version = "1",
+     .name = "WindowRelativeAttentionCached",
+     .dimensions = window_relative_attention_cached_row::kDimensions,
+     .inputs = window_relative_attention_cached_row::kInputs,
+     .outputs = window_relative_attention_cached_row::kOutputs,
+     .attributes = window_relative_attention_cached_row::kAttributes,
+     .rules = window_relative_attention_cached_row::kRules,
+     .in_place = window_relative_attention_cached_row::kInPlace,
+     .list_in_place = list_in_place<window_relative_attention_cached_row::kInPlace>},
     {.domain = "hsm",
      .version = 2,
      .plugin_version = "1",

@@ -79,7 +79,7 @@ std::shared_ptr<const hsm_runtime::Bundle::Impl> open_bundle(const std::string& 
   auto bundle = std::make_shared<hsm_runtime::Bundle::Impl>();
   bundle->path = path;
   bundle->manifest = parse_manifest(text_of(file.bytes()), path + "/" + std::string(kManifestFile));
-  if (bundle->manifest.tokenizer == "huggingface") bundle->tokenizer_path = path + "/tokenizer.json";
+  if (const char* name = tokenizer_file(bundle->manifest.tokenizer)) bundle->tokenizer_path = path + "/" + name;
   check_folder(path, "", bundle->manifest);
   for (const auto& [name, entry] : bundle->manifest.files) check_file(path, name, entry, verify_digests);
   check_graph(path, bundle->manifest.model);

@@ -47,17 +47,26 @@ Part part_of(std::int32_t part) {
   return static_cast<Part>(part);
 }
 
-std::vector<hsm_runtime::Backend> backends_of(std::string_view text) {
-  std::vector<hsm_runtime::Backend> backends;
+// Names with commas between them.
+std::vector<std::string> names_of(std::string_view text) {
+  std::vector<std::string> names;
   while (!text.empty()) {
     const std::string_view name = text.substr(0, text.find(','));
     text.remove_prefix(std::min(text.size(), name.size() + 1));
+    names.emplace_back(name);
+  }
+  return names;
+}
+
+std::vector<hsm_runtime::Backend> backends_of(std::string_view text) {
+  std::vector<hsm_runtime::Backend> backends;
+  for (const std::string& name : names_of(text)) {
     if (!backend_from_name(name, &backends.emplace_back())) {
       std::string known;
       for (const int number : {2, 3, 0, 1}) {
         known += (known.empty() ? "" : ", ") + std::string(name_of(static_cast<hsm_runtime::Backend>(number)));
       }
-      fail(Code::kInvalidArgument, "there is no back end '" + std::string(name) + "'; there are " + known);
+      fail(Code::kInvalidArgument, "there is no back end '" + name + "'; there are " + known);
     }
   }
   return backends;
@@ -104,12 +113,15 @@ void set(SessionOptions& options, std::string_view name, std::string_view value)
     options.shared_threads = number_of(name, value, 1) == 1;
   } else if (name == "spinning") {
     options.spinning = number_of(name, value, 1) == 1;
+  } else if (name == "extra_outputs") {
+    options.extra_outputs = names_of(value);
   } else if (name == "device") {
     options.device = number_of(name, value, kMost);
   } else if (name == "threads") {
     options.threads = number_of(name, value, kMost);
   } else {
-    std::string known = "backends, allow_embedded_plugins, telemetry, shared_threads, spinning, device, threads";
+    std::string known =
+        "backends, extra_outputs, allow_embedded_plugins, telemetry, shared_threads, spinning, device, threads";
     for (const TextOption& item : kTexts) known += ", " + std::string(item.name);
     fail(Code::kInvalidArgument, "there is no option '" + std::string(name) + "'; there are " + known);
   }

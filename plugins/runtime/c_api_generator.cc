@@ -83,6 +83,17 @@ const float* hsmrt_generator_logits(const hsmrt_generator* generator, int64_t ro
   return generator == nullptr ? nullptr : generator->generator.logits(row).data();
 }
 
+int32_t hsmrt_generator_output(const hsmrt_generator* generator, int64_t row, const char* name, const float** numbers,
+                               size_t* count, hsmrt_error* error) {
+  return call(error, [&] {
+    std::ignore = given(numbers, "the place for the numbers");
+    std::ignore = given(count, "the place for their count");
+    const auto found = opened(generator).output(row, &given(name, "the output's name"));
+    if (found.ok()) *numbers = found->data(), *count = found->size();
+    return found.status();
+  });
+}
+
 int32_t hsmrt_generator_prefill(hsmrt_generator* generator, const int64_t* tokens, size_t count, const int64_t* lengths,
                                 hsmrt_error* error) {
   return call(error, [&] {

@@ -55,6 +55,15 @@ void tell_end(const hsmrt_request& request, const Reply& reply) {
   }
   if (!chosen.empty()) told.log_probabilities = chosen.data();
   if (!top.empty()) told.top = top.data();
+  std::vector<hsmrt_sample> samples;
+  for (const hsm_runtime::Sample& sample : reply.samples) {
+    samples.push_back({sample.index, static_cast<std::int32_t>(sample.ending),
+                       static_cast<std::int32_t>(sample.status.code()), sample.tokens.data(), sample.tokens.size(),
+                       sample.log_probability});
+  }
+  told.log_probability = reply.log_probability;
+  if (!samples.empty()) told.samples = samples.data();
+  told.sample_count = samples.size();
   request.on_end(request.user, &told);
 }
 
@@ -73,6 +82,13 @@ Request request_of(const hsmrt_request* given_request) {
   request.timeout = std::chrono::milliseconds(members.timeout_ms);
   request.resume = text_of(members.resume);
   request.park = text_of(members.park);
+  if (members.samples != 0) request.samples = members.samples;
+  request.best = members.best;
+  if (members.on_sample_token != nullptr) {
+    request.on_sample_token = [members](std::int64_t sample, std::int64_t token) {
+      return members.on_sample_token(members.user, sample, token) != 0;
+    };
+  }
   if (members.on_token != nullptr) {
     request.on_token = [members](std::int64_t token) { return members.on_token(members.user, token) != 0; };
   }

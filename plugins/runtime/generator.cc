@@ -187,6 +187,11 @@ std::span<const float> Generator::logits(std::int64_t row) const {
   return impl_->rows.logits(static_cast<std::size_t>(row));
 }
 
+Result<std::span<const float>> Generator::output(std::int64_t row, const std::string& name) const {
+  return hsm::runtime::guarded<std::span<const float>>(
+      [&] { return impl_->rows.output(impl_->checked_row(row), name); });
+}
+
 bool Generator::has_logits(std::int64_t row) const { return !logits(row).empty(); }
 
 Result<std::int64_t> Generator::sample(std::int64_t row, const Sampling& sampling, double uniform) {

@@ -218,8 +218,10 @@ Engine read_engine(const json::Value& value, const std::string& where) {
 std::string read_tokenizer(const json::Value& value, const std::string& where) {
   if (value.is_null()) return "";
   ObjectReader reader(value, where);
-  std::string kind = reader.one_of("kind", {"bytes", "huggingface"});
-  if (kind == "huggingface" && reader.text("file") != "tokenizer.json") refuse(where, "its file is not tokenizer.json");
+  std::string kind = reader.one_of("kind", {"bytes", "characters", "sentencepiece", "huggingface"});
+  if (const char* file = tokenizer_file(kind); file != nullptr && reader.text("file") != file) {
+    refuse(where, std::string("its file is not ") + file);
+  }
   reader.finish();
   return kind;
 }
@@ -291,7 +293,7 @@ void check_listing(const Manifest& manifest, const std::string& where) {
   for (const auto* graph : {&manifest.model, &manifest.decode}) {
     if (*graph) named.insert({(*graph)->file, (*graph)->on_cpu()});
   }
-  if (manifest.tokenizer == "huggingface") named.insert("tokenizer.json");
+  if (const char* file = tokenizer_file(manifest.tokenizer)) named.insert(file);
   for (const Engine& engine : manifest.engines) {
     if (!named.insert(engine.file).second) refuse(where, engine.file + " is described twice");
     named.insert(engine.file + ".json");
@@ -328,6 +330,12 @@ std::string_view name_of(Rollback rollback) {
     default:
       return "snapshot";
   }
+}
+
+const char* tokenizer_file(std::string_view kind) {
+  if (kind == "characters") return "characters.json";
+  if (kind == "sentencepiece") return "tokenizer.model";
+  return kind == "huggingface" ? "tokenizer.json" : nullptr;
 }
 
 Manifest parse_manifest(std::string_view text, const std::string& where) {

@@ -98,11 +98,14 @@ struct Manifest {
   std::optional<Graph> model;
   std::optional<Graph> decode;
   std::vector<Engine> engines;
-  std::string tokenizer;  // "bytes", "huggingface" or ""
+  std::string tokenizer;  // "bytes", "characters", "sentencepiece", "huggingface" or ""
   std::map<std::string, double> tolerances;
   std::map<std::string, FileEntry> files;
   std::vector<OperatorLibrary> libraries;  // of schema 2
 };
+
+// The file of a kind of tokenizer in a bundle; NULL for kinds that need none, and for what is no kind.
+const char* tokenizer_file(std::string_view kind);
 
 // What `StateSpec.to_json` of the Python package writes. Throws Error(kBadBundle).
 StateSpec read_state(const json::Value& value, const std::string& where);

@@ -8,73 +8,19 @@
 
 #include "runtime/dtypes.h"
 #include "runtime/error.h"
+#include "runtime/protobuf.h"
 #include "runtime/reader.h"
 
 namespace hsm::runtime {
 namespace {
 
-// One field of a message in protobuf's wire format.
-struct Field {
-  std::uint64_t number = 0;
-  std::uint64_t value = 0;           // of a varint
-  std::span<const std::byte> bytes;  // of what has a length
-};
+using protobuf::Field;
+using protobuf::text_of;
 
-class Message {
+class Message : public protobuf::Message {
  public:
-  Message(std::span<const std::byte> bytes, const std::string& where) : rest_(bytes), where_(where) {}
-
-  std::optional<Field> next() {
-    if (rest_.empty()) return std::nullopt;
-    const std::uint64_t tag = varint();
-    Field field;
-    field.number = tag >> 3;
-    switch (tag & 7) {
-      case 0:
-        field.value = varint();
-        break;
-      case 1:
-        field.bytes = take(8);
-        break;
-      case 2:
-        field.bytes = take(varint());
-        break;
-      case 5:
-        field.bytes = take(4);
-        break;
-      default:
-        refuse();
-    }
-    return field;
-  }
-
-  [[noreturn]] void refuse() const { fail(Code::kBadBundle, where_ + " is damaged, or no ONNX file"); }
-
- private:
-  std::uint64_t varint() {
-    std::uint64_t value = 0;
-    for (int shift = 0; shift < 70; shift += 7) {
-      const auto byte = std::to_integer<std::uint64_t>(take(1)[0]);
-      value |= (byte & 0x7f) << std::min(shift, 63);
-      if (byte < 0x80) return value;
-    }
-    refuse();
-  }
-
-  std::span<const std::byte> take(std::uint64_t count) {
-    if (count > rest_.size()) refuse();
-    const auto taken = rest_.first(static_cast<std::size_t>(count));
-    rest_ = rest_.subspan(static_cast<std::size_t>(count));
-    return taken;
-  }
-
-  std::span<const std::byte> rest_;
-  const std::string& where_;
+  Message(std::span<const std::byte> bytes, const std::string& where) : protobuf::Message(bytes, where, "ONNX file") {}
 };
-
-std::string text_of(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
 
 // The last field of that number, as protobuf has it.
 std::optional<Field> member(std::span<const std::byte> message, std::uint64_t number, const std::string& where) {

@@ -74,6 +74,8 @@ class Program {
   }
   // The device whose memory tensors may lie in besides the CPU's.
   virtual Device device() const { return {}; }
+  // Tensors inside of the graph that were asked for as outputs, which come after the graph's own.
+  virtual std::vector<hsm_runtime::TensorInfo> extra_outputs() const { return {}; }
   // Where a generator keeps its states.
   virtual const Memory& memory() const { return cpu_memory(); }
   // Whether one buffer may be bound to a state and to its new value.

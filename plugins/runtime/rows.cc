@@ -53,7 +53,9 @@ Rows::Rows(const Program& program, const Graph& graph, std::int64_t batch, std::
       furthest_(slot_.size()),
       has_logits_(slot_.size()),
       logits_(slot_.size() * static_cast<std::size_t>(vocabulary_)),
-      step_(slot_.size(), 1, 1, static_cast<std::size_t>(vocabulary_)) {
+      extras_(extras_of(graph, slot_.size())),
+      has_extras_(slot_.size()),
+      step_(slot_.size(), 1, 1, static_cast<std::size_t>(vocabulary_), extras_) {
   if (reserve < 0) fail(Code::kInvalidArgument, "the tokens to reserve must not be negative");
   if (!all_in_place(program, *graph.state)) sets_.push_back(sets_[0].counterpart(program));
   std::iota(slot_.begin(), slot_.end(), std::size_t{0});
@@ -77,6 +79,36 @@ std::span<const float> Rows::logits(std::size_t row) const {
   if (has_logits_[row] == 0) return {};
   const auto size = static_cast<std::size_t>(vocabulary_);
   return std::span<const float>(logits_).subspan(row * size, size);
+}
+
+std::vector<Rows::Extra> Rows::extras_of(const Graph& graph, std::size_t rows) {
+  std::vector<Extra> extras;
+  for (const hsm_runtime::TensorInfo& info : graph.outputs) {
+    const auto& states = graph.state->tensors;
+    const bool is_state = std::any_of(states.begin(), states.end(),
+                                      [&](const StateTensor& tensor) { return tensor.present() == info.name; });
+    if (is_state || info.name == "logits") continue;
+    const std::int64_t* width = info.shape.size() == 3 ? std::get_if<std::int64_t>(&info.shape[2]) : nullptr;
+    if (info.dtype != DType::kFloat32 || width == nullptr) {
+      fail(Code::kInvalidArgument, "a generator gives extra outputs of float32 (batch, length, width) alone, and '" +
+                                       info.name + "' is another");
+    }
+    const auto size = static_cast<std::size_t>(*width);
+    extras.push_back({info.name, size, std::vector<float>(rows * size)});
+  }
+  return extras;
+}
+
+std::span<const float> Rows::output(std::size_t row, const std::string& name) const {
+  const auto found =
+      std::find_if(extras_.begin(), extras_.end(), [&](const Extra& extra) { return extra.name == name; });
+  if (found == extras_.end()) {
+    fail(Code::kInvalidArgument, "the session has no extra output '" + name + "'; name it when it is opened");
+  }
+  if (has_extras_[row] == 0) {
+    fail(Code::kInvalidArgument, "row " + std::to_string(row) + " has read nothing whose '" + name + "' there is");
+  }
+  return std::span<const float>(found->last).subspan(row * found->width, found->width);
 }
 
 // The same rows with room for another number of tokens. Whatever is bound is bound to memory that is gone then.
@@ -184,7 +216,13 @@ std::unique_ptr<Binding> Rows::bind(const Range& range, Call& call) const {
                                      {"lengths", {call.lengths.data(), DType::kInt64, batch}}};
   std::vector<NamedTensor> outputs = {{"logits", {call.logits.data(), DType::kFloat32, result}}};
   const Device device = sets_[0].memory->device();
-  std::vector<std::vector<std::int64_t>> shapes;
+  std::vector<std::vector<std::int64_t>> extras, shapes;
+  for (const Extra& extra : extras_) {
+    extras.push_back({rows, static_cast<std::int64_t>(call.width), static_cast<std::int64_t>(extra.width)});
+  }
+  for (std::size_t i = 0; i < extras.size(); ++i) {
+    outputs.push_back({extras_[i].name, {call.extras[i].data(), DType::kFloat32, extras[i]}});
+  }
   for (const StateBuffer& tensor : sets_[0].tensors) {
     shapes.push_back(tensor.shape);
     shapes.back()[0] = rows;
@@ -233,7 +271,7 @@ void Rows::read(std::span<const std::int64_t> tokens, std::size_t stride, std::s
       if (width == 1) {
         run = &step(range);
       } else {
-        call = std::make_unique<Call>(range.count, width, graph_.state->last_logits ? 1 : width, size);
+        call = std::make_unique<Call>(range.count, width, graph_.state->last_logits ? 1 : width, size, extras_);
         binding = bind(range, *call);
         run = binding.get();
       }
@@ -251,7 +289,9 @@ void Rows::read(std::span<const std::int64_t> tokens, std::size_t stride, std::s
     try {
       run->run_until(stop_);
     } catch (...) {
-      for (std::size_t row = 0; row < count(); ++row) has_logits_[row] &= lengths[row] == 0 ? 1 : 0;
+      for (std::size_t row = 0; row < count(); ++row) {
+        if (lengths[row] > 0) has_logits_[row] = has_extras_[row] = 0;
+      }
       throw;
     }
     if (every != nullptr) copy_every(range, used, *every);
@@ -273,7 +313,18 @@ void Rows::finish(const Range& range, const Call& call) {
     std::copy_n(call.logits.begin() + static_cast<long>((i * call.kept + last) * size), size,
                 logits_.begin() + static_cast<long>(row * size));
     has_logits_[row] = 1;
+    keep_extras(row, call, i);
   }
+}
+
+void Rows::keep_extras(std::size_t row, const Call& call, std::size_t place) {
+  const std::size_t last = place * call.width + static_cast<std::size_t>(call.lengths[place]) - 1;
+  for (std::size_t i = 0; i < extras_.size(); ++i) {
+    const std::size_t width = extras_[i].width;
+    std::copy_n(call.extras[i].begin() + static_cast<long>(last * width), width,
+                extras_[i].last.begin() + static_cast<long>(row * width));
+  }
+  has_extras_[row] = 1;
 }
 
 void Rows::copy_every(const Range& range, const Call& call, std::vector<float>& every) const {
@@ -300,13 +351,14 @@ void Rows::rollback(std::size_t row, std::int64_t tokens) {
   if (tokens == 0) return;
   check_rollback(*graph_.state, furthest_[row] - (positions_[row] - tokens));
   positions_[row] -= tokens;
-  has_logits_[row] = 0;
+  has_logits_[row] = has_extras_[row] = 0;
 }
 
 void Rows::restart(std::size_t row, std::int64_t position, std::int64_t furthest, std::span<const float> logits) {
   positions_[row] = position;
   furthest_[row] = furthest;
   has_logits_[row] = logits.empty() ? 0 : 1;
+  has_extras_[row] = 0;
   std::copy(logits.begin(), logits.end(),
             logits_.begin() + static_cast<long>(row * static_cast<std::size_t>(vocabulary_)));
 }

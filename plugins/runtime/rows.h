@@ -35,6 +35,9 @@ class Rows {
   // The logits of a row's last token; empty unless they are those of the row as it is.
   std::span<const float> logits(std::size_t row) const;
 
+  // An extra output of the graph at a row's last token. Throws Error(kInvalidArgument).
+  std::span<const float> output(std::size_t row, const std::string& name) const;
+
   // Reads tokens[row * stride + i] for i below lengths[row]; a row of length 0 stands still, and nothing of it is
   // touched. All is checked before. Throws Error; after kRunFailed the rows that worked have to be reset.
   // `every`, if there is one, becomes the logits of every token: (rows that work, longest length, V).
@@ -52,18 +55,28 @@ class Rows {
   void load(const std::string& path, std::span<const std::size_t> rows);
 
  private:
+  // An output besides logits and states.
+  struct Extra {
+    std::string name;
+    std::size_t width;
+    std::vector<float> last;  // (rows, width) at the rows' last tokens
+  };
   // The rows of one run, as the graph reads them.
   struct Call {
-    Call(std::size_t rows, std::size_t width, std::size_t kept, std::size_t vocabulary)
+    Call(std::size_t rows, std::size_t width, std::size_t kept, std::size_t vocabulary,
+         const std::vector<Extra>& extras)
         : width(width),
           kept(kept),
           tokens(rows * width),
           positions(rows),
           lengths(rows),
-          logits(rows * kept * vocabulary) {}
+          logits(rows * kept * vocabulary) {
+      for (const Extra& extra : extras) this->extras.emplace_back(rows * width * extra.width);
+    }
     std::size_t width, kept;  // tokens of each row, and tokens whose logits the graph returns
     std::vector<std::int64_t> tokens, positions, lengths;
     std::vector<float> logits;
+    std::vector<std::vector<float>> extras;  // (rows, width, its width) each
   };
   // Slots that lie side by side, and the set that holds them.
   struct Range {
@@ -71,6 +84,7 @@ class Rows {
     auto operator<=>(const Range&) const = default;
   };
 
+  static std::vector<Extra> extras_of(const Graph& graph, std::size_t rows);
   const StateBuffers& set_of(std::size_t row) const { return sets_[set_[slot_[row]]]; }
   StateBuffers& set_of(std::size_t row) { return sets_[set_[slot_[row]]]; }
   std::size_t after(std::size_t set) const { return (set + 1) % sets_.size(); }
@@ -89,6 +103,7 @@ class Rows {
   Binding& step(const Range& range);
   void bind_all();
   void finish(const Range& range, const Call& call);
+  void keep_extras(std::size_t row, const Call& call, std::size_t place);
   void copy_every(const Range& range, const Call& call, std::vector<float>& every) const;
   void restart(std::size_t row, std::int64_t position, std::int64_t furthest, std::span<const float> logits);
 
@@ -103,7 +118,9 @@ class Rows {
   std::vector<std::int64_t> positions_, furthest_;  // by row
   std::vector<std::uint8_t> has_logits_;            // by row
   std::vector<float> logits_;                       // (rows, V)
-  Call step_;                                       // what steps are bound to
+  std::vector<Extra> extras_;
+  std::vector<std::uint8_t> has_extras_;  // by row
+  Call step_;                             // what steps are bound to
   std::map<Range, std::unique_ptr<Binding>> steps_;
   std::stop_token stop_;
   bool takes_parts_ = true;  // whether the program runs on fewer rows than there are, and on less than the capacity

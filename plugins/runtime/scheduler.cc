@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "runtime/error.h"
+#include "runtime/requests.h"
 
 namespace hsm_runtime {
 namespace {
@@ -25,11 +26,13 @@ struct Work {
   Reply reply;
   Clock::time_point submitted = Clock::now();
   std::int64_t row = -1;
-  std::optional<Sampler> sampler;  // made when it is submitted
-  std::size_t read = 0;            // tokens of the prompt
-  std::int64_t next_token = -1;    // chosen and not yet read
-  bool is_last = false;            // it is read for the sake of the saved row alone
-  bool is_cancelled = false;       // guarded by the scheduler's mutex
+  std::shared_ptr<hsm::runtime::Samples> samples;  // that it is one of; NULL for a request for one
+  Work* leader = nullptr;                          // the sample that reads the prompt for this one
+  std::optional<Sampler> sampler;                  // made when it is submitted
+  std::size_t read = 0;                            // tokens of the prompt
+  std::int64_t next_token = -1;                    // chosen and not yet read
+  bool is_last = false;                            // it is read for the sake of the saved row alone
+  bool is_cancelled = false;                       // guarded by the scheduler's mutex
 
   bool reads_prompt() const { return read < request.prompt.size(); }
   bool is_late() const { return request.timeout.count() > 0 && Clock::now() - submitted >= request.timeout; }
@@ -43,7 +46,6 @@ struct Scheduler::Impl {
       : generator(std::move(made)),
         options(chosen),
         vocabulary(generator.vocabulary()),
-        longest(generator.capacity()),
         step_tokens(static_cast<std::size_t>(generator.batch()), -1) {
     for (std::int64_t row = generator.batch(); row-- > 0;) free_rows.push_back(row);
     counts.rows = free_rows.size();
@@ -59,39 +61,38 @@ struct Scheduler::Impl {
     thread.join();
   }
 
-  void check(const Request& request) const {
-    if (request.prompt.empty()) fail(Code::kInvalidArgument, "a request needs a prompt of at least one token id");
-    if (request.max_tokens < 1) fail(Code::kInvalidArgument, "a request must ask for at least one token");
-    if (request.log_probabilities < -1) fail(Code::kInvalidArgument, "log_probabilities must be -1 or more");
-    if (request.timeout.count() < 0) fail(Code::kInvalidArgument, "a request's timeout must not be negative");
-    for (const std::int64_t token : request.prompt) {
-      if (token >= 0 && token < vocabulary) continue;
-      fail(Code::kInvalidArgument,
-           "token id " + std::to_string(token) + " is not in 0.." + std::to_string(vocabulary - 1));
+  // What a request is made of: one work for each of its samples, the first of which reads the prompt.
+  Works works_of(Request request) const {
+    Works works;
+    const std::int64_t count = request.samples;
+    const auto samples = count > 1 ? std::make_shared<hsm::runtime::Samples>(request) : nullptr;
+    if (!samples && request.on_sample_token) {
+      request.on_token = [tell = request.on_sample_token](std::int64_t token) { return tell(0, token); };
     }
-    const std::int64_t length = static_cast<std::int64_t>(request.prompt.size());
-    if (longest > 0 && (length > longest || request.max_tokens > longest - length)) {
-      fail(Code::kInvalidArgument, "a prompt of " + std::to_string(length) + " tokens and " +
-                                       std::to_string(request.max_tokens) + " new ones do not fit in a row of " +
-                                       std::to_string(longest));
+    for (std::int64_t index = 0; index < count; ++index) {
+      Work& work = *works.emplace_back(std::make_unique<Work>());
+      work.request = samples ? hsm::runtime::Samples::one(samples, request, index) : std::move(request);
+      work.samples = samples;
+      if (index > 0) work.leader = works.front().get();
+      Result<Sampler> sampler = Sampler::create(work.request.sampling, work.request.seed, vocabulary);
+      if (!sampler.ok()) fail(sampler.status().code(), sampler.status().message());
+      work.sampler = *std::move(sampler);
     }
+    return works;
   }
 
   std::uint64_t submit(Request request) {
-    check(request);
-    Result<Sampler> sampler = Sampler::create(request.sampling, request.seed, vocabulary);
-    if (!sampler.ok()) fail(sampler.status().code(), sampler.status().message());
+    hsm::runtime::check_request(request, {vocabulary, generator.capacity(), generator.batch()});
+    const int priority = request.priority;
+    Works works = works_of(std::move(request));
     const std::lock_guard lock(mutex);
     if (waiting.size() >= options.most_waiting) {
       ++counts.refused;
       fail(Code::kUnavailable, std::to_string(waiting.size()) + " requests wait already; try again later");
     }
-    Works works;
-    Work& work = *works.emplace_back(std::make_unique<Work>());
-    work.request = std::move(request);
-    work.sampler = *std::move(sampler);
-    const std::uint64_t id = work.reply.id = last_id + 1;
-    waiting.emplace(std::pair(-work.request.priority, id), std::move(works));
+    const std::uint64_t id = last_id + 1;
+    for (const auto& work : works) work->reply.id = id;
+    waiting.emplace(std::pair(-priority, id), std::move(works));
     last_id = id;
     changed.notify_all();
     return id;
@@ -99,7 +100,9 @@ struct Scheduler::Impl {
 
   void cancel(std::uint64_t id) {
     const std::lock_guard lock(mutex);
-    for (const auto& [order, works] : waiting) works.front()->is_cancelled |= works.front()->reply.id == id;
+    for (const auto& [order, works] : waiting) {
+      for (const auto& work : works) work->is_cancelled |= work->reply.id == id;
+    }
     for (const auto& work : active) work->is_cancelled |= work->reply.id == id;
     changed.notify_all();
   }
@@ -125,18 +128,30 @@ struct Scheduler::Impl {
       item = next;
     }
     for (const auto& work : ended) {
+      replace_leader(*work);
       work->reply.ending = !is_closing && !work->is_cancelled ? Ending::kTimeout : Ending::kCancelled;
       release(*work);
     }
-    while (!waiting.empty() && !free_rows.empty()) {
-      Work& work = *waiting.begin()->second.front();
+    while (!waiting.empty() && free_rows.size() >= waiting.begin()->second.size()) {
+      for (const auto& work : waiting.begin()->second) {
+        work->row = free_rows.back();
+        free_rows.pop_back();
+        work->reply.seconds_to_row = seconds_since(work->submitted);
+      }
       active.splice(active.end(), waiting.begin()->second);
       waiting.erase(waiting.begin());
-      work.row = free_rows.back();
-      free_rows.pop_back();
-      work.reply.seconds_to_row = seconds_since(work.submitted);
     }
     return ended;
+  }
+
+  // Another sample reads the prompt for those that waited for this one.
+  void replace_leader(const Work& gone) {
+    Work* next = nullptr;
+    for (const auto& work : active) {
+      if (work->leader != &gone) continue;
+      work->leader = next;
+      if (next == nullptr) next = work.get();
+    }
   }
 
   void release(Work& work) {
@@ -166,6 +181,7 @@ struct Scheduler::Impl {
       if (work.request.on_end) work.request.on_end(work.reply);
     } catch (...) {  // a callback must not throw; one that does ends nothing
     }
+    if (work.samples && !work.samples->is_over()) return;
     const std::lock_guard lock(mutex);
     ++counts.ended;
     idle.notify_all();
@@ -179,6 +195,7 @@ struct Scheduler::Impl {
     {
       const std::lock_guard lock(mutex);
       ended.splice(ended.end(), active, item);
+      replace_leader(*ended.front());
       release(*ended.front());
     }
     ended.front()->reply.ending = ending;
@@ -218,7 +235,8 @@ struct Scheduler::Impl {
 
   // A piece of the prompt that came first.
   void read_chunk() {
-    const auto item = std::find_if(active.begin(), active.end(), [](const auto& work) { return work->reads_prompt(); });
+    const auto item = std::find_if(active.begin(), active.end(),
+                                   [](const auto& work) { return work->reads_prompt() && work->leader == nullptr; });
     if (item != active.end()) guard(item, [&] { read_chunk(item); });
   }
 
@@ -235,7 +253,33 @@ struct Scheduler::Impl {
       const std::lock_guard lock(mutex);
       counts.prompt_tokens += count;
     }
-    if (!work.reads_prompt()) choose(item);
+    if (work.reads_prompt()) return;
+    const std::vector<Item> followers = fork(work);
+    choose(item);
+    for (const Item follower : followers) guard(follower, [&] { choose(follower); });
+  }
+
+  // Copies a row that has read its prompt to the other samples of it; returns those that have it now.
+  std::vector<Item> fork(const Work& leader) {
+    std::vector<Item> followers;
+    followers.reserve(active.size());  // nothing throws once a sample has its row
+    for (auto item = active.begin(); item != active.end();) {
+      const auto next = std::next(item);
+      Work& work = **item;
+      if (work.leader == &leader) {
+        Status status = work.sampler->read(work.request.prompt);
+        if (status.ok()) status = generator.fork(leader.row, work.row);
+        if (status.ok()) {
+          work.leader = nullptr;
+          work.read = work.request.prompt.size();
+          followers.push_back(item);
+        } else {
+          end(item, Ending::kFailed, std::move(status));
+        }
+      }
+      item = next;
+    }
+    return followers;
   }
 
   Status prepare(const Work& work) {
@@ -251,6 +295,7 @@ struct Scheduler::Impl {
     if (!chosen.ok()) return end(item, Ending::kFailed, chosen.status());
     const auto& stops = work.request.stop_tokens;
     work.next_token = chosen->token;
+    work.reply.log_probability += chosen->log_probability;
     if (std::find(stops.begin(), stops.end(), work.next_token) != stops.end()) return read_last(item, Ending::kStop);
     if (work.request.log_probabilities >= 0) work.reply.choices.push_back(*std::move(chosen));
     count_token(work);
@@ -295,7 +340,7 @@ struct Scheduler::Impl {
 
   Generator generator;  // of the thread alone
   const SchedulerOptions options;
-  const std::int64_t vocabulary, longest;
+  const std::int64_t vocabulary;
   std::vector<std::int64_t> step_tokens;  // of the thread alone
 
   mutable std::mutex mutex;

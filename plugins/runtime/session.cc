@@ -61,6 +61,12 @@ std::shared_ptr<const Program> load_onnx(Backend backend, const hsm_runtime::Bun
   settings.spinning = options.spinning;
   settings.affinity = options.affinity;
   settings.log = options.log;
+  for (const std::string& name : options.extra_outputs) {
+    const bool is_there = std::any_of(graph.outputs.begin(), graph.outputs.end(),
+                                      [&](const hsm_runtime::TensorInfo& info) { return info.name == name; });
+    auto& extras = settings.extra_outputs;
+    if (!is_there && std::find(extras.begin(), extras.end(), name) == extras.end()) extras.push_back(name);
+  }
   const bool on_gpu = backend == Backend::kOnnxRuntimeCuda;
   if (on_gpu) settings.cuda_device = options.device;
   if (backend != Backend::kOnnxRuntimeBodies) {
@@ -79,6 +85,8 @@ std::shared_ptr<const Program> load_onnx(Backend backend, const hsm_runtime::Bun
 std::shared_ptr<const Program> load(Backend backend, const hsm_runtime::Bundle& bundle, hsm_runtime::Part part,
                                     const Graph& graph, const SessionOptions& options) {
   if (backend != Backend::kTensorRt) return load_onnx(backend, bundle, graph, options);
+  if (!options.extra_outputs.empty())
+    fail(Code::kNoBackend, "engines have no outputs but those that they were built with");
   const char* name = part == hsm_runtime::Part::kModel ? "model" : "decode";
   const Manifest& manifest = bundle.impl().manifest;
   return trt::load_program({bundle.path(), name, graph, manifest.engines, manifest.libraries, own_folder().string()},
@@ -136,6 +144,11 @@ std::shared_ptr<const Session::Impl> open_session(const hsm_runtime::Bundle& bun
     try {
       auto session = std::make_shared<Session::Impl>(bundle, part, backend);
       session->program = load(backend, bundle, part, *graph, options);
+      if (const auto extras = session->program->extra_outputs(); !extras.empty()) {
+        session->extended = *graph;
+        auto& outputs = session->extended->outputs;
+        outputs.insert(outputs.end(), extras.begin(), extras.end());
+      }
       tell(options, LogLevel::kInfo, bundle.path() + "/" + graph->file + " runs in " + name);
       return session;
     } catch (const Error& error) {

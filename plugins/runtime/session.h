@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "hsm_runtime/session.h"
@@ -20,7 +21,9 @@ struct Session::Impl {
   std::shared_ptr<const hsm::runtime::Program> program;
   mutable hsm::runtime::Worker worker;  // of runs that no device carries out
 
-  const hsm::runtime::Graph& graph() const { return *bundle.impl().graph(part); }
+  std::optional<hsm::runtime::Graph> extended;  // with outputs that the bundle's has not
+
+  const hsm::runtime::Graph& graph() const { return extended ? *extended : *bundle.impl().graph(part); }
 };
 
 }  // namespace hsm_runtime

@@ -1,26 +1,22 @@
 // The functions of libhsm_kernels.so.
 #include <cstddef>
 #include <cstdint>
-#include <exception>
-#include <new>
 #include <span>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "hsm_operators/common/call.h"
 #include "hsm_operators/common/cpu/kernels.h"
 #include "hsm_operators/common/definition.h"
 #include "hsm_operators/common/description.h"
 #include "hsm_operators/common/opset.h"
+#include "torch/entries.h"
 #include "torch/hsm_kernels.h"
 #include "torch/request.h"
 #include "torch/team.h"
 
 namespace hsm::torch {
 namespace {
-
-thread_local std::string message;
 
 // One operator as this library runs it.
 struct Entry {
@@ -37,28 +33,11 @@ struct Entry {
   const Definition* naive;
 };
 
-const std::vector<Entry>& entries() {
-  static const std::vector<Entry> the_entries(opset::operators().begin(), opset::operators().end());
-  return the_entries;
-}
-
-const Entry* entry(std::int32_t index) {
-  const auto at = static_cast<std::size_t>(index);
-  return at < entries().size() ? &entries()[at] : nullptr;
-}
-
-std::int32_t refused(std::string text) {
-  message = std::move(text);
-  return HSM_KERNELS_REFUSED;
-}
-
-std::int32_t run(std::int32_t index, std::int32_t kind, std::int32_t type, const std::int64_t* sizes,
+std::int32_t run(const Entry& found, std::int32_t kind, std::int32_t type, const std::int64_t* sizes,
                  const std::int64_t* numbers, const void* const* input_pointers, void* const* output_pointers,
                  hsm_kernels_parallel parallel, std::int32_t threads) {
-  const Entry* found = entry(index);
-  if (found == nullptr) return refused("there is no operator of index " + std::to_string(index));
-  const opset::Operator& op = found->op;
-  if (!found->has(kind)) return refused(std::string(op.name) + " has no kernel of kind " + std::to_string(kind));
+  const opset::Operator& op = found.op;
+  if (!found.has(kind)) return refused(std::string(op.name) + " has no kernel of kind " + std::to_string(kind));
   Request request(op, type, sizes, numbers);
   if (request.problem) return refused(std::move(*request.problem));
   const std::span<const void* const> inputs(input_pointers, op.inputs.size());
@@ -68,10 +47,10 @@ std::int32_t run(std::int32_t index, std::int32_t kind, std::int32_t type, const
   }
   const Call call{request.type, request.attributes, request.shapes, inputs, outputs};
   if (kind == HSM_KERNELS_NAIVE) {
-    found->naive->run(call);
+    found.naive->run(call);
   } else {
     Team team(parallel, threads);
-    found->fast->run(call, team.parallel_for());
+    found.fast->run(call, team.parallel_for());
   }
   return HSM_KERNELS_OK;
 }
@@ -87,31 +66,24 @@ const char* hsm_library_operators() {
 
 std::int32_t hsm_kernels_version() { return HSM_KERNELS_VERSION; }
 
-std::int32_t hsm_kernels_count() { return static_cast<std::int32_t>(hsm::torch::entries().size()); }
+std::int32_t hsm_kernels_count() { return static_cast<std::int32_t>(hsm::torch::entries<hsm::torch::Entry>().size()); }
 
 const char* hsm_kernels_signature(std::int32_t index) {
-  const auto* found = hsm::torch::entry(index);
+  const auto* found = hsm::torch::entry_at<hsm::torch::Entry>(index);
   return found == nullptr ? nullptr : found->signature.c_str();
 }
 
 std::int32_t hsm_kernels_has(std::int32_t index, std::int32_t kind) {
-  const auto* found = hsm::torch::entry(index);
+  const auto* found = hsm::torch::entry_at<hsm::torch::Entry>(index);
   return found != nullptr && found->has(kind) ? 1 : 0;
 }
 
 std::int32_t hsm_kernels_run(std::int32_t index, std::int32_t kind, std::int32_t type, const std::int64_t* sizes,
                              const std::int64_t* attributes, const void* const* inputs, void* const* outputs,
                              hsm_kernels_parallel parallel, std::int32_t threads) {
-  try {
-    return hsm::torch::run(index, kind, type, sizes, attributes, inputs, outputs, parallel, threads);
-  } catch (const std::bad_alloc&) {
-    hsm::torch::message = "not enough memory";
-  } catch (const std::exception& error) {
-    hsm::torch::message = error.what();
-  } catch (...) {
-    hsm::torch::message = "unknown error";
-  }
-  return HSM_KERNELS_FAILED;
+  return hsm::torch::with_entry<hsm::torch::Entry>(index, [&](const hsm::torch::Entry& found) {
+    return hsm::torch::run(found, kind, type, sizes, attributes, inputs, outputs, parallel, threads);
+  });
 }
 
-const char* hsm_kernels_message() { return hsm::torch::message.c_str(); }
+const char* hsm_kernels_message() { return hsm::torch::message().c_str(); }

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from tests.shared import made_once
 from torch import nn
 
 import hsm_export
@@ -144,13 +145,21 @@ def _config(name: str) -> MixerConfig:
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, nn.Module]:
-    """Two layers of each mixer, with fresh weights."""
+    """A layer of each mixer, with fresh weights."""
     made: dict[str, nn.Module] = {}
     for name in NAMES:
         torch.manual_seed(0)
-        layers = tuple(LayerConfig(_config(name), MLPConfig(24)) for _ in range(2))
+        layers = (LayerConfig(_config(name), MLPConfig(24)),)
         made[name] = LanguageModel(ModelConfig("language_model", 16, layers, vocab_size=VOCAB)).eval()
     return made
+
+
+def _decoding(name: str, precision: str, models: dict[str, nn.Module]) -> Path:
+    """Return the file of a model's decoding steps."""
+    return made_once(
+        f"mixer-{name}-{precision}.onnx",
+        lambda path: hsm_export.export(models[name], output=path, decode=True, precision=precision),
+    )
 
 
 @pytest.mark.parametrize(("name", "precision"), JUDGED)
@@ -169,9 +178,8 @@ def test_a_whole_sequence_runs_everywhere(
 
 
 @pytest.mark.parametrize(("name", "precision"), JUDGED)
-def test_it_decodes_everywhere(name: str, precision: str, models: dict[str, nn.Module], tmp_path: Path) -> None:
-    path = tmp_path / "decoding.onnx"
-    hsm_export.export(models[name], output=path, decode=True, precision=precision)
+def test_it_decodes_everywhere(name: str, precision: str, models: dict[str, nn.Module]) -> None:
+    path = _decoding(name, precision, models)
     result = hsm_export.validate(path, models[name], runtimes=RUNTIMES, steps=5)
     assert {run.runtime: run.verdict for run in result.runtimes} == {
         runtime: "baseline" if runtime == "torch" else "passed" for runtime in RUNTIMES
@@ -181,9 +189,7 @@ def test_it_decodes_everywhere(name: str, precision: str, models: dict[str, nn.M
 @pytest.mark.parametrize("name", NAMES)
 def test_an_engine_is_built_from_its_body(name: str, models: dict[str, nn.Module], tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
-    path = tmp_path / "decoding.onnx"
-    hsm_export.export(models[name], output=path, decode=True)
-    built = hsm_export.build(path, tmp_path / "decoding.engine", architectures=["sm86"])
+    built = hsm_export.build(_decoding(name, "fp32", models), tmp_path / "decoding.engine", architectures=["sm86"])
     assert {tensor.name for tensor in built.outputs} >= {"logits"}
 
 

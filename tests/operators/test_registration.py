@@ -104,7 +104,8 @@ def test_exports_as_one_node_with_dynamic_batch_and_length(name: str, generator:
     found = arguments(name, generator, batch=2, length=5)
     tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
     attributes = {key: value for key, value in found.items() if key not in tensors}
-    named = {"B": torch.export.Dim("batch"), "T": torch.export.Dim("length"), "C": torch.export.Dim("capacity")}
+    named = {letter: torch.export.Dim(name) for letter, name in (("B", "batch"), ("T", "length"), ("C", "capacity"))}
+    named["P"] = torch.export.Dim("distances")
     dimensions = {
         port.name: {axis: named[dim] for axis, dim in enumerate(port.shape) if dim in named}
         for port in OPERATOR_OF[name].inputs

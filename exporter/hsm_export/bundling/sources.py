@@ -8,21 +8,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..decoding.tokenizer import TokenizerKind, characters_of, check_vocabulary, open_tokenizer, tokenizer_kind
 from ..dtypes import EXPORTED_PRECISIONS
-from ..errors import BadInputError, UsageError
+from ..errors import BadInputError, MissingDependencyError, UsageError
 from ..files import require_file, sha256
 from ..formats.bundle_manifest import (
+    CHARACTERS,
     DECODE,
     DTYPES,
     ENGINES,
     MODEL,
+    SENTENCEPIECE,
     TOKENIZER,
     BytesTokenizer,
+    CharactersTokenizer,
     DecodeEntry,
     EngineEntry,
     HuggingFaceTokenizer,
     ModelEntry,
     Part,
+    SentencePieceTokenizer,
+    TokenizerEntry,
 )
 from ..formats.engine_file import EngineFile, SourceFile, read_side_file
 from ..formats.state_spec import StateSpec
@@ -203,13 +209,12 @@ def _architectures(engine: EngineFile) -> tuple[str, ...]:
     return (found.group(1),) if found else ()
 
 
-def read_tokenizer(
-    tokenizer: str | Path | None, parts: Parts
-) -> tuple[BytesTokenizer | HuggingFaceTokenizer | None, Path | None]:
-    """Return the manifest's entry of a tokenizer, and its file.
+def read_tokenizer(tokenizer: str | Path | None, parts: Parts) -> tuple[TokenizerEntry | None, bytes]:
+    """Return the manifest's entry of a tokenizer, and what its file holds; nothing for bytes, which need none.
 
     Args:
-        tokenizer: a tokenizer.json, "bytes", or None: bytes for a language model of 256 token ids, else none.
+        tokenizer: a file, see `open_tokenizer`, "bytes", or None: bytes for a language model of 256 token ids, else
+            none.
         parts: the models.
 
     Raises:
@@ -218,16 +223,21 @@ def read_tokenizer(
     """
     vocabulary = _vocabulary(parts)
     if tokenizer is None:
-        return (BytesTokenizer() if vocabulary == _BYTES else None), None
+        return (BytesTokenizer() if vocabulary == _BYTES else None), b""
     if str(tokenizer) == "bytes":
         if vocabulary != _BYTES:
             raise UsageError(
-                f"the model has {vocabulary or 'no'} token ids, not the {_BYTES} bytes", "give its tokenizer.json"
+                f"the model has {vocabulary or 'no'} token ids, not the {_BYTES} bytes", "give its tokenizer's file"
             )
-        return BytesTokenizer(), None
+        return BytesTokenizer(), b""
     path = require_file(tokenizer, "the tokenizer")
-    _check_tokenizer(path, vocabulary)
-    return HuggingFaceTokenizer(TOKENIZER), path
+    kind = tokenizer_kind(path)
+    _check_tokenizer(path, kind, vocabulary)
+    if kind == "characters":
+        document = {"characters": characters_of(path)}
+        return CharactersTokenizer(CHARACTERS), json.dumps(document, ensure_ascii=False).encode()
+    entry = SentencePieceTokenizer(SENTENCEPIECE) if kind == "sentencepiece" else HuggingFaceTokenizer(TOKENIZER)
+    return entry, path.read_bytes()
 
 
 def _vocabulary(parts: Parts) -> int | None:
@@ -238,15 +248,17 @@ def _vocabulary(parts: Parts) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _check_tokenizer(path: Path, vocabulary: int | None) -> None:
+def _check_tokenizer(path: Path, kind: TokenizerKind, vocabulary: int | None) -> None:
     """Check a tokenizer as far as that is possible without the package that reads it."""
     from importlib.util import find_spec
 
-    if find_spec("tokenizers") is not None:
-        from ..decoding.tokenizer import check_vocabulary, open_tokenizer
-
+    if kind == "characters" or find_spec({"huggingface": "tokenizers"}.get(kind, kind)) is not None:
         check_vocabulary(open_tokenizer(path), vocabulary or 0)
         return
+    if kind == "sentencepiece":
+        raise MissingDependencyError(
+            f"checking {path} needs the Python package sentencepiece", "pip install 'hsm-export[tokenizers]'"
+        )
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..errors import BadInputError, UsageError
 from ..files import atomic_directory, replace_directory
 from ..formats.bundle_manifest import (
+    CHARACTERS,
     CPU_VARIANTS,
     DECODE,
     ENGINES,
@@ -21,14 +22,15 @@ from ..formats.bundle_manifest import (
     MODEL,
     SCHEMA,
     SELF_TEST,
+    SENTENCEPIECE,
     TOKENIZER,
     BytesTokenizer,
     FileEntry,
-    HuggingFaceTokenizer,
     LibraryEntry,
     Manifest,
     Part,
     SelfTestEntry,
+    TokenizerEntry,
     parse_manifest,
     side_file,
 )
@@ -54,7 +56,7 @@ class BundleResult(Result):
         precision: "fp32", "fp16" or "bf16".
         parts: "model" and "decode", as far as they are in it.
         engines: each engine's file and the architectures that it is for.
-        tokenizer: "bytes", "huggingface" or None.
+        tokenizer: "bytes", "characters", "sentencepiece", "huggingface" or None.
         files: number of files, the manifest included.
         bytes: size of all of them.
         arbiter: the runtime whose float64 numbers the self-test holds.
@@ -95,7 +97,9 @@ def bundle(
         output: the bundle's folder; the model's name with the suffix `.hsm` when None.
         engines: engines that `build` made from one of the files, their side files beside them.
         decode: the ONNX file of `export(..., decode=True)`.
-        tokenizer: a Hugging Face tokenizer.json, or "bytes"; None takes bytes where the model has 256 token ids.
+        tokenizer: a Hugging Face tokenizer.json, a .model of SentencePiece, a table of characters (see
+            `hsm_export.decoding.tokenizer.open_tokenizer`), or "bytes"; None takes bytes where the model has 256
+            token ids.
         against: checkpoint, `zoo:NAME` or module whose float64 numbers the self-test holds; None takes those of the
             file's own maths in float64.
         force: replace a bundle that is there already; anything else is never replaced.
@@ -112,7 +116,7 @@ def bundle(
     report("reading the files")
     parts = read_parts(model, decode)
     compiled = read_engines(engines, parts)
-    tokens, tokenizer_file = read_tokenizer(tokenizer, parts)
+    tokens, token_file = read_tokenizer(tokenizer, parts)
     weights = external_files(tuple(parts.sources.values()))
     plugins = {name: digest for engine in compiled for name, digest in engine.libraries.items()}
     libraries, notes = needed_libraries([source.path for source in parts.sources.values()], plugins)
@@ -122,7 +126,9 @@ def bundle(
     with atomic_directory(folder.parent) as scratch:
         inside = scratch / folder.name
         inside.mkdir()
-        _copy(inside, parts, weights, compiled, tokenizer_file)
+        _copy(inside, parts, weights, compiled)
+        if tokens is not None and not isinstance(tokens, BytesTokenizer):
+            (inside / tokens.file).write_bytes(token_file)
         variants = _write_cpu_variants(inside, parts)
         manifest = _describe(inside, parts, variants, compiled, tokens, self_test, libraries)
         replace_directory(inside, folder, scratch)
@@ -160,20 +166,16 @@ def _self_test(parts: Parts, against: Any, report: Callable[[str], None]) -> Sel
     return SelfTest(arrays, tolerances, tests[0].arbiter)
 
 
-def _copy(
-    folder: Path, parts: Parts, weights: Mapping[str, Path], engines: Sequence[Engine], tokenizer: Path | None
-) -> None:
+def _copy(folder: Path, parts: Parts, weights: Mapping[str, Path], engines: Sequence[Engine]) -> None:
     """Copy everything that exists already, under the names that a bundle gives it.
 
     Weights outside an ONNX file keep their name, by which that file calls them.
     """
     copies = {name: parts.sources[part].path for part, name in _onnx_names(parts).items()}
     for name, path in weights.items():
-        if name in (*copies, *CPU_VARIANTS.values(), MANIFEST, SELF_TEST, TOKENIZER):
+        if name in (*copies, *CPU_VARIANTS.values(), MANIFEST, SELF_TEST, TOKENIZER, SENTENCEPIECE, CHARACTERS):
             raise BadInputError(f"a file of weights is called {name}, as another file of bundles", "export it again")
         copies[name] = path
-    if tokenizer is not None:
-        copies[TOKENIZER] = tokenizer
     if engines:
         (folder / ENGINES).mkdir()
     for engine in engines:
@@ -201,7 +203,7 @@ def _describe(
     parts: Parts,
     variants: Mapping[Part, str],
     engines: Sequence[Engine],
-    tokenizer: BytesTokenizer | HuggingFaceTokenizer | None,
+    tokenizer: TokenizerEntry | None,
     self_test: SelfTest,
     libraries: tuple[LibraryEntry, ...],
 ) -> Manifest:

@@ -26,7 +26,11 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--engine", "engines", type=_PATH, metavar="FILE", multiple=True, help="An engine of one of them; repeatable."
 )
-@click.option("--tokenizer", metavar="FILE", help="A tokenizer.json, or `bytes` [default: bytes for 256 token ids].")
+@click.option(
+    "--tokenizer",
+    metavar="FILE",
+    help="A tokenizer.json, .model, characters' JSON or checkpoint, or `bytes` [default: bytes for 256 token ids].",
+)
 @click.option("--against", metavar="CHECKPOINT", help="The source of the self-test's numbers [default: the file].")
 @click.option("--force", is_flag=True, help="Replace the bundle or repository that is there.")
 @click.option("--format", "layout", type=click.Choice(("hsm", "triton")), default="hsm", show_default=True)

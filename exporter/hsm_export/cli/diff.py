@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     "--reference", metavar="NAME|FILE.npz", help="Whose numbers count as right [default: torch64, or onnx64]."
 )
 @click.option("--inputs", type=click.Path(), metavar="DATA", help="Inputs: an .npz file, or text for a language model.")
-@click.option("--tokenizer", type=click.Path(), metavar="JSON", help="tokenizer.json for the text.")
+@click.option("--tokenizer", type=click.Path(), metavar="JSON", help="The tokenizer of the text, as for `generate`.")
 @click.option("--shape", "shapes", multiple=True, callback=shape_pairs, metavar="BATCHxLENGTH", help=SHAPE_HELP)
 @click.option("--layers/--no-layers", default=None, help="Compare every layer [default: where an output differs].")
 @click.option("--bisect", is_flag=True, help="Find the smallest set of nodes that makes an output fail.")

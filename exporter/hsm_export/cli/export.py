@@ -48,6 +48,7 @@ def _sizes(
 @click.option("--capacity", type=click.IntRange(1), metavar="N", help="Tokens that growing states hold.")
 @click.option("--rollback", type=click.IntRange(0), default=0, metavar="R", help="Tokens that can be taken back.")
 @click.option("--last-logits", is_flag=True, help="Return the logits of each row's last token only.")
+@click.option("--lengths", is_flag=True, help="Let a classifier take the number of valid tokens of each row.")
 @click.option(
     "--portable", is_flag=True, help="ONNX's own operators alone, for runtimes that know no functions; no kernels then."
 )
@@ -69,6 +70,7 @@ def command(
     capacity: int | None,
     rollback: int,
     last_logits: bool,
+    lengths: bool,
     portable: bool,
     static: tuple[int, int] | dict[str, int] | None,
     cpu_file: bool,
@@ -112,6 +114,7 @@ def command(
             capacity=capacity,
             rollback=rollback,
             last_logits=last_logits,
+            lengths=lengths,
             portable=portable,
             static=static,
             cpu_file=cpu_file,

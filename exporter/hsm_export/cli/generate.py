@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, show_default=True, help="Of the first prompt; each further one counts up.")
 @click.option("--stop", multiple=True, help="Text that ends the continuation; repeatable.")
 @click.option("--stop-token", "stop_tokens", type=int, multiple=True, help="Token id that ends it; repeatable.")
-@click.option("--tokenizer", type=click.Path(), help="Hugging Face tokenizer.json [default: bytes].")
+@click.option(
+    "--tokenizer",
+    type=click.Path(),
+    help="Its tokenizer: a .json, .model or checkpoint [default: bytes].",
+)
 @click.option("--runtime", metavar="NAME", help="ort-fused, ort, torch, … [default: the fastest that works].")
 @json_option
 def command(

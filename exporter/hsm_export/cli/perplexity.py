@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path())
 @click.argument("text", type=click.Path())
 @click.option("--runtime", metavar="NAME", help="ort-fused, ort, torch, … [default: the fastest that works].")
-@click.option("--tokenizer", type=click.Path(), help="Hugging Face tokenizer.json [default: bytes].")
+@click.option(
+    "--tokenizer",
+    type=click.Path(),
+    help="Its tokenizer: a .json, .model or checkpoint [default: bytes].",
+)
 @click.option("--chunk", default=256, show_default=True, help="Tokens of one call.")
 @json_option
 def command(model: str, text: str, runtime: str | None, tokenizer: str | None, chunk: int, as_json: bool) -> None:

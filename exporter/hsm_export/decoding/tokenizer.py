@@ -1,16 +1,19 @@
-"""Text to token ids and back: the bytes of the zoo, or a Hugging Face tokenizer.json."""
+"""Text to token ids and back: bytes, characters, a .model of SentencePiece or a Hugging Face tokenizer.json."""
 
 from __future__ import annotations
 
 import codecs
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ..errors import BadInputError, MissingDependencyError, UsageError
 from ..files import require_file
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+# All characters of Unicode, escaped, have fewer.
+_MOST_BYTES = 16 * 1024 * 1024
 
 
 class TextStream(Protocol):
@@ -84,6 +87,94 @@ class _ByteStream:
         return self._decoder.decode(b"", final=True)
 
 
+class CharactersTokenizer:
+    """Token ids stand for characters, as `hsm-export train --level char` makes them.
+
+    Args:
+        characters: the characters by id.
+
+    Raises:
+        BadInputError: none, or one twice.
+    """
+
+    def __init__(self, characters: str) -> None:
+        self.characters = characters
+        self.vocab_size = len(characters)
+        self._ids = {character: index for index, character in enumerate(characters)}
+        if not characters:
+            raise BadInputError("the tokenizer has no characters")
+        if len(self._ids) < len(characters):
+            twice = next(character for character in characters if characters.count(character) > 1)
+            raise BadInputError(f"the tokenizer has the character U+{ord(twice):04X} twice")
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text's characters.
+
+        Raises:
+            UsageError: a character has none.
+        """
+        try:
+            return [self._ids[character] for character in text]
+        except KeyError as error:
+            point = ord(error.args[0])
+            raise UsageError(f"the character U+{point:04X} is not one of the tokenizer's {self.vocab_size}") from None
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the characters; ids beyond them have no text."""
+        return "".join(self.characters[token] for token in tokens if token < self.vocab_size)
+
+    def byte_count(self, tokens: Sequence[int]) -> int:
+        """Return the length of the ids' text in UTF-8."""
+        return len(self.decode(tokens).encode("utf-8"))
+
+    def stream(self) -> TextStream:
+        """Return a stream that gives each character at once."""
+        return _IdStream(self)
+
+
+class SentencePieceTokenizer:
+    """A .model file of Google's SentencePiece.
+
+    Args:
+        path: the file.
+
+    Raises:
+        BadInputError: the file is missing or no model.
+        MissingDependencyError: the package `sentencepiece` is not installed.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        path = require_file(path, "the tokenizer")
+        try:
+            import sentencepiece
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError(
+                f"reading {path} needs the Python package sentencepiece", "pip install 'hsm-export[tokenizers]'"
+            ) from error
+        try:
+            self._model: Any = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+        except Exception as error:  # the library raises RuntimeError and what SWIG does
+            raise BadInputError(f"{path} is not a model of SentencePiece: {error}") from error
+        self.vocab_size: int = self._model.get_piece_size()
+
+    def encode(self, text: str) -> list[int]:
+        """Return the text's ids, without marks for its beginning and end."""
+        return list(self._model.encode(text, out_type=int))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of ids; control pieces, and ids beyond the model's, have none."""
+        known = [int(token) for token in tokens if token < self.vocab_size]
+        return str(self._model.decode(known)) if known else ""
+
+    def byte_count(self, tokens: Sequence[int]) -> int:
+        """Return the length of the ids' text in UTF-8."""
+        return len(self.decode(tokens).encode("utf-8"))
+
+    def stream(self) -> TextStream:
+        """Return a stream that holds ids back while their text ends inside a character."""
+        return _IdStream(self)
+
+
 class HuggingFaceTokenizer:
     """A tokenizer.json of Hugging Face's `tokenizers` library.
 
@@ -129,7 +220,7 @@ class HuggingFaceTokenizer:
 class _IdStream:
     """Text of a growing list of ids, decoded together: the text of an id depends on the one before it."""
 
-    def __init__(self, tokenizer: HuggingFaceTokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._context: list[int] = []
         self._open: list[int] = []
@@ -139,7 +230,9 @@ class _IdStream:
         text = self._new_text()
         if not text or text.endswith(_REPLACEMENT):
             return ""
-        self._context, self._open = self._open, []
+        # Where ids alone have no text (a mark for a space that begins a text), those before them say that they do not.
+        begins = bool(self._tokenizer.decode(self._open))
+        self._context, self._open = self._open if begins else self._context + self._open, []
         return text
 
     def finish(self) -> str:
@@ -152,13 +245,65 @@ class _IdStream:
         return self._tokenizer.decode(self._context + self._open)[len(before) :]
 
 
-def open_tokenizer(path: str | Path | None) -> Tokenizer:
-    """Return the tokenizer of a tokenizer.json; None means bytes.
+TokenizerKind = Literal["characters", "sentencepiece", "huggingface"]
+
+
+def tokenizer_kind(path: str | Path) -> TokenizerKind:
+    """Return the kind of a tokenizer's file, see `open_tokenizer`.
 
     Raises:
-        BadInputError, MissingDependencyError: see `HuggingFaceTokenizer`.
+        BadInputError: the file is missing.
     """
-    return BytesTokenizer() if path is None else HuggingFaceTokenizer(path)
+    path = require_file(path, "the tokenizer")
+    if path.suffix == ".model":
+        return "sentencepiece"
+    return "huggingface" if characters_of(path) is None else "characters"
+
+
+def characters_of(path: Path) -> str | None:
+    """Return the characters by id that a JSON file or a checkpoint of ours lists; None for another file."""
+    if path.suffix == ".safetensors":
+        return _characters_of_checkpoint(path)
+    if path.stat().st_size > _MOST_BYTES:
+        return None
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict) or set(document) != {"characters"}:
+        return None
+    return document["characters"] if isinstance(document["characters"], str) else None
+
+
+def _characters_of_checkpoint(path: Path) -> str:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            characters = json.loads((file.metadata() or {}).get("vocabulary", "null"))
+    except (SafetensorError, ValueError) as error:
+        raise BadInputError(f"{path} is not a checkpoint: {error}") from error
+    if not isinstance(characters, str):
+        raise BadInputError(f"{path} lists no characters", "name a checkpoint that was trained with --level char")
+    return characters
+
+
+def open_tokenizer(path: str | Path | None) -> Tokenizer:
+    """Return the tokenizer of a file; None means bytes.
+
+    Args:
+        path: a Hugging Face tokenizer.json, a .model of SentencePiece, a JSON file {"characters": TEXT} of the
+            characters by id, or the checkpoint of a model that was trained on characters.
+
+    Raises:
+        BadInputError, MissingDependencyError: see `HuggingFaceTokenizer` and `SentencePieceTokenizer`.
+    """
+    if path is None:
+        return BytesTokenizer()
+    kind = tokenizer_kind(path)
+    if kind == "characters":
+        return CharactersTokenizer(characters_of(Path(path)) or "")
+    return SentencePieceTokenizer(path) if kind == "sentencepiece" else HuggingFaceTokenizer(path)
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
@@ -171,7 +316,7 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
     """
     if isinstance(tokenizer, BytesTokenizer) and vocab_size != tokenizer.vocab_size:
         raise UsageError(
-            f"the model has {vocab_size} token ids, not the 256 bytes", "give its tokenizer.json with --tokenizer"
+            f"the model has {vocab_size} token ids, not the 256 bytes", "give its tokenizer with --tokenizer"
         )
     if tokenizer.vocab_size > vocab_size:
         raise UsageError(f"the tokenizer has {tokenizer.vocab_size} token ids, but the model only {vocab_size}")

@@ -45,6 +45,7 @@ def export(
     portable: bool = False,
     static: tuple[int, int] | Mapping[str, int] | None = None,
     cpu_file: bool = False,
+    lengths: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> ExportResult:
     """Export a checkpoint or a module to ONNX; nothing is written unless every check passes.
@@ -80,6 +81,8 @@ def export(
             shapes; the file is a portable one.
         cpu_file: with "bf16", write `<output without .onnx>.cpu.onnx` too, an equal graph that computes in float32 and
             rounds each result: no ONNX Runtime computes in bfloat16 on CPUs.
+        lengths: let a classifier of ours take `lengths` (B,), the valid tokens of each right-padded row, though it was
+            trained without: batches of sequences of any lengths then need no padding that counts.
         progress: is called with the name of each phase.
 
     Raises:
@@ -104,6 +107,8 @@ def export(
         raise UsageError("capacity, rollback and last_logits are for decoding", "add decode=True (--decode)")
     if decode and any(given is not None for given in (example_inputs, input_names, output_names, dynamic)):
         raise UsageError("a decoding step has inputs and outputs of its own: leave examples and names out")
+    if decode and lengths:
+        raise UsageError("a decoding step takes lengths anyway", "leave out lengths (--lengths)")
     _require_onnxruntime()
     target = Path(output)
     check_target(target)
@@ -112,7 +117,14 @@ def export(
     with atomic_directory(target.parent) as scratch:
         progress("loading")
         resolved = resolve(
-            source, example_inputs, input_names, output_names, dynamic, decode=decode, precision=precision
+            source,
+            example_inputs,
+            input_names,
+            output_names,
+            dynamic,
+            decode=decode,
+            precision=precision,
+            lengths=lengths,
         )
         precision = resolved.precision
         if cpu_file and precision != "bf16":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..dtypes import BY_NAME, BY_PRECISION
 from ..errors import BadInputError, UsageError
@@ -67,6 +67,7 @@ def resolve(
     *,
     decode: bool = False,
     precision: str | None = None,
+    lengths: bool = False,
 ) -> Source:
     """Load what `source` names and find out how to call it.
 
@@ -76,6 +77,7 @@ def resolve(
         source, example_inputs, input_names, output_names, dynamic: as for `export`.
         decode: the module shall decode.
         precision: as for `export`.
+        lengths: a classifier of ours shall take `lengths`.
 
     Raises:
         CheckpointError, ConfigError: a damaged or hostile checkpoint.
@@ -102,6 +104,8 @@ def resolve(
         module = copied(module, torch.float64 if precision == "fp64" else torch.float32)
     module = with_computed_weights(module)
     names = None if output_names is None else tuple(output_names)
+    if lengths:
+        _take_lengths(module, name)
     config = getattr(module, "config", None)
     task: str
     longest = 0
@@ -133,6 +137,20 @@ def _in_types(inputs: tuple[TraceInput, ...], own: str, precision: str) -> tuple
             example = example.to(torch.float32)
         result.append(replace(spec, example=example))
     return tuple(result)
+
+
+def _take_lengths(module: nn.Module, name: str) -> None:
+    """Let a classifier of ours take `lengths`, which its weights know nothing of.
+
+    Raises:
+        UsageError: it is another model.
+    """
+    from hsm_models.config import ModelConfig
+
+    config = getattr(module, "config", None)
+    if not isinstance(config, ModelConfig) or config.task != "sequence_classifier" or config.input == "image":
+        raise UsageError(f"{name} is no classifier of sequences, which alone takes lengths", "leave out --lengths")
+    cast(Any, module).config = replace(config, masked=True)
 
 
 def _language_model(

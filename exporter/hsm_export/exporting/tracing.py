@@ -15,6 +15,7 @@ from ..errors import BadInputError, first_line
 from ..runtimes.reference_maths import without_autocast
 from ..torch_model.source_call import Keys, written
 from ..torch_model.source_call import tensors as results
+from . import torchlib
 from .complex_numbers import with_real_parts
 from .float64_forms import numbers_of
 from .inputs import LENGTH, Arguments, TraceInput
@@ -191,6 +192,7 @@ def _capture_error(error: Exception, module: nn.Module, arguments: Arguments) ->
     return BadInputError(f"torch.export cannot trace {what}: {first_line(text)}")
 
 
+@torchlib.read_once()
 def translate(program: ExportedProgram) -> ir.Model:
     """Return a traced program in ONNX's operators and those that are registered.
 

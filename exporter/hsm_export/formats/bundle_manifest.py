@@ -31,6 +31,8 @@ MODEL: Literal["model.onnx"] = "model.onnx"
 DECODE: Literal["decode.onnx"] = "decode.onnx"
 CPU_VARIANTS = {"model": "model.cpu.onnx", "decode": "decode.cpu.onnx"}
 TOKENIZER: Literal["tokenizer.json"] = "tokenizer.json"
+SENTENCEPIECE: Literal["tokenizer.model"] = "tokenizer.model"
+CHARACTERS: Literal["characters.json"] = "characters.json"
 SELF_TEST: Literal["self-test.safetensors"] = "self-test.safetensors"
 ENGINES = "engines"
 MAX_BYTES = 16 * 1024 * 1024
@@ -128,12 +130,31 @@ class BytesTokenizer(Document, frozen=True, tag="bytes", tag_field="kind"):
     kind: ClassVar[str] = "bytes"
 
 
+class CharactersTokenizer(Document, frozen=True, tag="characters", tag_field="kind"):
+    """Token ids stand for characters: `{"characters": TEXT}` lists them by id."""
+
+    kind: ClassVar[str] = "characters"
+
+    file: Literal["characters.json"]
+
+
+class SentencePieceTokenizer(Document, frozen=True, tag="sentencepiece", tag_field="kind"):
+    """A `.model` file of Google's SentencePiece."""
+
+    kind: ClassVar[str] = "sentencepiece"
+
+    file: Literal["tokenizer.model"]
+
+
 class HuggingFaceTokenizer(Document, frozen=True, tag="huggingface", tag_field="kind"):
     """A `tokenizer.json` of Hugging Face's library."""
 
     kind: ClassVar[str] = "huggingface"
 
     file: Literal["tokenizer.json"]
+
+
+TokenizerEntry = BytesTokenizer | CharactersTokenizer | SentencePieceTokenizer | HuggingFaceTokenizer
 
 
 class SelfTestEntry(Document, frozen=True):
@@ -190,7 +211,7 @@ class Manifest(Document, frozen=True):
     model: ModelEntry | None
     decode: DecodeEntry | None
     engines: tuple[EngineEntry, ...]
-    tokenizer: BytesTokenizer | HuggingFaceTokenizer | None
+    tokenizer: TokenizerEntry | None
     self_test: SelfTestEntry
     files: dict[FileName, FileEntry]
     libraries: tuple[LibraryEntry, ...] = ()
@@ -290,7 +311,7 @@ def _wrong_files(manifest: Manifest) -> Iterator[str]:
     beside = {*engines, *map(side_file, engines)}
     graphs = [name for entry in manifest.parts.values() for name in (entry.file, entry.cpu_file) if name is not None]
     named: list[str] = [*graphs, manifest.self_test.file, *sorted(beside)]
-    if isinstance(manifest.tokenizer, HuggingFaceTokenizer):
+    if manifest.tokenizer is not None and not isinstance(manifest.tokenizer, BytesTokenizer):
         named.append(manifest.tokenizer.file)
     for name in named:
         if name not in manifest.files:

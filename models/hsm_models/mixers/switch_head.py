@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..dataclass_json import added
@@ -19,17 +18,12 @@ from ..parts import Place, mixer
 from ..positions import absolute_positions, rotary_tables, rotate, sinusoids
 from ..state import State, StateEntry
 from .attention import (
-    Memory,
-    attend,
     attend_remembered,
     attend_whole,
     attention_operations,
-    causal_mask,
     check_rotation,
     check_window,
-    length_mask,
     memory_entries,
-    remember,
     seen,
 )
 from .mixer import HeadsConfig, Mixer
@@ -180,13 +174,17 @@ class SwitchHead(Mixer):
         key_positions = positions if key is x else absolute_positions(key)
         source = self._route_source(key)
         q, k, v = self._project(x, key, value, positions, key_positions, source)
-        if self.position is None:
-            valid = None if self.causal else lengths
-            kinds: dict[str, Any] = {"causal": self.causal, "window": self.window}
-            attended = attend_whole(q, k, v, valid, **kinds, scale=self.head_dim**-0.25)
-        else:
-            q = q * self.head_dim**-0.25
-            attended = attend(q, k, v, self._visible(positions, key_positions, lengths), self._position_scores(q, k))
+        distances = x.shape[1] if self.causal else x.shape[1] + key.shape[1] - 1
+        attended = attend_whole(
+            q,
+            k,
+            v,
+            None if self.causal else lengths,
+            causal=self.causal,
+            window=self.window,
+            scale=self.head_dim**-0.25,
+            relative=self._distances(distances, x.shape[1] - 1, x),
+        )
         return self._combine(x, attended, source if key is x else self._route_source(x))
 
     def _check_lengths(self, x: Tensor, key: Tensor, value: Tensor) -> None:
@@ -201,19 +199,16 @@ class SwitchHead(Mixer):
                 "set causal to false for another sequence"
             )
 
-    def _visible(self, positions: Tensor, key_positions: Tensor, lengths: Tensor | None) -> Tensor | None:
-        if self.causal:
-            return causal_mask(positions, key_positions, self.window)
-        return None if lengths is None else length_mask(key_positions, lengths)
-
     def state_entries(self, rollback: int = 0) -> dict[str, StateEntry]:
         """Describe {"key", "value"}: (B,C,H,f), or a ring of the last `window + rollback` tokens.
 
-        Keys are stored rotated, values already mixed by their experts: 2*H*f numbers a token.
+        Keys are stored rotated, values already mixed by their experts: 2*H*f numbers a token. With XL positions and no
+        window there is a third one, "relative": the keys of the distances so far.
         """
         if not self.causal:
             return super().state_entries(rollback)
-        return memory_entries(self.heads, self.head_dim, self.window, rollback)
+        relative = self.position is not None and self.window is None
+        return memory_entries(self.heads, self.head_dim, self.window, rollback, relative)
 
     def forward_cached(
         self, x: Tensor, state: State, position: Tensor, lengths: Tensor, value: Tensor | None = None
@@ -223,15 +218,15 @@ class SwitchHead(Mixer):
         positions = absolute_positions(x, position)
         source = self._route_source(x)
         q, k, v = self._project(x, x, x if value is None else value, positions, positions, source)
-        if self.position is None:
-            scale = self.head_dim**-0.25
-            y, after = attend_remembered(q, k, v, state, position, lengths, window=self.window, scale=scale)
-            return self._combine(x, y, source), after
-        q = q * self.head_dim**-0.25
-        memory = remember(state, k, v, position, lengths, self.window)
-        visible = causal_mask(positions, memory.position, self.window)
-        extra = self._cached_relative_scores(q, positions, memory, self.position)
-        return self._combine(x, attend(q, memory.key, memory.value, visible, extra), source), memory.state
+        if self.window is not None:
+            relative = self._distances(self.window, self.window - 1, x)
+        else:
+            relative = None if self.position is None else self._relative_keys(-positions, self.position, x)
+        scale = self.head_dim**-0.25
+        y, after = attend_remembered(
+            q, k, v, state, position, lengths, window=self.window, scale=scale, relative=relative
+        )
+        return self._combine(x, y, source), after
 
     def _route_source(self, x: Tensor) -> Tensor | None:
         return None if self.source is None else self.source(x)
@@ -261,54 +256,12 @@ class SwitchHead(Mixer):
     def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, self.head_dim))
 
-    def _position_scores(self, q: Tensor, k: Tensor) -> Tensor | None:
-        """Return XL's term q_i (W PE(j - i)) / sqrt(f) for all i, j: (B,H,T,S); None without XL positions."""
+    def _distances(self, count: int, before: int, x: Tensor) -> Tensor | None:
+        """Return XL's keys of the offsets -before, 1 - before, ... of a key from its query, (count,H,f), or None."""
         if self.position is None:
             return None
-        if self.causal:
-            return self._scores_before(q, self.position)
-        return self._scores_around(q, k.shape[1], self.position)
+        return self._relative_keys(torch.arange(count, device=x.device) - before, self.position, x)
 
-    def _scores_before(self, q: Tensor, position: nn.Linear) -> Tensor:
-        """Return XL's term for as many keys as queries, (B,H,T,T), valid for j <= i.
-
-        Column m of the product belongs to distance m - (T-1); row i must move left by T-1-i columns. One column of
-        padding makes the rows T+1 long, and reading them as rows of T shifts each row by one more than the last.
-        """
-        batch, length = q.shape[:2]
-        distances = torch.arange(length, device=q.device) - (length - 1)
-        scores = self._distance_scores(q, distances, position)
-        padded = F.pad(scores, (1, 0)).reshape(batch, self.heads, length + 1, length)
-        return padded[:, :, 1:]
-
-    def _scores_around(self, q: Tensor, keys: int, position: nn.Linear) -> Tensor:
-        """Return XL's term for S keys before and after the queries, (B,H,T,S).
-
-        Columns belong to distances as in `_scores_before`, from -(T-1) to S-1, and rows move in the same way: here the
-        padding stands behind, and the first T-1 numbers are skipped.
-        """
-        length = q.shape[1]
-        span = length + keys - 1
-        distances = torch.arange(span, device=q.device) - (length - 1)
-        padded = F.pad(self._distance_scores(q, distances, position), (0, 1)).flatten(2)
-        moved = padded[:, :, length - 1 : length - 1 + length * span]
-        return moved.unflatten(2, (length, span))[..., :keys]
-
-    def _distance_scores(self, q: Tensor, distances: Tensor, position: nn.Linear) -> Tensor:
-        """Return the product of q (B,T,H,f) with the keys of M distances, (B,H,T,M)."""
-        keys = self._split_heads(position(sinusoids(distances, self.width, q.dtype))) * self.head_dim**-0.25
-        return q.transpose(1, 2) @ keys.permute(1, 2, 0)
-
-    def _cached_relative_scores(self, q: Tensor, positions: Tensor, memory: Memory, position: nn.Linear) -> Tensor:
-        """Return XL's term against every key of the memory, (B,H,T,S), valid for the keys that i may see.
-
-        The weight is applied to the few new queries instead of to the many distances.
-        """
-        weight = self._split_heads(position.weight.t()) * self.head_dim**-0.25
-        wide = torch.einsum("bthf,dhf->bhtd", q, weight)
-        span = memory.key.shape[1] if self.window is None else self.window
-        columns = torch.arange(span, device=q.device)
-        scores = wide @ sinusoids(columns - (span - 1), self.width, q.dtype).t()
-        distance = memory.position.unsqueeze(1) - positions.unsqueeze(2)
-        column = (distance + (span - 1)).clamp(min=0).minimum(columns[-1]).unsqueeze(1)
-        return scores.gather(-1, column.expand(-1, self.heads, -1, -1))
+    def _relative_keys(self, offsets: Tensor, position: nn.Linear, x: Tensor) -> Tensor:
+        """Return XL's keys W PE(offset) of offsets (...), scaled by f^-1/4: (...,H,f) of x's dtype."""
+        return self._split_heads(position(sinusoids(offsets, self.width, x.dtype))) * self.head_dim**-0.25

@@ -12,6 +12,8 @@
 
 #include "hwy/highway.h"
 #include "hsm_operators/attention/group-inl.h"
+#include "hsm_operators/attention/panels-inl.h"
+#include "hsm_operators/attention/relative-inl.h"
 #include "hsm_operators/attention/softmax-inl.h"
 #include "hsm_operators/common/cpu/gemm-inl.h"
 #include "hsm_operators/common/cpu/partial-inl.h"
@@ -22,21 +24,11 @@
 HWY_BEFORE_NAMESPACE();
 namespace hsm::HWY_NAMESPACE {
 
-// Queries of a block and keys of a tile, a multiple of every vector length. Queries that see unequal numbers of keys of
-// a tile are computed so many at a time. Measured.
-inline constexpr std::size_t kBlockRows = 128;
-inline constexpr std::size_t kTileKeys = 128;
-inline constexpr std::size_t kUnequalRows = 16;
-
-// Columns of a panel: what a block of a matrix product reads together lies together, because rows that are a power of
-// two apart would push each other out of the first-level cache.
-HWY_INLINE std::size_t panel_columns() { return 2 * hn::Lanes(FloatTag()); }
-
 // A tile of keys and values in panels of columns: keys are (d, panel_columns()) each, values (kTileKeys,
 // panel_columns()).
 struct TileLayout {
   TileLayout(std::size_t dim, std::size_t value_dim)
-      : keys(dim * round_up(kTileKeys, panel_columns())), values(kTileKeys * round_up(value_dim, panel_columns())) {}
+      : keys(panel_floats(dim, kTileKeys)), values(panel_floats(kTileKeys, value_dim)) {}
 
   std::size_t floats() const { return keys + values; }
 
@@ -125,21 +117,11 @@ void pack_group_tile(const AttentionGroup<T>& group, std::size_t index, float* t
   }
 }
 
-// C (rows, columns) = A times panels of (depth, panel_columns()), which are `panel` floats apart.
-template <typename A>
-void gemm_panels(A a, std::size_t rows, const float* panels, std::size_t panel, std::size_t columns, std::size_t depth,
-                 Product c) {
-  const std::size_t width = panel_columns();
-  for (std::size_t n = 0; n < columns; n += width) {
-    gemm(a, rows, panels + n / width * panel, width, std::min(width, columns - n), depth, c.from(0, n));
-  }
-}
-
 // Adds the keys [begin, end) of a packed tile to what the rows [first, last) of the block have seen, where some of them
-// may see fewer: those of row r are visible(r).
-template <typename T, typename Visible>
+// may see fewer: those of row r are visible(r), at offset(r) from its own position on.
+template <typename T, typename Visible, typename Offset>
 void attend_rows(const AttentionGroup<T>& group, KeyRange keys, std::size_t first, std::size_t last, const float* tile,
-                 const Visible& visible, BlockScratch& s) {
+                 const Visible& visible, const Offset& offset, RelativeStrips& strips, BlockScratch& s) {
   const std::size_t width = panel_columns(), rows = last - first;
   const std::size_t begin = keys.begin / width * width;  // the panel's first column
   const std::size_t padded = round_up(keys.end, hn::Lanes(FloatTag())) - begin;
@@ -148,6 +130,10 @@ void attend_rows(const AttentionGroup<T>& group, KeyRange keys, std::size_t firs
               padded, group.dim, Product{scores, kTileKeys, false});
   for (std::size_t r = 0; r < rows; ++r) {
     const KeyRange own = visible(first + r);
+    if (group.is_relative() && own.begin < own.end) {
+      const std::int64_t least = offset(first + r) + static_cast<std::int64_t>(own.begin);
+      strips.add(group, first + r, least, own.end - own.begin, scores + r * kTileKeys + own.begin - begin);
+    }
     const float factor = weigh_row(scores + r * kTileKeys, padded, std::max(own.begin, begin) - begin,
                                    std::max(own.end, begin) - begin, s.seen[first + r]);
     if (factor != 1.0f) scale_row(s.y + (first + r) * s.columns, s.columns, factor);
@@ -159,7 +145,7 @@ void attend_rows(const AttentionGroup<T>& group, KeyRange keys, std::size_t firs
 // Adds tile `index` of a piece to what the rows [first, last) of a group have seen.
 template <typename T>
 void attend_tile(const AttentionGroup<T>& group, const AttentionPiece<T>& piece, std::size_t index, const float* tile,
-                 std::size_t first, std::size_t last, BlockScratch& s) {
+                 std::size_t first, std::size_t last, RelativeStrips& strips, BlockScratch& s) {
   const std::size_t start = index * kTileKeys, rows = last - first;
   const std::size_t count = std::min(kTileKeys, static_cast<std::size_t>(piece.count) - start);
   const auto visible = [&](std::size_t row) {
@@ -167,13 +153,16 @@ void attend_tile(const AttentionGroup<T>& group, const AttentionPiece<T>& piece,
     const auto inside = [&](std::size_t key) { return std::clamp(key, start, start + count) - start; };
     return KeyRange{inside(seen.begin), inside(seen.end)};
   };
+  const auto offset = [&](std::size_t row) {
+    return piece.first + static_cast<std::int64_t>(start) - group.position(first + row);
+  };
   // Later rows see later keys: the first one's last key and the last one's first key say whether all see all.
   const bool equal = visible(0).end == count && visible(rows - 1).begin == 0;
   const std::size_t together = equal ? rows : kUnequalRows;
   for (std::size_t begin = 0; begin < rows; begin += together) {
     const std::size_t end = std::min(begin + together, rows);
     const KeyRange seen{visible(begin).begin, visible(end - 1).end};
-    if (seen.begin < seen.end) attend_rows(group, seen, begin, end, tile, visible, s);
+    if (seen.begin < seen.end) attend_rows(group, seen, begin, end, tile, visible, offset, strips, s);
   }
 }
 
@@ -192,12 +181,14 @@ void attend_block(const AttentionGroup<T>& group, std::size_t first, std::size_t
     }
   }
   std::fill_n(s.y, (last - first) * s.columns, 0.0f);
+  RelativeStrips strips(group, s.queries, first, last - first);
   for (std::size_t p = 0; p < group.used; ++p) {
     const AttentionPiece<T>& piece = group.pieces[p];
     const KeyRange seen = group.visible(piece, first, last);
     for (std::size_t index = seen.begin / kTileKeys; index * kTileKeys < seen.end; ++index) {
       if (packed == nullptr) pack_tile(group, piece, index, s.rows, s.tile);
-      attend_tile(group, piece, index, packed == nullptr ? s.tile : packed + index * s.layout.floats(), first, last, s);
+      attend_tile(group, piece, index, packed == nullptr ? s.tile : packed + index * s.layout.floats(), first, last,
+                  strips, s);
     }
     if (packed != nullptr) packed += tiles_of(piece) * s.layout.floats();
   }

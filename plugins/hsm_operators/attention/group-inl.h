@@ -55,6 +55,18 @@ struct AttentionGroup {
       pieces[used++] = {static_cast<const T*>(keys) + offset * args.dim,
                         static_cast<const T*>(values) + offset * args.value_dim, from, count};
     };
+    const std::int64_t first_head = group * (args.heads / args.key_heads), distance_step = args.heads * args.dim;
+    const auto relatives = [&](const void* keys, std::int64_t at) {
+      return static_cast<const T*>(keys) + (at * args.heads + first_head) * args.dim;
+    };
+    if (args.relative_keys != nullptr) {
+      const bool whole = args.key_ring_out == nullptr;
+      const std::int64_t row_of_query = (whole ? args.length : args.window) - 1;
+      known_relatives = relatives(args.relative_keys, row_of_query);
+      relative_step = -distance_step;
+      least_offset = -row_of_query;
+      if (whole) most_offset = args.distances - args.length;
+    }
     if (args.key_cache_out == nullptr && args.key_ring_out == nullptr) {
       tokens = static_cast<std::size_t>(args.length);
       causal = args.causal;
@@ -67,6 +79,13 @@ struct AttentionGroup {
     first = args.position[row];
     if (args.key_cache_out != nullptr) {
       add(args.key_cache, args.value_cache, row * args.capacity, 0, first);
+      if (args.relative_cache_out != nullptr) {
+        known_relatives = relatives(args.relative_cache, row * args.capacity);
+        new_relatives = relatives(args.relative, row * args.length);
+        relative_step = distance_step;
+        new_distance = first;
+        least_offset = -(first + args.lengths[row] - 1);
+      }
     } else {
       window = args.window;
       const std::int64_t from = std::max<std::int64_t>(first - window + 1, 0), slot = from % args.slots;
@@ -82,18 +101,27 @@ struct AttentionGroup {
   const T* query(std::size_t row) const { return q + row / shared * q_stride + row % shared * dim; }
   T* result(std::size_t row) const { return y + row / shared * y_stride + row % shared * value_dim; }
 
+  std::int64_t position(std::size_t row) const { return first + static_cast<std::int64_t>(row / shared); }
+
   // The keys of a piece that the query of a row sees.
   KeyRange visible(const Piece& piece, std::size_t row) const {
-    const std::int64_t position = first + static_cast<std::int64_t>(row / shared);
-    const std::int64_t begin = std::clamp<std::int64_t>(position - window + 1 - piece.first, 0, piece.count);
-    const std::int64_t end =
-        causal ? std::clamp<std::int64_t>(position + 1 - piece.first, begin, piece.count) : piece.count;
+    const std::int64_t own = position(row);
+    const std::int64_t begin = std::clamp<std::int64_t>(own - window + 1 - piece.first, 0, piece.count);
+    const std::int64_t end = causal ? std::clamp<std::int64_t>(own + 1 - piece.first, begin, piece.count) : piece.count;
     return {static_cast<std::size_t>(begin), static_cast<std::size_t>(end)};
   }
   // Those that some row from `begin` to `end` - 1 sees.
   KeyRange visible(const Piece& piece, std::size_t begin, std::size_t end) const {
     return {visible(piece, begin).begin, visible(piece, end - 1).end};
   }
+
+  // The key of a distance, of the group's first query head; those of the next heads follow, those of the next distance
+  // are `relative_step` away, but for `new_distance`, where the call's own begin.
+  const T* relative(std::int64_t distance) const {
+    return distance < new_distance ? known_relatives + distance * relative_step
+                                   : new_relatives + (distance - new_distance) * relative_step;
+  }
+  bool is_relative() const { return known_relatives != nullptr; }
 
   std::size_t dim;
   std::size_t value_dim;
@@ -109,6 +137,12 @@ struct AttentionGroup {
   std::int64_t window = std::numeric_limits<std::int64_t>::max();
   const T* q = nullptr;
   T* y = nullptr;
+  const T* known_relatives = nullptr;
+  const T* new_relatives = nullptr;
+  std::int64_t relative_step = 0;
+  std::int64_t new_distance = std::numeric_limits<std::int64_t>::max();
+  std::int64_t least_offset = 0;  // of a key's position from a query's, for which there are keys of distances
+  std::int64_t most_offset = 0;
   std::array<Piece, 3> pieces{};
   std::size_t used = 0;
 };

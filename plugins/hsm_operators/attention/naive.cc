@@ -12,22 +12,29 @@ namespace {
 using cpu::load;
 using cpu::store;
 
-// Keys and values that a query sees: where token or slot `at` of a row begins, in elements of a head.
+// A key and a value that a query sees, of token or slot `at` of all rows', and the key of their distance, if there are
+// such keys.
 struct Source {
   const void* keys;
   const void* values;
   std::int64_t at;
+  const void* relatives;
+  std::int64_t relative_at;
 };
 
-// One query: the scores of all its keys, and then their weighted values.
+// One query, of a head of the `query / heads`-th token: the scores of all its keys, and then their weighted values.
 template <typename T>
-void attend(const AttentionArgs& args, std::int64_t query, std::int64_t group, const std::vector<Source>& seen) {
+void attend(const AttentionArgs& args, std::int64_t query, const std::vector<Source>& seen) {
+  const std::int64_t head = query % args.heads, group = head / (args.heads / args.key_heads);
   std::vector<double> scores;
   for (const Source& source : seen) {
     double score = 0;
     for (std::int64_t i = 0; i < args.dim; ++i) {
-      score += load<T>(args.q, query * args.dim + i) *
-               load<T>(source.keys, (source.at * args.key_heads + group) * args.dim + i);
+      double key = load<T>(source.keys, (source.at * args.key_heads + group) * args.dim + i);
+      if (source.relatives != nullptr) {
+        key += load<T>(source.relatives, (source.relative_at * args.heads + head) * args.dim + i);
+      }
+      score += load<T>(args.q, query * args.dim + i) * key;
     }
     scores.push_back(score * static_cast<double>(args.scale));
   }
@@ -46,15 +53,16 @@ void attend(const AttentionArgs& args, std::int64_t query, std::int64_t group, c
   }
 }
 
-// Copies token `from` to slot `to`, each a row of the key heads' numbers.
+// Copies token `from` to slot `to`, each a row of all heads' numbers.
 void write(const AttentionArgs& args, std::int64_t from, std::int64_t to, void* keys, void* values) {
   const auto copy = [&](const void* source, void* target, std::int64_t width) {
-    const std::size_t bytes = static_cast<std::size_t>(args.key_heads * width) * size_of(args.type);
+    const std::size_t bytes = static_cast<std::size_t>(width) * size_of(args.type);
     std::memcpy(static_cast<char*>(target) + static_cast<std::size_t>(to) * bytes,
                 static_cast<const char*>(source) + static_cast<std::size_t>(from) * bytes, bytes);
   };
-  copy(args.k, keys, args.dim);
-  copy(args.v, values, args.value_dim);
+  copy(args.k, keys, args.key_heads * args.dim);
+  copy(args.v, values, args.key_heads * args.value_dim);
+  if (args.relative_cache_out != nullptr) copy(args.relative, args.relative_cache_out, args.heads * args.dim);
 }
 
 template <typename T>
@@ -63,11 +71,9 @@ void whole_row(const AttentionArgs& args, std::int64_t b) {
     std::vector<Source> seen;
     for (std::int64_t s = 0; s < args.lengths[b]; ++s) {
       if ((args.causal && s > t) || (args.window > 0 && s <= t - args.window)) continue;
-      seen.push_back({args.k, args.v, b * args.keys + s});
+      seen.push_back({args.k, args.v, b * args.keys + s, args.relative_keys, s - t + args.length - 1});
     }
-    for (std::int64_t h = 0; h < args.heads; ++h) {
-      attend<T>(args, (b * args.length + t) * args.heads + h, h / (args.heads / args.key_heads), seen);
-    }
+    for (std::int64_t h = 0; h < args.heads; ++h) attend<T>(args, (b * args.length + t) * args.heads + h, seen);
   }
 }
 
@@ -80,11 +86,14 @@ void cached_row(const AttentionArgs& args, std::int64_t b, std::int64_t slots, s
     write(args, b * args.length + t, b * slots + now % slots, keys, values);
     std::vector<Source> seen;
     for (std::int64_t s = std::max<std::int64_t>(now - window + 1, 0); s <= now; ++s) {
-      seen.push_back({keys, values, b * slots + s % slots});
+      const std::int64_t at = b * slots + s % slots;
+      if (args.relative_cache_out != nullptr) {
+        seen.push_back({keys, values, at, args.relative_cache_out, b * slots + now - s});
+      } else {
+        seen.push_back({keys, values, at, args.relative_keys, window - 1 - (now - s)});
+      }
     }
-    for (std::int64_t h = 0; h < args.heads; ++h) {
-      attend<T>(args, (b * args.length + t) * args.heads + h, h / (args.heads / args.key_heads), seen);
-    }
+    for (std::int64_t h = 0; h < args.heads; ++h) attend<T>(args, (b * args.length + t) * args.heads + h, seen);
   }
 }
 
@@ -92,11 +101,12 @@ template <typename T>
 void cached(const AttentionArgs& args, std::int64_t slots, std::int64_t window, const void* keys, const void* values,
             void* keys_out, void* values_out) {
   const auto copy = [&](const void* from, void* to, std::int64_t width) {
-    const auto count = static_cast<std::size_t>(args.batch * slots * args.key_heads * width);
+    const auto count = static_cast<std::size_t>(args.batch * slots * width);
     if (from != to && count > 0) std::memcpy(to, from, count * sizeof(T));
   };
-  copy(keys, keys_out, args.dim);
-  copy(values, values_out, args.value_dim);
+  copy(keys, keys_out, args.key_heads * args.dim);
+  copy(values, values_out, args.key_heads * args.value_dim);
+  if (args.relative_cache_out != nullptr) copy(args.relative_cache, args.relative_cache_out, args.heads * args.dim);
   for (std::int64_t b = 0; b < args.batch; ++b) cached_row<T>(args, b, slots, window, keys_out, values_out);
 }
 

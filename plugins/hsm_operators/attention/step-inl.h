@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
+#include <cstdlib>
 
 #include "hwy/highway.h"
 #include "hsm_operators/attention/group-inl.h"
@@ -72,24 +74,48 @@ void dot_keys(const float* HWY_RESTRICT query, const T* keys, std::size_t stride
   }
 }
 
+// Adds the products of a query, of a head of the group's, with the keys of the distances of `count` positions from
+// `position` on, to their scores. `room` holds kStepKeys floats and 3 more.
+template <typename T>
+void add_relatives(const AttentionGroup<T>& group, std::size_t row, std::size_t head, std::int64_t position,
+                   std::size_t count, const float* query, float* room, float* scores) {
+  std::int64_t distance = group.position(row) - position;
+  const auto stride = static_cast<std::size_t>(std::abs(group.relative_step));
+  while (count > 0) {
+    // Those from the call's own distances on, and then the others.
+    std::size_t here = count;
+    if (distance >= group.new_distance) {
+      here = std::min(here, static_cast<std::size_t>(distance - group.new_distance + 1));
+    }
+    // Distances fall as positions rise.
+    const bool falling = group.relative_step < 0;
+    const std::int64_t last = distance - static_cast<std::int64_t>(here) + 1;
+    dot_keys(query, group.relative(falling ? distance : last) + head * group.dim, stride, here, group.dim, room);
+    for (std::size_t i = 0; i < here; ++i) scores[i] += room[falling ? i : here - 1 - i];
+    scores += here, count -= here, distance = last - 1;
+  }
+}
+
 // What the queries of all heads of a row need. Partial results are summed elsewhere.
 struct StepScratch {
   StepScratch(std::size_t rows, std::size_t dim, std::size_t columns)
       : dim_columns(round_up(dim, hn::Lanes(FloatTag()))),
-        buffers({rows * dim_columns, kFewRows * kStepKeys, kFewRows * columns, kStepKeys * columns}) {}
+        buffers({rows * dim_columns, kFewRows * kStepKeys, kFewRows * columns, kStepKeys * columns, kStepKeys + 3}) {}
 
   std::size_t dim_columns;
-  cpu::ScratchBuffers<4> buffers;
+  cpu::ScratchBuffers<5> buffers;
   float* queries = buffers[0];  // (rows, dim_columns), scaled
   float* scores = buffers[1];   // (rows of a group, kStepKeys)
   float* added = buffers[2];    // (rows of a group, columns)
   float* values = buffers[3];   // (kStepKeys, columns), where they are too narrow to be read in place
+  float* room = buffers[4];     // kStepKeys and 3 more
 };
 
-// Adds the keys [begin, end) of a piece, at most kStepKeys, to what the group's rows have seen.
+// Adds the keys [begin, end) of a piece, at most kStepKeys, to what the rows of group `index` have seen. `group` is the
+// row's first one.
 template <typename T>
-void attend_keys(const AttentionGroup<T>& group, const AttentionPiece<T>& piece, KeyRange keys, const float* queries,
-                 std::size_t columns, const StepScratch& s, AttentionSeen* seen, float* y) {
+void attend_keys(const AttentionGroup<T>& group, std::size_t index, const AttentionPiece<T>& piece, KeyRange keys,
+                 const float* queries, std::size_t columns, const StepScratch& s, AttentionSeen* seen, float* y) {
   const FloatTag tag;
   const std::size_t count = keys.end - keys.begin, rows = group.rows();
   const std::size_t padded = round_up(count, hn::Lanes(tag));
@@ -101,7 +127,13 @@ void attend_keys(const AttentionGroup<T>& group, const AttentionPiece<T>& piece,
              scores);
     const KeyRange own = group.visible(piece, r);
     const auto inside = [&](std::size_t key) { return std::clamp(key, keys.begin, keys.end) - keys.begin; };
-    factors[r] = weigh_row(scores, padded, inside(own.begin), inside(own.end), seen[r]);
+    const std::size_t begin = inside(own.begin), end = inside(own.end);
+    if (group.is_relative() && begin < end) {
+      add_relatives(group, r, index * group.shared + r % group.shared,
+                    piece.first + static_cast<std::int64_t>(keys.begin + begin), end - begin,
+                    queries + r * s.dim_columns, s.room, scores + begin);
+    }
+    factors[r] = weigh_row(scores, padded, begin, end, seen[r]);
     weights[r] = scores;
   }
   const T* values = piece.v + keys.begin * group.v_stride;
@@ -151,8 +183,8 @@ void attend_part(const AttentionArgs& args, std::int64_t row, std::size_t begin,
     for (std::size_t at = from; at < to; at += kStepKeys) {
       for (std::size_t g = 0; g < groups; ++g) {
         const AttentionPiece<T> piece{whole.k + g * first.dim, whole.v + g * first.value_dim, whole.first, whole.count};
-        attend_keys(first, piece, {at, std::min(at + kStepKeys, to)}, s.queries + g * rows * s.dim_columns, columns, s,
-                    seen + g * rows, y + g * rows * columns);
+        attend_keys(first, g, piece, {at, std::min(at + kStepKeys, to)}, s.queries + g * rows * s.dim_columns, columns,
+                    s, seen + g * rows, y + g * rows * columns);
       }
     }
     before += count;

@@ -62,6 +62,33 @@ def test_rings(
     check(trial("WindowAttentionCached", {**sizes, **heads}, attributes, rows), dtype, np.random.default_rng(3))
 
 
+# Each form once in each type, with shared key heads and more keys of distances than are used.
+_RELATIVE: list[tuple[str, dict[str, int], dict[str, Any], dict[str, list[int]]]] = [
+    ("RelativeAttention", {"B": 1, "T": 1, "S": 1, "P": 1}, {"causal": 1, "window": 0}, {"lengths": [1]}),
+    ("RelativeAttention", {"B": 3, "T": 9, "S": 9, "P": 9}, {"causal": 1, "window": 4}, {"lengths": [9, 0, 4]}),
+    ("RelativeAttention", {"B": 2, "T": 3, "S": 17, "P": 20}, {"causal": 0, "window": 0}, {"lengths": [17, 2]}),
+    ("RelativeAttention", {"B": 2, "T": 17, "S": 5, "P": 21}, {"causal": 0, "window": 2}, {"lengths": [5, 1]}),
+    ("RelativeAttention", {"B": 2, "T": 4, "S": 7, "P": 8}, {"causal": 1, "window": 0}, {"lengths": [5, 1]}),
+    ("RelativeAttentionCached", {"B": 3, "T": 1, "C": 12}, {}, {"position": [11, 3, 0], "lengths": [1, 0, 1]}),
+    ("RelativeAttentionCached", {"B": 3, "T": 5, "C": 12}, {}, {"position": [7, 10, 0], "lengths": [5, 2, 4]}),
+    (
+        "WindowRelativeAttentionCached",
+        {"B": 3, "T": 9, "R": 4, "P": 5},
+        {"window": 3},
+        {"position": [2, 10, 0], "lengths": [9, 3, 0]},
+    ),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("name", "sizes", "attributes", "rows"), _RELATIVE, ids=str)
+def test_relative_positions(
+    name: str, sizes: dict[str, int], attributes: dict[str, Any], rows: dict[str, list[int]], dtype: str
+) -> None:
+    own = trial(name, {**sizes, **_HEADS[1]}, {**attributes, "scale": 0.3}, rows)
+    check(own, dtype, np.random.default_rng(6))
+
+
 def _run(name: str, attributes: dict[str, Any], inputs: dict[str, Array]) -> list[Array]:
     return run_onnx_runtime(float32_border(one_node_model(name, attributes)), inputs)
 

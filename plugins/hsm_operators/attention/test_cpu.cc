@@ -20,6 +20,7 @@ struct Case {
   std::int64_t window = 0;
   bool in_place = false;
   std::int64_t most_before = 0;  // tokens that came before, at most
+  bool relative = false;
 };
 
 std::string describe(const Case& c) {
@@ -36,13 +37,14 @@ std::string describe(const Case& c) {
     text += std::string(name) + "=" + std::to_string(number) + " ";
   }
   return text + name_of(c.type) + (c.causal ? " causal" : "") + (c.in_place ? " in place" : "") +
+         (c.relative ? " relative" : "") +
          (c.kind == Kind::kWhole    ? " whole"
           : c.kind == Kind::kCached ? " cached"
                                     : " ring");
 }
 
 struct Result {
-  Buffer y, keys, values;
+  Buffer y, keys, values, relatives;
 };
 
 class Attention {
@@ -53,8 +55,13 @@ class Attention {
         k_(own.type, count(fresh(), own.key_heads, own.dim)),
         v_(own.type, count(fresh(), own.key_heads, own.value_dim)),
         keys_(own.type, count(own.keys, own.key_heads, own.dim)),
-        values_(own.type, count(own.keys, own.key_heads, own.value_dim)) {
-    for (Buffer* buffer : {&q_, &k_, &v_, &keys_, &values_}) buffer->randomize(random);
+        values_(own.type, count(own.keys, own.key_heads, own.value_dim)),
+        relative_(own.type, count(own.length, own.heads, own.dim)),
+        relative_cache_(own.type, count(own.kind == Kind::kCached ? own.keys : 0, own.heads, own.dim)),
+        relative_keys_(own.type, static_cast<std::size_t>(distances() * own.heads * own.dim)) {
+    for (Buffer* buffer : {&q_, &k_, &v_, &keys_, &values_, &relative_, &relative_cache_, &relative_keys_}) {
+      buffer->randomize(random);
+    }
     const std::int64_t most = own.kind == Kind::kWhole ? own.keys : own.length;
     for (std::int64_t b = 0; b < own.batch; ++b) {
       lengths_.push_back(b + 1 == own.batch ? most : testing::uniform(random, 0, static_cast<int>(most)));
@@ -65,7 +72,8 @@ class Attention {
 
   template <typename Run>
   Result run(Run run) {
-    Result result{Buffer(case_.type, count(case_.length, case_.heads, case_.value_dim)), keys_, values_};
+    Result result{Buffer(case_.type, count(case_.length, case_.heads, case_.value_dim)), keys_, values_,
+                  relative_cache_};
     result.y.poison();
     const auto before = [&](Buffer& kept, Buffer& out) { return case_.in_place ? out.data() : kept.data(); };
     AttentionArgs args{.batch = case_.batch,
@@ -75,8 +83,9 @@ class Attention {
                        .keys = case_.keys,
                        .key_heads = case_.key_heads,
                        .value_dim = case_.value_dim,
-                       .capacity = case_.keys,
+                       .distances = distances(),
                        .slots = case_.keys,
+                       .capacity = case_.keys,
                        .causal = case_.causal,
                        .window = case_.window,
                        .scale = 1.0f / std::sqrt(static_cast<float>(case_.dim)),
@@ -90,19 +99,28 @@ class Attention {
     if (case_.kind == Kind::kCached) {
       args.key_cache = before(keys_, result.keys), args.value_cache = before(values_, result.values);
       args.key_cache_out = result.keys.data(), args.value_cache_out = result.values.data();
+      if (case_.relative) {
+        args.relative = relative_.data(), args.relative_cache = before(relative_cache_, result.relatives);
+        args.relative_cache_out = result.relatives.data();
+      }
     } else if (case_.kind == Kind::kRing) {
       args.key_ring = before(keys_, result.keys), args.value_ring = before(values_, result.values);
       args.key_ring_out = result.keys.data(), args.value_ring_out = result.values.data();
     }
+    if (case_.relative && case_.kind != Kind::kCached) args.relative_keys = relative_keys_.data();
     run(args);
     if (case_.kind != Kind::kWhole) {
       for_rows(case_.length, case_.heads * case_.value_dim, lengths_, [&](std::size_t i) { result.y.set(i, 0.0f); });
-      for (Buffer* buffer : {&result.keys, &result.values}) clear_poison(*buffer);
+      for (Buffer* buffer : {&result.keys, &result.values, &result.relatives}) clear_poison(*buffer);
     }
     return result;
   }
 
  private:
+  std::int64_t distances() const {
+    if (case_.kind == Kind::kRing) return case_.window + 1;
+    return case_.causal ? std::max(case_.length, case_.keys) : case_.length + case_.keys;
+  }
   std::int64_t fresh() const { return case_.kind == Kind::kWhole ? case_.keys : case_.length; }
   std::size_t count(std::int64_t tokens, std::int64_t heads, std::int64_t width) const {
     return static_cast<std::size_t>(case_.batch * tokens * heads * width);
@@ -122,14 +140,15 @@ class Attention {
   void poison() {
     const auto with = [&](Buffer& buffer, std::int64_t tokens, std::int64_t width,
                           const std::vector<std::int64_t>& first) {
-      for_rows(tokens, width * case_.key_heads, first,
-               [&](std::size_t i) { buffer.set(i, std::numeric_limits<float>::quiet_NaN()); });
+      for_rows(tokens, width, first, [&](std::size_t i) { buffer.set(i, std::numeric_limits<float>::quiet_NaN()); });
     };
-    with(k_, fresh(), case_.dim, lengths_);
-    with(v_, fresh(), case_.value_dim, lengths_);
+    with(k_, fresh(), case_.key_heads * case_.dim, lengths_);
+    with(v_, fresh(), case_.key_heads * case_.value_dim, lengths_);
     if (case_.kind == Kind::kWhole) return;
-    with(keys_, case_.keys, case_.dim, position_);
-    with(values_, case_.keys, case_.value_dim, position_);
+    with(keys_, case_.keys, case_.key_heads * case_.dim, position_);
+    with(values_, case_.keys, case_.key_heads * case_.value_dim, position_);
+    with(relative_, case_.length, case_.heads * case_.dim, lengths_);
+    if (case_.kind == Kind::kCached) with(relative_cache_, case_.keys, case_.heads * case_.dim, position_);
   }
 
   static void clear_poison(Buffer& buffer) {
@@ -140,6 +159,7 @@ class Attention {
 
   Case case_;
   Buffer q_, k_, v_, keys_, values_;
+  Buffer relative_, relative_cache_, relative_keys_;
   std::vector<std::int64_t> lengths_, position_;
 };
 
@@ -154,6 +174,7 @@ void expect_equal(const Case& c, std::mt19937& random) {
   testing::expect_close(fast.y, naive.y, static_cast<double>(c.keys + c.length + c.dim), "y " + describe(c));
   EXPECT_TRUE(fast.keys.same_bits(naive.keys)) << describe(c);
   EXPECT_TRUE(fast.values.same_bits(naive.values)) << describe(c);
+  EXPECT_TRUE(fast.relatives.same_bits(naive.relatives)) << describe(c);
 }
 
 Case random_case(std::mt19937& random) {
@@ -169,7 +190,8 @@ Case random_case(std::mt19937& random) {
          .type = testing::kTypes[testing::uniform(random, 0, 2)],
          .kind = static_cast<Kind>(testing::uniform(random, 0, 2)),
          .causal = testing::uniform(random, 0, 1) == 1,
-         .in_place = testing::uniform(random, 0, 1) == 1};
+         .in_place = testing::uniform(random, 0, 1) == 1,
+         .relative = testing::uniform(random, 0, 1) == 1};
   c.heads = c.key_heads * testing::uniform(random, 1, 3);
   const int before = testing::uniform(random, 0, 1) == 0 ? 5 : 300;
   switch (c.kind) {

@@ -1,6 +1,7 @@
 """Softmax attention in PyTorch: whole sequences, and pieces of them with a cache or a ring of keys and values.
 
-The maths is plain: scores of all pairs in float32, hidden ones without weight. Query heads may share key heads.
+The maths is plain: scores of all pairs in float32, hidden ones without weight. Query heads may share key heads. The
+relative forms add the products of queries with keys of distances (Transformer-XL, arXiv:1901.02860, without biases).
 """
 
 from __future__ import annotations
@@ -89,6 +90,78 @@ def window_attention_cached(
     return y, keys, values
 
 
+def relative_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor,
+    relative_keys: Tensor,
+    causal: bool = True,
+    window: int = 0,
+    scale: float = 1.0,
+) -> Tensor:
+    """Attend with scores scale q[t] (k[s] + relative_keys[s - t + T - 1]).
+
+    Args:
+        relative_keys: (P,H,d) of q's dtype; row T - 1 + j is the key of the distance of a key j behind the query. When
+            causal, P >= max(T, S); else P >= T + S - 1.
+
+    The other arguments, the result and the errors are those of `attention`.
+    """
+    result: Tensor = _relative_attention(q, k, v, lengths, relative_keys, causal, window, scale)
+    return result
+
+
+def relative_attention_cached(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    position: Tensor,
+    lengths: Tensor,
+    relative: Tensor,
+    relative_cache: Tensor,
+    scale: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Attend causally with relative positions to the tokens so far.
+
+    Args:
+        relative: (B,T,H,d) of q's dtype, the keys of the distances position, position + 1, ...
+        relative_cache: (B,C,H,d) of the same dtype; the key of distance p is in slot p.
+
+    The other arguments and the errors are those of `attention_cached`, and so are the results: the relative cache
+    comes fourth.
+    """
+    given = q, k, v, key_cache, value_cache, position, lengths, relative, relative_cache, scale
+    y, keys, values, relatives = _relative_attention_cached(*given)
+    return y, keys, values, relatives
+
+
+def window_relative_attention_cached(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_ring: Tensor,
+    value_ring: Tensor,
+    position: Tensor,
+    lengths: Tensor,
+    relative_keys: Tensor,
+    window: int,
+    scale: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attend with relative positions to the last `window` tokens.
+
+    Args:
+        relative_keys: (P,H,d) of q's dtype, P >= window; row window - 1 - j is the key of distance j.
+
+    The other arguments, the results and the errors are those of `window_attention_cached`.
+    """
+    given = q, k, v, key_ring, value_ring, position, lengths, relative_keys, window, scale
+    y, keys, values = _window_relative_attention_cached(*given)
+    return y, keys, values
+
+
 def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         require(
@@ -121,10 +194,33 @@ def _check_memory(k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> None:
         )
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, used: Tensor, visible: Tensor, scale: float) -> Tensor:
+def _check_relatives(q: Tensor, tokens: tuple[int, ...], relatives: Tensor, least: int) -> None:
+    """Refuse keys of distances that are not (*tokens, H, d), where -1 stands for `least` or more of them."""
+    found = relatives.shape
+    fits = relatives.dtype == q.dtype and len(found) == len(tokens) + 2 and found[-2:] == q.shape[2:]
+    if fits:
+        fits = all(have >= least if size < 0 else have == size for have, size in zip(found[:-2], tokens, strict=True))
+    sizes = (f"at least {least}" if size < 0 else str(size) for size in (*tokens, *q.shape[2:]))
+    require(
+        fits,
+        f"keys of distances must be {q.dtype} of shape ({', '.join(sizes)}), got {relatives.dtype} {tuple(found)}",
+    )
+
+
+def _distance_scores(q: Tensor, relatives: Tensor, row: Tensor, scale: float) -> Tensor:
+    """Return the products of q (B,T,H,d) with the keys of distances (1 or B,P,H,d) in rows (1 or B,T,S): (B,H,T,S)."""
+    wide = accumulator(q.dtype)
+    scores = (q.to(wide) * scale).transpose(1, 2) @ relatives.to(wide).permute(0, 2, 3, 1)
+    row = row.clamp(0, max(relatives.shape[1] - 1, 0)).unsqueeze(1)
+    return scores.gather(-1, row.expand(*scores.shape[:3], row.shape[3]))
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, used: Tensor, visible: Tensor, scale: float, extra: Tensor | None = None
+) -> Tensor:
     """Return y (B,T,H,e) from keys and values (B,S,G,·), of which `used` (B,S) may be looked at.
 
-    `visible` (1 or B, T, S) says which of those each query sees.
+    `visible` (1 or B, T, S) says which of those each query sees, `extra` (B,H,T,S) is added to the scores.
     """
     wide, (batch, length, heads, _), groups = accumulator(q.dtype), q.shape, k.shape[2]
     kept = used.reshape(*used.shape, 1, 1)
@@ -132,6 +228,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, used: Tensor, visible: Tensor, scal
     together = heads // groups * length
     queries = (q.to(wide) * scale).transpose(1, 2).reshape(batch, groups, together, q.shape[3])
     scores = (queries @ keys.permute(0, 2, 3, 1)).reshape(batch, heads, length, k.shape[1])
+    scores = scores if extra is None else scores + extra
     shown = (visible & used.unsqueeze(1)).unsqueeze(1)
     weights = torch.softmax(torch.where(shown, scores, torch.finfo(wide).min), dim=-1)
     weights = torch.where(shown, weights, 0).reshape(batch, groups, together, k.shape[1])
@@ -139,7 +236,16 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, used: Tensor, visible: Tensor, scal
     return y.transpose(1, 2).to(q.dtype).contiguous()
 
 
-def _reference(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, causal: bool, window: int, scale: float) -> Tensor:
+def _reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor,
+    causal: bool,
+    window: int,
+    scale: float,
+    extra: Tensor | None = None,
+) -> Tensor:
     _check(q, k, v)
     _check_rows(q, lengths=lengths)
     query = torch.arange(q.shape[1], device=q.device).reshape(1, -1, 1)
@@ -147,7 +253,36 @@ def _reference(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, causal: bool, w
     visible = (key <= query) | (not causal)
     if window:
         visible = visible & (key > query - window)
-    return _attend(q, k, v, key < lengths.unsqueeze(1), visible, scale)
+    return _attend(q, k, v, key < lengths.unsqueeze(1), visible, scale, extra)
+
+
+def _relative_reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Tensor,
+    relative_keys: Tensor,
+    causal: bool,
+    window: int,
+    scale: float,
+) -> Tensor:
+    length, keys = q.shape[1], k.shape[1]
+    _check_relatives(q, (-1,), relative_keys, max(length, keys) if causal else length + keys - 1)
+    wide = accumulator(q.dtype)
+    scores = (q.to(wide) * scale).transpose(1, 2) @ relative_keys.to(wide).permute(1, 2, 0)
+    return _reference(q, k, v, lengths, causal, window, scale, _moved(scores, keys) if length else None)
+
+
+def _moved(scores: Tensor, keys: int) -> Tensor:
+    """Return the scores of T queries and `keys` keys, (B,H,T,S), from those of all distances, (B,H,T,P).
+
+    Row t moves left by T-1-t columns. One column of padding makes the rows P+1 long, and reading them as rows of P,
+    from T-1 on, shifts each by one less than the one before.
+    """
+    length, distances = scores.shape[2:]
+    padded = torch.nn.functional.pad(scores, (0, 1)).flatten(2)
+    moved = padded[:, :, length - 1 : length - 1 + length * distances]
+    return moved.unflatten(2, (length, distances))[..., :keys]
 
 
 def _written(memory: Tensor, new: Tensor, source: Tensor, is_new: Tensor) -> Tensor:
@@ -167,7 +302,8 @@ def _cached_reference(
     position: Tensor,
     lengths: Tensor,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+    relatives: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, ...]:
     _check(q, k, v)
     _check_rows(q, position=position, lengths=lengths)
     _check_memory(k, v, key_cache, value_cache)
@@ -180,8 +316,31 @@ def _cached_reference(
     used = token < lengths.unsqueeze(1)
     is_new = used & (token >= 0)
     keys, values = (_written(past, new, token, is_new) for past, new in ((key_cache, k), (value_cache, v)))
-    visible = token.unsqueeze(1) <= torch.arange(q.shape[1], device=q.device).reshape(1, -1, 1)
-    return _attend(q, keys, values, used, visible, scale), keys, values
+    distance = torch.arange(q.shape[1], device=q.device).reshape(1, -1, 1) - token.unsqueeze(1)
+    if relatives is None:
+        return _attend(q, keys, values, used, distance >= 0, scale), keys, values
+    new, past = relatives
+    _check_relatives(q, q.shape[:2], new, 0)
+    _check_relatives(q, key_cache.shape[:2], past, 0)
+    after = _written(past, new, token, is_new)
+    extra = _distance_scores(q, torch.where(used.reshape(*used.shape, 1, 1), after, 0), distance, scale)
+    return _attend(q, keys, values, used, distance >= 0, scale, extra), keys, values, after
+
+
+def _relative_cached_reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    position: Tensor,
+    lengths: Tensor,
+    relative: Tensor,
+    relative_cache: Tensor,
+    scale: float,
+) -> tuple[Tensor, ...]:
+    relatives = relative, relative_cache
+    return _cached_reference(q, k, v, key_cache, value_cache, position, lengths, scale, relatives)
 
 
 def _window_reference(
@@ -194,6 +353,7 @@ def _window_reference(
     lengths: Tensor,
     window: int,
     scale: float,
+    relative_keys: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     _check(q, k, v)
     _check_rows(q, position=position, lengths=lengths)
@@ -208,9 +368,28 @@ def _window_reference(
     query = query_position.unsqueeze(2)
     visible = (key_position <= query) & (key_position > query - window)
     held = torch.cat((key_ring, k), dim=1), torch.cat((value_ring, v), dim=1)
-    y = _attend(q, *held, used, visible, scale)
+    extra = None
+    if relative_keys is not None:
+        _check_relatives(q, (-1,), relative_keys, window)
+        extra = _distance_scores(q, relative_keys.unsqueeze(0), key_position - query + window - 1, scale)
+    y = _attend(q, *held, used, visible, scale, extra)
     token = _newest(first + lengths.unsqueeze(1), slots) - first
     return y, _written(key_ring, k, token, token >= 0), _written(value_ring, v, token, token >= 0)
+
+
+def _window_relative_reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_ring: Tensor,
+    value_ring: Tensor,
+    position: Tensor,
+    lengths: Tensor,
+    relative_keys: Tensor,
+    window: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _window_reference(q, k, v, key_ring, value_ring, position, lengths, window, scale, relative_keys)
 
 
 def _newest(end: Tensor, slots: int) -> Tensor:
@@ -226,6 +405,13 @@ def _cached_fake(
     q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, *others: object
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _fake(q, k, v), keys.new_empty(keys.shape), values.new_empty(values.shape)
+
+
+def _relative_cached_fake(
+    q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, *others: Tensor
+) -> tuple[Tensor, ...]:
+    relatives = others[3]
+    return *_cached_fake(q, k, v, keys, values), relatives.new_empty(relatives.shape)
 
 
 _attention = register(
@@ -246,5 +432,26 @@ _window_attention_cached = register(
     "(Tensor q, Tensor k, Tensor v, Tensor key_ring, Tensor value_ring, Tensor position, Tensor lengths, int window,"
     " float scale) -> (Tensor, Tensor, Tensor)",
     _window_reference,
+    _cached_fake,
+)
+_relative_attention = register(
+    "relative_attention",
+    "(Tensor q, Tensor k, Tensor v, Tensor lengths, Tensor relative_keys, bool causal, int window, float scale)"
+    " -> Tensor",
+    _relative_reference,
+    _fake,
+)
+_relative_attention_cached = register(
+    "relative_attention_cached",
+    "(Tensor q, Tensor k, Tensor v, Tensor key_cache, Tensor value_cache, Tensor position, Tensor lengths,"
+    " Tensor relative, Tensor relative_cache, float scale) -> (Tensor, Tensor, Tensor, Tensor)",
+    _relative_cached_reference,
+    _relative_cached_fake,
+)
+_window_relative_attention_cached = register(
+    "window_relative_attention_cached",
+    "(Tensor q, Tensor k, Tensor v, Tensor key_ring, Tensor value_ring, Tensor position, Tensor lengths,"
+    " Tensor relative_keys, int window, float scale) -> (Tensor, Tensor, Tensor)",
+    _window_relative_reference,
     _cached_fake,
 )

@@ -10,11 +10,11 @@
 
 namespace hsm {
 
-// One of a call's two memories: the same buffer before and after, or two.
+// One of a call's memories: the same buffer before and after, or two.
 struct AttentionMemory {
-  const void* fresh;  // (B,T,G,width), the new tokens
+  const void* fresh;  // (B,T,heads,width), the new tokens
   const void* before;
-  void* after;  // (B,slots,G,width)
+  void* after;  // (B,slots,heads,width)
   std::int64_t slots;
   std::size_t token_bytes;
 };
@@ -40,7 +40,7 @@ inline void write_memory_row(const AttentionArgs& args, const AttentionMemory& m
   }
 }
 
-// The row's keys and values; nothing for whole sequences.
+// The row's keys, values and keys of distances; nothing for whole sequences.
 inline void write_memories_row(const AttentionArgs& args, std::int64_t row) {
   const auto bytes = [&](std::int64_t width) {
     return static_cast<std::size_t>(args.key_heads * width) * size_of(args.type);
@@ -48,6 +48,10 @@ inline void write_memories_row(const AttentionArgs& args, std::int64_t row) {
   if (args.key_cache_out != nullptr) {
     write_memory_row(args, {args.k, args.key_cache, args.key_cache_out, args.capacity, bytes(args.dim)}, row);
     write_memory_row(args, {args.v, args.value_cache, args.value_cache_out, args.capacity, bytes(args.value_dim)}, row);
+  }
+  if (args.relative_cache_out != nullptr) {
+    const std::size_t token = static_cast<std::size_t>(args.heads * args.dim) * size_of(args.type);
+    write_memory_row(args, {args.relative, args.relative_cache, args.relative_cache_out, args.capacity, token}, row);
   }
   if (args.key_ring_out != nullptr) {
     write_memory_row(args, {args.k, args.key_ring, args.key_ring_out, args.slots, bytes(args.dim)}, row);

@@ -103,7 +103,8 @@ HSMRT_API const char* hsmrt_bundle_precision(const hsmrt_bundle* bundle);
 HSMRT_API int32_t hsmrt_bundle_has(const hsmrt_bundle* bundle, int32_t part);
 /** Its folder, as it was opened. */
 HSMRT_API const char* hsmrt_bundle_path(const hsmrt_bundle* bundle);
-/** "bytes" (ids are the bytes of UTF-8 text), "huggingface" (a tokenizer.json), or "" for none. */
+/** "bytes" (ids are the bytes of UTF-8 text), "characters" (characters.json), "sentencepiece" (a .model), "huggingface"
+ * (a tokenizer.json), or "" for none. */
 HSMRT_API const char* hsmrt_bundle_tokenizer(const hsmrt_bundle* bundle);
 /** The tokenizer's file; "" where it needs none. */
 HSMRT_API const char* hsmrt_bundle_tokenizer_path(const hsmrt_bundle* bundle);
@@ -117,8 +118,8 @@ HSMRT_API void hsmrt_options_close(hsmrt_options* options);
 /** The names are those of SessionOptions in hsm_runtime/session.h: "backends" (such as
  * "tensorrt,onnxruntime-fused,onnxruntime-bodies"), "onnxruntime_library", "kernel_library", "cuda_kernel_library",
  * "tensorrt_backend", "nvinfer_library", "cudart_library", "plugin_library", "operator_libraries",
- * "affinity", "allow_embedded_plugins", "telemetry", "shared_threads" and "spinning" ("0" or "1"), "device" (the GPU),
- * "threads". */
+ * "affinity", "extra_outputs" (names with commas between them), "allow_embedded_plugins", "telemetry", "shared_threads"
+ * and "spinning" ("0" or "1"), "device" (the GPU), "threads". */
 HSMRT_API int32_t hsmrt_options_set(hsmrt_options* options, const char* name, const char* value, hsmrt_error* error);
 /** `log` is called from any thread that uses a session with these options. */
 HSMRT_API void hsmrt_options_set_log(hsmrt_options* options, hsmrt_log log, void* user);
@@ -219,6 +220,10 @@ HSMRT_API int32_t hsmrt_generator_step(hsmrt_generator* generator, const int64_t
 /** V logits of a row's last token, valid until the row reads again. NULL for a row that is not there or has none: it
  * has read nothing since it was made, reset, rolled back or loaded from a file without logits. */
 HSMRT_API const float* hsmrt_generator_logits(const hsmrt_generator* generator, int64_t row);
+/** What an extra output of the session (the option "extra_outputs") holds at a row's last token: `count` numbers at
+ * `numbers`, valid until the row reads again. */
+HSMRT_API int32_t hsmrt_generator_output(const hsmrt_generator* generator, int64_t row, const char* name,
+                                         const float** numbers, size_t* count, hsmrt_error* error);
 /** Chooses a row's next token. temperature: 0 takes the likeliest; top_k: 0 means all; top_p: 1 means all; uniform: a
  * random number in [0, 1) of the caller's. */
 HSMRT_API int32_t hsmrt_generator_sample(hsmrt_generator* generator, int64_t row, double temperature, int64_t top_k,
@@ -379,6 +384,16 @@ typedef struct hsmrt_scheduler_options {
 /** Why a request ended. */
 enum { HSMRT_LENGTH = 0, HSMRT_STOP = 1, HSMRT_CANCELLED = 2, HSMRT_TIMEOUT = 3, HSMRT_FAILED = 4 };
 
+/** One of several replies to a prompt; valid during the callback. */
+typedef struct hsmrt_sample {
+  int64_t index;          /**< its number among them; its seed is that of the request + index */
+  int32_t ending;         /**< such as HSMRT_LENGTH */
+  int32_t code;           /**< HSMRT_OK, but for HSMRT_FAILED */
+  const int64_t* tokens;  /**< the new tokens, without a stop token */
+  size_t token_count;     /**< how many */
+  double log_probability; /**< sum over all that was chosen, a stop token included */
+} hsmrt_sample;
+
 /** How a request ended; valid during the callback. */
 typedef struct hsmrt_reply {
   size_t size;                                    /**< sizeof(hsmrt_reply) in the library */
@@ -394,6 +409,10 @@ typedef struct hsmrt_reply {
   const hsmrt_log_probability* log_probabilities; /**< (token_count) how likely each was; NULL unless asked for */
   const hsmrt_log_probability* top;               /**< (token_count, top_count) the likeliest tokens at each place */
   size_t top_count;                               /**< as the request asked, V at most */
+  double log_probability;                         /**< sum over all that was chosen, a stop token included */
+  const hsmrt_sample* samples;                    /**< all samples, or the best ones, likeliest first; the first of them
+                                                       is what stands above. NULL for a request for one */
+  size_t sample_count;                            /**< how many */
 } hsmrt_reply;
 
 /** A prompt and what shall become of it; nothing of it is kept but `user` and the callbacks. */
@@ -415,6 +434,9 @@ typedef struct hsmrt_request {
   void* user;                                           /**< the callbacks' own */
   int32_t log_probabilities;                            /**< 1: the reply says how likely each token was */
   size_t top_count;                                     /**< and so many likeliest ones at each place */
+  int64_t samples;                                      /**< replies to make of the prompt, each in a row; 0: 1 */
+  int64_t best;                                         /**< how many to return, likeliest first; 0: all, by index */
+  int32_t (*on_sample_token)(void* user, int64_t sample, int64_t token); /**< in place of on_token; may be NULL */
 } hsmrt_request;
 
 /** Counts since the scheduler was made, and how it stands. */

@@ -5,6 +5,8 @@
 #include <array>
 #include <utility>
 
+#include "runtime/onnxruntime/extra_outputs.h"
+
 namespace hsm::runtime::ort {
 namespace {
 
@@ -106,9 +108,16 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
       cuda_memory_.reset(memory);
     }
     const Handle<OrtSessionOptions> options = make_options(settings);
+    std::vector<std::byte> extended;
+    if (!settings.extra_outputs.empty()) {
+      extended = with_outputs(model, settings.extra_outputs, settings.folder + "/" + graph.file);
+      model = extended;
+    }
     OrtSession* session = nullptr;
     check(api_.CreateSessionFromArray(env_.get(), model.data(), model.size(), options.get(), &session));
     session_.reset(session);
+    extras_ = last_outputs(api_, session, settings.extra_outputs);
+    outputs_.insert(outputs_.end(), extras_.begin(), extras_.end());
   }
 
   std::vector<Tensor> run(std::span<const NamedTensor> inputs, const RunOptions& options) const override {
@@ -131,6 +140,7 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
     return std::make_unique<OrtBinding>(api_, session_.get(), feed(inputs), feed(outputs));
   }
 
+  std::vector<TensorInfo> extra_outputs() const override { return extras_; }
   Device device() const override { return cuda_device_ ? Device{Device::Kind::kCuda, *cuda_device_} : Device{}; }
 
  private:
@@ -217,7 +227,7 @@ class OrtProgram final : public Program, public std::enable_shared_from_this<Ort
   const OrtApi& api_;
   const hsm_runtime::LogCallback log_;  // the session points to it
   const Listening listening_;
-  const std::vector<TensorInfo> outputs_;
+  std::vector<TensorInfo> outputs_, extras_;
   Handle<OrtEnv> env_;
   const std::optional<int> cuda_device_;
   Handle<OrtMemoryInfo> memory_;

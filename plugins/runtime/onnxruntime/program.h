@@ -20,6 +20,7 @@ struct Settings {
   int threads = 0;
   bool shared_threads = false, spinning = true;
   std::string affinity;
+  std::vector<std::string> extra_outputs;  // tensors inside of the graph
   hsm_runtime::LogCallback log;
   std::optional<int> cuda_device;  // none: the CPU
 };

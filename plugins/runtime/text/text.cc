@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <optional>
+#include <memory>
 #include <utility>
 
 #include "runtime/error.h"
 #include "runtime/file.h"
+#include "runtime/manifest.h"
+#include "runtime/text/characters.h"
+#include "runtime/text/sentencepiece.h"
 #include "runtime/text/tokenizer_json.h"
 #include "runtime/text/unicode.h"
 
@@ -15,17 +18,17 @@ namespace hsm_runtime {
 namespace text = hsm::runtime::text;
 using hsm::runtime::fail;
 
-// Bytes where there is no tokenizer.json.
+// Bytes where there is no file.
 struct Tokenizer::Impl {
   static constexpr std::int64_t kBytes = 256;
-  std::optional<text::TokenizerJson> json;
+  std::unique_ptr<text::FileTokenizer> file;
 
-  std::int64_t vocabulary() const { return json ? json->vocabulary() : kBytes; }
+  std::int64_t vocabulary() const { return file ? file->vocabulary() : kBytes; }
 
   std::vector<std::int64_t> encode(std::string_view text) const {
-    if (json) {
+    if (file) {
       if (!text::is_utf8(text)) fail(Code::kInvalidArgument, "the text is not UTF-8");
-      return json->encode(text);
+      return file->encode(text);
     }
     std::vector<std::int64_t> ids;
     for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
@@ -34,7 +37,7 @@ struct Tokenizer::Impl {
 
   void check(std::span<const std::int64_t> tokens) const {
     // A model may have a few ids more than its tokenizer, which have no text.
-    const std::int64_t most = json ? std::int64_t{1} << 31 : kBytes;
+    const std::int64_t most = file ? std::int64_t{1} << 31 : kBytes;
     for (const std::int64_t token : tokens) {
       if (token < 0 || token >= most) {
         fail(Code::kInvalidArgument, "token id " + std::to_string(token) + " is not one of the tokenizer's");
@@ -44,7 +47,7 @@ struct Tokenizer::Impl {
 
   std::string decode(std::span<const std::int64_t> tokens) const {
     check(tokens);
-    if (json) return json->decode(tokens);
+    if (file) return file->decode(tokens);
     std::string bytes;
     for (const std::int64_t token : tokens) bytes += static_cast<char>(token);
     return text::repaired(bytes);
@@ -53,16 +56,26 @@ struct Tokenizer::Impl {
 
 namespace {
 
+std::unique_ptr<text::FileTokenizer> read_tokenizer(const std::string& kind, std::span<const std::byte> bytes,
+                                                    const std::string& where) {
+  if (kind == "sentencepiece") return std::make_unique<text::SentencePiece>(bytes, where);
+  const std::string_view content(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  const auto document = hsm::runtime::json::parse(content, where);
+  if (kind == "characters") return std::make_unique<text::Characters>(document, where);
+  return std::make_unique<text::TokenizerJson>(document);
+}
+
+// folder: a bundle's, whose files are never links; "" for a file that the caller names.
 Tokenizer opened(const std::string& kind, const std::string& folder, const std::string& path) {
   auto impl = std::make_shared<Tokenizer::Impl>();
-  if (kind == "huggingface") {
+  if (hsm::runtime::tokenizer_file(kind) != nullptr) {
     const auto file = folder.empty() ? hsm::runtime::MappedFile(path) : hsm::runtime::MappedFile(folder, path);
-    const std::string_view bytes(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-    impl->json.emplace(hsm::runtime::json::parse(bytes, path));
+    impl->file = read_tokenizer(kind, file.bytes(), path);
   } else if (kind.empty()) {
     fail(Code::kInvalidArgument, "the bundle has no tokenizer: give token ids");
   } else if (kind != "bytes") {
-    fail(Code::kInvalidArgument, "there is no tokenizer of the kind '" + kind + "'; there are bytes, huggingface");
+    fail(Code::kInvalidArgument,
+         "there is no tokenizer of the kind '" + kind + "'; there are bytes, characters, sentencepiece, huggingface");
   }
   return Tokenizer(std::move(impl));
 }
@@ -70,7 +83,10 @@ Tokenizer opened(const std::string& kind, const std::string& folder, const std::
 }  // namespace
 
 Result<Tokenizer> Tokenizer::open(const Bundle& bundle) {
-  return hsm::runtime::guarded<Tokenizer>([&] { return opened(bundle.tokenizer(), bundle.path(), "tokenizer.json"); });
+  return hsm::runtime::guarded<Tokenizer>([&] {
+    const char* file = hsm::runtime::tokenizer_file(bundle.tokenizer());
+    return opened(bundle.tokenizer(), bundle.path(), file == nullptr ? "" : file);
+  });
 }
 Result<Tokenizer> Tokenizer::open(const std::string& kind, const std::string& path) {
   return hsm::runtime::guarded<Tokenizer>([&] { return opened(kind, "", path); });
@@ -95,7 +111,7 @@ struct TextStream::Impl {
   // The text that became certain with a token.
   std::string text_with(std::int64_t token) {
     tokenizer.impl().check({&token, 1});
-    return tokenizer.impl().json ? text_with_id(token) : text_with_byte(static_cast<char>(token));
+    return tokenizer.impl().file ? text_with_id(token) : text_with_byte(static_cast<char>(token));
   }
 
   std::string text_with_byte(char byte) {
@@ -115,19 +131,21 @@ struct TextStream::Impl {
     ids.push_back(token);
     std::string text = new_text();
     if (text.empty() || text.ends_with(text::kReplacement)) return "";
-    ids.erase(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(context));
+    // Where ids alone have no text (a mark for a space that begins a text), those before them say that they do not begin.
+    const std::size_t closed = tokenizer.impl().file->decode(std::span(ids).subspan(context)).empty() ? 0 : context;
+    ids.erase(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(closed));
     context = ids.size();
     return text;
   }
 
   std::string new_text() const {
-    const text::TokenizerJson& json = *tokenizer.impl().json;
-    const std::string before = json.decode(std::span(ids).first(context)), all = json.decode(ids);
+    const text::FileTokenizer& file = *tokenizer.impl().file;
+    const std::string before = file.decode(std::span(ids).first(context)), all = file.decode(ids);
     return std::string(text::without_characters(all, text::count_characters(before)));
   }
 
   std::string rest() {
-    std::string text = tokenizer.impl().json ? (ids.size() > context ? new_text() : "") : text::repaired(bytes);
+    std::string text = tokenizer.impl().file ? (ids.size() > context ? new_text() : "") : text::repaired(bytes);
     ids.resize(context);
     bytes.clear();
     return text;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/json.h"
+#include "runtime/text/file_tokenizer.h"
 #include "runtime/text/joining.h"
 #include "runtime/text/model.h"
 #include "runtime/text/normalizing.h"
@@ -16,16 +17,15 @@
 
 namespace hsm::runtime::text {
 
-class TokenizerJson {
+class TokenizerJson final : public FileTokenizer {
  public:
   // Throws Error: kNoBackend names a part that is not known, kBadBundle a file that is none.
   explicit TokenizerJson(const json::Value& document);
 
-  std::int64_t vocabulary() const { return static_cast<std::int64_t>(count_); }
-  // The text is valid UTF-8.
-  std::vector<std::int64_t> encode(std::string_view text) const;
+  std::int64_t vocabulary() const override { return static_cast<std::int64_t>(count_); }
+  std::vector<std::int64_t> encode(std::string_view text) const override;
   // Special tokens and ids without a token have no text, as in the library.
-  std::string decode(std::span<const std::int64_t> ids) const;
+  std::string decode(std::span<const std::int64_t> ids) const override;
 
  private:
   struct Added {

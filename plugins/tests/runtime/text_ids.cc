@@ -1,10 +1,12 @@
-// hsm_text_ids KIND FILE: for each line of stdin, a text in hexadecimal, prints its token ids, what they decode to and
-// what a stream of them gives, or why not. tests/plugins/test_text.py compares them with Python's.
+// hsm_text_ids KIND FILE: for each line of stdin, a text in hexadecimal (or "#" and ids), prints its token ids, what they
+// decode to and what a stream of them gives, or why not. tests/plugins/test_text.py compares them with Python's.
 #include <hsm_runtime/text.h>
 
 #include <cstdio>
 #include <iostream>
+#include <sstream>
 #include <string>
+#include <vector>
 
 using namespace hsm_runtime;
 
@@ -16,6 +18,15 @@ std::string from_hex(const std::string& line) {
     bytes += static_cast<char>(std::stoi(line.substr(i, 2), nullptr, 16));
   }
   return bytes;
+}
+
+// The ids of a line: those of its text, or those that it lists.
+Result<std::vector<std::int64_t>> ids_of(const Tokenizer& tokenizer, const std::string& line) {
+  if (!line.starts_with('#')) return tokenizer.encode(from_hex(line));
+  std::istringstream words(line.substr(1));
+  std::vector<std::int64_t> ids;
+  for (std::int64_t id = 0; words >> id;) ids.push_back(id);
+  return ids;
 }
 
 void print_hex(const std::string& bytes) {
@@ -49,7 +60,7 @@ int main(int count, char** arguments) {
   }
   std::printf("%lld\n", static_cast<long long>(tokenizer->vocabulary()));
   for (std::string line; std::getline(std::cin, line);) {
-    const auto ids = tokenizer->encode(from_hex(line));
+    const auto ids = ids_of(*tokenizer, line);
     if (!ids.ok()) {
       std::printf("error %s\n", ids.status().message().c_str());
       continue;

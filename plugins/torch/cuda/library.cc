@@ -1,8 +1,6 @@
 // The functions of libhsm_kernels_cuda.so.
 #include <cstddef>
 #include <cstdint>
-#include <exception>
-#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,13 +14,12 @@
 #include "hsm_operators/common/cuda/refusal.h"
 #include "hsm_operators/common/description.h"
 #include "torch/cuda/target.h"
+#include "torch/entries.h"
 #include "torch/hsm_kernels_cuda.h"
 #include "torch/request.h"
 
 namespace hsm::torch {
 namespace {
-
-thread_local std::string message;
 
 // One operator as this library runs it.
 struct Entry {
@@ -38,53 +35,24 @@ struct Entry {
   std::string tactics;
 };
 
-const std::vector<Entry>& entries() {
-  static const std::vector<Entry> the_entries(opset::operators().begin(), opset::operators().end());
-  return the_entries;
-}
-
-const Entry* entry(std::int32_t index) {
-  const auto at = static_cast<std::size_t>(index);
-  return at < entries().size() ? &entries()[at] : nullptr;
-}
-
-std::int32_t refused(std::string text) {
-  message = std::move(text);
-  return HSM_KERNELS_REFUSED;
-}
-
-std::int32_t failed(std::string text) {
-  message = std::move(text);
-  return HSM_KERNELS_FAILED;
-}
-
 // Runs body(entry, request, device) on that device, once the call is known to be one.
 template <typename Body>
 std::int32_t with_call(std::int32_t index, std::int32_t type, const std::int64_t* sizes, const std::int64_t* numbers,
                        std::int32_t device, Body&& body) noexcept {
-  try {
-    const Entry* found = entry(index);
-    if (found == nullptr) return refused("there is no operator of index " + std::to_string(index));
-    if (found->kernels == nullptr) return refused(std::string(found->op.name) + " has no CUDA kernel");
-    Request request(found->op, type, sizes, numbers);
+  return with_entry<Entry>(index, [&](const Entry& found) {
+    if (found.kernels == nullptr) return refused(std::string(found.op.name) + " has no CUDA kernel");
+    Request request(found.op, type, sizes, numbers);
     if (request.problem) return refused(std::move(*request.problem));
     if (const int error = use_device(device); error != 0) {
       return failed("GPU " + std::to_string(device) + ": " + describe(error));
     }
     const std::optional<cuda::Device> known = cuda::current_device();
     if (!known) return failed("there is no GPU " + std::to_string(device));
-    return body(*found, request, *known);
-  } catch (const std::bad_alloc&) {
-    message = "not enough memory";
-  } catch (const std::exception& error) {
-    message = error.what();
-  } catch (...) {
-    message = "unknown error";
-  }
-  return HSM_KERNELS_FAILED;
+    return body(found, request, *known);
+  });
 }
 
-std::int32_t refused(const Entry& entry, const Call& call, const cuda::Device& device) {
+std::int32_t unsupported(const Entry& entry, const Call& call, const cuda::Device& device) {
   return refused(std::string(entry.op.name) + ": " + cuda::refusal(entry.op, call, device));
 }
 
@@ -98,15 +66,15 @@ const char* hsm_library_operators() {
 
 std::int32_t hsm_kernels_version() { return HSM_KERNELS_VERSION; }
 
-std::int32_t hsm_kernels_count() { return static_cast<std::int32_t>(hsm::torch::entries().size()); }
+std::int32_t hsm_kernels_count() { return static_cast<std::int32_t>(hsm::torch::entries<hsm::torch::Entry>().size()); }
 
 const char* hsm_kernels_signature(std::int32_t index) {
-  const auto* found = hsm::torch::entry(index);
+  const auto* found = hsm::torch::entry_at<hsm::torch::Entry>(index);
   return found == nullptr ? nullptr : found->signature.c_str();
 }
 
 std::int32_t hsm_kernels_has(std::int32_t index, std::int32_t kind) {
-  const auto* found = hsm::torch::entry(index);
+  const auto* found = hsm::torch::entry_at<hsm::torch::Entry>(index);
   return found != nullptr && kind == HSM_KERNELS_FAST && found->kernels != nullptr ? 1 : 0;
 }
 
@@ -121,7 +89,7 @@ std::int32_t hsm_kernels_cuda_plan(std::int32_t index, std::int32_t type, const 
         const std::vector<void*> outputs(found.op.outputs.size());
         const hsm::Call call{request.type, request.attributes, request.shapes, inputs, outputs};
         if (*tactic < 0) *tactic = found.kernels->default_tactic(call, known);
-        if (!found.kernels->supports(call, *tactic, known)) return hsm::torch::refused(found, call, known);
+        if (!found.kernels->supports(call, *tactic, known)) return hsm::torch::unsupported(found, call, known);
         *workspace = static_cast<std::int64_t>(found.kernels->workspace(call, *tactic, known));
         return std::int32_t{HSM_KERNELS_OK};
       });
@@ -135,7 +103,7 @@ std::int32_t hsm_kernels_cuda_launch(std::int32_t index, std::int32_t type, cons
       [&](const hsm::torch::Entry& found, const hsm::torch::Request& request, const hsm::cuda::Device& known) {
         const hsm::Call call{request.type, request.attributes, request.shapes,
                              std::span(inputs, found.op.inputs.size()), std::span(outputs, found.op.outputs.size())};
-        if (!found.kernels->supports(call, tactic, known)) return hsm::torch::refused(found, call, known);
+        if (!found.kernels->supports(call, tactic, known)) return hsm::torch::unsupported(found, call, known);
         const int error = found.kernels->launch(call, tactic, known, workspace, stream);
         if (error == 0) return std::int32_t{HSM_KERNELS_OK};
         return hsm::torch::failed(std::string(found.op.name) + ": launching " +
@@ -145,8 +113,8 @@ std::int32_t hsm_kernels_cuda_launch(std::int32_t index, std::int32_t type, cons
 }
 
 const char* hsm_kernels_cuda_tactics(std::int32_t index) {
-  const auto* found = hsm::torch::entry(index);
+  const auto* found = hsm::torch::entry_at<hsm::torch::Entry>(index);
   return found == nullptr ? nullptr : found->tactics.c_str();
 }
 
-const char* hsm_kernels_message() { return hsm::torch::message.c_str(); }
+const char* hsm_kernels_message() { return hsm::torch::message().c_str(); }

@@ -273,6 +273,22 @@ def test_hugging_face_tokenizer(exported: Exported, tmp_path: Path) -> None:
     assert opened.file("tokenizer.json").read_bytes() == tokenizer.read_bytes()
 
 
+def test_characters(exported: Exported, tmp_path: Path) -> None:
+    table = tmp_path / "mine.json"
+    table.write_text(json.dumps({"characters": "abc é"}))
+    bundle(exported.model, tmp_path / "lm.hsm", tokenizer=table)
+    opened = open_bundle(tmp_path / "lm.hsm")
+    assert opened.manifest.tokenizer is not None and opened.manifest.tokenizer.kind == "characters"
+    assert json.loads(opened.file("characters.json").read_bytes()) == {"characters": "abc é"}
+
+
+def test_sentencepiece(exported: Exported, tmp_path: Path) -> None:
+    pytest.importorskip("sentencepiece")
+    model = Path(__file__).parents[2] / "plugins" / "data" / "sentencepiece.model"
+    with pytest.raises(UsageError, match="the tokenizer has 340 token ids, but the model only 256"):
+        bundle(exported.model, tmp_path / "lm.hsm", tokenizer=model)
+
+
 def test_no_tokenizer(exported: Exported, tmp_path: Path) -> None:
     broken = tmp_path / "tokenizer.json"
     broken.write_text("no JSON")

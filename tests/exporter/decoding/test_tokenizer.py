@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hsm_export.decoding.tokenizer import BytesTokenizer, HuggingFaceTokenizer, check_vocabulary, open_tokenizer
+from hsm_export.decoding.tokenizer import (
+    BytesTokenizer,
+    CharactersTokenizer,
+    HuggingFaceTokenizer,
+    SentencePieceTokenizer,
+    check_vocabulary,
+    open_tokenizer,
+    tokenizer_kind,
+)
 from hsm_export.errors import BadInputError, MissingDependencyError, UsageError
 
 TEXT = "naïve – 日本語 🙂\n"
@@ -118,3 +126,66 @@ def test_a_tokenizer_must_fit_the_model() -> None:
 
     with pytest.raises(UsageError):
         check_vocabulary(Large(), 256)
+
+
+SENTENCEPIECE = Path(__file__).parents[2] / "plugins" / "data" / "sentencepiece.model"
+
+
+def test_characters_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "characters.json"
+    text = "aé🙂 \n"
+    path.write_text(json.dumps({"characters": text + "x"}))
+    tokenizer = open_tokenizer(path)
+    assert tokenizer_kind(path) == "characters"
+    assert tokenizer.vocab_size == 6
+    ids = tokenizer.encode(text)
+    assert ids == [0, 1, 2, 3, 4]
+    assert tokenizer.decode([*ids, 999]) == text
+    assert tokenizer.byte_count(ids) == len(text.encode())
+    stream = tokenizer.stream()
+    assert [stream.push(token) for token in ids] == list(text)
+    with pytest.raises(UsageError, match=r"U\+0051 is not one of the tokenizer's 6"):
+        tokenizer.encode("Q")
+
+
+@pytest.mark.parametrize("characters", ["", "aba"])
+def test_characters_are_there_once(characters: str) -> None:
+    with pytest.raises(BadInputError, match=r"no characters|U\+0061 twice"):
+        CharactersTokenizer(characters)
+
+
+def test_a_checkpoint_of_characters_is_their_tokenizer(tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    from safetensors.numpy import save_file
+
+    weights = {"weight": numpy.zeros(1, numpy.float32)}
+    save_file(weights, tmp_path / "char.safetensors", {"level": "char", "vocabulary": json.dumps("abc")})
+    assert open_tokenizer(tmp_path / "char.safetensors").encode("cab") == [2, 0, 1]
+    save_file(weights, tmp_path / "byte.safetensors", {"level": "byte"})
+    with pytest.raises(BadInputError, match="lists no characters"):
+        open_tokenizer(tmp_path / "byte.safetensors")
+
+
+def test_sentencepiece_is_known_by_its_suffix(tmp_path: Path) -> None:
+    assert tokenizer_kind(SENTENCEPIECE) == "sentencepiece"
+    pytest.importorskip("sentencepiece")
+    tokenizer = SentencePieceTokenizer(SENTENCEPIECE)
+    ids = tokenizer.encode("naïve ﬁne 日本語 🙂")
+    assert tokenizer.decode(ids) == "naïve fine 日本語 🙂"
+    assert tokenizer.decode([*ids, tokenizer.vocab_size]) == tokenizer.decode(ids)
+    stream = tokenizer.stream()
+    pieces = [stream.push(token) for token in ids]
+    assert "".join(pieces) + stream.finish() == tokenizer.decode(ids)
+    assert tokenizer.byte_count(ids) == len(tokenizer.decode(ids).encode())
+    (tmp_path / "no.model").write_bytes(b"no model")
+    with pytest.raises(BadInputError, match="not a model of SentencePiece"):
+        open_tokenizer(tmp_path / "no.model")
+
+
+def test_marks_alone_do_not_begin_a_text() -> None:
+    pytest.importorskip("sentencepiece")
+    tokenizer = SentencePieceTokenizer(SENTENCEPIECE)
+    mark, word = tokenizer.encode(" the")[0], tokenizer.encode("a b")
+    ids = [*word, mark, mark, *word]
+    stream = tokenizer.stream()
+    assert "".join(stream.push(token) for token in ids) + stream.finish() == tokenizer.decode(ids)

@@ -71,9 +71,8 @@ def test_both_lengths_are_dynamic(variant: str, precision: str, tmp_path: Path) 
         ("batch",),
     ]
     mixers = {} if variant == "one expert" else {"mixer.value": "ExpertMatMul", "mixer.output": "ExpertMatMulSum"}
-    # Relative positions are added to the scores, which the operator does not show.
     relative = VARIANTS[variant].get("positions") == "xl"
-    assert result.mixers == mixers | ({} if relative else {"mixer": "Attention"})
+    assert result.mixers == mixers | {"mixer": "RelativeAttention" if relative else "Attention"}
     runs = [example(*sizes) for sizes in ((1, 1, 1), (3, 11, 2), (2, 1, 13), (2, 23, 17))]
     assert_agrees(result.path, module, precision, *runs)
 

@@ -19,7 +19,7 @@ from hsm_operators import OPERATORS
 pytestmark = needs_library
 
 SIZES = {dim: size for case in SMALL.values() for dim, size in case.all_sizes.items()}
-SIZES |= {"B": 2, "T": 4, "S": 4, "D": 6, "R": 9, "H": 2, "G": 1, "d": 3, "e": 7, "F": 10, "E": 4, "f": 5}
+SIZES |= {"B": 2, "T": 4, "S": 4, "D": 6, "R": 9, "H": 2, "G": 1, "d": 3, "e": 7, "F": 10, "E": 4, "f": 5, "P": 11}
 
 
 def arrays(name: str, **sizes: int) -> dict[str, Array]:

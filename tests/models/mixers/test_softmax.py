@@ -9,7 +9,7 @@ from tests.models.decoding import decode, largest_difference, random_chunks, ran
 from tests.models.mixers.switch_head_oracle import rope
 
 from hsm_models.mixers import SoftmaxAttention
-from hsm_models.mixers.attention import attend
+from hsm_models.mixers.attention import attend_whole
 
 WIDTH = 20
 
@@ -60,7 +60,7 @@ def test_a_full_cache_refuses_more_tokens(generator: torch.Generator) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_query_that_sees_nothing_gives_no_nan(dtype: torch.dtype, generator: torch.Generator) -> None:
     q, k, v = (torch.randn(1, 3, 2, 4, generator=generator).to(dtype) for _ in range(3))
-    y = attend(q, k, v, torch.zeros(1, 1, 3, 3, dtype=torch.bool))
+    y = attend_whole(q, k, v, torch.tensor([0]), causal=False)
     assert y.dtype == dtype
     assert bool(torch.isfinite(y).all())
 

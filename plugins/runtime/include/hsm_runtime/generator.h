@@ -79,6 +79,11 @@ class HSM_RUNTIME_API Generator {
   /// The logits (V) of a row's last token; empty without has_logits(row). Valid until the row reads again.
   std::span<const float> logits(std::int64_t row) const;
 
+  /// What an extra output of the session (SessionOptions::extra_outputs), such as a hidden state, holds at a row's last
+  /// token: its last dimension. It must be of float32 (batch, length, width). Valid until the row reads again, and
+  /// never saved or copied with a row. kInvalidArgument when the row has read nothing since.
+  Result<std::span<const float>> output(std::int64_t row, const std::string& name) const;
+
   /// Chooses a row's next token from its logits. `uniform` is a random number in [0, 1), from the caller's generator.
   /// kInvalidArgument without has_logits(row), and for penalties, which depend on what came before. Allocates nothing.
   Result<std::int64_t> sample(std::int64_t row, const Sampling& sampling, double uniform);

@@ -25,13 +25,27 @@ enum class Ending : int {
   kFailed = 4,     ///< The status says why.
 };
 
+/// One of several replies to a prompt.
+struct Sample {
+  std::int64_t index = 0;            ///< Its number among them; its seed is Request::seed + index.
+  Ending ending = Ending::kLength;   ///< Why it ended.
+  Status status;                     ///< Not ok for kFailed.
+  std::vector<std::int64_t> tokens;  ///< As in Reply.
+  std::vector<Choice> choices;       ///< As in Reply.
+  double log_probability = 0;        ///< As in Reply.
+};
+
 /// How a request ended.
 struct Reply {
-  std::uint64_t id = 0;               ///< As submit() returned it.
-  Ending ending = Ending::kLength;    ///< Why.
-  Status status;                      ///< Not ok for kFailed.
-  std::vector<std::int64_t> tokens;   ///< The new tokens, without a stop token.
-  std::vector<Choice> choices;        ///< How likely each of them was; empty unless the request asks for it.
+  std::uint64_t id = 0;              ///< As submit() returned it.
+  Ending ending = Ending::kLength;   ///< Why.
+  Status status;                     ///< Not ok for kFailed.
+  std::vector<std::int64_t> tokens;  ///< The new tokens, without a stop token.
+  std::vector<Choice> choices;       ///< How likely each of them was; empty unless the request asks for it.
+  double log_probability = 0;        ///< Sum over all that was chosen, a stop token included.
+  /// Of a request for several samples: all of them by index, or the `best` ones, likeliest first. What stands above is
+  /// that of the first of them. Empty for a request for one.
+  std::vector<Sample> samples;
   double seconds_to_row = 0;          ///< From submit() until it had a row.
   double seconds_to_first_token = 0;  ///< From submit() until its first token; 0 without one.
   double seconds = 0;                 ///< From submit() until its end.
@@ -47,6 +61,11 @@ struct Request {
   Sampling sampling;
   /// Of the request's own random numbers: the same seed makes the same tokens, in whatever company.
   std::uint64_t seed = 0;
+  /// Replies to make of the one prompt, which is read once: 1 to the scheduler's rows. Each takes a row, is made with
+  /// the next seed, and is the reply that it would be alone.
+  std::int64_t samples = 1;
+  /// How many of the samples to return, those with the largest Sample::log_probability first; 0: all of them.
+  std::int64_t best = 0;
   /// What Reply::choices holds: -1 nothing, else each token's log-probability and those of so many likeliest ones.
   std::int64_t log_probabilities = -1;
   /// Token ids at which the reply ends.
@@ -57,11 +76,14 @@ struct Request {
   std::chrono::milliseconds timeout{0};
   /// A file of Generator::save_row or of `park`, after whose tokens the prompt goes on. Empty: a new sequence.
   std::string resume;
-  /// Where to save the row when the reply has ended by length or stop, all its tokens read. Empty: nowhere.
+  /// Where to save the row when the reply has ended by length or stop, all its tokens read. Empty: nowhere. Not for
+  /// several samples.
   std::string park;
-  /// Called with each new token; false cancels the request. May be empty.
+  /// Called with each new token; false cancels the request, or that sample of it. May be empty.
   std::function<bool(std::int64_t token)> on_token;
-  /// Called once, at the end. May be empty.
+  /// The same with the sample's index, in place of `on_token`. May be empty.
+  std::function<bool(std::int64_t sample, std::int64_t token)> on_sample_token;
+  /// Called once, at the end of all samples. May be empty.
   std::function<void(const Reply&)> on_end;
 };
 

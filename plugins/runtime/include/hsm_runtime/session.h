@@ -75,6 +75,10 @@ struct SessionOptions {
   /// The processors of each thread of the pool but the calling one, as ONNX Runtime writes them: "2;3,4" are two
   /// threads, the second on processors 3 and 4, counted from 1. Needs as many as `threads` - 1. Empty: anywhere.
   std::string affinity;
+  /// Names of tensors inside of the graph, such as hidden states: outputs of the session too, after the graph's own.
+  /// The ONNX file is then copied into memory, without weights outside of it. Not for TensorRT. What is an output
+  /// cannot be fused away.
+  std::vector<std::string> extra_outputs;
   /// Let ONNX Runtime report home and keep a store in the user's folder, as its versions from 1.31 do by default. It is
   /// decided when the process loads ONNX Runtime first, by the variable ORT_DISABLE_TELEMETRY, which is set then.
   bool telemetry = false;

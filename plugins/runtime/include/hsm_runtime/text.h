@@ -23,14 +23,16 @@ class HSM_RUNTIME_API Tokenizer {
   /// That of a bundle. kInvalidArgument when the bundle has none; kNoBackend for a tokenizer.json with a part that this
   /// library does not know, which the text names; kBadBundle for a file that is no tokenizer.
   static Result<Tokenizer> open(const Bundle& bundle);
-  /// One by itself. kind: "bytes" (ids are the bytes of UTF-8 text; `path` is not looked at) or "huggingface" (a
+  /// One by itself. kind: "bytes" (ids are the bytes of UTF-8 text; `path` is not looked at), "characters" (a JSON file
+  /// {"characters": TEXT} of them by id), "sentencepiece" (a .model of SentencePiece) or "huggingface" (a
   /// tokenizer.json).
   static Result<Tokenizer> open(const std::string& kind, const std::string& path);
 
   /// Ids are 0..vocabulary()-1.
   std::int64_t vocabulary() const;
   /// The ids of a text in UTF-8, without the special tokens that a template may put around it. Special tokens within
-  /// the text become theirs. kInvalidArgument for text that is not UTF-8 (bytes take any).
+  /// the text become theirs, but for control pieces of SentencePiece, which are text there. kInvalidArgument for text
+  /// that is not UTF-8 (bytes take any), or that the tokenizer has no ids for.
   Result<std::vector<std::int64_t>> encode(std::string_view text) const;
   /// The text of ids, always valid UTF-8: U+FFFD stands where bytes are none. Special tokens have no text.
   /// kInvalidArgument for an id that is not there.
