@@ -32,8 +32,8 @@ def _exchange(graph: ir.Graph, node: ir.Node, maker: ir.Node, order: list[int]) 
     import onnx_ir as ir
 
     *leading, last = order
-    before = maker.inputs[0]
-    assert before is not None
+    before, result = maker.inputs[0], node.outputs[0]
+    assert before is not None and before.dtype is not None and result.dtype is not None
     if last == len(order) - 1:
         node.replace_input_with(0, before)
         after = leading
@@ -44,7 +44,6 @@ def _exchange(graph: ir.Graph, node: ir.Node, maker: ir.Node, order: list[int]) 
         graph.insert_before(node, turned)
         node.replace_input_with(0, turned.outputs[0])
         after = [leading_now.index(axis) for axis in leading]
-    result = node.outputs[0]
     moved = ir.node("Transpose", [result], attributes={"perm": [*after, len(after)]}, name=f"{node.name}.Transpose")
     out = moved.outputs[0]
     out.dtype, out.shape, out.name = result.dtype, result.shape, result.name
