@@ -20,7 +20,9 @@ from .complex_numbers import with_real_parts
 from .float64_forms import numbers_of
 from .inputs import LENGTH, Arguments, TraceInput
 from .recurrent import recurrent_translations
+from .splits import with_slices
 from .substitutes import substituted
+from .torch_registry import shared_registry
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -62,6 +64,7 @@ def trace(module: nn.Module, arguments: Arguments) -> Traced:
         if moved is not None:
             program, outputs = _capture(module, replace(arguments, inputs=moved))
             inputs = _settled(moved, program)
+        with_slices(program)
         with_real_parts(program)
         return Traced(translate(program), outputs, inputs, numbers_of(program))
 
@@ -201,15 +204,16 @@ def translate(program: ExportedProgram) -> ir.Model:
     from hsm_operators import OPSET_VERSION, OperatorError, translation_table
 
     try:
-        exported = torch.onnx.export(
-            program,
-            (),
-            dynamo=True,
-            opset_version=OPSET_VERSION,
-            custom_translation_table=translation_table() | recurrent_translations(),
-            optimize=False,
-            verbose=False,
-        )
+        with shared_registry():
+            exported = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                opset_version=OPSET_VERSION,
+                custom_translation_table=translation_table() | recurrent_translations(),
+                optimize=False,
+                verbose=False,
+            )
     except torch.onnx.errors.OnnxExporterError as error:
         for cause in _causes(error):
             if isinstance(cause, OperatorError):
