@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .validation import ValidationResult
 
 Progress = Callable[[str], None]
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model")  # what `bundle --tokenizer` and `generate` take
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def import_checkpoint(
     layout: Layout,
     preset: str | None = None,
     check: str | Path | None = None,
+    shard_bytes: int | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> ImportResult:
@@ -83,11 +86,13 @@ def import_checkpoint(
         source: a `.tar`, `.pth`, `.pt` or `.ckpt` training file, a plain state dict, a safetensors file, or a folder as
             transformers writes it (config.json and safetensors, sharded or not). Pickles are read without executing
             anything in them.
-        output: the checkpoint to write: one file if it ends in .safetensors, else a folder.
+        output: the checkpoint to write: one file if it ends in .safetensors, else a folder, which gets the
+            tokenizer.json and tokenizer.model of a source that is a folder too.
         layout: "taylor-shift", "switch-head", "moeut", "sigma-moe", "rwkv7" or "based".
         preset: a published configuration that the file must have, such as "listops" or "wikitext103-47m".
         check: an .npz file with inputs and outputs of the author's own run; the model and its exported file in every
             CPU runtime have to agree with it, or nothing is written. See `hsm_export.validate`.
+        shard_bytes: in a folder, split larger weights into files of up to so many bytes, as transformers does.
         progress: is called with the name of each phase.
         **options: facts that the file does not show.
 
@@ -111,6 +116,8 @@ def import_checkpoint(
     if not source.is_dir():
         require_file(source, "checkpoint")
     _check_output(output)
+    if shard_bytes is not None and output.suffix == ".safetensors":
+        raise UsageError(f"{output} is one file; shards need a folder", "name an output without .safetensors")
     report("reading the source")
     try:
         imported = read_authors_model(source, layout, _options(options), preset)
@@ -123,7 +130,10 @@ def import_checkpoint(
     model.load_state_dict({name: tensor.float() for name, tensor in imported.weights.items()}, assign=True)
     checked = _checked(model.eval(), check, report) if check is not None else None
     report("writing the checkpoint")
-    save_checkpoint(model, output, _metadata(digest, layout, imported.facts))
+    save_checkpoint(model, output, _metadata(digest, layout, imported.facts), shard_bytes)
+    for name in _TOKENIZERS if output.is_dir() else ():
+        if (source / name).is_file() and source.resolve() != output.resolve():
+            shutil.copyfile(source / name, output / name)
     return ImportResult(
         source=source,
         source_sha256=digest,
@@ -171,7 +181,7 @@ def _checked(model: LanguageModel | SequenceClassifier, run: str | Path, report:
 
 def _digest(source: Path) -> str:
     """Return the SHA-256 of a file, or of the digests of a folder's weight files in order."""
-    from hsm_models.importers.state_file import weight_files
+    from hsm_models.shards import weight_files
 
     if not source.is_dir():
         return sha256(source)

@@ -1,15 +1,16 @@
-"""Checkpoints: a folder (config.json + model.safetensors) or one .safetensors file with its configuration inside.
+"""Checkpoints: a folder in Hugging Face's layout, or one .safetensors file with its configuration inside.
+
+A folder holds config.json and model.safetensors, or shards of it and their index.
 
 Nothing in a checkpoint is ever executed, and nothing is allocated before the file has proved that it holds it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from .config import ModelConfig
 from .errors import CheckpointError
 from .language_model import LanguageModel
 from .sequence_classifier import SequenceClassifier
+from .shards import INDEX_FILE, WEIGHTS_FILE, index_of, open_weights, split
 
 CONFIG_KEY = "config"
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 ZOO_PREFIX = "zoo:"
+SHARDS = "model-?????-of-?????.safetensors"
 
 _MAX_CONFIG_BYTES = 16 << 20
 _FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -56,7 +58,10 @@ def resolve(path: str | os.PathLike[str]) -> Path:
 
 
 def save_checkpoint(
-    model: LanguageModel | SequenceClassifier, path: str | os.PathLike[str], extra: dict[str, str] | None = None
+    model: LanguageModel | SequenceClassifier,
+    path: str | os.PathLike[str],
+    extra: dict[str, str] | None = None,
+    shard_bytes: int | None = None,
 ) -> None:
     """Write a checkpoint that `load_checkpoint` accepts; the old one stays until the new one is complete.
 
@@ -64,12 +69,16 @@ def save_checkpoint(
         model: the model, in any floating dtype.
         path: a single file if it ends in .safetensors, else a folder.
         extra: more entries for the file's metadata, such as how the model was trained; "config" is taken.
+        shard_bytes: in a folder, split larger weights into files of up to so many bytes, as transformers does.
 
     Raises:
+        ValueError: shards in a single file.
         CheckpointError: the weights do not fit the model's configuration (a user-written mixing, for example), are
             not finite, or the disk does not take them.
     """
     target = Path(path)
+    if shard_bytes is not None and target.suffix == ".safetensors":
+        raise ValueError(f"{target} is one file; shards need a folder")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     _check_names_and_shapes(model.config, {name: tuple(t.shape) for name, t in tensors.items()}, str(target))
     for name, tensor in tensors.items():
@@ -80,10 +89,22 @@ def save_checkpoint(
             _write(target, lambda part: save_file(tensors, part, metadata=metadata))
             return
         target.mkdir(parents=True, exist_ok=True)
-        _write(target / WEIGHTS_FILE, lambda part: save_file(tensors, part, metadata=metadata))
+        _write_folder(target, split(tensors, shard_bytes), metadata)
         _write(target / CONFIG_FILE, lambda part: part.write_text(model.config.to_json() + "\n", encoding="utf-8"))
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"cannot write the checkpoint {target}: {error}") from error
+
+
+def _write_folder(folder: Path, files: dict[str, dict[str, Tensor]], metadata: dict[str, str]) -> None:
+    """Write the files of a folder's weights, and remove those of an earlier checkpoint that are no longer its."""
+    old = {*folder.glob(SHARDS), folder / WEIGHTS_FILE, folder / INDEX_FILE}
+    for name, tensors in files.items():
+        _write(folder / name, lambda part, own=tensors: save_file(own, part, metadata=metadata))  # type: ignore[misc]
+    if len(files) > 1:
+        _write(folder / INDEX_FILE, lambda part: part.write_text(index_of(files), encoding="utf-8"))
+        old.discard(folder / INDEX_FILE)
+    for file in sorted(old - {folder / name for name in files}, reverse=True):  # the index before its shards
+        file.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> LanguageModel | SequenceClassifier:
@@ -102,7 +123,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> LanguageModel | SequenceCla
     checkpoint = resolve(path)
     config = read_config(checkpoint)
     weights = _weights_file(checkpoint)
-    with _open(weights) as file:
+    with open_weights(weights) as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         model = _check_names_and_shapes(config, shapes, str(checkpoint))
         wanted = model.state_dict()
@@ -133,12 +154,12 @@ def read_config(path: str | os.PathLike[str]) -> ModelConfig:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Return the metadata of a checkpoint's weights file, among it what `save_checkpoint` was given as `extra`.
+    """Return the metadata of a checkpoint's weights, among it what `save_checkpoint` was given as `extra`.
 
     Raises:
         CheckpointError: as `load_checkpoint`.
     """
-    with _open(_weights_file(resolve(path))) as file:
+    with open_weights(_weights_file(resolve(path))) as file:
         return dict(file.metadata() or {})
 
 
@@ -150,7 +171,7 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
     """
     checkpoint = resolve(path)
     digest = hashlib.sha256(read_config(checkpoint).to_json(indent=None).encode())
-    with _open(_weights_file(checkpoint)) as file:
+    with open_weights(_weights_file(checkpoint)) as file:
         for name in sorted(file.keys()):
             tensor = _read_tensor(file, name, checkpoint)
             digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -159,9 +180,11 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
 
 
 def _weights_file(checkpoint: Path) -> Path:
-    """Return the safetensors file of a checkpoint, refusing everything that cannot be one."""
+    """Return the safetensors file of a checkpoint, or the folder of shards, refusing all that cannot be one."""
     if not checkpoint.exists():
         raise CheckpointError(f"there is no checkpoint at {checkpoint}")
+    if (checkpoint / INDEX_FILE).is_file():
+        return checkpoint
     weights = checkpoint / WEIGHTS_FILE if checkpoint.is_dir() else checkpoint
     if not weights.is_file():
         pickles = sorted(p.name for p in checkpoint.glob("*") if p.suffix in _PICKLE_SUFFIXES)
@@ -189,20 +212,8 @@ def _is_pickle(weights: Path) -> bool:
     return weights.suffix in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS)
 
 
-@contextlib.contextmanager
-def _open(weights: Path) -> Iterator[Any]:
-    """Open a safetensors file for reading; its header is checked against the file's size."""
-    try:
-        with safetensors.safe_open(weights, framework="pt") as file:
-            yield file
-    except (safetensors.SafetensorError, OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{weights} is not a complete safetensors file ({error}); copy or download it again"
-        ) from error
-
-
 def _embedded_config(weights: Path) -> str:
-    with _open(weights) as file:
+    with open_weights(weights) as file:
         config: str | None = (file.metadata() or {}).get(CONFIG_KEY)
     if config is None:
         raise CheckpointError(

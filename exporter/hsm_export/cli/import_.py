@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 )
 @click.option("--preset", help="Published configuration that the file must have: listops, vit-s, wikitext103-47m, …")
 @click.option(
+    "--max-shard-size",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MB",
+    help="Split the weights in an output folder into files of this size, as transformers does.",
+)
+@click.option(
     "--check",
     type=click.Path(path_type=Path),
     metavar="RUN.npz",
@@ -75,7 +81,14 @@ if TYPE_CHECKING:
 )
 @json_option
 def command(
-    source: Path, output: Path, layout: Any, preset: str | None, check: Path | None, as_json: bool, **options: Any
+    source: Path,
+    output: Path,
+    layout: Any,
+    preset: str | None,
+    check: Path | None,
+    max_shard_size: float | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Turn a checkpoint of TaylorShift's, SwitchHead's or their relatives' authors into ours.
 
@@ -98,7 +111,14 @@ def command(
 
     with phases("import") as progress:
         result = import_checkpoint(
-            source, output, layout=layout, preset=preset, check=check, progress=progress, **options
+            source,
+            output,
+            layout=layout,
+            preset=preset,
+            check=check,
+            shard_bytes=None if max_shard_size is None else max(1, round(max_shard_size * 1e6)),
+            progress=progress,
+            **options,
         )
     emit(result, as_json, _render)
 

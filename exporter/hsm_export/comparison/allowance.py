@@ -30,6 +30,8 @@ _TRANSFORMS = frozenset(["DFT", "STFT"])
 # weights, which are cubic polynomials of them at most (some 16 operations).
 _SAMPLED = frozenset(["Resize", "Upsample", "GridSample", "RoiAlign"])
 _WEIGHTS = 16
+# Of ONNX Runtime's own operators those whose terms are the last axis of the first input; blocks are added apart.
+_PRODUCTS = frozenset(["MatMulNBits", "FusedMatMul", "DynamicQuantizeMatMul"])
 # Sums over what the first input has more elements than the result; some of them have no other orders when short either.
 POOLED = _REDUCED | _LOSSES | frozenset(["GlobalAveragePool", "AveragePool"])
 SHORT_TOO = POOLED - _REDUCED
@@ -53,6 +55,8 @@ def terms(operator: str, shapes: Sequence[tuple[int, ...]], results: int) -> int
     if operator in POOLED and shapes:
         count = math.prod(shapes[0]) // max(results, 1)
         return count if count >= LONG or operator in SHORT_TOO else 0
+    if operator in _PRODUCTS and shapes:
+        return shapes[0][-1] if shapes[0] else 0
     if operator in _SAMPLED and shapes:
         return sampled(shapes[0])
     if operator in _TRANSFORMS and shapes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from .layers.spool import Spool
 from .layers.tapping import run_once, tap
 from .layers.unrolling import taken_path
 from .outputs import noise_between
+from .quantised import split
 from .remarks import joined, quantum_of, remarks, told, word_of
 from .reporting.words import times
 from .repro import write_repro
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ..runtimes.runtime import RunContext, Runtime
     from .api import Diff
     from .bisection.segment import Segment
+    from .layers.alignment import Unit
 
 FILE = "onnx64"  # the file itself, in float64
 
@@ -308,6 +310,9 @@ class Explanation:
         units = record(self._context, "fp64", self._graph, self._feed(), source)
         check = SourceCheck(self._graph, self._context, diff.layer_case, in_native_precision, self._lengths())
         layers = list(check.layers(units, source, diff.limits))
+        if diff.setup.quantised is not None:
+            layers, note = split(layers, diff.setup.quantised, self._weights_of(units))
+            diff.notes.append(note)
         guilty = {id(item) for item in innermost(layers, units)}
         first = next((item for item in layers if id(item) in guilty), None)
         if first is not None:
@@ -316,6 +321,11 @@ class Explanation:
             inputs = check.inputs_of(unit, source)
             self._culprit(FILE, first, unit.indices, len(guilty) - 1, inputs, expected)
         return layers
+
+    def _weights_of(self, units: Iterable[Unit]) -> dict[str, set[str]]:
+        """Return the names of what each unit's nodes read."""
+        nodes = self._graph.model.graph.node
+        return {unit.name: {name for index in unit.indices for name in nodes[index].input} for unit in units}
 
     def _report(self, name: str, layers: list[LayerDiff], spool: Spool | None) -> None:
         """Add the layers to a runtime's report, and name the first node at fault."""

@@ -58,6 +58,7 @@ def references(
     *,
     evaluations: bool = False,
     bounded: bool = True,
+    many: bool = False,
 ) -> list[Reference]:
     """Run the module in float64 and in the file's precision, with the source's runs or at the example shapes.
 
@@ -71,6 +72,7 @@ def references(
         inputs: the graph's inputs; the source's own runs need none.
         evaluations: PyTorch has several ways to compute some of the file's operators; all of them count.
         bounded: find out how large the file's errors may be; without that, only the right outputs count.
+        many: measure the condition by more random roundings, where a few condemn the file.
 
     Raises:
         BadInputError: the module draws random numbers.
@@ -92,7 +94,7 @@ def references(
     if bounded and arbiter[0] is not None:
         _refuse_random(source, exact_type, examples, active, arbiter[0])
         own_type = BY_PRECISION[precision].torch
-        natives_by, rounded_by = _ways(source, precision, evaluations)
+        natives_by, rounded_by = _ways(source, precision, evaluations, many)
         if exact_type is torch.float64:
             natives = [_run_all(source, own_type, examples, active, arbiter, way) for way in natives_by]
         moved = [_run_all(source, exact_type, examples, active, arbiter, way) for way in rounded_by]
@@ -112,13 +114,13 @@ def references(
     ]
 
 
-def _ways(source: Source, precision: str, evaluations: bool) -> tuple[list[_Way], list[_Way]]:
+def _ways(source: Source, precision: str, evaluations: bool, many: bool) -> tuple[list[_Way], list[_Way]]:
     """Return the ways to run PyTorch in the file's precision, and in float64 with every result rounded at random."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in source.module.state_dict().values())
     bodies = (False, True) if evaluations else (False,)
     return (
         [_Way(as_body=as_body, summation=order) for as_body in bodies for order in orders(size)],
-        [_Way(rounding=draw, precision=precision) for draw in draws(size)],
+        [_Way(rounding=draw, precision=precision) for draw in draws(size, many)],
     )
 
 

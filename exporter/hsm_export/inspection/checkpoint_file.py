@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..dtypes import BY_SAFETENSORS
-from ..errors import BadInputError
 from .configuration import allowed_lengths, configured_rows
 from .configured_costs import configured_costs, weight_shapes
 from .result import CheckpointResult
@@ -18,26 +17,20 @@ def inspect_checkpoint(path: Path, lengths: Sequence[int], context: int = 0) -> 
     """Describe a checkpoint file or folder, and count its work at some lengths.
 
     Raises:
-        BadInputError: it has a name ending that no checkpoint has.
         hsm_models.errors.CheckpointError, ConfigError: it is damaged or contradicts itself.
     """
-    from safetensors import SafetensorError, safe_open
-
     from hsm_models.checkpoint import fingerprint, read_config, read_metadata
+    from hsm_models.shards import open_weights
 
     config = read_config(path)
-    weights = path / "model.safetensors" if path.is_dir() else path
     sizes: dict[str, int] = {}
     stored: Counter[str] = Counter()
-    try:
-        with safe_open(weights, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118
-                part = file.get_slice(name)
-                kind = BY_SAFETENSORS.get(part.get_dtype())
-                sizes[name] = math.prod(part.get_shape())
-                stored[kind.name if kind else part.get_dtype()] += sizes[name] * kind.bits // 8 if kind else 0
-    except (SafetensorError, OSError) as error:
-        raise BadInputError(f"{weights} is not a readable safetensors file: {error}") from error
+    with open_weights(path, "numpy") as file:
+        for name in file.keys():  # noqa: SIM118
+            part = file.get_slice(name)
+            kind = BY_SAFETENSORS.get(part.get_dtype())
+            sizes[name] = math.prod(part.get_shape())
+            stored[kind.name if kind else part.get_dtype()] += sizes[name] * kind.bits // 8 if kind else 0
     shapes = weight_shapes(config)
     work = [configured_costs(config, shapes, length, context) for length in allowed_lengths(config, lengths)]
     files = path.iterdir() if path.is_dir() else [path]

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import onnx
 
 
+# Attention and its masks take some twenty to thirty nodes.
+_MOST = 64
+
+
 @dataclass(frozen=True)
 class Fusion:
     """One node of the optimised graph that does the work of several.
@@ -51,7 +55,8 @@ def fusions(
         settings: how ONNX Runtime prepares the graph.
 
     Returns:
-        Nodes that replace two others or more. Constants that were folded are none.
+        Nodes that replace two others or more. Constants that were folded are none, nor are nodes before which tensors
+        were only given other names: none of ONNX Runtime's own operators does the work of so many.
 
     Raises:
         Exception: ONNX Runtime refuses the model; its exceptions have no common base.
@@ -72,7 +77,7 @@ def _fusions(
 ) -> Iterator[Fusion]:
     for node in graph.node:
         behind = _between(node, given)
-        if len(behind) < 2:
+        if not 2 <= len(behind) <= _MOST:
             continue
         behind.sort(key=lambda item: places[id(item)])
         names = tuple(item.name for item in behind)

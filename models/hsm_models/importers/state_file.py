@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import warnings
@@ -15,8 +14,8 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
+from ..shards import INDEX_FILE, read_index, read_json, weight_files
 
-INDEX = "model.safetensors.index.json"
 WEIGHT_KEYS = ("model_state", "model")
 PREFIXES = ("_orig_mod.", "module.")
 # Both training codes keep their options in a dictionary subclass with attribute access; a plain dict holds the same.
@@ -72,47 +71,12 @@ def _read_folder(folder: Path) -> StateFile:
                 raise CheckpointError(f"{folder} holds {name} in two shards")
             _check_tensor(name, tensor, file)
             weights[name] = tensor
-    listed = _index(folder)
+    listed = read_index(folder)
     lost = sorted(set(listed) - set(weights))
     if lost:
-        raise CheckpointError(f"{folder} lacks {', '.join(lost[:5])}, which {INDEX} lists; download it again")
+        raise CheckpointError(f"{folder} lacks {', '.join(lost[:5])}, which {INDEX_FILE} lists; download it again")
     config = folder / "config.json"
-    return StateFile(_strip_prefixes(weights, folder), _json(config) if config.is_file() else {})
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a folder: one, or the shards of its index.
-
-    Raises:
-        CheckpointError: there is none, or a shard is missing or outside of the folder.
-    """
-    names = sorted(set(_index(folder).values())) or ["model.safetensors"]
-    if any(Path(name).name != name for name in names):
-        raise CheckpointError(f"{folder / INDEX} names files outside of its folder")
-    files = [folder / name for name in names]
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise CheckpointError(f"the folder {folder} lacks {', '.join(missing)}; only safetensors are read from folders")
-    return files
-
-
-def _index(folder: Path) -> dict[str, str]:
-    """Return the file of each weight, from a sharded folder's index; empty without one."""
-    path = folder / INDEX
-    found = _json(path).get("weight_map") if path.is_file() else {}
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
-        raise CheckpointError(f"{path} is no index of shards: it has no weight_map of names to files")
-    return found
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {_first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object")
-    return content
+    return StateFile(_strip_prefixes(weights, folder), read_json(config) if config.is_file() else {})
 
 
 def _load_safetensors(path: Path) -> Any:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.models.importers import authors
+from safetensors.torch import save_file
+from tests.models.importers import authors, hazy
 
 import hsm_export
 from hsm_export import cli
@@ -56,6 +57,24 @@ def test_a_folder_and_the_table(tmp_path: Path, generator: torch.Generator, caps
     with torch.no_grad():
         actual = load_checkpoint(tmp_path / "folder")(tokens).numpy()
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_a_folder_in_shards_keeps_its_tokenizer(
+    tmp_path: Path, generator: torch.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = tmp_path / "theirs", tmp_path / "ours"
+    source.mkdir()
+    save_file(hazy.state(generator, tied=False), source / "model.safetensors")
+    (source / "config.json").write_text(json.dumps(hazy.CONFIG))
+    (source / "tokenizer.json").write_text("{}")
+    options = ("--layout", "based", "--max-shard-size", "0.01")
+    assert run(source, "-o", output, *options) == 0
+    shown = capsys.readouterr().out
+    assert "layers 0, 1, 2 stand for all of their kind" in " ".join(shown.split())
+    assert (output / "tokenizer.json").read_text() == "{}" and len(list(output.glob("model-*"))) > 1
+    assert load_checkpoint(output).config.norm_kind == "rms"
+    assert run(source, "-o", tmp_path / "m.safetensors", *options) == 2
+    assert "shards need a folder" in capsys.readouterr().err
 
 
 def test_a_hostile_pickle_ends_with_one_line_and_exit_code_4(tmp_path: Path) -> None:
