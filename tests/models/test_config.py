@@ -24,7 +24,7 @@ def test_a_window_is_written_only_where_there_is_one() -> None:
     # Fingerprints hash this text: a model without a window keeps the one that it had before windows were known.
     # The same holds for causal mixers that may be otherwise.
     assert "causal" not in MODELS["switch_head"].to_json() + MODELS["hsm"].to_json()
-    assert not any("window" in config.to_json() for config in MODELS.values())
+    assert [name for name, config in MODELS.items() if "window" in config.to_json()] == ["based"]
     windowed = ModelConfig.from_json(changed("hybrid", ["layers", 1, "mixer", "window"], 7))
     assert windowed.layers[1].mixer == dataclasses.replace(MODELS["hybrid"].layers[1].mixer, window=7)  # type: ignore[call-arg]
     assert windowed.to_json().count("window") == 1
@@ -62,7 +62,7 @@ REFUSALS = [
     ("hsm", ["image"], {"size": 4, "patch": 2}, "config.image is given"),
     ("hsm", ["input"], "image", "needs the task"),
     ("hsm", ["embedding_scale"], 0, "embedding_scale must be positive"),
-    ("hsm", [*MIXER, "kind"], "mamba", r"layers\[0\].mixer.kind must be one of hsm"),
+    ("hsm", [*MIXER, "kind"], "mamba", r"layers\[0\].mixer.kind must be one of gated_convolution, hsm"),
     ("hsm", [*MIXER, "mixing"], "blend", r"layers\[0\].mixer.mixing must be one of scalar"),
     ("hsm", [*MIXER, "shifts"], [], "shifts must not be empty"),
     ("hsm", [*MIXER, "shifts"], [-1], "shifts must be >= 0 when causal is true"),

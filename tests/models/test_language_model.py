@@ -57,7 +57,7 @@ def test_logits_are_float32_at_half_precision(model: LanguageModel, generator: t
 
 def test_state_keys_name_their_layer() -> None:
     state = LanguageModel(LANGUAGE_MODELS["hybrid"]).initial_state(2, 5)
-    assert sorted(state) == ["0.ring", "1.key", "1.value", "2.norm", "2.state", "3.key", "3.value"]
+    assert sorted(state) == ["0.ring", "1.key", "1.value", "2.norm", "2.state", "3.key", "3.relative", "3.value"]
     assert state["3.key"].shape == (2, 5, 2, 6)
 
 

@@ -55,4 +55,4 @@ def test_what_is_wrong_with_a_node_case() -> None:
     assert wrong({"end": ALARM, "said": "", "right": False}) == ""
     assert wrong({"end": INTERNAL, "said": ""}) == INTERNAL
     assert wrong({"end": REFUSED, "said": "no kernel"}) == "refused without a documented reason"
-    assert wrong({"end": REFUSED, "said": "x is a sequence"}) == ""
+    assert wrong({"end": REFUSED, "said": "x is of type int4; arrays of it cannot be exchanged with runtimes"}) == ""

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import LimitError, UsageError
+from ..errors import LimitError
 from ..files import sha256
 from ..limits import LimitReached, Limits
 from ..process_memory import forget_peak, peak_bytes
@@ -21,12 +21,9 @@ from .rules import DEFAULT, parse, violations
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..formats.quantisation_plan import QuantisationPlan
-    from ..onnx_model.model_file import ModelFile
-    from ..runtimes.runtime import RunContext, Runtime
-    from ..torch_model.torch_source import TorchSource
+    from ..runtimes.runtime import Runtime
     from ..validation.cases import Shape
-    from ..validation.planning import Plan
+    from .setup import Setup
 
 Progress = Callable[[str], None]
 
@@ -133,12 +130,13 @@ def diff_within(
     from ..onnx_model.model_file import open_model
     from ..onnx_model.spread_inputs import spread
     from .reporting.json_file import read_json
+    from .setup import set_up
 
     parse(options.fail_on)
     if options.baseline is not None:
         read_json(options.baseline)  # a bad one is refused before the work
     progress("opening the model")
-    setup = _set_up(spread(open_model(model), inputs), runtimes, against, reference, inputs)
+    setup = set_up(spread(open_model(model), inputs), runtimes, against, reference, inputs)
     run = Diff(setup, options, progress, limits, keep)
     run.measure(inputs, shapes, tokenizer)
     return finished(run.result(), options)
@@ -166,77 +164,6 @@ def finished(result: DiffResult, options: DiffOptions, early: str = "") -> DiffR
     violated = violations(rules, result)
     named = tuple(rule.text for rule in rules)
     return replace(result, fail_on=named, violated=violated, passed=result.passed and not violated)
-
-
-@dataclass(frozen=True)
-class Setup:
-    """A file, and who takes part in comparing it.
-
-    Attributes:
-        file: the file.
-        source: its source; None without one.
-        context: what runtimes run.
-        plan: reference (the arbiter), baseline and the others.
-        shown: the baseline was asked for, so it is reported too.
-        quantised: the plan of a file that `quantize` wrote. What it means in float64 is then what is right, and the
-            source says what quantising costs each layer.
-    """
-
-    file: ModelFile
-    source: TorchSource | None
-    context: RunContext
-    plan: Plan
-    shown: bool
-    quantised: QuantisationPlan | None = None
-
-    @property
-    def held_to(self) -> TorchSource | None:
-        """The source, where it says what outputs must be."""
-        return self.source if self.quantised is None else None
-
-
-def _set_up(
-    file: ModelFile,
-    runtimes: Sequence[str] | None,
-    against: str | Path | nn.Module | None,
-    reference: str | Path | None,
-    inputs: Any,
-) -> Setup:
-    from ..onnx_model.quantisation_record import plan_in
-    from ..runtimes import get
-    from ..runtimes.routing import instrument
-    from ..runtimes.runtime import RunContext
-    from ..torch_model.torch_source import open_source
-    from ..validation.planning import make_plan, requested
-
-    names = requested(runtimes, against is not None)
-    source = open_source(against) if against is not None else None
-    if source is not None and file.metadata.get("decode") == "1":
-        from ..validation.decoding import decoding_source
-
-        source = decoding_source(source, file.state())
-    is_stored = reference is not None and str(reference).endswith(".npz")
-    # Numbers from a file belong to the runtime's own choice of experts.
-    instrumented, routed = (file.model, ()) if is_stored else instrument(file.model)
-    load = source.load if source is not None else None
-    context = RunContext(instrumented, file.path.parent, file.precision, load, routed)
-    quantised = plan_in(file) if reference is None and source is not None else None
-    held = source if quantised is None else None
-    plan = make_plan(names, file, held)
-    if is_stored:
-        from .stored import stored_reference
-
-        if inputs is None:
-            raise UsageError(f"{reference} belongs to one set of inputs", "name it with --inputs DATA.npz")
-        plan = replace(plan, arbiter=stored_reference(str(reference)))
-    elif reference is not None:
-        requested([str(reference)], source is not None)
-        plan = replace(plan, arbiter=get(str(reference)))
-    candidates = [runtime for runtime in plan.candidates if runtime.name != plan.arbiter.name]
-    if held is not None and plan.arbiter.name != "onnx64":
-        candidates.insert(0, get("onnx64"))  # the file itself: are its maths and weights the source's?
-    shown = plan.baseline.needs_source if names is None else plan.baseline.name in names
-    return Setup(file, source, context, replace(plan, candidates=tuple(dict.fromkeys(candidates))), shown, quantised)
 
 
 @dataclass
@@ -397,7 +324,6 @@ class Diff:
             folder.add_accuracy(self.truth.plan.arbiter.name, runtime.name, self._allowed())
 
     def _judged(self, runtime: Runtime, results: Any, seconds: float) -> RuntimeDiff:
-
         from .outputs import OutputJudge, noise_between
 
         runs = results[0][1]

@@ -126,9 +126,9 @@ class Classifier:
             return True
         if node.domain != "":
             return index in self._fixed_inputs(node)
-        if node.op_type in _ISLANDS | _NORMS and not exact:
+        if (_is_island(node) or node.op_type in _NORMS) and not exact:
             return True
-        if node.op_type in _ISLANDS | _NORMS | (_PRODUCTS - through):
+        if _is_island(node) or node.op_type in _NORMS | (_PRODUCTS - through):
             return False
         floats = [value for value in node.outputs if _is_float(value)]
         return bool(floats) and all(value in demanded for value in floats)
@@ -145,7 +145,7 @@ class Classifier:
             self._plan_listed(node, floats, results, node.name in self._listed)
         elif node.domain != "":
             self._plan_mixer(node, floats, results)
-        elif _has_graph(node) or node.op_type in _ISLANDS:
+        elif _has_graph(node) or _is_island(node):
             self._set(node, floats, results, True, True, Kind.WIDE)
         elif node.op_type in _NORMS:
             kind = Kind.WIDE if node.outputs[0] in self._exact else Kind.LOW
@@ -173,7 +173,7 @@ class Classifier:
             return True
         if node.op_type in _PRODUCTS | _NORMS:
             return node.outputs[0] in self._exact
-        return node.op_type not in _ISLANDS and any(vanishes(node.inputs[index], self._low) for index in floats)
+        return not _is_island(node) and any(vanishes(node.inputs[index], self._low) for index in floats)
 
     def _plan_listed(self, node: ir.Node, floats: list[int], results: list[int], wide: bool) -> None:
         """A node that a list decides about: float32 or T, but for the ports whose type is fixed."""
@@ -295,6 +295,12 @@ class Classifier:
         schema = _standard_schema(node.op_type, self._opset)
         formal = schema.inputs[min(index, len(schema.inputs) - 1)]
         return f"tensor({self._low.name.lower()})" in formal.types
+
+
+def _is_island(node: ir.Node) -> bool:
+    """Say whether a node of ONNX's own computes in float32: also one that adds up or chooses while it scatters."""
+    scattered = node.op_type in ("ScatterElements", "ScatterND")
+    return node.op_type in _ISLANDS or (scattered and node.attributes.get_string("reduction", "none") != "none")
 
 
 def vanishes(value: ir.Value | None, low: ir.DataType) -> bool:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from ..dtypes import BY_ONNX, BY_PRECISION
 from ..errors import BadInputError
+from ..onnx_model.transposed_products import transpose_after_products
 from .classification import Classifier, small_constant
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def convert(
     rewrite.gather_before_casting()
     rewrite.settle_constants()
     rewrite.settle_outputs()
+    transpose_after_products(model.graph)
 
 
 def low_type(precision: str) -> ir.DataType:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..errors import BadInputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -85,6 +87,18 @@ def kept_recurrent() -> Iterator[None]:
             setattr(place, name, value)
 
 
+def refuse_packed(result: Any, name: str) -> None:
+    """Raise BadInputError where a module's result is or has a packed sequence, which no tensor of a file is."""
+    from torch.nn.utils.rnn import PackedSequence
+
+    if isinstance(result, PackedSequence) or (
+        isinstance(result, (tuple, list)) and any(isinstance(item, PackedSequence) for item in result)
+    ):
+        raise BadInputError(
+            f"{name} returns a packed sequence, which is no tensor", "return what pad_packed_sequence makes of it"
+        )
+
+
 class _Functions:
     """What stands in the place of `torch._VF` in PyTorch's recurrent layers."""
 
@@ -117,8 +131,6 @@ def _layers(kind: str, x: Tensor, *arguments: Any) -> Any:
         arguments: those of the function.
     """
     from torch import _VF
-
-    from ..errors import BadInputError
 
     lengths: Lengths | None = None
     if not isinstance(arguments[2], bool):  # a packed sequence's lengths, then the state, then the weights

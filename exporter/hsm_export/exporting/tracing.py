@@ -19,8 +19,10 @@ from . import torchlib
 from .complex_numbers import with_real_parts
 from .float64_forms import numbers_of
 from .inputs import LENGTH, Arguments, TraceInput
-from .recurrent import recurrent_translations
+from .recurrent import recurrent_translations, refuse_packed
+from .splits import with_slices
 from .substitutes import substituted
+from .torch_registry import shared_registry
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -62,6 +64,7 @@ def trace(module: nn.Module, arguments: Arguments) -> Traced:
         if moved is not None:
             program, outputs = _capture(module, replace(arguments, inputs=moved))
             inputs = _settled(moved, program)
+        with_slices(program)
         with_real_parts(program)
         return Traced(translate(program), outputs, inputs, numbers_of(program))
 
@@ -128,8 +131,10 @@ def _capture(module: nn.Module, arguments: Arguments) -> tuple[ExportedProgram, 
 
     def forward(*tensors: Any) -> Any:
         args, kwargs = arguments.call.arguments(dict(zip(names, tensors, strict=True)))
+        result = own(*args, **kwargs)
+        refuse_packed(result, type(module).__name__)
         found.clear()
-        found.update(results(own(*args, **kwargs)))
+        found.update(results(result))
         return tuple(found.values())
 
     examples = tuple(spec.example for spec in arguments.inputs)
@@ -167,6 +172,8 @@ def _dynamic_shapes(arguments: Arguments) -> Any:
 
 def _capture_error(error: Exception, module: nn.Module, arguments: Arguments) -> BadInputError:
     """Turn torch.export's pages of advice into one sentence."""
+    if isinstance(error, BadInputError):
+        return error
     text, what = str(error), type(module).__name__
     fixed = re.search(r"marked L\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\] as dynamic .*? a constant \((\d+)\)", text)
     if fixed:
@@ -201,15 +208,16 @@ def translate(program: ExportedProgram) -> ir.Model:
     from hsm_operators import OPSET_VERSION, OperatorError, translation_table
 
     try:
-        exported = torch.onnx.export(
-            program,
-            (),
-            dynamo=True,
-            opset_version=OPSET_VERSION,
-            custom_translation_table=translation_table() | recurrent_translations(),
-            optimize=False,
-            verbose=False,
-        )
+        with shared_registry():
+            exported = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                opset_version=OPSET_VERSION,
+                custom_translation_table=translation_table() | recurrent_translations(),
+                optimize=False,
+                verbose=False,
+            )
     except torch.onnx.errors.OnnxExporterError as error:
         for cause in _causes(error):
             if isinstance(cause, OperatorError):

@@ -250,7 +250,7 @@ class Measurement:
         try:
             derived = bars(self._file, self._cases, outputs[0], outputs[1:], exact, rounded, by)
         except ValueError as error:
-            if self._plan.baseline.needs_source:
+            if self._plan.baseline.needs_source or self._plan.arbiter.name not in _EXACT:
                 raise unusable(self._plan.arbiter, error) from error
             natives.clear()
             self._context.remarks.add(f"{by} errs ({error}): tolerances are what rounding explains")

@@ -205,3 +205,42 @@ def test_one_channel_is_no_length(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Conv1d(1, 4, 3), nn.ReLU())
     result = hsm_export.export(module, (torch.randn(1, 1, 20),), tmp_path / "m.onnx")
     assert result.inputs[0].shape == ("batch", 1, "length")
+
+
+class Halves(nn.Module):
+    """Splits a length that is dynamic."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = x.chunk(2, 1)
+        return first[:, : second.shape[1]] * second, x.split((x.shape[1] + 2) // 3, 1)[0]
+
+
+def test_splits_of_a_dynamic_length(tmp_path: Path) -> None:
+    result = hsm_export.export(Halves(), (torch.randn(2, 9, 8),), tmp_path / "m.onnx")
+    assert result.inputs[0].shape == ("batch", "length", 8)
+    assert_all_agree(result.path, Halves(), (torch.randn(1, 12, 8),), (torch.randn(3, 7, 8),))
+
+
+class Graph(nn.Module):
+    """Sums and maxima of messages at the nodes of a graph, after attention among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
+        source, target = edges[0], edges[1]
+        messages = self.layer(nodes[None])[0][source]
+        sums = torch.zeros_like(nodes).index_add(0, target, messages)
+        places = target[:, None].expand_as(messages)
+        return sums + torch.zeros_like(nodes).scatter_reduce(0, places, messages, "amax")
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-6), ("fp16", 2e-2)])
+def test_graphs_in_half_precision(precision: str, tolerance: float, tmp_path: Path) -> None:
+    """ONNX Runtime scatters no float16, and dies of float16 products of what was transposed."""
+    module = Graph()
+    examples = torch.randn(7, 8), torch.randint(0, 7, (2, 12))
+    result = hsm_export.export(module, examples, tmp_path / "m.onnx", precision=precision)
+    run = torch.randn(5, 8), torch.randint(0, 5, (2, 9))
+    assert_all_agree(result.path, module, run, tolerance=tolerance)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import hsm_export
+from hsm_export.errors import BadInputError
 
 
 class Layer(nn.Module):
@@ -89,6 +90,19 @@ def test_packed_sequences(total: bool, tmp_path: Path) -> None:
     longest = torch.randn(2, 9, 4), torch.tensor([5, 9])
     shorter = torch.randn(3, 9, 4), torch.tensor([5, 1, 7])
     assert_all_agree(result.path, module, longest, shorter)
+
+
+class Unpadded(nn.Module):
+    """Returns a packed sequence."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Any:
+        return pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+
+
+def test_a_packed_result_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="Unpadded returns a packed sequence") as caught:
+        hsm_export.export(Unpadded(), (torch.randn(2, 6, 4), torch.tensor([6, 2])), tmp_path / "m.onnx")
+    assert caught.value.hint is not None and "pad_packed_sequence" in caught.value.hint
 
 
 def test_half_precision(tmp_path: Path) -> None:
