@@ -24,7 +24,10 @@ PROGRAM = BUILD / "tests" / "hsm_bench_serving"
 # Tokens per CPU second at 16 rows over those at one row.
 BOUNDS = {"hsm-lm": 4.0, "taylor-shift-lm": 4.0, "switch-head-lm": 2.0}
 ROWS = (1, 4, 16)
-REQUESTS, PROMPT, TOKENS = 48, 32, 64
+REQUESTS, TOKENS = 48, 64
+# With prompts of one token, what is timed is decoding; prompts are read at the same cost in any company.
+PROMPTS = (1, 32)
+TURNS = 3
 
 
 def main() -> None:
@@ -33,14 +36,17 @@ def main() -> None:
     if not PROGRAM.is_file():
         sys.exit(f"error: there is no {PROGRAM}; `make cpp-test` builds it")
     report = common.Report(Path(__file__).stem, quick)
-    size = (4, 4, 4) if quick else (REQUESTS, PROMPT, TOKENS)
+    requests, tokens = (4, 4) if quick else (REQUESTS, TOKENS)
     for model, bound in BOUNDS.items():
         bundle = common.bundle(model)
-        turns = [{rows: serve(bundle, rows, *size) for rows in ROWS} for _ in range(1 if quick else 5)]
-        for rows in ROWS:
-            report.row(model=model, rows=rows, **summary(turns, rows))
-        gain = statistics.median(turn[1]["cpu_seconds"] / turn[16]["cpu_seconds"] for turn in turns)
-        report.at_least(f"{model}: tokens a CPU second, 16 rows over one", gain, bound)
+        for prompt in PROMPTS:
+            size = (requests, prompt, tokens)
+            turns = [{rows: serve(bundle, rows, *size) for rows in ROWS} for _ in range(1 if quick else TURNS)]
+            for rows in ROWS:
+                report.row(model=model, prompt=prompt, rows=rows, **summary(turns, rows))
+            if prompt == 1:
+                gain = statistics.median(turn[1]["cpu_seconds"] / turn[16]["cpu_seconds"] for turn in turns)
+                report.at_least(f"{model}: tokens a CPU second of decoding, 16 rows over one", gain, bound)
     report.finish()
 
 

@@ -1,9 +1,13 @@
 // What a scheduler makes of requests: which it takes, and how several samples of one prompt end as one.
 #pragma once
 
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "hsm_runtime/scheduler.h"
@@ -43,5 +47,30 @@ class Samples {
   std::vector<Sample> samples_;  // by index
   Reply reply_;
 };
+
+using Clock = std::chrono::steady_clock;
+
+inline double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// A request on its way.
+struct Work {
+  Request request;
+  Reply reply;
+  Clock::time_point submitted = Clock::now();
+  std::int64_t row = -1;
+  std::shared_ptr<Samples> samples;             // that it is one of; NULL for a request for one
+  Work* leader = nullptr;                       // the sample that reads the prompt for this one
+  std::optional<hsm_runtime::Sampler> sampler;  // made when it is submitted
+  std::size_t read = 0;                         // tokens of the prompt
+  std::int64_t next_token = -1;                 // chosen and not yet read
+  bool is_last = false;                         // it is read for the sake of the saved row alone
+  bool is_cancelled = false;                    // guarded by the scheduler's mutex
+
+  bool reads_prompt() const { return read < request.prompt.size(); }
+  bool is_late() const { return request.timeout.count() > 0 && Clock::now() - submitted >= request.timeout; }
+};
+using Works = std::list<std::unique_ptr<Work>>;
 
 }  // namespace hsm::runtime

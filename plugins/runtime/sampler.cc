@@ -46,7 +46,7 @@ struct Sampler::Impl {
       fail(Code::kInvalidArgument,
            "there must be " + std::to_string(vocabulary) + " logits, not " + std::to_string(logits.size()));
     }
-    if (top < 0) fail(Code::kInvalidArgument, "the number of likeliest tokens must be 0 or more");
+    if (top < -1) fail(Code::kInvalidArgument, "the number of likeliest tokens must be 0 or more, or -1");
     hsm::runtime::take_logits(logits, room);
     add_penalties();
     hsm::runtime::add_bias(sampling, room);
@@ -56,7 +56,7 @@ struct Sampler::Impl {
     choice.token =
         hsm::runtime::draw(count, sampling.temperature == 0 ? 0 : hsm::runtime::uniform_of(seed, index), room);
     ++index;
-    describe(logits, top, choice);
+    if (top >= 0) describe(logits, top, choice);
     if (sampling.repetition_penalty != 1) seen.insert(choice.token);
     if (sampling.presence_penalty != 0 || sampling.frequency_penalty != 0) ++counts[choice.token];
     return choice;

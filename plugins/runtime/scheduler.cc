@@ -15,29 +15,11 @@
 namespace hsm_runtime {
 namespace {
 
+using hsm::runtime::Clock;
 using hsm::runtime::fail;
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-// A request on its way.
-struct Work {
-  Request request;
-  Reply reply;
-  Clock::time_point submitted = Clock::now();
-  std::int64_t row = -1;
-  std::shared_ptr<hsm::runtime::Samples> samples;  // that it is one of; NULL for a request for one
-  Work* leader = nullptr;                          // the sample that reads the prompt for this one
-  std::optional<Sampler> sampler;                  // made when it is submitted
-  std::size_t read = 0;                            // tokens of the prompt
-  std::int64_t next_token = -1;                    // chosen and not yet read
-  bool is_last = false;                            // it is read for the sake of the saved row alone
-  bool is_cancelled = false;                       // guarded by the scheduler's mutex
-
-  bool reads_prompt() const { return read < request.prompt.size(); }
-  bool is_late() const { return request.timeout.count() > 0 && Clock::now() - submitted >= request.timeout; }
-};
-using Works = std::list<std::unique_ptr<Work>>;
+using hsm::runtime::seconds_since;
+using hsm::runtime::Work;
+using hsm::runtime::Works;
 
 }  // namespace
 
@@ -171,7 +153,7 @@ struct Scheduler::Impl {
       }
       for (const auto& work : ended) tell_end(*work);
       step();
-      read_chunk();
+      read_prompts();
     }
   }
 
@@ -233,16 +215,27 @@ struct Scheduler::Impl {
     }
   }
 
-  // A piece of the prompt that came first.
-  void read_chunk() {
-    const auto item = std::find_if(active.begin(), active.end(),
-                                   [](const auto& work) { return work->reads_prompt() && work->leader == nullptr; });
-    if (item != active.end()) guard(item, [&] { read_chunk(item); });
+  // Pieces of prompts, those that came first, of a chunk's tokens together at most: short prompts join at once. Where a
+  // prompt is cut depends on itself alone.
+  void read_prompts() {
+    std::size_t left = static_cast<std::size_t>(options.chunk);
+    while (const std::size_t read = read_chunk(left)) left -= read;
   }
 
-  void read_chunk(Item item) {
-    Work& work = **item;
+  // The next piece of the prompt that came first, if it has no more than `most` tokens; returns how many were read.
+  std::size_t read_chunk(std::size_t most) {
+    const auto item = std::find_if(active.begin(), active.end(),
+                                   [](const auto& work) { return work->reads_prompt() && work->leader == nullptr; });
+    if (item == active.end()) return 0;
+    const Work& work = **item;
     const std::size_t count = std::min(work.request.prompt.size() - work.read, static_cast<std::size_t>(options.chunk));
+    if (count > most) return 0;
+    guard(item, [&] { read_chunk(item, count); });
+    return count;
+  }
+
+  void read_chunk(Item item, std::size_t count) {
+    Work& work = **item;
     const std::span<const std::int64_t> piece = std::span(work.request.prompt).subspan(work.read, count);
     Status status = work.read == 0 ? prepare(work) : Status();
     if (status.ok()) status = work.sampler->read(piece);
@@ -290,8 +283,10 @@ struct Scheduler::Impl {
   void choose(Item item) {
     Work& work = **item;
     if (work.is_last) return finish(item, work.reply.ending);
-    Result<Choice> chosen =
-        generator.sample(work.row, *work.sampler, std::max<std::int64_t>(0, work.request.log_probabilities));
+    // Probabilities cost a pass over the vocabulary.
+    const std::int64_t top =
+        work.samples ? std::max<std::int64_t>(0, work.request.log_probabilities) : work.request.log_probabilities;
+    Result<Choice> chosen = generator.sample(work.row, *work.sampler, top);
     if (!chosen.ok()) return end(item, Ending::kFailed, chosen.status());
     const auto& stops = work.request.stop_tokens;
     work.next_token = chosen->token;
@@ -315,13 +310,10 @@ struct Scheduler::Impl {
     counts.seconds_to_first_token += work.reply.seconds_to_first_token;
   }
 
-  bool tell_token(const Work& work) {
-    if (!work.request.on_token) return true;
-    try {
-      return work.request.on_token(work.next_token);
-    } catch (...) {
-      return false;
-    }
+  static bool tell_token(const Work& work) try {
+    return !work.request.on_token || work.request.on_token(work.next_token);
+  } catch (...) {
+    return false;
   }
 
   // A row that is parked has read all of its reply.

@@ -1,14 +1,15 @@
 // hsm_bench_serving BUNDLE KERNELS ROWS REQUESTS PROMPT TOKENS: requests that come at once, on the rows of one
 // scheduler with one thread. Prints what they took, as JSON. benchmarks/serving.py compares numbers of rows.
 #include <hsm_runtime/scheduler.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <fstream>
 #include <mutex>
+#include <string>
 #include <vector>
 
 using namespace hsm_runtime;
@@ -31,10 +32,14 @@ double cpu_seconds() {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
+// The most memory that the process has used; getrusage would count that of the program that started it too.
 long peak_kilobytes() {
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss;
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    long kilobytes = 0;
+    if (word == "VmHWM:" && status >> kilobytes) return kilobytes;
+  }
+  return 0;
 }
 
 }  // namespace

@@ -69,7 +69,8 @@ class HSM_RUNTIME_API Sampler {
   /// Tells it the prompt, or more of it, for the repetition penalty.
   Status read(std::span<const std::int64_t> tokens);
   /// Chooses the next token of the reply from its logits (V), and says how likely it was and what the `top` likeliest
-  /// were. kRunFailed when nothing can be chosen: NaN, positive infinity, or nothing but negative infinity.
+  /// were; -1: nothing of probabilities, which cost a pass over the logits. kRunFailed when nothing can be chosen: NaN,
+  /// positive infinity, or nothing but negative infinity.
   Result<Choice> choose(std::span<const float> logits, std::int64_t top = 0);
 
   /// Moves it; the other is of no use then.

@@ -42,7 +42,8 @@ struct Reply {
   Status status;                     ///< Not ok for kFailed.
   std::vector<std::int64_t> tokens;  ///< The new tokens, without a stop token.
   std::vector<Choice> choices;       ///< How likely each of them was; empty unless the request asks for it.
-  double log_probability = 0;        ///< Sum over all that was chosen, a stop token included.
+  /// Sum over all that was chosen, a stop token included, of requests for log-probabilities or samples; else 0.
+  double log_probability = 0;
   /// Of a request for several samples: all of them by index, or the `best` ones, likeliest first. What stands above is
   /// that of the first of them. Empty for a request for one.
   std::vector<Sample> samples;
@@ -91,7 +92,7 @@ struct Request {
 struct SchedulerOptions {
   /// Rows that work at the same time, and what each must be able to reach.
   GeneratorOptions generator = {.batch = 16};
-  /// Tokens of a prompt that are read between two steps of the rows that already generate.
+  /// Tokens of prompts that are read between two steps of the rows that already generate.
   std::int64_t chunk = 64;
   /// Requests that may wait; more are refused.
   std::size_t most_waiting = 1024;
@@ -110,10 +111,10 @@ struct SchedulerMetrics {
   std::uint64_t first_tokens = 0;     ///< How many these are.
 };
 
-/// Runs requests on the rows of a generator of its own, in a thread of its own. Rows that generate step together; one
-/// prompt at a time joins, a chunk between two steps. A reply is that of the request alone. All methods may be called
-/// from several threads at once, and from the callbacks, which the scheduler's thread calls one after the other: they
-/// should return soon, and must not destroy the scheduler.
+/// Runs requests on the rows of a generator of its own, in a thread of its own. Rows that generate step together;
+/// prompts join one after the other, a chunk between two steps. A reply is that of the request alone. All methods may
+/// be called from several threads at once, and from the callbacks, which the scheduler's thread calls one after the
+/// other: they should return soon, and must not destroy the scheduler.
 class HSM_RUNTIME_API Scheduler {
  public:
   struct Impl;
