@@ -131,7 +131,8 @@ struct TextStream::Impl {
     ids.push_back(token);
     std::string text = new_text();
     if (text.empty() || text.ends_with(text::kReplacement)) return "";
-    // Where ids alone have no text (a mark for a space that begins a text), those before them say that they do not begin.
+    // Where ids alone have no text (a mark for a space that begins a text), those before them say that they do not
+    // begin.
     const std::size_t closed = tokenizer.impl().file->decode(std::span(ids).subspan(context)).empty() ? 0 : context;
     ids.erase(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(closed));
     context = ids.size();
