@@ -1,5 +1,5 @@
-// hsm_text_ids KIND FILE: for each line of stdin, a text in hexadecimal (or "#" and ids), prints its token ids, what they
-// decode to and what a stream of them gives, or why not. tests/plugins/test_text.py compares them with Python's.
+// hsm_text_ids KIND FILE: for each line of stdin, a text in hexadecimal (or "#" and ids), prints its token ids, what
+// they decode to and what a stream of them gives, or why not. tests/plugins/test_text.py compares them with Python's.
 #include <hsm_runtime/text.h>
 
 #include <cstdio>
