@@ -22,7 +22,6 @@ from .inputs import LENGTH, Arguments, TraceInput
 from .recurrent import recurrent_translations, refuse_packed
 from .splits import with_slices
 from .substitutes import substituted
-from .torch_registry import shared_registry
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -208,16 +207,15 @@ def translate(program: ExportedProgram) -> ir.Model:
     from hsm_operators import OPSET_VERSION, OperatorError, translation_table
 
     try:
-        with shared_registry():
-            exported = torch.onnx.export(
-                program,
-                (),
-                dynamo=True,
-                opset_version=OPSET_VERSION,
-                custom_translation_table=translation_table() | recurrent_translations(),
-                optimize=False,
-                verbose=False,
-            )
+        exported = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            opset_version=OPSET_VERSION,
+            custom_translation_table=translation_table() | recurrent_translations(),
+            optimize=False,
+            verbose=False,
+        )
     except torch.onnx.errors.OnnxExporterError as error:
         for cause in _causes(error):
             if isinstance(cause, OperatorError):
