@@ -15,10 +15,14 @@ def read_once() -> Iterator[None]:
     It parses the sources of onnxscript's 550 functions each time, a quarter of the export of a small model. Where this
     version of PyTorch makes its table by another way, nothing is changed.
     """
-    from torch.onnx._internal.exporter import _registration
+    try:
+        from torch.onnx._internal.exporter import _registration
 
-    registry = getattr(_registration, "ONNXRegistry", None)
-    made = vars(registry).get("from_torchlib") if registry is not None else None
+        registry = _registration.ONNXRegistry
+    except (ImportError, AttributeError):
+        yield
+        return
+    made = vars(registry).get("from_torchlib")
     if not isinstance(made, classmethod) or made.__func__.__module__ == __name__:  # another thread's
         yield
         return
