@@ -48,7 +48,8 @@ def _attributes(name: str) -> dict[str, Any]:
 def exported() -> tuple[nn.Module, onnx.ModelProto]:
     torch.manual_seed(0)
     module = EveryOperator().eval()
-    dynamic = dict.fromkeys(("B", "T", "C"), torch.export.Dim.DYNAMIC)  # C follows T: a cache has room for the tokens
+    # C and P follow T: a cache has room for the tokens, and there are keys of all distances.
+    dynamic = dict.fromkeys(("B", "T", "C", "P"), torch.export.Dim.DYNAMIC)
     program = torch.onnx.export(
         module,
         (),
