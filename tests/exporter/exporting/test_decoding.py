@@ -56,10 +56,12 @@ def test_borders_and_description() -> None:
     own = {"0.ring": 5, "1.ring": 3, "3.key": 6, "3.value": 6}
     expected = {name: ["batch", slots + 3] for name, slots in own.items()}
     expected |= {f"{layer}.{key}": ["batch", "capacity"] for layer in (2, 4) for key in ("key", "value")}
+    expected["4.relative"] = ["batch", "capacity"]
     tail = {name: [WIDTH] if name.endswith("ring") else ([4, 8] if name[0] in "23" else [2, 16]) for name in expected}
 
-    assert list(inputs) == ["tokens", "position", "lengths", *(f"past.{name}" for name in sorted(expected))]
-    assert list(outputs) == ["logits", *(f"present.{name}" for name in sorted(expected))]
+    names = sorted(expected, key=lambda name: (name.endswith("relative"), name))
+    assert list(inputs) == ["tokens", "position", "lengths", *(f"past.{name}" for name in names)]
+    assert list(outputs) == ["logits", *(f"present.{name}" for name in names)]
     assert [shape(inputs[name]) for name in ("tokens", "position", "lengths")] == [
         ["batch", "length"],
         ["batch"],
@@ -75,11 +77,9 @@ def test_borders_and_description() -> None:
         name: [*sizes, *tail[name]] for name, sizes in expected.items()
     }
     slots, grows = (None, "slots", 3), (1, "position", 0)
-    expected_properties = [*[slots] * 2, *[grows] * 2, *[slots] * 2, *[grows] * 2]
+    expected_properties = [*[slots] * 2, *[grows] * 2, *[slots] * 2, *[grows] * 3]
     assert [(t.capacity_axis, t.rollback, t.spare) for t in state.tensors] == expected_properties
-    # The operators' kernels work in place; relative positions are made of ONNX's own operators.
-    in_place = ["0.ring", "1.ring", "2.key", "2.value", "3.key", "3.value"]
-    assert [t.name for t in state.tensors if t.in_place] == in_place
+    assert all(tensor.in_place for tensor in state.tensors)
     mixers = {node.name: node.op_type for node in model.graph.node if node.domain == "hsm"}
     assert mixers["layers.0.mixer"] == "TokenShiftCached"
     assert mixers["layers.1.mixer"] == "ShiftMixCached"
