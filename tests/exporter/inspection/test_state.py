@@ -22,14 +22,14 @@ def test_the_bytes_of_every_tensor() -> None:
     assert result.uncounted == {}
     rows = {row.name: row for row in result.state.tensors}
     slots, grows = ["slots"] * 2, ["position"] * 2
-    assert [row.rollback for row in result.state.tensors] == [*slots, *grows, *slots, *grows]
+    assert [row.rollback for row in result.state.tensors] == [*slots, *grows, *slots, *grows, "position"]
     rings = {"0.ring": 5, "1.ring": 3, "3.key": 6, "3.value": 6}
     for name, slots in rings.items():
         assert rows[name].constant_bytes == (slots + 3) * WIDTH * 4
         assert (rows[name].spare, rows[name].bytes_per_token) == (3, 0)
-    assert sum(row.bytes_per_token for row in rows.values() if row.name.startswith("4.")) == 2 * 2 * 16 * 4  # 2 H f
+    assert sum(row.bytes_per_token for row in rows.values() if row.name.startswith("4.")) == 3 * 2 * 16 * 4  # 3 H f
     assert result.state.constant_bytes == sum((slots + 3) * WIDTH * 4 for slots in rings.values())
-    assert result.state.bytes_per_token == 2 * WIDTH * 4 + 2 * 2 * 16 * 4
+    assert result.state.bytes_per_token == 2 * WIDTH * 4 + 3 * 2 * 16 * 4
     assert (result.state.capacity, result.state.rollback, result.state.last_logits) == (None, 3, False)
 
 
