@@ -30,6 +30,11 @@ def write_record(model: onnx.ModelProto, plan: QuantisationPlan) -> None:
     model.metadata_props.add(key=_METADATA, value=text)
 
 
+def is_ours(model: onnx.ModelProto) -> bool:
+    """Whether a graph's metadata hold a plan."""
+    return any(entry.key == _METADATA for entry in model.metadata_props)
+
+
 def plan_in(file: ModelFile) -> QuantisationPlan | None:
     """Return the plan that a quantised file of ours carries; None for other files.
 

@@ -209,7 +209,7 @@ def open_session(model: onnx.ModelProto, folder: Path = Path()) -> Any:
         kernels: Path | None = custom_ops_path()
     except MissingDependencyError:
         kernels = None
-    return cpu_session(model, folder, kernels=kernels)
+    return cpu_session(model, folder, kernels=kernels, float_activations=True)
 
 
 def run_of(session: Any, outputs: Sequence[str]) -> Any:

@@ -84,6 +84,7 @@ def cpu_session(
     settings: SessionSettings = DEFAULT,
     optimised: Path | None = None,
     spinning: bool = False,
+    float_activations: bool = False,
 ) -> Any:
     """Make an ONNX Runtime session on the CPU.
 
@@ -96,6 +97,8 @@ def cpu_session(
         settings: how it prepares the graph.
         optimised: where it writes the graph that it made of it; None writes none.
         spinning: its idle threads spin, as ONNX Runtime's own default is: for what is called often and timed.
+        float_activations: products with weights behind DequantizeLinear keep floats, which ONNX Runtime by itself may
+            round to 8 bits. So it is for files that we quantised, whatever this says: their budget was proved so.
 
     Raises:
         MissingDependencyError: ONNX Runtime does not take the library, or another one is installed than the folder's
@@ -103,7 +106,7 @@ def cpu_session(
     """
     import onnxruntime
 
-    options = _options(folder, _all_kernels(model, folder, kernels, "onnxruntime"))
+    options = _options(model, folder, _all_kernels(model, folder, kernels, "onnxruntime"), float_activations)
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[settings.level])
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -144,7 +147,7 @@ def gpu_session(
     providers = [(provider, settings), *sorted(others, reverse=True)]
     session = onnxruntime.InferenceSession(
         model.SerializeToString(),
-        sess_options=_options(folder, _all_kernels(model, folder, kernels, "onnxruntime_cuda")),
+        sess_options=_options(model, folder, _all_kernels(model, folder, kernels, "onnxruntime_cuda")),
         providers=providers,
     )
     if provider not in session.get_providers():
@@ -171,17 +174,20 @@ def _all_kernels(model: onnx.ModelProto, folder: Path, own: Path | None, adapter
         return [own, *fusion(model, adapter).libraries]
 
 
-def _options(folder: Path, kernels: Sequence[Path]) -> onnxruntime.SessionOptions:
+def _options(
+    model: onnx.ModelProto, folder: Path, kernels: Sequence[Path], float_activations: bool = False
+) -> onnxruntime.SessionOptions:
     import onnxruntime
 
     from ..native import register
+    from ..onnx_model.quantisation_record import is_ours
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what fails is an exception too, which says the same
     options.intra_op_num_threads = thread_count()
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    # Of weights behind DequantizeLinear it makes products that round activations to 8 bits, unless told to keep floats.
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    if float_activations or is_ours(model):
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     for library in kernels:
         register(options, library)
     return options
