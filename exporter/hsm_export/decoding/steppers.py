@@ -84,7 +84,8 @@ class OrtStepper:
         runnable = widen_bfloat16(model)
         fused = () if kernels is None else (DOMAIN, *fusion(model, "onnxruntime").domains)
         self.in_place = updated_in_place(runnable.graph, spec, fused=fused) if in_place else frozenset()
-        self._session = cpu_session(runnable, folder, kernels=kernels, spinning=True)
+        # As the C++ runtime does, whoever quantised the file: both give the same tokens.
+        self._session = cpu_session(runnable, folder, kernels=kernels, spinning=True, float_activations=True)
         self._binding = self._session.io_binding()
         self._bound: State = {}
         self._spare: State = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -87,7 +88,29 @@ class _ByteStream:
         return self._decoder.decode(b"", final=True)
 
 
-class CharactersTokenizer:
+class _OfPieces(ABC):
+    """What tokenizers of pieces of text have in common: all is told by what ids decode to."""
+
+    vocab_size: int
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Return the text's ids."""
+
+    @abstractmethod
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of ids."""
+
+    def byte_count(self, tokens: Sequence[int]) -> int:
+        """Return the length of the ids' text in UTF-8."""
+        return len(self.decode(tokens).encode("utf-8"))
+
+    def stream(self) -> TextStream:
+        """Return a stream that holds ids back while their text ends inside a character."""
+        return _IdStream(self)
+
+
+class CharactersTokenizer(_OfPieces):
     """Token ids stand for characters, as `hsm-export train --level char` makes them.
 
     Args:
@@ -123,16 +146,8 @@ class CharactersTokenizer:
         """Return the characters; ids beyond them have no text."""
         return "".join(self.characters[token] for token in tokens if token < self.vocab_size)
 
-    def byte_count(self, tokens: Sequence[int]) -> int:
-        """Return the length of the ids' text in UTF-8."""
-        return len(self.decode(tokens).encode("utf-8"))
 
-    def stream(self) -> TextStream:
-        """Return a stream that gives each character at once."""
-        return _IdStream(self)
-
-
-class SentencePieceTokenizer:
+class SentencePieceTokenizer(_OfPieces):
     """A .model file of Google's SentencePiece.
 
     Args:
@@ -166,16 +181,8 @@ class SentencePieceTokenizer:
         known = [int(token) for token in tokens if token < self.vocab_size]
         return str(self._model.decode(known)) if known else ""
 
-    def byte_count(self, tokens: Sequence[int]) -> int:
-        """Return the length of the ids' text in UTF-8."""
-        return len(self.decode(tokens).encode("utf-8"))
 
-    def stream(self) -> TextStream:
-        """Return a stream that holds ids back while their text ends inside a character."""
-        return _IdStream(self)
-
-
-class HuggingFaceTokenizer:
+class HuggingFaceTokenizer(_OfPieces):
     """A tokenizer.json of Hugging Face's `tokenizers` library.
 
     Args:
@@ -207,14 +214,6 @@ class HuggingFaceTokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of ids; special tokens have none."""
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
-
-    def byte_count(self, tokens: Sequence[int]) -> int:
-        """Return the length of the ids' text in UTF-8."""
-        return len(self.decode(tokens).encode("utf-8"))
-
-    def stream(self) -> TextStream:
-        """Return a stream that holds ids back while their text ends inside a character."""
-        return _IdStream(self)
 
 
 class _IdStream:
