@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -231,19 +232,16 @@ class Measurement:
         """Return what random roundings make of some inputs; `more` are those that come after the first few."""
         from ..runtimes import get
         from .planning import rounding_contexts
-        from .running import run
+        from .running import rounded_runs
 
         exact = self._plan.arbiter
         if exact.name not in EXACT:
             exact = get("torch64" if self._source is not None else "onnx64")
         self._progress(f"rounding at random in {exact.name}")
         found = []
-        for context in rounding_contexts(self._context, self._file, more=more):
-            try:
-                outputs = run(exact, context, feeds)[0][1]
-            except Exception:  # native error and the floor remain
-                break
-            found.append([dict(output.items()) for output in outputs])
+        with contextlib.suppress(Exception):  # native error and the floor remain
+            for outputs in rounded_runs(exact, rounding_contexts(self._context, self._file, more=more), feeds):
+                found.append(outputs)
         return found
 
     def _bars(self, arbiter: Any, natives: list[Any], feeds: list[dict[str, Any]]) -> list[dict[str, Bar]]:
