@@ -8,26 +8,33 @@ Examples:
     cmake --build build/native --target hsm_dump_launches
     python tools/launch_plans.py                                       # writes the section anew, in seconds
     python tools/launch_plans.py --check                               # compares it instead
-    python tools/launch_plans.py --call TaylorShift B=4 T=512 H=8 d=48 e=48 normalize=1 output_norm=1
+    python tools/launch_plans.py --call OPERATOR B=4 T=512 D=64 ... ATTRIBUTE=1,2,4
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
+import math
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from hsm_operators import OPERATORS
+from hsm_operators.case import Case, Traffic
+from hsm_operators.registry import families
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = ROOT / "docs" / "cuda-report.md"
 DUMP = ROOT / "build" / "native" / "tests" / "cuda" / "hsm_dump_launches"
 HEADING = "## Launch plans"
-FLOAT = 4
 REGISTERS_PER_MULTIPROCESSOR = 65536
 WARP = 32
 
@@ -76,31 +83,46 @@ class Request:
     operator: str
     numbers: str
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The sizes and the attributes that are one number."""
-        pairs = (part.split("=") for part in self.numbers.split())
-        return {name: int(value) for name, value in pairs if "," not in value}
+    @classmethod
+    def of(cls, case: Case) -> Request:
+        """Return the request of a family's case."""
+        attributes = (f"{name}={_list(value)}" for name, value in case.attributes.items())
+        return cls(case.operator.name, " ".join([*(f"{k}={v}" for k, v in case.sizes.items()), *attributes]))
+
+    def case(self) -> Case:
+        """Return the case, with the sizes that follow from others.
+
+        Raises:
+            SystemExit: there is no such operator.
+        """
+        operator = next((own for own in OPERATORS.values() if own.name == self.operator), None)
+        if operator is None:
+            sys.exit(f"error: there is no operator {self.operator}")
+        pairs = dict(part.split("=") for part in self.numbers.split())
+        attributes = {a.name for a in operator.attributes}
+        values = {name: tuple(map(int, text.split(","))) for name, text in pairs.items()}
+        single = {name: value[0] if len(value) == 1 else value for name, value in values.items()}
+        return Case(
+            operator,
+            {name: value[0] for name, value in values.items() if name not in attributes},
+            {name: value for name, value in single.items() if name in attributes},
+        )
 
 
-def _taylor(operator: str, batch: int, length: int, width: int) -> Request:
-    norms = "normalize=1" if operator.startswith("Causal") else "normalize=1 output_norm=1"
-    return Request(operator, f"B={batch} T={length} H=16 d={width} e={width} {norms}")
+def _list(value: float | tuple[int, ...]) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-REQUESTS = (
-    *(_taylor("TaylorShift", 8, 4096, width) for width in (32, 64, 128)),
-    _taylor("TaylorShift", 8, 512, 64),
-    _taylor("TaylorShift", 1, 16384, 64),
-    *(_taylor("CausalTaylorShift", 8, 4096, width) for width in (32, 64, 128)),
-    _taylor("CausalTaylorShift", 1, 16384, 64),
-    *(_taylor("CausalTaylorShift", batch, 1, 64) for batch in (1, 8, 64)),
-    Request("ExpertMatMul", "B=8 T=1024 D=1024 H=4 E=4 f=64 k=2"),
-    Request("ExpertMatMulSum", "B=8 T=1024 D=1024 H=4 E=4 f=64 k=2"),
-    Request("ExpertMatMul", "B=8 T=1 D=1024 H=4 E=4 f=64 k=2"),
-    Request("ShiftMix", "B=8 T=4096 D=2048 shifts=1,2,4,8"),
-    Request("ShiftMixCached", "B=64 T=1 D=2048 R=8 shifts=1,2,4,8"),
-)  # fmt: skip
+def launch_modules() -> Iterator[ModuleType]:
+    """Yield the families' modules `launches`: calls of real models, and what their kernels move."""
+    for package in families():
+        with contextlib.suppress(ModuleNotFoundError):
+            yield importlib.import_module(f"{package}.launches")
+
+
+def large_calls() -> tuple[Request, ...]:
+    """Return the calls that the report describes."""
+    return tuple(Request.of(case) for module in launch_modules() for case in module.LARGE)
 
 
 @dataclass(frozen=True)
@@ -112,14 +134,14 @@ class Work:
         grids: blocks of each launch.
         resident: blocks that the GPU holds at a time; 0 where the report knows no registers.
         cache_bytes: what all launches move through the second-level cache.
-        sum_bytes: of the sums that all launches write into the workspace.
+        kept: bytes that all launches leave in the workspace for the next kernel.
     """
 
     kernel: str
     grids: tuple[int, ...]
     resident: int
     cache_bytes: float
-    sum_bytes: float = 0.0
+    kept: float = 0.0
 
     @property
     def waves(self) -> float:
@@ -159,102 +181,37 @@ def resident_blocks(gpu: Gpu, registers_of_thread: int, threads: int, shared: in
     return min(limits) * gpu.multiprocessors
 
 
-def _up(count: int, unit: int) -> int:
-    return -(-count // unit)
-
-
-def feature_count(width: int) -> int:
-    """Return F, the features of heads of a width."""
-    return 1 + width + width * (width + 1) // 2
-
-
-def feature_tiles(kernel: str, width: int) -> int:
-    """Return how many blocks of `accumulate` one segment of a head has (taylor_call.h)."""
-    return _up(feature_count(width), 128 if "tensor" in kernel else 64)
-
-
-def slot_bytes(sizes: Mapping[str, int]) -> int:
-    """Return the bytes of the sums of one segment of a head (taylor_call.h)."""
-    features = feature_count(sizes["d"])
-    return FLOAT * (features * _up(sizes["e"], 8) * 8 + _up(features, 4) * 4)
-
-
-def cache_bytes(kernel: str, blocks: int, sizes: Mapping[str, int], element: int, moved: int) -> float:
-    """Return what a kernel's blocks read and write through the second-level cache.
-
-    Args:
-        kernel: its name, as `bare` writes it.
-        blocks: of all its launches.
-        sizes: the call's.
-        element: bytes of T.
-        moved: inputs and outputs of the call, each once, in bytes.
-    """
-    if kernel.startswith("expert_matmul"):
-        return _expert_bytes(kernel, blocks, sizes, element)
-    if not kernel.startswith(("taylor", "causal_taylor")):
-        return moved  # shifts: each block has its own part of the tensors
-    length, heads, width, columns = sizes["T"], sizes["B"] * sizes["H"], sizes["d"], sizes["e"]
-    features, slot = feature_count(width), slot_bytes(sizes)
-    row = (width + columns) * element
-    if kernel.startswith("causal_taylor_step_finish"):
-        return 0.0
-    if kernel.startswith("causal_taylor_step"):
-        return 2.0 * heads * FLOAT * features * (columns + 1) + blocks * row
-    if kernel.startswith("taylor_accumulate"):
-        tiles = feature_tiles(kernel, width)
-        return float(heads * length * row * tiles + blocks // tiles * slot)
-    slots = sizes.get("slots", 0)  # the direct form has none
-    if kernel.startswith("taylor_combine"):
-        return float(2 * (slots + heads) * slot if sizes["causal"] else (slots + heads) * slot)
-    by_sums, by_keys = ("true" in part for part in kernel.rstrip(">").split(",")[-2:])
-    seen = length // 2 if sizes["causal"] and not by_sums else length
-    if by_sums and by_keys:
-        seen = length * heads // (2 * slots)  # about half of its own segment
-    return float(blocks * (by_sums * slot + by_keys * seen * row) + 2 * heads * length * row)
-
-
-def _expert_bytes(kernel: str, blocks: int, sizes: Mapping[str, int], element: int) -> float:
-    """Return what blocks of expert_matmul_* read: rows of x that they chose, and columns of the experts' matrices."""
-    inputs, chosen = sizes["D"], sizes["k"]
-    if kernel.startswith("expert_matmul_gather"):
-        vectors = int(kernel.rstrip(">").split(",")[-1])
-        return float(blocks * inputs * (chosen * 8 * vectors + 1) * element)
-    tokens = int(kernel.split(",")[1])
-    return float(blocks * sizes["heads"] * inputs * (tokens * chosen + min(sizes["E"], tokens * chosen) * 64) * element)
-
-
 def planned(answer: Mapping[str, Any], request: Request, gpu: Gpu, known: Mapping[tuple[str, int], int]) -> list[Work]:
     """Return the kernels of a call, in their order."""
-    sizes = dict(request.sizes)
-    sizes["causal"] = int(request.operator.startswith("Causal"))
-    sizes["heads"] = sizes.get("H", 1) if request.operator.endswith("Sum") else 1
+    case = request.case()
+    sizes = case.all_sizes | {name: value for name, value in case.attributes.items() if isinstance(value, int)}
+    package = next(own for own in families() if case.operator in importlib.import_module(f"{own}.spec").OPERATORS)
+    traffic = getattr(importlib.import_module(f"{package}.launches"), "traffic", None)
     element = 4 if answer["type"] == "fp32" else 2
     groups: dict[str, list[dict[str, Any]]] = {}
     for launch in answer["launches"]:
         groups.setdefault(bare(launch["kernel"]), []).append(launch)
+    grids = {name: tuple(math.prod(item["grid"]) for item in launches) for name, launches in groups.items()}
+    blocks = {name: sum(counts) for name, counts in grids.items()}
     found = []
     for kernel, launches in groups.items():
-        grids = tuple(x * y * z for x, y, z in (launch["grid"] for launch in launches))
-        x, y, z = launches[0]["block"]
-        if kernel.startswith("taylor_accumulate"):
-            sizes["slots"] = sum(grids) // feature_tiles(kernel, sizes["d"])
         used = known.get((kernel, gpu.code), 0)
-        resident = resident_blocks(gpu, used, x * y * z, launches[0]["shared"]) if used else 0
-        moved = cache_bytes(kernel, sum(grids), sizes, element, answer["bytes"])
-        sums = sizes["slots"] * slot_bytes(sizes) if kernel.startswith("taylor_accumulate") else 0
-        found.append(Work(kernel, grids, resident, moved, sums))
+        resident = resident_blocks(gpu, used, math.prod(launches[0]["block"]), launches[0]["shared"]) if used else 0
+        # Without a word of the family, each block has its own part of the tensors.
+        moved = traffic(kernel, blocks, sizes, element) if traffic else Traffic(answer["bytes"] / len(groups))
+        found.append(Work(kernel, grids[kernel], resident, moved.cache_bytes, moved.kept))
     return found
 
 
 def memory_bytes(answer: Mapping[str, Any], works: list[Work], gpu: Gpu) -> float:
     """Return what a call moves to and from memory: its tensors once, and sums that the cache does not hold.
 
-    Beyond the cache, the sums of a round are written by `accumulate`, read and at most written by `combine`, and read
-    by `attend`.
+    Beyond the cache, what one kernel leaves in the workspace is written by it, read and at most written by the second,
+    and read by the third.
     """
-    total = sum(work.sum_bytes for work in works)
+    kept = sum(work.kept for work in works)
     rounds = max((len(work.grids) for work in works), default=1)
-    return float(answer["bytes"]) + (4.0 * total if total / rounds > gpu.cache else 0.0)
+    return float(answer["bytes"]) + (4.0 * kept if kept / rounds > gpu.cache else 0.0)
 
 
 def ask(dump: Path, lines: list[str]) -> list[dict[str, Any]]:
@@ -273,11 +230,11 @@ def ask(dump: Path, lines: list[str]) -> list[dict[str, Any]]:
 
 
 def plans(
-    dump: Path, report: str, requests: tuple[Request, ...] = REQUESTS
+    dump: Path, report: str, requests: tuple[Request, ...] = ()
 ) -> Iterator[tuple[Request, str, dict[str, Any], list[Work]]]:
-    """Yield each call on each GPU with what the launchers answer and the kernels of it."""
+    """Yield each call, or each of the report's, on each GPU with what the launchers answer and the kernels of it."""
     known = registers(report)
-    pairs = [(request, name) for request in requests for name in GPUS]
+    pairs = [(request, name) for request in requests or large_calls() for name in GPUS]
     lines = []
     for request, name in pairs:
         gpu = GPUS[name]
@@ -291,16 +248,13 @@ def _number(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
-def rows(dump: Path, report: str, requests: tuple[Request, ...] = REQUESTS) -> list[list[str]]:
+def rows(dump: Path, report: str, requests: tuple[Request, ...] = ()) -> list[list[str]]:
     """Return the table's rows."""
     found = []
     for request, name, answer, works in plans(dump, report, requests):
-        shown = " ".join(
-            part for part in request.numbers.split() if part.split("=")[0] not in ("normalize", "output_norm")
-        )
         found.append(
             [
-                f"{request.operator} {shown}",
+                f"{request.operator} {request.case().label}",
                 name,
                 answer["tactic"] + (f": error {answer['error']}" if answer["error"] else ""),
                 " + ".join(str(len(work.grids)) for work in works),

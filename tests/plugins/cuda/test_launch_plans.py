@@ -27,9 +27,9 @@ def test_waves_are_full_and_rounds_equal() -> None:
             where = f"{request.operator} {request.numbers} on {gpu}: {work.kernel} {work.grids}"
             assert work.resident > 0, f"the table of kernels lacks {work.kernel}"
             assert work.balance >= 0.7, where
-            if work.waves > 1 and not work.kernel.startswith("causal_taylor_step_finish"):
+            if work.waves > 1 and "finish" not in work.kernel:  # a thousandth of the step before it
                 assert work.busy >= 0.75, where
-    assert seen > len(plans.REQUESTS) * len(plans.GPUS)
+    assert seen > len(plans.large_calls()) * len(plans.GPUS)
 
 
 @pytest.mark.parametrize("operator", ["TaylorShift", "CausalTaylorShift"])
@@ -45,9 +45,9 @@ def test_the_workspace_holds_the_sums_of_a_round(operator: str) -> None:
         requests.append(plans.Request(operator, f"{numbers} {norms}"))
     with_sums = 0
     for request, gpu, answer, works in plans.plans(built("cuda/hsm_dump_launches"), "", tuple(requests)):
-        for work in (work for work in works if work.sum_bytes):
+        for work in (work for work in works if work.kept):
             with_sums += 1
-            largest = work.sum_bytes * max(work.grids) / sum(work.grids)
+            largest = work.kept * max(work.grids) / sum(work.grids)
             assert largest <= answer["workspace"] <= 2**28 + largest, f"{request} on {gpu}"
     assert with_sums > 60
 

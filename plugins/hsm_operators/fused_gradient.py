@@ -1,0 +1,58 @@
+"""Where the backward passes that are written in Triton run: on CUDA, in types that have kernels, where Triton is.
+
+With TRITON_INTERPRET=1, Triton's interpreter computes them on the CPU; that is how they are tested without a GPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .switch import kernels_wanted
+
+TYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class FusedGradient:
+    """A backward pass in Triton.
+
+    Attributes:
+        compute: `compute(gradient of the first output, needed, *inputs)` returns gradients by the inputs' indices, at
+            least those in `needed`.
+        takes: says from shapes, types and attributes alone whether `compute` knows this call.
+    """
+
+    compute: Callable[..., dict[int, Tensor]]
+    takes: Callable[[list[int], Sequence[Any]], bool]
+
+    def applies(self, needed: list[int], inputs: Sequence[Any]) -> bool:
+        """Return whether `compute` is wanted for these inputs and can be run here."""
+        tensors = [value for value in inputs if isinstance(value, Tensor)]
+        if not is_available(tensors[0].device.type) or not kernels_wanted():
+            return False
+        floats = [tensor for tensor in tensors if tensor.is_floating_point()]
+        return all(tensor.dtype in TYPES for tensor in floats) and self.takes(needed, inputs)
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Return whether Triton is installed."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def is_interpreted() -> bool:
+    """Return whether Triton's interpreter computes, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def is_available(device: str) -> bool:
+    """Return whether Triton kernels run on a type of device here."""
+    return device == ("cpu" if is_interpreted() else "cuda") and has_triton()
