@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .switch import kernels_wanted
 
+LEAST_CAPABILITY = (8, 0)
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -36,7 +37,7 @@ class FusedGradient:
     def applies(self, needed: list[int], inputs: Sequence[Any]) -> bool:
         """Return whether `compute` is wanted for these inputs and can be run here."""
         tensors = [value for value in inputs if isinstance(value, Tensor)]
-        if not is_available(tensors[0].device.type) or not kernels_wanted():
+        if not is_available(tensors[0].device) or not kernels_wanted():
             return False
         floats = [tensor for tensor in tensors if tensor.is_floating_point()]
         return all(tensor.dtype in TYPES for tensor in floats) and self.takes(needed, inputs)
@@ -53,6 +54,8 @@ def is_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def is_available(device: str) -> bool:
-    """Return whether Triton kernels run on a type of device here."""
-    return device == ("cpu" if is_interpreted() else "cuda") and has_triton()
+def is_available(device: torch.device) -> bool:
+    """Return whether Triton kernels run on a device here: a GPU that multiplies bfloat16, or the interpreter's CPU."""
+    if is_interpreted():
+        return device.type == "cpu" and has_triton()
+    return device.type == "cuda" and has_triton() and torch.cuda.get_device_capability(device) >= LEAST_CAPABILITY

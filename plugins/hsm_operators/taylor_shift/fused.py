@@ -198,6 +198,7 @@ def _direct_options(call: _Call) -> tuple[tuple[int, int], dict[str, Any]]:
         "KEYS": block,
         "TYPE": _product_type(call.q.dtype),
         "CAUSAL": call.causal,
+        "num_warps": 8 if call.q.dtype == torch.float32 else 4,
         "num_stages": 1 if wide else 2,
     }
     return (call.q.shape[1], call.q.shape[2]), options
@@ -220,6 +221,7 @@ def _product_type(dtype: torch.dtype, sums: bool = False) -> Any:
 def _feature_options(call: _Call, x: Tensor, y: Tensor) -> dict[str, Any]:
     block = 32 if x.dtype == torch.float32 else 64
     width = x.shape[3]
+    # Warps as many as keep the numbers of a tile in registers.
     return {
         "D": width,
         "E": y.shape[3],
@@ -228,6 +230,7 @@ def _feature_options(call: _Call, x: Tensor, y: Tensor) -> dict[str, Any]:
         "ROWS": block,
         "FEATURES": block,
         "TYPE": _product_type(x.dtype, sums=True),
+        "num_warps": 8,
         "num_stages": 1,
     }
 
