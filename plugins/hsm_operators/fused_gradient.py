@@ -59,3 +59,12 @@ def is_available(device: torch.device) -> bool:
     if is_interpreted():
         return device.type == "cpu" and has_triton()
     return device.type == "cuda" and has_triton() and torch.cuda.get_device_capability(device) >= LEAST_CAPABILITY
+
+
+def product_type(dtype: torch.dtype, sums: bool = False) -> Any:
+    """Return the type of Triton's in which numbers of a type are multiplied; sums do not fit into float16."""
+    import triton.language as tl
+
+    if dtype == torch.float32 or (is_interpreted() and (sums or dtype == torch.bfloat16)):
+        return tl.float32  # the interpreter multiplies no bfloat16
+    return tl.bfloat16 if sums or dtype == torch.bfloat16 else tl.float16

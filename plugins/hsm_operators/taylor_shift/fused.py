@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..fused_gradient import FusedGradient, is_interpreted
+from ..fused_gradient import FusedGradient, product_type
 
 EPS = 1e-12
 WIDEST = 128
@@ -196,7 +196,7 @@ def _direct_options(call: _Call) -> tuple[tuple[int, int], dict[str, Any]]:
         "BLOCK_E": _block(value_width),
         "ROWS": block,
         "KEYS": block,
-        "TYPE": _product_type(call.q.dtype),
+        "TYPE": product_type(call.q.dtype),
         "CAUSAL": call.causal,
         "num_warps": 8 if call.q.dtype == torch.float32 else 4,
         "num_stages": 1 if wide else 2,
@@ -207,15 +207,6 @@ def _direct_options(call: _Call) -> tuple[tuple[int, int], dict[str, Any]]:
 def _block(width: int) -> int:
     """Return the power of two that a tile of this width has."""
     return max(1 << (width - 1).bit_length(), _LEAST_BLOCK)
-
-
-def _product_type(dtype: torch.dtype, sums: bool = False) -> Any:
-    """Return the type of what products multiply; sums do not fit into float16."""
-    import triton.language as tl
-
-    if dtype == torch.float32 or (is_interpreted() and (sums or dtype == torch.bfloat16)):
-        return tl.float32  # the interpreter multiplies no bfloat16
-    return tl.bfloat16 if sums or dtype == torch.bfloat16 else tl.float16
 
 
 def _feature_options(call: _Call, x: Tensor, y: Tensor) -> dict[str, Any]:
@@ -229,7 +220,7 @@ def _feature_options(call: _Call, x: Tensor, y: Tensor) -> dict[str, Any]:
         "BLOCK_E": _block(y.shape[3]),
         "ROWS": block,
         "FEATURES": block,
-        "TYPE": _product_type(x.dtype, sums=True),
+        "TYPE": product_type(x.dtype, sums=True),
         "num_warps": 8,
         "num_stages": 1,
     }
