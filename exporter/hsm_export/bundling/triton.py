@@ -19,7 +19,7 @@ from ..onnx_model.nodes import nodes_of
 from ..onnx_model.parsing import parse
 from ..validation.cases import shaped_cases
 from .protobuf_text import protobuf_text
-from .sources import Engine, Parts, external_files, read_engines, read_parts, read_tokenizer
+from .sources import Engine, Parts, external_files, find_tokenizer, read_engines, read_parts, read_tokenizer
 from .triton_config import Config, Serving, engine_config, onnx_config, text_config, warm_up
 from .writing import bundle
 
@@ -110,7 +110,7 @@ def write_repository(
     report("reading the files")
     parts = read_parts(model, decode)
     compiled = read_engines(engines, parts)
-    spoken = read_tokenizer(tokenizer, parts)[0]
+    spoken = read_tokenizer(tokenizer or find_tokenizer(parts, None)[0], parts)[0]
     serving = Serving(max_batch, threads, candidates or 4 * max_batch, idle, capacity, libraries=libraries)
     plan = _plan(parts, compiled, serving, spoken is not None)
     command = _command(folder, compiled, plan, libraries)

@@ -29,7 +29,8 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--tokenizer",
     metavar="FILE",
-    help="A tokenizer.json, .model, characters' JSON or checkpoint, or `bytes` [default: bytes for 256 token ids].",
+    help="A tokenizer.json, .model, RWKV's .txt, characters' JSON or checkpoint, or `bytes` [default: bytes for 256 "
+    "token ids, else what lies beside CHECKPOINT or MODEL].",
 )
 @click.option("--against", metavar="CHECKPOINT", help="The source of the self-test's numbers [default: the file].")
 @click.option("--force", is_flag=True, help="Replace the bundle or repository that is there.")
