@@ -9,17 +9,21 @@ from __future__ import annotations
 import fcntl
 import functools
 import hashlib
+import itertools
 import json
 import os
 import platform
 import runpy
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
+    from _pytest.mark import ParameterSet
     from torch import nn
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +104,15 @@ def _contents(folder: Path) -> dict[str, str]:
         for item in paths
         if item.name not in ("lock", "done.json")
     }
+
+
+def diagonal(*axes: Sequence[object]) -> list[ParameterSet]:
+    """Return every combination of the axes' values for `parametrize`; `make test` runs as few as hold each value once.
+
+    The others are slow: `make check-all` runs them.
+    """
+    chosen = {tuple(axis[place % len(axis)] for axis in axes) for place in range(max(map(len, axes)))}
+    return [pytest.param(*cell, marks=() if cell in chosen else pytest.mark.slow) for cell in itertools.product(*axes)]
 
 
 # The language models of examples/language_models, each a file with a function `make`.

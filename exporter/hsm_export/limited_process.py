@@ -20,6 +20,7 @@ from typing import Any
 
 from .child_process import Channel, ChildProcess, ProcessEndedError, python_command, python_environment
 from .errors import HsmExportError, LimitError
+from .interrupts import raise_on
 from .limits import LimitReached, Limits
 from .process_memory import resident_bytes
 
@@ -138,11 +139,8 @@ class _Worker:
 
     def serve(self) -> None:
         """Answer the one request that there is."""
-        signal.signal(signal.SIGTERM, self._interrupt)
+        raise_on(signal.SIGTERM, lambda: LimitReached(f"a cap was reached while {self._phase}"))
         self._channel.serve({"run": self._run})
-
-    def _interrupt(self, *_: Any) -> None:
-        raise LimitReached(f"a cap was reached while {self._phase}")
 
     def _run(self, name: str) -> None:
         folder = Path(name)

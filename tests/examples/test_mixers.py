@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from tests.shared import made_once
+from tests.shared import diagonal, made_once
 from torch import nn
 
 import hsm_export
@@ -31,7 +31,7 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 RUNTIMES = ("torch", "onnx-reference", "ort", "cpp")
 VOCAB = 29
 
-JUDGED = [(name, precision) for name in NAMES for precision in PRECISIONS]
+JUDGED = diagonal(NAMES, PRECISIONS)
 
 Array = npt.NDArray[np.float64]
 

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import pytest
 
 import hsm_export
@@ -30,6 +31,21 @@ def test_importing_the_packages_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_file_without_a_source_is_validated_without_pytorch(tmp_path: Path) -> None:
+    relu = onnx.helper.make_node("Relu", ["x"], ["y"], "relu")
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 3]) for name in "xy")
+    graph = onnx.helper.make_graph([relu], "g", [x], [y])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, ir_version=8, opset_imports=opset), tmp_path / "m.onnx")
+    code = (
+        "import sys, hsm_export\n"
+        "print(hsm_export.validate(sys.argv[1], runtimes=['onnx-reference', 'ort']).passed, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "m.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True False"
 
 
 def test_results_become_strict_json() -> None:

@@ -94,10 +94,12 @@ def cli(traceback: bool, operators: tuple[str, ...]) -> None:
 def main() -> None:
     """Entry point of the console script: run a command and end with its documented exit code."""
     from ..idle_threads import let_idle_threads_sleep
+    from ..interrupts import raise_on
 
     let_idle_threads_sleep()
     # A polite kill cleans up as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        raise_on(number, KeyboardInterrupt)
     sys.exit(run(sys.argv[1:]))
 
 

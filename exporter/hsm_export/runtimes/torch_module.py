@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from polygraphy.backend.base import BaseRunner
 
 from ..dtypes import BY_PRECISION
@@ -23,6 +22,7 @@ from .summation import summed_in
 from .tracing import record_operators
 
 if TYPE_CHECKING:
+    import torch
     from polygraphy.common import TensorMetadata
 
     from .routing import RoutedNode
@@ -60,6 +60,8 @@ class TorchModuleRunner(BaseRunner):  # type: ignore[misc]
         return graph_metadata(self._context)
 
     def infer_impl(self, feed_dict: dict[str, Any]) -> OrderedDict[str, Any]:
+        import torch
+
         routed, traced = self._context.routed, self._context.traced
         masks = {node.mask for node in routed}
         own = {name: array for name, array in feed_dict.items() if name not in masks}
@@ -112,6 +114,8 @@ def _routing_outputs(routed: tuple[RoutedNode, ...], calls: list[torch.Tensor]) 
 
 def to_array(tensor: torch.Tensor) -> Any:
     """Return a tensor as an array; bfloat16 as float32 of the same values."""
+    import torch
+
     tensor = tensor.detach().cpu()
     # NumPy has no bfloat16 of its own; float32 holds every bfloat16 exactly.
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

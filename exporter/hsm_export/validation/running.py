@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -53,9 +54,27 @@ def run(runtime: Runtime, context: RunContext, feeds: Sequence[dict[str, NDArray
     Whatever the runtime raises comes through; its memory is released before this returns.
     """
     from polygraphy.comparator import Comparator
+    from polygraphy.util import array
 
+    if "torch" not in sys.modules:
+        array.torch = _LOADED_TORCH
     with quiet():
         return Comparator.run([runtime.runner(with_ranks(context, feeds[0]))], data_loader=list(feeds))
+
+
+class _LoadedTorch:
+    """PyTorch where something has loaded it, for Polygraphy, which would load it to ask what is one of its tensors."""
+
+    def is_installed(self) -> bool:
+        return "torch" in sys.modules
+
+    is_importable = is_installed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.modules["torch"], name)
+
+
+_LOADED_TORCH = _LoadedTorch()
 
 
 def training_modes(context: RunContext, feeds: Sequence[dict[str, NDArray[Any]]]) -> dict[str, bool]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.exporter.exporting.harness import assert_agrees
 from tests.exporter.exporting.models import randomised
-from tests.shared import made_once
+from tests.shared import diagonal, made_once
 from torch import Tensor, nn
 
 import hsm_export
@@ -52,15 +52,7 @@ def example(batch: int, target: int, source: int) -> tuple[Tensor, Tensor, Tenso
     return torch.randn(batch, target, 16), torch.randn(batch, source, 16), lengths
 
 
-# Every variant in float32, every precision once; the rest is slow.
-PAIRS = [
-    pytest.param(variant, precision, marks=() if precision == "fp32" or variant == "xl" else pytest.mark.slow)
-    for variant in VARIANTS
-    for precision in ("fp32", "fp16", "bf16")
-]
-
-
-@pytest.mark.parametrize(("variant", "precision"), PAIRS)
+@pytest.mark.parametrize(("variant", "precision"), diagonal(tuple(VARIANTS), ("fp32", "fp16", "bf16")))
 def test_both_lengths_are_dynamic(variant: str, precision: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = randomised(Reader(**VARIANTS[variant]))
