@@ -30,7 +30,7 @@ demo: setup
 	$(BIN)/hsm-export demo
 
 test: setup lint cpp-test
-	$(PYTEST) -n $(JOBS) --dist worksteal -m "not slow"
+	$(PYTEST) -n $(JOBS) --dist worksteal --durations=30 --durations-min=3 -m "not slow"
 
 # Apart, as it takes the tests almost twice as long.
 coverage: setup cpp-test

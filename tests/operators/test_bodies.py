@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from tests.operators.samples import conv_state, gated_linear, scale, taps, window_mean
+from tests.shared import diagonal
 from torch import Tensor, nn
 from torch._higher_order_ops.associative_scan import associative_scan
 
@@ -73,8 +74,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "precision"), diagonal(tuple(CASES), ("fp32", "fp16", "bf16")))
 def test_a_body_computes_what_the_function_computes(case: str, precision: str) -> None:
     function, attributes, sizes = CASES[case]
     spec = function.operator

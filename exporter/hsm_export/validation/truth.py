@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -225,19 +226,16 @@ class Measurement:
         """Return, per random choice, the float64 outputs of every case with every tensor rounded: the condition."""
         from ..runtimes import get
         from .planning import rounding_contexts
-        from .running import run
+        from .running import rounded_runs
 
         exact = self._plan.arbiter
         if exact.name not in _EXACT:
             exact = get("torch64" if self._source is not None else "onnx64")
         self._progress(f"rounding at random in {exact.name}")
         found = []
-        for context in rounding_contexts(self._context, self._file):
-            try:
-                outputs = run(exact, context, feeds[: len(self._cases)])[0][1]
-            except Exception:  # native error and the floor remain
-                break
-            found.append([dict(output.items()) for output in outputs])
+        with contextlib.suppress(Exception):  # native error and the floor remain
+            for outputs in rounded_runs(exact, rounding_contexts(self._context, self._file), feeds[: len(self._cases)]):
+                found.append(outputs)
         return found
 
     def _bars(self, arbiter: Any, natives: list[Any], feeds: list[dict[str, Any]]) -> list[dict[str, Bar]]:

@@ -59,7 +59,6 @@ MODELS = {
     "switch-all": language_model(SWITCH_HEAD, feed_forward=MoEConfig(4, 2, 8)),
     "softmax": language_model(SoftmaxConfig(heads=2), SoftmaxConfig(heads=2, positions="none")),
 }
-REPRESENTATIVES = ("hsm", "taylor-shift-causal", "switch-head-rope")
 
 
 def exported(tmp_path: Path, config: ModelConfig, precision: str) -> Path:
@@ -72,7 +71,10 @@ def exported(tmp_path: Path, config: ModelConfig, precision: str) -> Path:
     return model
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@pytest.mark.parametrize(
+    "name",
+    ["switch-head-rope", *(pytest.param(name, marks=pytest.mark.slow) for name in ("hsm", "taylor-shift-causal"))],
+)
 def test_a_family_builds(tmp_path: Path, name: str) -> None:
     result = hsm_export.build(exported(tmp_path, MODELS[name], "fp32"), architectures=("sm86", "sm120"))
     assert all(profile["batch"].min == 1 for profile in result.profiles)

@@ -47,6 +47,7 @@ def test_json_and_plot(model: Path) -> None:
     assert "warming up ort" in done.stderr
 
 
+@pytest.mark.slow
 def test_table_skips_what_needs_a_checkpoint(model: Path) -> None:
     done = run(model, "--length", "4", "--threads", "1", "--repetitions", "1")
     assert done.returncode == 0, done.stderr

@@ -47,6 +47,7 @@ def test_polygraphy_inspects_inputs_and_outputs(tmp_path: Path) -> None:
     assert inputs.returncode == 0 and "tokens" in inputs.stdout and "int64" in inputs.stdout
 
 
+@pytest.mark.slow
 def test_polygraphy_checks_accuracy(tmp_path: Path) -> None:
     file = write(tmp_path / "saved", error=0.01) / "accuracy" / "ort.json"
     for allowed, code in (("1e-3", 1), ("0.1", 0)):

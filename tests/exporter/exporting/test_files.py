@@ -134,6 +134,7 @@ def test_ctrl_c_leaves_nothing(phase: str, tmp_path: Path) -> None:
     assert listing(tmp_path) == {"model.safetensors"}
 
 
+@pytest.mark.slow  # the same road as Ctrl-C
 def test_a_polite_kill_leaves_nothing(tmp_path: Path) -> None:
     checkpoint = tmp_path / "model.safetensors"
     save_checkpoint(language_model(HSMConfig()), checkpoint)

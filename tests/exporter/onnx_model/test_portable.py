@@ -16,7 +16,12 @@ from hsm_export.onnx_model.inlined_mixers import METADATA, SEPARATOR, inlined_mi
 from hsm_export.runtimes.portable_model import portable_model
 from hsm_export.runtimes.routing import instrument
 
-SOME = [("hsm-gated2", "fp16"), ("taylor-shift", "fp32"), ("hybrid", "fp32"), ("switch-head", "bf16")]
+SOME = [
+    ("hsm-gated2", "fp16"),
+    ("taylor-shift", "fp32"),
+    ("switch-head", "bf16"),
+    pytest.param("hybrid", "fp32", marks=pytest.mark.slow),
+]
 
 
 def exported(name: str, path: Path, **options: object) -> tuple[torch.nn.Module, onnx.ModelProto]:

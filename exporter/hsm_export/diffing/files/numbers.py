@@ -114,12 +114,17 @@ class _Side:
         from ...runtimes import get
         from ...validation.running import run
 
+        runtime = get(runtime) if isinstance(runtime, str) else runtime
+        results = run(runtime, self.context, self._masked(feeds, choices))
+        return [dict(item.items()) for item in results[0][1]]
+
+    def _masked(self, feeds: Sequence[Mapping[str, Array]], choices: Any) -> list[dict[str, Array]]:
+        """Return the feeds with the masks that prescribe the experts."""
         masked = []
         for index, feed in enumerate(feeds):
             masks = choices[index] if choices is not None else [node.free_mask() for node in self.routed]
             masked.append({**feed, **{node.mask: mask for node, mask in zip(self.routed, masks, strict=True)}})
-        results = run(get(runtime) if isinstance(runtime, str) else runtime, self.context, masked)
-        return [dict(item.items()) for item in results[0][1]]
+        return masked
 
     def choices(self, outputs: Outputs) -> list[list[NDArray[np.bool_]]]:
         """Return the experts that a run chose, per case and operator."""
@@ -130,6 +135,7 @@ class _Side:
         from ...runtimes import get
         from ...validation.planning import baseline_contexts, rounding_contexts
         from ...validation.reference import bars
+        from ...validation.running import rounded_runs
 
         feeds = [case.feed for case in cases]
         exact = self.run(_EXACT, feeds, choices)
@@ -138,10 +144,8 @@ class _Side:
             replace(self, context=context).run(measured, feeds, choices)
             for context in baseline_contexts(measured, self.context, self.file)
         ]
-        rounded = [
-            replace(self, context=context).run(_EXACT, feeds, choices)
-            for context in rounding_contexts(self.context, self.file)
-        ]
+        contexts = rounding_contexts(self.context, self.file)
+        rounded = list(rounded_runs(get(_EXACT), contexts, self._masked(feeds, choices)))
         return exact, bars(self.file, cases, exact, natives, rounded=rounded, native_by=_MEASURED)
 
 
