@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .validation import ValidationResult
 
 Progress = Callable[[str], None]
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model")  # what `bundle --tokenizer` and `generate` take
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,8 @@ def import_checkpoint(
         source: a `.tar`, `.pth`, `.pt` or `.ckpt` training file, a plain state dict, a safetensors file, or a folder as
             transformers writes it (config.json and safetensors, sharded or not). Pickles are read without executing
             anything in them.
-        output: the checkpoint to write: one file if it ends in .safetensors, else a folder, which gets the
-            tokenizer.json and tokenizer.model of a source that is a folder too.
+        output: the checkpoint to write: one file if it ends in .safetensors, else a folder. A tokenizer that lies in
+            the source's folder is copied into it, or beside NAME.safetensors as NAME.tokenizer.SUFFIX.
         layout: "taylor-shift", "switch-head", "moeut", "sigma-moe", "rwkv7" or "based".
         preset: a published configuration that the file must have, such as "listops" or "wikitext103-47m".
         check: an .npz file with inputs and outputs of the author's own run; the model and its exported file in every
@@ -131,9 +130,8 @@ def import_checkpoint(
     checked = _checked(model.eval(), check, report) if check is not None else None
     report("writing the checkpoint")
     save_checkpoint(model, output, _metadata(digest, layout, imported.facts), shard_bytes)
-    for name in _TOKENIZERS if output.is_dir() else ():
-        if (source / name).is_file() and source.resolve() != output.resolve():
-            shutil.copyfile(source / name, output / name)
+    if imported.config.task == "language_model":
+        _copy_tokenizer(source, output)
     return ImportResult(
         source=source,
         source_sha256=digest,
@@ -181,11 +179,26 @@ def _checked(model: LanguageModel | SequenceClassifier, run: str | Path, report:
 
 def _digest(source: Path) -> str:
     """Return the SHA-256 of a file, or of the digests of a folder's weight files in order."""
-    from hsm_models.shards import weight_files
+    from hsm_models.importers.state_file import folder_files
 
     if not source.is_dir():
         return sha256(source)
-    return hashlib.sha256("".join(map(sha256, weight_files(source))).encode()).hexdigest()
+    return hashlib.sha256("".join(map(sha256, folder_files(source))).encode()).hexdigest()
+
+
+def _copy_tokenizer(source: Path, output: Path) -> None:
+    """Copy the tokenizers of a source's folder into a folder, else the first of them beside a file, under its name."""
+    from .decoding.tokenizer import tokenizer_beside
+
+    found = tokenizer_beside(source)
+    if found is None or source.resolve() == output.resolve():
+        return
+    if not output.is_dir():
+        shutil.copyfile(found, output.with_name(f"{output.stem}.tokenizer{found.suffix}"))
+        return
+    for name in {found.name, "tokenizer.json", "tokenizer.model"}:
+        if (found.parent / name).is_file() and found.parent.resolve() != output.resolve():
+            shutil.copyfile(found.parent / name, output / name)
 
 
 def _metadata(digest: str, layout: str, facts: tuple[Fact, ...]) -> dict[str, str]:

@@ -218,7 +218,7 @@ Engine read_engine(const json::Value& value, const std::string& where) {
 std::string read_tokenizer(const json::Value& value, const std::string& where) {
   if (value.is_null()) return "";
   ObjectReader reader(value, where);
-  std::string kind = reader.one_of("kind", {"bytes", "characters", "sentencepiece", "huggingface"});
+  std::string kind = reader.one_of("kind", {"bytes", "characters", "rwkv", "sentencepiece", "huggingface"});
   if (const char* file = tokenizer_file(kind); file != nullptr && reader.text("file") != file) {
     refuse(where, std::string("its file is not ") + file);
   }
@@ -334,6 +334,7 @@ std::string_view name_of(Rollback rollback) {
 
 const char* tokenizer_file(std::string_view kind) {
   if (kind == "characters") return "characters.json";
+  if (kind == "rwkv") return "rwkv_vocab.txt";
   if (kind == "sentencepiece") return "tokenizer.model";
   return kind == "huggingface" ? "tokenizer.json" : nullptr;
 }

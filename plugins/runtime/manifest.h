@@ -98,7 +98,7 @@ struct Manifest {
   std::optional<Graph> model;
   std::optional<Graph> decode;
   std::vector<Engine> engines;
-  std::string tokenizer;  // "bytes", "characters", "sentencepiece", "huggingface" or ""
+  std::string tokenizer;  // "bytes", "characters", "rwkv", "sentencepiece", "huggingface" or ""
   std::map<std::string, double> tolerances;
   std::map<std::string, FileEntry> files;
   std::vector<OperatorLibrary> libraries;  // of schema 2

@@ -1,4 +1,4 @@
-"""SentencePiece and characters in C++ against Python's: the same ids, the same text, the same pieces of a stream."""
+"""Tokenizers of pieces in C++ against Python's: the same ids, the same text, the same pieces of a stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.plugins.native import built
 from tests.plugins.test_text import CORPUS, in_python, texts
 
-from hsm_export.decoding.tokenizer import CharactersTokenizer, SentencePieceTokenizer, Tokenizer
+from hsm_export.decoding.tokenizer import CharactersTokenizer, SentencePieceTokenizer, Tokenizer, open_tokenizer
 
 DATA = Path(__file__).parent / "data"
 # The smallest share of the characters that the trainer may be told to know.
@@ -170,3 +170,38 @@ def test_tables_of_characters_that_are_none_are_refused(document: Any, words_of_
     )
     assert done.returncode == 1
     assert done.stderr.startswith("2 ") and words_of_it in done.stderr
+
+
+def test_rwkv_is_that_of_python(tmp_path: Path) -> None:
+    """All bytes, pieces of the corpus, and what Python's repr escapes."""
+    generator = random.Random(5)
+    pieces = {
+        CORPUS[place : place + size]
+        for place, size in ((generator.randrange(len(CORPUS)), 2 + n % 9) for n in range(400))
+    }
+    odd = ["\n\n", "\r\n", "\t\t", "'\"", '"', "'s", "\\n", "\x85 ", "\u2028", "\U0001f642", "\ue000x", "\x00\x01"]
+    tokens: list[str | bytes] = [bytes((byte,)) for byte in range(256)]
+    tokens += sorted({piece for piece in (*pieces, *odd) if len(piece.encode()) > 1})
+    tokens += ["€".encode()[:2], b"\xff\xfe", b"\\'\"\n"]
+    generator.shuffle(tokens)
+    lines = (
+        f"{index} {token!r} {len(token.encode() if isinstance(token, str) else token)}\n"
+        for index, token in enumerate(tokens, 1)
+    )
+    path = tmp_path / "rwkv_vocab.txt"
+    path.write_text("".join(lines), encoding="utf-8")
+    samples = [*texts(100), *odd, "".join(odd), "a\x85\u2028\u2029b", "€ and €"]
+    agree("rwkv", path, open_tokenizer(path), [text for text in samples if "\ufffd" not in text])
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["1 'a 1", "1 'a' 2", "0 'a' 1", "1 '' 0", "1 a 1", "1 'a'", "1 '\\q' 1", "1 '\\x4' 1", "1 '\\ud800' 3", "1 b'é' 2",
+     "1 'a'b' 3", "99999999 'a' 1", "-1 'a' 1", "1 'a' 1\n1 'b' 1", "1 'a' 1\n2 b'a' 1", ""],
+)  # fmt: skip
+def test_vocabularies_that_are_none_are_refused(line: str, tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text(line)
+    done = subprocess.run(
+        [str(built("runtime/hsm_text_ids")), "rwkv", str(tmp_path / "v.txt")], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.startswith("2 ") and "v.txt" in done.stderr

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..decoding.tokenizer import TokenizerKind, characters_of, check_vocabulary, open_tokenizer, tokenizer_kind
+from ..decoding.tokenizer import (
+    TokenizerKind,
+    characters_of,
+    check_vocabulary,
+    open_tokenizer,
+    tokenizer_beside,
+    tokenizer_kind,
+)
 from ..dtypes import EXPORTED_PRECISIONS
 from ..errors import BadInputError, MissingDependencyError, UsageError
 from ..files import require_file, sha256
@@ -18,6 +25,7 @@ from ..formats.bundle_manifest import (
     DTYPES,
     ENGINES,
     MODEL,
+    RWKV_VOCABULARY,
     SENTENCEPIECE,
     TOKENIZER,
     BytesTokenizer,
@@ -27,6 +35,7 @@ from ..formats.bundle_manifest import (
     HuggingFaceTokenizer,
     ModelEntry,
     Part,
+    RwkvTokenizer,
     SentencePieceTokenizer,
     TokenizerEntry,
 )
@@ -236,8 +245,36 @@ def read_tokenizer(tokenizer: str | Path | None, parts: Parts) -> tuple[Tokenize
     if kind == "characters":
         document = {"characters": characters_of(path)}
         return CharactersTokenizer(CHARACTERS), json.dumps(document, ensure_ascii=False).encode()
-    entry = SentencePieceTokenizer(SENTENCEPIECE) if kind == "sentencepiece" else HuggingFaceTokenizer(TOKENIZER)
-    return entry, path.read_bytes()
+    entries: dict[str, TokenizerEntry] = {
+        "rwkv": RwkvTokenizer(RWKV_VOCABULARY),
+        "sentencepiece": SentencePieceTokenizer(SENTENCEPIECE),
+        "huggingface": HuggingFaceTokenizer(TOKENIZER),
+    }
+    return entries[kind], path.read_bytes()
+
+
+def find_tokenizer(parts: Parts, against: object) -> tuple[Path | None, str]:
+    """Return the tokenizer that lies beside a language model's checkpoint or its ONNX file, and a note about it.
+
+    One that does not fit, or that cannot be checked here, is not taken, and the note says why.
+
+    Args:
+        parts: the models; of 256 token ids, which are bytes, none is looked for.
+        against: the checkpoint that they were exported from, if that is known.
+    """
+    vocabulary = _vocabulary(parts)
+    if vocabulary in (None, _BYTES):
+        return None, ""
+    places: list[Path] = [Path(against)] if isinstance(against, str | Path) and Path(against).exists() else []
+    places += [source.path for source in parts.sources.values()]
+    found = next((path for place in places if (path := tokenizer_beside(place)) is not None), None)
+    if found is None:
+        return None, ""
+    try:
+        _check_tokenizer(found, tokenizer_kind(found), vocabulary)
+    except (UsageError, BadInputError, MissingDependencyError) as error:
+        return None, f"{found} was not taken as the tokenizer: {error}"
+    return found, f"{found} was taken as the tokenizer"
 
 
 def _vocabulary(parts: Parts) -> int | None:
@@ -252,7 +289,7 @@ def _check_tokenizer(path: Path, kind: TokenizerKind, vocabulary: int | None) ->
     """Check a tokenizer as far as that is possible without the package that reads it."""
     from importlib.util import find_spec
 
-    if kind == "characters" or find_spec({"huggingface": "tokenizers"}.get(kind, kind)) is not None:
+    if kind in ("characters", "rwkv") or find_spec({"huggingface": "tokenizers"}.get(kind, kind)) is not None:
         check_vocabulary(open_tokenizer(path), vocabulary or 0)
         return
     if kind == "sentencepiece":

@@ -20,6 +20,7 @@ from ..formats.bundle_manifest import (
     LIBRARIES_SCHEMA,
     MANIFEST,
     MODEL,
+    RWKV_VOCABULARY,
     SCHEMA,
     SELF_TEST,
     SENTENCEPIECE,
@@ -40,7 +41,8 @@ from ..onnx_model.cpu_variant import cpu_variant
 from .opening import is_bundle
 from .operator_libraries import needed_libraries
 from .self_test import SelfTest, decode_self_test, model_self_test
-from .sources import Engine, Parts, external_files, read_engines, read_parts, read_tokenizer
+from .shared_weights import share_weights
+from .sources import Engine, Parts, external_files, find_tokenizer, read_engines, read_parts, read_tokenizer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,13 +58,14 @@ class BundleResult(Result):
         precision: "fp32", "fp16" or "bf16".
         parts: "model" and "decode", as far as they are in it.
         engines: each engine's file and the architectures that it is for.
-        tokenizer: "bytes", "characters", "sentencepiece", "huggingface" or None.
+        tokenizer: "bytes", "characters", "rwkv", "sentencepiece", "huggingface" or None.
         files: number of files, the manifest included.
         bytes: size of all of them.
         arbiter: the runtime whose float64 numbers the self-test holds.
         tolerances: largest absolute error of each output of the self-test.
         libraries: SHA-256 of the libraries of operators that are not ours, which must be installed, by name.
-        notes: operators that run as their bodies although they have kernels, and what to build.
+        notes: operators that run as their bodies although they have kernels, and what to build; a tokenizer that was
+            found beside the model.
     """
 
     bundle: Path
@@ -99,7 +102,7 @@ def bundle(
         decode: the ONNX file of `export(..., decode=True)`.
         tokenizer: a Hugging Face tokenizer.json, a .model of SentencePiece, a table of characters (see
             `hsm_export.decoding.tokenizer.open_tokenizer`), or "bytes"; None takes bytes where the model has 256
-            token ids.
+            token ids, else the tokenizer that lies beside the checkpoint `against` or the ONNX files, if it fits.
         against: checkpoint, `zoo:NAME` or module whose float64 numbers the self-test holds; None takes those of the
             file's own maths in float64.
         force: replace a bundle that is there already; anything else is never replaced.
@@ -116,7 +119,8 @@ def bundle(
     report("reading the files")
     parts = read_parts(model, decode)
     compiled = read_engines(engines, parts)
-    tokens, token_file = read_tokenizer(tokenizer, parts)
+    found, note = find_tokenizer(parts, against) if tokenizer is None else (None, "")
+    tokens, token_file = read_tokenizer(tokenizer or found, parts)
     weights = external_files(tuple(parts.sources.values()))
     plugins = {name: digest for engine in compiled for name, digest in engine.libraries.items()}
     libraries, notes = needed_libraries([source.path for source in parts.sources.values()], plugins)
@@ -130,9 +134,12 @@ def bundle(
         if tokens is not None and not isinstance(tokens, BytesTokenizer):
             (inside / tokens.file).write_bytes(token_file)
         variants = _write_cpu_variants(inside, parts)
+        if len(parts.sources) == 2 and not any(engine.entry.of == "decode" for engine in compiled):
+            decoding = [inside / name for name in (DECODE, variants.get("decode")) if name]
+            share_weights(inside / MODEL, decoding)
         manifest = _describe(inside, parts, variants, compiled, tokens, self_test, libraries)
         replace_directory(inside, folder, scratch)
-    return replace(_result(folder, manifest, self_test), notes=tuple(notes))
+    return replace(_result(folder, manifest, self_test), notes=(*([note] if note else []), *notes))
 
 
 def _output(model: str | Path | None, decode: str | Path | None, output: str | Path | None) -> Path:
@@ -173,7 +180,8 @@ def _copy(folder: Path, parts: Parts, weights: Mapping[str, Path], engines: Sequ
     """
     copies = {name: parts.sources[part].path for part, name in _onnx_names(parts).items()}
     for name, path in weights.items():
-        if name in (*copies, *CPU_VARIANTS.values(), MANIFEST, SELF_TEST, TOKENIZER, SENTENCEPIECE, CHARACTERS):
+        tokenizers = (TOKENIZER, SENTENCEPIECE, CHARACTERS, RWKV_VOCABULARY)
+        if name in (*copies, *CPU_VARIANTS.values(), MANIFEST, SELF_TEST, *tokenizers):
             raise BadInputError(f"a file of weights is called {name}, as another file of bundles", "export it again")
         copies[name] = path
     if engines:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,12 +29,33 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--tokenizer",
     metavar="FILE",
-    help="A tokenizer.json, .model, characters' JSON or checkpoint, or `bytes` [default: bytes for 256 token ids].",
+    help="A tokenizer.json, .model, RWKV's .txt, characters' JSON or checkpoint, or `bytes` [default: bytes for 256 "
+    "token ids, else what lies beside CHECKPOINT or MODEL].",
 )
 @click.option("--against", metavar="CHECKPOINT", help="The source of the self-test's numbers [default: the file].")
 @click.option("--force", is_flag=True, help="Replace the bundle or repository that is there.")
 @click.option("--format", "layout", type=click.Choice(("hsm", "triton")), default="hsm", show_default=True)
 @click.option("--max-batch", type=click.IntRange(1, 1024), help="With --format triton: rows at a time [default: 8].")
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), help="With --format triton: threads of each model [default: 1]."
+)
+@click.option(
+    "--candidates",
+    type=click.IntRange(1, 1 << 20),
+    help="With --format triton: sequences open at a time [default: 4 times --max-batch].",
+)
+@click.option(
+    "--idle",
+    type=click.FloatRange(0.001),
+    metavar="SECONDS",
+    help="With --format triton: how long a sequence may stand still [default: 60].",
+)
+@click.option(
+    "--capacity",
+    type=click.IntRange(1),
+    metavar="TOKENS",
+    help="With --format triton: what a text may reach, where the file leaves that open [default: 4096].",
+)
 @click.option(
     "--libraries",
     metavar="DIR",
@@ -53,6 +74,10 @@ def command(
     force: bool,
     layout: str,
     max_batch: int | None,
+    threads: int | None,
+    candidates: int | None,
+    idle: float | None,
+    capacity: int | None,
     libraries: str | None,
     verify: Path | None,
     self_test: bool,
@@ -77,11 +102,20 @@ def command(
         return
     if self_test:
         raise click.UsageError("--self-test is for --verify.")
+    serving = {
+        "max_batch": max_batch,
+        "threads": threads,
+        "candidates": candidates,
+        "idle": idle,
+        "capacity": capacity,
+        "libraries": libraries,
+    }
+    chosen = {name: value for name, value in serving.items() if value is not None}
     if layout == "triton":
-        _refuse([name for name in ("--tokenizer", "--against") if given[name]], "--format triton")
-        _triton(model, output, decode, engines, force, max_batch or 8, libraries, as_json)
+        _refuse([name for name in ("--against",) if given[name]], "--format triton")
+        _triton(model, output, {"engines": engines, "decode": decode, "tokenizer": tokenizer, **chosen}, force, as_json)
         return
-    _refuse([name for name, value in {"--max-batch": max_batch, "--libraries": libraries}.items() if value], "a bundle")
+    _refuse([f"--{name.replace('_', '-')}" for name in chosen], "a bundle")
     from ..bundling import bundle
 
     with phases("bundle") as progress:
@@ -115,31 +149,13 @@ def _verify(path: Path, self_test: bool, as_json: bool) -> None:
     emit(result, as_json, _verify_table)
 
 
-def _triton(
-    model: Path | None,
-    output: Path | None,
-    decode: Path | None,
-    engines: tuple[Path, ...],
-    force: bool,
-    max_batch: int,
-    libraries: str | None,
-    as_json: bool,
-) -> None:
+def _triton(model: Path | None, output: Path | None, options: dict[str, Any], force: bool, as_json: bool) -> None:
     from ..bundling.triton import write_repository
 
     if output is None:
         raise click.UsageError("--format triton needs -o, the model repository to write.")
     with phases("bundle") as progress:
-        result = write_repository(
-            model,
-            output,
-            engines=engines,
-            decode=decode,
-            max_batch=max_batch,
-            libraries=libraries,
-            force=force,
-            progress=progress,
-        )
+        result = write_repository(model, output, **options, force=force, progress=progress)
     emit(result, as_json, _repository_table)
 
 

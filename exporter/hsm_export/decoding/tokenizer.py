@@ -1,16 +1,17 @@
-"""Text to token ids and back: bytes, characters, a .model of SentencePiece or a Hugging Face tokenizer.json."""
+"""Text to token ids and back: bytes, characters, RWKV's vocabulary, SentencePiece, a Hugging Face tokenizer.json."""
 
 from __future__ import annotations
 
 import codecs
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ..errors import BadInputError, MissingDependencyError, UsageError
 from ..files import require_file
+from .rwkv_vocabulary import read_vocabulary
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # All characters of Unicode, escaped, have fewer.
@@ -147,6 +148,52 @@ class CharactersTokenizer(_OfPieces):
         return "".join(self.characters[token] for token in tokens if token < self.vocab_size)
 
 
+class RwkvTokenizer(_OfPieces):
+    """The vocabulary of RWKV's World models: of the tokens with which the rest of a text begins, the longest.
+
+    Args:
+        tokens: the bytes of each token by id, see `read_vocabulary`.
+    """
+
+    def __init__(self, tokens: Mapping[int, bytes]) -> None:
+        self.vocab_size = max(tokens) + 1
+        self._tokens = dict(tokens)
+        self._ids = {token: index for index, token in tokens.items()}
+        lengths: dict[int, set[int]] = {}
+        for token in self._ids:
+            lengths.setdefault(token[0], set()).add(len(token))
+        self._lengths = {first: sorted(sizes, reverse=True) for first, sizes in lengths.items()}
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text's bytes.
+
+        Raises:
+            UsageError: no token begins with a byte.
+        """
+        data = text.encode("utf-8", errors="surrogateescape")
+        ids: list[int] = []
+        place = 0
+        while place < len(data):
+            sizes = self._lengths.get(data[place], ())
+            found = next((index for size in sizes if (index := self._ids.get(data[place : place + size]))), None)
+            if found is None:
+                raise UsageError(f"the tokenizer has no token for the byte 0x{data[place]:02X}")
+            ids.append(found)
+            place += len(self._tokens[found])
+        return ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of ids, with replacement characters where their bytes are not UTF-8; others have no text."""
+        return self._bytes(tokens).decode("utf-8", errors="replace")
+
+    def byte_count(self, tokens: Sequence[int]) -> int:
+        """Return the number of bytes of all ids."""
+        return len(self._bytes(tokens))
+
+    def _bytes(self, tokens: Sequence[int]) -> bytes:
+        return b"".join(self._tokens.get(int(token), b"") for token in tokens)
+
+
 class SentencePieceTokenizer(_OfPieces):
     """A .model file of Google's SentencePiece.
 
@@ -244,7 +291,7 @@ class _IdStream:
         return self._tokenizer.decode(self._context + self._open)[len(before) :]
 
 
-TokenizerKind = Literal["characters", "sentencepiece", "huggingface"]
+TokenizerKind = Literal["characters", "rwkv", "sentencepiece", "huggingface"]
 
 
 def tokenizer_kind(path: str | Path) -> TokenizerKind:
@@ -256,7 +303,24 @@ def tokenizer_kind(path: str | Path) -> TokenizerKind:
     path = require_file(path, "the tokenizer")
     if path.suffix == ".model":
         return "sentencepiece"
+    if path.suffix == ".txt":
+        return "rwkv"
     return "huggingface" if characters_of(path) is None else "characters"
+
+
+def tokenizer_beside(path: str | Path) -> Path | None:
+    """Return the tokenizer that lies in a checkpoint's folder, or beside a file; None without one.
+
+    Args:
+        path: a folder (tokenizer.json, tokenizer.model or rwkv_vocab*.txt in it), or a file NAME.SUFFIX, whose own is
+            called NAME.tokenizer.json, .model or .txt, and comes before those of its folder.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    own = [] if path.is_dir() else [f"{path.stem}.tokenizer{suffix}" for suffix in (".json", ".model", ".txt")]
+    names = [*own, "tokenizer.json", "tokenizer.model"]
+    found = [folder / name for name in names if (folder / name).is_file()] or sorted(folder.glob("rwkv_vocab*.txt"))
+    return found[0] if found else None
 
 
 def characters_of(path: Path) -> str | None:
@@ -292,7 +356,8 @@ def open_tokenizer(path: str | Path | None) -> Tokenizer:
 
     Args:
         path: a Hugging Face tokenizer.json, a .model of SentencePiece, a JSON file {"characters": TEXT} of the
-            characters by id, or the checkpoint of a model that was trained on characters.
+            characters by id, the checkpoint of a model that was trained on characters, or a .txt file of RWKV's
+            vocabulary.
 
     Raises:
         BadInputError, MissingDependencyError: see `HuggingFaceTokenizer` and `SentencePieceTokenizer`.
@@ -302,6 +367,8 @@ def open_tokenizer(path: str | Path | None) -> Tokenizer:
     kind = tokenizer_kind(path)
     if kind == "characters":
         return CharactersTokenizer(characters_of(Path(path)) or "")
+    if kind == "rwkv":
+        return RwkvTokenizer(read_vocabulary(Path(path)))
     return SentencePieceTokenizer(path) if kind == "sentencepiece" else HuggingFaceTokenizer(path)
 
 

@@ -33,6 +33,7 @@ CPU_VARIANTS = {"model": "model.cpu.onnx", "decode": "decode.cpu.onnx"}
 TOKENIZER: Literal["tokenizer.json"] = "tokenizer.json"
 SENTENCEPIECE: Literal["tokenizer.model"] = "tokenizer.model"
 CHARACTERS: Literal["characters.json"] = "characters.json"
+RWKV_VOCABULARY: Literal["rwkv_vocab.txt"] = "rwkv_vocab.txt"
 SELF_TEST: Literal["self-test.safetensors"] = "self-test.safetensors"
 ENGINES = "engines"
 MAX_BYTES = 16 * 1024 * 1024
@@ -138,6 +139,14 @@ class CharactersTokenizer(Document, frozen=True, tag="characters", tag_field="ki
     file: Literal["characters.json"]
 
 
+class RwkvTokenizer(Document, frozen=True, tag="rwkv", tag_field="kind"):
+    """The vocabulary of RWKV's World models, lines `ID LITERAL LENGTH`."""
+
+    kind: ClassVar[str] = "rwkv"
+
+    file: Literal["rwkv_vocab.txt"]
+
+
 class SentencePieceTokenizer(Document, frozen=True, tag="sentencepiece", tag_field="kind"):
     """A `.model` file of Google's SentencePiece."""
 
@@ -154,7 +163,7 @@ class HuggingFaceTokenizer(Document, frozen=True, tag="huggingface", tag_field="
     file: Literal["tokenizer.json"]
 
 
-TokenizerEntry = BytesTokenizer | CharactersTokenizer | SentencePieceTokenizer | HuggingFaceTokenizer
+TokenizerEntry = BytesTokenizer | CharactersTokenizer | RwkvTokenizer | SentencePieceTokenizer | HuggingFaceTokenizer
 
 
 class SelfTestEntry(Document, frozen=True):

@@ -103,8 +103,8 @@ HSMRT_API const char* hsmrt_bundle_precision(const hsmrt_bundle* bundle);
 HSMRT_API int32_t hsmrt_bundle_has(const hsmrt_bundle* bundle, int32_t part);
 /** Its folder, as it was opened. */
 HSMRT_API const char* hsmrt_bundle_path(const hsmrt_bundle* bundle);
-/** "bytes" (ids are the bytes of UTF-8 text), "characters" (characters.json), "sentencepiece" (a .model), "huggingface"
- * (a tokenizer.json), or "" for none. */
+/** "bytes" (ids are the bytes of UTF-8 text), "characters" (characters.json), "rwkv" (rwkv_vocab.txt), "sentencepiece"
+ * (a .model), "huggingface" (a tokenizer.json), or "" for none. */
 HSMRT_API const char* hsmrt_bundle_tokenizer(const hsmrt_bundle* bundle);
 /** The tokenizer's file; "" where it needs none. */
 HSMRT_API const char* hsmrt_bundle_tokenizer_path(const hsmrt_bundle* bundle);

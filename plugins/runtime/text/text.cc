@@ -9,6 +9,7 @@
 #include "runtime/file.h"
 #include "runtime/manifest.h"
 #include "runtime/text/characters.h"
+#include "runtime/text/rwkv_vocabulary.h"
 #include "runtime/text/sentencepiece.h"
 #include "runtime/text/tokenizer_json.h"
 #include "runtime/text/unicode.h"
@@ -60,6 +61,7 @@ std::unique_ptr<text::FileTokenizer> read_tokenizer(const std::string& kind, std
                                                     const std::string& where) {
   if (kind == "sentencepiece") return std::make_unique<text::SentencePiece>(bytes, where);
   const std::string_view content(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (kind == "rwkv") return std::make_unique<text::RwkvVocabulary>(content, where);
   const auto document = hsm::runtime::json::parse(content, where);
   if (kind == "characters") return std::make_unique<text::Characters>(document, where);
   return std::make_unique<text::TokenizerJson>(document);
@@ -74,8 +76,8 @@ Tokenizer opened(const std::string& kind, const std::string& folder, const std::
   } else if (kind.empty()) {
     fail(Code::kInvalidArgument, "the bundle has no tokenizer: give token ids");
   } else if (kind != "bytes") {
-    fail(Code::kInvalidArgument,
-         "there is no tokenizer of the kind '" + kind + "'; there are bytes, characters, sentencepiece, huggingface");
+    fail(Code::kInvalidArgument, "there is no tokenizer of the kind '" + kind +
+                                     "'; there are bytes, characters, rwkv, sentencepiece, huggingface");
   }
   return Tokenizer(std::move(impl));
 }

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +12,13 @@ from msgspec.structs import replace
 from tests.exporter.building.hand_made import token_model
 from tests.exporter.bundling.conftest import Exported
 from tests.exporter.bundling.engines import pretend_engine
+from tests.exporter.bundling.triton_server import read, triton_schema
 
 from hsm_export.bundling.triton import write_repository
-from hsm_export.bundling.triton_config import onnx_config
+from hsm_export.bundling.triton_config import Serving, onnx_config
 from hsm_export.errors import BadInputError, UsageError
 from hsm_export.onnx_model.model_file import open_model
 
-CANNOT_FETCH = 3
-ROOT = Path(__file__).resolve().parents[3]
 TYPES = {
     onnx.TensorProto.FLOAT: "TYPE_FP32",
     onnx.TensorProto.FLOAT16: "TYPE_FP16",
@@ -33,25 +29,7 @@ TYPES = {
 @pytest.fixture(scope="session")
 def schema() -> Any:
     """Triton's protocol buffers of model configurations, from its client's wheel."""
-    fetched = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "fetch.py"), "triton-client"], capture_output=True, text=True, check=False
-    )
-    assert fetched.returncode in (0, CANNOT_FETCH), fetched.stderr
-    if fetched.returncode == CANNOT_FETCH:
-        pytest.skip(f"Triton's client cannot be fetched: {fetched.stderr.splitlines()[0]}")
-    path = Path(fetched.stdout.strip()) / "tritonclient" / "grpc" / "model_config_pb2.py"
-    spec = importlib.util.spec_from_file_location("triton_model_config", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def read(schema: Any, repository: Path, name: str) -> Any:
-    """Return a model's configuration; unknown fields and wrong types raise."""
-    from google.protobuf import text_format  # type: ignore[import-untyped]
-
-    return text_format.Parse((repository / name / "config.pbtxt").read_text(), schema.ModelConfig())
+    return triton_schema()
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +165,7 @@ def test_open_capacity(exported: Exported) -> None:
         for tensor in state.tensors
     )
     with pytest.raises(UsageError, match="leaves the states' capacity to the host"):
-        onnx_config("lm", source, replace(state, tensors=tensors), 8, None, "model.onnx")
+        onnx_config("lm", source, replace(state, tensors=tensors), Serving(), [], "model.onnx")
 
 
 def test_bfloat16_cannot_be_served_on_the_cpu(tmp_path: Path) -> None:

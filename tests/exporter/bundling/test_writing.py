@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from safetensors.numpy import load_file
 from tests.exporter.building.hand_made import token_model
 from tests.exporter.bundling.conftest import Exported
@@ -18,9 +19,12 @@ from tests.exporter.bundling.engines import pretend_engine
 import hsm_export
 import onnxruntime
 from hsm_export.building.result import side_file_path
-from hsm_export.bundling import Bundle, bundle, open_bundle
+from hsm_export.bundling import Bundle, bundle, open_bundle, verify_bundle
+from hsm_export.bundling.shared_weights import share_weights
 from hsm_export.errors import BadInputError, UsageError
 from hsm_export.files import sha256
+from hsm_models import HSMConfig, LayerConfig, ModelConfig
+from hsm_models.checkpoint import build_model, save_checkpoint
 
 
 def test_contents(language_bundle: Path, exported: Exported) -> None:
@@ -280,6 +284,74 @@ def test_characters(exported: Exported, tmp_path: Path) -> None:
     opened = open_bundle(tmp_path / "lm.hsm")
     assert opened.manifest.tokenizer is not None and opened.manifest.tokenizer.kind == "characters"
     assert json.loads(opened.file("characters.json").read_bytes()) == {"characters": "abc é"}
+
+
+def test_weights_of_both_forms_are_there_once(exported: Exported, tmp_path: Path) -> None:
+    """What only the decoding file holds stays, packed; with an engine of it, the file stays as it was built from."""
+    whole = hsm_export.export(exported.checkpoint, output=tmp_path / "m.onnx", external_data=True)
+    step = hsm_export.export(exported.checkpoint, output=tmp_path / "d.onnx", decode=True, external_data=True)
+    assert whole.external_data is not None and step.external_data is not None
+    loaded = onnx.load(tmp_path / "d.onnx", load_external_data=False)
+    largest = max(
+        (tensor for tensor in loaded.graph.initializer if tensor.external_data),
+        key=lambda tensor: int({entry.key: entry.value for entry in tensor.external_data}["length"]),
+    )
+    result = bundle(tmp_path / "m.onnx", tmp_path / "both.hsm", decode=tmp_path / "d.onnx")
+    folder = tmp_path / "both.hsm"
+    left = (folder / "d.onnx.data").stat().st_size if (folder / "d.onnx.data").exists() else 0
+    assert left < 0.1 * step.external_data.stat().st_size
+    shared = onnx.load(folder / "decode.onnx", load_external_data=False)
+    (entries,) = (tensor.external_data for tensor in shared.graph.initializer if tensor.name == largest.name)
+    assert {entry.key: entry.value for entry in entries}["location"] == "m.onnx.data"
+    before, after = onnx.load(tmp_path / "d.onnx"), onnx.load(folder / "decode.onnx")
+    for one, other in zip(before.graph.initializer, after.graph.initializer, strict=True):
+        assert (one.name, one.raw_data) == (other.name, other.raw_data)
+    assert result.files == len(list(folder.iterdir()))
+    assert verify_bundle(folder, self_test="ort").checks
+
+    other = tmp_path / "other"
+    other.mkdir()
+    step_file = other / "d.onnx"
+    hsm_export.export(_another_checkpoint(other), output=step_file, decode=True, external_data=True)
+    assert share_weights(_copied(tmp_path / "m.onnx", other), [step_file]) < 0.1 * left + 4096
+
+    engine = pretend_engine(tmp_path / "a.engine", tmp_path / "d.onnx")
+    bundle(tmp_path / "m.onnx", tmp_path / "engine.hsm", decode=tmp_path / "d.onnx", engines=[engine])
+    assert sha256(tmp_path / "engine.hsm" / "decode.onnx") == sha256(tmp_path / "d.onnx")
+
+
+def _another_checkpoint(folder: Path) -> Path:
+    torch.manual_seed(9)
+    layers = (LayerConfig(HSMConfig(shifts=(1, 3))),)
+    save_checkpoint(build_model(ModelConfig("language_model", 16, layers, vocab_size=256)), folder / "o.safetensors")
+    return folder / "o.safetensors"
+
+
+def _copied(model: Path, folder: Path) -> Path:
+    for path in (model, model.with_name(f"{model.name}.data")):
+        shutil.copyfile(path, folder / path.name)
+    return folder / model.name
+
+
+def rwkv_vocabulary(count: int) -> str:
+    """Return a vocabulary of so many tokens as RWKV's authors write it."""
+    return "".join(f"{index} {chr(0x4E00 + index)!r} 3\n" for index in range(1, count))
+
+
+def test_a_tokenizer_beside_the_model_is_taken(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    model = build_model(ModelConfig("language_model", 16, (LayerConfig(HSMConfig(shifts=(1,))),), vocab_size=300))
+    (tmp_path / "lm").mkdir()
+    save_checkpoint(model, tmp_path / "lm" / "own")
+    hsm_export.export(tmp_path / "lm" / "own", output=tmp_path / "lm" / "m.onnx")
+    (tmp_path / "lm" / "own" / "rwkv_vocab_v1.txt").write_text(rwkv_vocabulary(301))
+    (tmp_path / "lm" / "m.tokenizer.txt").write_text(rwkv_vocabulary(300))
+
+    result = bundle(tmp_path / "lm" / "m.onnx", tmp_path / "a.hsm", against=tmp_path / "lm" / "own")
+    assert result.tokenizer is None and "301 token ids, but the model only 300" in result.notes[0]
+    result = bundle(tmp_path / "lm" / "m.onnx", tmp_path / "b.hsm")
+    assert result.tokenizer == "rwkv" and "m.tokenizer.txt was taken as the tokenizer" in result.notes[0]
+    assert open_bundle(tmp_path / "b.hsm").file("rwkv_vocab.txt").read_text() == rwkv_vocabulary(300)
 
 
 def test_sentencepiece(exported: Exported, tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ def test_a_folder_in_shards_keeps_its_tokenizer(
     assert load_checkpoint(output).config.norm_kind == "rms"
     assert run(source, "-o", tmp_path / "m.safetensors", *options) == 2
     assert "shards need a folder" in capsys.readouterr().err
+    assert run(source, "-o", tmp_path / "m.safetensors", "--layout", "based") == 0
+    assert (tmp_path / "m.tokenizer.json").read_text() == "{}"
 
 
 def test_a_hostile_pickle_ends_with_one_line_and_exit_code_4(tmp_path: Path) -> None:

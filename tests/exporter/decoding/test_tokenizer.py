@@ -189,3 +189,53 @@ def test_marks_alone_do_not_begin_a_text() -> None:
     ids = [*word, mark, mark, *word]
     stream = tokenizer.stream()
     assert "".join(stream.push(token) for token in ids) + stream.finish() == tokenizer.decode(ids)
+
+
+def rwkv_lines(tokens: list[str | bytes]) -> str:
+    """Return a vocabulary as RWKV's authors write it."""
+    return "".join(f"{index} {token!r} {len(as_bytes(token))}\n" for index, token in enumerate(tokens, 1))
+
+
+def as_bytes(token: str | bytes) -> bytes:
+    return token.encode() if isinstance(token, str) else token
+
+
+def test_rwkv_takes_the_longest_token(tmp_path: Path) -> None:
+    path = tmp_path / "rwkv_vocab.txt"
+    bytes_alone: list[str | bytes] = [bytes((byte,)) for byte in range(256) if byte not in b"ab"]
+    path.write_text(rwkv_lines(["a", "b", "ab", "abab", "'\"\n", "\x85\u2028", "é", "\\x", *bytes_alone]))
+    tokenizer = open_tokenizer(path)
+    assert tokenizer_kind(path) == "rwkv" and tokenizer.vocab_size == 8 + 254 + 1
+    assert tokenizer.encode("ababab") == [4, 3]
+    assert tokenizer.encode("aab'\"\n\x85\u2028é\\x") == [1, 3, 5, 6, 7, 8]
+    euro = tokenizer.encode("€")
+    assert len(euro) == 3 and tokenizer.decode([0, *euro, 9999]) == "€" and tokenizer.byte_count(euro) == 3
+    stream = tokenizer.stream()
+    assert [stream.push(token) for token in [*euro, 2]] == ["", "", "€", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "holds no tokens"),
+        ("1 'a' 1\n1 'b' 1\n", "line 2: the id is there already"),
+        ("1 'a' 1\n2 b'a' 1\n", "line 2: the token is there already"),
+        ("1 'a' 2\n", "line 1 is no line"),
+        ("0 'a' 1\n", "line 1 is no line"),
+        ("1 '' 0\n", "line 1 is no line"),
+        ("x 'a' 1\n", "line 1 is no line"),
+        ("1 open('a') 1\n", "line 1 is no line"),
+        ("1 12 2\n", "line 1 is no line"),
+        ("9999999 'a' 1\n", "line 1 is no line"),
+    ],
+)
+def test_vocabularies_that_are_none(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text(text)
+    with pytest.raises(BadInputError, match=said):
+        open_tokenizer(tmp_path / "v.txt")
+
+
+def test_a_byte_without_a_token(tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text(rwkv_lines(["a"]))
+    with pytest.raises(UsageError, match="no token for the byte 0x62"):
+        open_tokenizer(tmp_path / "v.txt").encode("ab")

@@ -47,9 +47,9 @@ class HSM_RUNTIME_API Bundle {
   const std::vector<TensorInfo>& inputs(Part part) const;
   /// What it writes; empty when the bundle lacks the part.
   const std::vector<TensorInfo>& outputs(Part part) const;
-  /// The kind of its tokenizer: "bytes" (ids are the bytes of UTF-8 text), "characters" (characters.json),
-  /// "sentencepiece" (a .model of SentencePiece), "huggingface" (a tokenizer.json of the library tokenizers), or ""
-  /// for none.
+  /// The kind of its tokenizer: "bytes" (ids are the bytes of UTF-8 text), "characters" (characters.json), "rwkv" (the
+  /// vocabulary of RWKV's World models), "sentencepiece" (a .model of SentencePiece), "huggingface" (a tokenizer.json
+  /// of the library tokenizers), or "" for none.
   const std::string& tokenizer() const;
   /// The tokenizer's file; "" where it needs none.
   const std::string& tokenizer_path() const;

@@ -24,8 +24,8 @@ class HSM_RUNTIME_API Tokenizer {
   /// library does not know, which the text names; kBadBundle for a file that is no tokenizer.
   static Result<Tokenizer> open(const Bundle& bundle);
   /// One by itself. kind: "bytes" (ids are the bytes of UTF-8 text; `path` is not looked at), "characters" (a JSON file
-  /// {"characters": TEXT} of them by id), "sentencepiece" (a .model of SentencePiece) or "huggingface" (a
-  /// tokenizer.json).
+  /// {"characters": TEXT} of them by id), "rwkv" (a .txt of lines ID LITERAL LENGTH), "sentencepiece" (a .model of
+  /// SentencePiece) or "huggingface" (a tokenizer.json).
   static Result<Tokenizer> open(const std::string& kind, const std::string& path);
 
   /// Ids are 0..vocabulary()-1.
