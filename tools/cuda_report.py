@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import launch_plans
+
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = ROOT / "docs" / "cuda-report.md"
 SHOWN = (80, 86, 89, 90, 120)
@@ -321,7 +323,7 @@ def main() -> int:
     options = parser.parse_args()
     kernels = read_code(options.library)
     launches = [json.loads(line) for line in run(str(options.dump)).splitlines()]
-    text = report(kernels, launches)
+    text = launch_plans.with_section(report(kernels, launches), options.dump)
     wrong = faults(kernels, launches)
     if options.check:
         if not REPORT.exists() or REPORT.read_text(encoding="utf-8") != text:

@@ -179,11 +179,11 @@ def _checked(model: LanguageModel | SequenceClassifier, run: str | Path, report:
 
 def _digest(source: Path) -> str:
     """Return the SHA-256 of a file, or of the digests of a folder's weight files in order."""
-    from hsm_models.shards import weight_files
+    from hsm_models.importers.state_file import folder_files
 
     if not source.is_dir():
         return sha256(source)
-    return hashlib.sha256("".join(map(sha256, weight_files(source))).encode()).hexdigest()
+    return hashlib.sha256("".join(map(sha256, folder_files(source))).encode()).hexdigest()
 
 
 def _copy_tokenizer(source: Path, output: Path) -> None:

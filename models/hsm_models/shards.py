@@ -22,25 +22,30 @@ INDEX_FILE = "model.safetensors.index.json"
 _MAX_JSON_BYTES = 64 << 20
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a folder: one, or the shards of its index.
+def weight_files(folder: Path, single: str = WEIGHTS_FILE) -> list[Path]:
+    """Return the weight files of a folder: one, or the shards of its index.
+
+    Args:
+        folder: the folder.
+        single: the name of the file where it is one; that of the index begins with it.
 
     Raises:
         CheckpointError: there is none, or a shard is missing or outside of the folder.
     """
-    names = sorted(set(read_index(folder).values())) or [WEIGHTS_FILE]
+    index = f"{single}.index.json"
+    names = sorted(set(read_index(folder, index).values())) or [single]
     if any(Path(name).name != name for name in names):
-        raise CheckpointError(f"{folder / INDEX_FILE} names files outside of its folder")
+        raise CheckpointError(f"{folder / index} names files outside of its folder")
     files = [folder / name for name in names]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
-        raise CheckpointError(f"the folder {folder} lacks {', '.join(missing)}; only safetensors are read from folders")
+        raise CheckpointError(f"the folder {folder} lacks {', '.join(missing)}; copy or download it again")
     return files
 
 
-def read_index(folder: Path) -> dict[str, str]:
+def read_index(folder: Path, index: str = INDEX_FILE) -> dict[str, str]:
     """Return the file of each weight, from a sharded folder's index; empty without one."""
-    path = folder / INDEX_FILE
+    path = folder / index
     found = read_json(path).get("weight_map") if path.is_file() else {}
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
         raise CheckpointError(f"{path} is no index of shards: it has no weight_map of names to files")

@@ -64,6 +64,19 @@ class Case:
         return {name: values[name] for name in self.operator.sizes if name in values}
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """What all launches of a CUDA kernel move in one call.
+
+    Attributes:
+        cache_bytes: through the second-level cache, read and written by all blocks.
+        kept: bytes that it leaves in the workspace for the next kernel.
+    """
+
+    cache_bytes: float
+    kept: float = 0.0
+
+
 def adjustments(operator: Operator) -> Iterator[tuple[str, str]]:
     """Yield dimensions, and expressions that make their sizes satisfy a rule: ("E", "max(E, k)") for "k <= E".
 

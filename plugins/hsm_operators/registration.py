@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .fused_gradient import FusedGradient
 from .kernels import prefer_kernel
 from .operator import DOMAIN, FLOAT, INT64, Attribute, Operator, Port
 from .precision import accumulator
@@ -35,6 +36,7 @@ def register(
     fake: Callable[..., Any],
     gradient: Callable[..., dict[int, Tensor]] | None = None,
     applies: Callable[[list[int], list[Any]], bool] = lambda needed, arguments: True,
+    fused: FusedGradient | None = None,
 ) -> Any:
     """Register `hsm::name`, or an operator of another namespace, and return the operator to call.
 
@@ -42,21 +44,22 @@ def register(
         name: the operator's name; without a namespace it is one of ours.
         schema: its torch schema without the name, such as "(Tensor x, int[] shifts) -> Tensor".
         reference: maths on plain torch operations. A fused kernel computes the operator instead where `use_kernels`
-            allows it; the backward pass is the reference's always.
+            allows it; the backward pass is the reference's but where `fused` takes the call.
         fake: shapes and dtypes of the outputs for tracing.
         gradient: `gradient(gradient of the first output, needed, *inputs)` returns the gradients of at least the inputs
             whose indices are in `needed`, and `name_backward` is registered for it. Without it, and where another
             output has a gradient, the reference must be differentiable: the backward pass runs it once more, with
             gradients on.
         applies: `applies(needed, inputs)` says from shapes whether `gradient` does what is needed.
+        fused: the same in Triton, which goes before `gradient` where it applies.
     """
     qualified = name if "::" in name else f"{DOMAIN}::{name}"
     forward = _without_gradients(prefer_kernel(qualified, reference))
     operator = _define(qualified, schema, forward, fake)
     differentiate = _rerun(reference)
-    if gradient:
-        written = _register_gradient(qualified, schema, gradient)
-        differentiate = _choose(written, applies, differentiate)
+    if gradient or fused:
+        written = _register_gradient(qualified, schema, gradient, fused)
+        differentiate = _choose(written, _either(applies if gradient else None, fused), differentiate)
     torch.library.register_autograd(
         qualified, _backward_by(differentiate), setup_context=_remember_inputs, lib=_libraries[qualified]
     )
@@ -142,12 +145,14 @@ def _rerun(reference: Callable[..., Any]) -> Callable[..., Sequence[Tensor | Non
 
 
 def _register_gradient(
-    name: str, schema: str, gradient: Callable[..., dict[int, Tensor]]
+    name: str, schema: str, gradient: Callable[..., dict[int, Tensor]] | None, fused: FusedGradient | None
 ) -> Callable[..., Sequence[Tensor | None]]:
     """Register `name_backward`, which returns one new tensor for each needed input."""
 
     def run(output_gradient: Tensor, needed: list[int], *inputs: Any) -> list[Tensor]:
-        found = gradient(output_gradient, needed, *inputs)
+        compute = fused.compute if fused and fused.applies(needed, inputs) else gradient
+        require(compute is not None, f"{name} has no gradient that takes this call")
+        found = compute(output_gradient, needed, *inputs)  # type: ignore[misc]
         return [_no_alias(found[i].to(inputs[i].dtype).contiguous(), (output_gradient, *inputs)) for i in needed]
 
     def fake(output_gradient: Tensor, needed: list[int], *inputs: Any) -> list[Tensor]:
@@ -162,6 +167,19 @@ def _register_gradient(
         return operator(gradients[0], needed, *arguments)
 
     return differentiate
+
+
+def _either(
+    applies: Callable[[list[int], list[Any]], bool] | None, fused: FusedGradient | None
+) -> Callable[[list[int], list[Any]], bool]:
+    """Return what says whether one of the two gradients that were written does what is needed."""
+
+    def decide(needed: list[int], arguments: list[Any]) -> bool:
+        if applies and applies(needed, arguments):
+            return True
+        return fused is not None and fused.applies(needed, arguments)
+
+    return decide
 
 
 def _choose(

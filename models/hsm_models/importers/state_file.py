@@ -14,9 +14,11 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
-from ..shards import INDEX_FILE, read_index, read_json, weight_files
+from ..shards import WEIGHTS_FILE, read_index, read_json, weight_files
 
 WEIGHT_KEYS = ("model_state", "model")
+# What transformers wrote before safetensors.
+PICKLED_FILE = "pytorch_model.bin"
 PREFIXES = ("_orig_mod.", "module.")
 # Both training codes keep their options in a dictionary subclass with attribute access; a plain dict holds the same.
 _DICTIONARY_CLASSES = ("framework.data_structures.dotdict.DotDict", "utils.DotDict")
@@ -40,8 +42,9 @@ def read_state_file(path: str | Path) -> StateFile:
 
     Args:
         path: the file, or a folder as transformers writes it: `config.json`, which becomes the options, beside
-            `model.safetensors` or the shards that `model.safetensors.index.json` lists. Training files hold the
-            weights under the key `model_state` (TaylorShift) or `model` (SwitchHead, MoEUT).
+            `model.safetensors` or the shards that `model.safetensors.index.json` lists, or, in a folder without these,
+            `pytorch_model.bin` or the shards of its index. Training files hold the weights under the key `model_state`
+            (TaylorShift) or `model` (SwitchHead, MoEUT).
 
     Returns:
         The weights on the CPU and the training options.
@@ -65,18 +68,39 @@ def read_state_file(path: str | Path) -> StateFile:
 def _read_folder(folder: Path) -> StateFile:
     """Read a folder in the layout of Hugging Face's transformers."""
     weights: dict[str, torch.Tensor] = {}
-    for file in weight_files(folder):
-        for name, tensor in _load_safetensors(file).items():
+    single = _single(folder)
+    load = _load_pickle if single == PICKLED_FILE else _load_safetensors
+    for file in weight_files(folder, single):
+        for name, tensor in _find_weights(load(file), file).items():
             if name in weights:
                 raise CheckpointError(f"{folder} holds {name} in two shards")
             _check_tensor(name, tensor, file)
             weights[name] = tensor
-    listed = read_index(folder)
-    lost = sorted(set(listed) - set(weights))
+    index = f"{single}.index.json"
+    lost = sorted(set(read_index(folder, index)) - set(weights))
     if lost:
-        raise CheckpointError(f"{folder} lacks {', '.join(lost[:5])}, which {INDEX_FILE} lists; download it again")
+        raise CheckpointError(f"{folder} lacks {', '.join(lost[:5])}, which {index} lists; download it again")
     config = folder / "config.json"
     return StateFile(_strip_prefixes(weights, folder), read_json(config) if config.is_file() else {})
+
+
+def folder_files(folder: Path) -> list[Path]:
+    """Return the files of a folder's weights: safetensors, or pickles where it has none.
+
+    Raises:
+        CheckpointError: there are neither, or a shard is missing or outside of the folder.
+    """
+    return weight_files(folder, _single(folder))
+
+
+def _single(folder: Path) -> str:
+    """Return the name that a folder's only file of weights has, or that its index begins with."""
+    for single in (WEIGHTS_FILE, PICKLED_FILE):
+        if (folder / single).is_file() or (folder / f"{single}.index.json").is_file():
+            return single
+    raise CheckpointError(
+        f"the folder {folder} holds neither {WEIGHTS_FILE} nor {PICKLED_FILE}, nor an index of shards"
+    )
 
 
 def _load_safetensors(path: Path) -> Any:

@@ -6,13 +6,16 @@ a chunk of tokens the direct form is used, across chunks the state: prefill, chu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..fused_gradient import FusedGradient
 from ..precision import accumulator
 from ..registration import register, require
+from ..taylor_shift import fused
 from ..taylor_shift.torch_op import (
     check_heads,
     check_lengths,
@@ -117,6 +120,18 @@ def _gradient_applies(needed: list[int], inputs: list[Any]) -> bool:
     return max(needed) <= _TEMPERATURE and is_short(inputs[0])
 
 
+def _fused_gradient(dy: Tensor, needed: list[int], *inputs: Any) -> dict[int, Tensor]:
+    q, k, v, temperature, state, norm, lengths, normalize = inputs
+    return fused.gradient(dy, q, k, v, temperature, lengths, normalize, past=(state, norm))
+
+
+def _fused_takes(needed: list[int], inputs: Sequence[Any]) -> bool:
+    q, k, v, *_, normalize = inputs
+    # Tensor cores multiply pairs of tokens several times as fast as the reference, which is float32, features.
+    longest = (2 if q.dtype == torch.float32 else 8) * feature_count(q.shape[3])
+    return max(needed) <= _TEMPERATURE and q.shape[1] <= longest and fused.takes(q, k, v, normalize)
+
+
 def _fake(
     q: Tensor,
     k: Tensor,
@@ -138,4 +153,5 @@ _causal_taylor_shift = register(
     _fake,
     _gradient,
     _gradient_applies,
+    FusedGradient(_fused_gradient, _fused_takes),
 )

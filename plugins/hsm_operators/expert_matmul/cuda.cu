@@ -18,6 +18,8 @@ constexpr std::string_view kTactics[] = {"mma64", "mma128", "simt64", "simt128",
 constexpr std::int64_t kMostBlocksX = 0x7fffffff;
 constexpr std::int64_t kMostBlocksYZ = 65535;
 constexpr std::int64_t kColumns = 64;
+// Above, a tile of 64 tokens is filled by a quarter and more.
+constexpr std::int64_t kMostGatheredTokens = 16;
 
 constexpr std::int64_t ceil_divide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -136,7 +138,12 @@ int default_tactic(const ExpertMatMulArgs& args, Form form, const Device& device
   // The gather form reads k matrices a token, a tile reads all E of them (for many tokens at once, but slowly for a
   // few).
   const bool few = tokens(args) * args.active <= 2 * args.experts;
-  if (few && supports(args, form, kGather, device)) return kGather;
+  // A tile of so few tokens is mostly empty, and one block of few reads all E: where gathering blocks can be a block of
+  // each multiprocessor, or fewer, each of them reads less, and all at once.
+  const bool idle =
+      tokens(args) <= kMostGatheredTokens &&
+      tokens(args) * ceil_divide(args.outputs, kColumns) * heads_of_y(args, form) <= device.multiprocessors;
+  if ((few || idle) && supports(args, form, kGather, device)) return kGather;
   const bool tensor = has_tensor_cores(device, args.type);
   const int large = tensor ? kTensor128 : kSimt128;
   const std::int64_t blocks =

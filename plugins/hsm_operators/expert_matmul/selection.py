@@ -30,17 +30,38 @@ class Selection:
     sizes: list[int]
 
 
-def select(logits: Tensor, k: int) -> Selection:
+@dataclass(frozen=True)
+class SortedChoices:
+    """The same choices, of which nothing was asked that a GPU has to be waited for.
+
+    Attributes:
+        chosen, gates, order: see `Selection`.
+        starts: (H·E + 1,) int64, where in `order` each expert's triples begin.
+    """
+
+    chosen: Tensor
+    gates: Tensor
+    order: Tensor
+    starts: Tensor
+
+
+def sort_choices(logits: Tensor, k: int) -> SortedChoices:
     """Choose the k experts of largest logits (B,T,H,E), ties going to the lower index."""
     heads, experts = logits.shape[2:]
     best, index = logits.sort(dim=-1, descending=True, stable=True)
     best, chosen = best[..., :k], index[..., :k]
     expert = (chosen + experts * torch.arange(heads, device=logits.device).unsqueeze(1)).flatten()
-    order = expert.argsort(stable=True)
-    inverse = torch.empty_like(order)
-    inverse[order] = torch.arange(len(order), device=order.device)
-    sizes = torch.bincount(expert, minlength=heads * experts).tolist()
-    return Selection(chosen, best.sigmoid().flatten(), order, inverse, sizes)
+    ascending, order = expert.sort(stable=True)
+    starts = torch.searchsorted(ascending, torch.arange(heads * experts + 1, device=logits.device))
+    return SortedChoices(chosen, best.sigmoid().flatten(), order, starts)
+
+
+def select(logits: Tensor, k: int) -> Selection:
+    """Choose as `sort_choices` does, and say how many chose each expert."""
+    found = sort_choices(logits, k)
+    inverse = torch.empty_like(found.order)
+    inverse[found.order] = torch.arange(len(inverse), device=inverse.device)
+    return Selection(found.chosen, found.gates, found.order, inverse, found.starts.diff().tolist())
 
 
 def blockwise(rows: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:

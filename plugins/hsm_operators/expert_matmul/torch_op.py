@@ -6,12 +6,16 @@ renormalised. Selection is by logit, because float32 sigmoids saturate and tie. 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from ..fused_gradient import FusedGradient
 from ..precision import accumulator
 from ..registration import register, require
 from ..routing import observe
+from . import fused
 from .selection import blockwise, blockwise_outer, select
 
 
@@ -115,8 +119,25 @@ def _reference(x: Tensor, logits: Tensor, weight: Tensor, k: int) -> Tensor:
 def _gradient(
     output_gradient: Tensor, needed: list[int], x: Tensor, logits: Tensor, weight: Tensor, k: int
 ) -> dict[int, Tensor]:
+    return _plain_gradient(_multiply_gradient, output_gradient, x, logits, weight, k)
+
+
+def _fused_gradient(
+    output_gradient: Tensor, needed: list[int], x: Tensor, logits: Tensor, weight: Tensor, k: int
+) -> dict[int, Tensor]:
+    return _plain_gradient(fused.gradient, output_gradient, x, logits, weight, k)
+
+
+def _plain_gradient(
+    differentiate: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    output_gradient: Tensor,
+    x: Tensor,
+    logits: Tensor,
+    weight: Tensor,
+    k: int,
+) -> dict[int, Tensor]:
     grad, shared = output_gradient.flatten(0, 2), logits.shape[2] * k
-    of_x, of_logits, of_weight = _multiply_gradient(grad, x.flatten(0, 1), logits, weight, k, shared, added=k)
+    of_x, of_logits, of_weight = differentiate(grad, x.flatten(0, 1), logits, weight, k, shared, k)
     return {0: of_x.view(x.shape), 1: of_logits, 2: of_weight}
 
 
@@ -129,8 +150,25 @@ def _sum_reference(x: Tensor, logits: Tensor, weight: Tensor, k: int) -> Tensor:
 def _sum_gradient(
     output_gradient: Tensor, needed: list[int], x: Tensor, logits: Tensor, weight: Tensor, k: int
 ) -> dict[int, Tensor]:
+    return _summed_gradient(_multiply_gradient, output_gradient, x, logits, weight, k)
+
+
+def _sum_fused_gradient(
+    output_gradient: Tensor, needed: list[int], x: Tensor, logits: Tensor, weight: Tensor, k: int
+) -> dict[int, Tensor]:
+    return _summed_gradient(fused.gradient, output_gradient, x, logits, weight, k)
+
+
+def _summed_gradient(
+    differentiate: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    output_gradient: Tensor,
+    x: Tensor,
+    logits: Tensor,
+    weight: Tensor,
+    k: int,
+) -> dict[int, Tensor]:
     grad, added = output_gradient.flatten(0, 1), logits.shape[2] * k
-    of_x, of_logits, of_weight = _multiply_gradient(grad, x.flatten(0, 2), logits, weight, k, k, added)
+    of_x, of_logits, of_weight = differentiate(grad, x.flatten(0, 2), logits, weight, k, k, added)
     return {0: of_x.view(x.shape), 1: of_logits, 2: of_weight}
 
 
@@ -143,5 +181,14 @@ def _sum_fake(x: Tensor, logits: Tensor, weight: Tensor, k: int) -> Tensor:
 
 
 _SCHEMA = "(Tensor x, Tensor logits, Tensor weight, int k) -> Tensor"
-_expert_matmul = register("expert_matmul", _SCHEMA, _reference, _fake, _gradient)
-_expert_matmul_sum = register("expert_matmul_sum", _SCHEMA, _sum_reference, _sum_fake, _sum_gradient)
+_expert_matmul = register(
+    "expert_matmul", _SCHEMA, _reference, _fake, _gradient, fused=FusedGradient(_fused_gradient, fused.takes)
+)
+_expert_matmul_sum = register(
+    "expert_matmul_sum",
+    _SCHEMA,
+    _sum_reference,
+    _sum_fake,
+    _sum_gradient,
+    fused=FusedGradient(_sum_fused_gradient, fused.takes),
+)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..precision import accumulator
 from ..registration import register, require
+from .fused import FUSED
 
 
 def token_shift(x: Tensor, shifts: Sequence[int]) -> Tensor:
@@ -257,6 +258,7 @@ _shift_mix = register(
     _mix_reference,
     _mix_fake,
     _mix_gradient,
+    fused=FUSED,
 )
 _shift_mix_cached = register(
     "shift_mix_cached",

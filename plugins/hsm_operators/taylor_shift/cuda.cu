@@ -23,18 +23,46 @@ bool is_empty(const TaylorShiftArgs& args) {
   return args.batch == 0 || args.length == 0 || args.heads == 0 || args.dim == 0 || args.value_dim == 0;
 }
 
-// Slots, one for each segment of each head, that give every multiprocessor four blocks: so many that the last ones,
-// when some multiprocessors are idle, are a small part.
-std::int64_t wanted_slots(const TaylorShiftArgs& args, TaylorUnit unit, const Device& device) {
-  const std::int64_t tiles = divide_up(taylor_features(args.dim), feature_tile(unit));
-  return std::max(args.batch * args.heads, divide_up(4 * device.multiprocessors, tiles));
+// Blocks of `accumulate` that a multiprocessor should get: so many that the last ones, when some multiprocessors are
+// idle, are a small part.
+constexpr std::int64_t kSumBlocks = 4;
+// Segments beyond those that this takes which are tried, too, where the device is filled no more often than kMostWaves;
+// above, the last wave is a small part anyway.
+constexpr std::int64_t kMoreSegments = 3;
+constexpr std::int64_t kMostWaves = 5;
+constexpr double kFullEnough = 0.9;
+
+std::int64_t sum_tiles(const TaylorShiftArgs& args, TaylorUnit unit) {
+  return divide_up(taylor_features(args.dim), feature_tile(unit));
 }
 
-SumsPlan plan_of(const TaylorShiftArgs& args, TaylorUnit unit, const Device& device) {
-  const std::int64_t heads = args.batch * args.heads;
-  const std::int64_t segments = divide_up(wanted_slots(args, unit, device), heads);
-  return plan_sums(heads, args.length, args.dim, args.value_dim,
+// Slots, one for each segment of each head, that give every multiprocessor kSumBlocks blocks.
+std::int64_t wanted_slots(const TaylorShiftArgs& args, TaylorUnit unit, const Device& device) {
+  return std::max(args.batch * args.heads, divide_up(kSumBlocks * device.multiprocessors, sum_tiles(args, unit)));
+}
+
+SumsPlan plan_with(const TaylorShiftArgs& args, TaylorUnit unit, std::int64_t segments) {
+  return plan_sums(args.batch * args.heads, args.length, args.dim, args.value_dim,
                    std::max(divide_up(args.length, segments), kLeastSegment), unit);
+}
+
+// The fewest segments whose last wave of `accumulate` is full enough, else those whose is the fullest: a wave and a bit
+// takes as long as two.
+SumsPlan plan_of(const TaylorShiftArgs& args, TaylorUnit unit, const Device& device) {
+  const std::int64_t fewest = divide_up(wanted_slots(args, unit, device), args.batch * args.heads);
+  const std::int64_t wave =
+      device.multiprocessors * accumulate_blocks(unit, args.dim, args.value_dim, device.shared_memory_per_block);
+  const auto blocks_of = [&](const SumsPlan& plan) { return sum_tiles(args, unit) * plan.segments * plan.group; };
+  const auto fill = [&](const SumsPlan& plan) {
+    const std::int64_t blocks = blocks_of(plan);
+    return static_cast<double>(blocks) / static_cast<double>(divide_up(blocks, wave) * wave);
+  };
+  SumsPlan best = plan_with(args, unit, fewest);
+  for (std::int64_t more = 1; more <= kMoreSegments && fill(best) < kFullEnough; ++more) {
+    const SumsPlan plan = plan_with(args, unit, fewest + more);
+    if (blocks_of(plan) <= kMostWaves * wave && fill(plan) > fill(best)) best = plan;
+  }
+  return best;
 }
 
 TaylorCall call_of(const TaylorShiftArgs& args) {
@@ -89,7 +117,7 @@ double cost(const TaylorShiftArgs& args, const Tactic& tactic, const Device& dev
   }
   const SumsPlan plan = plan_of(args, tactic.unit, device);
   const std::int64_t tile = feature_tile(tactic.unit);
-  const std::int64_t tiles = divide_up(taylor_features(args.dim), tile);
+  const std::int64_t tiles = sum_tiles(args, tactic.unit);
   const auto padded = static_cast<double>(tiles * tile);
   const double sum_blocks = heads * static_cast<double>(tiles * plan.segments);
   const double sum_work = static_cast<double>(tile * plan.segment_length) * columns * (tensor ? 2 : 1);
@@ -123,9 +151,14 @@ int taylor_shift_default_tactic(const TaylorShiftArgs& args, const Device& devic
 
 std::size_t taylor_shift_workspace(const TaylorShiftArgs& args, int tactic, const Device& device) noexcept {
   if (!is_tactic(tactic) || !kTactics[tactic].efficient || is_empty(args)) return 0;
+  const TaylorUnit unit = kTactics[tactic].unit;
+  const std::int64_t heads = args.batch * args.heads;
+  const std::int64_t wanted = wanted_slots(args, unit, device);
+  // What a better filled last wave may take is bounded by the device, not by the sizes.
+  const std::int64_t filled = kMostWaves * kMostSumBlocks * device.multiprocessors / sum_tiles(args, unit);
   // Rounded up for each head.
-  return sum_bytes(wanted_slots(args, kTactics[tactic].unit, device) + args.batch * args.heads, args.dim,
-                   args.value_dim);
+  const std::int64_t slots = std::max(wanted + heads, std::min(wanted + (1 + kMoreSegments) * heads, filled));
+  return sum_bytes(slots, args.dim, args.value_dim);
 }
 
 int taylor_shift_launch(const TaylorShiftArgs& args, int tactic, const Device& device, void* workspace,

@@ -19,6 +19,22 @@ bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t dim, std::in
   return bytes <= device.shared_memory_per_block;
 }
 
+std::int64_t accumulate_blocks(TaylorUnit unit, std::int64_t dim, std::int64_t value_dim,
+                               std::size_t shared_memory) noexcept {
+  constexpr std::size_t kReserved = 1024;  // bytes of each block that the driver keeps
+  const bool tensor = unit == TaylorUnit::kTensor;
+  const std::size_t bytes = tensor ? tensor_accumulate_bytes(dim, value_dim) : simt_shared_bytes(dim, value_dim);
+  const std::int64_t width = std::max(dim, value_dim);
+  std::int64_t by_registers = kMostSumBlocks;
+  if (tensor) {
+    by_registers = width <= 32 ? 4 : (width <= 64 ? 3 : (width <= 128 ? 2 : 1));
+  } else if (width > 64) {
+    by_registers = width <= 128 ? 3 : 2;
+  }
+  const std::size_t by_memory = (shared_memory + kReserved) / (bytes + kReserved);
+  return std::clamp<std::int64_t>(static_cast<std::int64_t>(by_memory), 1, by_registers);
+}
+
 SumsPlan plan_sums(std::int64_t heads, std::int64_t length, std::int64_t dim, std::int64_t value_dim,
                    std::int64_t segment_length, TaylorUnit unit) noexcept {
   const std::int64_t bytes = slot_floats(dim, value_dim) * static_cast<std::int64_t>(sizeof(float));

@@ -79,6 +79,12 @@ constexpr std::int64_t feature_tile(TaylorUnit unit) { return unit == TaylorUnit
 bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t dim, std::int64_t value_dim, bool normalize,
                           bool sums, bool keys, const Device& device) noexcept;
 
+// Blocks of `accumulate` that a multiprocessor holds at a time, as far as registers (tables in taylor_simt.cuh and
+// taylor_tensor.cuh) and shared memory allow.
+inline constexpr std::int64_t kMostSumBlocks = 4;
+std::int64_t accumulate_blocks(TaylorUnit unit, std::int64_t dim, std::int64_t value_dim,
+                               std::size_t shared_memory) noexcept;
+
 // How keys are split into segments, and heads into groups that one round of launches handles: the slots of a group fit
 // into kMostSumBytes if those of one head do.
 struct SumsPlan {

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..precision import accumulator
 from ..registration import register, require
+from .fused import FUSED, feature_count
 
 __all__ = ["feature_count", "taylor_shift", "taylor_shift_direct", "taylor_shift_efficient", "taylor_shift_masked"]
 
@@ -98,11 +99,6 @@ def taylor_shift_efficient(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def polynomial(t: Tensor) -> Tensor:
     """Return p(t) = 1 + t + t²/2."""
     return torch.addcmul(t + 1, t, t, value=0.5)
-
-
-def feature_count(width: int) -> int:
-    """Return F = 1 + d + d(d+1)/2, the rows of the causal operator's state for heads of width d."""
-    return 1 + width + width * (width + 1) // 2
 
 
 def features(x: Tensor) -> Tensor:
@@ -219,6 +215,7 @@ _taylor_shift = register(
     "(Tensor q, Tensor k, Tensor v, Tensor temperature, bool normalize, bool output_norm, str form) -> Tensor",
     _reference,
     _fake,
+    fused=FUSED,
 )
 _taylor_shift_masked = register(
     "taylor_shift_masked",
@@ -226,4 +223,5 @@ _taylor_shift_masked = register(
     " -> Tensor",
     _masked_reference,
     _masked_fake,
+    fused=FUSED,
 )

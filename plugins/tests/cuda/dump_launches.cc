@@ -2,8 +2,17 @@
 // with each tactic, the kernels with their grids, blocks and dynamic shared memory. Nothing is executed: the host shim
 // only logs.
 //
-// Read by tools/cuda_report.py.
+// With the argument - it answers what standard input asks instead, for the default tactic, one call a line:
+//
+//   OPERATOR TYPE SM MULTIPROCESSORS SHARED_BYTES NAME=SIZE ... NAME=ATTRIBUTE[,...] ...
+//
+// Read by tools/cuda_report.py and tools/launch_plans.py.
+#include <algorithm>
 #include <cstdio>
+#include <iostream>
+#include <set>
+#include <sstream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -54,9 +63,9 @@ std::string launches_json() {
   return "[" + text + "]";
 }
 
-// Prints one line for each tactic that the device supports.
+// Prints one line for each tactic that the device supports, or for the default one alone.
 void dump(const Operator& op, const hsm::cuda::Kernels& kernels, const Case& item, std::size_t type,
-          const Device& device) {
+          const Device& device, bool default_alone = false) {
   std::vector<hsm::opset::Shape> shapes;
   std::int64_t bytes = 0;
   for (const hsm::opset::Port& port : op.inputs) {
@@ -70,7 +79,7 @@ void dump(const Operator& op, const hsm::cuda::Kernels& kernels, const Case& ite
   const Call call{kTypes[type], item.attributes, shapes, inputs, outputs};
   const int chosen = kernels.default_tactic(call, device);
   for (int tactic = 0; tactic < static_cast<int>(kernels.tactics().size()); ++tactic) {
-    if (!kernels.supports(call, tactic, device)) continue;
+    if ((default_alone && tactic != chosen) || !kernels.supports(call, tactic, device)) continue;
     hsm::simt::clear_launches();
     const int error = kernels.launch(call, tactic, device, reinterpret_cast<void*>(std::uintptr_t{1} << 22), nullptr);
     std::printf(
@@ -83,11 +92,56 @@ void dump(const Operator& op, const hsm::cuda::Kernels& kernels, const Case& ite
   }
 }
 
-}  // namespace
+// Numbers with a comma between them.
+std::vector<std::int64_t> numbers_of(const std::string& text) {
+  std::vector<std::int64_t> numbers;
+  std::istringstream stream(text);
+  for (std::string part; std::getline(stream, part, ',');) numbers.push_back(std::stoll(part));
+  return numbers;
+}
 
-int main() {
+// Answers one line of standard input; throws std::runtime_error for one that asks for nothing known.
+void answer(const std::string& line) {
+  static std::set<std::string> names;  // what the views of a case point into
+  std::istringstream stream(line);
+  std::string name;
+  std::string type_name;
+  Device device;
+  stream >> name >> type_name >> device.sm >> device.multiprocessors >> device.shared_memory_per_block;
+  const std::size_t type = std::ranges::find(kTypeNames, type_name) - std::begin(kTypeNames);
+  for (const Operator& op : hsm::opset::operators()) {
+    const hsm::cuda::Kernels* kernels = op.name == name ? hsm::cuda::kernels_of(op) : nullptr;
+    if (kernels == nullptr || type == std::size(kTypes) || !stream) continue;
+    const std::size_t start = static_cast<std::size_t>(stream.tellg());
+    Case item{.domain = op.domain, .name = op.name, .label = *names.insert(line.substr(start + 1)).first};
+    for (std::string part; stream >> part;) {
+      const std::size_t equal = part.find('=');
+      if (equal == std::string::npos) throw std::runtime_error(part + " is not NAME=NUMBER in: " + line);
+      const std::string_view key = *names.insert(part.substr(0, equal)).first;
+      const std::vector<std::int64_t> numbers = numbers_of(part.substr(equal + 1));
+      const auto is_key = [&](const auto& attribute) { return attribute.name == key; };
+      if (std::ranges::any_of(op.attributes, is_key)) {
+        item.attributes.push_back({.name = key, .ints = numbers});
+      } else {
+        item.sizes[key] = numbers.at(0);
+      }
+    }
+    for (const hsm::opset::Dimension& dimension : op.dimensions) item.sizes.try_emplace(dimension.name, 0);
+    hsm::testing::adjust(op, item.attributes, item.sizes);  // sizes that follow from others may be left out
+    for (const auto& [missing, size] : item.sizes) {
+      if (size < 1) throw std::runtime_error("no size " + std::string(missing) + " in: " + line);
+    }
+    if (item.attributes.size() != op.attributes.size()) throw std::runtime_error("an attribute is missing in: " + line);
+    hsm::simt::settings().shared_memory_limit = device.shared_memory_per_block;
+    dump(op, *kernels, item, type, device, true);
+    return;
+  }
+  throw std::runtime_error("no operator with CUDA kernels, or no type, in: " + line);
+}
+
+// What the launchers choose for the typical calls.
+void dump_typical() {
   for (const Device& device : kDevices) {
-    hsm::simt::settings().execute = false;
     hsm::simt::settings().shared_memory_limit = device.shared_memory_per_block;
     for (const Operator& op : hsm::opset::operators()) {
       const hsm::cuda::Kernels* kernels = hsm::cuda::kernels_of(op);
@@ -96,5 +150,21 @@ int main() {
         for (std::size_t type = 0; type < std::size(kTypes); ++type) dump(op, *kernels, item, type, device);
       }
     }
+  }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  hsm::simt::settings().execute = false;
+  if (count != 2 || std::string_view(arguments[1]) != "-") {
+    dump_typical();
+    return 0;
+  }
+  try {
+    for (std::string line; std::getline(std::cin, line);) answer(line);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 1;
   }
 }

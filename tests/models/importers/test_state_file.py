@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.models.importers import authors
 
 from hsm_models.errors import CheckpointError
 from hsm_models.importers import read_state_file
+from hsm_models.importers.state_file import folder_files
 
 
 class Bomb:
@@ -111,7 +113,10 @@ def test_other_files_are_refused(name: str, content: bytes, tmp_path: Path) -> N
 
 
 def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
-    for path, message in ((tmp_path / "nothing.pth", "is not a file"), (tmp_path, "lacks model.safetensors")):
+    for path, message in (
+        (tmp_path / "nothing.pth", "is not a file"),
+        (tmp_path, "holds neither model.safetensors nor pytorch_model.bin"),
+    ):
         with pytest.raises(CheckpointError, match=message):
             read_state_file(path)
 
@@ -145,3 +150,26 @@ def test_compressed_archives_are_refused(tmp_path: Path) -> None:
             small.writestr(entry, plain.read(entry))
     with pytest.raises(CheckpointError, match="compressed"):
         read_state_file(tmp_path / "small.pth")
+
+
+def test_pickled_folders_are_read_where_there_are_no_safetensors(tmp_path: Path) -> None:
+    """As transformers wrote them: one file, or shards with an index; nothing but tensors is loaded."""
+    weights = {"a.weight": torch.randn(2, 3), "b.weight": torch.randn(4)}
+    (tmp_path / "config.json").write_text('{"model_type": "x"}')
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    found = read_state_file(tmp_path)
+    assert found.arguments == {"model_type": "x"} and torch.equal(found.weights["b.weight"], weights["b.weight"])
+    (tmp_path / "pytorch_model.bin").unlink()
+    places = {name: f"pytorch_model-0000{place}-of-00002.bin" for place, name in enumerate(weights, start=1)}
+    for name, file in places.items():
+        torch.save({name: weights[name]}, tmp_path / file)
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    assert set(read_state_file(tmp_path).weights) == set(weights)
+    assert [path.name for path in folder_files(tmp_path)] == list(places.values())
+    index.write_text(json.dumps({"weight_map": {**places, "c.weight": places["a.weight"]}}))
+    with pytest.raises(CheckpointError, match=r"lacks c.weight, which pytorch_model.bin.index.json lists"):
+        read_state_file(tmp_path)
+    torch.save({"a.weight": print}, tmp_path / places["a.weight"])
+    with pytest.raises(CheckpointError, match="was not loaded"):
+        read_state_file(tmp_path)

@@ -1,8 +1,8 @@
-"""tools/cuda_report.py as a module, and the library that it reads."""
+"""The tools that write docs/cuda-report.md as modules, and the library that they read."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,14 +11,16 @@ import pytest
 from tests.plugins.native import ROOT
 
 
+def tool(name: str) -> ModuleType:
+    """Return a program of tools/ as a module; those that it imports lie beside it."""
+    folder = str(ROOT / "tools")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)
+
+
 def cuda_report() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("cuda_report", ROOT / "tools" / "cuda_report.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["cuda_report"] = module
-    spec.loader.exec_module(module)
-    return module
+    return tool("cuda_report")
 
 
 def plugin_library() -> Path:

@@ -1,0 +1,54 @@
+"""The gradient of ShiftMix by a Triton kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..fused_gradient import FusedGradient
+
+_ROWS = 32
+_COLUMNS = 64
+
+
+def gradient(
+    dy: Tensor, needed: list[int], x: Tensor, alpha: Tensor, beta: Tensor, shifts: list[int]
+) -> dict[int, Tensor]:
+    """Return the gradients of x (B,T,D) in its type and of alpha and beta (D,) in float32, by index.
+
+    Sums over tokens have one order: the same input gives the same bits.
+    """
+    from . import triton_kernels as kernels
+
+    batch, length, width = x.shape
+    blocks = -(-length // _ROWS)
+    own_dy, own_x = dy.to(x.dtype).contiguous(), x.contiguous()
+    found = torch.empty_like(own_x)
+    of_alpha, of_beta = (torch.empty((batch, blocks, width), device=x.device) for _ in range(2))
+    kernels.backward[-(-width // _COLUMNS), blocks, batch](
+        own_dy,
+        own_x,
+        alpha.contiguous(),
+        beta.contiguous(),
+        torch.tensor(shifts, device=x.device),
+        found,
+        of_alpha,
+        of_beta,
+        length,
+        width,
+        width // len(shifts),
+        ROWS=_ROWS,
+        COLUMNS=_COLUMNS,
+    )
+    return {0: found, 1: of_alpha.sum((0, 1)), 2: of_beta.sum((0, 1))}
+
+
+def _takes(needed: list[int], inputs: Sequence[Any]) -> bool:
+    x = inputs[0]
+    return x.numel() > 0 and x.shape[0] <= 65535 and x.shape[1] <= 65535 * _ROWS  # blocks of a grid
+
+
+FUSED = FusedGradient(gradient, _takes)
