@@ -52,7 +52,7 @@ def test_the_ground_floor_imports_no_framework_at_its_start() -> None:
 
 # The packages and modules of hsm_export, from the ground up: each imports only what stands on floors below its own.
 FLOORS = (
-    ("errors", "dtypes", "machine", "process_memory", "interrupts"),
+    ("errors", "dtypes", "machine", "process_memory", "interrupts", "alone"),
     ("files", "native", "child_process", "idle_threads", "limits"),
     ("formats", "limited_process"),
     ("torch_model", "onnx_model", "comparison"),

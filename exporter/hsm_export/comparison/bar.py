@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from .threshold import Threshold, explained, threshold
 from .verdict import Judgement, judge
 
 Outputs = Mapping[str, Array]
+# Why a case proves nothing where the truth itself is no number.
+NO_NUMBER = "is NaN even in float64: the weights or the inputs are broken"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,16 @@ class Bar:
     def judge(self, value: Array | None, rows: Mask | None = None, precision: str = "") -> Judgement:
         """Hold a runtime's numbers to it; `rows` (B,) says which rows of the batch count."""
         return judge(value, self.reference, self.threshold.value, self.counted(rows), precision)
+
+    def widened(self, rounded: Sequence[Array]) -> Bar:
+        """Return it with the numbers of further runs in which every tensor was rounded at random.
+
+        The reference is float64 itself.
+        """
+        if is_exact(self.reference):
+            return self
+        changes = [finite_distance(np.asarray(value), self.reference, self.comparable) for value in rounded]
+        return replace(self, threshold=self.threshold.widened(max(changes, default=0.0)))
 
     def counted(self, rows: Mask | None = None) -> Mask:
         """Return the elements that count; `rows` (B,) leaves whole rows of the batch out."""
@@ -167,9 +179,9 @@ def _measured(precision: str, case: Evidence, name: str) -> _Measured:
     if case.specified is not None and name in case.specified:
         comparable = comparable & case.specified[name]
     if is_exact(reference):
-        # What native precision decides otherwise than float64 is a near tie: no number of the type tells it.
-        for value in values:
-            comparable = comparable & (value == right)
+        # What native precision or rounding decides otherwise than float64 is a near tie: no number tells it.
+        for value in (*values, *(np.asarray(run[name]) for run in case.rounded)):
+            comparable = comparable & (value == right) if value.shape == right.shape else comparable
         return _Measured(reference, comparable, 0.0, 0.0, 0.0, None)
     reference = reference.astype(np.float64)
     problem = _problem(precision, case, reference, comparable, values)
@@ -190,7 +202,7 @@ def _problem(precision: str, case: Evidence, reference: Array, counted: Mask, na
     if not case.ordinary:
         return None
     if case.finite and np.isnan(reference[counted]).any():
-        return "is NaN even in float64: the weights or the inputs are broken"
+        return NO_NUMBER
     if any((np.isfinite(reference) & ~np.isfinite(native))[counted].any() for native in natives):
         return f"is NaN or infinite in {precision} by itself: the model's numbers overflow that type"
     if case.finite and reference.size and not np.isfinite(reference[counted]).any() and counted.any():

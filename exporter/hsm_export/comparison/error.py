@@ -108,7 +108,8 @@ def _exact(value: Array, reference: Array, counts: Mask) -> Errors:
         gaps = np.where(wrong, np.maximum(gaps, 1.0), 0.0)
     else:
         gaps = np.where(wrong, np.inf, 0.0)
-    worst = _place(int(np.argmax(gaps)), gaps)
+    # Where nothing is wrong, some element that counts: the others may differ.
+    worst = _place(int(np.argmax(gaps if wrong.any() else counts)), gaps)
     found = value[worst], reference[worst]
     numbers = [int(item) if numeric else float("nan") for item in found]
     largest_gap = float(abs(numbers[0] - numbers[1])) if numeric else float(gaps[worst])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..dtypes import EPSILON
 
@@ -32,6 +32,11 @@ class Threshold:
     native_by: str
     condition: float
     floor: float
+
+    def widened(self, condition_error: float) -> Threshold:
+        """Return it where random roundings change the result by so much at least."""
+        condition = max(self.condition, FACTOR * condition_error)
+        return replace(self, value=max(self.value, condition), condition=condition)
 
     @property
     def source(self) -> str:

@@ -48,7 +48,7 @@ def judge(
         return Judgement(Errors(max_abs=float("inf"), worst_index=(0,) * len(shape)), what)
     errors = measure(value, reference, counted)
     if is_exact(value) and is_exact(reference):
-        return Judgement(errors, _unequal(errors, value, reference) if errors.max_abs else None)
+        return Judgement(errors, _unequal(errors, value, reference, counted) if errors.max_abs else None)
     if not np.isfinite(errors.max_abs):
         return Judgement(errors, _not_finite(errors, precision))
     if errors.max_abs <= allowed:
@@ -79,9 +79,10 @@ def _not_finite(errors: Errors, precision: str) -> str:
     return "it holds NaN or infinities where the reference has none"
 
 
-def _unequal(errors: Errors, value: Array, reference: Array) -> str:
+def _unequal(errors: Errors, value: Array, reference: Array, counted: Mask | None) -> str:
     """Say how many elements of an exact type differ, and show the first one."""
-    count = int((np.asarray(value) != np.asarray(reference)).sum())
+    wrong = np.asarray(value) != np.asarray(reference)
+    count = int((wrong if counted is None else wrong & counted).sum())
     shown: tuple[Any, Any] = value[errors.worst_index], reference[errors.worst_index]
     more = "" if count == 1 else f" ({count:,} elements differ)"
     return f"{str(shown[0])[:40]!s} instead of {str(shown[1])[:40]!s}, which has to be equal{more}"

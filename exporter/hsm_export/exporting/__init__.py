@@ -170,11 +170,13 @@ def _export(
     from ..runtimes.evaluations import have_evaluations
     from .assembling import active_counts, all_tensors, feed_of, finished_graph
     from .comparing import compare, references
+    from .dimensions import fixed_lengths
     from .finishing import describe_inputs, write
     from .static import at_sizes
 
     progress("tracing")
     model, inputs = finished_graph(source, precision, plan)
+    fixed = fixed_lengths(source.arguments.inputs, inputs)
     if form.sizes is not None:
         source, inputs = at_sizes(source, inputs, form.sizes)
     progress("running PyTorch")
@@ -202,7 +204,7 @@ def _export(
         progress("running PyTorch again, with more roundings")
         expected = references(source, precision, active, inputs, evaluations=several, many=True)
         checks = compare(results, expected, precision)
-    result = _result(model, mixers, source, target, path, data, precision, plan, inputs, checks, form.cpu_file)
+    result = _result(model, mixers, source, target, path, data, precision, plan, inputs, checks, fixed, form.cpu_file)
     (scratch / result.report.name).write_text(json.dumps(_side_file(result), indent=2) + "\n")
     copy = _write_cpu_file(path, result.cpu_file) if result.cpu_file is not None else None
     for written in (data, copy, path, scratch / result.report.name):
@@ -246,11 +248,11 @@ def _result(
     plan: WideNodes | None,
     inputs: tuple[InputSpec, ...],
     checks: tuple[CheckedOutput, ...],
+    fixed: tuple[str, ...],
     cpu_file: bool,
 ) -> ExportResult:
     from ..files import sha256
     from ..formats.state_spec import StateSpec
-    from .dimensions import fixed_lengths
 
     return ExportResult(
         path=target,
@@ -271,7 +273,7 @@ def _result(
         versions=versions(*PACKAGES),
         state=None if source.state is None else StateSpec.from_metadata(model.metadata_props, str(target)),
         wide_nodes=None if plan is None else plan.names,
-        fixed=fixed_lengths(source.arguments.inputs, inputs),
+        fixed=fixed,
     )
 
 

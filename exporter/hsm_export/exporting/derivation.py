@@ -20,6 +20,7 @@ from hsm_operators.expression import value as value_of
 from hsm_operators.operator import BOOL, INT64, VARIANT, Operator, Port
 from hsm_operators.sizes import equations, require_rules, with_implied
 
+from ..alone import ALONE
 from ..errors import BadInputError
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class Traceable:
 
         from .tracing import quiet, translate
 
-        with torch.no_grad(), quiet():
+        with ALONE, torch.no_grad(), quiet():
             opened, program = self._opened(sizes)
             self._refuse_weights(program)
             try:

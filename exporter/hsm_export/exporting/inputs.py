@@ -207,10 +207,18 @@ def _trace_input(name: str, example: Tensor) -> TraceInput:
     module's code allows it; else the last dimension of (B,C,T). Of a float matrix dimension 1 may be either a length or
     features, so the module decides there, too; images (B,C,H,W) keep their size.
     """
+    import torch
+
     if example.is_complex():
         raise UsageError(
             f"the example for {name!r} is complex, which ONNX files have no type for",
             "take torch.view_as_real(x), and call torch.view_as_complex in forward",
+        )
+    if example.is_nested or example.layout != torch.strided:
+        kind = "nested" if example.is_nested else "sparse"
+        hint = "padded, with the lengths beside it" if example.is_nested else "dense (x.to_dense())"
+        raise UsageError(
+            f"the example for {name!r} is a {kind} tensor, which ONNX files have no type for", f"pass it {hint}"
         )
     dims = example.dim()
     dynamic: dict[int, str] = {}

@@ -248,12 +248,18 @@ def _own_precision(module: nn.Module, name: str) -> str:
     Raises:
         BadInputError: it is quantised, its parameters live on another device, or some are float64 and others are not.
     """
+    import torch
+
     for path, part in module.named_modules():
         if "quantized" in type(part).__module__ or type(part).__name__ == "FakeQuantize":
             raise _quantised(name, path or type(part).__name__)
     for path, value in (*module.named_parameters(), *module.named_buffers()):
         if value.is_quantized:
             raise _quantised(name, path)
+        if value.layout != torch.strided:
+            raise BadInputError(
+                f"{path} of {name} is sparse, which ONNX files have no type for", "make it dense: to_dense()"
+            )
     found: dict[str, str] = {}
     for path, parameter in module.named_parameters():
         dtype = str(parameter.dtype).removeprefix("torch.")

@@ -5,6 +5,8 @@
   product with the matrix of the bins, which a run computes from its size, and a maximum is one over the masked bins.
 * Bags of embeddings with offsets, which torch.onnx writes wrongly, are products with the matrix of who is in which bag.
 * `torch.cdist`, which ONNX has not, is the norm of all differences.
+* Fourier transforms are products (`fourier`).
+* What torch.onnx lacks or writes wrongly besides, such as running products (`missing_forms`).
 * Transformers compare a mask with the causal one to take a quicker way, which is a decision on values; here the mask
   counts as it is. Their fused kernels for inference, which ONNX does not know, are switched off.
 * In float64, what ONNX keeps in attributes, which are float32, is written with tensors (`float64_forms`).
@@ -18,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtimes.reference_maths import without_fast_path
 from .float64_forms import attention_in_float64, float64_forms
+from .fourier import fourier_forms
+from .missing_forms import missing_forms
 from .recurrent import kept_recurrent
 
 if TYPE_CHECKING:
@@ -31,10 +35,12 @@ def substituted() -> Iterator[None]:
     from torch.overrides import TorchFunctionMode
 
     wide = float64_forms()
-    always: dict[Any, Callable[..., Tensor | None]] = {
+    always: dict[Any, Callable[..., Any]] = {
         **_pools(),
         torch.cdist: _distances,
         torch.nn.functional.embedding_bag: _bags,
+        **fourier_forms(),
+        **missing_forms(),
     }
 
     class Substitutes(TorchFunctionMode):

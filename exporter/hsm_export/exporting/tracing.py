@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..alone import ALONE
 from ..errors import BadInputError, first_line
 from ..runtimes.reference_maths import without_autocast
 from ..torch_model.source_call import Keys, written
@@ -20,6 +21,7 @@ from .complex_numbers import with_real_parts
 from .float64_forms import numbers_of
 from .inputs import LENGTH, Arguments, TraceInput
 from .recurrent import recurrent_translations, refuse_packed
+from .refusals import FixedDimensionError, capture_error
 from .splits import with_slices
 from .substitutes import substituted
 
@@ -56,7 +58,7 @@ def trace(module: nn.Module, arguments: Arguments) -> Traced:
     """
     import torch
 
-    with torch.no_grad(), without_autocast(), quiet():
+    with ALONE, torch.no_grad(), without_autocast(), quiet():
         program, outputs, arguments = _capture_loosely(module, arguments)
         inputs = _settled(arguments.inputs, program)
         moved = _last_axes(arguments.inputs, inputs)
@@ -93,14 +95,6 @@ def _last_axes(wished: tuple[TraceInput, ...], found: tuple[TraceInput, ...]) ->
     return tuple(replace(spec, free={2: LENGTH}) if last else spec for spec, last in zip(wished, fixed, strict=True))
 
 
-class _FixedDimensionError(BadInputError):
-    """A dimension that should be dynamic is fixed by the module's code: `dim` of the input at place `index`."""
-
-    def __init__(self, message: str, hint: str, index: int, dim: int) -> None:
-        super().__init__(message, hint)
-        self.index, self.dim = index, dim
-
-
 def _capture_loosely(module: nn.Module, arguments: Arguments) -> tuple[ExportedProgram, tuple[Keys, ...], Arguments]:
     """Trace a module; where an input has no batch in front, let the module's code decide about its other dimensions.
 
@@ -110,7 +104,7 @@ def _capture_loosely(module: nn.Module, arguments: Arguments) -> tuple[ExportedP
     while True:
         try:
             return *_capture(module, arguments), arguments
-        except _FixedDimensionError as error:
+        except FixedDimensionError as error:
             inputs = list(arguments.inputs)
             spec = inputs.pop(error.index)
             if spec.chosen or error.dim != 0 or not any(0 in other.dynamic for other in inputs):
@@ -145,9 +139,11 @@ def _capture(module: nn.Module, arguments: Arguments) -> tuple[ExportedProgram, 
         ):  # of a refusal it prints the graph so far, pages of it
             program = torch.export.export(module, examples, dynamic_shapes=_dynamic_shapes(arguments), strict=False)
     except Exception as error:
-        raise _capture_error(error, module, arguments) from error
-    finally:
         del module.forward
+        raise capture_error(error, module, arguments) from error
+    del module.forward
+    if not found:
+        raise BadInputError(f"{type(module).__name__} returns no tensor", "return what the file shall compute")
     for keys, value in found.items():
         if value.is_complex():
             raise BadInputError(
@@ -167,32 +163,6 @@ def _dynamic_shapes(arguments: Arguments) -> Any:
         dims = {dim: shared.get(name, Dim.DYNAMIC) for dim, name in spec.dynamic.items()}
         shapes.append(dims | dict.fromkeys(spec.free, Dim.AUTO))
     return (tuple(shapes),)
-
-
-def _capture_error(error: Exception, module: nn.Module, arguments: Arguments) -> BadInputError:
-    """Turn torch.export's pages of advice into one sentence."""
-    if isinstance(error, BadInputError):
-        return error
-    text, what = str(error), type(module).__name__
-    fixed = re.search(r"marked L\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\] as dynamic .*? a constant \((\d+)\)", text)
-    if fixed:
-        spec, dim, size = arguments.inputs[int(fixed[1])], int(fixed[2]), fixed[3]
-        others = {d: n for d, n in spec.dynamic.items() if d != dim}
-        return _FixedDimensionError(
-            f"dimension {dim} of input {spec.name!r} cannot be dynamic: {what}.forward works only with size {size} "
-            "there",
-            f"make forward work for every size, or fix the dimension with dynamic={{{spec.name!r}: {others}}}",
-            int(fixed[1]),
-            dim,
-        )
-    if "data-dependent" in text:
-        at = re.search(r'File "([^"]+)", line (\d+), in (\w+)\s*\n\s*(.+)', text)
-        where = f" at line {at[2]} of {at[1]}: `{at[4].strip()}`" if at else ""
-        return BadInputError(
-            f"{what}.forward takes a decision that depends on the values of a tensor{where}",
-            "express it with torch.where, or with torch.cond",
-        )
-    return BadInputError(f"torch.export cannot trace {what}: {first_line(text)}")
 
 
 @torchlib.read_once()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from hsm_operators import find
+
+from ..alone import ALONE
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,7 +31,8 @@ def simplify(model: ir.Model, weights: set[str]) -> None:
 
     for _ in range(2):
         optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=should_fold)
-        rewriter.rewrite(model)
+        with _exact_constants():
+            rewriter.rewrite(model)
     for simplify in (
         common.RemoveUnusedNodesPass(),
         common.IdentityEliminationPass(),
@@ -40,6 +45,33 @@ def simplify(model: ir.Model, weights: set[str]) -> None:
         simplify(model)
     _merge_constants(model.graph, weights)
     _merge_equal_nodes(model)  # equal constants make more nodes equal
+
+
+@contextlib.contextmanager
+def _exact_constants() -> Iterator[None]:
+    """Let the rewriter take 1e-12 for 1e-12 inside the block.
+
+    Its rules drop `x + 0` and `x * 1`, and take whatever is within 1e-8 or 1e-5 for 0 and 1: a norm's epsilon is gone.
+    """
+    from onnxscript import rewriter
+
+    rules: Any = getattr(rewriter, "_DEFAULT_REWRITE_RULES", ())
+    patterns = [
+        value
+        for rule in rules
+        for node in getattr(rule, "_target_pattern", ())
+        for value in node.inputs
+        if hasattr(value, "_abs_tol")
+    ]
+    before = [(value, value._rel_tol, value._abs_tol) for value in patterns]
+    with ALONE:
+        for value in patterns:
+            value._rel_tol = value._abs_tol = 0.0
+        try:
+            yield
+        finally:
+            for value, relative, absolute in before:
+                value._rel_tol, value._abs_tol = relative, absolute
 
 
 def _merge_equal_nodes(model: ir.Model) -> None:

@@ -52,3 +52,9 @@ class LSTM(_WithLengths, op_lstm.LSTM):
 
 class RNN(_WithLengths, op_rnn.RNN_14):
     """As ONNX defines it."""
+
+    def choose_act(self, name: str, alpha: float | None, beta: float | None) -> Any:
+        """Return an activation; the evaluator lacks the rectifier."""
+        if name == "Relu":
+            return lambda x: np.maximum(x, 0)
+        return super().choose_act(name, alpha, beta)  # type: ignore[no-untyped-call]

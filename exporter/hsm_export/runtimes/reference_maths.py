@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hsm_operators import use_kernels
 
+from ..alone import ALONE
 from .operator_calls import operators_called_by
 
 if TYPE_CHECKING:
@@ -26,7 +27,15 @@ def reference_maths(dtype: torch.dtype | None = None) -> Iterator[None]:
     import torch
 
     wide = _wide() if dtype is torch.float64 else contextlib.nullcontext()
-    with torch.inference_mode(), without_autocast(), without_fast_path(), use_kernels(False), wide, _control_flow():
+    with (
+        ALONE,
+        torch.inference_mode(),
+        without_autocast(),
+        without_fast_path(),
+        use_kernels(False),
+        wide,
+        _control_flow(),
+    ):
         yield
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..errors import MissingDependencyError, UsageError
 from ..onnx_model.model_file import ModelFile
 from ..runtimes.evaluations import have_evaluations
-from ..runtimes.rounding import draws
+from ..runtimes.rounding import draws, more_draws
 from ..runtimes.runtime import RunContext, Runtime
 from ..runtimes.summation import orders
 from ..torch_model.torch_source import TorchSource
@@ -76,6 +76,13 @@ def baseline_contexts(baseline: Runtime, context: RunContext, file: ModelFile) -
     return [replace(context, summation=order, as_body=way) for way in ways for order in orders(file.weight_bytes())]
 
 
-def rounding_contexts(context: RunContext, file: ModelFile) -> list[RunContext]:
-    """Return the ways in which the arbiter's maths is rounded at random, to show what the type explains."""
-    return [replace(context, rounding=draw) for draw in draws(file.weight_bytes())]
+def rounding_contexts(context: RunContext, file: ModelFile, *, more: bool = False) -> list[RunContext]:
+    """Return the ways in which the arbiter's maths is rounded at random, to show what the type explains.
+
+    Args:
+        context: how the arbiter runs.
+        file: the model.
+        more: those that come after the first few, where these would condemn a runtime.
+    """
+    chosen = (more_draws if more else draws)(file.weight_bytes())
+    return [replace(context, rounding=draw) for draw in chosen]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..comparison.bar import NO_NUMBER
 from ..comparison.result import describe_shapes
 from ..errors import BadInputError, HsmExportError, first_line
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 # How many refused cases a note names.
 _NAMED = 5
-_EXACT = ("torch64", "torch32", "onnx64")
+EXACT = ("torch64", "torch32", "onnx64")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Measurement:
         self._doubts: dict[str, str] = {}
         self._unjudged: list[str] = []
         self._judged: list[RuntimeReport] = []
+        self._rounded_more: set[str] = set()  # cases whose tolerances more random roundings have widened
 
     def truth(self) -> Truth:
         """Run arbiter and baseline, and derive the tolerances."""
@@ -213,7 +215,7 @@ class Measurement:
         from .running import run
 
         exact = get("torch64" if self._source is not None else "onnx64")
-        if self._plan.arbiter.name in _EXACT:
+        if self._plan.arbiter.name in EXACT:
             return None
         self._progress(f"running {exact.name}")
         try:
@@ -224,17 +226,21 @@ class Measurement:
 
     def _rounded(self, feeds: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         """Return, per random choice, the float64 outputs of every case with every tensor rounded: the condition."""
+        return self._roundings(feeds[: len(self._cases)])
+
+    def _roundings(self, feeds: list[dict[str, Any]], *, more: bool = False) -> list[list[dict[str, Any]]]:
+        """Return what random roundings make of some inputs; `more` are those that come after the first few."""
         from ..runtimes import get
         from .planning import rounding_contexts
         from .running import rounded_runs
 
         exact = self._plan.arbiter
-        if exact.name not in _EXACT:
+        if exact.name not in EXACT:
             exact = get("torch64" if self._source is not None else "onnx64")
         self._progress(f"rounding at random in {exact.name}")
         found = []
         with contextlib.suppress(Exception):  # native error and the floor remain
-            for outputs in rounded_runs(exact, rounding_contexts(self._context, self._file), feeds[: len(self._cases)]):
+            for outputs in rounded_runs(exact, rounding_contexts(self._context, self._file, more=more), feeds):
                 found.append(outputs)
         return found
 
@@ -248,20 +254,39 @@ class Measurement:
         try:
             derived = bars(self._file, self._cases, outputs[0], outputs[1:], exact, rounded, by)
         except ValueError as error:
-            if self._plan.baseline.needs_source or self._plan.arbiter.name not in _EXACT:
+            if self._plan.baseline.needs_source or self._plan.arbiter.name not in EXACT:
                 raise unusable(self._plan.arbiter, error) from error
             natives.clear()
             self._context.remarks.add(f"{by} errs ({error}): tolerances are what rounding explains")
             derived = bars(self._file, self._cases, outputs[0], [], exact, rounded, by)
+        degenerate = self._degenerate(derived)
         for case, of_case in zip(self._cases, derived, strict=True):
             for name, bar in of_case.items():
                 shapes = describe_shapes(case.shapes)
+                if bar.problem == NO_NUMBER and name in degenerate:
+                    self._context.remarks.add(f"the model's own {name} is NaN for inputs {shapes}, and has to be")
+                    continue
                 where = f"(input {shapes}; case {case.name!r})"
                 if bar.problem:
                     self._problems.append(f"{by}: output {name} {bar.problem} {where}")
                 if bar.doubt and name not in self._doubts:
                     self._doubts[name] = f"{by}: output {name} {bar.doubt} {where}"
         return derived
+
+    def _degenerate(self, bars: list[dict[str, Bar]]) -> set[str]:
+        """Return the outputs that are NaN in cases with a dimension of size 1 alone, as a deviation of one number."""
+
+        def single(case: Case) -> bool:
+            return any(1 in shape for shape in case.shapes.values())
+
+        pairs = list(zip(self._cases, bars, strict=True))
+        names = {name for _, of_case in pairs for name, bar in of_case.items() if bar.problem == NO_NUMBER}
+        return {
+            name
+            for name in names
+            if all(single(case) == (of_case[name].problem == NO_NUMBER) for case, of_case in pairs if case.ordinary)
+            and any(not single(case) for case, _ in pairs if case.ordinary)
+        }
 
 
 def unusable(runtime: Runtime, error: Exception) -> HsmExportError:

@@ -80,6 +80,22 @@ def test_integers_are_equal_or_wrong_where_native_precision_can_tell_them() -> N
     assert "8 instead of 7" in str(bar.judge(np.array([8, 5])).reason)
 
 
+def test_further_roundings_widen_a_bar() -> None:
+    exact, near, far = (np.array([1.0, value]) for value in (2.0, 2.001, 2.01))
+    (case,) = bars(
+        "fp32",
+        [
+            Evidence(
+                {"y": exact, "n": np.array([3])}, [{"y": near, "n": np.array([3])}], [{"y": near, "n": np.array([3])}]
+            )
+        ],
+    )
+    assert case["y"].judge(far).reason is not None
+    assert case["y"].widened([near, far]).judge(far).reason is None
+    assert case["y"].widened([exact]).threshold == case["y"].threshold
+    assert case["n"].widened([np.array([4])]) == case["n"]  # integers are equal or wrong
+
+
 def test_reasons_show_digits_enough_to_differ() -> None:
     assert apart(1.0000001, 1.0000002) == ("1.0000001", "1.0000002")
     reason = judge(np.array([1.00001]), np.array([0.0]), 1.0).reason

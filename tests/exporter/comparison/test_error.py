@@ -38,6 +38,14 @@ def test_integers_are_compared_in_their_own_type() -> None:
     assert distance(large, large.copy()) == 0.0
 
 
+def test_integers_that_do_not_count_are_no_error() -> None:
+    """Of an argmin of huge numbers the first element may be one that native precision cannot tell."""
+    value, reference, counted = np.array([0, 3, 5]), np.array([6, 3, 5]), np.array([False, True, True])
+    found = measure(value, reference, counted)
+    assert (found.max_abs, found.worst_index, found.compared) == (0.0, (1,), 2)
+    assert distance(np.array([True, False]), np.array([False, False]), np.array([False, True])) == 0.0
+
+
 @pytest.mark.parametrize(
     ("value", "reference", "expected"),
     [

@@ -28,6 +28,7 @@ class Mnn:
             raise ValueError("MNN's converter refuses the file")
         graph = onnx.load(model, load_external_data=False).graph
         names = [[value.name for value in border] for border in (graph.input, graph.output)]
+        self._types = [onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type) for value in graph.output]
         threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
         settings = {"backend": MNN.expr.Backend.CPU, "precision": MNN.expr.PrecisionMode.High, "numThread": threads}
         manager = MNN.nn.create_runtime_manager((settings,))
@@ -41,7 +42,9 @@ class Mnn:
         kinds = {"int64": numpy.int32, "bool": numpy.int32, "float16": numpy.float32}
         fed = [array.astype(kinds.get(array.dtype.name, array.dtype)) for array in inputs.values()]
         found = self._module.forward([_variable(array) for array in fed])
-        return [numpy.array(value.read()) for value in found]
+        # It has float32 and int32 in the place of other types: rounded numbers are whole ones until they are cast.
+        arrays = [numpy.array(value.read()) for value in found]
+        return [array.astype(kind) for array, kind in zip(arrays, self._types, strict=True)]
 
 
 def _variable(array: Any) -> Any:
