@@ -34,6 +34,11 @@ class FusedGradient:
     compute: Callable[..., dict[int, Tensor]]
     takes: Callable[[list[int], Sequence[Any]], bool]
 
+    def __call__(self, output_gradient: Tensor, needed: list[int], *inputs: Any) -> dict[int, Tensor]:
+        """Compute; Triton launches on the current GPU, so the tensors' is made that for the while."""
+        with torch.cuda.device_of(output_gradient):
+            return self.compute(output_gradient, needed, *inputs)
+
     def applies(self, needed: list[int], inputs: Sequence[Any]) -> bool:
         """Return whether `compute` is wanted for these inputs and can be run here."""
         tensors = [value for value in inputs if isinstance(value, Tensor)]

@@ -150,7 +150,7 @@ def _register_gradient(
     """Register `name_backward`, which returns one new tensor for each needed input."""
 
     def run(output_gradient: Tensor, needed: list[int], *inputs: Any) -> list[Tensor]:
-        compute = fused.compute if fused and fused.applies(needed, inputs) else gradient
+        compute = fused if fused and fused.applies(needed, inputs) else gradient
         require(compute is not None, f"{name} has no gradient that takes this call")
         found = compute(output_gradient, needed, *inputs)  # type: ignore[misc]
         return [_no_alias(found[i].to(inputs[i].dtype).contiguous(), (output_gradient, *inputs)) for i in needed]

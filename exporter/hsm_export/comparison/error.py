@@ -68,8 +68,14 @@ def measure(value: Array, reference: Array, counted: Mask | None = None) -> Erro
 
 def distance(value: Array, reference: Array, counted: Mask | None = None) -> float:
     """Return the largest absolute error, infinite where the shapes differ."""
-    same = np.shape(value) == np.shape(reference)
-    return measure(value, reference, counted).max_abs if same else float("inf")
+    value, reference = _plain(value), _plain(reference)
+    if value.shape != reference.shape:
+        return float("inf")
+    if not (is_exact(value) and is_exact(reference)):
+        gaps = _gaps(_doubles(value), _doubles(reference))
+        if np.isfinite(gaps).all():
+            return float(gaps.max(initial=0.0, where=True if counted is None else np.broadcast_to(counted, gaps.shape)))
+    return measure(value, reference, counted).max_abs
 
 
 def finite_distance(value: Array, reference: Array, counted: Mask | None = None) -> float:
@@ -80,8 +86,12 @@ def finite_distance(value: Array, reference: Array, counted: Mask | None = None)
     value, reference = _plain(value), _plain(reference)
     if value.shape != reference.shape or is_exact(value) or is_exact(reference):
         return 0.0
-    finite = np.isfinite(value) & np.isfinite(reference)
-    return measure(value, reference, finite if counted is None else finite & counted).max_abs
+    value, reference = _doubles(value), _doubles(reference)
+    gaps = _gaps(value, reference)
+    counts = True if counted is None else np.broadcast_to(counted, gaps.shape)
+    if not np.isfinite(gaps).all():
+        counts = np.isfinite(value) & np.isfinite(reference) & counts
+    return float(gaps.max(initial=0.0, where=counts))
 
 
 def largest(reference: Array, counted: Mask | None = None) -> float:
@@ -128,25 +138,32 @@ def _exact(value: Array, reference: Array, counts: Mask) -> Errors:
 def _inexact(value: Array, reference: Array, counts: Mask) -> Errors:
     edge = np.finfo(value.dtype).max * (1 - _EDGE) if value.dtype.kind == "f" else np.inf
     value, reference = _doubles(value), _doubles(reference)
-    finite = np.isfinite(value) & np.isfinite(reference) & counts
-    a, b = np.where(finite, value, 0.0), np.where(finite, reference, 0.0)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        error = np.abs(a - b)
-        relative = error[b != 0] / np.abs(b[b != 0])
-    same = (value == reference) | (np.isnan(value) & np.isnan(reference))
-    with np.errstate(invalid="ignore"):
-        same |= np.isinf(reference) & (value * np.sign(reference) >= edge)
-    wrong = counts & ~finite & ~same
-    broken = bool(wrong.any())
+    compared = int(counts.sum())
+    a, b, wrong, finite = value, reference, counts, compared
+    error = _gaps(a, b)
+    if compared < value.size or not np.isfinite(error).all():
+        comparable = np.isfinite(value) & np.isfinite(reference) & counts
+        a, b, finite = np.where(comparable, value, 0.0), np.where(comparable, reference, 0.0), int(comparable.sum())
+        error = _gaps(a, b)
+        same = (value == reference) | (np.isnan(value) & np.isnan(reference))
+        with np.errstate(invalid="ignore"):
+            same |= np.isinf(reference) & (value * np.sign(reference) >= edge)
+        wrong = counts & ~comparable & ~same
+        broken = bool(wrong.any())
+    else:
+        broken = False
     worst = _place(int(np.argmax(wrong if broken else error)), error)
+    size = np.abs(b)
+    with np.errstate(over="ignore", invalid="ignore"):
+        relative = np.divide(error, size, out=np.zeros_like(error), where=size != 0)
     return Errors(
         max_abs=float("inf") if broken else float(error.max()),
-        mean_abs=float(error.sum() / max(int(finite.sum()), 1)),
-        max_rel=float("inf") if broken else float(relative.max(initial=0.0)),
+        mean_abs=float(error.sum() / max(finite, 1)),
+        max_rel=float("inf") if broken else float(relative.max()),
         cosine=_cosine(a, b),
-        scale=float(np.abs(b).max()),
+        scale=float(size.max()),
         worst_index=worst,
-        compared=int(counts.sum()),
+        compared=compared,
         value=_number(value[worst]),
         reference=_number(reference[worst]),
     )
@@ -173,10 +190,17 @@ def _doubles(array: Array) -> Array:
     return np.asarray(array if array.dtype.kind == "c" else array.astype(np.float64))
 
 
+def _gaps(value: Array, reference: Array) -> Array:
+    """Return |value - reference| of every element."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.abs(value - reference))
+
+
 def _cosine(value: Array, reference: Array) -> float:
-    value_scale, reference_scale = np.abs(value).max(), np.abs(reference).max()
-    if value_scale == 0 or reference_scale == 0:
-        return 1.0 if value_scale == reference_scale else 0.0
-    # Scaled first, so that squares of huge numbers stay finite.
-    a, b = (value / value_scale).ravel(), (reference / reference_scale).ravel()
+    scales = [float(np.abs(array).max()) for array in (value, reference)]
+    if 0.0 in scales:
+        return 1.0 if scales[0] == scales[1] else 0.0
+    a, b = value.ravel(), reference.ravel()
+    if min(scales) < 1e-50 or max(scales) > 1e50:  # squares of huge and of tiny numbers are none
+        a, b = a / scales[0], b / scales[1]
     return float(np.vdot(b, a).real / np.sqrt(np.vdot(a, a).real * np.vdot(b, b).real))

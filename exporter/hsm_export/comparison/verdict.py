@@ -51,10 +51,12 @@ def judge(
         return Judgement(errors, _unequal(errors, value, reference, counted) if errors.max_abs else None)
     if not np.isfinite(errors.max_abs):
         return Judgement(errors, _not_finite(errors, precision))
-    if errors.max_abs <= allowed:
-        return Judgement(errors)
-    error, limit = apart(errors.max_abs, allowed)
-    return Judgement(errors, f"error {error}, allowed {limit}")
+    return Judgement(errors, exceeded(errors.max_abs, allowed))
+
+
+def exceeded(error: float, allowed: float) -> str | None:
+    """Return the reason why an error does not pass; None where it does."""
+    return None if error <= allowed else "error {}, allowed {}".format(*apart(error, allowed))
 
 
 def apart(first: float, second: float, digits: int = 3) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ def gradient(
         own_x,
         alpha.contiguous(),
         beta.contiguous(),
-        torch.tensor(shifts, device=x.device),
+        _on_device(tuple(shifts), x.device),
         found,
         of_alpha,
         of_beta,
@@ -46,9 +47,16 @@ def gradient(
     return {0: found, 1: of_alpha.sum((0, 1)), 2: of_beta.sum((0, 1))}
 
 
+@functools.lru_cache(256)
+def _on_device(shifts: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the shifts as a tensor, copied once: a copy would wait, and cannot be captured into a CUDA graph."""
+    return torch.tensor(shifts, device=device)
+
+
 def _takes(needed: list[int], inputs: Sequence[Any]) -> bool:
     x = inputs[0]
-    return x.numel() > 0 and x.shape[0] <= 65535 and x.shape[1] <= 65535 * _ROWS  # blocks of a grid
+    # Blocks of a grid, and offsets within a row of the batch.
+    return 0 < x.shape[0] <= 65535 and x.shape[1] <= 65535 * _ROWS and 0 < x.shape[1] * x.shape[2] < 2**31
 
 
 FUSED = FusedGradient(gradient, _takes)

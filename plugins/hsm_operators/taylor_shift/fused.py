@@ -68,7 +68,11 @@ FUSED = FusedGradient(_compute, _takes)
 
 def takes(q: Tensor, k: Tensor, v: Tensor, normalize: bool) -> bool:
     """Return whether the kernels know these tensors. Weights of vectors of any length do not fit into float16."""
-    fits = 0 < q.shape[3] <= WIDEST and 0 < v.shape[3] <= WIDEST and q.shape[0] * q.shape[1] * q.shape[2] > 0
+    batch, length, heads, width = q.shape
+    value_width = v.shape[3]
+    # Blocks of a grid, and offsets within a row of the batch.
+    fits = 0 < batch * heads <= 65535 and 0 < length * heads * max(width, value_width) < 2**31
+    fits = fits and 0 < width <= WIDEST and 0 < value_width <= WIDEST
     return fits and q.dtype == k.dtype == v.dtype and (normalize or q.dtype != torch.float16)
 
 

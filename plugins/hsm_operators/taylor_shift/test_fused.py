@@ -97,7 +97,8 @@ def test_pytorch_calls_it(generator: torch.Generator, monkeypatch: pytest.Monkey
 def test_what_it_does_not_take(generator: torch.Generator) -> None:
     wide = torch.zeros(1, 2, 1, fused.WIDEST + 1)
     plain, empty = wide[..., :8], wide[:0, :, :, :8]
-    for q, normalize in ((wide, True), (plain.half(), False), (empty, True)):
+    many, long = plain.expand(70000, 2, 1, 8), plain[:, :1].expand(1, 2**28, 1, 8)
+    for q, normalize in ((wide, True), (plain.half(), False), (empty, True), (many, True), (long, True)):
         assert not fused.takes(q, q, q, normalize)
     assert not fused.takes(plain, plain, wide, True)
     assert fused.takes(plain, plain, plain, False) and fused.takes(plain.half(), plain.half(), plain.half(), True)

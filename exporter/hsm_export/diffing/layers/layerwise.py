@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...comparison.error import distance, is_exact, measure
+from ...comparison.error import distance, is_exact
+from ...comparison.error import largest as largest_of
 from ...comparison.threshold import Threshold
 from ...comparison.ulps import counted_in_ulps
-from ...comparison.verdict import judge
+from ...comparison.verdict import exceeded, judge
 from ...limits import Limits
 from ...runtimes.runtime import RunContext
 from ..results import LayerDiff
@@ -96,19 +97,19 @@ class _Judge:
             value, right = spool.read(name, self._layer.index), self._right[name]
             if value is None or right is None:
                 continue
-            item = self._total(runtime, name, value, right)
+            item = self._total(runtime, name, value, right, in_ulps=name not in exact)
             if name in exact:
                 item = self._own(item, value, right, exact, known)
             found.append(item)
         return found
 
-    def _total(self, runtime: str, name: str, value: Array, right: Array) -> LayerDiff:
+    def _total(self, runtime: str, name: str, value: Array, right: Array, *, in_ulps: bool) -> LayerDiff:
         layer, precision = self._layer, self._graph.precision(name)
         found = judge(value, right, float("inf"), self._comparable(name, value))
         measured, reason = found.errors, None
         if value.shape != right.shape:
             reason = found.reason
-        else:
+        elif in_ulps:
             measured = counted_in_ulps(measured, value, right, self._comparable(name, value), precision)
         return LayerDiff(
             index=layer.index,
@@ -145,7 +146,7 @@ class _Judge:
             own = judge(value, expected, float("inf"), comparable, precision)
         inherited = distance(expected, right, comparable) if expected.shape == right.shape else None
         limits = self._threshold(name, own.errors.max_abs, inputs, exact)
-        reason = judge(value, expected, limits.value, comparable, precision).reason
+        reason = own.reason or exceeded(own.errors.max_abs, limits.value)
         by = f" by {limits.source}{f' of {limits.native_by}' if limits.source == 'native' else ''}"
         return replace(
             item,
@@ -179,9 +180,10 @@ class _Judge:
         for name, array in inputs.items():
             right = self._right[name]
             if right is not None and array.dtype.kind == "f" and array.shape == right.shape:
-                measured = measure(array, right, self._comparable(name, array))
-                if measured.scale > 0:
-                    largest = max(largest, measured.max_abs / measured.scale)
+                comparable = self._comparable(name, array)
+                size = largest_of(right, comparable)
+                if size > 0:
+                    largest = max(largest, distance(array, right, comparable) / size)
         if inherited is None or largest == 0.0 or scale == 0.0 or not np.isfinite(largest):
             return None
         return inherited / scale / largest
