@@ -130,7 +130,6 @@ hsm-lm in bfloat16 as it is written, whole sequences. ONNX Runtime gets the copy
 # Runs of runtimes that are known to fail, and why: what the runtime itself says is not always the reason.
 CAUSES: dict[tuple[str, str], str] = {
     ("tvm", "should be"): "TVM adds the terms of float16 products in float16: 4,096 ones add up to 2,048.",
-    ("mnn", "output present"): "MNN writes the caches of keys and values wrong; why is not known.",
     ("mnn", "returns no"): "What its converter makes of a bfloat16 file has no outputs.",
 }
 
