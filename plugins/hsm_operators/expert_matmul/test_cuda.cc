@@ -200,10 +200,9 @@ TEST(CudaExpertMatMul, DefaultsFitTheShapeAndTheDevice) {
     const bool large = count <= 16;
     EXPECT_EQ(name({1, 64, 2, 4, 8, 8, 2, DType::kFloat16}, 86, count), "mma64");
     // A step of eight rows: 32 blocks that gather, or four tiles that are nearly empty.
-    EXPECT_EQ(name({8, 1, 4, 4, 8, 8, 2, DType::kFloat16}, 86, count),
-              count >= 32  ? "gather"
-              : count <= 4 ? "mma128"
-                           : "mma64")
+    EXPECT_EQ(name({8, 1, 4, 4, 8, 8, 2, DType::kFloat16}, 86, count), count >= 32  ? "gather"
+                                                                       : count <= 4 ? "mma128"
+                                                                                    : "mma64")
         << count;
     EXPECT_EQ(name({1, 900, 2, 4, 8, 8, 2, DType::kFloat16}, 86, count), large ? "mma128" : "mma64") << count;
     EXPECT_EQ(name({1, 900, 2, 4, 8, 8, 2, DType::kFloat32}, 86, count), large ? "simt128" : "simt64") << count;
