@@ -104,7 +104,7 @@ TEST(Text, SaysWhatIsWrong) {
     EXPECT_EQ(Tokenizer::open("huggingface", path).status().code(), Code::kBadBundle) << wrong;
   }
   EXPECT_THAT(Tokenizer::open("words", "").status().message(),
-              HasSubstr("there are bytes, characters, sentencepiece, huggingface"));
+              HasSubstr("there are bytes, characters, rwkv, sentencepiece, huggingface"));
   EXPECT_EQ(Tokenizer::open("", "").status().code(), Code::kInvalidArgument);
   EXPECT_EQ(bytes().decode(std::vector<std::int64_t>{256}).status().code(), Code::kInvalidArgument);
 }
