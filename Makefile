@@ -1,4 +1,4 @@
-# make demo | test | coverage | check-all | lint | zoo | bench | cuda-report | gpu-test | wheel | clean
+# make demo | test | triton-test | coverage | check-all | lint | zoo | bench | cuda-report | gpu-test | wheel | clean
 # (`make setup` is implied by each)
 #
 # PYTHON   interpreter that .venv is made with          (default: python3)
@@ -17,7 +17,7 @@ export HSM_CUDA_ARCHITECTURES ?= $(if $(shell command -v nvidia-smi),native,86-r
 
 NATIVE := $(shell find plugins -type f -not -path '*/__pycache__/*')
 
-.PHONY: demo test coverage cpp-test check-all lint zoo bench cuda-report gpu-test wheel setup clean
+.PHONY: demo test triton-test coverage cpp-test check-all lint zoo bench cuda-report gpu-test wheel setup clean
 .DEFAULT_GOAL := test
 
 setup: .venv/.ready
@@ -29,8 +29,17 @@ setup: .venv/.ready
 demo: setup
 	$(BIN)/hsm-export demo
 
-test: setup lint cpp-test
+test: setup lint cpp-test triton-test
 	$(PYTEST) -n $(JOBS) --dist worksteal --durations=30 --durations-min=3 -m "not slow"
+
+# The backward passes for CUDA, by Triton's interpreter. Triton lies apart: PyTorch does other things where it is there.
+TRITON := .cache/triton
+MARKS ?= not slow
+triton-test: setup
+	[ -f $(TRITON)/.ready ] || { $(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps \
+		--target $(TRITON) --constraint constraints.txt triton && touch $(TRITON)/.ready; }
+	PYTHONPATH=$(TRITON) $(PYTEST) -q -n $(JOBS) -m "$(MARKS)" $(wildcard plugins/hsm_operators/*/test_fused.py) \
+		tests/operators/test_triton_compiler.py
 
 # Apart, as it takes the tests almost twice as long.
 coverage: setup cpp-test

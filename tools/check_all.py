@@ -150,6 +150,7 @@ def steps(short: bool = False) -> list[Step]:
         Step("C++ fuzzing for a minute", ("bash", "tools/cpp_test.sh", "fuzz", "60"), fuzzed),
         Step("C++ headers' documentation", ("bash", "tools/headers_check.sh")),
         Step("C++ and CUDA on a GPU", ("bash", "tools/cpp_test.sh", "gpu")),
+        Step("backward passes in Triton, interpreted and compiled", ("make", "triton-test", "MARKS=slow or not slow")),
         Step("CUDA kernels' registers, spills and instructions", ("bash", "tools/cuda_report.sh")),
         *(tests(name, folders) for name, folders in TEST_FOLDERS.items()),
         *(study(name, short) for name in STUDIES),
