@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from unittest import mock
 from hsm_export.child_process import ChildProcess
 from hsm_export.exporting import checking
 
+_lent_out = threading.Lock()  # to one thread at a time
 _held: list[tuple[Any, ChildProcess]] = []  # at most one
 
 
@@ -20,14 +22,15 @@ _held: list[tuple[Any, ChildProcess]] = []  # at most one
 def _lent(*arguments: Any) -> Iterator[ChildProcess]:
     """Lend the process; it ends with whatever goes wrong, and where another folder or environment is wanted."""
     key = str(arguments), Path.cwd(), {**os.environ, "PYTEST_CURRENT_TEST": ""}
-    if not _held or _held[0][0] != key:
-        _end()
-        _held.append((key, ChildProcess(*arguments)))
-    try:
-        yield _held[0][1]
-    except BaseException:
-        _held.pop()[1].stop(force=True)
-        raise
+    with _lent_out:
+        if not _held or _held[0][0] != key:
+            _end()
+            _held.append((key, ChildProcess(*arguments)))
+        try:
+            yield _held[0][1]
+        except BaseException:
+            _held.pop()[1].stop(force=True)
+            raise
 
 
 def _end() -> None:
