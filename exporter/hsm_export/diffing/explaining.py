@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .layers.alignment import Unit
 
 FILE = "onnx64"  # the file itself, in float64
+_LONG = 4096  # elements of the inputs: the layers' tensors are hundreds of times larger
 
 
 class Explanation:
@@ -209,14 +210,19 @@ class Explanation:
             diff.reports[name] = replace(report, language=with_generation(report.language, right, own))
 
     def _choose_case(self) -> int:
-        """Return the case in which an output is furthest beyond its threshold, else the longest ordinary one."""
+        """Return the case in which an output is furthest beyond its threshold, else a long ordinary one.
+
+        That is the longest up to `_LONG`, or the shortest of longer ones: hundreds of pictures show no more than a few.
+        """
         outputs = [item for report in self._diff.reports.values() for item in report.outputs]
         worst = max(outputs, key=lambda item: item.severity, default=None)
         if worst is not None and not worst.passed:
             return self._case_of(worst.case)
         cases = self._diff.feeds.cases
-        sizes = [sum(array.size for array in case.feed.values()) if case.ordinary else -1 for case in cases]
-        return int(np.argmax(sizes))
+        sizes = {place: sum(array.size for array in case.feed.values()) for place, case in enumerate(cases)}
+        ordinary = [place for place, case in enumerate(cases) if case.ordinary] or [0]
+        fitting = [place for place in ordinary if sizes[place] <= _LONG]
+        return max(fitting, key=sizes.__getitem__) if fitting else min(ordinary, key=sizes.__getitem__)
 
     def _case_of(self, name: str) -> int:
         names = [case.name for case in self._diff.feeds.cases]

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -19,11 +20,13 @@ from tests.exporter.diffing.synthetic import HOSTILE
 from tests.studies.planting import Fault, planted
 
 from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing.explaining import Explanation
 from hsm_export.diffing.reporting.json_file import read_json, write_json
 from hsm_export.diffing.reporting.terminal import render
 from hsm_export.diffing.results import DiffResult
 from hsm_export.errors import BadInputError, UsageError
 from hsm_export.runtimes import get, onnx_reference, onnx_runtime
+from hsm_export.validation.cases import Case
 
 LAYERS = DiffOptions(layers=True, generate=0)
 FAULT = Fault("b", "float32", np.pad(np.float64([[0.25]]), ((3, 1), (2, 1))))
@@ -409,3 +412,11 @@ def test_a_fault_of_the_control_flow_itself_is_the_fault_of_its_node(tmp_path: P
     (culprit,) = result.culprits
     assert culprit.layer.node == "scan"
     assert any("compared as a whole" in note for note in result.runtimes[0].notes)
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [([2, 4096, 8192], 1), ([9000, 5000], 1), ([3, 7], 1)])
+def test_layers_are_compared_on_a_long_case_but_not_on_hundreds_of_pictures(sizes: list[int], expected: int) -> None:
+    cases = [Case(str(size), {"x": np.zeros(size)}) for size in (*sizes, 1)]
+    cases[-1] = Case("odd", {"x": np.zeros(4000)}, ordinary=False)
+    made = SimpleNamespace(reports={}, feeds=SimpleNamespace(cases=cases), setup=SimpleNamespace(context=None))
+    assert Explanation(made)._case == expected  # type: ignore[arg-type]
