@@ -114,9 +114,16 @@ __device__ __forceinline__ void copy_rows(const T* rows, std::int64_t stride, in
   }
 }
 
+// Left to itself, the compiler allows one register too few on sm_75.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+inline constexpr int kLeastSumBlocks = 2;
+#else
+inline constexpr int kLeastSumBlocks = 0;
+#endif
+
 // Sums phi(k) [v | 1] of one tile of features over one segment of keys. Grid: feature tiles × segments × heads.
 template <typename T, int kColumns>
-__global__ void __launch_bounds__(256) taylor_accumulate_tensor(TaylorCall call) {
+__global__ void __launch_bounds__(256, kColumns <= 32 ? kLeastSumBlocks : 0) taylor_accumulate_tensor(TaylorCall call) {
   using Tile = TensorTile<kColumns>;
   HSM_DYNAMIC_SHARED(unsigned char, shared);
   float* const keys = reinterpret_cast<float*>(shared);
