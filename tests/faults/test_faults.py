@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from tests.exporter.bundling.engines import pretend_engine
 from tests.exporter.runtimes.fused import needs_library
-from tests.faults.harness import compare, export, library, patch_of, refused_export
+from tests.faults.harness import PATCHES, ROOT, compare, export, library, patch_of, refused_export
 from tests.faults.models import train_further, write_checkpoint
 
 from hsm_export.diffing.results import DiffResult
@@ -191,3 +192,11 @@ def test_every_patch_is_a_fault_of_the_table() -> None:
     patches = {path.stem for path in Path(__file__).parent.glob("*.patch")}
     assert patches == {fault.patch for fault in (*KERNELS, *EXPORTS)}
     assert shutil.which("git")
+
+
+@pytest.mark.parametrize("patch", sorted(PATCHES.glob("*.patch")), ids=lambda patch: patch.stem)
+def test_a_patch_fits_the_sources(patch: Path) -> None:
+    """The faults themselves are slow to try."""
+    command = ["git", "apply", "--check", "--whitespace=nowarn", str(patch)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
