@@ -139,8 +139,8 @@ def _inexact(value: Array, reference: Array, counts: Mask) -> Errors:
     edge = np.finfo(value.dtype).max * (1 - _EDGE) if value.dtype.kind == "f" else np.inf
     value, reference = _doubles(value), _doubles(reference)
     compared = int(counts.sum())
-    a, b, wrong, finite = value, reference, counts, compared
-    error = _gaps(a, b)
+    a, b, finite = value, reference, compared
+    wrong, error = np.zeros((), bool), _gaps(a, b)
     if compared < value.size or not np.isfinite(error).all():
         comparable = np.isfinite(value) & np.isfinite(reference) & counts
         a, b, finite = np.where(comparable, value, 0.0), np.where(comparable, reference, 0.0), int(comparable.sum())
@@ -149,9 +149,7 @@ def _inexact(value: Array, reference: Array, counts: Mask) -> Errors:
         with np.errstate(invalid="ignore"):
             same |= np.isinf(reference) & (value * np.sign(reference) >= edge)
         wrong = counts & ~comparable & ~same
-        broken = bool(wrong.any())
-    else:
-        broken = False
+    broken = bool(wrong.any())
     worst = _place(int(np.argmax(wrong if broken else error)), error)
     size = np.abs(b)
     with np.errstate(over="ignore", invalid="ignore"):

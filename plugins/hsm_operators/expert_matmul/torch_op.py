@@ -7,6 +7,7 @@ renormalised. Selection is by logit, because float32 sigmoids saturate and tie. 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -116,21 +117,10 @@ def _reference(x: Tensor, logits: Tensor, weight: Tensor, k: int) -> Tensor:
     return y.view(*logits.shape[:3], weight.shape[3])
 
 
-def _gradient(
-    output_gradient: Tensor, needed: list[int], x: Tensor, logits: Tensor, weight: Tensor, k: int
-) -> dict[int, Tensor]:
-    return _plain_gradient(_multiply_gradient, output_gradient, x, logits, weight, k)
-
-
-def _fused_gradient(
-    output_gradient: Tensor, needed: list[int], x: Tensor, logits: Tensor, weight: Tensor, k: int
-) -> dict[int, Tensor]:
-    return _plain_gradient(fused.gradient, output_gradient, x, logits, weight, k)
-
-
 def _plain_gradient(
     differentiate: Callable[..., tuple[Tensor, Tensor, Tensor]],
     output_gradient: Tensor,
+    needed: list[int],
     x: Tensor,
     logits: Tensor,
     weight: Tensor,
@@ -147,21 +137,10 @@ def _sum_reference(x: Tensor, logits: Tensor, weight: Tensor, k: int) -> Tensor:
     return y.view(*logits.shape[:2], weight.shape[3])
 
 
-def _sum_gradient(
-    output_gradient: Tensor, needed: list[int], x: Tensor, logits: Tensor, weight: Tensor, k: int
-) -> dict[int, Tensor]:
-    return _summed_gradient(_multiply_gradient, output_gradient, x, logits, weight, k)
-
-
-def _sum_fused_gradient(
-    output_gradient: Tensor, needed: list[int], x: Tensor, logits: Tensor, weight: Tensor, k: int
-) -> dict[int, Tensor]:
-    return _summed_gradient(fused.gradient, output_gradient, x, logits, weight, k)
-
-
 def _summed_gradient(
     differentiate: Callable[..., tuple[Tensor, Tensor, Tensor]],
     output_gradient: Tensor,
+    needed: list[int],
     x: Tensor,
     logits: Tensor,
     weight: Tensor,
@@ -181,6 +160,10 @@ def _sum_fake(x: Tensor, logits: Tensor, weight: Tensor, k: int) -> Tensor:
 
 
 _SCHEMA = "(Tensor x, Tensor logits, Tensor weight, int k) -> Tensor"
+_gradient = partial(_plain_gradient, _multiply_gradient)
+_fused_gradient = partial(_plain_gradient, fused.gradient)
+_sum_gradient = partial(_summed_gradient, _multiply_gradient)
+_sum_fused_gradient = partial(_summed_gradient, fused.gradient)
 _expert_matmul = register(
     "expert_matmul", _SCHEMA, _reference, _fake, _gradient, fused=FusedGradient(_fused_gradient, fused.takes)
 )
