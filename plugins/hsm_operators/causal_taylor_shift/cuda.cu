@@ -35,8 +35,6 @@ std::int64_t segment_length(std::int64_t dim) {
 // The tokens that the instance for a call of this length takes.
 int step_tokens(std::int64_t length) { return length <= kStepTokens[0] ? kStepTokens[0] : kStepTokens[1]; }
 
-// Blocks of a step that a multiprocessor holds at a time: 64 registers and 256 threads each.
-constexpr std::int64_t kStepBlocks = 4;
 // Slices of a head beyond those that fill the device once which are tried, too.
 constexpr std::int64_t kMoreSlices = 3;
 
@@ -44,7 +42,7 @@ constexpr std::int64_t kMoreSlices = 3;
 // fullest. One wave and a bit would take as long as two.
 std::int64_t slice_count(const CausalTaylorShiftArgs& args, const Device& device) {
   const std::int64_t heads = args.batch * args.heads;
-  const std::int64_t wave = kStepBlocks * device.multiprocessors;
+  const std::int64_t wave = static_cast<std::int64_t>(kStepBlocks) * device.multiprocessors;
   const std::int64_t most = divide_up(taylor_features(args.dim), kLeastSlice);
   const auto fill = [&](std::int64_t slices) {
     return static_cast<double>(slices * heads) / static_cast<double>(divide_up(slices * heads, wave) * wave);
@@ -140,7 +138,8 @@ std::size_t causal_taylor_shift_workspace(const CausalTaylorShiftArgs& args, int
   const std::int64_t heads = args.batch * args.heads;
   if (tactic == kStep) {
     // Slices of all heads, and the constants' parts.
-    const std::int64_t parts = kStepBlocks * device.multiprocessors + (kMoreSlices + 1) * heads;
+    const std::int64_t parts =
+        static_cast<std::int64_t>(kStepBlocks) * device.multiprocessors + (kMoreSlices + 1) * heads;
     return static_cast<std::size_t>(parts * kMostStepTokens * step_part(static_cast<int>(args.value_dim))) *
            sizeof(float);
   }

@@ -31,8 +31,14 @@ constexpr std::size_t step_shared_bytes(int dim, int value_dim, int tokens) {
          static_cast<std::size_t>(2 * (dim + 2) + value_dim + 2 + kStepWarps * (value_dim + 1));
 }
 
+// Blocks of a step that the launcher counts on for each multiprocessor.
+inline constexpr int kStepBlocks = 4;
+
 // Blocks of a multiprocessor that registers must allow; 0 leaves it to the compiler.
-constexpr int step_blocks(int tokens, int columns) { return tokens > 1 && columns > 2 ? 2 : 0; }
+constexpr int step_blocks(int tokens, int columns) {
+  if (tokens == 1) return columns > 2 ? 0 : kStepBlocks;
+  return columns > 2 ? 2 : 0;
+}
 
 // Adds up what the lanes of a warp hold.
 __device__ __forceinline__ float reduce_warp(float value) {
