@@ -12,6 +12,7 @@ from tests.exporter.runtimes.fused import needs_library
 from hsm_export import diagnosis, native
 from hsm_export.building import cuda_driver
 from hsm_export.building.cuda_driver import Driver
+from hsm_export.diagnosis import trial
 from hsm_operators.installation import RECORD
 
 
@@ -88,4 +89,4 @@ def test_the_native_half_is_read_from_its_record(monkeypatch: pytest.MonkeyPatch
 def test_this_installations_libraries_are_listed() -> None:
     assert diagnosis.Tool(native.CUSTOM_OPS, str(native.custom_ops_path())) in list(diagnosis._native_libraries())
     assert list(diagnosis._native_findings([])) == []
-    assert diagnosis._runtime_state("ort-fused").problem is None
+    assert trial._runtime_state("ort-fused").problem is None

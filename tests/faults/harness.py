@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing import DiffOptions, diff
 from hsm_export.diffing.results import DiffResult
 from hsm_export.exporting.assembling import finished_graph
 from hsm_export.exporting.decoding import DecodeOptions, decoding_source

@@ -26,7 +26,7 @@ import numpy as np
 from tests.studies.planting import Fault, planted
 from tests.studies.random_models import Drawn, Models
 
-from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing import DiffOptions, diff
 from hsm_export.diffing.results import DiffResult, LayerDiff
 
 FACTOR = 8.0  # what is planted, in thresholds

@@ -32,7 +32,7 @@ from tests.studies.generated_files import Builder, branches, scanned
 from tests.studies.planting import Fault, planted
 from tests.studies.study import INTERNAL, PASSED, Record, arguments, counted, run
 
-from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing import DiffOptions, diff
 from hsm_export.diffing.files.api import diff_files
 
 Array = NDArray[Any]

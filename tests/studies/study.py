@@ -20,7 +20,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing import DiffOptions, diff
 from hsm_export.errors import HsmExportError
 
 Record = dict[str, Any]

@@ -15,7 +15,7 @@ from .console import emit, json_option, phases
 from .validate import SHAPE_HELP, limits_of, runtime_names, shape_pairs
 
 if TYPE_CHECKING:
-    from ..diffing.api import DiffOptions
+    from ..diffing.options import DiffOptions
     from ..diffing.results import DiffResult
     from ..limits import Limits
 
@@ -92,7 +92,7 @@ def command(
 
         compare_files(model, new, runtimes, shapes, options, as_json)
         return
-    from ..diffing.api import DiffOptions
+    from ..diffing.options import DiffOptions
     from ..diffing.reporting.terminal import render
     from ..diffing.rules import DEFAULT
     from ..errors import LimitError, NotJudgedError, NumbersDifferError

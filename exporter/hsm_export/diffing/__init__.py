@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .api import DiffOptions, diff
+from .api import diff
 from .files.api import diff_files
+from .options import DiffOptions
 from .precision.planning import plan_precision
 
 __all__ = ["DiffOptions", "diff", "diff_files", "plan_precision"]

@@ -14,9 +14,10 @@ from ..files import sha256
 from ..limits import LimitReached, Limits
 from ..process_memory import forget_peak, peak_bytes
 from .environment import environment
+from .options import DiffOptions
 from .reporting.words import NO_RUNTIME
 from .results import DiffResult, RuntimeDiff
-from .rules import DEFAULT, parse, violations
+from .rules import parse, violations
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,34 +27,6 @@ if TYPE_CHECKING:
     from .setup import Setup
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class DiffOptions:
-    """What a diff does besides comparing outputs.
-
-    Attributes:
-        layers: compare every layer; None compares them where an output differs.
-        bisect: find the smallest set of nodes that makes an output fail.
-        generate: tokens that language models generate greedily; 0 for none. None means 32, none for large models.
-        fail_on: rules (see `rules`).
-        baseline: an older report (JSON) to say what got worse.
-        repro: folder for the nodes at fault; None writes none.
-        polygraphy: folder for inputs and outputs in Polygraphy's format; None writes none.
-        max_seconds, max_bytes: caps on time and on resident memory; the report then says how far it came.
-        command: how the report says that it was made.
-    """
-
-    layers: bool | None = None
-    bisect: bool = False
-    generate: int | None = None
-    fail_on: Sequence[str] = DEFAULT
-    baseline: str | Path | None = None
-    repro: str | Path | None = None
-    polygraphy: str | Path | None = None
-    max_seconds: float | None = None
-    max_bytes: int | None = None
-    command: str = ""
 
 
 def diff(

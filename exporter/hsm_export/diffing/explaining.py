@@ -13,21 +13,20 @@ import numpy as np
 
 from ..comparison.error import distance
 from ..comparison.result import ComparedOutput
-from ..dtypes import BY_NAME
 from ..errors import HsmExportError, first_line
 from ..files import file_name
 from ..runtimes import get
+from .culprits import FILE, Culprits
 from .layers.graph import LayerGraph
 from .layers.layerwise import Comparison
 from .layers.spool import Spool
 from .layers.tapping import run_once, tap
 from .layers.unrolling import taken_path
-from .outputs import noise_between
 from .quantised import split
-from .remarks import joined, quantum_of, remarks, told, word_of
+from .remarks import quantum_of, remarks, told
 from .reporting.words import times
 from .repro import write_repro
-from .results import Culprit, LayerDiff, RuntimeDiff
+from .results import LayerDiff, RuntimeDiff
 
 if TYPE_CHECKING:
     from ..runtimes.runtime import RunContext, Runtime
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from .bisection.segment import Segment
     from .layers.alignment import Unit
 
-FILE = "onnx64"  # the file itself, in float64
 _LONG = 4096  # elements of the inputs: the layers' tensors are hundreds of times larger
 
 
@@ -66,6 +64,9 @@ class Explanation:
     def _look_at(self, context: RunContext) -> None:
         self._context = context
         self.__dict__.pop("_graph", None)
+
+    def _culprits(self) -> Culprits:
+        return Culprits(self._diff, self._graph, self._context, self._lengths())
 
     def compare_layers(self) -> None:
         """Compare every layer of every runtime, then of the file with its source.
@@ -107,9 +108,8 @@ class Explanation:
                     self._report(runtime, items, spools.get(runtime))
             for runtime, spool in spools.items():
                 if diff.reports[runtime].noise:
-                    self._name_unstable(
-                        runtime, spool, self._tapped(get(runtime), _folder(folder, file_name(f"again {runtime}")))
-                    )
+                    again = self._tapped(get(runtime), _folder(folder, file_name(f"again {runtime}")))
+                    self._culprits().name_unstable(runtime, spool, again)
 
     def bisect(self) -> None:
         """Find the smallest set of nodes that makes each failing runtime fail, the file itself first.
@@ -325,7 +325,7 @@ class Explanation:
             unit = next(unit for unit in units if (unit.name, unit.single) == (first.node, bool(first.domain)))
             expected = {name: source.read(unit.result(place)) for place, name in enumerate(unit.writes)}
             inputs = check.inputs_of(unit, source)
-            self._culprit(FILE, first, unit.indices, len(guilty) - 1, inputs, expected)
+            self._culprits().name(FILE, first, unit.indices, len(guilty) - 1, inputs, expected)
         return layers
 
     def _weights_of(self, units: Iterable[Unit]) -> dict[str, set[str]]:
@@ -337,7 +337,8 @@ class Explanation:
         """Add the layers to a runtime's report, and name the first node at fault."""
         report, truth = self._diff.reports.get(name, RuntimeDiff(name, "same")), self._diff.truth
         harmless = report.verdict == "same" and not (truth.problems or truth.doubts)
-        masks = [item for item in layers if self._is_mask(item, spool)]
+        culprits = self._culprits()
+        masks = [item for item in layers if culprits.is_mask(item, spool)]
         # Where nothing else is at fault, what overflows is what makes an output differ.
         others = [item for item in layers if not item.passed and item not in masks]
         masks = masks if harmless or others else []
@@ -349,84 +350,8 @@ class Explanation:
         first = min(faulty, key=lambda item: item.index)
         layer = self._graph.layer_at[first.index]
         inputs = {key: spool.read(key, layer.index) for key in layer.inputs}
-        expected = self._right_results(first.index, layer.outputs, inputs)
-        self._culprit(name, first, (first.index,), len({item.index for item in faulty}) - 1, inputs, expected)
-
-    def _is_mask(self, item: LayerDiff, spool: Spool | None) -> bool:
-        """Say whether a node overflows because it read numbers at the edge of its type, as masks hold."""
-        if spool is None or not str(item.reason).startswith("overflow"):
-            return False
-        edge = BY_NAME[item.dtype].most / 2
-        arrays = [spool.read(key, item.index) for key in self._graph.layer_at[item.index].inputs]
-        return any(array is not None and array.dtype.kind == "f" and np.abs(array).max() >= edge for array in arrays)
-
-    def _name_unstable(self, name: str, first: Spool, second: Spool) -> None:
-        """Name the first node that gives two results for the same inputs; at fault when they differ too much."""
-        report = self._diff.reports[name]
-        for item in report.layers:
-            layer = self._graph.layer_at[item.index]
-            a, b = first.read(item.tensor, item.index), second.read(item.tensor, item.index)
-            if _same(a, b) or not all(
-                _same(first.read(key, item.index), second.read(key, item.index)) for key in layer.inputs
-            ):
-                continue
-            assert a is not None and b is not None
-            counted = self._graph.specified(item.tensor, a, self._lengths())
-            gap = noise_between({item.tensor: a}, {item.tensor: b}, {item.tensor: counted})
-            if gap == 0:
-                continue
-            note = f"{item.node} ({item.operator}) gives two results for the same inputs, up to {gap:.3g} apart"
-            self._diff.reports[name] = replace(report, notes=(*report.notes, note))
-            if item.threshold is not None and gap > item.threshold.value and report.culprit is None:
-                unstable = replace(item, reason=f"two results for the same inputs, {gap:.3g} apart")
-                inputs = {key: first.read(key, item.index) for key in layer.inputs}
-                expected = self._right_results(item.index, layer.outputs, inputs)
-                self._culprit(name, unstable, (item.index,), 0, inputs, expected)
-            return
-
-    def _right_results(self, index: int, outputs: tuple[str, ...], inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        from .layers.tapping import single
-
-        known = {key: array for key, array in inputs.items() if array is not None}
-        return single(get(FILE), self._context, self._graph.extract([index], outputs), known)
-
-    def _culprit(
-        self,
-        runtime: str,
-        item: LayerDiff,
-        indices: tuple[int, ...],
-        consequences: int,
-        inputs: Mapping[str, Any] | None,
-        expected: Mapping[str, Any],
-    ) -> None:
-        """Name a node, and write it out where that was asked for."""
-        node = self._graph.model.graph.node[indices[-1]]
-        known = {key: array for key, array in (inputs or {}).items() if array is not None}
-        attributes = self._graph.layer_at[indices[0]].attributes if len(indices) == 1 else {}
-        fused = joined(runtime, item.node, self._graph, self._context) if len(indices) == 1 else ""
-        if fused:
-            item = replace(item, reason=f"{item.reason}; fusion: {fused}")
-        culprit = Culprit(
-            runtime=runtime,
-            layer=item,
-            attributes=attributes,
-            input_shapes={key: tuple(array.shape) for key, array in known.items()},
-            consequences=consequences,
-            word=word_of(runtime, item, fused, self._graph, self._context.folder),
-        )
-        folder = self._diff.options.repro
-        right = {key: array for key, array in expected.items() if array is not None}
-        if folder is not None and known:
-            model = self._graph.extract(indices, tuple(right))
-            name = file_name(f"{runtime}.{item.node or node.name}")
-            path, command = write_repro(
-                Path(folder), name, model, self._context.folder, known, right,
-                precision=self._context.precision, runtime="onnx64" if runtime == FILE else runtime,
-            )  # fmt: skip
-            culprit = replace(culprit, repro=str(path), command=command)
-        report = self._diff.reports.get(runtime, RuntimeDiff(runtime, "same"))
-        reason = report.reason if report.verdict == "differs" else culprit.line
-        self._diff.reports[runtime] = replace(report, culprit=culprit, verdict="differs", reason=reason)
+        expected = culprits.right_results(first.index, layer.outputs, inputs)
+        culprits.name(name, first, (first.index,), len({item.index for item in faulty}) - 1, inputs, expected)
 
     def _good_way(self, bad: str) -> str:
         """Return a way that gives the right output: a runtime that passed, else the nodes' maths in float64."""
@@ -439,12 +364,6 @@ class Explanation:
 
 def _fails(report: RuntimeDiff) -> bool:
     return report.verdict == "differs" and report.worst is not None and not report.worst.passed
-
-
-def _same(first: Any, second: Any) -> bool:
-    if first is None or second is None or first.shape != second.shape:
-        return first is second
-    return bool(np.array_equal(first, second, equal_nan=first.dtype.kind == "f"))
 
 
 def _folder(parent: Path, name: str) -> Path:

@@ -22,13 +22,13 @@ from hsm_operators.sizes import equations, require_rules, with_implied
 
 from ..alone import ALONE
 from ..errors import BadInputError
+from .traced_function import Attributes, Program, agrees, captured_parameters, failed_guard, listed, module_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
     from torch.export import ExportedProgram
 
-Attributes = Mapping[str, Any]
 Sizes = Mapping[str, int]
 
 _PRIMES = (3, 7, 5, 11, 13, 17, 19)
@@ -76,7 +76,7 @@ class Traced:
     fixed: Sizes
     sizes: Sizes
     shapes: Mapping[str, Any]
-    program: _Program
+    program: Program
 
     def serves(self, call: Call) -> bool:
         """Say whether the graph holds for a call's attributes and sizes, as far as these are known beforehand."""
@@ -189,7 +189,7 @@ class Traceable:
         held = {name: value for name, value in self._call.attributes.items() if name not in opened}
         shapes = self._shapes(self._placeholders(program, opened))
         fixed = {name: int(size) for name, size in shapes.items() if not getattr(size, "free_symbols", None)}
-        traced = Traced(model, opened, held, fixed, sizes, shapes, _Program(program, opened))
+        traced = Traced(model, opened, held, fixed, sizes, shapes, Program(program, opened))
         self.verify(traced)
         return traced
 
@@ -223,7 +223,7 @@ class Traceable:
         from torch.export import Dim
 
         held = {name: value for name, value in self._call.attributes.items() if name not in opened}
-        module = _Module(self._function, len(self._ports), opened, held)
+        module = module_of(self._function, len(self._ports), opened, held)
         tensors = self._examples(sizes)
         shapes = [
             {
@@ -274,7 +274,7 @@ class Traceable:
 
     def _refuse_weights(self, program: ExportedProgram) -> None:
         """Refuse tensors from outside the function that belong into its signature."""
-        trained = {parameter.data_ptr() for parameter in _captured_parameters(self._function)}
+        trained = {parameter.data_ptr() for parameter in captured_parameters(self._function)}
         for value in program.constants.values():
             size = getattr(value, "nbytes", 0)
             parameter = size > 0 and value.data_ptr() in trained
@@ -297,11 +297,11 @@ class Traceable:
             tensors = self._examples(other)
             try:
                 with torch.no_grad():
-                    expected = _listed(self._function(*tensors, **self._call.attributes))
+                    expected = listed(self._function(*tensors, **self._call.attributes))
             except Exception:
                 continue  # the function does not take such a size either
-            if not _agrees(traced.program, tensors, self._call.attributes, expected):
-                raise self._differs(traced, other, _guard(traced.program, tensors, self._call.attributes))
+            if not agrees(traced.program, tensors, self._call.attributes, expected):
+                raise self._differs(traced, other, failed_guard(traced.program, tensors, self._call.attributes))
 
     def _other_sizes(self, traced: Traced) -> Iterator[dict[str, int]]:
         """Yield the sizes to try: those of the trace, then others of one dimension and of what is tied to it."""
@@ -354,84 +354,3 @@ class Traceable:
             )
         first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
         return BadInputError(f"{name}: its function cannot be traced: {type(error).__name__}: {first}")
-
-
-def _captured_parameters(function: Any) -> Iterator[torch.nn.Parameter]:
-    """Yield the parameters that a function reads from outside, by itself or of a module."""
-    import torch
-
-    try:
-        outside = inspect.getclosurevars(inspect.unwrap(function))
-    except TypeError:  # no function of Python
-        return
-    for value in (*outside.nonlocals.values(), *outside.globals.values()):
-        if isinstance(value, torch.nn.Module):
-            yield from value.parameters()
-        elif isinstance(value, torch.nn.Parameter):
-            yield value
-
-
-def _agrees(
-    program: _Program, tensors: Sequence[torch.Tensor], attributes: Attributes, expected: Sequence[torch.Tensor]
-) -> bool:
-    """Return whether a trace computes what is expected.
-
-    Its guards are left aside: torch also writes one for each size that is not 1 in a formula of sizes, though the graph
-    is right there.
-    """
-    import torch
-
-    try:
-        with torch.no_grad():
-            found = _listed(program(tensors, attributes, guarded=False))
-    except (AssertionError, RuntimeError):
-        return False
-    return all(
-        a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-5, equal_nan=True)
-        for a, b in zip(found, expected, strict=True)
-    )
-
-
-def _guard(program: _Program, tensors: Sequence[torch.Tensor], attributes: Attributes) -> str:
-    """Return the guard of a trace that these tensors fail, for a message; "" where there is none."""
-    try:
-        program(tensors, attributes)
-    except (AssertionError, RuntimeError) as error:
-        text = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        return f" ({text})" if text.startswith("Guard failed") else ""
-    return ""
-
-
-def _listed(result: Any) -> list[torch.Tensor]:
-    return list(result) if isinstance(result, (tuple, list)) else [result]
-
-
-class _Program:
-    """A traced function; calling it takes tensors and all attributes.
-
-    Args:
-        program: the trace.
-        open: the attributes that it takes, in order.
-    """
-
-    def __init__(self, program: ExportedProgram, open: Sequence[str]) -> None:
-        self._guarded, self._plain = program.module(), program.module(check_guards=False)
-        self._plain._forward_pre_hooks.clear()  # the ranges of sizes, which are guards too
-        self._open = open
-
-    def __call__(self, tensors: Sequence[torch.Tensor], attributes: Attributes, guarded: bool = True) -> Any:
-        module = self._guarded if guarded else self._plain
-        return module(*tensors, *(attributes[name] for name in self._open))
-
-
-def _Module(function: Any, count: int, names: Sequence[str], held: Attributes) -> torch.nn.Module:
-    """Return a module that takes tensors and open attributes by position."""
-    import torch
-
-    class Function(torch.nn.Module):
-        def forward(self, *tensors: Any) -> Any:
-            attributes = {**held, **dict(zip(names, tensors[count:], strict=True))}
-            result = function(*tensors[:count], **attributes)
-            return tuple(result) if isinstance(result, list) else result
-
-    return Function()

@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from .nodes import graphs_of, nodes_of, subgraphs
+from .renaming import renamed, rewired
 
 # From this version of ONNX on axes are an input of Unsqueeze, and Scan has no batch of its own.
 _AXES_ARE_INPUT, _SCAN = 13, 9
@@ -319,11 +320,11 @@ class _Unrolling:
                 names[value.name] = name
         for tensor in graph.initializer:
             names[tensor.name] = f"{weights or prefix}{tensor.name}"
-            self._weights.setdefault(names[tensor.name], _renamed(tensor, names[tensor.name]))
+            self._weights.setdefault(names[tensor.name], renamed(tensor, names[tensor.name]))
         for name in made:
             names.setdefault(name, f"{prefix}{name}")
         for node in graph.node:
-            self.nodes.append(_rewired(node, names, prefix))
+            self.nodes.append(rewired(node, names, prefix))
         for value in (*graph.value_info, *graph.output):
             kind = value.type.tensor_type.elem_type
             if kind and value.name in made:  # shapes may differ from one iteration to the next
@@ -399,35 +400,3 @@ def _count_iterations(node: onnx.NodeProto, name: str) -> None:
     body.output.append(helper.make_tensor_value_info(inner, TensorProto.INT64, []))
     unread = [f"{name}/unread[{place}]" for place in range(len(node.output), len(body.output) - 2)]
     node.output.extend([*unread, name])
-
-
-def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    copy = onnx.TensorProto()
-    copy.CopyFrom(tensor)
-    copy.name = name
-    return copy
-
-
-def _rewired(node: onnx.NodeProto, names: Mapping[str, str], prefix: str) -> onnx.NodeProto:
-    """Return a copy of an inner node with the names that things have outside, in the graphs inside it too."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    copy.name = f"{prefix}{node.name}"
-    copy.input[:] = [names.get(name, name) for name in node.input]
-    copy.output[:] = [names[name] if name else "" for name in node.output]
-    for inner in subgraphs(copy):
-        _rewire_reads(inner, names)
-    return copy
-
-
-def _rewire_reads(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Rename what an inner graph takes from outside."""
-    own = {value.name for value in graph.input} | {item.name for item in graph.initializer}
-    own |= {name for node in graph.node for name in node.output}
-    seen = {name: outer for name, outer in names.items() if name not in own}
-    for node in graph.node:
-        node.input[:] = [seen.get(name, name) for name in node.input]
-        for inner in subgraphs(node):
-            _rewire_reads(inner, seen)
-    for value in graph.output:
-        value.name = seen.get(value.name, value.name)

@@ -19,7 +19,7 @@ from tests.exporter.diffing.plain_models import NODE, branching, chain, model, r
 from tests.exporter.diffing.synthetic import HOSTILE
 from tests.studies.planting import Fault, planted
 
-from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing import DiffOptions, diff
 from hsm_export.diffing.explaining import Explanation
 from hsm_export.diffing.reporting.json_file import read_json, write_json
 from hsm_export.diffing.reporting.terminal import render

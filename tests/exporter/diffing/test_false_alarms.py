@@ -11,7 +11,7 @@ import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing import DiffOptions, diff
 from hsm_export.diffing.results import DiffResult
 from hsm_export.runtimes.contrib import contrib_operators
 

@@ -74,7 +74,7 @@ DIFF = (
     + """
 import json, sys, time
 import hsm_export
-from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing import DiffOptions, diff
 from hsm_export.limits import resident_bytes
 
 phases, start = [], time.monotonic()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hsm_export import export, quantize
-from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing import DiffOptions, diff
 from hsm_export.diffing.results import DiffResult
 
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tests.exporter.diffing.plain_models import NODE
 
-from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing import DiffOptions, diff
 from hsm_export.diffing.layers.graph import LayerGraph
 from hsm_export.diffing.remarks import quantum_of
 from hsm_export.diffing.results import DiffResult

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from tests.exporter.diffing.plain_models import chain, context, rows
 
-from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing import DiffOptions, diff
 from hsm_export.diffing.layers.tapping import run_once
 from hsm_export.diffing.stored import stored_reference
 from hsm_export.errors import BadInputError, UsageError

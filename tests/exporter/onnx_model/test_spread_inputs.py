@@ -9,7 +9,7 @@ import onnx
 from onnx import parser
 
 from hsm_export import validate
-from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing import DiffOptions, diff
 
 TEXT = """<ir_version: 8, opset_import: ["" : 18]>
     m (seq(float[N, 2]) parts, optional(float[N, 2]) more) => (float[M, 2] y, seq(float[N, 2]) back) {

@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 from tests.exporter.runtimes.contrib_cases import Call, calls
 
-from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing import DiffOptions, diff
 from hsm_export.runtimes import get, onnx_runtime
 
 CALLS = list(calls())

@@ -12,7 +12,7 @@ import pytest
 from tests.exporter.diffing.synthetic import layer
 from tests.exporter.validation.tiny import change_weight, flip_largest
 
-from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing import DiffOptions, diff
 from hsm_export.diffing.layers.alignment import Unit, align, record
 from hsm_export.diffing.layers.graph import LayerGraph
 from hsm_export.diffing.layers.source_check import innermost

@@ -13,7 +13,7 @@ import pytest
 from tests.exporter.diffing.plain_models import NODE, branching, chain, model, rows
 from tests.studies.planting import Fault, planted
 
-from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing import DiffOptions, diff
 from hsm_export.diffing.reporting.node_data import node_data, write_node_data
 from hsm_export.diffing.results import DiffResult
 

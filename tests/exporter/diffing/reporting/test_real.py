@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from tests.exporter.validation.tiny import change_weight, flip_largest, plant_nan, tiny_model, write_tiny
 
-from hsm_export.diffing.api import DiffOptions, diff
+from hsm_export.diffing import DiffOptions, diff
 from hsm_export.diffing.reporting import markdown, read_json, write_html, write_json, write_junit
 from hsm_export.diffing.results import DiffResult
 
