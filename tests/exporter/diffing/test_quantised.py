@@ -6,11 +6,13 @@ import copy
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from hsm_export import export, quantize
 from hsm_export.diffing import DiffOptions, diff
+from hsm_export.diffing.files.structure import diff_structure
 from hsm_export.diffing.results import DiffResult
 
 
@@ -61,3 +63,19 @@ def test_what_quantising_does_not_explain_is_a_fault(quantised: tuple[Network, P
     result = compared(path, other)
     assert not result.passed
     assert [(item.layer.node, item.word) for item in result.culprits] == [("down", "wrong maths")]
+
+
+def test_two_files_say_that_the_new_one_is_quantised(quantised: tuple[Network, Path]) -> None:
+    path = quantised[1]
+    result = diff_structure(path.with_name("m.onnx"), path)
+    (note,) = result.notes
+    assert "bits a weight within error=0.1: its outputs differ by what that costs, relative error" in note
+    (fact,) = [(item.old, item.new) for item in result.properties if item.name == "quantised"]
+    assert fact[0] is None and "MatMulNBits" in str(fact[1])
+    assert not diff_structure(path, path).notes
+    # A quantiser of others leaves no plan.
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path.with_name("foreign.onnx"))
+    (note,) = diff_structure(path.with_name("m.onnx"), path.with_name("foreign.onnx")).notes
+    assert note == f"the new file is quantised ({fact[1]}): its outputs differ by what that costs"

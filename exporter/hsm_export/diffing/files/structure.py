@@ -11,6 +11,7 @@ import onnx
 from ...errors import BadInputError
 from ...onnx_model.file_operators import FileOperators
 from ...onnx_model.model_file import ModelFile, open_model
+from ...onnx_model.quantisation_record import plan_in
 from ...onnx_model.values import tensor_of
 from .matching import Graph, Matching, attribute_key, canonical, match, moved
 from .results import FunctionChange, NodeChange, PropertyChange, StructureDiff
@@ -63,8 +64,9 @@ def _compared(old: ModelFile, new: ModelFile, report: Callable[[str], None], sta
         nodes=nodes,
         weights=weights,
         functions=tuple(_function_changes(old.model, new.model)),
-        properties=(*_border_changes(old.model, new.model, matching), *_property_changes(old.model, new.model)),
+        properties=(*_border_changes(old.model, new.model, matching), *_property_changes(old, new)),
         equal_weights=equal,
+        notes=(_quantised_note(new),) if new.quantised and not old.quantised else (),
         seconds=time.perf_counter() - started,
     )
 
@@ -240,24 +242,40 @@ def _border(value: onnx.ValueInfoProto) -> str:
     return f"{tensor.dtype} [{', '.join(sizes)}]" if tensor.is_tensor else tensor.dtype
 
 
-def _property_changes(old: onnx.ModelProto, new: onnx.ModelProto) -> Iterator[PropertyChange]:
-    before, after = (_opsets(model.opset_import) for model in (old, new))
+def _property_changes(old: ModelFile, new: ModelFile) -> Iterator[PropertyChange]:
+    before, after = (_opsets(file.model.opset_import) for file in (old, new))
     yield from _changed("opset", before, after)
-    yield from _changed("metadata", *({item.key: item.value for item in model.metadata_props} for model in (old, new)))
+    yield from _changed(
+        "metadata", *({item.key: item.value for item in file.model.metadata_props} for file in (old, new))
+    )
     yield from _changed("file", *map(_facts, (old, new)))
-    if old.graph.name != new.graph.name:
-        yield PropertyChange("name of graph", "graph", old.graph.name, new.graph.name)
+    if old.model.graph.name != new.model.graph.name:
+        yield PropertyChange("name of graph", "graph", old.model.graph.name, new.model.graph.name)
+
+
+def _quantised_note(new: ModelFile) -> str:
+    """Return what the differences to a file that is not quantised are."""
+    plan = plan_in(new)
+    if plan is None:
+        return f"the new file is quantised ({new.quantised}): its outputs differ by what that costs"
+    loss = plan.held_out.words(plan.budget.metric)
+    return (
+        f"the new file is quantised, {plan.bits:.2f} bits a weight within {plan.budget.text}: its outputs differ by "
+        f"what that costs, {loss} on held-out inputs; `hsm-export validate {new.path} --against CHECKPOINT` judges that"
+    )
 
 
 def _opsets(entries: Iterable[onnx.OperatorSetIdProto]) -> dict[str, str]:
     return {entry.domain or "ai.onnx": str(entry.version) for entry in entries}
 
 
-def _facts(model: onnx.ModelProto) -> dict[str, str]:
-    return {
+def _facts(file: ModelFile) -> dict[str, str]:
+    model = file.model
+    facts = {
         "IR version": str(model.ir_version),
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
     }
+    return facts | ({"quantised": file.quantised} if file.quantised else {})
 
 
 def _changed(what: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[PropertyChange]:
