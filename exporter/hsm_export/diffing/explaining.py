@@ -240,12 +240,12 @@ class Explanation:
     def _spools(self, folder: Path, names: Sequence[str]) -> dict[str, Spool]:
         """Run every one of these runtimes that ran, one at a time, and spool its tensors."""
         spools: dict[str, Spool] = {}
-        for name in names:
+        for place, name in enumerate(names):
             report = self._diff.reports[name]
             if report.verdict in ("failed", "skipped") or name == FILE:
                 continue
             self._diff.progress(f"taking {name} apart")
-            target = _folder(folder, f"runtime-{len(spools)}")
+            target = _folder(folder, f"runtime-{place}")
             try:
                 spools[name] = self._source_spool(target) if get(name).needs_source else self._tapped(get(name), target)
             except HsmExportError:

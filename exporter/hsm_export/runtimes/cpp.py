@@ -23,7 +23,7 @@ from ..errors import MissingDependencyError
 from ..native import custom_ops_path, run_program_path
 from ..onnx_model.bfloat16 import runnable
 from ..onnx_model.fusing import fusion, library_entries
-from .cpp_bundle import NOTHING, write_graph_bundle
+from .cpp_bundle import NOTHING, refusal, write_graph_bundle
 from .cpp_process import ServingProcess
 from .metadata import graph_metadata
 from .runtime import RunContext, Runtime
@@ -173,4 +173,5 @@ CPP = Runtime(
     runner=CppRunner,
     own_process=True,
     notes=lambda model: fusion(model, "onnxruntime").notes,
+    refuses=refusal,
 )

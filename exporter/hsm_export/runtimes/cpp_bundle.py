@@ -10,7 +10,6 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from ..dtypes import element_name
 from ..errors import BadInputError
 from ..formats.bundle_manifest import (
     DTYPES,
@@ -26,7 +25,8 @@ from ..formats.bundle_manifest import (
     ModelEntry,
     SelfTestEntry,
 )
-from ..formats.tensor import Tensor
+from ..formats.tensor import UNTYPED, Tensor
+from ..onnx_model.values import type_name
 
 # The one input of a graph that has none: a bundle's graphs have some.
 NOTHING = "hsm_export.nothing"
@@ -48,6 +48,9 @@ def write_graph_bundle(
     """
     from safetensors.numpy import save
 
+    reason = refusal(model)
+    if reason:
+        raise BadInputError(reason)
     target.mkdir()
     placed = _with_weights(model, folder, target)
     (target / MODEL).write_bytes(placed.SerializeToString())
@@ -111,12 +114,19 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def refusal(model: onnx.ModelProto) -> str | None:
+    """Return why a bundle cannot hold a graph, by the type of an input or output; None where it can."""
+    for value in (*model.graph.input, *model.graph.output):
+        dtype = type_name(value.type)
+        if dtype not in DTYPES:
+            what = f"is of type {dtype}" if dtype != UNTYPED else "has no type"
+            return f"{value.name} {what}, and the C++ runtime takes only tensors of {', '.join(DTYPES)}"
+    return None
+
+
 def _tensor(value: onnx.ValueInfoProto) -> Tensor:
     """Describe an input or output; each dynamic dimension gets a name of its own, so that any size is accepted."""
-    tensor = value.type.tensor_type
-    dtype = element_name(tensor.elem_type) or "no tensor"
-    if dtype not in DTYPES:
-        raise BadInputError(f"the C++ runtime takes no {dtype}, the type of {value.name}")
-    sizes = enumerate(tensor.shape.dim)
+    dtype = type_name(value.type)
+    sizes = enumerate(value.type.tensor_type.shape.dim)
     shape = tuple(dim.dim_value if dim.dim_value > 0 else f"{value.name}.{axis}" for axis, dim in sizes)
     return Tensor(value.name, dtype, shape)

@@ -17,10 +17,13 @@ from onnx import TensorProto
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
+from ..dtypes import BY_NAME
 from ..errors import BadInputError, HsmExportError
 from ..formats.profile import Range
+from ..formats.tensor import UNTYPED
 from ..onnx_model.fusing import fusion
 from ..onnx_model.metadata import recorded
+from ..onnx_model.values import type_name
 from .gpu import gpu_architecture, no_gpu
 from .metadata import graph_metadata
 from .runtime import RunContext, Runtime, missing_package, no_notes
@@ -230,6 +233,16 @@ def _why_not_rtx() -> str | None:
     return None
 
 
+def _refusal(model: onnx.ModelProto) -> str | None:
+    """Return why no engine can bind an input or output, by its type; None where they are tensors of numbers."""
+    for value in (*model.graph.input, *model.graph.output):
+        dtype = type_name(value.type)
+        known = BY_NAME.get(dtype)
+        if dtype != UNTYPED and (known is None or known.is_foreign or dtype == "string"):
+            return f"{value.name} is of type {dtype}, and an engine binds only tensors of numbers and Booleans"
+    return None
+
+
 def _runtime(target: str, description: str) -> Runtime:
     return Runtime(
         target,
@@ -237,6 +250,7 @@ def _runtime(target: str, description: str) -> Runtime:
         lambda: _available(target),
         lambda context: EngineRunner(context, target),
         notes=(lambda model: fusion(model, "tensorrt").notes) if target == "tensorrt" else no_notes,
+        refuses=_refusal,
     )
 
 

@@ -11,6 +11,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from onnx.reference.op_run import OpRun
 
 from .contrib import contrib_operators
+from .ml_operators import ml_operators
 from .recurrent import GRU, LSTM, RNN
 from .summation import products
 from .windows import AveragePool, Conv, ConvTranspose, MaxPool
@@ -99,4 +100,4 @@ def operators(order: int = 0, opset: int = 0) -> list[type[OpRun]]:
     windows: list[type[OpRun]] = [Conv, ConvTranspose, MaxPool, AveragePool]
     recurrent: list[type[OpRun]] = [GRU, LSTM, RNN]
     older: list[type[OpRun]] = [DequantizeLinear] if 0 < opset < 19 else []
-    return [*products(order), *contrib_operators(order), *own, *windows, *recurrent, *older]
+    return [*products(order), *contrib_operators(order), *ml_operators(), *own, *windows, *recurrent, *older]

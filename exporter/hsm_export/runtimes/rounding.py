@@ -16,27 +16,35 @@ from ..comparison.allowance import APPROXIMATED, LONG, POOLED, SHORT_TOO, UNITS,
 from ..comparison.threshold import FACTOR
 from ..dtypes import BY_ONNX, EPSILON, ElementType
 from .operator_calls import operators_called_by
+from .value_types import tensor_infos
 
 if TYPE_CHECKING:
     import onnx
     import torch
 
-# They return numbers that they were given.
+# They return numbers that they were given, or whole ones.
 _MOVES = frozenset(
     {
-        "Abs", "Clip", "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten",
-        "Gather", "GatherElements", "GatherND", "Identity", "If", "Loop", "Max", "MaxPool", "Min", "Neg", "Pad",
-        "ReduceMax", "ReduceMin", "Relu", "Reshape", "Scan", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth",
-        "Split", "Squeeze", "Tile", "TopK", "Transpose", "Unsqueeze", "Where",
+        "Abs", "Ceil", "Clip", "Compress", "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "Expand",
+        "EyeLike", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Identity", "If", "Loop", "Max",
+        "MaxPool", "Min", "Neg", "OneHot", "Pad", "ReduceMax", "ReduceMin", "Relu", "Reshape", "ReverseSequence",
+        "Round", "Scan", "ScatterElements", "ScatterND", "Sign", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
+        "TopK", "Transpose", "Trilu", "Unsqueeze", "Where",
+    }
+)  # fmt: skip
+_ML_MOVES = frozenset(
+    {
+        "ArrayFeatureExtractor", "Binarizer", "CategoryMapper", "DictVectorizer", "FeatureVectorizer", "Imputer",
+        "LabelEncoder", "OneHotEncoder", "ZipMap",
     }
 )  # fmt: skip
 _TORCH_MOVES = frozenset(
     {
-        "_to_copy", "abs", "amax", "amin", "bucketize", "cat", "clamp", "clone", "constant_pad_nd", "contiguous",
-        "copy", "copy_", "embedding", "expand", "flip", "floor", "gather", "index", "index_put", "index_select",
-        "masked_fill", "masked_fill_", "masked_scatter", "max", "maximum", "min", "minimum", "neg", "pad", "relu",
-        "repeat", "roll", "scatter", "select_scatter", "slice_scatter", "sort", "stack", "topk", "tril", "triu",
-        "where",
+        "_to_copy", "abs", "amax", "amin", "bucketize", "cat", "ceil", "clamp", "clone", "constant_pad_nd",
+        "contiguous", "copy", "copy_", "embedding", "expand", "flip", "floor", "gather", "index", "index_put",
+        "index_select", "masked_fill", "masked_fill_", "masked_scatter", "max", "maximum", "min", "minimum", "neg",
+        "pad", "relu", "repeat", "roll", "round", "scatter", "select_scatter", "sgn", "sign", "slice_scatter", "sort",
+        "stack", "topk", "tril", "triu", "trunc", "where",
     }
 )  # fmt: skip
 # Roots of sums of squares, of which other kernels lose those below the smallest normal number of float32.
@@ -226,18 +234,13 @@ def rounded_graph(model: onnx.ModelProto, draw: int) -> onnx.ModelProto:
 
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model)
-    except Exception:  # operators of other domains may stop it
-        inferred = model
-    types = {
-        item.name: item.type.tensor_type.elem_type for item in (*inferred.graph.value_info, *inferred.graph.output)
-    }
-    sizes = _sizes(inferred)
+    infos = tensor_infos(model)
+    types = {name: item.type.tensor_type.elem_type for name, item in infos.items()}
+    sizes = {name: _size(item) for name, item in infos.items()}
     nodes: list[onnx.NodeProto] = []
     for node in changed.graph.node:
         nodes.append(node)
-        if node.op_type in _MOVES and node.domain == "":
+        if _moves(node, types):
             continue
         for place, name in enumerate(node.output):
             kind = BY_ONNX.get(types.get(name, 0))
@@ -250,14 +253,19 @@ def rounded_graph(model: onnx.ModelProto, draw: int) -> onnx.ModelProto:
     return changed
 
 
-def _sizes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that are known, a typical size in place of each dynamic dimension."""
-    values = (*model.graph.value_info, *model.graph.output, *model.graph.input)
-    sizes = {item.name: tuple(item.dims) for item in model.graph.initializer}
-    for value in values:
-        dims = value.type.tensor_type.shape.dim
-        sizes.setdefault(value.name, tuple(dim.dim_value or _TYPICAL_SIZE for dim in dims))
-    return sizes
+def _moves(node: onnx.NodeProto, types: Mapping[str, int]) -> bool:
+    """Say whether a node rounds nothing: it returns numbers that it was given, or whole numbers."""
+    if node.domain == "ai.onnx.ml":
+        return node.op_type in _ML_MOVES
+    if node.op_type in ("Cast", "CastLike") and node.domain == "":
+        source = BY_ONNX.get(types.get(node.input[0], 0))
+        return source is not None and not source.is_float
+    return node.op_type in _MOVES and node.domain == ""
+
+
+def _size(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """Return a tensor's shape, a typical size in place of each dynamic dimension."""
+    return tuple(dim.dim_value or _TYPICAL_SIZE for dim in value.type.tensor_type.shape.dim)
 
 
 def _noise(node: onnx.NodeProto, name: str, kind: ElementType, seed: float, infos: Mapping[str, Any]) -> list[Any]:

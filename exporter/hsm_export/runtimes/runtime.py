@@ -54,6 +54,11 @@ def no_notes(_model: onnx.ModelProto) -> Sequence[str]:
     return ()
 
 
+def takes_all(_model: onnx.ModelProto) -> str | None:
+    """Return no reason: a runtime shows by running what it does not take."""
+    return None
+
+
 @dataclass(frozen=True)
 class Runtime:
     """A way to run a model.
@@ -72,6 +77,8 @@ class Runtime:
         configure: returns the runtime with such options; raises `UsageError` for values that it does not take.
         notes: says what a reader of its results should know of how it runs a file, such as which operators run as
             their bodies.
+        refuses: says why it cannot run a file, as far as the file's inputs and outputs tell; None where they do not. It
+            is then left out where nobody asked for it.
     """
 
     name: str
@@ -85,6 +92,7 @@ class Runtime:
     options: Mapping[str, str] = field(default_factory=dict, compare=False)
     configure: Callable[[Mapping[str, str]], Runtime] | None = None
     notes: Callable[[onnx.ModelProto], Sequence[str]] = field(default=no_notes, compare=False)
+    refuses: Callable[[onnx.ModelProto], str | None] = field(default=takes_all, compare=False)
 
 
 def missing_package(package: str, install: str) -> str | None:

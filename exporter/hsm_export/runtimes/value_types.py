@@ -17,6 +17,25 @@ _SMALL = 1 << 16
 _NAMES = {"float": "float32", "double": "float64"}
 
 
+def tensor_infos(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    """Return types and shapes of the main graph's values as far as the file or shape inference tells them."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except Exception:  # inference is a help, not a condition: operators of other domains may stop it
+        inferred = model
+    graph = inferred.graph
+    weights = graph.initializer
+    infos = {item.name: helper.make_tensor_value_info(item.name, item.data_type, item.dims) for item in weights}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        kind = value.type.WhichOneof("value")
+        if kind is not None and (kind != "tensor_type" or value.type.tensor_type.elem_type):
+            infos[value.name] = value
+    unknown = [name for node in graph.node for name in node.output if name and name not in infos]
+    if unknown:
+        infos |= typed_by_onnx_runtime(inferred, unknown)
+    return infos
+
+
 def typed_by_onnx_runtime(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, onnx.ValueInfoProto]:
     """Return the types and shapes of a graph's tensors by name; nothing where ONNX Runtime cannot say.
 
@@ -55,4 +74,5 @@ def _info(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto | None:
     kind = str(value.type).removeprefix("tensor(").removesuffix(")")
     known = BY_NAME.get(_NAMES.get(kind, kind))
     shape = [size if isinstance(size, (int, str)) and size != "" else None for size in value.shape]
-    return None if known is None else helper.make_tensor_value_info(value.name, known.onnx, shape)
+    # An empty shape is that of a scalar or one that ONNX Runtime does not know.
+    return None if known is None else helper.make_tensor_value_info(value.name, known.onnx, shape or None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import UsageError
 from .user_module import copied, guarded, unwrapped
 
 if TYPE_CHECKING:
@@ -34,9 +35,11 @@ def open_source(against: str | Path | nn.Module) -> TorchSource:
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged or hostile.
-        BadInputError, UsageError: the factory is missing or fails.
+        BadInputError: the factory is missing or fails.
+        UsageError: the factory is missing, or what was given is no source.
     """
     if not isinstance(against, (str, Path)):
+        _require_module(against)
         module = unwrapped(against)
         return TorchSource(type(module).__name__, lambda: copied(module))
     from .module_file import is_factory, make_module
@@ -48,6 +51,17 @@ def open_source(against: str | Path | nn.Module) -> TorchSource:
 
     path = resolve(str(against))
     return TorchSource(str(against), lambda: load_checkpoint(path), fingerprint(path))
+
+
+def _require_module(against: object) -> None:
+    from torch import nn
+
+    if not isinstance(against, nn.Module):
+        raise UsageError(
+            f"a source is a checkpoint, zoo:NAME, FILE.py:FACTORY or a module; "
+            f"a {type(against).__name__} is none of them",
+            "pass the module itself, not its state dict or a list",
+        )
 
 
 def module_sha256(module: nn.Module, config: str) -> str:

@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ...dtypes import BY_NAME, BY_ONNX, BY_PRECISION, EXACT, WIDENED
 from ...onnx_model.nodes import reads_of
-from ...runtimes.value_types import typed_by_onnx_runtime
+from ...runtimes.value_types import tensor_infos
 
 FLOATS = {kind: BY_ONNX[kind].name for kind in WIDENED}
 _PRECISIONS = {item.onnx: word for word, item in BY_PRECISION.items()}
@@ -227,25 +227,6 @@ class LayerGraph:
 def node_name(node: onnx.NodeProto, index: int) -> str:
     """Return a node's name, or one made of its operator and position."""
     return node.name or f"{node.op_type}_{index}"
-
-
-def tensor_infos(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    """Return types and shapes of the main graph's values as far as the file or shape inference tells them."""
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model)
-    except Exception:  # inference is a help, not a condition: operators of other domains may stop it
-        inferred = model
-    graph = inferred.graph
-    weights = graph.initializer
-    infos = {item.name: helper.make_tensor_value_info(item.name, item.data_type, item.dims) for item in weights}
-    for value in (*graph.value_info, *graph.input, *graph.output):
-        kind = value.type.WhichOneof("value")
-        if kind is not None and (kind != "tensor_type" or value.type.tensor_type.elem_type):
-            infos[value.name] = value
-    unknown = [name for node in graph.node for name in node.output if name and name not in infos]
-    if unknown:
-        infos |= typed_by_onnx_runtime(inferred, unknown)
-    return infos
 
 
 def _is_random(node: onnx.NodeProto) -> bool:
