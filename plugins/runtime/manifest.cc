@@ -232,7 +232,7 @@ std::map<std::string, double> read_self_test(const json::Value& value, const std
   std::map<std::string, double> tolerances;
   for (const auto& [name, item] : reader.get<json::Members>("tolerances")) {
     const double tolerance = as_number(item, reader.path("tolerances"));
-    if (!(tolerance > 0) || !std::isfinite(tolerance)) refuse(where, "the tolerance for " + name);
+    if (!(tolerance >= 0) || !std::isfinite(tolerance)) refuse(where, "the tolerance for " + name);
     tolerances[name] = tolerance;
   }
   reader.finish();

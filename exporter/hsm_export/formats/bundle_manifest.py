@@ -170,7 +170,7 @@ class SelfTestEntry(Document, frozen=True):
     """Inputs and right outputs, and the largest absolute error of each output, by its name in the file."""
 
     file: Literal["self-test.safetensors"]
-    tolerances: Annotated[dict[OutputName, Annotated[float, Meta(gt=0)]], Meta(min_length=1)]
+    tolerances: Annotated[dict[OutputName, Annotated[float, Meta(ge=0)]], Meta(min_length=1)]
 
 
 class LibraryEntry(Document, frozen=True):

@@ -195,7 +195,8 @@ class ModelFile:
         kind = "has no element type" if dtype == UNTYPED else f"is of type {dtype}"
         if known is not None and known.is_foreign:
             why = "arrays of it cannot be exchanged with runtimes"
-        hint = "give it a type, or cut the graph there with onnx.utils.extract_model"
+        cut = "cut the graph there with onnx.utils.extract_model"
+        hint = f"give it a type, or {cut}" if dtype == UNTYPED else cut
         raise BadInputError(f"{self.path}: {tensor} {kind}; {why}", hint)
 
     def state(self) -> StateSpec:

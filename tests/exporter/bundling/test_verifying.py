@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 from tests.exporter.building.hand_made import token_model
 from tests.exporter.bundling.conftest import Exported
@@ -20,7 +22,9 @@ from tests.exporter.bundling.hostile import edit
 
 from hsm_export.bundling import bundle, open_bundle, verify_bundle
 from hsm_export.errors import BadInputError, MissingDependencyError, NumbersDifferError
+from hsm_export.native import run_program_path
 from hsm_export.runtimes import get
+from hsm_export.runtimes.cpp import onnxruntime_library
 
 FUSED = pytest.mark.skipif(get("ort-fused").available() is not None, reason="the fused kernels are not installed")
 
@@ -178,3 +182,49 @@ def test_missing_runtime(good: Path) -> None:
         pytest.skip("TensorRT works here")
     with pytest.raises(MissingDependencyError, match="does not work here"):
         verify_bundle(good, self_test="tensorrt")
+
+
+def labels_model(path: Path) -> Path:
+    """A classifier: scores, the best class (int64) and whether it is a sure one (bool)."""
+    weight = np.random.default_rng(0).standard_normal((8, 5)).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "weight"], ["scores"]),
+        helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0),
+        helper.make_node("ReduceMax", ["scores"], ["best"], axes=[1], keepdims=0),
+        helper.make_node("Greater", ["best", "zero"], ["sure"]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 5]),
+        helper.make_tensor_value_info("label", TensorProto.INT64, ["batch"]),
+        helper.make_tensor_value_info("sure", TensorProto.BOOL, ["batch"]),
+    ]
+    constants = [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(np.float32(0), "zero")]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8])
+    graph = helper.make_graph(nodes, "labels", [x], outputs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_whole_numbers_and_booleans_must_be_equal(tmp_path: Path) -> None:
+    folder = tmp_path / "a.hsm"
+    written = bundle(labels_model(tmp_path / "a.onnx"), folder)
+    assert {"model.label": 0.0, "model.sure": 0.0}.items() <= written.tolerances.items()
+    assert len(verify_bundle(folder, self_test="ort").checks) == 3
+    arrays = load_file(folder / "self-test.safetensors")
+    assert _hsm_run(folder) in (None, 0)
+    for name in ("label", "sure"):
+        wrong = {key: array.copy() for key, array in arrays.items()}
+        wrong[f"model.outputs.{name}"][1] ^= 1
+        save_file(wrong, folder / "self-test.safetensors")
+        accept(folder, "self-test.safetensors")
+        with pytest.raises(NumbersDifferError, match=f"model.{name} is off"):
+            verify_bundle(folder, self_test="ort")
+        assert _hsm_run(folder) in (None, 5)
+
+
+def _hsm_run(folder: Path) -> int | None:
+    """Return the exit code of the C++ runtime's self-test; None where there is no such program."""
+    if get("cpp").available() is not None:
+        return None
+    command = [str(run_program_path()), str(folder), "--self-test", "--onnxruntime", str(onnxruntime_library())]
+    return subprocess.run(command, capture_output=True, timeout=120).returncode
