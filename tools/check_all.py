@@ -60,6 +60,7 @@ STUDIES = {
     "generated files with operators of every kind": ("generated_files", 100, True),
     "node cases of onnx": ("backend_nodes", 2000, True),
     "files out of public packages": ("public_files", 0, True),
+    "files of scikit-learn's converters": ("converted_files", 0, True),
     "ten faults in Polygraphy and here": ("polygraphy_table", 10, True),
 }
 
