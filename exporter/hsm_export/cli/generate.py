@@ -52,7 +52,7 @@ def command(
 
     \b
     Examples:
-      hsm-export generate zoo:hsm-dictionary --prompt "owl (noun):" --stop ";" --seed 4
+      hsm-export generate zoo:hsm-dictionary --prompt "quietology (noun):" --temperature 0.5 --seed 1
       hsm-export export zoo:hsm-lm --decode -o hsm-lm.decode.onnx
       hsm-export generate hsm-lm.decode.onnx --prompt "And God said" --max-tokens 200 --temperature 0.8 --seed 1
       hsm-export generate hsm-lm.decode.onnx --prompt "In the" --prompt "Behold" --temperature 0 --json
