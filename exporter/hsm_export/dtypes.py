@@ -85,12 +85,13 @@ class ElementType:
 
         if self.name == "string":
             return np.dtype(object)
-        if hasattr(np, self.name):
+        try:
             return np.dtype(self.name)
-        import ml_dtypes
+        except TypeError:
+            import ml_dtypes
 
-        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, self.name))
-        return found
+            found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, self.name))
+            return found
 
     @property
     def torch(self) -> torch.dtype:

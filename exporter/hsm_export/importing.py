@@ -188,13 +188,13 @@ def _digest(source: Path) -> str:
 
 def _copy_tokenizer(source: Path, output: Path) -> None:
     """Copy the tokenizers of a source's folder into a folder, else the first of them beside a file, under its name."""
-    from .decoding.tokenizer import tokenizer_beside
+    from .formats.tokenizer_file import copy_tokenizer, tokenizer_beside
 
     found = tokenizer_beside(source)
     if found is None or source.resolve() == output.resolve():
         return
     if not output.is_dir():
-        shutil.copyfile(found, output.with_name(f"{output.stem}.tokenizer{found.suffix}"))
+        copy_tokenizer(found, output)
         return
     for name in {found.name, "tokenizer.json", "tokenizer.model"}:
         if (found.parent / name).is_file() and found.parent.resolve() != output.resolve():

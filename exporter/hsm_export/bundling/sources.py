@@ -8,14 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..decoding.tokenizer import (
-    TokenizerKind,
-    characters_of,
-    check_vocabulary,
-    open_tokenizer,
-    tokenizer_beside,
-    tokenizer_kind,
-)
+from ..decoding.tokenizer import check_vocabulary, open_tokenizer
 from ..dtypes import EXPORTED_PRECISIONS
 from ..errors import BadInputError, MissingDependencyError, UsageError
 from ..files import require_file, sha256
@@ -42,10 +35,10 @@ from ..formats.bundle_manifest import (
 from ..formats.engine_file import EngineFile, SourceFile, read_side_file
 from ..formats.state_spec import StateSpec
 from ..formats.tensor import ANY_SHAPE
+from ..formats.tokenizer_file import BYTES, TokenizerKind, characters_of, tokenizer_kind, tokenizer_of
 from ..onnx_model.model_file import FileFacts, open_model
 
 _TASKS = {"language_model": "language_model", "sequence_classifier": "classification"}
-_BYTES = 256
 _GPU = re.compile(r"\((sm[0-9]+)\)$")
 
 
@@ -232,11 +225,11 @@ def read_tokenizer(tokenizer: str | Path | None, parts: Parts) -> tuple[Tokenize
     """
     vocabulary = _vocabulary(parts)
     if tokenizer is None:
-        return (BytesTokenizer() if vocabulary == _BYTES else None), b""
+        return (BytesTokenizer() if vocabulary == BYTES else None), b""
     if str(tokenizer) == "bytes":
-        if vocabulary != _BYTES:
+        if vocabulary != BYTES:
             raise UsageError(
-                f"the model has {vocabulary or 'no'} token ids, not the {_BYTES} bytes", "give its tokenizer's file"
+                f"the model has {vocabulary or 'no'} token ids, not the {BYTES} bytes", "give its tokenizer's file"
             )
         return BytesTokenizer(), b""
     path = require_file(tokenizer, "the tokenizer")
@@ -263,11 +256,8 @@ def find_tokenizer(parts: Parts, against: object) -> tuple[Path | None, str]:
         against: the checkpoint that they were exported from, if that is known.
     """
     vocabulary = _vocabulary(parts)
-    if vocabulary in (None, _BYTES):
-        return None, ""
-    places: list[Path] = [Path(against)] if isinstance(against, str | Path) and Path(against).exists() else []
-    places += [source.path for source in parts.sources.values()]
-    found = next((path for place in places if (path := tokenizer_beside(place)) is not None), None)
+    places = (against, *(source.path for source in parts.sources.values()))
+    found = next((path for place in places if (path := tokenizer_of(place, vocabulary)) is not None), None)
     if found is None:
         return None, ""
     try:

@@ -82,7 +82,7 @@ def command(
     keeps to.
 
     The file is checked, and its numbers are compared with PyTorch's, before it replaces OUTPUT. The measured errors
-    are written to OUTPUT.json.
+    are written to OUTPUT.json. The checkpoint's tokenizer is copied beside it.
 
     With --decode, one graph serves prompts, chunks and single tokens: it takes `tokens`, `position`, `lengths` and
     the state (`past.*`), and returns `logits` and the new state (`present.*`). --capacity, --rollback and
@@ -124,7 +124,8 @@ def command(
 
 
 def _table(result: ExportResult) -> Table:
-    files = [path for path in (result.path, result.external_data, result.cpu_file, result.report) if path]
+    every = (result.path, result.external_data, result.cpu_file, result.report, result.tokenizer)
+    files = [path for path in every if path]
     worst = max(result.checks, key=lambda check: check.max_abs_error / check.allowed if check.allowed else 0.0)
     rows = {
         "files": "\n".join(map(str, files)),

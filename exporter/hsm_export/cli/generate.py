@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--tokenizer",
     type=click.Path(),
-    help="Its tokenizer: a .json, .model or checkpoint [default: bytes].",
+    help="Its tokenizer: a .json, .model, .txt or checkpoint [default: the model's own, else bytes].",
 )
 @click.option("--runtime", metavar="NAME", help="ort-fused, ort, torch, … [default: the fastest that works].")
 @json_option
@@ -42,13 +42,17 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Continue a prompt with MODEL: an ONNX file exported with --decode, a checkpoint, zoo:NAME or FILE.py:FACTORY.
+    """Continue a prompt with MODEL: an ONNX file exported with --decode, a bundle, a checkpoint, zoo:NAME or
+    FILE.py:FACTORY.
 
     The text streams to stdout and nothing else does; times go to stderr. Several prompts are generated as one batch,
     and their texts follow each other under headings.
 
+    The tokenizer is the one that lies in the model's folder or beside its file, as export, import and bundle leave it.
+
     \b
     Examples:
+      hsm-export generate zoo:hsm-dictionary --prompt "quietology (noun):" --temperature 0.5 --seed 1
       hsm-export export zoo:hsm-lm --decode -o hsm-lm.decode.onnx
       hsm-export generate hsm-lm.decode.onnx --prompt "And God said" --max-tokens 200 --temperature 0.8 --seed 1
       hsm-export generate hsm-lm.decode.onnx --prompt "In the" --prompt "Behold" --temperature 0 --json

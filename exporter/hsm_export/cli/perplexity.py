@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--tokenizer",
     type=click.Path(),
-    help="Its tokenizer: a .json, .model or checkpoint [default: bytes].",
+    help="Its tokenizer: a .json, .model, .txt or checkpoint [default: the model's own, else bytes].",
 )
 @click.option("--chunk", default=256, show_default=True, help="Tokens of one call.")
 @json_option

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", required=True, type=click.Path(), help="The file to write.")
 @click.option("--budget", metavar="METRIC=LIMIT", help="kl=1e-3, top1=0.99, perplexity=+0.5% or error=0.01.")
 @click.option("--calibration", type=click.Path(), help="A text, or an .npz file of inputs; half of it is held out.")
-@click.option("--tokenizer", type=click.Path(), help="Its tokenizer, as for `generate` [default: bytes].")
+@click.option(
+    "--tokenizer", type=click.Path(), help="Its tokenizer, as for `generate` [default: the file's own, else bytes]."
+)
 @click.option(
     "--objective", type=click.Choice(["size", "decode", "prefill"]), default="size", show_default=True,
     help="What to make small: the file, the bytes read for a token, or the time of a prompt.",

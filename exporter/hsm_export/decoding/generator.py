@@ -16,7 +16,7 @@ from ..formats.result import Result
 from .sampling import Choice, Sampler, Sampling
 from .session import DecodeSession, check_room
 from .stopping import StopFilter
-from .tokenizer import BytesTokenizer, Tokenizer, check_vocabulary, open_tokenizer
+from .tokenizer import BytesTokenizer, Tokenizer, check_vocabulary, tokenizer_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -286,7 +286,7 @@ def generate(
         model: as for `DecodeSession`: a file, a checkpoint, or a language model of your own.
         prompts, max_tokens, sampling, seeds, stop, stop_tokens, samples, top_log_probabilities: see `Generator.stream`.
         runtime: see `DecodeSession`.
-        tokenizer: a Hugging Face tokenizer.json; None means bytes.
+        tokenizer: a file, see `open_tokenizer`; None takes the one that belongs to the model, else bytes.
         on_text: is called with each piece of text as it becomes certain.
 
     Raises:
@@ -319,10 +319,11 @@ def open_generator(
     tokenizer: str | Path | None = None,
 ) -> Generator:
     """Return a generator with room for these prompts; arguments and errors as for `generate`."""
-    encoder = open_tokenizer(tokenizer)
+    session = DecodeSession(model, runtime, capacity=1)
+    encoder = tokenizer_for(model, tokenizer, session.vocab_size)
     texts = [prompts] if isinstance(prompts, str) else prompts
     longest = max((len(encoder.encode(text)) for text in texts), default=0)
-    session = DecodeSession(model, runtime, batch=max(1, len(texts)), capacity=max(1, longest + max_tokens - 1))
+    session.reset(max(1, len(texts)), max(1, longest + max_tokens - 1))
     return Generator(session, encoder)
 
 

@@ -1,4 +1,4 @@
-"""From a file, a checkpoint or a zoo model to what runs it."""
+"""From a file, a bundle, a checkpoint or a zoo model to what runs it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ def open_stepper(model: str | Path | nn.Module, runtime: str | None, rollback: i
     """Return a runtime's name and what it runs; arguments and errors as for `DecodeSession`."""
     if runtime is not None and runtime not in RUNTIMES:
         raise UsageError(f"cannot decode in the runtime {runtime!r}", f"choose from {', '.join(RUNTIMES)}")
+    if isinstance(model, (str, Path)):
+        model = _of_bundle(model)
     if isinstance(model, (str, Path)) and is_onnx(model):
         if rollback:
             raise UsageError("a file's spare slots are fixed", "export it with --rollback")
@@ -32,6 +34,20 @@ def open_stepper(model: str | Path | nn.Module, runtime: str | None, rollback: i
     if runtime in ONNX_RUNTIMES:
         return _open_exported(model, runtime, rollback)
     return _open_module(model, runtime or "torch", rollback)
+
+
+def _of_bundle(model: str | Path) -> str | Path:
+    """Return the decoding file of a bundle, that for CPUs if it has two; anything else as it is."""
+    from ..formats.bundle_manifest import MANIFEST, parse_manifest
+
+    folder = Path(model)
+    manifest = folder / MANIFEST
+    if not manifest.is_file() or (folder / "config.json").is_file():  # the folder of a checkpoint
+        return model
+    entry = parse_manifest(manifest.read_bytes(), str(manifest)).decode
+    if entry is None:
+        raise UsageError(f"the bundle {model} has no decoding model", "bundle a file exported with --decode")
+    return folder / (entry.cpu_file or entry.file)
 
 
 def is_onnx(model: str | Path) -> bool:

@@ -16,7 +16,7 @@ from ..errors import BadInputError, UsageError
 from ..files import require_file
 from ..formats.result import Result
 from .session import DecodeSession, check_room
-from .tokenizer import check_vocabulary, open_tokenizer
+from .tokenizer import tokenizer_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +64,7 @@ def perplexity(
         model: as for `DecodeSession`: a file, a checkpoint, or a language model of your own.
         text: the text file.
         runtime: see `DecodeSession`.
-        tokenizer: a Hugging Face tokenizer.json; None means bytes.
+        tokenizer: a file, see `open_tokenizer`; None takes the one that belongs to the model, else bytes.
         chunk: tokens of one call.
         progress: is called with the name of each phase.
 
@@ -76,12 +76,12 @@ def perplexity(
     report = progress or (lambda phase: None)
     content = require_file(text, "the text").read_bytes().decode("utf-8", errors="surrogateescape")
     report("loading")
-    encoder = open_tokenizer(tokenizer)
+    session = DecodeSession(model, runtime, capacity=1)
+    encoder = tokenizer_for(model, tokenizer, session.vocab_size)
     ids = encoder.encode(content)
     if len(ids) < 2:
         raise BadInputError(f"{text} has {len(ids)} tokens, but at least two are needed to predict one from another")
-    session = DecodeSession(model, runtime, capacity=len(ids) - 1)
-    check_vocabulary(encoder, session.vocab_size)
+    session.reset(capacity=len(ids) - 1)
     started = time.perf_counter()
     total = negative_log_likelihood(session, ids, chunk, report)
     size = encoder.byte_count(ids[1:])

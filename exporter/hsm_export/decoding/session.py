@@ -37,8 +37,8 @@ class DecodeSession:
     """A batch of sequences with their states. One session serves one thread.
 
     Args:
-        model: an ONNX file exported with `decode=True`, a checkpoint, `zoo:NAME`, a language model of your own or
-            `FILE.py:FACTORY` that makes one.
+        model: an ONNX file exported with `decode=True`, a bundle's folder, a checkpoint, `zoo:NAME`, a language model
+            of your own or `FILE.py:FACTORY` that makes one.
         runtime: "ort-fused" (default for files where the kernels are there), "ort", "onnx-reference",
             "cuda-emulated", "torch" (default for all but files) or "torch64"; what is no file is exported to a
             temporary one for a runtime of ONNX files.
@@ -68,9 +68,8 @@ class DecodeSession:
         rollback: int = 0,
     ) -> None:
         self.runtime, self._stepper = open_stepper(model, runtime, rollback)
-        self._slots = capacity if self.spec.needs_capacity else None
-        check_room(self.capacity, capacity or 0)
-        self.reset(batch)
+        self._slots: int | None = None
+        self.reset(batch, capacity)
 
     @property
     def spec(self) -> StateSpec:
@@ -153,13 +152,17 @@ class DecodeSession:
         last[counts == 0] = np.nan
         return np.array(last)
 
-    def reset(self, batch: int | None = None) -> None:
-        """Start all rows anew, with another number of rows if one is given.
+    def reset(self, batch: int | None = None, capacity: int | None = None) -> None:
+        """Start all rows anew, with another number of rows or another capacity if one is given.
 
         Raises:
-            UsageError: fewer than one row, or a capacity that neither the file nor the session fixes.
+            UsageError: fewer than one row, a capacity that neither the file nor the session fixes, or more than the
+                file fixes.
         """
         rows = self.batch if batch is None else batch
+        if capacity is not None:
+            self._slots = capacity if self.spec.needs_capacity else None
+            check_room(self.capacity, capacity)
         self._state = self.spec.allocate(rows, self._slots)
         self._positions = np.zeros(rows, np.int64)
         self._furthest = np.zeros(rows, np.int64)

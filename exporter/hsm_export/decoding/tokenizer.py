@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import codecs
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from ..errors import BadInputError, MissingDependencyError, UsageError
 from ..files import require_file
+from ..formats.tokenizer_file import characters_of, tokenizer_kind, tokenizer_of
 from .rwkv_vocabulary import read_vocabulary
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# All characters of Unicode, escaped, have fewer.
-_MOST_BYTES = 16 * 1024 * 1024
 
 
 class TextStream(Protocol):
@@ -291,66 +289,6 @@ class _IdStream:
         return self._tokenizer.decode(self._context + self._open)[len(before) :]
 
 
-TokenizerKind = Literal["characters", "rwkv", "sentencepiece", "huggingface"]
-
-
-def tokenizer_kind(path: str | Path) -> TokenizerKind:
-    """Return the kind of a tokenizer's file, see `open_tokenizer`.
-
-    Raises:
-        BadInputError: the file is missing.
-    """
-    path = require_file(path, "the tokenizer")
-    if path.suffix == ".model":
-        return "sentencepiece"
-    if path.suffix == ".txt":
-        return "rwkv"
-    return "huggingface" if characters_of(path) is None else "characters"
-
-
-def tokenizer_beside(path: str | Path) -> Path | None:
-    """Return the tokenizer that lies in a checkpoint's folder, or beside a file; None without one.
-
-    Args:
-        path: a folder (tokenizer.json, tokenizer.model or rwkv_vocab*.txt in it), or a file NAME.SUFFIX, whose own is
-            called NAME.tokenizer.json, .model or .txt, and comes before those of its folder.
-    """
-    path = Path(path)
-    folder = path if path.is_dir() else path.parent
-    own = [] if path.is_dir() else [f"{path.stem}.tokenizer{suffix}" for suffix in (".json", ".model", ".txt")]
-    names = [*own, "tokenizer.json", "tokenizer.model"]
-    found = [folder / name for name in names if (folder / name).is_file()] or sorted(folder.glob("rwkv_vocab*.txt"))
-    return found[0] if found else None
-
-
-def characters_of(path: Path) -> str | None:
-    """Return the characters by id that a JSON file or a checkpoint of ours lists; None for another file."""
-    if path.suffix == ".safetensors":
-        return _characters_of_checkpoint(path)
-    if path.stat().st_size > _MOST_BYTES:
-        return None
-    try:
-        document = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(document, dict) or set(document) != {"characters"}:
-        return None
-    return document["characters"] if isinstance(document["characters"], str) else None
-
-
-def _characters_of_checkpoint(path: Path) -> str:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            characters = json.loads((file.metadata() or {}).get("vocabulary", "null"))
-    except (SafetensorError, ValueError) as error:
-        raise BadInputError(f"{path} is not a checkpoint: {error}") from error
-    if not isinstance(characters, str):
-        raise BadInputError(f"{path} lists no characters", "name a checkpoint that was trained with --level char")
-    return characters
-
-
 def open_tokenizer(path: str | Path | None) -> Tokenizer:
     """Return the tokenizer of a file; None means bytes.
 
@@ -370,6 +308,23 @@ def open_tokenizer(path: str | Path | None) -> Tokenizer:
     if kind == "rwkv":
         return RwkvTokenizer(read_vocabulary(Path(path)))
     return SentencePieceTokenizer(path) if kind == "sentencepiece" else HuggingFaceTokenizer(path)
+
+
+def tokenizer_for(model: object, given: str | Path | None, vocabulary: int) -> Tokenizer:
+    """Return the tokenizer of a model: the given file's, else the one that belongs to the model, else bytes.
+
+    Args:
+        model: what `hsm_export.formats.tokenizer_file.tokenizer_of` takes.
+        given: the file that the user named; None for none.
+        vocabulary: how many token ids the model has.
+
+    Raises:
+        UsageError: it does not fit the model.
+        BadInputError, MissingDependencyError: as `open_tokenizer`.
+    """
+    tokenizer = open_tokenizer(given if given is not None else tokenizer_of(model, vocabulary))
+    check_vocabulary(tokenizer, vocabulary)
+    return tokenizer
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:

@@ -50,7 +50,8 @@ def export(
 ) -> ExportResult:
     """Export a checkpoint or a module to ONNX; nothing is written unless every check passes.
 
-    Each mixer becomes one node of domain `hsm` whose function body is in the same file. The file is checked by the
+    Each mixer becomes one node of domain `hsm` whose function body is in the same file. A tokenizer that belongs to a
+    checkpoint is copied beside the file. The file is checked by the
     ONNX checker and strict shape inference, and run in ONNX Runtime against the module in float64.
 
     Args:
@@ -94,6 +95,7 @@ def export(
         CheckpointError, ConfigError: a damaged or hostile checkpoint.
     """
     from ..files import atomic_directory, check_target
+    from ..formats.tokenizer_file import tokenizer_of
     from .decoding import DecodeOptions, decoding_source
     from .source import resolve
     from .wide_nodes import read_plan
@@ -134,8 +136,14 @@ def export(
         if plan is not None:
             plan.require_fit(resolved, precision)
         sizes = {"batch": static[0], "length": static[1]} if isinstance(static, tuple) else static
-        form = Form(external_data, portable or sizes is not None, sizes, cpu_file)
+        tokenizer = tokenizer_of(source, _vocabulary(resolved))
+        form = Form(external_data, portable or sizes is not None, sizes, cpu_file, tokenizer)
         return _export(resolved, target, scratch, precision, plan, form, progress)
+
+
+def _vocabulary(source: Source) -> int | None:
+    """Return the number of token ids of a language model of ours; None for all others."""
+    return json.loads(source.config)["vocab_size"] if source.config and source.task == "language_model" else None
 
 
 @dataclass(frozen=True)
@@ -147,12 +155,14 @@ class Form:
         portable: ONNX's own operators alone.
         sizes: the size of every dynamic dimension; None keeps them dynamic.
         cpu_file: write a copy that CPUs run, of a file in bfloat16.
+        tokenizer: what is copied beside the file; None for nothing.
     """
 
     external_data: bool | None
     portable: bool
     sizes: Mapping[str, int] | None
     cpu_file: bool = False
+    tokenizer: Path | None = None
 
 
 def _export(
@@ -164,6 +174,7 @@ def _export(
     form: Form,
     progress: Callable[[str], None],
 ) -> ExportResult:
+    from ..formats.tokenizer_file import copy_tokenizer
     from ..onnx_model.portable import make_portable
     from ..onnx_model.static_shapes import make_static
     from ..onnx_model.stored_weights import store_transposed
@@ -204,12 +215,14 @@ def _export(
         progress("running PyTorch again, with more roundings")
         expected = references(source, precision, active, inputs, evaluations=several, many=True)
         checks = compare(results, expected, precision)
-    result = _result(model, mixers, source, target, path, data, precision, plan, inputs, checks, fixed, form.cpu_file)
+    result = _result(model, mixers, source, target, path, data, precision, plan, inputs, checks, fixed, form)
     (scratch / result.report.name).write_text(json.dumps(_side_file(result), indent=2) + "\n")
     copy = _write_cpu_file(path, result.cpu_file) if result.cpu_file is not None else None
     for written in (data, copy, path, scratch / result.report.name):
         if written is not None:
             written.replace(target.with_name(written.name))
+    if form.tokenizer is not None:
+        copy_tokenizer(form.tokenizer, target)
     return result
 
 
@@ -249,16 +262,18 @@ def _result(
     inputs: tuple[InputSpec, ...],
     checks: tuple[CheckedOutput, ...],
     fixed: tuple[str, ...],
-    cpu_file: bool,
+    form: Form,
 ) -> ExportResult:
     from ..files import sha256
     from ..formats.state_spec import StateSpec
+    from ..formats.tokenizer_file import tokenizer_copy
 
     return ExportResult(
         path=target,
         external_data=None if data is None else target.with_name(data.name),
         report=target.with_name(f"{target.name}.json"),
-        cpu_file=target.with_name(f"{target.name.removesuffix('.onnx')}.cpu.onnx") if cpu_file else None,
+        cpu_file=target.with_name(f"{target.name.removesuffix('.onnx')}.cpu.onnx") if form.cpu_file else None,
+        tokenizer=None if form.tokenizer is None else tokenizer_copy(form.tokenizer, target),
         precision=precision,
         task=source.task,
         source_sha256=source.sha256,
@@ -292,7 +307,7 @@ def _mixers(model: ir.Model) -> dict[str, str]:
 def _side_file(result: ExportResult) -> dict[str, Any]:
     """Return what is written beside the file: the result, with file names instead of paths."""
     data = result.to_dict()
-    for key in ("path", "external_data", "report", "cpu_file"):
+    for key in ("path", "external_data", "report", "cpu_file", "tokenizer"):
         data[key] = data[key] and Path(data[key]).name
     return data
 

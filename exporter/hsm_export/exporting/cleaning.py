@@ -15,7 +15,7 @@ from hsm_operators import find
 from ..errors import UsageError
 from ..formats.tensor import InputSpec
 from ..onnx_model.simplification import simplify
-from .dimensions import counted, tied
+from .dimensions import counted, indexed, tied
 from .inputs import TraceInput
 
 if TYPE_CHECKING:
@@ -95,14 +95,16 @@ def _name_dimensions(model: ir.Model, inputs: Sequence[TraceInput]) -> tuple[Inp
     for value in _values(model.graph):
         if value.shape is not None:
             value.shape = ir.Shape([_renamed(dim, names) for dim in value.shape])
-    counts = counted(model)
+    counts, places = counted(model), indexed(model)
     specs = []
     for value, spec in zip(model.graph.inputs, inputs, strict=True):
         assert value.shape is not None and value.dtype is not None
         shape = tuple(dim if isinstance(dim, int) else str(dim.value) for dim in value.shape)
         known = counts.get(spec.name, spec.counts)
         found = InputSpec(spec.name, str(value.dtype.numpy()), shape, tuple(spec.example.shape), spec.low, spec.high)
-        if spec.high is None and known is None:  # nothing but the example says what it may hold
+        if spec.high is None and spec.name in places:
+            found = replace(found, indexes=places[spec.name])
+        elif spec.high is None and known is None:  # nothing but the example says what it may hold
             found = replace(found, seen=spec.seen, usual=spec.usual)
         specs.append(replace(found, counts=known))
     return tuple(specs)

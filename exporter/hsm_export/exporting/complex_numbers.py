@@ -6,7 +6,8 @@ but not all that moves numbers or makes complex ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -88,6 +89,15 @@ def _table() -> dict[Any, Callable[..., Node]]:
         real, imaginary = parts(call, x)
         return polar(call, call(aten.exp.default, (real,)), imaginary)
 
+    def absolute(call: Callable[..., Node], x: Node) -> Node:
+        """Return the root of the sum of squares, which do not overflow where the root does not."""
+        sizes = tuple(call(aten.abs.default, (part,)) for part in parts(call, x))
+        most, least = call(aten.maximum.default, sizes), call(aten.minimum.default, sizes)
+        divisor = call(aten.where.ScalarOther, (call(aten.gt.Scalar, (most, 0)), most, 1.0))
+        ratio = call(aten.div.Tensor, (least, divisor))
+        square = call(aten.mul.Tensor, (ratio, ratio))
+        return call(aten.mul.Tensor, (most, call(aten.sqrt.default, (call(aten.add.Tensor, (square, 1.0)),))))
+
     def divided(call: Callable[..., Node], x: Node, by: Any) -> Node:
         import torch.fx
 
@@ -106,7 +116,37 @@ def _table() -> dict[Any, Callable[..., Node]]:
         )
         return call(aten.mul.Tensor, (x, inverse))
 
+    def multilinear(call: Callable[..., Node], factors: Sequence[Node], product: Callable[[list[Node]], Node]) -> Node:
+        """Return a product of real and complex factors as sums of products of their parts."""
+        choices = [parts(call, factor) if factor.meta["val"].is_complex() else (factor,) for factor in factors]
+        sums: list[Node | None] = [None, None]
+        for chosen in itertools.product(*(range(len(choice)) for choice in choices)):
+            power = sum(chosen)  # of the imaginary unit
+            term = product([choice[index] for choice, index in zip(choices, chosen, strict=True)])
+            before, negative = sums[power % 2], power % 4 >= 2
+            if before is None:
+                sums[power % 2] = call(aten.neg.default, (term,)) if negative else term
+            else:
+                sums[power % 2] = call(aten.sub.Tensor if negative else aten.add.Tensor, (before, term))
+        real, imaginary = sums
+        assert real is not None and imaginary is not None
+        return stacked(call, real, imaginary)
+
+    def einsum(call: Callable[..., Node], equation: str, factors: Sequence[Node], *rest: Any, **_: Any) -> Node:
+        return multilinear(call, factors, lambda chosen: call(aten.einsum.default, (equation, chosen)))
+
+    def batched(call: Callable[..., Node], x: Node, y: Node) -> Node:
+        return multilinear(call, (x, y), lambda chosen: call(aten.bmm.default, tuple(chosen)))
+
+    def linear(call: Callable[..., Node], x: Node, weight: Node, bias: Node | None = None) -> Node:
+        y = multilinear(call, (x, weight), lambda chosen: call(aten.linear.default, tuple(chosen)))
+        return y if bias is None else call(aten.add.Tensor, (y, bias))
+
     return {
+        aten.abs.default: absolute,
+        aten.einsum.default: einsum,
+        aten.bmm.default: batched,
+        aten.linear.default: linear,
         aten.unsqueeze.default: moved(aten.unsqueeze.default, 0),
         aten.select.int: moved(aten.select.int, 0),
         aten.index_select.default: moved(aten.index_select.default, 0),

@@ -53,6 +53,22 @@ def counted(model: ir.Model) -> dict[str, str | int]:
     return found
 
 
+def indexed(model: ir.Model) -> dict[str, str]:
+    """Return which inputs hold indices: name -> the dynamic dimension whose elements they name."""
+    found: dict[str, str] = {}
+    for node in model.graph.all_nodes():
+        if node.op_type not in ("Gather", "GatherElements") or node.inputs[0] is None or node.inputs[0].shape is None:
+            continue
+        size = node.inputs[0].shape[node.attributes.get_int("axis", 0)]
+        value = node.inputs[1]
+        while value is not None and (maker := value.producer()) is not None:
+            value = maker.inputs[0] if maker.op_type in (*_PASSED_ON[:5], "Expand") else None
+        symbol = None if isinstance(size, int) else size.value
+        if value is not None and value.is_graph_input() and symbol and symbol.isidentifier():
+            found.setdefault(value.name or "", symbol)
+    return found
+
+
 def tied(model: ir.Model) -> dict[str, str]:
     """Return which of the tracer's symbols are one size because an operator's signature gives them one name.
 
@@ -172,5 +188,8 @@ def resized(arguments: Sequence[TraceInput], inputs: Sequence[InputSpec], sizes:
         if spec.counts is not None:
             most = spec.counts if isinstance(spec.counts, int) else sizes.get(spec.counts)
             example = example.clamp(max=most) if most is not None else example
+        bound = spec.bounded(sizes_of(inputs) | dict(sizes))
+        if spec.indexes is not None and bound.high is not None:
+            example = example.clamp(-1 - bound.high, bound.high)
         examples.append(example)
     return examples

@@ -69,7 +69,7 @@ def _where(nodes: Sequence[ir.Node]) -> str:
 
 def _described(spec: InputSpec) -> dict[str, Any]:
     """Return an input as data; what is only sometimes known is left out where it is not."""
-    optional = ("counts", "seen", "usual")
+    optional = ("counts", "indexes", "seen", "usual")
     return {name: value for name, value in asdict(spec).items() if value is not None or name not in optional}
 
 

@@ -18,6 +18,7 @@ def missing_forms() -> dict[Any, Callable[..., Any]]:
         torch.nn.functional.cosine_embedding_loss: _cosine_embedding_loss,
         torch.nn.functional.binary_cross_entropy_with_logits: _binary_cross_entropy,
         torch.nn.functional.logsigmoid: _log_sigmoid,
+        torch.nn.functional.interpolate: _aligned,
         torch.linspace: _spaced,
         torch.searchsorted: _searched,
     }
@@ -163,6 +164,30 @@ def _split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tenso
         found.append(input.narrow(dim, start, width))
         start = start + width
     return tuple(found)
+
+
+def _aligned(
+    input: Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: Any = None,
+    **rest: Any,
+) -> Tensor | None:
+    """Return aligned corners of dynamic sizes, of which PyTorch's trace divides by zero where a size is 1.
+
+    Two elements are computed in its place, of which the first is the one.
+    """
+    import torch
+
+    sizes = [size] * (input.dim() - 2) if not isinstance(size, (list, tuple)) else list(size)
+    if not align_corners or scale_factor is not None or all(isinstance(item, int) for item in sizes):
+        return None
+    least = [item if isinstance(item, int) else torch.sym_max(item, 2) for item in sizes]  # type: ignore[no-untyped-call]
+    y = torch.nn.functional.interpolate(input, least, mode=mode, align_corners=True, **rest)
+    for dim, item in enumerate(sizes, 2):
+        y = y if isinstance(item, int) else y.narrow(dim, 0, item)
+    return y
 
 
 def _spaced(start: Any, end: Any, steps: Any, *, dtype: Any = None, **options: Any) -> Tensor | None:

@@ -54,6 +54,7 @@ class ExportResult(Result):
         state: what a decoding graph carries from call to call; None for other graphs.
         wide_nodes: the nodes that a precision plan keeps in float32; None without a plan.
         cpu_file: an equal file for CPUs, where one was asked for.
+        tokenizer: the copy of the checkpoint's tokenizer beside the file; None for bytes and for models without one.
         fixed: sentences about inputs that take one length only, because the module works with no other.
     """
 
@@ -75,4 +76,5 @@ class ExportResult(Result):
     state: StateSpec | None = None
     wide_nodes: tuple[str, ...] | None = None
     cpu_file: Path | None = None
+    tokenizer: Path | None = None
     fixed: tuple[str, ...] = ()

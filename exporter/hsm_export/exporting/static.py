@@ -35,7 +35,15 @@ def at_sizes(
     fixed = []
     for spec in inputs:
         shape: tuple[int, ...] = tuple(_number(dim, sizes) for dim in spec.shape)
-        fixed.append(structs.replace(spec, shape=shape, example_shape=shape, counts=_number(spec.counts, sizes)))
+        fixed.append(
+            structs.replace(
+                spec,
+                shape=shape,
+                example_shape=shape,
+                counts=_number(spec.counts, sizes),
+                indexes=_number(spec.indexes, sizes),
+            )
+        )
     return replace(source, runs=runs), tuple(fixed)
 
 

@@ -20,6 +20,7 @@ from . import torchlib
 from .complex_numbers import with_real_parts
 from .float64_forms import numbers_of
 from .inputs import LENGTH, Arguments, TraceInput
+from .pooling import pooling_translations
 from .recurrent import recurrent_translations, refuse_packed
 from .refusals import FixedDimensionError, capture_error
 from .splits import with_slices
@@ -182,7 +183,7 @@ def translate(program: ExportedProgram) -> ir.Model:
             (),
             dynamo=True,
             opset_version=OPSET_VERSION,
-            custom_translation_table=translation_table() | recurrent_translations(),
+            custom_translation_table=translation_table() | recurrent_translations() | pooling_translations(),
             optimize=False,
             verbose=False,
         )

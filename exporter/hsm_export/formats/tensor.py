@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from .document import Document
 
@@ -53,6 +54,7 @@ class InputSpec(Tensor, frozen=True):
         high: largest value of an integer input; None where the file does not say, and when it is the length of the
             sequence.
         counts: of numbers of valid tokens, the dimension (or its fixed size) whose tokens they count.
+        indexes: of indices, the dimension (or its fixed size) whose elements they name.
         seen: the smallest and the largest integer to draw where no bound is known; None where nothing tells.
         usual: the commonest integer or Boolean of the exporter's example, which is what a mask lets through.
     """
@@ -61,6 +63,7 @@ class InputSpec(Tensor, frozen=True):
     low: int | None = None
     high: int | None = None
     counts: str | int | None = None
+    indexes: str | int | None = None
     seen: tuple[int, int] | None = None
     usual: int | None = None
 
@@ -79,6 +82,11 @@ class InputSpec(Tensor, frozen=True):
         """The smallest and the largest integer that random inputs hold."""
         low, high = self.seen or (0, 1)
         return (low if self.low is None else self.low), (high if self.high is None else self.high)
+
+    def bounded(self, by_name: Mapping[str, int]) -> InputSpec:
+        """Return the input as it is at these sizes of dynamic dimensions: indices are smaller than what they index."""
+        size = by_name.get(self.indexes) if isinstance(self.indexes, str) else self.indexes
+        return self if size is None else replace(self, low=0, high=size - 1)
 
     def sizes(self, by_name: Mapping[str, int]) -> tuple[int, ...]:
         """Return the shape with numbers in the place of dynamic dimensions."""

@@ -59,7 +59,13 @@ def _bounded(model: onnx.ModelProto, spec: InputSpec, known: Mapping[str, Any]) 
         known: what the metadata says about it.
     """
     seen = known.get("seen")
-    spec = replace(spec, usual=known.get("usual"), counts=known.get("counts"), seen=tuple(seen) if seen else None)
+    spec = replace(
+        spec,
+        usual=known.get("usual"),
+        counts=known.get("counts"),
+        indexes=known.get("indexes"),
+        seen=tuple(seen) if seen else None,
+    )
     if not spec.is_integer:
         return spec
     low, high = known.get("low"), known.get("high")

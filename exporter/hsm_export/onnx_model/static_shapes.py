@@ -38,18 +38,33 @@ def make_static(model: ir.Model, sizes: Mapping[str, int], weights: set[str]) ->
     Raises:
         UsageError: a dimension has no size, or a size belongs to no dimension.
     """
-    import onnx_ir as ir
+    from onnx_ir.passes.common import ShapeInferencePass
 
     from .simplification import simplify
 
     require_all(dimension_names(model), sizes)
     for value in model.graph.inputs:
-        if value.shape is not None:
-            value.shape = ir.Shape([sizes[str(dim.value)] if _is_named(dim) else dim for dim in value.shape])
+        value.shape = _sized(value.shape, sizes)
+    declared = [_sized(value.shape, sizes) for value in model.graph.outputs]
     for node in model.graph.all_nodes():
         for value in node.outputs:
             value.shape = None  # it is found anew, with numbers
     simplify(model, weights)
+    for value, shape in zip(model.graph.outputs, declared, strict=True):
+        value.shape = value.shape or shape
+    if any(node.op_type in ("Shape", "Size") for node in model.graph):
+        # Folding alone, node by node, does not find every size with onnx 1.19 and onnxscript 0.7.
+        ShapeInferencePass()(model)
+        simplify(model, weights)
+
+
+def _sized(shape: ir.Shape | None, sizes: Mapping[str, int]) -> ir.Shape | None:
+    """Return a shape with numbers for the names that have one; formulas of names become unknown."""
+    import onnx_ir as ir
+
+    if shape is None:
+        return None
+    return ir.Shape([sizes.get(str(dim.value)) if _is_named(dim) else dim for dim in shape])
 
 
 def dimension_names(model: ir.Model) -> set[str]:

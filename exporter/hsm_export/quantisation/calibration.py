@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decoding.tokenizer import check_vocabulary, open_tokenizer
+from ..decoding.tokenizer import tokenizer_for
 from ..errors import BadInputError, UsageError
 from ..files import require_file
 from ..formats.tensor import InputSpec
@@ -59,7 +59,7 @@ def calibrate(
         file: the model.
         given: a text file, an .npz file or arrays by the names of the inputs, with rows first; None lets a language
             model with a state write its own text, and draws inputs at random for others.
-        tokenizer: a Hugging Face tokenizer.json for text; None means bytes.
+        tokenizer: of the text; None takes the one that belongs to the file, else bytes.
         seed: of what is drawn at random.
 
     Raises:
@@ -81,10 +81,9 @@ def calibrate(
 def _from_text(file: ModelFile, path: Path, tokenizer: str | Path | None) -> Calibration:
     if not _is_language_model(file):
         raise UsageError(f"{file.path} takes no tokens, so text cannot calibrate it", "give an .npz file of its inputs")
-    encoder = open_tokenizer(tokenizer)
+    encoder = tokenizer_for(file.path, tokenizer, vocabulary(file))
     content = require_file(path, "the text").read_bytes().decode("utf-8", errors="surrogateescape")
     ids = np.asarray(encoder.encode(content), np.int64)
-    check_vocabulary(encoder, vocabulary(file))
     length = min(_length(file), len(ids) // (2 * 8))
     if length < 8:
         raise BadInputError(f"{path} has {len(ids)} tokens, too few to calibrate with", "give at least 1000")

@@ -87,7 +87,7 @@ def quantize(
         budget: such as "kl=1e-3", "top1=0.99", "perplexity=+0.5%" or "error=0.01"; None takes that of `plan`.
         calibration: a text file, an .npz file or arrays by the names of the inputs; half of it is held out. None lets
             a language model with a state write text itself, and draws inputs at random for others.
-        tokenizer: a Hugging Face tokenizer.json for text; None means bytes.
+        tokenizer: of the text; None takes the one that belongs to the file, else bytes.
         objective: what to make small: "size", "decode" (bytes that a token reads) or "prefill" (time of a prompt).
         dialect: "ort" (ONNX Runtime's operators) or "qdq" (DequantizeLinear, for TensorRT and OpenVINO).
         plan: a plan to obey instead of a search; it must keep the budget here too.
@@ -241,8 +241,10 @@ class _Job:
         search: FormSearch | None,
         seconds: float,
     ) -> QuantiseResult:
-        """Write the file with its plan."""
+        """Write the file with its plan, and beside it the tokenizer of the file."""
+        from ..formats.tokenizer_file import copy_tokenizer, tokenizer_of
         from ..onnx_model.quantisation_record import write_record
+        from .calibration import vocabulary
         from .writing import graph_bytes, write
 
         plan = QuantisationPlan(
@@ -267,6 +269,10 @@ class _Job:
         write_record(proof.model, plan)
         data = write(proof.model, output)
         size = output.stat().st_size + (data.stat().st_size if data else 0)
+        tokens = vocabulary(self.file) if self.task == "language_model" else None
+        tokenizer = tokenizer_of(self.file.path, tokens)
+        if tokenizer is not None:
+            copy_tokenizer(tokenizer, output)
         return QuantiseResult(output, size, data, plan)
 
     def _planned(

@@ -291,7 +291,7 @@ def _case(file: ModelFile, rng: np.random.Generator, sizes: Sizes, kind: str) ->
         if spec.is_lengths:
             feed[spec.name] = _lengths(rng, spec, shape[0], sizes)
         else:
-            feed[spec.name] = _values(file, rng, spec, shape, kind)
+            feed[spec.name] = _values(file, rng, spec.bounded(sizes), shape, kind)
     floats = any(spec.is_float for spec in file.inputs)
     return Case(_name(file, sizes, kind), feed, ordinary=not (floats and kind in ("huge", "tiny")))
 

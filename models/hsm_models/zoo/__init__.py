@@ -13,6 +13,7 @@ _NAMES = (
     "taylor-shift-lm",
     "baseline-softmax",
     "taylor-shift-digits",
+    "hsm-dictionary",
 )
 
 

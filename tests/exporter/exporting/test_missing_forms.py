@@ -16,9 +16,11 @@ from torch.nn import functional
 
 import hsm_export
 from hsm_export.errors import HsmExportError
+from hsm_export.onnx_model.model_file import open_model
 
 torch.manual_seed(0)
 WINDOW, EDGES = torch.hann_window(40), torch.linspace(-2, 2, 7)
+WEIGHT = torch.randn(3, 3, dtype=torch.complex64)
 
 
 class Calls(nn.Module):
@@ -85,9 +87,38 @@ def classes(x: Tensor, target: Tensor) -> list[Tensor]:
     ]
 
 
+def places(x: Tensor) -> list[Tensor]:
+    rows = torch.stack((x, -x), 1)
+    wide = x[:, None, :, None].expand(-1, 2, -1, 6) * torch.arange(1.0, 7.0)
+    return [
+        *functional.max_pool1d(rows, 2, 1, return_indices=True),
+        *functional.max_pool2d(wide, 3, 2, 1, ceil_mode=True, return_indices=True),
+        *functional.max_pool3d(wide[:, :, None], (1, 2, 2), 1, return_indices=True),
+        functional.interpolate(rows, (x.shape[1] + 7) // 8, mode="linear", align_corners=True),
+        functional.interpolate(wide, (x.shape[1], 1), mode="bicubic", align_corners=True),
+    ]
+
+
+def products(x: Tensor) -> list[Tensor]:
+    """Of complex numbers; the last is as large as its squares are not."""
+    z = torch.complex(x, x.flip(1))[..., None] * WEIGHT[:, 0]
+    found = [
+        torch.einsum("bti,ij,jk->btk", z, WEIGHT, WEIGHT),
+        torch.bmm(z, z.transpose(1, 2)),
+        functional.linear(z, WEIGHT, WEIGHT[0]),
+    ]
+    return [*map(torch.view_as_real, found), (z * 1e25).abs() * 1e-25]
+
+
 @pytest.mark.parametrize(
     ("function", "sizes"),
-    [(transforms, [(3, 2), (1, 50)]), (running, [(2, 9), (1, 4)]), (numbers, [(2, 9), (1, 1)])],
+    [
+        (transforms, [(3, 2), (1, 50)]),
+        (running, [(2, 9), (1, 4)]),
+        (numbers, [(2, 9), (1, 1)]),
+        (places, [(3, 17), (1, 3)]),
+        (products, [(3, 4), (1, 1)]),
+    ],
 )
 def test_functions_of_sequences(
     function: Callable[..., list[Tensor]], sizes: list[tuple[int, int]], tmp_path: Path
@@ -103,6 +134,26 @@ def test_functions_of_classes(tmp_path: Path) -> None:
     examples = torch.randn(2, 9, 7), torch.randint(0, 7, (2, 9))
     result = hsm_export.export(Calls(classes), examples, tmp_path / "m.onnx")
     _assert_close(session(result.path), classes, torch.randn(3, 5, 7), torch.randint(0, 7, (3, 5)))
+
+
+def test_indices_stay_below_what_they_index(tmp_path: Path) -> None:
+    """PyTorch's take_along_dim reads beyond the end where an index names nothing, so no case may have one."""
+    module = Calls(lambda x, i: x.take_along_dim(i, 1))
+    examples = torch.randn(2, 7, 4), torch.randint(0, 7, (2, 3, 4))
+    path = hsm_export.export(module, examples, tmp_path / "m.onnx").path
+    assert open_model(path).inputs[1].indexes == "length"
+    result = hsm_export.validate(path, against=module, runtimes=["ort", "onnx-reference"])
+    assert result.passed, result.summary
+    fixed = hsm_export.export(
+        module, examples, tmp_path / "s.onnx", static={"batch": 2, "length": 5, "tensors_1_length": 2}
+    )
+    assert fixed.inputs[1].indexes == 5
+
+
+def test_places_of_the_largest_suit_every_evaluator(tmp_path: Path) -> None:
+    module = Calls(lambda x: functional.max_pool2d(x, 2, return_indices=True))
+    path = hsm_export.export(module, (torch.randn(2, 3, 8, 8),), tmp_path / "m.onnx").path
+    assert hsm_export.validate(path, against=module, runtimes=["ort", "onnx-reference"]).passed
 
 
 def _assert_close(running: Any, function: Callable[..., list[Tensor]], *inputs: Tensor) -> None:

@@ -190,11 +190,9 @@ def _text_feeds(file: ModelFile, path: Path, tokenizer: str | Path | None) -> Fe
 
 
 def _tokens(file: ModelFile, path: Path, tokenizer: str | Path | None, vocabulary: int) -> NDArray[np.int64]:
-    from ...decoding.tokenizer import check_vocabulary, open_tokenizer
+    from ...decoding.tokenizer import tokenizer_for
 
-    beside = file.path.parent / "tokenizer.json"
-    encoder = open_tokenizer(tokenizer if tokenizer is not None else beside if beside.is_file() else None)
-    check_vocabulary(encoder, vocabulary)
+    encoder = tokenizer_for(file.path, tokenizer, vocabulary)
     with require_file(path, "the text").open("rb") as stream:
         content = stream.read(_TEXT_BYTES)
         last = not stream.read(1)
