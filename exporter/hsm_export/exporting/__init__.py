@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,7 +187,7 @@ def _export(
 
     progress("tracing")
     model, inputs = finished_graph(source, precision, plan)
-    fixed = fixed_lengths(source.arguments.inputs, inputs)
+    fixed = (*fixed_lengths(source.arguments.inputs, inputs), *_related(model))
     if form.sizes is not None:
         source, inputs = at_sizes(source, inputs, form.sizes)
     progress("running PyTorch")
@@ -224,6 +224,11 @@ def _export(
     if form.tokenizer is not None:
         copy_tokenizer(form.tokenizer, target)
     return result
+
+
+def _related(model: ir.Model) -> Iterator[str]:
+    for relation in json.loads(model.metadata_props.get("hsm_export.relations", "[]")):
+        yield f"the file holds where {relation}: the module takes another way elsewhere"
 
 
 def _checked(path: Path, feeds: list[dict[str, Any]], scratch: Path, precision: str) -> list[dict[str, Any]]:

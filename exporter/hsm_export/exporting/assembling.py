@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -34,12 +35,14 @@ class FloatGraph:
         inputs: its inputs.
         call: how its source is called.
         parameters: names of the initialisers that are trained weights.
+        relations: which sizes belong together (see `relations`).
     """
 
     model: ir.Model
     inputs: tuple[InputSpec, ...]
     call: SourceCall
     parameters: set[str]
+    relations: tuple[str, ...]
 
 
 def float_graph(source: Source) -> FloatGraph:
@@ -51,6 +54,7 @@ def float_graph(source: Source) -> FloatGraph:
     from .cleaning import clean
     from .finishing import refuse_narrow, refuse_quantised
     from .float64_forms import exact_numbers
+    from .relations import relations
     from .tracing import trace
 
     traced = trace(source.module, source.arguments)
@@ -63,7 +67,7 @@ def float_graph(source: Source) -> FloatGraph:
     inputs = clean(model, traced.inputs, names, parameters | buffers)
     exact_numbers(model, traced.numbers, parameters | buffers)
     call = replace(source.arguments.call, outputs=dict(zip(names, traced.outputs, strict=True)))
-    return FloatGraph(model, inputs, call, parameters)
+    return FloatGraph(model, inputs, call, parameters, relations(traced.guards, inputs))
 
 
 def output_names(found: Sequence[Keys], taken: set[str]) -> tuple[str, ...]:
@@ -110,6 +114,8 @@ def finished_graph(
         source = replace(source, state=_with_in_place(source.state, model))
     add_bodies(model)
     describe(model, source, graph.inputs, graph.call, precision, plan)
+    if graph.relations:
+        model.metadata_props["hsm_export.relations"] = json.dumps(graph.relations)
     return model, graph.inputs
 
 

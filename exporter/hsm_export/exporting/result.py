@@ -55,7 +55,8 @@ class ExportResult(Result):
         wide_nodes: the nodes that a precision plan keeps in float32; None without a plan.
         cpu_file: an equal file for CPUs, where one was asked for.
         tokenizer: the copy of the checkpoint's tokenizer beside the file; None for bytes and for models without one.
-        fixed: sentences about inputs that take one length only, because the module works with no other.
+        fixed: sentences about inputs that take one length only, because the module works with no other, and about
+            sizes that belong together.
     """
 
     path: Path

@@ -42,12 +42,14 @@ class Traced:
         outputs: the keys that lead to each output in what the module returns.
         inputs: what it was traced with; of the dimensions that might be dynamic, those that the module's code allows.
         numbers: the floating-point numbers in the module's code.
+        guards: what the trace asks of the inputs' sizes, in Python.
     """
 
     model: ir.Model
     outputs: tuple[Keys, ...]
     inputs: tuple[TraceInput, ...]
     numbers: frozenset[float]
+    guards: tuple[str, ...]
 
 
 def trace(module: nn.Module, arguments: Arguments) -> Traced:
@@ -68,7 +70,8 @@ def trace(module: nn.Module, arguments: Arguments) -> Traced:
             inputs = _settled(moved, program)
         with_slices(program)
         with_real_parts(program)
-        return Traced(translate(program), outputs, inputs, numbers_of(program))
+        guards = tuple(getattr(program, "_guards_code", ()))
+        return Traced(translate(program), outputs, inputs, numbers_of(program), guards)
 
 
 def _settled(inputs: tuple[TraceInput, ...], program: ExportedProgram) -> tuple[TraceInput, ...]:

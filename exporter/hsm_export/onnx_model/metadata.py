@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from hsm_operators.expression import ExpressionError, parse
 
 from ..dtypes import BY_PRECISION
 from ..errors import BadInputError
@@ -90,8 +93,16 @@ def _are_parts(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(part, dict) for part in value.values())
 
 
+def _are_relations(value: Any) -> bool:
+    try:
+        return isinstance(value, list) and all(isinstance(parse(text), ast.Compare) for text in value)
+    except (ExpressionError, TypeError, ValueError, RecursionError, MemoryError):
+        return False
+
+
 _SHAPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "config": ("an object whose max_length is a number of tokens", _is_config),
     "inputs": ("a list of named inputs with integer bounds", _are_inputs),
     "parts": ("an object of objects", _are_parts),
+    "relations": ("a list of comparisons of dimensions", _are_relations),
 }

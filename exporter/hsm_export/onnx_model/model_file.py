@@ -85,6 +85,7 @@ class ModelFile:
         outputs: what comes out.
         config: the model's configuration as JSON data; empty for a user's own module.
         parts: the configuration of each mixer and feed-forward network by the module's name; empty for other files.
+        relations: comparisons of dynamic dimensions that the file holds for, such as "length <= mask_length".
         example: the sizes of the dynamic dimensions in the exporter's example, as far as they are recorded.
         quantised: the type of quantised weights and how they are used, such as "int8, QDQ"; "" for other files.
         external_files: names of the files beside it that hold weights.
@@ -99,6 +100,7 @@ class ModelFile:
     config: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, Any] = field(default_factory=dict)
     example: dict[str, int] = field(default_factory=dict)
+    relations: tuple[str, ...] = ()
     quantised: str = ""
     external_files: tuple[str, ...] = ()
 
@@ -266,6 +268,7 @@ def read_model(path: str | Path) -> ModelFile:
         config=parsed.get("config", {}),
         parts=parsed.get("parts", {}),
         example=_example_sizes(parsed.get("inputs", [])),
+        relations=tuple(parsed.get("relations", ())),
         quantised=_quantised(model),
         external_files=external,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -100,7 +101,40 @@ def default_cases(file: ModelFile) -> tuple[list[Case], list[str]]:
         shapes += [dict.fromkeys(rows, 2) | base | {name: 3} for name in others]
     if others and all(name in file.example for name in (*rows, *others)):
         shapes += [{name: file.example[name] for name in (*rows, *others)}]
+    if file.relations:
+        shapes, related = _related(file, shapes)
+        notes += related
     return shaped_cases(file, shapes), notes
+
+
+def _related(file: ModelFile, shapes: Sequence[Shape]) -> tuple[list[Shape], list[str]]:
+    """Return sizes that the file was traced for, made of these where they are none, and a note on that."""
+    wanted = [sizes_of(file, shape) for shape in shapes]
+    found = [raised(file.relations, sizes) for sizes in wanted]
+    fitting: list[Shape] = [sizes for sizes in found if holds_for(file, sizes)]
+    if found == wanted or not fitting:
+        return list(shapes), []
+    return fitting, [f"sizes are chosen so that {' and '.join(file.relations)}: the file holds for no others"]
+
+
+def raised(relations: Sequence[str], sizes: Sizes) -> Sizes:
+    """Return sizes in which those that relations of two dimensions want larger are."""
+    sizes = dict(sizes)
+    orders = [match for text in relations if (match := re.fullmatch(r"(\w+) ([<>])(=?) (\w+)", text))]
+    for _, match in itertools.product(relations, orders):  # one may raise what another one reads
+        small, large = (match[1], match[4]) if match[2] == "<" else (match[4], match[1])
+        if small in sizes and large in sizes:
+            sizes[large] = max(sizes[large], sizes[small] + (not match[3]))
+    return sizes
+
+
+def holds_for(file: ModelFile, sizes: Sizes) -> bool:
+    """Say whether sizes of the dynamic dimensions are among those that the file was traced for."""
+    known = [relation for relation in file.relations if expression.names(relation) <= sizes.keys()]
+    try:
+        return all(expression.evaluate(relation, sizes) for relation in known)
+    except ZeroDivisionError:  # a stranger's file may say anything
+        return True
 
 
 def dimensions(file: ModelFile) -> tuple[list[str], list[str]]:
@@ -195,6 +229,7 @@ def shaped_cases(file: ModelFile, shapes: Sequence[Shape]) -> list[Case]:
     rng = np.random.default_rng(0)
     cases = [_case(file, rng, sizes, "random") for sizes in wanted]
     usual = {name: min(16, max(sizes[name] for sizes in wanted)) for name in others} | dict.fromkeys(rows, 2)
+    usual = raised(file.relations, usual)
     return cases + [_case(file, rng, usual, kind) for kind in _ADVERSARIAL]
 
 
