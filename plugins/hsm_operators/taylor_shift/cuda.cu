@@ -33,7 +33,7 @@ constexpr std::int64_t kMostWaves = 5;
 constexpr double kFullEnough = 0.9;
 
 std::int64_t sum_tiles(const TaylorShiftArgs& args, TaylorUnit unit) {
-  return divide_up(taylor_features(args.dim), feature_tile(unit));
+  return divide_up(taylor_features(args.dim), feature_tile(unit, args.dim, args.value_dim));
 }
 
 // Slots, one for each segment of each head, that give every multiprocessor kSumBlocks blocks.
@@ -116,7 +116,7 @@ double cost(const TaylorShiftArgs& args, const Tactic& tactic, const Device& dev
     return cycles(query_blocks, kQueryTile * length * (channels + columns * (tensor ? 2 : 1)), tactic.unit, device);
   }
   const SumsPlan plan = plan_of(args, tactic.unit, device);
-  const std::int64_t tile = feature_tile(tactic.unit);
+  const std::int64_t tile = feature_tile(tactic.unit, args.dim, args.value_dim);
   const std::int64_t tiles = sum_tiles(args, tactic.unit);
   const auto padded = static_cast<double>(tiles * tile);
   const double sum_blocks = heads * static_cast<double>(tiles * plan.segments);

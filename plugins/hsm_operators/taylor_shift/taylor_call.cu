@@ -19,6 +19,11 @@ bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t dim, std::in
   return bytes <= device.shared_memory_per_block;
 }
 
+std::int64_t feature_tile(TaylorUnit unit, std::int64_t dim, std::int64_t value_dim) noexcept {
+  constexpr std::int64_t kSimtFeatures = 64;
+  return unit == TaylorUnit::kTensor ? tensor_feature_tile(dim, value_dim) : kSimtFeatures;
+}
+
 std::int64_t accumulate_blocks(TaylorUnit unit, std::int64_t dim, std::int64_t value_dim,
                                std::size_t shared_memory) noexcept {
   constexpr std::size_t kReserved = 1024;  // bytes of each block that the driver keeps
@@ -46,7 +51,7 @@ SumsPlan plan_sums(std::int64_t heads, std::int64_t length, std::int64_t dim, st
   // Blocks of the largest grid for each head.
   const std::int64_t features = taylor_features(dim);
   const std::int64_t blocks =
-      std::max({divide_up(features, feature_tile(unit)) * plan.segments, divide_up(length, kLeastQueryTile), features});
+      std::max({divide_up(features, feature_tile(unit, dim, value_dim)) * plan.segments, divide_up(length, kLeastQueryTile), features});
   const std::int64_t group = std::clamp<std::int64_t>(std::min(most / plan.segments, INT32_MAX / blocks), 1, heads);
   // As many rounds as that makes, all of about the same size: a last one of a few heads costs nearly as much as a full
   // one and leaves most of the device idle.

@@ -24,7 +24,7 @@ inline constexpr std::int64_t kMostTaylorDim = 256;
 
 // Queries of a block of `attend`, at least and at most; a segment is a multiple of the latter.
 inline constexpr std::int64_t kLeastQueryTile = 16;
-inline constexpr std::int64_t kQueryTile = 64;
+inline constexpr std::int64_t kQueryTile = 128;
 
 struct TaylorCall {
   const void* q = nullptr;
@@ -60,20 +60,21 @@ struct TaylorCall {
 
 constexpr std::int64_t divide_up(std::int64_t count, std::int64_t unit) { return (count + unit - 1) / unit; }
 
-// A slot is F rows of `sum_columns` floats, then F floats of normaliser. Rows that tensor cores are to read hold two
-// bfloat16 planes instead, high parts and low parts: the same bytes.
+// A slot is F rows of `sum_columns` floats, F floats of normaliser rounded up to 4, and 4 floats of which the first is
+// the largest factor of a row. Rows that tensor cores are to read hold float16 numbers instead, and behind them the
+// row's normaliser and factor (taylor_combine.cuh).
 constexpr std::int64_t sum_columns(std::int64_t value_dim) { return divide_up(value_dim, 8) * 8; }
 
 constexpr std::int64_t slot_floats(std::int64_t dim, std::int64_t value_dim) {
   const std::int64_t features = taylor_features(dim);
-  return features * sum_columns(value_dim) + divide_up(features, 4) * 4;
+  return features * sum_columns(value_dim) + divide_up(features, 4) * 4 + 4;
 }
 
 // Float32 arithmetic for every element type (`simt`), or tensor cores for float16 and bfloat16.
 enum class TaylorUnit : std::uint8_t { kSimt, kTensor };
 
 // Features of a block of `accumulate`.
-constexpr std::int64_t feature_tile(TaylorUnit unit) { return unit == TaylorUnit::kTensor ? 128 : 64; }
+std::int64_t feature_tile(TaylorUnit unit, std::int64_t dim, std::int64_t value_dim) noexcept;
 
 // True if the unit can run this type and these widths on the device, with sums, by keys, or both.
 bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t dim, std::int64_t value_dim, bool normalize,

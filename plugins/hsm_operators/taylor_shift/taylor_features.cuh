@@ -55,12 +55,17 @@ __device__ __forceinline__ int sum_width(const TaylorCall& call) { return (call.
 
 // The slot of one segment of one head of this launch.
 __device__ __forceinline__ float* slot_of(const TaylorCall& call, std::int64_t local, std::int64_t segment) {
-  const std::int64_t size = std::int64_t{call.features} * sum_width(call) + (call.features + 3) / 4 * 4;
+  const std::int64_t size = std::int64_t{call.features} * sum_width(call) + (call.features + 3) / 4 * 4 + 4;
   return call.sums + (local * call.segments + segment) * size;
 }
 
 __device__ __forceinline__ std::int64_t norm_offset(const TaylorCall& call) {
   return std::int64_t{call.features} * sum_width(call);
+}
+
+// Of the largest factor of a slot's rows.
+__device__ __forceinline__ std::int64_t scale_offset(const TaylorCall& call) {
+  return norm_offset(call) + (call.features + 3) / 4 * 4;
 }
 
 // The two rows of a transposed tile whose product is a feature; `feature` may lie beyond the last one.

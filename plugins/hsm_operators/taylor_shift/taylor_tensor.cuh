@@ -48,20 +48,25 @@ template <int kColumns>
 struct TensorTile {
   static constexpr int kStride = kColumns + 8;  // of rows in shared memory: no bank conflicts in ldmatrix
 
-  // accumulate: 8 warps of 16 features
+  // accumulate: 8 warps of 16 or 32 features
   static constexpr int kSumThreads = 256;
-  static constexpr int kFeatures = 128;
+  static constexpr int kSumTiles = kColumns == 64 || kColumns == 128 ? 2 : 1;  // of 16 features
+  static constexpr int kFeatures = 128 * kSumTiles;
   static constexpr int kSumKeys = kColumns <= 64 ? 64 : 32;
-  static constexpr int kSumKeyStride = kSumKeys + 8;
+  static constexpr int kSumKeyStride = kSumKeys + 16;  // no conflicts of vectors in neighbouring rows
 
-  // attend: 4 warps of 16 queries; keys or features of a step
+  // attend: 4 warps of 16 or 32 queries; keys or features of a step
   static constexpr int kThreads = 128;
-  static constexpr int kQueries = 64;
-  static constexpr int kKeys = kColumns <= 128 ? 64 : 32;
+  static constexpr int kTiles = kColumns <= 128 ? 2 : 1;  // of 16 queries
+  static constexpr int kQueries = 64 * kTiles;
+  static constexpr int kKeys = kColumns <= 64 ? 64 : 32;
   static constexpr int kQueryStride = kQueries + 4;
-  static constexpr int kRows = kColumns <= 128 ? 32 : 16;  // of sums
-  static constexpr int kStages = kColumns <= 128 ? 2 : 1;
-  static constexpr int kBlocks = kColumns <= 32 ? 4 : (kColumns <= 128 ? 3 : 2);  // that registers must allow
+  static constexpr int kSteps = kColumns <= 128 ? 2 : 1;  // of 16 rows of sums, in a stage
+  static constexpr int kRows = 16 * kSteps;
+  static constexpr int kStages = 3;
+  // Blocks of a multiprocessor that registers must allow, without keys and with them.
+  static constexpr int kSumsBlocks = kColumns <= 32 ? 4 : (kColumns <= 64 ? 3 : 2);
+  static constexpr int kKeysBlocks = kColumns <= 32 ? 3 : 2;
 
   static __host__ __device__ constexpr std::size_t rounded(int floats) {
     return static_cast<std::size_t>((floats + 3) / 4 * 4) * sizeof(float);
@@ -70,13 +75,16 @@ struct TensorTile {
     return rounded((dim + 2) * kSumKeyStride) + 3 * kSumKeys * kStride * 2 + kSumThreads * sizeof(float);
   }
   static __host__ __device__ constexpr std::size_t sums_bytes(int dim) {
-    return rounded((dim + 2) * kQueryStride) + kStages * (2 * kRows * kStride * 2 + 3 * kRows * sizeof(float)) +
-           kThreads * sizeof(float);
+    return rounded((dim + 2) * kQueryStride) + kStages * kRows * kStride * 2 + kThreads * sizeof(float);
   }
   static __host__ __device__ constexpr std::size_t keys_bytes() {
     return (kQueries + 2 * kKeys) * kStride * 2 + (kQueries + kKeys) * sizeof(float);
   }
 };
+
+// Which of 16 rows of the right operand a lane gives to ldmatrix, so that the four that a thread has in the left one,
+// 2t, 2t + 1, 2t + 8 and 2t + 9 for t = lane % 4, are the rows 4t to 4t + 3.
+__device__ __forceinline__ int row_of_lane(int lane) { return lane % 8 / 2 * 4 + lane % 16 / 8 * 2 + lane % 2; }
 
 // Two numbers as a pair of type T and, in `low`, what rounding left of them.
 template <typename T>
@@ -99,18 +107,26 @@ template <int kRows, int kColumns, int kThreads, typename T>
 __device__ __forceinline__ void copy_rows(const T* rows, std::int64_t stride, int count, int dim, T* tile) {
   constexpr int kSize = Vector<T>::kSize;
   constexpr int kChunks = kColumns / kSize;
-  const bool aligned = is_aligned(rows) && stride % kSize == 0;
-  for (int i = static_cast<int>(threadIdx.x); i < kRows * kChunks; i += kThreads) {
-    const int row = i / kChunks;
-    const int column = i % kChunks * kSize;
-    const int elements = row < count ? clamp_count(dim - column, kSize) : 0;
-    const T* const from = elements > 0 ? rows + row * stride + column : rows;
-    T* const to = tile + row * (kColumns + 8) + column;
-    if (aligned) {
-      cp_async_16(to, from, elements * static_cast<int>(sizeof(T)));
-    } else {
-      *reinterpret_cast<Vector<T>*>(to) = load_vector(from, elements);
+  constexpr int kPass = kThreads / kChunks;  // rows at once
+  static_assert(kPass * kChunks == kThreads && kRows % kPass == 0);
+  const int column = static_cast<int>(threadIdx.x) % kChunks * kSize;
+  const int row = static_cast<int>(threadIdx.x) / kChunks;
+  const int width = clamp_count(dim - column, kSize);
+  const T* const from = rows + row * stride + column;
+  T* const to = tile + row * (kColumns + 8) + column;
+  if (is_aligned(rows) && stride % kSize == 0) {
+#pragma unroll
+    for (int i = 0; i < kRows; i += kPass) {
+      const int bytes = row + i < count ? width * static_cast<int>(sizeof(T)) : 0;
+      cp_async_16(to + i * (kColumns + 8), bytes > 0 ? from + i * stride : rows, bytes);
     }
+    return;
+  }
+#pragma unroll 1
+  for (int i = 0; i < kRows; i += kPass) {
+    const int elements = row + i < count ? width : 0;
+    *reinterpret_cast<Vector<T>*>(to + i * (kColumns + 8)) =
+        load_vector(elements > 0 ? from + i * stride : rows, elements);
   }
 }
 
@@ -121,8 +137,9 @@ inline constexpr int kLeastSumBlocks = 2;
 inline constexpr int kLeastSumBlocks = 0;
 #endif
 
-// Sums phi(k) [v | 1] of one tile of features over one segment of keys. Grid: feature tiles × segments × heads.
-template <typename T, int kColumns>
+// Sums phi(k) [v | 1] of one tile of features over one segment of keys; with kExact features count as two numbers of
+// type T. Grid: feature tiles × segments × heads.
+template <typename T, int kColumns, bool kExact>
 __global__ void __launch_bounds__(256, kColumns <= 32 ? kLeastSumBlocks : 0) taylor_accumulate_tensor(TaylorCall call) {
   using Tile = TensorTile<kColumns>;
   HSM_DYNAMIC_SHARED(unsigned char, shared);
@@ -139,14 +156,18 @@ __global__ void __launch_bounds__(256, kColumns <= 32 ? kLeastSumBlocks : 0) tay
   const std::int64_t end = min(begin + call.segment_length, head.valid);
   if (call.causal && begin >= head.valid) return;  // a slot nobody reads
 
+  // A thread has the features g and g + 8 of each 16, for g = lane / 4, and four neighbouring keys of each 16.
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int pair = lane % 4 * 2;
-  const int feature =
-      static_cast<int>(blockIdx.x % tiles) * Tile::kFeatures + static_cast<int>(threadIdx.x) / 32 * 16 + lane / 4;
-  const FeatureRows upper = feature_rows(feature, call.features, call.dim);
-  const FeatureRows lower = feature_rows(feature + 8, call.features, call.dim);
-  const float* const left[2] = {keys + upper.first * Tile::kSumKeyStride, keys + lower.first * Tile::kSumKeyStride};
-  const float* const right[2] = {keys + upper.second * Tile::kSumKeyStride, keys + lower.second * Tile::kSumKeyStride};
+  const int feature = static_cast<int>(blockIdx.x % tiles) * Tile::kFeatures +
+                      static_cast<int>(threadIdx.x) / 32 * 16 * Tile::kSumTiles + lane / 4;
+  const float* left[2 * Tile::kSumTiles];
+  const float* right[2 * Tile::kSumTiles];
+#pragma unroll
+  for (int i = 0; i < 2 * Tile::kSumTiles; ++i) {
+    const FeatureRows rows = feature_rows(feature + 8 * i, call.features, call.dim);
+    left[i] = keys + rows.first * Tile::kSumKeyStride + lane % 4 * 4;
+    right[i] = keys + rows.second * Tile::kSumKeyStride + lane % 4 * 4;
+  }
 
   const auto copy = [&](std::int64_t first, int stage) {
     const int count = clamp_count(end - first, Tile::kSumKeys);
@@ -159,8 +180,8 @@ __global__ void __launch_bounds__(256, kColumns <= 32 ? kLeastSumBlocks : 0) tay
     cp_async_commit();
   };
 
-  float sum[kColumns / 8][4] = {};
-  float norm[2] = {};
+  float sum[Tile::kSumTiles][kColumns / 8][4] = {};
+  float norm[2 * Tile::kSumTiles] = {};
   int stage = 0;
   copy(begin, stage);
   for (std::int64_t first = begin; first < end; first += Tile::kSumKeys, stage ^= 1) {
@@ -173,46 +194,65 @@ __global__ void __launch_bounds__(256, kColumns <= 32 ? kLeastSumBlocks : 0) tay
     const T* const tile = values + stage * Tile::kSumKeys * Tile::kStride;
 #pragma unroll 1
     for (int step = 0; step < Tile::kSumKeys; step += 16) {
-      std::uint32_t high[4];
-      std::uint32_t low[4];
+      std::uint32_t high[Tile::kSumTiles][4];
+      std::uint32_t low[Tile::kSumTiles][4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int key = step + i / 2 * 8 + pair;
-        const float2 a = *reinterpret_cast<const float2*>(left[i % 2] + key);
-        const float2 b = *reinterpret_cast<const float2*>(right[i % 2] + key);
-        const float phi[2] = {a.x * b.x, a.y * b.y};
-        norm[i % 2] += phi[0] + phi[1];
-        high[i] = split<T>(phi[0], phi[1], low[i]);
+      for (int i = 0; i < 2 * Tile::kSumTiles; ++i) {
+        const auto a = *reinterpret_cast<const Vector<float, 4>*>(left[i] + step);
+        const auto b = *reinterpret_cast<const Vector<float, 4>*>(right[i] + step);
+        float phi[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) phi[j] = a.values[j] * b.values[j];
+        norm[i] += (phi[0] + phi[1]) + (phi[2] + phi[3]);
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          const int part = i % 2 + 2 * j;
+          if constexpr (kExact) {
+            high[i / 2][part] = split<T>(phi[2 * j], phi[2 * j + 1], low[i / 2][part]);
+          } else {
+            high[i / 2][part] = pack<T>(phi[2 * j], phi[2 * j + 1]);
+          }
+        }
       }
+      const T* const from = tile + (step + row_of_lane(lane)) * Tile::kStride + lane / 16 * 8;
 #pragma unroll
       for (int n = 0; n < kColumns / 16; ++n) {
         if (n * 16 >= call.value_dim) break;
         std::uint32_t v[4];
-        ldmatrix_x4_trans(v, tile + (step + lane % 16) * Tile::kStride + n * 16 + lane / 16 * 8);
+        ldmatrix_x4_trans(v, from + n * 16);
         const std::uint32_t first_half[2] = {v[0], v[1]};
         const std::uint32_t second_half[2] = {v[2], v[3]};
-        mma_m16n8k16<T>(sum[2 * n], high, first_half);
-        mma_m16n8k16<T>(sum[2 * n], low, first_half);
-        mma_m16n8k16<T>(sum[2 * n + 1], high, second_half);
-        mma_m16n8k16<T>(sum[2 * n + 1], low, second_half);
+#pragma unroll
+        for (int i = 0; i < Tile::kSumTiles; ++i) {
+          mma_m16n8k16<T>(sum[i][2 * n], high[i], first_half);
+          mma_m16n8k16<T>(sum[i][2 * n + 1], high[i], second_half);
+          if constexpr (kExact) {
+            mma_m16n8k16<T>(sum[i][2 * n], low[i], first_half);
+            mma_m16n8k16<T>(sum[i][2 * n + 1], low[i], second_half);
+          }
+        }
       }
     }
   }
   cp_async_wait<0>();
 
   float* const slot = slot_of(call, local, segment);
+  // Where `combine` will note the largest factor of a row.
+  if (blockIdx.x % tiles == 0 && threadIdx.x == 0) slot[scale_offset(call)] = 0.0f;
   const int width = sum_width(call);
+  const int pair = lane % 4 * 2;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const float total = reduce_quad(norm[half]);
-    const int own = feature + 8 * half;
+  for (int i = 0; i < 2 * Tile::kSumTiles; ++i) {
+    const float total = reduce_quad(norm[i]);
+    const int own = feature + 8 * i;
     if (own >= call.features) continue;
     if (lane % 4 == 0) slot[norm_offset(call) + own] = total;
     float* const row = slot + static_cast<std::int64_t>(own) * width;
 #pragma unroll
     for (int n = 0; n < kColumns / 8; ++n) {
       if (n * 8 >= width) break;
-      *reinterpret_cast<float2*>(row + n * 8 + pair) = float2{sum[n][2 * half], sum[n][2 * half + 1]};
+      const float* const own_sum = sum[i / 2][n] + i % 2 * 2;
+      *reinterpret_cast<float2*>(row + n * 8 + pair) = float2{own_sum[0], own_sum[1]};
     }
   }
 }
