@@ -69,6 +69,8 @@ int launch_with_sums(TaylorCall call, std::int64_t heads, const SumsPlan& plan, 
   call.sums = static_cast<float*>(workspace);
   call.segments = plan.segments;
   call.segment_length = plan.segment_length;
+  call.slot = slot_floats(call.dim, call.value_dim);
+  call.feature_tiles = static_cast<int>(divide_up(call.features, feature_tile(unit, call.dim, call.value_dim)));
   for (std::int64_t first = 0; first < heads; first += plan.group) {
     call.first_head = first;
     call.head_count = std::min(plan.group, heads - first);

@@ -50,6 +50,8 @@ struct TaylorCall {
   float* sums = nullptr;
   std::int64_t segments = 0;
   std::int64_t segment_length = 0;
+  std::int64_t slot = 0;  // floats of one
+  int feature_tiles = 0;  // of `accumulate`
 
   // The carried state, when causal.
   const float* state = nullptr;
@@ -60,14 +62,21 @@ struct TaylorCall {
 
 constexpr std::int64_t divide_up(std::int64_t count, std::int64_t unit) { return (count + unit - 1) / unit; }
 
-// A slot is F rows of `sum_columns` floats, F floats of normaliser rounded up to 4, and 4 floats of which the first is
-// the largest factor of a row. Rows that tensor cores are to read hold float16 numbers instead, and behind them the
-// row's normaliser and factor (taylor_combine.cuh).
 constexpr std::int64_t sum_columns(std::int64_t value_dim) { return divide_up(value_dim, 8) * 8; }
 
+// Tiles of features that a slot has room for, in whole vectors.
+inline constexpr std::int64_t kLeastFeatureTile = 128;
+constexpr std::int64_t slot_tiles(std::int64_t features) {
+  return divide_up(divide_up(features, kLeastFeatureTile), 4) * 4;
+}
+
+// A slot is F rows of `sum_columns` floats, then in whole vectors F normalisers, a scale, and twice a number for each
+// tile of features. Rows that tensor cores are to read hold float16 numbers instead, multiples of the scale, and behind
+// them the row's normaliser; the scale follows from what the last two parts say: the largest sum of each tile of
+// features, and the largest number of the carried state.
 constexpr std::int64_t slot_floats(std::int64_t dim, std::int64_t value_dim) {
   const std::int64_t features = taylor_features(dim);
-  return features * sum_columns(value_dim) + divide_up(features, 4) * 4 + 4;
+  return features * sum_columns(value_dim) + divide_up(features, 4) * 4 + 4 + 2 * slot_tiles(features);
 }
 
 // Float32 arithmetic for every element type (`simt`), or tensor cores for float16 and bfloat16.

@@ -15,45 +15,43 @@ namespace hsm::cuda {
 inline constexpr int kCombineWarps = 8;
 inline constexpr int kCombineColumns = 8;  // of a lane; e is at most 256
 
+// The largest of the numbers that `accumulate` noted for each tile of features, of its sums or of the carried state.
+__device__ __forceinline__ float largest_noted(const TaylorCall& call, const float* slot, bool of_state, int lane) {
+  float largest = 0.0f;
+  for (int tile = lane; tile < call.feature_tiles; tile += 32) largest = fmaxf(largest, slot[largest_offset(call, of_state) + tile]);
+#pragma unroll
+  for (int flip = 16; flip > 0; flip /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, flip));
+  return largest;
+}
+
 // Writes one row of a slot with its normaliser, as the unit that reads it wants it. For tensor cores (kTensor) a row is
-// `width` float16 numbers between -2 and 2, then two floats: the normaliser, and the power of two that brings the row to
-// that size; the largest of a slot's powers is noted in it. Else a row is float32, and so is always row 0, the constant
-// feature, whose normaliser is where `accumulate` puts it.
+// `width` float16 numbers, multiples of a power of two next to `bound`, which no sum exceeds, so that none exceeds 2,
+// then the normaliser. Else a row is float32, and so is always row 0, the constant feature, whose normaliser is where
+// `accumulate` puts it.
 template <bool kTensor>
 __device__ __forceinline__ void store_sums(const TaylorCall& call, float* slot, int feature, int lane,
-                                           const float (&sum)[kCombineColumns], float norm) {
+                                           const float (&sum)[kCombineColumns], float norm, float bound) {
   const int width = sum_width(call);
   float* const row = slot + static_cast<std::int64_t>(feature) * width;
+  // The exponent alone; what is smaller than any power of two that a float is counts as 0.
+  const float scale = __int_as_float(__float_as_int(bound) & 0x7f800000);
   if (!kTensor || feature == 0) {
     if (lane == 0) slot[norm_offset(call) + feature] = norm;
+    if (kTensor && lane == 0) slot[scale_offset(call)] = scale;
 #pragma unroll
     for (int j = 0; j < kCombineColumns; ++j) {
       if (lane + 32 * j < width) row[lane + 32 * j] = sum[j];
     }
     return;
   }
-  float largest = 0.0f;
-#pragma unroll
-  for (int j = 0; j < kCombineColumns; ++j) {
-    if (lane + 32 * j < width) largest = fmaxf(largest, fabsf(sum[j]));
-  }
-#pragma unroll
-  for (int flip = 16; flip > 0; flip /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, flip));
-  // The exponent alone: 0 for what is smaller than any power of two that a float is, which so counts as 0.
-  const int exponent = __float_as_int(largest) & 0x7f800000;
-  const float factor = __int_as_float(exponent);
-  const float inverse = exponent > 0 ? 1.0f / factor : 0.0f;
+  const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
   // Lanes write over what other lanes have read.
   __syncwarp();
 #pragma unroll
   for (int j = 0; j < kCombineColumns; ++j) {
     if (lane + 32 * j < width) reinterpret_cast<__half*>(row)[lane + 32 * j] = from_float<__half>(sum[j] * inverse);
   }
-  if (lane == 0) {
-    row[width / 2] = norm;
-    row[width / 2 + 1] = factor;
-    atomicMax(reinterpret_cast<int*>(slot + scale_offset(call)), exponent);
-  }
+  if (lane == 0) row[width / 2] = norm;
   __syncwarp();
 }
 
@@ -75,10 +73,12 @@ __global__ void __launch_bounds__(32 * kCombineWarps) taylor_combine(TaylorCall 
 
   float sum[kCombineColumns] = {};
   float norm = 0.0f;
+  float bound = 0.0f;  // of the numbers in `sum`, of every row
   std::int64_t segments = call.segments;
   if (call.causal) {
     const std::int64_t valid = min(max(call.lengths[head / call.heads], std::int64_t{0}), call.length);
     segments = (valid + call.segment_length - 1) / call.segment_length;
+    if (kTensor && segments > 0) bound = largest_noted(call, slot_of(call, local, 0), true, lane);
     if (lane == 0) norm = call.norm[carried];
 #pragma unroll
     for (int j = 0; j < kCombineColumns; ++j) {
@@ -96,7 +96,8 @@ __global__ void __launch_bounds__(32 * kCombineWarps) taylor_combine(TaylorCall 
       added[j] = lane + 32 * j < width ? row[lane + 32 * j] : 0.0f;
       before[j] = weight * sum[j];
     }
-    if (call.causal) store_sums<kTensor>(call, slot, feature, lane, before, weight * norm);
+    if (call.causal) store_sums<kTensor>(call, slot, feature, lane, before, weight * norm, bound);
+    if constexpr (kTensor) bound += largest_noted(call, slot, false, lane);
     norm += added_norm;
 #pragma unroll
     for (int j = 0; j < kCombineColumns; ++j) sum[j] += added[j];
@@ -104,7 +105,7 @@ __global__ void __launch_bounds__(32 * kCombineWarps) taylor_combine(TaylorCall 
   if (!call.causal) {
 #pragma unroll
     for (int j = 0; j < kCombineColumns; ++j) sum[j] *= weight;
-    store_sums<kTensor>(call, slot_of(call, local, 0), feature, lane, sum, weight * norm);
+    store_sums<kTensor>(call, slot_of(call, local, 0), feature, lane, sum, weight * norm, bound);
     return;
   }
 #pragma unroll

@@ -64,9 +64,11 @@ struct TensorTile {
   static constexpr int kSteps = kColumns <= 128 ? 2 : 1;  // of 16 rows of sums, in a stage
   static constexpr int kRows = 16 * kSteps;
   static constexpr int kStages = 3;
-  // Blocks of a multiprocessor that registers must allow, without keys and with them.
-  static constexpr int kSumsBlocks = kColumns <= 32 ? 4 : (kColumns <= 64 ? 3 : 2);
-  static constexpr int kKeysBlocks = kColumns <= 32 ? 3 : 2;
+  // Blocks of a multiprocessor that registers must allow.
+  static constexpr int attend_blocks(bool sums, bool keys) {
+    if (keys) return kColumns <= 32 && !sums ? 3 : 2;
+    return kColumns <= 32 ? 4 : (kColumns <= 64 ? 3 : 2);
+  }
 
   static __host__ __device__ constexpr std::size_t rounded(int floats) {
     return static_cast<std::size_t>((floats + 3) / 4 * 4) * sizeof(float);
@@ -128,6 +130,20 @@ __device__ __forceinline__ void copy_rows(const T* rows, std::int64_t stride, in
     *reinterpret_cast<Vector<T>*>(to + i * (kColumns + 8)) =
         load_vector(elements > 0 ? from + i * stride : rows, elements);
   }
+}
+
+// Writes the largest of all threads' numbers. `partial` holds a number of each warp.
+template <int kThreads>
+__device__ __forceinline__ void note_largest(float largest, float* partial, float* to) {
+  __syncthreads();
+#pragma unroll
+  for (int flip = 16; flip > 0; flip /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, flip));
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = largest;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+#pragma unroll
+  for (int warp = 1; warp < kThreads / 32; ++warp) largest = fmaxf(largest, partial[warp]);
+  *to = largest;
 }
 
 // Left to itself, the compiler allows one register too few on sm_75.
@@ -237,10 +253,9 @@ __global__ void __launch_bounds__(256, kColumns <= 32 ? kLeastSumBlocks : 0) tay
   cp_async_wait<0>();
 
   float* const slot = slot_of(call, local, segment);
-  // Where `combine` will note the largest factor of a row.
-  if (blockIdx.x % tiles == 0 && threadIdx.x == 0) slot[scale_offset(call)] = 0.0f;
   const int width = sum_width(call);
   const int pair = lane % 4 * 2;
+  float largest = 0.0f;
 #pragma unroll
   for (int i = 0; i < 2 * Tile::kSumTiles; ++i) {
     const float total = reduce_quad(norm[i]);
@@ -253,7 +268,20 @@ __global__ void __launch_bounds__(256, kColumns <= 32 ? kLeastSumBlocks : 0) tay
       if (n * 8 >= width) break;
       const float* const own_sum = sum[i / 2][n] + i % 2 * 2;
       *reinterpret_cast<float2*>(row + n * 8 + pair) = float2{own_sum[0], own_sum[1]};
+      if (own > 0) largest = fmaxf(largest, fmaxf(fabsf(own_sum[0]), fabsf(own_sum[1])));
     }
+  }
+  note_largest<Tile::kSumThreads>(largest, partial, slot + largest_offset(call, false) + blockIdx.x % tiles);
+  if constexpr (kExact) {
+    if (segment > 0) return;
+    const std::int64_t first = static_cast<std::int64_t>(blockIdx.x % tiles) * Tile::kFeatures;
+    const float* const state = call.state + (call.first_head + local) * call.features * call.value_dim;
+    const std::int64_t last = min(first + Tile::kFeatures, std::int64_t{call.features}) * call.value_dim;
+    largest = 0.0f;
+    for (std::int64_t i = max(first, std::int64_t{1}) * call.value_dim + threadIdx.x; i < last; i += Tile::kSumThreads) {
+      largest = fmaxf(largest, fabsf(state[i]));
+    }
+    note_largest<Tile::kSumThreads>(largest, partial, slot + largest_offset(call, true) + blockIdx.x % tiles);
   }
 }
 

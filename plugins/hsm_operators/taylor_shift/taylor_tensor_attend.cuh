@@ -262,7 +262,7 @@ struct TensorAttend {
 // Queries of one tile, by sums (the efficient form), by keys (the direct form), or by both (causal: sums of what came
 // before the segment, keys within it). Grid: query tiles × heads.
 template <typename T, int kColumns, bool kSums, bool kKeys>
-__global__ void __launch_bounds__(128, kKeys ? TensorTile<kColumns>::kKeysBlocks : TensorTile<kColumns>::kSumsBlocks)
+__global__ void __launch_bounds__(128, TensorTile<kColumns>::attend_blocks(kSums, kKeys))
     taylor_attend_tensor(TaylorCall call) {
   using Tile = TensorTile<kColumns>;
   HSM_DYNAMIC_SHARED(unsigned char, shared);
@@ -274,7 +274,7 @@ __global__ void __launch_bounds__(128, kKeys ? TensorTile<kColumns>::kKeysBlocks
   if (tile.first_query < head.valid) {
     const std::int64_t segment = Attend::kCausal ? tile.first_query / call.segment_length : 0;
     if constexpr (kSums) {
-      TensorSums<T, kColumns> sums(call, slot_of(call, local, segment), shared, tile.active);
+      TensorSums<T, kColumns> sums(call, slot_of(call, local, segment), shared);
       sums.add(head, tile.first_query, tile.sum, tile.total);
     }
     if constexpr (Attend::kCausal) {

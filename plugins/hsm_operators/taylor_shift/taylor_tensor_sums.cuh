@@ -14,69 +14,62 @@ namespace hsm::cuda {
 
 // Copies the rows of a slot that attend multiplies, in the order of the steps: the linear features, then for each 16
 // coordinates the quadratic ones from delta = 0 on. Features are counted as in the slot: of distance p - 1 (p = 0:
-// linear) and coordinate i it is 1 + p·d + i.
+// linear) and coordinate i it is 1 + p·d + i. Rows of coordinates beyond the last are those of other features: their
+// factors are zero. Columns beyond the last hold anything, and nobody reads their results.
 template <int kColumns>
 class SumsProducer {
   using Tile = TensorTile<kColumns>;
   static constexpr int kChunks = kColumns / 8;
   static constexpr int kPass = Tile::kThreads / kChunks;  // rows that the block copies at once
+  static constexpr int kStage = Tile::kRows * Tile::kStride;
 
  public:
   __device__ SumsProducer(const float* slot, int width, int dim, int features, __half* stages)
-      : slot_(slot), stages_(stages), width_(width), dim_(dim), features_(features) {}
-
-  // Copies the next stage, or nothing once all are under way, and closes a group of copies.
-  __device__ __forceinline__ void produce() {
-    __half* const stage = stages_ + stage_ * Tile::kRows * Tile::kStride;
+      : width_(width), dim_(dim), features_(features), limit_(1 + dim) {
     const int column = static_cast<int>(threadIdx.x) % kChunks * 8;
+    row_ = static_cast<int>(threadIdx.x) / kChunks;
+    from_ = slot + column / 2;
+    begin_ = to_ = stages + row_ * Tile::kStride + column;
+    leads_ = column == 0;
+  }
+
+  // Copies the next stage, and closes a group of copies. Once all are under way, it copies what nobody reads.
+  __device__ __forceinline__ void produce() {
 #pragma unroll
     for (int pass = 0; pass < Tile::kRows / kPass; ++pass) {
-      const int row = pass * kPass + static_cast<int>(threadIdx.x) / kChunks;
-      copy(row, stage + row * Tile::kStride + column, column < width_ ? column / 2 : -1);
+      const int row = row_ + pass * kPass;  // of the stage: 16 of a step
+      const int feature = feature_ + row % 16 + row / 16 * step_;
+      const int bytes = feature < features_ ? 16 : 0;
+      const float* const from = from_ + static_cast<std::int64_t>(feature) * width_;
+      __half* const to = to_ + pass * kPass * Tile::kStride;
+      cp_async_16(to, from, bytes);
+      // The row's normaliser follows its numbers, here and there.
+      if (leads_) cp_async_16(to + kColumns, from + width_ / 2, bytes);
     }
-    // The factor and the normaliser of a row follow its plane, here and there.
-    const int row = static_cast<int>(threadIdx.x);
-    if (row < Tile::kRows) copy(row, stage + row * Tile::kStride + kColumns, width_ / 2);
     cp_async_commit();
-    advance();
-    stage_ = stage_ + 1 == Tile::kStages ? 0 : stage_ + 1;
+    to_ = to_ == begin_ + (Tile::kStages - 1) * kStage ? begin_ : to_ + kStage;
+    feature_ += Tile::kSteps * step_;
+    if (feature_ < limit_) return;
+    // The next 16 coordinates.
+    coordinate_ += 16;
+    feature_ = 1 + dim_ + coordinate_;
+    step_ = dim_;
+    limit_ = features_;
   }
 
  private:
-  // 16 bytes from `offset` floats on of what a row of the stage holds; none where offset < 0.
-  __device__ __forceinline__ void copy(int row, __half* to, int offset) const {
-    const int step = row / 16;
-    const bool inside = coordinate_ + row % 16 + (linear_ ? 16 * step : 0) < dim_;
-    const int feature = feature_ + row % 16 + step * (linear_ ? 16 : dim_);
-    const bool exists = inside && feature < features_ && offset >= 0;
-    cp_async_16(to, slot_ + (exists ? feature * width_ + offset : 0), exists ? 16 : 0);
-  }
-
-  __device__ __forceinline__ void advance() {
-    if (linear_) {
-      coordinate_ += Tile::kRows;
-      feature_ += Tile::kRows;
-      if (coordinate_ < dim_) return;
-      linear_ = false;
-      coordinate_ = 0;
-      feature_ = 1 + dim_;
-    } else {
-      feature_ += Tile::kSteps * dim_;
-      if (feature_ < features_) return;
-      coordinate_ += 16;
-      feature_ = 1 + dim_ + coordinate_;
-    }
-  }
-
-  const float* slot_;
-  __half* stages_;
+  const float* from_;  // this thread's column of row 0
+  __half* begin_;      // where this thread copies to, in the first stage
+  __half* to_;         // and in the next one
+  int row_;            // of the first pass
+  bool leads_;         // has the row's first column
   int width_;
   int dim_;
   int features_;
-  int stage_ = 0;
-  bool linear_ = true;
-  int coordinate_ = 0;  // of the next stage's first row
+  int limit_;
+  int step_ = 16;  // features from one step to the next
   int feature_ = 1;
+  int coordinate_ = -16;
 };
 
 // Adds, to `sum` and `total`, phi(queries) times the sums of a slot, but for row 0, the constant feature: it is the
@@ -90,17 +83,15 @@ class TensorSums {
  public:
   using Sum = float[Tile::kTiles][kColumns / 8][4];
 
-  __device__ TensorSums(const TaylorCall& call, const float* slot, unsigned char* shared, bool active)
+  __device__ TensorSums(const TaylorCall& call, const float* slot, unsigned char* shared)
       : call_(call),
         slot_(slot),
         queries_(reinterpret_cast<float*>(shared)),
         partial_(queries_ + (call.dim + 2) * Tile::kQueryStride),
         stages_(reinterpret_cast<__half*>(partial_ + Tile::kThreads)),
-        lane_(static_cast<int>(threadIdx.x) % 32),
-        active_(active) {
+        lane_(static_cast<int>(threadIdx.x) % 32) {
     own_ = queries_ + static_cast<int>(threadIdx.x) / 32 * 16 * Tile::kTiles + lane_ / 4 * kOwn;
-    const float largest = slot[scale_offset(call)];
-    inverse_ = largest > 0.0f ? 1.0f / largest : 0.0f;
+    begin_ = stage_ = stages_;
   }
 
   __device__ __forceinline__ void add(const Head<T>& head, std::int64_t first_query, Sum& sum, float (&total)[kOwn]) {
@@ -121,8 +112,9 @@ class TensorSums {
     cp_async_wait<Tile::kStages - 2>();
     __syncthreads();
     producer.produce();
-    const __half* const rows = stages_ + stage_ * Tile::kRows * Tile::kStride;
-    stage_ = stage_ + 1 == Tile::kStages ? 0 : stage_ + 1;
+    const __half* const rows = stage_;
+    constexpr int kStage = Tile::kRows * Tile::kStride;
+    stage_ = stage_ == begin_ + (Tile::kStages - 1) * kStage ? begin_ : stage_ + kStage;
     return rows;
   }
 
@@ -195,7 +187,6 @@ class TensorSums {
       const __half* const rows = next(producer);
 #pragma unroll
       for (int step = 0; step < Tile::kSteps; ++step) {
-        if (!active_) break;
         Queries first[4];
         load_first(stage + 16 * step, first);
         const Queries scale = coordinate(call_.dim);
@@ -228,15 +219,13 @@ class TensorSums {
           if (feature + step * dim >= call_.features) break;
           rows = next(producer);
         }
-        if (active_) {
-          second[(step + 3) % 4] = coordinate(row);
-          advance();
-          const __half* const own = rows + step % Tile::kSteps * 16 * Tile::kStride;
-          if (step == 0) multiply<0>(first, second, own, sum, total);
-          if (step == 1) multiply<1>(first, second, own, sum, total);
-          if (step == 2) multiply<2>(first, second, own, sum, total);
-          if (step == 3) multiply<3>(first, second, own, sum, total);
-        }
+        second[(step + 3) % 4] = coordinate(row);
+        advance();
+        const __half* const own = rows + step % Tile::kSteps * 16 * Tile::kStride;
+        if (step == 0) multiply<0>(first, second, own, sum, total);
+        if (step == 1) multiply<1>(first, second, own, sum, total);
+        if (step == 2) multiply<2>(first, second, own, sum, total);
+        if (step == 3) multiply<3>(first, second, own, sum, total);
       }
     }
   }
@@ -248,13 +237,11 @@ class TensorSums {
     float phi[4][kOwn];
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
-      const auto row = *reinterpret_cast<const Vector<float, 2>*>(rows + (lane_ % 4 * 4 + c) * Tile::kStride + kColumns);
-      const float factor = row.values[1] * inverse_;
+      const float norm = *reinterpret_cast<const float*>(rows + (lane_ % 4 * 4 + c) * Tile::kStride + kColumns);
 #pragma unroll
       for (int q = 0; q < kOwn; ++q) {
         phi[c][q] = first[c].values[q] * second[(c + kTurn) % 4].values[q];
-        total[q] += phi[c][q] * row.values[0];
-        phi[c][q] *= factor;
+        total[q] += phi[c][q] * norm;
       }
     }
     std::uint32_t a[Tile::kTiles][4];
@@ -282,7 +269,7 @@ class TensorSums {
 
   // Takes back the scales of queries and of sums.
   __device__ __forceinline__ void unscale(Sum& sum, float (&total)[kOwn]) const {
-    const float largest = slot_[scale_offset(call_)];
+    const float sum_scale = slot_[scale_offset(call_)];
     const Queries scale = coordinate(call_.dim);
 #pragma unroll
     for (int q = 0; q < kOwn; ++q) {
@@ -290,8 +277,8 @@ class TensorSums {
       total[q] *= factor;
 #pragma unroll
       for (int n = 0; n < kColumns / 8; ++n) {
-        sum[q / 2][n][q % 2 * 2] *= factor * largest;
-        sum[q / 2][n][q % 2 * 2 + 1] *= factor * largest;
+        sum[q / 2][n][q % 2 * 2] *= factor * sum_scale;
+        sum[q / 2][n][q % 2 * 2 + 1] *= factor * sum_scale;
       }
     }
   }
@@ -302,10 +289,9 @@ class TensorSums {
   float* partial_;
   __half* stages_;
   const float* own_;
+  const __half* begin_;  // of the stages
+  const __half* stage_;  // the next one
   int lane_;
-  int stage_ = 0;
-  bool active_;    // the warp has queries
-  float inverse_;  // of the largest factor of a row
 };
 
 }  // namespace hsm::cuda
