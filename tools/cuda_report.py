@@ -13,6 +13,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import launch_plans
+import machine_code
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = ROOT / "docs" / "cuda-report.md"
@@ -132,14 +134,25 @@ def read_code(library: Path) -> dict[tuple[str, int], Code]:
         elif match := re.search(r"REG:(\d+).* SHARED:(\d+)", line):
             code = kernels[name, sm]
             code.registers, code.shared = int(match.group(1)), int(match.group(2))
-    for line in demangled(run(tool, "-sass", str(library))):
+    for key, listing in read_listings(library):
+        for instruction in machine_code.parse(listing):
+            count(kernels[key], instruction.name)
+    return dict(kernels)
+
+
+@functools.cache
+def read_listings(library: Path) -> list[tuple[tuple[str, int], list[str]]]:
+    """Return the disassembler's lines of each kernel (demangled, without parameters) and architecture."""
+    found: list[tuple[tuple[str, int], list[str]]] = []
+    sm = 0
+    for line in demangled(run(str(disassembler()), "-sass", str(library))):
         if match := re.match(r"\s*code for sm_(\d+)", line):
             sm = int(match.group(1))
         elif match := re.match(r"\s*Function : (.+)$", line):
-            name = bare(match.group(1))
-        elif match := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][A-Z0-9_.]*)", line):
-            count(kernels[name, sm], match.group(1))
-    return dict(kernels)
+            found.append(((bare(match.group(1)), sm), []))
+        elif found:
+            found[-1][1].append(line)
+    return found
 
 
 def count(code: Code, instruction: str) -> None:
@@ -324,6 +337,7 @@ def main() -> int:
     kernels = read_code(options.library)
     launches = [json.loads(line) for line in run(str(options.dump)).splitlines()]
     text = launch_plans.with_section(report(kernels, launches), options.dump)
+    text = ceilings.with_section(text, options.library, options.dump)
     wrong = faults(kernels, launches)
     if options.check:
         if not REPORT.exists() or REPORT.read_text(encoding="utf-8") != text:

@@ -135,6 +135,7 @@ class Work:
         resident: blocks that the GPU holds at a time; 0 where the report knows no registers.
         cache_bytes: what all launches move through the second-level cache.
         kept: bytes that all launches leave in the workspace for the next kernel.
+        flops: of the definition's products that all launches make.
     """
 
     kernel: str
@@ -142,6 +143,7 @@ class Work:
     resident: int
     cache_bytes: float
     kept: float = 0.0
+    flops: float = 0.0
 
     @property
     def waves(self) -> float:
@@ -199,7 +201,7 @@ def planned(answer: Mapping[str, Any], request: Request, gpu: Gpu, known: Mappin
         resident = resident_blocks(gpu, used, math.prod(launches[0]["block"]), launches[0]["shared"]) if used else 0
         # Without a word of the family, each block has its own part of the tensors.
         moved = traffic(kernel, blocks, sizes, element) if traffic else Traffic(answer["bytes"] / len(groups))
-        found.append(Work(kernel, grids[kernel], resident, moved.cache_bytes, moved.kept))
+        found.append(Work(kernel, grids[kernel], resident, moved.cache_bytes, moved.kept, moved.flops))
     return found
 
 

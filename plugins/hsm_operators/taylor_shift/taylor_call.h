@@ -85,9 +85,9 @@ enum class TaylorUnit : std::uint8_t { kSimt, kTensor };
 // Features of a block of `accumulate`.
 std::int64_t feature_tile(TaylorUnit unit, std::int64_t dim, std::int64_t value_dim) noexcept;
 
-// True if the unit can run this type and these widths on the device, with sums, by keys, or both.
-bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t dim, std::int64_t value_dim, bool normalize,
-                          bool sums, bool keys, const Device& device) noexcept;
+// True if the unit can run this type, these widths and as many tokens on the device, with sums, by keys, or both.
+bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t length, std::int64_t dim, std::int64_t value_dim,
+                          bool normalize, bool sums, bool keys, const Device& device) noexcept;
 
 // Blocks of `accumulate` that a multiprocessor holds at a time, as far as registers (tables in taylor_simt.cuh and
 // taylor_tensor.cuh) and shared memory allow.

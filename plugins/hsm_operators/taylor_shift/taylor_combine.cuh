@@ -18,7 +18,8 @@ inline constexpr int kCombineColumns = 8;  // of a lane; e is at most 256
 // The largest of the numbers that `accumulate` noted for each tile of features, of its sums or of the carried state.
 __device__ __forceinline__ float largest_noted(const TaylorCall& call, const float* slot, bool of_state, int lane) {
   float largest = 0.0f;
-  for (int tile = lane; tile < call.feature_tiles; tile += 32) largest = fmaxf(largest, slot[largest_offset(call, of_state) + tile]);
+  for (int tile = lane; tile < call.feature_tiles; tile += 32)
+    largest = fmaxf(largest, slot[largest_offset(call, of_state) + tile]);
 #pragma unroll
   for (int flip = 16; flip > 0; flip /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, flip));
   return largest;

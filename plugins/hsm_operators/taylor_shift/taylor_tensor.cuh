@@ -43,6 +43,13 @@
 
 namespace hsm::cuda {
 
+// Left to itself, the compiler allows one register too few on sm_75.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+inline constexpr int kLeastSumBlocks = 2;
+#else
+inline constexpr int kLeastSumBlocks = 0;
+#endif
+
 // A class of widths, of heads and values, up to kColumns.
 template <int kColumns>
 struct TensorTile {
@@ -65,10 +72,8 @@ struct TensorTile {
   static constexpr int kRows = 16 * kSteps;
   static constexpr int kStages = 3;
   // Blocks of a multiprocessor that registers must allow.
-  static constexpr int attend_blocks(bool sums, bool keys) {
-    if (keys) return kColumns <= 32 && !sums ? 3 : 2;
-    return kColumns <= 32 ? 4 : (kColumns <= 64 ? 3 : 2);
-  }
+  static constexpr int kSumBlocks = kColumns <= 32 ? kLeastSumBlocks : 1;
+  static constexpr int attend_blocks(bool keys) { return keys || kColumns > 64 ? 2 : (kColumns <= 32 ? 4 : 3); }
 
   static __host__ __device__ constexpr std::size_t rounded(int floats) {
     return static_cast<std::size_t>((floats + 3) / 4 * 4) * sizeof(float);
@@ -146,17 +151,10 @@ __device__ __forceinline__ void note_largest(float largest, float* partial, floa
   *to = largest;
 }
 
-// Left to itself, the compiler allows one register too few on sm_75.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-inline constexpr int kLeastSumBlocks = 2;
-#else
-inline constexpr int kLeastSumBlocks = 0;
-#endif
-
 // Sums phi(k) [v | 1] of one tile of features over one segment of keys; with kExact features count as two numbers of
 // type T. Grid: feature tiles × segments × heads.
 template <typename T, int kColumns, bool kExact>
-__global__ void __launch_bounds__(256, kColumns <= 32 ? kLeastSumBlocks : 0) taylor_accumulate_tensor(TaylorCall call) {
+__global__ void __launch_bounds__(256, TensorTile<kColumns>::kSumBlocks) taylor_accumulate_tensor(TaylorCall call) {
   using Tile = TensorTile<kColumns>;
   HSM_DYNAMIC_SHARED(unsigned char, shared);
   float* const keys = reinterpret_cast<float*>(shared);
@@ -176,13 +174,13 @@ __global__ void __launch_bounds__(256, kColumns <= 32 ? kLeastSumBlocks : 0) tay
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int feature = static_cast<int>(blockIdx.x % tiles) * Tile::kFeatures +
                       static_cast<int>(threadIdx.x) / 32 * 16 * Tile::kSumTiles + lane / 4;
-  const float* left[2 * Tile::kSumTiles];
-  const float* right[2 * Tile::kSumTiles];
+  int left[2 * Tile::kSumTiles];  // offsets in `keys`
+  int right[2 * Tile::kSumTiles];
 #pragma unroll
   for (int i = 0; i < 2 * Tile::kSumTiles; ++i) {
     const FeatureRows rows = feature_rows(feature + 8 * i, call.features, call.dim);
-    left[i] = keys + rows.first * Tile::kSumKeyStride + lane % 4 * 4;
-    right[i] = keys + rows.second * Tile::kSumKeyStride + lane % 4 * 4;
+    left[i] = rows.first * Tile::kSumKeyStride + lane % 4 * 4;
+    right[i] = rows.second * Tile::kSumKeyStride + lane % 4 * 4;
   }
 
   const auto copy = [&](std::int64_t first, int stage) {
@@ -214,8 +212,8 @@ __global__ void __launch_bounds__(256, kColumns <= 32 ? kLeastSumBlocks : 0) tay
       std::uint32_t low[Tile::kSumTiles][4];
 #pragma unroll
       for (int i = 0; i < 2 * Tile::kSumTiles; ++i) {
-        const auto a = *reinterpret_cast<const Vector<float, 4>*>(left[i] + step);
-        const auto b = *reinterpret_cast<const Vector<float, 4>*>(right[i] + step);
+        const auto a = *reinterpret_cast<const Vector<float, 4>*>(keys + left[i] + step);
+        const auto b = *reinterpret_cast<const Vector<float, 4>*>(keys + right[i] + step);
         float phi[4];
 #pragma unroll
         for (int j = 0; j < 4; ++j) phi[j] = a.values[j] * b.values[j];
@@ -278,7 +276,8 @@ __global__ void __launch_bounds__(256, kColumns <= 32 ? kLeastSumBlocks : 0) tay
     const float* const state = call.state + (call.first_head + local) * call.features * call.value_dim;
     const std::int64_t last = min(first + Tile::kFeatures, std::int64_t{call.features}) * call.value_dim;
     largest = 0.0f;
-    for (std::int64_t i = max(first, std::int64_t{1}) * call.value_dim + threadIdx.x; i < last; i += Tile::kSumThreads) {
+    for (std::int64_t i = max(first, std::int64_t{1}) * call.value_dim + threadIdx.x; i < last;
+         i += Tile::kSumThreads) {
       largest = fmaxf(largest, fabsf(state[i]));
     }
     note_largest<Tile::kSumThreads>(largest, partial, slot + largest_offset(call, true) + blockIdx.x % tiles);

@@ -9,8 +9,8 @@
 
 namespace hsm::cuda {
 
-// What `attend` keeps for the queries of a warp: fragments of the sums. A thread has the queries g and g + 8 of each 16,
-// for g = lane / 4.
+// What `attend` keeps for the queries of a warp: fragments of the sums. A thread has the queries g and g + 8 of each
+// 16, for g = lane / 4.
 template <typename T, int kColumns, bool kSums, bool kKeys>
 struct TensorAttend {
   using Tile = TensorTile<kColumns>;
@@ -70,9 +70,7 @@ struct TensorAttend {
     const int part = static_cast<int>(threadIdx.x) % kParts;
     float squares = 0.0f;
 #pragma unroll
-    for (int i = 0; i < kColumns; i += kParts * 8) {
-      const int column = i + part * 8;
-      if (column >= call.dim) break;
+    for (int column = part * 8; column < kColumns; column += kParts * 8) {  // zero beyond the width
       const auto vector = *reinterpret_cast<const Vector<T>*>(tile + own * Tile::kStride + column);
 #pragma unroll
       for (int j = 0; j < 8; ++j) squares += to_float(vector.values[j]) * to_float(vector.values[j]);
@@ -107,11 +105,10 @@ struct TensorAttend {
     }
   }
 
-  // Turns products, of queries of the length 1 / factors[own], into weights. Of a masked tile the first limits[own] keys
-  // count.
+  // Turns products, of queries of the length 1 / factors[own], into weights. Of a masked tile the first `exist` keys
+  // count, when causal only the first `seen` for the thread's first query, and 8 more for each further one.
   template <bool kMasked>
-  __device__ void weigh(const float (&factors)[kOwn], const float* key_factors, const int (&limits)[kOwn],
-                        Scores& scores) {
+  __device__ void weigh(const float (&factors)[kOwn], const float* key_factors, int exist, int seen, Scores& scores) {
     float linear[kOwn];
     float square[kOwn];
 #pragma unroll
@@ -129,7 +126,7 @@ struct TensorAttend {
         float& score = scores[own / 2][n][own % 2 * 2 + i % 2];
         const float product = score * pair.values[i % 2];
         score = (square[own] * product + linear[own]) * product + weight_scale;
-        if (kMasked && key + i % 2 >= limits[own]) score = 0.0f;
+        if (kMasked && key + i % 2 >= (kCausal ? min(exist, seen + 8 * own) : exist)) score = 0.0f;
         total[own] += score;
       }
     }
@@ -170,21 +167,21 @@ struct TensorAttend {
     T* const values = keys + Tile::kKeys * Tile::kStride;
     float* const query_factors = reinterpret_cast<float*>(values + Tile::kKeys * Tile::kStride);
     float* const key_factors = query_factors + Tile::kQueries;
-    const auto copy = [&](const T* from, std::int64_t stride, int width, std::int64_t first, T* to) {
-      const int count = clamp_count(end - first, Tile::kKeys);
-      copy_rows<Tile::kKeys, kColumns, Tile::kThreads>(from + (count > 0 ? first * stride : 0), stride, count, width,
-                                                       to);
+    // Keys are counted from `begin` on.
+    const int key_count = static_cast<int>(end - begin);
+    const auto copy = [&](const T* from, std::int64_t stride, int width, int first, T* to) {
+      const int count = min(key_count - first, Tile::kKeys);
+      copy_rows<Tile::kKeys, kColumns, Tile::kThreads>(from + (begin + (count > 0 ? first : 0)) * stride, stride, count,
+                                                       width, to);
       cp_async_commit();
     };
-    const auto copy_keys = [&](std::int64_t first) { copy(head.k, head.stride, call.dim, first, keys); };
-    const auto copy_values = [&](std::int64_t first) {
-      copy(head.v, head.value_stride, call.value_dim, first, values);
-    };
+    const auto copy_keys = [&](int first) { copy(head.k, head.stride, call.dim, first, keys); };
+    const auto copy_values = [&](int first) { copy(head.v, head.value_stride, call.value_dim, first, values); };
     copy_rows<Tile::kQueries, kColumns, Tile::kThreads>(head.q + first_query * head.stride, head.stride,
                                                         clamp_count(head.valid - first_query, Tile::kQueries), call.dim,
                                                         queries);
-    copy_keys(begin);
-    copy_values(begin);
+    copy_keys(0);
+    copy_values(0);
     cp_async_wait<1>();
     __syncthreads();
     find_factors<Tile::kQueries>(queries, head.temperature, query_factors);
@@ -192,34 +189,28 @@ struct TensorAttend {
     float factors[kOwn];
 #pragma unroll
     for (int own = 0; own < kOwn; ++own) factors[own] = query_factors[row(own)];
-    // Keys that all queries of the warp see, and those that any of them does.
-    const std::int64_t seen_by_all = kCausal ? min(end, first_query + first_row + 1) : end;
-    const std::int64_t seen = kCausal ? min(end, first_query + first_row + 16 * Tile::kTiles) : end;
-    for (std::int64_t first = begin; first < end; first += Tile::kKeys) {
+    // Keys that the warp's first query sees, and those that any of its queries does.
+    const int own = static_cast<int>(first_query - begin) + first_row;
+    const int seen_by_all = kCausal ? min(key_count, own + 1) : key_count;
+    const int seen = kCausal ? min(key_count, own + 16 * Tile::kTiles) : key_count;
+    for (int first = 0; first < key_count; first += Tile::kKeys) {
       const bool needed = active && first < seen;
       Scores scores = {};
       find_factors<Tile::kKeys>(keys, 1.0f, key_factors);
       if (needed) multiply_keys(queries, keys, scores);
-      __syncthreads();
+      cp_async_wait<0>();
+      __syncthreads();  // values are there, keys are no longer read
       copy_keys(first + Tile::kKeys);
       if (needed) {
-        int limits[kOwn];
-#pragma unroll
-        for (int own = 0; own < kOwn; ++own) {
-          const std::int64_t limit = kCausal ? min(end, first_query + row(own) + 1) : end;
-          limits[own] = clamp_count(limit - first, Tile::kKeys);
-        }
         if (first + Tile::kKeys <= seen_by_all) {
-          weigh<false>(factors, key_factors, limits, scores);
+          weigh<false>(factors, key_factors, 0, 0, scores);
         } else {
-          weigh<true>(factors, key_factors, limits, scores);
+          weigh<true>(factors, key_factors, key_count - first, own + lane / 4 + 1 - first, scores);
         }
+        multiply_values(scores, values);
       }
-      cp_async_wait<1>();
-      __syncthreads();
-      if (needed) multiply_values(scores, values);
       cp_async_wait<0>();
-      __syncthreads();
+      __syncthreads();  // keys are there, values are no longer read
       copy_values(first + Tile::kKeys);
     }
     cp_async_wait<0>();
@@ -262,7 +253,7 @@ struct TensorAttend {
 // Queries of one tile, by sums (the efficient form), by keys (the direct form), or by both (causal: sums of what came
 // before the segment, keys within it). Grid: query tiles × heads.
 template <typename T, int kColumns, bool kSums, bool kKeys>
-__global__ void __launch_bounds__(128, TensorTile<kColumns>::attend_blocks(kSums, kKeys))
+__global__ void __launch_bounds__(128, TensorTile<kColumns>::attend_blocks(kKeys))
     taylor_attend_tensor(TaylorCall call) {
   using Tile = TensorTile<kColumns>;
   HSM_DYNAMIC_SHARED(unsigned char, shared);
