@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import cuda_report
+import fat_binary
 import launch_plans
 import machine_code
 from machine_code import Pass
@@ -83,7 +83,7 @@ def ceiling(cost: Pass, sm: int, products: float) -> Ceiling:
         sm: the architecture.
         products: of the tensor cores for one of the definition's.
     """
-    unit, peak = UNITS[sm], cuda_report.ARCHITECTURES[sm]
+    unit, peak = UNITS[sm], fat_binary.ARCHITECTURES[sm]
     cycles = {
         "issue": cost.instructions / SCHEDULERS,
         "fp32": cost.floats / unit.floats,
@@ -106,7 +106,7 @@ def loop_of(kernel: str) -> TensorLoop:
 def ceilings(library: Path) -> dict[tuple[str, int], Ceiling]:
     """Return what bounds each kernel with tensor-core loops, by kernel and architecture."""
     found = {}
-    for (name, sm), listing in cuda_report.read_listings(library):
+    for (name, sm), listing in fat_binary.read_listings(library):
         if sm not in UNITS:
             continue
         loop = loop_of(name)
@@ -122,7 +122,7 @@ def rows(found: Mapping[tuple[str, int], Ceiling]) -> list[list[str]]:
     for (name, sm), own in sorted(found.items()):
         if "__half" in name:
             continue
-        peak = cuda_report.ARCHITECTURES[sm].tensor_flops
+        peak = fat_binary.ARCHITECTURES[sm].tensor_flops
         units = [f"{own.cycles[unit]:.0f}" for unit in ("issue", "fp32", "shared", "tensor")]
         numbers = [f"{own.flops / 1e12:.0f}", f"{own.flops / peak:.0%}", own.unit]
         table.append([f"`{name}`", f"sm_{sm}", str(own.cost.instructions), *units, *numbers])
@@ -135,7 +135,7 @@ def call_rows(found: Mapping[tuple[str, int], Ceiling], report: str, dump: Path)
         gpu = launch_plans.GPUS[name]
         if gpu.sm not in UNITS or not any((work.kernel, gpu.sm) in found for work in works):
             continue
-        peak, unit = cuda_report.ARCHITECTURES[gpu.sm], UNITS[gpu.sm]
+        peak, unit = fat_binary.ARCHITECTURES[gpu.sm], UNITS[gpu.sm]
         memory = launch_plans.memory_bytes(answer, works, gpu) / peak.bandwidth
         parts = []
         for work in works:
@@ -146,7 +146,15 @@ def call_rows(found: Mapping[tuple[str, int], Ceiling], report: str, dump: Path)
         least = max(answer["flops"] / peak.tensor_flops, answer["bytes"] / peak.bandwidth)
         times = " + ".join(f"{part * 1e6:.3g}" for part in parts)
         label = f"{request.operator} {request.case().label}"
-        yield [label, name, answer["tactic"], times, f"{seconds * 1e6:.3g}", f"{least * 1e6:.3g}", f"{least / seconds:.0%}"]
+        yield [
+            label,
+            name,
+            answer["tactic"],
+            times,
+            f"{seconds * 1e6:.3g}",
+            f"{least * 1e6:.3g}",
+            f"{least / seconds:.0%}",
+        ]
 
 
 def section(library: Path, report: str, dump: Path) -> str:
@@ -155,21 +163,21 @@ def section(library: Path, report: str, dump: Path) -> str:
     lines = [
         HEADING,
         "",
-        "Written by `python tools/ceilings.py` from the compiled code; not measured. A row is the loop that has most of",
-        "a kernel's tensor-core instructions, and what one pass of a full tile by one warp takes of a multiprocessor, in",
-        "cycles of each unit: instructions over four schedulers, fp32 instructions, shared memory without bank conflicts,",
-        "and tensor cores (on sm_90 63 % of the data sheet's rate, which is what mma.sync gets). The largest bounds the",
-        "rate in TFLOP/s of the definition's products; the share is of the data sheet's rate. Code that a full tile may",
-        "skip does not count, nor do latencies. Kernels of float16 are those of bfloat16.",
+        "Written by `python tools/ceilings.py` from the compiled code; not measured. A row is the loop that has most",
+        "of a kernel's tensor-core instructions, and what one pass of a full tile by one warp takes of each unit of a",
+        "multiprocessor, in cycles: instructions over four schedulers, fp32 instructions, shared memory without bank",
+        "conflicts, tensor cores (on sm_90 63 % of the data sheet's rate, which is what mma.sync gets). The largest",
+        "bounds the rate, in TFLOP/s of the definition's products; the share is of the data sheet's rate. Code that a",
+        "full tile may skip does not count, nor do latencies. Kernels of float16 are those of bfloat16.",
         "",
-        *cuda_report.table(
+        *launch_plans.table(
             "kernel, architecture, instructions, issue, fp32, shared, tensor, TFLOP/s, share, bound by", rows(found)
         ),
-        "What follows for the calls of the next section, in microseconds for each kernel: products at those rates, or what",
-        "goes through the second-level cache where that takes longer, over the share of places in waves that have a",
-        "block. The least time is that of the data sheet for the flops of the specification and each tensor once.",
+        "What follows for the calls of the next section, in microseconds for each kernel: products at those rates, or",
+        "what goes through the second-level cache where that takes longer, over the share of places in waves that have",
+        "a block. The least time is that of the data sheet for the flops of the specification and each tensor once.",
         "",
-        *cuda_report.table("call, GPU, tactic, kernels, sum, least, share", list(call_rows(found, report, dump))),
+        *launch_plans.table("call, GPU, tactic, kernels, sum, least, share", list(call_rows(found, report, dump))),
     ]
     return "\n".join(lines)
 

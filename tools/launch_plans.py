@@ -270,6 +270,13 @@ def rows(dump: Path, report: str, requests: tuple[Request, ...] = ()) -> list[li
     return found
 
 
+def table(header: str, rows: list[list[str]]) -> list[str]:
+    """Return a Markdown table from its columns' names, separated by commas, and its rows."""
+    names = header.split(", ")
+    lines = ["| " + " | ".join(names) + " |", "| --- |" + " ---: |" * (len(names) - 1)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
 def section(dump: Path, report: str) -> str:
     """Return the section of the report."""
     header = ("call", "GPU", "tactic", "launches", "waves", "last wave", "busy", "L2 MB", "memory MB")

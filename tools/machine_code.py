@@ -1,8 +1,9 @@
 """Loops of compiled CUDA kernels: what one pass costs, read from the disassembler's listing.
 
-A pass is the path of a full tile: of all paths through the loop the one with the most tensor-core instructions, then the
-most asynchronous copies, then the fewest instructions. So neither the copies of misaligned rows nor edges count, and the
-cost is a lower bound. Loops within are passed once, those with tensor-core instructions as often as the caller says.
+A pass is the path of a full tile: of all paths through the loop the one with the most tensor-core instructions, then
+the most asynchronous copies, then the fewest instructions. So neither the copies of misaligned rows nor edges count,
+and the cost is a lower bound. Loops within are passed once, those with tensor-core instructions as often as the caller
+says.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def _is_certain(item: Instruction) -> bool:
 
 
 def _path(code: Sequence[Instruction], first: int, last: int) -> list[int]:
-    """Return the indices of the instructions on the path of a full tile."""
+    """Return the indices of the instructions on the path of a full tile; all, where it leaves the loop's lines."""
     index = {item.address: i for i, item in enumerate(code)}
     worst = (-1, -1, 0)
     best: dict[int, tuple[int, ...]] = {}
@@ -176,6 +177,8 @@ def _path(code: Sequence[Instruction], first: int, last: int) -> list[int]:
         best[i] = worst if rest == worst else tuple(a + b for a, b in zip(own, rest, strict=True))
         if chosen is not None:
             following[i] = chosen
+    if best[first] == worst:
+        return list(range(first, last + 1))
     path = [first]
     while path[-1] != last:
         path.append(following[path[-1]])

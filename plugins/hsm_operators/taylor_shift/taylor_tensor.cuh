@@ -1,38 +1,35 @@
 // TaylorShift on tensor cores, for float16 and bfloat16.
 //
-// What enters a product in low precision is either exact (q, k and v as given) or split into a high and a low part,
-// each multiplied, so that little more is lost than the last bits of float32 sums: weights p(q·k) and features of keys
-// as two numbers of type T (22 or 16 bits), features of queries and sums as two bfloat16 numbers (16 bits; their range
-// is that of float32), where the product of both low parts is left out. Norms are applied in float32 after the product
-// of the exact q and k. Float16 weights are scaled so that the largest that the temperature allows fits.
+// Each product is made once, with operands of 16 bits and float32 sums. q, k and v are exact, and norms are applied in
+// float32 after the product of q and k, or before features are made. Rounded are weights p(q·k) and features of keys, to
+// T, and sums and features of queries, to float16: sums are divided by a power of two that bounds all of a slot, queries
+// by one that brings each below the length 1, so that nothing overflows and what is lost below float16's range is less
+// than 2^-24 of the largest. Float16 weights are scaled so that the largest that the temperature allows fits. The
+// constant feature, the largest term, stays in float32. That costs less than rounding inputs and outputs to T does
+// (test_products.py). Only where sums leave the operator as float32, the state of the causal form, do features of keys
+// count as two numbers of type T (22 or 16 bits), and accumulate makes two products.
 //
-// Flops, memory and cache traffic are those of taylor_simt.cuh (features of keys are made 128 at a time, not 64), but
-// the parts cost products: accumulate 2 for 1, attend 3 for 1 by sums and 3 for 2 by keys. A byte of 2-byte elements so
-// meets 3·F/2 (attend by sums), F (accumulate) or 3·K/4 (by keys) flops of products. An A100 does 200 and an H100 300
-// of them for each byte of memory: from about d = 20 or 400 keys on the tensor cores are the bound. Making one fragment
-// of features takes some 60 ordinary instructions for e/8 times 2 or 3 products: at e = 32 these take about as long.
+// Flops, memory and cache traffic are those of taylor_simt.cuh, but features of keys are made 128 or 256 at a time, and
+// a block of attend has 128 queries (64 where d or e exceeds 128): it reads 2·e + 16 bytes of each row of sums. A byte of
+// 2-byte elements meets F/2 (attend by sums, accumulate) or K/2 (by keys) flops of products. An A100 does 200 and an H100
+// 300 of them for each byte of memory: from about d = 30 or 600 keys on the tensor cores are the bound. What a step costs
+// besides them is in docs/cuda-report.md, "Ceilings from machine code". There remains a bank conflict of two in the
+// vectors of queries that attend reads by sums, one of them to a step.
 //
 // mma.sync, not Hopper's wgmma: one source for sm_75 (float16 by keys) to sm_120.
 //
 // The wider of d and e decides on the class of tiles. Shared memory, bytes at the widest head of a class, and registers
-// (nvcc 13.0, more of the two types; no spills):
+// (nvcc 13.0, of sm_80 to sm_120 and both types; no spills):
 //
-//   d, e up to                     32       64       128      256
-//   accumulate      shared         26176    47680    47936    92992
-//                   sm_80, 86, 89  59       72       124      194
-//                   sm_90          59       74       126      198
-//                   sm_100         61       64       124      184
-//                   sm_120         64       80       117      182
-//   attend, sums    shared         20768    37664    71456    87776
-//                   sm_80, 86, 89  94       108      146      254
-//                   sm_90          92       108      144      254
-//                   sm_100, 120    72       91       140      204
-//   attend, keys    shared         15872    28160    52736    67968
-//                   sm_75 to 90    128      128      168      254
-//                   sm_100, 120    127      162      165      227
-//   attend, both    shared         20768    37664    71456    87776
-//                   sm_80 to 90    127      156      162      254
-//                   sm_100, 120    128      168      168      234
+//   d, e up to                32        64        128       256
+//   accumulate    shared      27264     49792     52096     101248
+//                 registers   53-64     157-181   190-228   175-224
+//   attend, sums  shared      26144     49184     95264     96032
+//                 registers   119-128   149-157   228-237   215-254
+//   attend, keys  shared      21248     37632     52864     67968
+//                 registers   180-202   211-234   227-241   224-254
+//   attend, both  shared      26144     49184     95264     96032
+//                 registers   219-226   233-244   225-246   236-254
 #pragma once
 
 #include <cstdint>
