@@ -130,10 +130,11 @@ def rows(found: Mapping[tuple[str, int], Ceiling]) -> list[list[str]]:
 
 
 def call_rows(found: Mapping[tuple[str, int], Ceiling], report: str, dump: Path) -> Iterator[list[str]]:
-    """Yield the second table's rows: realistic calls whose tactic runs on tensor cores."""
+    """Yield the second table's rows: calls on tensor cores whose families say what their kernels multiply."""
     for request, name, answer, works in launch_plans.plans(dump, report):
         gpu = launch_plans.GPUS[name]
-        if gpu.sm not in UNITS or not any((work.kernel, gpu.sm) in found for work in works):
+        bounded = [work.flops for work in works if (work.kernel, gpu.sm) in found]
+        if not bounded or not all(bounded):
             continue
         peak, unit = fat_binary.ARCHITECTURES[gpu.sm], UNITS[gpu.sm]
         memory = launch_plans.memory_bytes(answer, works, gpu) / peak.bandwidth

@@ -116,9 +116,7 @@ class CausalTaylorShift {
     return result;
   }
 
-  // What tensor cores may be off because they take weights in T: y is a mean of v, of this call and before it, with
-  // these weights, so a rounding of each moves it by no more than one of the largest v. Roundings of features and sums,
-  // many numbers to each weight, are independent: together they do no more.
+  // As in the bidirectional form; v is that of this call and before it.
   double operand_rounding(int tactic) const {
     if (tactic != kChunkTensor) return 0;
     return testing::epsilon(case_.type) * std::max(testing::largest(v_), largest_earlier_);

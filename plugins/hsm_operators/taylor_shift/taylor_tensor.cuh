@@ -1,20 +1,20 @@
 // TaylorShift on tensor cores, for float16 and bfloat16.
 //
 // Each product is made once, with operands of 16 bits and float32 sums. q, k and v are exact, and norms are applied in
-// float32 after the product of q and k, or before features are made. Rounded are weights p(q·k) and features of keys, to
-// T, and sums and features of queries, to float16: sums are divided by a power of two that bounds all of a slot, queries
-// by one that brings each below the length 1, so that nothing overflows and what is lost below float16's range is less
-// than 2^-24 of the largest. Float16 weights are scaled so that the largest that the temperature allows fits. The
-// constant feature, the largest term, stays in float32. That costs less than rounding inputs and outputs to T does
+// float32 after the product of q and k, or before features are made. Rounded are weights p(q·k) and features of keys,
+// to T, and sums and features of queries, to float16: sums are divided by a power of two that bounds all of a slot,
+// queries by one that brings each below the length 1, so that nothing overflows and what is lost below float16's range
+// is less than 2^-24 of the largest. Float16 weights are scaled so that the largest that the temperature allows fits.
+// The constant feature, the largest term, stays in float32. That costs less than rounding inputs and outputs to T does
 // (test_products.py). Only where sums leave the operator as float32, the state of the causal form, do features of keys
 // count as two numbers of type T (22 or 16 bits), and accumulate makes two products.
 //
 // Flops, memory and cache traffic are those of taylor_simt.cuh, but features of keys are made 128 or 256 at a time, and
-// a block of attend has 128 queries (64 where d or e exceeds 128): it reads 2·e + 16 bytes of each row of sums. A byte of
-// 2-byte elements meets F/2 (attend by sums, accumulate) or K/2 (by keys) flops of products. An A100 does 200 and an H100
-// 300 of them for each byte of memory: from about d = 30 or 600 keys on the tensor cores are the bound. What a step costs
-// besides them is in docs/cuda-report.md, "Ceilings from machine code". There remains a bank conflict of two in the
-// vectors of queries that attend reads by sums, one of them to a step.
+// a block of attend has 128 queries (64 where d or e exceeds 128): it reads 2·e + 16 bytes of each row of sums. A byte
+// of 2-byte elements meets F/2 (attend by sums, accumulate) or K/2 (by keys) flops of products. An A100 does 200 and an
+// H100 300 of them for each byte of memory: from about d = 30 or 600 keys on the tensor cores are the bound. What a
+// step costs besides them is in docs/cuda-report.md, "Ceilings from machine code". There remains a bank conflict of two
+// in the vectors of queries that attend reads by sums, one of them to a step.
 //
 // mma.sync, not Hopper's wgmma: one source for sm_75 (float16 by keys) to sm_120.
 //
