@@ -164,7 +164,8 @@ class Work:
 
 def registers(report: str) -> dict[tuple[str, int], int]:
     """Return the registers of a thread by kernel and architecture, from the report's first table."""
-    rows = re.findall(r"^\| `([^`]+)` \| sm_(\d+) \| (\d+) \|", report, re.MULTILINE)
+    _, _, table = report.partition("## Kernels\n")
+    rows = re.findall(r"^\| `([^`]+)` \| sm_(\d+) \| (\d+) \|", table.partition("\n## ")[0], re.MULTILINE)
     return {(name, int(sm)): int(count) for name, sm, count in rows}
 
 
