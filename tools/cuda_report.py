@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ceilings
 import launch_plans
+import machine_code
+from fat_binary import ARCHITECTURES, bare, demangled, disassembler, read_listings, run
+from launch_plans import table
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = ROOT / "docs" / "cuda-report.md"
@@ -32,40 +34,6 @@ SHOWN = (80, 86, 89, 90, 120)
 REGISTERS_PER_MULTIPROCESSOR = 65536
 WARP = 32
 INSTRUCTION_BYTES = 16
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Limits of a multiprocessor (CUDA programming guide) and peaks of one GPU (its data sheet, dense).
-
-    Attributes:
-        threads: resident threads.
-        blocks: resident blocks.
-        shared: shared memory in bytes.
-        gpu: the GPU whose peaks follow.
-        bandwidth: of its memory, bytes per second.
-        flops: in fp32 without tensor cores, per second.
-        tensor_flops: fp16 products with fp32 sums on tensor cores, per second.
-    """
-
-    threads: int
-    blocks: int
-    shared: int
-    gpu: str
-    bandwidth: float
-    flops: float
-    tensor_flops: float
-
-
-ARCHITECTURES = {
-    75: Architecture(1024, 16, 64 * 1024, "T4", 320e9, 8.1e12, 65e12),
-    80: Architecture(2048, 32, 164 * 1024, "A100", 1555e9, 19.5e12, 312e12),
-    86: Architecture(1536, 16, 100 * 1024, "RTX 3090", 936e9, 35.6e12, 71e12),
-    89: Architecture(1536, 24, 100 * 1024, "RTX 4090", 1008e9, 82.6e12, 165e12),
-    90: Architecture(2048, 32, 228 * 1024, "H100 SXM", 3350e9, 67e12, 989e12),
-    100: Architecture(2048, 32, 228 * 1024, "B200", 8000e9, 80e12, 2250e12),
-    120: Architecture(1536, 24, 100 * 1024, "RTX 5090", 1792e9, 104.8e12, 209.5e12),
-}
 
 
 @dataclass
@@ -89,29 +57,6 @@ class Code:
     spills: int = 0
 
 
-def run(*command: str) -> str:
-    """Return what a program prints; ends this one with its message when it fails."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"error: {' '.join(command)} failed: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
-
-
-def disassembler() -> Path:
-    """Return cuobjdump: the toolkit's, or the pinned wheel's with nvdisasm beside it."""
-    found = shutil.which("cuobjdump")
-    if found and shutil.which("nvdisasm"):
-        return Path(found)
-    folders = [
-        Path(run(sys.executable, str(ROOT / "tools" / "fetch.py"), name).strip()) / "nvidia" / "cu13" / "bin"
-        for name in ("cuobjdump", "nvdisasm")
-    ]
-    os.environ["PATH"] = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
-    for tool in (folders[0] / "cuobjdump", folders[1] / "nvdisasm"):
-        tool.chmod(0o755)
-    return folders[0] / "cuobjdump"
-
-
 def compiler() -> str:
     """Return the name and release of the compiler."""
     nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
@@ -132,13 +77,9 @@ def read_code(library: Path) -> dict[tuple[str, int], Code]:
         elif match := re.search(r"REG:(\d+).* SHARED:(\d+)", line):
             code = kernels[name, sm]
             code.registers, code.shared = int(match.group(1)), int(match.group(2))
-    for line in demangled(run(tool, "-sass", str(library))):
-        if match := re.match(r"\s*code for sm_(\d+)", line):
-            sm = int(match.group(1))
-        elif match := re.match(r"\s*Function : (.+)$", line):
-            name = bare(match.group(1))
-        elif match := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][A-Z0-9_.]*)", line):
-            count(kernels[name, sm], match.group(1))
+    for key, listing in read_listings(library):
+        for instruction in machine_code.parse(listing):
+            count(kernels[key], instruction.name)
     return dict(kernels)
 
 
@@ -148,24 +89,6 @@ def count(code: Code, instruction: str) -> None:
     code.tensor += instruction.startswith(("HMMA", "HGMMA", "QGMMA", "UTCHMMA"))
     code.asynchronous += instruction.startswith("LDGSTS")
     code.spills += instruction.startswith(("LDL", "STL"))
-
-
-def demangled(text: str) -> list[str]:
-    """Return the lines of a listing with C++ names in place of symbols."""
-    return subprocess.run(["c++filt"], input=text, capture_output=True, text=True, check=True).stdout.splitlines()
-
-
-def bare(name: str) -> str:
-    """Return a demangled kernel's name with its template arguments, without result, parameters and our namespaces."""
-    name = name.strip().removeprefix("void ")
-    depth = 0
-    for position, character in enumerate(name):
-        depth += (character in "<") - (character in ">")
-        if character == "(" and depth == 0 and not name.startswith("(anonymous", position):
-            name = name[:position]
-            break
-    name = re.sub(r"\((?:int|bool|unsigned int|hsm::[\w:]+)\)", "", name)
-    return re.sub(r"hsm::(?:cuda::)?", "", name).replace(" ", "")
 
 
 def occupancy(code: Code, sm: int, threads: int, dynamic_shared: int) -> float:
@@ -191,13 +114,6 @@ def bound_seconds(row: dict[str, Any], code: list[Code]) -> tuple[float, str]:
     memory = row["bytes"] / peak.bandwidth
     compute = row["flops"] / rate
     return (memory, "memory") if memory >= compute else (compute, "arithmetic")
-
-
-def table(header: str, rows: list[list[str]]) -> list[str]:
-    """Return a Markdown table from its columns' names, separated by commas, and its rows."""
-    names = header.split(", ")
-    lines = ["| " + " | ".join(names) + " |", "| --- |" + " ---: |" * (len(names) - 1)]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
 
 
 def kernel_rows(
@@ -324,6 +240,7 @@ def main() -> int:
     kernels = read_code(options.library)
     launches = [json.loads(line) for line in run(str(options.dump)).splitlines()]
     text = launch_plans.with_section(report(kernels, launches), options.dump)
+    text = ceilings.with_section(text, options.library, options.dump)
     wrong = faults(kernels, launches)
     if options.check:
         if not REPORT.exists() or REPORT.read_text(encoding="utf-8") != text:

@@ -135,6 +135,7 @@ class Work:
         resident: blocks that the GPU holds at a time; 0 where the report knows no registers.
         cache_bytes: what all launches move through the second-level cache.
         kept: bytes that all launches leave in the workspace for the next kernel.
+        flops: of the definition's products that all launches make.
     """
 
     kernel: str
@@ -142,6 +143,7 @@ class Work:
     resident: int
     cache_bytes: float
     kept: float = 0.0
+    flops: float = 0.0
 
     @property
     def waves(self) -> float:
@@ -162,7 +164,8 @@ class Work:
 
 def registers(report: str) -> dict[tuple[str, int], int]:
     """Return the registers of a thread by kernel and architecture, from the report's first table."""
-    rows = re.findall(r"^\| `([^`]+)` \| sm_(\d+) \| (\d+) \|", report, re.MULTILINE)
+    _, _, table = report.partition("## Kernels\n")
+    rows = re.findall(r"^\| `([^`]+)` \| sm_(\d+) \| (\d+) \|", table.partition("\n## ")[0], re.MULTILINE)
     return {(name, int(sm)): int(count) for name, sm, count in rows}
 
 
@@ -199,7 +202,7 @@ def planned(answer: Mapping[str, Any], request: Request, gpu: Gpu, known: Mappin
         resident = resident_blocks(gpu, used, math.prod(launches[0]["block"]), launches[0]["shared"]) if used else 0
         # Without a word of the family, each block has its own part of the tensors.
         moved = traffic(kernel, blocks, sizes, element) if traffic else Traffic(answer["bytes"] / len(groups))
-        found.append(Work(kernel, grids[kernel], resident, moved.cache_bytes, moved.kept))
+        found.append(Work(kernel, grids[kernel], resident, moved.cache_bytes, moved.kept, moved.flops))
     return found
 
 
@@ -266,6 +269,13 @@ def rows(dump: Path, report: str, requests: tuple[Request, ...] = ()) -> list[li
             ]
         )
     return found
+
+
+def table(header: str, rows: list[list[str]]) -> list[str]:
+    """Return a Markdown table from its columns' names, separated by commas, and its rows."""
+    names = header.split(", ")
+    lines = ["| " + " | ".join(names) + " |", "| --- |" + " ---: |" * (len(names) - 1)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
 
 
 def section(dump: Path, report: str) -> str:

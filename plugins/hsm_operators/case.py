@@ -71,10 +71,25 @@ class Traffic:
     Attributes:
         cache_bytes: through the second-level cache, read and written by all blocks.
         kept: bytes that it leaves in the workspace for the next kernel.
+        flops: of the definition's products that it makes, tiles filled up.
     """
 
     cache_bytes: float
     kept: float = 0.0
+    flops: float = 0.0
+
+
+@dataclass(frozen=True)
+class TensorLoop:
+    """The loop of a CUDA kernel that has most of its products on tensor cores.
+
+    Attributes:
+        products: of the tensor cores for one of the definition's; 2 where an operand counts as two numbers.
+        trips: 0 where the compiled loop is the innermost one, else how often the loop around it passes that.
+    """
+
+    products: float = 1.0
+    trips: int = 0
 
 
 def adjustments(operator: Operator) -> Iterator[tuple[str, str]]:

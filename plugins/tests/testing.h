@@ -82,6 +82,15 @@ class Buffer {
   std::vector<std::byte> bytes_;
 };
 
+inline double largest(const Buffer& buffer) {
+  double result = 0;
+  for (std::size_t i = 0; i < buffer.size(); ++i) {
+    const double value = std::fabs(double{buffer.at(i)});
+    if (value > result) result = value;  // NaN, as padding is, is none
+  }
+  return result;
+}
+
 // Unit roundoff of a type.
 inline double epsilon(DType type) {
   switch (type) {
@@ -94,14 +103,14 @@ inline double epsilon(DType type) {
   }
 }
 
-// Expects |actual - expected| <= 2 eps(T) |expected| + `sums` · 2^-23 · max|expected| at each of `count` elements: one
-// rounding to T, and the rounding of float32 sums, which grows with the square root of their length.
-inline void expect_close(const Buffer& actual, const Buffer& expected, double sum_length, const std::string& what) {
-  double largest = 0;
-  for (std::size_t i = 0; i < expected.size(); ++i) largest = std::max(largest, std::fabs(double{expected.at(i)}));
-  const double sums = std::sqrt(sum_length + 1) * 0x1p-23 * largest;
+// Expects |actual - expected| <= 2 eps(T) |expected| + `sums` · 2^-23 · max|expected| + `operands` at each of `count`
+// elements: one rounding to T, the rounding of float32 sums, which grows with the square root of their length, and that
+// of what products take in low precision.
+inline void expect_close(const Buffer& actual, const Buffer& expected, double sum_length, const std::string& what,
+                         double operands = 0) {
+  const double sums = std::sqrt(sum_length + 1) * 0x1p-23 * largest(expected);
   for (std::size_t i = 0; i < expected.size(); ++i) {
-    const double bound = 2 * epsilon(actual.type()) * std::fabs(double{expected.at(i)}) + 4 * sums + 1e-30;
+    const double bound = 2 * epsilon(actual.type()) * std::fabs(double{expected.at(i)}) + 4 * sums + operands + 1e-30;
     ASSERT_LE(std::fabs(double{actual.at(i)} - double{expected.at(i)}), bound)
         << what << ": element " << i << " is " << actual.at(i) << ", expected " << expected.at(i);
   }

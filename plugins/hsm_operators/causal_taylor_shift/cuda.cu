@@ -116,8 +116,8 @@ std::span<const std::string_view> causal_taylor_shift_tactics() noexcept { retur
 bool causal_taylor_shift_supports(const CausalTaylorShiftArgs& args, int tactic, const Device& device) noexcept {
   if (tactic < 0 || tactic >= kTacticCount) return false;
   if (tactic != kStep) {
-    return taylor_unit_supports(unit_of(tactic), args.type, args.dim, args.value_dim, args.normalize, true, true,
-                                device);
+    return taylor_unit_supports(unit_of(tactic), args.type, args.length, args.dim, args.value_dim, args.normalize, true,
+                                true, device);
   }
   const std::int64_t blocks = args.batch * args.heads * std::max(taylor_features(args.dim), args.length);
   return args.type != DType::kInt64 && std::min(args.dim, args.value_dim) >= 1 &&

@@ -33,7 +33,7 @@ constexpr std::int64_t kMostWaves = 5;
 constexpr double kFullEnough = 0.9;
 
 std::int64_t sum_tiles(const TaylorShiftArgs& args, TaylorUnit unit) {
-  return divide_up(taylor_features(args.dim), feature_tile(unit));
+  return divide_up(taylor_features(args.dim), feature_tile(unit, args.dim, args.value_dim));
 }
 
 // Slots, one for each segment of each head, that give every multiprocessor kSumBlocks blocks.
@@ -94,11 +94,25 @@ int launch_direct(const TaylorShiftArgs& args, TaylorUnit unit, Stream stream) {
   return 0;
 }
 
+// Multiply-adds of a multiprocessor in a cycle. Without tensor cores half of what its units can do; with them about
+// what the ceilings in docs/cuda-report.md leave of mma.sync, less a fifth. No measurement went into it.
+double rate_of(TaylorUnit unit, const Device& device) {
+  if (unit == TaylorUnit::kSimt) return device.sm < 86 ? 32.0 : 64.0;
+  switch (device.sm) {
+    case 75:
+      return 256.0;
+    case 80:
+    case 90:
+    case 100:
+      return 640.0;
+    default:
+      return 200.0;
+  }
+}
+
 // Cycles that `blocks` blocks take of `work` multiply-adds each.
 double cycles(double blocks, double work, TaylorUnit unit, const Device& device) {
-  // About half of what the arithmetic units of a multiprocessor can do, a third of what its tensor cores can.
-  const double rate = unit == TaylorUnit::kTensor ? 350.0 : 64.0;
-  return std::max(1.0, blocks / device.multiprocessors) * work / rate;
+  return std::max(1.0, blocks / device.multiprocessors) * work / rate_of(unit, device);
 }
 
 // Estimated cycles of a tactic. A model, not a fit: no measurement on a GPU went into it.
@@ -109,21 +123,19 @@ double cost(const TaylorShiftArgs& args, const Tactic& tactic, const Device& dev
   const auto length = static_cast<double>(args.length);
   const auto channels = static_cast<double>(divide_up(args.dim, 16) * 16);
   const auto columns = static_cast<double>(divide_up(args.value_dim, 16) * 16);
-  const bool tensor = tactic.unit == TaylorUnit::kTensor;
   const double query_blocks = heads * static_cast<double>(divide_up(args.length, kQueryTile));
   if (!tactic.efficient) {
-    // q·k, and p(q·k)·v in high and low parts.
-    return cycles(query_blocks, kQueryTile * length * (channels + columns * (tensor ? 2 : 1)), tactic.unit, device);
+    return cycles(query_blocks, kQueryTile * length * (channels + columns), tactic.unit, device);
   }
   const SumsPlan plan = plan_of(args, tactic.unit, device);
-  const std::int64_t tile = feature_tile(tactic.unit);
+  const std::int64_t tile = feature_tile(tactic.unit, args.dim, args.value_dim);
   const std::int64_t tiles = sum_tiles(args, tactic.unit);
   const auto padded = static_cast<double>(tiles * tile);
   const double sum_blocks = heads * static_cast<double>(tiles * plan.segments);
-  const double sum_work = static_cast<double>(tile * plan.segment_length) * columns * (tensor ? 2 : 1);
+  const double sum_work = static_cast<double>(tile * plan.segment_length) * columns;
   const double slots = heads * static_cast<double>((plan.segments + 1) * slot_floats(args.dim, args.value_dim) * 4);
   return cycles(sum_blocks, sum_work, tactic.unit, device) + slots / kBytesPerCycle + 2 * kLaunch +
-         cycles(query_blocks, kQueryTile * padded * columns * (tensor ? 3 : 1), tactic.unit, device);
+         cycles(query_blocks, kQueryTile * padded * columns, tactic.unit, device);
 }
 
 bool is_tactic(int tactic) { return tactic >= 0 && tactic < static_cast<int>(std::size(kTactics)); }
@@ -135,7 +147,7 @@ std::span<const std::string_view> taylor_shift_tactics() noexcept { return kName
 bool taylor_shift_supports(const TaylorShiftArgs& args, int tactic, const Device& device) noexcept {
   if (!is_tactic(tactic)) return false;
   const Tactic& own = kTactics[tactic];
-  return taylor_unit_supports(own.unit, args.type, args.dim, args.value_dim, args.normalize, own.efficient,
+  return taylor_unit_supports(own.unit, args.type, args.length, args.dim, args.value_dim, args.normalize, own.efficient,
                               !own.efficient, device);
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..case import Case, Traffic
+from ..case import Case, TensorLoop, Traffic
 from .fused import feature_count
 from .spec import TAYLOR_SHIFT
 
@@ -38,13 +38,38 @@ def traffic(kernel: str, blocks: Mapping[str, int], sizes: Mapping[str, int], el
     row = (width + columns) * element
     causal = "F" in sizes  # it carries a state
     accumulate = next((name for name in blocks if name.startswith("taylor_accumulate")), None)
-    tiles = -(-features // (128 if accumulate and "tensor" in accumulate else 64))
+    tensor = accumulate is not None and "tensor" in accumulate
+    tile = _feature_tile(max(width, columns)) if tensor else 64
+    tiles = -(-features // tile)
     slots = blocks[accumulate] // tiles if accumulate else 0
     if kernel == accumulate:
-        return Traffic(heads * length * row * tiles + slots * slot, kept=slots * slot)
+        products = 2.0 * heads * length * tiles * tile * columns
+        return Traffic(heads * length * row * tiles + slots * slot, kept=slots * slot, flops=products)
     if kernel.startswith("taylor_combine"):
         return Traffic((2 if causal else 1) * (slots + heads) * slot)
     by_sums, by_keys = (part == "true" for part in kernel.rstrip(">").split(",")[-2:])
+    # Tensor cores read 2-byte numbers and 16 bytes behind each row.
+    read = features * (2 * -(-columns // 8) * 8 + 16) if tensor else slot
     # Causal: about half of its own segment.
     keys = length * heads // (2 * slots) if causal else length
-    return Traffic(blocks[kernel] * (by_sums * slot + by_keys * keys * row) + 2 * heads * length * row)
+    queries = blocks[kernel] * (128 if max(width, columns) <= 128 else 64)
+    return Traffic(
+        blocks[kernel] * (by_sums * read + by_keys * keys * row) + 2 * heads * length * row,
+        flops=2.0 * queries * (by_sums * features * columns + by_keys * keys * (width + columns)),
+    )
+
+
+def _feature_tile(width: int) -> int:
+    """Return the features of a block of accumulate on tensor cores, by the wider of keys and values."""
+    return 256 if 32 < width <= 128 else 128
+
+
+def tensor_loop(kernel: str) -> TensorLoop | None:
+    """Return what the report has to know of a kernel's loop on tensor cores; None for other families' kernels."""
+    if kernel.startswith("taylor_attend_tensor"):
+        return TensorLoop()
+    if not kernel.startswith("taylor_accumulate_tensor"):
+        return None
+    _, columns, exact = kernel.rstrip(">").split(",")
+    keys = 64 if int(columns) <= 64 else 32  # of a tile, 16 of them in a pass of the inner loop
+    return TensorLoop(products=2.0 if exact == "true" else 1.0, trips=keys // 16)

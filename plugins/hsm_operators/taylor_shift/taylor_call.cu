@@ -7,8 +7,9 @@
 
 namespace hsm::cuda {
 
-bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t dim, std::int64_t value_dim, bool normalize,
-                          bool sums, bool keys, const Device& device) noexcept {
+bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t length, std::int64_t dim, std::int64_t value_dim,
+                          bool normalize, bool sums, bool keys, const Device& device) noexcept {
+  if (length > INT32_MAX - kQueryTile) return false;  // kernels count the tokens of a head in 32 bits
   if (std::min(dim, value_dim) < 1 || std::max(dim, value_dim) > kMostTaylorDim || type == DType::kInt64) return false;
   if (unit == TaylorUnit::kSimt) return simt_shared_bytes(dim, value_dim) <= device.shared_memory_per_block;
   // Weights of vectors of any length do not fit into float16. Sums are multiplied as bfloat16.
@@ -19,6 +20,11 @@ bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t dim, std::in
   return bytes <= device.shared_memory_per_block;
 }
 
+std::int64_t feature_tile(TaylorUnit unit, std::int64_t dim, std::int64_t value_dim) noexcept {
+  constexpr std::int64_t kSimtFeatures = 64;
+  return unit == TaylorUnit::kTensor ? tensor_feature_tile(dim, value_dim) : kSimtFeatures;
+}
+
 std::int64_t accumulate_blocks(TaylorUnit unit, std::int64_t dim, std::int64_t value_dim,
                                std::size_t shared_memory) noexcept {
   constexpr std::size_t kReserved = 1024;  // bytes of each block that the driver keeps
@@ -27,7 +33,7 @@ std::int64_t accumulate_blocks(TaylorUnit unit, std::int64_t dim, std::int64_t v
   const std::int64_t width = std::max(dim, value_dim);
   std::int64_t by_registers = kMostSumBlocks;
   if (tensor) {
-    by_registers = width <= 32 ? 4 : (width <= 64 ? 3 : (width <= 128 ? 2 : 1));
+    by_registers = width <= 32 ? 4 : 1;
   } else if (width > 64) {
     by_registers = width <= 128 ? 3 : 2;
   }
@@ -45,8 +51,8 @@ SumsPlan plan_sums(std::int64_t heads, std::int64_t length, std::int64_t dim, st
   plan.segments = divide_up(length, plan.segment_length);
   // Blocks of the largest grid for each head.
   const std::int64_t features = taylor_features(dim);
-  const std::int64_t blocks =
-      std::max({divide_up(features, feature_tile(unit)) * plan.segments, divide_up(length, kLeastQueryTile), features});
+  const std::int64_t blocks = std::max({divide_up(features, feature_tile(unit, dim, value_dim)) * plan.segments,
+                                        divide_up(length, kLeastQueryTile), features});
   const std::int64_t group = std::clamp<std::int64_t>(std::min(most / plan.segments, INT32_MAX / blocks), 1, heads);
   // As many rounds as that makes, all of about the same size: a last one of a few heads costs nearly as much as a full
   // one and leaves most of the device idle.
@@ -64,6 +70,8 @@ int launch_with_sums(TaylorCall call, std::int64_t heads, const SumsPlan& plan, 
   call.sums = static_cast<float*>(workspace);
   call.segments = plan.segments;
   call.segment_length = plan.segment_length;
+  call.slot = slot_floats(call.dim, call.value_dim);
+  call.feature_tiles = static_cast<int>(divide_up(call.features, feature_tile(unit, call.dim, call.value_dim)));
   for (std::int64_t first = 0; first < heads; first += plan.group) {
     call.first_head = first;
     call.head_count = std::min(plan.group, heads - first);

@@ -24,7 +24,7 @@ inline constexpr std::int64_t kMostTaylorDim = 256;
 
 // Queries of a block of `attend`, at least and at most; a segment is a multiple of the latter.
 inline constexpr std::int64_t kLeastQueryTile = 16;
-inline constexpr std::int64_t kQueryTile = 64;
+inline constexpr std::int64_t kQueryTile = 128;
 
 struct TaylorCall {
   const void* q = nullptr;
@@ -50,6 +50,8 @@ struct TaylorCall {
   float* sums = nullptr;
   std::int64_t segments = 0;
   std::int64_t segment_length = 0;
+  std::int64_t slot = 0;  // floats of one
+  int feature_tiles = 0;  // of `accumulate`
 
   // The carried state, when causal.
   const float* state = nullptr;
@@ -60,24 +62,32 @@ struct TaylorCall {
 
 constexpr std::int64_t divide_up(std::int64_t count, std::int64_t unit) { return (count + unit - 1) / unit; }
 
-// A slot is F rows of `sum_columns` floats, then F floats of normaliser. Rows that tensor cores are to read hold two
-// bfloat16 planes instead, high parts and low parts: the same bytes.
 constexpr std::int64_t sum_columns(std::int64_t value_dim) { return divide_up(value_dim, 8) * 8; }
 
+// Tiles of features that a slot has room for, in whole vectors.
+inline constexpr std::int64_t kLeastFeatureTile = 128;
+constexpr std::int64_t slot_tiles(std::int64_t features) {
+  return divide_up(divide_up(features, kLeastFeatureTile), 4) * 4;
+}
+
+// A slot is F rows of `sum_columns` floats, then in whole vectors F normalisers, a scale, and twice a number for each
+// tile of features. Rows that tensor cores are to read hold float16 numbers instead, multiples of the scale, and behind
+// them the row's normaliser; the scale follows from what the last two parts say: the largest sum of each tile of
+// features, and the largest number of the carried state.
 constexpr std::int64_t slot_floats(std::int64_t dim, std::int64_t value_dim) {
   const std::int64_t features = taylor_features(dim);
-  return features * sum_columns(value_dim) + divide_up(features, 4) * 4;
+  return features * sum_columns(value_dim) + divide_up(features, 4) * 4 + 4 + 2 * slot_tiles(features);
 }
 
 // Float32 arithmetic for every element type (`simt`), or tensor cores for float16 and bfloat16.
 enum class TaylorUnit : std::uint8_t { kSimt, kTensor };
 
 // Features of a block of `accumulate`.
-constexpr std::int64_t feature_tile(TaylorUnit unit) { return unit == TaylorUnit::kTensor ? 128 : 64; }
+std::int64_t feature_tile(TaylorUnit unit, std::int64_t dim, std::int64_t value_dim) noexcept;
 
-// True if the unit can run this type and these widths on the device, with sums, by keys, or both.
-bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t dim, std::int64_t value_dim, bool normalize,
-                          bool sums, bool keys, const Device& device) noexcept;
+// True if the unit can run this type, these widths and as many tokens on the device, with sums, by keys, or both.
+bool taylor_unit_supports(TaylorUnit unit, DType type, std::int64_t length, std::int64_t dim, std::int64_t value_dim,
+                          bool normalize, bool sums, bool keys, const Device& device) noexcept;
 
 // Blocks of `accumulate` that a multiprocessor holds at a time, as far as registers (tables in taylor_simt.cuh and
 // taylor_tensor.cuh) and shared memory allow.

@@ -55,12 +55,21 @@ __device__ __forceinline__ int sum_width(const TaylorCall& call) { return (call.
 
 // The slot of one segment of one head of this launch.
 __device__ __forceinline__ float* slot_of(const TaylorCall& call, std::int64_t local, std::int64_t segment) {
-  const std::int64_t size = std::int64_t{call.features} * sum_width(call) + (call.features + 3) / 4 * 4;
-  return call.sums + (local * call.segments + segment) * size;
+  return call.sums + (local * call.segments + segment) * call.slot;
 }
 
 __device__ __forceinline__ std::int64_t norm_offset(const TaylorCall& call) {
   return std::int64_t{call.features} * sum_width(call);
+}
+
+// Of what the slot's numbers are multiples of.
+__device__ __forceinline__ std::int64_t scale_offset(const TaylorCall& call) {
+  return norm_offset(call) + (call.features + 3) / 4 * 4;
+}
+
+// Of the largest sums of each tile of features, and of the carried state.
+__device__ __forceinline__ std::int64_t largest_offset(const TaylorCall& call, bool of_state) {
+  return scale_offset(call) + 4 + (of_state ? call.feature_tiles : 0);
 }
 
 // The two rows of a transposed tile whose product is a feature; `feature` may lie beyond the last one.

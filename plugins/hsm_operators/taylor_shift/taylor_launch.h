@@ -18,6 +18,7 @@ std::size_t simt_shared_bytes(std::int64_t dim, std::int64_t value_dim) noexcept
 int launch_accumulate_simt(const TaylorCall& call, DType type, Stream stream) noexcept;
 int launch_attend_simt(const TaylorCall& call, DType type, Stream stream) noexcept;
 
+std::int64_t tensor_feature_tile(std::int64_t dim, std::int64_t value_dim) noexcept;
 std::size_t tensor_accumulate_bytes(std::int64_t dim, std::int64_t value_dim) noexcept;
 std::size_t tensor_attend_bytes(std::int64_t dim, std::int64_t value_dim, bool sums, bool keys) noexcept;
 int launch_accumulate_tensor(const TaylorCall& call, DType type, Stream stream) noexcept;

@@ -151,7 +151,8 @@ __device__ __forceinline__ void load_rows(const T* rows, std::int64_t stride, in
 
 // Sums phi(k) [v | 1] of one tile of features over one segment of keys. Grid: feature tiles × segments × heads.
 template <typename T, int kColumns>
-__global__ void __launch_bounds__(256) taylor_accumulate_simt(TaylorCall call) {
+__global__ void __launch_bounds__(256, kColumns <= 64 ? 0 : (kColumns <= 128 ? 3 : 2))
+    taylor_accumulate_simt(TaylorCall call) {
   using Tile = SimtTile<kColumns>;
   HSM_DYNAMIC_SHARED(float, shared);
   float* const keys = shared;

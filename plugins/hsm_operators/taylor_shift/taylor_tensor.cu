@@ -32,6 +32,11 @@ std::size_t tensor_accumulate_bytes(std::int64_t dim, std::int64_t value_dim) no
   });
 }
 
+std::int64_t tensor_feature_tile(std::int64_t dim, std::int64_t value_dim) noexcept {
+  return with_columns(std::max(dim, value_dim),
+                      [](auto columns) -> std::int64_t { return TensorTile<decltype(columns)::value>::kFeatures; });
+}
+
 std::size_t tensor_attend_bytes(std::int64_t dim, std::int64_t value_dim, bool sums, bool keys) noexcept {
   return with_columns(std::max(dim, value_dim), [&](auto columns) {
     using Tile = TensorTile<decltype(columns)::value>;
@@ -46,8 +51,13 @@ int launch_accumulate_tensor(const TaylorCall& call, DType type, Stream stream) 
       constexpr int kColumns = decltype(columns)::value;
       using Tile = TensorTile<kColumns>;
       const std::int64_t blocks = divide_up(call.features, Tile::kFeatures) * call.segments * call.head_count;
-      return HSM_LAUNCH((taylor_accumulate_tensor<T, kColumns>), dim3(static_cast<unsigned>(blocks)),
-                        dim3(Tile::kSumThreads), Tile::accumulate_bytes(call.dim), stream, call);
+      const auto launch = [&](auto exact) -> int {
+        return HSM_LAUNCH((taylor_accumulate_tensor<T, kColumns, decltype(exact)::value>),
+                          dim3(static_cast<unsigned>(blocks)), dim3(Tile::kSumThreads),
+                          Tile::accumulate_bytes(call.dim), stream, call);
+      };
+      // What leaves the operator as float32 keeps more than the bits of T.
+      return call.causal ? launch(std::true_type()) : launch(std::false_type());
     });
   });
 }

@@ -11,6 +11,7 @@
 namespace hsm {
 namespace {
 
+using ::testing::AllOf;
 using testing::Buffer;
 using ::testing::Contains;
 using testing::DeviceMemory;
@@ -111,6 +112,14 @@ class TaylorShift {
     return valid(std::move(y));
   }
 
+  // Tensor cores take weights in T: y is a mean of v with them, so their roundings move it by no more than one of the
+  // largest v; by sums many more are rounded, independently of each other.
+  double operand_rounding(int tactic) const {
+    if (tactic != kDirectTensor && tactic != kEfficientTensor) return 0;
+    const auto scale = std::sqrt(static_cast<double>(case_.length) / static_cast<double>(case_.dim));
+    return testing::epsilon(case_.type) * testing::largest(v_) * (case_.output_norm ? scale : 1.0);
+  }
+
   TaylorShiftArgs arguments() { return arguments(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr); }
 
  private:
@@ -174,7 +183,7 @@ void expect_definition(const Case& c, std::mt19937& random, const cuda::Device& 
     const std::optional<Buffer> actual = op.run(tactic, device);
     ASSERT_TRUE(actual.has_value());
     testing::expect_close(*actual, expected, static_cast<double>(c.length + c.dim * c.dim),
-                          describe(c, tactic) + " " + order);
+                          describe(c, tactic) + " " + order, op.operand_rounding(tactic));
     if (::testing::Test::HasFatalFailure()) return;
   }
 }
@@ -227,12 +236,12 @@ TEST(CudaTaylorShift, WidestHeadsFitIntoEveryDevice) {
     TaylorShift op({1, 19, 1, 256, type}, random);
     const Buffer expected = op.naive();
     for (const int sm : {75, 86}) {
-      const cuda::Device device = testing::device(sm);
       for (const int tactic : {kDirect, kDirectTensor}) {
-        if (!cuda::taylor_shift_supports(op.arguments(), tactic, device)) continue;
-        const std::optional<Buffer> actual = op.run(tactic, device);
+        if (!cuda::taylor_shift_supports(op.arguments(), tactic, testing::device(sm))) continue;
+        const std::optional<Buffer> actual = op.run(tactic, testing::device(sm));
         ASSERT_TRUE(actual.has_value());
-        testing::expect_close(*actual, expected, 256.0, "d=256 tactic " + std::to_string(tactic));
+        testing::expect_close(*actual, expected, 256.0, "d=256 tactic " + std::to_string(tactic),
+                              op.operand_rounding(tactic));
       }
     }
     EXPECT_TRUE(cuda::taylor_shift_supports(op.arguments(), kEfficient, kTuring));
@@ -242,16 +251,14 @@ TEST(CudaTaylorShift, WidestHeadsFitIntoEveryDevice) {
 
 TEST(CudaTaylorShift, LongInputsAreSplitIntoSegments) {
   std::mt19937 random(4);
-  for (const DType type : testing::kTypes) {
+  for (const DType type : testing::kTypes)
     expect_definition({.batch = 2, .length = 521, .heads = 1, .dim = 3, .type = type, .masked = true}, random);
-  }
 }
 
 TEST(CudaTaylorShift, LargeTemperaturesDoNotOverflow) {
   std::mt19937 random(5);
-  for (const DType type : testing::kTypes) {
+  for (const DType type : testing::kTypes)
     expect_definition({.batch = 1, .length = 33, .heads = 2, .dim = 8, .type = type, .temperature = 4000.0f}, random);
-  }
 }
 
 TEST(CudaTaylorShift, SameInputSameBits) {
@@ -280,17 +287,13 @@ TEST(CudaTaylorShift, EachTacticLaunchesItsKernels) {
     op.run(tactic, testing::device());
     return testing::launched();
   };
-  const auto direct = kernels(kDirect);
-  if (direct.empty()) GTEST_SKIP() << "a GPU keeps no log";
-  EXPECT_THAT(direct, Each(HasSubstr("taylor_attend_simt")));
-  const auto efficient = kernels(kEfficient);
-  EXPECT_THAT(efficient, Contains(HasSubstr("taylor_accumulate_simt")));
-  EXPECT_THAT(efficient, Contains(HasSubstr("taylor_combine")));
-  EXPECT_THAT(efficient, Each(Not(HasSubstr("tensor<"))));
+  if (kernels(kDirect).empty()) GTEST_SKIP() << "a GPU keeps no log";
+  EXPECT_THAT(kernels(kDirect), Each(HasSubstr("taylor_attend_simt")));
+  EXPECT_THAT(kernels(kEfficient), AllOf(Contains(HasSubstr("taylor_accumulate_simt")),
+                                         Contains(HasSubstr("taylor_combine")), Each(Not(HasSubstr("tensor<")))));
   EXPECT_THAT(kernels(kDirectTensor), Each(HasSubstr("taylor_attend_tensor")));
-  const auto efficient_tensor = kernels(kEfficientTensor);
-  EXPECT_THAT(efficient_tensor, Contains(HasSubstr("taylor_accumulate_tensor")));
-  EXPECT_THAT(efficient_tensor, Contains(HasSubstr("taylor_attend_tensor")));
+  EXPECT_THAT(kernels(kEfficientTensor),
+              AllOf(Contains(HasSubstr("taylor_accumulate_tensor")), Contains(HasSubstr("taylor_attend_tensor"))));
 }
 
 TEST(CudaTaylorShift, TacticsFitTheDevice) {
@@ -339,10 +342,9 @@ TEST(CudaTaylorShift, WorkspaceOfTheMaximumCoversSmallerShapes) {
     TaylorShiftArgs small = large;
     small.batch = std::max<std::int64_t>(large.batch / draw(3), 1);
     small.length = std::max<std::int64_t>(large.length / draw(8), 1);
-    for (int tactic = 0; tactic < kTactics; ++tactic) {
+    for (int tactic = 0; tactic < kTactics; ++tactic)
       EXPECT_LE(cuda::taylor_shift_workspace(small, tactic, device),
                 cuda::taylor_shift_workspace(large, tactic, device));
-    }
   }
 }
 
@@ -365,8 +367,8 @@ TEST(CudaTaylorShift, GroupsOfHeadsFitIntoTheWorkspace) {
 
 TEST(CudaTaylorShift, GroupsOfHeadsAreAboutEqual) {
   std::mt19937 random(19);
+  const auto draw = [&](int most) { return std::int64_t{testing::uniform(random, 1, most)}; };
   for (int i = 0; i < 200; ++i) {
-    const auto draw = [&](int most) { return std::int64_t{testing::uniform(random, 1, most)}; };
     const std::int64_t heads = draw(2000);
     const cuda::SumsPlan plan =
         cuda::plan_sums(heads, draw(20000), draw(128), draw(128), draw(2048), cuda::TaylorUnit::kTensor);
@@ -390,9 +392,8 @@ TEST(CudaTaylorShift, GroupsOfHeadsShareTheWorkspace) {
 
 TEST(CudaTaylorShift, EmptyInputsLaunchNothing) {
   testing::launched();
-  EXPECT_EQ(cuda::taylor_shift_launch({.batch = 0, .length = 4, .heads = 2, .dim = 8, .value_dim = 8}, kDirect,
-                                      testing::device(), nullptr, nullptr),
-            0);
+  const TaylorShiftArgs empty{.batch = 0, .length = 4, .heads = 2, .dim = 8, .value_dim = 8};
+  EXPECT_EQ(cuda::taylor_shift_launch(empty, kDirect, testing::device(), nullptr, nullptr), 0);
   EXPECT_TRUE(testing::launched().empty());
 }
 
