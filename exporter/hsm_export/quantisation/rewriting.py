@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from ..errors import BadInputError
-from ..formats.quantisation_plan import Dialect
-from .forms import Codes
+from ..formats.quantisation_plan import Activations, Dialect
+from ..onnx_model.quantisation_record import INT8_ACTIVATIONS
+from .forms import Codes, is_widened
 from .weights import Use, Weight
 
 Array = NDArray[Any]
@@ -44,6 +45,7 @@ def rewritten(
     codes: Mapping[str, Codes],
     halves: Sequence[str],
     dialect: Dialect,
+    activations: Activations = "float32",
 ) -> onnx.ModelProto:
     """Return a copy of a graph whose weights have other forms.
 
@@ -53,6 +55,7 @@ def rewritten(
         codes: by the names of the weights, those in whole numbers.
         halves: the names of the weights in float16.
         dialect: "ort" (MatMulNBits, GatherBlockQuantized, DynamicQuantizeMatMul) or "qdq" (DequantizeLinear).
+        activations: "int8" lets MatMulNBits round what it multiplies.
 
     Raises:
         BadInputError: blocks of 4 bits need version 21 of ONNX's operators, and the graph has one that changed.
@@ -64,7 +67,7 @@ def rewritten(
         if weight.name in halves:
             rewriting.store_half(weight)
         elif weight.name in codes:
-            _store(rewriting, weight, codes[weight.name], dialect)
+            _store(rewriting, weight, codes[weight.name], dialect, activations)
     rewriting.finish()
     if rewriting.microsoft:
         _import(copy, MICROSOFT, 1)
@@ -73,15 +76,15 @@ def rewritten(
     return copy
 
 
-def _store(rewriting: _Rewriting, weight: Weight, codes: Codes, dialect: Dialect) -> None:
-    if "experts" in weight.kinds:
+def _store(rewriting: _Rewriting, weight: Weight, codes: Codes, dialect: Dialect, activations: Activations) -> None:
+    if is_widened(codes.form, weight, dialect, activations):
         rewriting.store_widened(weight, codes)
     elif dialect == "qdq":
         rewriting.store_dequantised(weight, codes)
     elif codes.form == "dynamic8":
         rewriting.store_dynamic(weight, codes)
     else:
-        rewriting.store_blocks(weight, codes)
+        rewriting.store_blocks(weight, codes, activations)
 
 
 class _Rewriting:
@@ -107,13 +110,35 @@ class _Rewriting:
         self._replace(weight, [helper.make_node("Cast", [name], [weight.name], f"{weight.name}.Cast", to=1)])
 
     def store_widened(self, weight: Weight, codes: Codes) -> None:
-        """Store 8 bits and a scale for each output, widened when a file is loaded: for operators that take float32."""
-        integers = self._add(f"{weight.name}.int8", weight.stored(codes.integers))
-        shape = (*weight.shape[:-2], 1, weight.shape[-1]) if weight.swapped else (*weight.shape[:-1], 1)
-        scales = self._add(f"{weight.name}.scales", codes.scales.reshape(shape))
-        wide = f"{weight.name}.wide"
-        cast = helper.make_node("Cast", [integers], [wide], f"{weight.name}.Cast", to=1)
-        self._replace(weight, [cast, helper.make_node("Mul", [wide, scales], [weight.name], f"{weight.name}.Mul")])
+        """Store 8 bits, and the nodes that make float32 of them when a file is loaded."""
+        name = weight.name
+        blocks = codes.scales.shape[1]
+        integers = self._add(f"{name}.int8", padded(codes).reshape(weight.outputs, blocks, codes.block))
+        scales = self._add(f"{name}.scales", codes.scales[..., None])
+        # (N, blocks, block) to (N, K), to the weight's shape with rows in the place of columns, to the weight.
+        rows = (*weight.shape[:-2], weight.shape[-1], weight.shape[-2]) if weight.swapped else weight.shape
+        steps: list[tuple[str, list[Array], dict[str, Any]]] = [
+            ("Cast", [], {"to": onnx.TensorProto.FLOAT}),
+            ("Mul", [], {}),
+        ]
+        if blocks * codes.block > weight.depth:
+            steps.append(("Reshape", [np.array([weight.outputs, -1])], {}))
+            steps.append(("Slice", [np.array([0]), np.array([weight.depth]), np.array([1])], {}))
+        steps.append(("Reshape", [np.array(rows)], {}))
+        if weight.swapped:
+            axes = range(len(rows))
+            steps.append(("Transpose", [], {"perm": [*axes[:-2], axes[-1], axes[-2]]}))
+        nodes: list[onnx.NodeProto] = []
+        given = integers
+        for place, (op_type, sizes, attributes) in enumerate(steps):
+            last = place == len(steps) - 1
+            result = name if last else f"{name}.{op_type}.{place}"
+            more = [self._add(f"{name}.shape.{place}.{at}", array) for at, array in enumerate(sizes)]
+            more = [scales] if op_type == "Mul" else more
+            node = helper.make_node(op_type, [given, *more], [result], f"{name}.{op_type}.{place}", **attributes)
+            nodes.append(node)
+            given = result
+        self._replace(weight, nodes)
 
     def store_dequantised(self, weight: Weight, codes: Codes) -> None:
         """Store whole numbers behind a DequantizeLinear whose result has the name of the weight."""
@@ -144,7 +169,7 @@ class _Rewriting:
             self._change(use, "DynamicQuantizeMatMul", [whole, scales], {})
         self._gone.add(weight.name)
 
-    def store_blocks(self, weight: Weight, codes: Codes) -> None:
+    def store_blocks(self, weight: Weight, codes: Codes, activations: Activations) -> None:
         """Store blocks as ONNX Runtime's MatMulNBits and GatherBlockQuantized take them; both can share one table."""
         packed = packed_blocks(codes)
         rows = len(packed)
@@ -158,6 +183,7 @@ class _Rewriting:
         for use in weight.uses:
             if use.kind == "product":
                 sizes = {"K": weight.depth, "N": rows, **attributes}
+                sizes |= {"accuracy_level": INT8_ACTIVATIONS} if activations == "int8" else {}
                 self._change(use, "MatMulNBits", [shared, scales], sizes)
             else:
                 node = self._graph.node[use.node]
@@ -220,13 +246,19 @@ class _Rewriting:
 
 def packed_blocks(codes: Codes) -> Array:
     """Return whole numbers as (N, blocks, bytes of a block) uint8: shifted above 0, of 4 bits the low half first."""
-    rows, depth = codes.integers.shape
-    blocks, middle = codes.scales.shape[1], 1 << (codes.bits - 1)
-    padded = np.full((rows, blocks * codes.block), middle, np.uint8)
-    padded[:, :depth] = (codes.integers.astype(np.int16) + middle).astype(np.uint8)
+    middle = 1 << (codes.bits - 1)
+    packed: Array = (padded(codes).astype(np.int16) + middle).astype(np.uint8)
     if codes.bits == 4:
-        padded = padded[:, 0::2] | (padded[:, 1::2] << 4)
-    return np.ascontiguousarray(padded.reshape(rows, blocks, -1))
+        packed = packed[:, 0::2] | (packed[:, 1::2] << 4)
+    return np.ascontiguousarray(packed.reshape(*codes.scales.shape, -1))
+
+
+def padded(codes: Codes) -> Array:
+    """Return whole numbers (N, blocks * block): zeros fill the last block."""
+    rows, depth = codes.integers.shape
+    numbers = np.zeros((rows, codes.scales.shape[1] * codes.block), np.int8)
+    numbers[:, :depth] = codes.integers
+    return numbers
 
 
 def _import(model: onnx.ModelProto, domain: str, version: int) -> None:

@@ -14,7 +14,8 @@ from ..errors import MissingDependencyError
 from ..formats.quantisation_plan import Budget, Dialect, Form, Loss
 from .forms import Codes, block_of, is_whole
 from .losses import Feed, Reference
-from .rounding import best, gptq, nearest
+from .moments import Moments
+from .rounding import best, gptq, nearest, takes_gptq
 from .weights import Weight
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Trials:
         self._budget, self._dialect = budget, dialect
         self._integers = integers
         self._codes: dict[tuple[str, Form, str], Codes] = {}
-        self._feeds = calibration.searched
+        self._moments = Moments(model, self._weights, calibration.searched, open_session)
         self._outputs = judged_outputs(model, scored)
         self._session = open_session(self._with_inputs())
         self._given = {item.name for item in self._session.get_inputs()}
@@ -75,47 +76,23 @@ class Trials:
             if tensor.name in self._weights
         }
 
-    @cached_property
-    def moments(self) -> dict[str, Array]:
-        """Second moments (K,K) of what is multiplied by each weight, summed over the calibration's inputs."""
-        import onnx
-
-        given = {name: [use.given for use in weight.uses if use.given] for name, weight in self._weights.items()}
-        wanted = sorted({name for names in given.values() for name in names})
-        makers = {name for node in self._model.graph.node for name in node.output}
-        wanted = [name for name in wanted if name in makers]
-        copy = onnx.ModelProto()
-        copy.CopyFrom(self._model)
-        present = {value.name for value in copy.graph.output}
-        copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in present)
-        session = open_session(copy)
-        sums: dict[str, Array] = {}
-        for feed in self._feeds:
-            for name, array in zip(wanted, session.run(wanted, dict(feed)), strict=True):
-                rows = np.asarray(array, np.float64).reshape(-1, array.shape[-1])
-                sums[name] = sums.get(name, 0.0) + rows.T @ rows
-        return {
-            weight: sum(sums[name] for name in names if name in sums)  # type: ignore[misc]
-            for weight, names in given.items()
-            if any(name in sums for name in names)
-        }
-
     def codes(self, name: str, form: Form, rounding: str = "") -> Codes:
         """Return a weight in whole numbers; `rounding` "" takes what errs less on the calibration's inputs."""
         key = (name, form, rounding)
         if key not in self._codes:
             weight = self._weights[name]
             matrix = weight.matrix(self._arrays[name])
-            moments = self.moments.get(name)
-            if moments is not None and not moments.any():
-                moments = None
             block = block_of(form, weight, self._dialect)
+            squares = self._moments.squares(name)
+            # Of wide products they are large, and take long.
+            by_gptq = rounding != "nearest" and takes_gptq(form, weight.depth)
+            moments = self._moments.second(name) if by_gptq else None
             if rounding == "gptq" and moments is not None:
                 self._codes[key] = gptq(matrix, form, block, moments)
-            elif rounding == "nearest":
-                self._codes[key] = nearest(matrix, form, block, moments)
+            elif moments is None:
+                self._codes[key] = nearest(matrix, form, block, squares)
             else:
-                self._codes[key] = best(matrix, form, block, moments)
+                self._codes[key] = best(matrix, form, block, moments, squares)
         return self._codes[key]
 
     def measure(self, choice: Choice, roundings: Mapping[str, str] | None = None) -> Loss:
