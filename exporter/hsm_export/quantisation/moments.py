@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .losses import Feed
+from .sessions import open_session
 from .weights import Weight
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ class Moments:
     """The inputs of each weight's products.
 
     Args:
-        model: the graph with its weights in it.
+        model: the graph, whose weights are inputs.
         weights: by their names.
         feeds: the calibration's inputs.
-        open_session: makes a session of a graph.
+        complete: adds the weights to a feed.
     """
 
     def __init__(
@@ -36,11 +37,11 @@ class Moments:
         model: onnx.ModelProto,
         weights: Mapping[str, Weight],
         feeds: Sequence[Feed],
-        open_session: Callable[[onnx.ModelProto], Any],
+        complete: Callable[[Feed], Mapping[str, Array]],
     ) -> None:
         self._model = model
         self._feeds = feeds
-        self._open_session = open_session
+        self._complete = complete
         makers = {name for node in model.graph.node for name in node.output}
         given = {name: [use.given for use in weight.uses if use.given in makers] for name, weight in weights.items()}
         self._given = {name: names for name, names in given.items() if names}
@@ -91,11 +92,10 @@ class Moments:
         copy.CopyFrom(self._model)
         present = {value.name for value in copy.graph.output}
         copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in present)
-        session = self._open_session(copy)
-        del copy
+        session = open_session(copy)
         sums: dict[str, Array] = {}
         for feed in self._feeds:
-            for name, array in zip(wanted, session.run(wanted, dict(feed)), strict=True):
+            for name, array in zip(wanted, session.run(wanted, dict(self._complete(feed))), strict=True):
                 found = measure(np.asarray(array, np.float64).reshape(-1, array.shape[-1]))
                 if name in sums:
                     sums[name] += found

@@ -194,7 +194,8 @@ class _Job:
         """Prepare the inputs, and run the given file on them."""
         from .calibration import calibrate
         from .losses import Reference
-        from .trials import Trials, judged_outputs, open_session, run_of
+        from .sessions import judged_outputs
+        from .trials import Trials
 
         self.calibration = calibrate(self.file, given, tokenizer)
         if self.budget.metric == "perplexity" and not self.calibration.texts:
@@ -206,8 +207,7 @@ class _Job:
             self.model, self.weights, self.calibration, self.budget, self.dialect, self.scored, text,
             integers=self.objective == "prefill" and self.dialect == "ort",
         )  # fmt: skip
-        run = run_of(open_session(self.model), self._outputs)
-        self._held_out = Reference.measured(run, self.calibration.held_out, self.scored, text)
+        self._held_out = Reference.measured(self.trials.run_given, self.calibration.held_out, self.scored, text)
 
     def search(self, progress: Progress) -> FormSearch:
         """Return the search over all weights."""
@@ -231,7 +231,7 @@ class _Job:
         """Make the quantised graph and run it on the inputs of the search and on the others."""
         from .forms import is_whole
         from .rewriting import rewritten
-        from .trials import open_session, run_of
+        from .sessions import open_session, run_of
 
         codes = {
             name: self.trials.codes(name, form, roundings.get(name, ""))

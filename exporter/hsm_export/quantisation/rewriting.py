@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,12 +60,12 @@ def rewritten(
     Raises:
         BadInputError: blocks of 4 bits need version 21 of ONNX's operators, and the graph has one that changed.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    rewriting = _Rewriting(copy)
+    halves_of = {item.name: item for item in model.graph.initializer if item.name in halves}
+    copy = copied_without(model, {*codes, *halves})
+    rewriting = _Rewriting(copy, model)
     for weight in weights:
         if weight.name in halves:
-            rewriting.store_half(weight)
+            rewriting.store_half(weight, halves_of[weight.name])
         elif weight.name in codes:
             _store(rewriting, weight, codes[weight.name], dialect, activations)
     rewriting.finish()
@@ -90,8 +90,7 @@ def _store(rewriting: _Rewriting, weight: Weight, codes: Codes, dialect: Dialect
 class _Rewriting:
     """One graph that is being changed in place: nodes put first, nodes changed, weights replaced."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._model = model
+    def __init__(self, model: onnx.ModelProto, given: onnx.ModelProto) -> None:
         self._graph = model.graph
         self._first: list[onnx.NodeProto] = []
         self._before: dict[int, list[onnx.NodeProto]] = {}
@@ -99,13 +98,13 @@ class _Rewriting:
         self._gone: set[str] = set()
         self._added: list[onnx.TensorProto] = []
         self._skipped: set[int] = set()
-        self._arrays = {item.name: item for item in model.graph.initializer}
+        self._names = {item.name for item in given.graph.initializer}
         self.microsoft = False
         self.blocks = False
 
-    def store_half(self, weight: Weight) -> None:
+    def store_half(self, weight: Weight, tensor: onnx.TensorProto) -> None:
         """Store float16 and cast: what reads the weight reads float32 as before."""
-        array = numpy_helper.to_array(self._arrays[weight.name])
+        array = numpy_helper.to_array(tensor)
         name = self._add(f"{weight.name}.fp16", array.astype(np.float16))
         self._replace(weight, [helper.make_node("Cast", [name], [weight.name], f"{weight.name}.Cast", to=1)])
 
@@ -173,11 +172,15 @@ class _Rewriting:
         """Store blocks as ONNX Runtime's MatMulNBits and GatherBlockQuantized take them; both can share one table."""
         packed = packed_blocks(codes)
         rows = len(packed)
-        shared = self._add(f"{weight.name}.int{codes.bits}", packed)
+        both = {"product", "table"} <= weight.kinds
+        # A table alone is stored as it is read: OpenVINO takes no other.
+        whole = packed if "product" in weight.kinds else packed.reshape(rows, -1)
+        shared = self._add(f"{weight.name}.int{codes.bits}", whole)
         scales = self._add(f"{weight.name}.scales", codes.scales)
         attributes = {"bits": codes.bits, "block_size": codes.block}
-        table = f"{weight.name}.rows"
-        if "table" in weight.kinds:
+        table = shared
+        if both:
+            table = f"{weight.name}.rows"
             shape = self._add(f"{weight.name}.rows.shape", np.array([rows, -1], np.int64))
             self._first.append(helper.make_node("Reshape", [shared, shape], [table], f"{weight.name}.Reshape"))
         for use in weight.uses:
@@ -213,11 +216,10 @@ class _Rewriting:
         self.microsoft = True
 
     def _add(self, name: str, array: Array) -> str:
-        while name in self._arrays:
+        while name in self._names:
             name += "_"
-        tensor = numpy_helper.from_array(array, name)
-        self._arrays[name] = tensor
-        self._added.append(tensor)
+        self._names.add(name)
+        self._added.append(numpy_helper.from_array(array, name))
         return name
 
     def _replace(self, weight: Weight, nodes: list[onnx.NodeProto]) -> None:
@@ -242,6 +244,28 @@ class _Rewriting:
         known = [onnx.ValueInfoProto.FromString(item.SerializeToString()) for item in known]
         del self._graph.value_info[:]
         self._graph.value_info.extend(known)
+
+
+def copied_without(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """Return a copy of a graph that lacks some weights, which are not copied: they may be nearly all that it holds."""
+    copy = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name == "graph":
+            for part, content in value.ListFields():
+                if part.name != "initializer":
+                    _merge(copy.graph, part.name, content)
+            copy.graph.initializer.extend(item for item in value.initializer if item.name not in names)
+        else:
+            _merge(copy, field.name, value)
+    return copy
+
+
+def _merge(message: Any, name: str, value: Any) -> None:
+    """Set a field of a message, whether it is a number, a message or several of one."""
+    if hasattr(value, "MergeFrom"):
+        getattr(message, name).MergeFrom(value)
+    else:
+        setattr(message, name, value)
 
 
 def packed_blocks(codes: Codes) -> Array:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MissingDependencyError
 from ..formats.quantisation_plan import Budget, Dialect, Form, Loss
 from .forms import Codes, block_of, is_whole
 from .losses import Feed, Reference
 from .moments import Moments
+from .rewriting import copied_without
 from .rounding import best, gptq, nearest, takes_gptq
+from .sessions import judged_outputs, open_session
 from .weights import Weight
 
 if TYPE_CHECKING:
@@ -59,11 +59,12 @@ class Trials:
         self._budget, self._dialect = budget, dialect
         self._integers = integers
         self._codes: dict[tuple[str, Form, str], Codes] = {}
-        self._moments = Moments(model, self._weights, calibration.searched, open_session)
         self._outputs = judged_outputs(model, scored)
-        self._session = open_session(self._with_inputs())
+        graph = self._with_inputs()
+        self._session = open_session(graph)
         self._given = {item.name for item in self._session.get_inputs()}
-        self.searched = Reference.measured(lambda feed: self._run(feed, {}), calibration.searched, scored, tokens)
+        self._moments = Moments(graph, self._weights, calibration.searched, self._complete)
+        self.searched = Reference.measured(self.run_given, calibration.searched, scored, tokens)
         self.count = 0
 
     @cached_property
@@ -112,23 +113,26 @@ class Trials:
             return self._arrays[name].astype(np.float16).astype(np.float32)
         return self._weights[name].stored(self.codes(name, form, rounding).matrix())
 
+    def run_given(self, feed: Feed) -> Mapping[str, Array]:
+        """Run the given file."""
+        return self._run(feed, {})
+
     def _run(self, feed: Feed, changed: Mapping[str, Array]) -> Mapping[str, Array]:
-        off = {name: np.asarray(False) for name in self._given if name.endswith(_FLAG)}
-        every = {**feed, **self._arrays, **off, **changed}
-        found = self._session.run(self._outputs, {name: every[name] for name in self._given})
+        found = self._session.run(self._outputs, {**self._complete(feed), **changed})
         return dict(zip(self._outputs, found, strict=True))
+
+    def _complete(self, feed: Feed) -> dict[str, Array]:
+        """Return a feed with the given weights, and no product in whole numbers."""
+        off = {name: np.asarray(False) for name in self._given if name.endswith(_FLAG)}
+        every = {**feed, **self._arrays, **off}
+        return {name: every[name] for name in self._given}
 
     def _with_inputs(self) -> onnx.ModelProto:
         """Return the graph with its weights as inputs, and a switch that quantises what a product gets."""
         import onnx
         from onnx import helper
 
-        copy = onnx.ModelProto()
-        copy.CopyFrom(self._model)
-        kept = [item for item in copy.graph.initializer if item.name not in self._weights]
-        kept = [onnx.TensorProto.FromString(item.SerializeToString()) for item in kept]
-        del copy.graph.initializer[:]
-        copy.graph.initializer.extend(kept)
+        copy = copied_without(self._model, self._weights)
         known = {value.name for value in copy.graph.input}
         for weight in self._weights.values():
             if weight.name not in known:
@@ -164,37 +168,3 @@ class Trials:
         nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del model.graph.node[:]
         model.graph.node.extend(nodes)
-
-
-def judged_outputs(model: onnx.ModelProto, scored: str) -> list[str]:
-    """Return the outputs that are judged: the logits, else every one of floating-point numbers but states."""
-    import onnx
-
-    if scored:
-        return [scored]
-    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-    found = [value.name for value in model.graph.output if value.type.tensor_type.elem_type in kinds]
-    return [name for name in found if not name.startswith("present.")] or found
-
-
-def open_session(model: onnx.ModelProto, folder: Path = Path()) -> Any:
-    """Return an ONNX Runtime session with the fused kernels where they are."""
-    from ..native import custom_ops_path
-    from ..runtimes.session import cpu_session
-
-    try:
-        kernels: Path | None = custom_ops_path()
-    except MissingDependencyError:
-        kernels = None
-    return cpu_session(model, folder, kernels=kernels, float_activations=True)
-
-
-def run_of(session: Any, outputs: Sequence[str]) -> Any:
-    """Return a function from feeds to outputs by name."""
-    known = {item.name for item in session.get_inputs()}
-
-    def run(feed: Feed) -> Mapping[str, Array]:
-        found = session.run(list(outputs), {name: array for name, array in feed.items() if name in known})
-        return dict(zip(outputs, found, strict=True))
-
-    return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -111,7 +111,8 @@ def find_weights(model: onnx.ModelProto) -> tuple[tuple[Weight, ...], tuple[str,
             readers[name].append(index)
     outputs = {value.name for value in model.graph.output}
     known, choosing = stored_weights(model), _choosing(model)
-    found, never = [], []
+    found: list[Weight] = []
+    never: list[str] = []
     for tensor in model.graph.initializer:
         if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2 or math.prod(tensor.dims) < _LEAST:
             continue
@@ -121,7 +122,9 @@ def find_weights(model: onnx.ModelProto) -> tuple[tuple[Weight, ...], tuple[str,
         if any(use.node in choosing for use in weight.uses):
             never.append(weight.source)
         else:
-            found.append(weight)
+            # A portable file stores a table twice where its product is tied to it: a plan names each by itself.
+            known_by = {item.source for item in found}
+            found.append(replace(weight, source=tensor.name) if weight.source in known_by else weight)
     return tuple(found), tuple(never)
 
 

@@ -43,7 +43,7 @@ def _tokens(seed: int, rows: int = 64) -> np.ndarray:
 
 
 def _logits(path: Path, tokens: np.ndarray) -> np.ndarray:
-    from hsm_export.quantisation.trials import open_session
+    from hsm_export.quantisation.sessions import open_session
 
     return np.asarray(open_session(onnx.load(path)).run(["logits"], {"tokens": tokens})[0], np.float64)
 

@@ -14,7 +14,6 @@ from hsm_export.quantisation.forms import bits_of
 from hsm_export.quantisation.moments import Moments
 from hsm_export.quantisation.rewriting import packed_blocks
 from hsm_export.quantisation.rounding import best, gptq, nearest, product_error
-from hsm_export.quantisation.trials import open_session
 from hsm_export.quantisation.weights import find_weights
 from hsm_export.runtimes.contrib import block_table, nbits_weight
 
@@ -80,9 +79,9 @@ def test_moments_that_do_not_fit_together_are_measured_in_turns(
     model = onnx.load(language_model(tmp_path / "lm.onnx"))
     weights = {weight.name: weight for weight in find_weights(model)[0]}
     feeds = [{"tokens": np.random.default_rng(seed).integers(0, VOCABULARY, (4, 8))} for seed in (1, 2)]
-    together = Moments(model, weights, feeds, open_session)
+    together = Moments(model, weights, feeds, dict)
     monkeypatch.setattr("hsm_export.quantisation.moments._HELD_BYTES", 1)
-    alone = Moments(model, weights, feeds, open_session)
+    alone = Moments(model, weights, feeds, dict)
     for name in (*weights, *weights):
         second, squares = together.second(name), together.squares(name)
         assert second is not None and squares is not None
