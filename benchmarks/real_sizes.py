@@ -27,7 +27,7 @@ from hsm_models.mixers import SoftmaxConfig, SwitchHeadConfig, TaylorShiftConfig
 from hsm_models.parts import MixerConfig
 
 FOLDER = common.RESULTS / "real_sizes"
-PROMPT, STEPS, TURNS = 512, 8, 5
+PROMPT, STEPS, TURNS = 512, 8, 4
 VOCABULARY = 8192
 FLOAT, FASTEST = "fp32", "int4"
 # Decoding in int4 over float32, by the model's width.
@@ -43,8 +43,8 @@ def mixers(width: int) -> dict[str, tuple[MixerConfig, int]]:
             TaylorShiftConfig(heads=width // 64, head_dim=16, value_dim=64, causal=True),
             8 if narrow else 5,
         ),
-        "SwitchHead": (SwitchHeadConfig(heads=8, head_dim=width // 16, experts=4, active=2), 7 if narrow else 4),
         "softmax": (SoftmaxConfig(heads=width // 64), 7 if narrow else 5),
+        "SwitchHead": (SwitchHeadConfig(heads=8, head_dim=width // 16, experts=4, active=2), 7 if narrow else 4),
     }
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     quick = common.arguments(__doc__ or "")
     report = common.Report(Path(__file__).stem, quick)
     folder = FOLDER / "quick" if quick else FOLDER
-    for width in (256,) if quick else (1024, 2048):
+    for width in (256,) if quick else (2048, 1024):
         for family in ("HSM",) if quick else mixers(1024):
             for row in known(folder, family, width):
                 report.row(**row)
@@ -149,6 +149,7 @@ def started(files: Files) -> Iterator[dict[str, ChildProcess]]:
 def _process(name: str) -> ChildProcess:
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(common.THREADS))
     spinning = {key: os.environ[key] for key in ("GOMP_SPINCOUNT", "OPENBLAS_THREAD_TIMEOUT", "HSM_TORCH_KERNELS")}
+    spinning["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # no pool of processes, which would outlive the worker
     command = [sys.executable, str(Path(__file__).with_name("real_sizes_worker.py"))]
     return ChildProcess(name, command, {**python_environment(), **threads, **spinning})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -147,29 +147,30 @@ class Files:
     def _both(self, name: str) -> tuple[Any, Any]:
         """Return the right logits, and such as may be as far from them as a contestant.
 
-        OpenVINO rounds activations in groups of its own, so it is held to what rounding them by rows or blocks does.
+        OpenVINO rounds activations in groups of its own, so it is held to what rounding them by rows or blocks does; so
+        are models in which another rounding flips a choice of experts.
         """
         rule = RULES.get(name)
         key = name if rule else ""
         if key not in self._checked:
             kinds = (torch.float64, torch.float32)
-            if rule is not None and rule.dialect == "qdq":
-                rounded = replace(rule, activations="int8")
-                self._checked[key] = (self._run(name, rule, kinds[0]), self._run(name, rounded, kinds[0]))
+            if rule is not None and (rule.dialect == "qdq" or (self._experts < 1 and rule.activations == "int8")):
+                self._checked[key] = tuple(self._run(name, rule, kinds[0], rounds) for rounds in (False, True))
             else:
-                self._checked[key] = (self._run(name, rule, kinds[0]), self._run(name, rule, kinds[1]))
+                rounds = rule is not None and rule.activations == "int8"
+                self._checked[key] = tuple(self._run(name, rule, kind, rounds) for kind in kinds)
         return self._checked[key]
 
-    def _run(self, name: str, rule: Quantised | None, kind: torch.dtype) -> Any:
+    def _run(self, name: str, rule: Quantised | None, kind: torch.dtype, rounds: bool) -> Any:
         """Run PyTorch with the contestant's weights, and activations rounded where its file allows it."""
         model = load_checkpoint(self._folder / "model.safetensors").eval()
         if rule is not None:
-            self._put(model, name, rule)
+            self._put(model, name, rule, rounds)
         with torch.inference_mode():
             logits = model.to(kind)(torch.from_numpy(self.tokens))
         return logits[0, -4:].numpy()
 
-    def _put(self, model: nn.Module, name: str, rule: Quantised) -> None:
+    def _put(self, model: nn.Module, name: str, rule: Quantised, rounds: bool) -> None:
         import onnx
 
         made = onnx.load(str(self._path(name)))
@@ -183,21 +184,20 @@ class Files:
             )
             codes = _codes(form, weight, rule, whole, scales)
             if weight.source in parameters:
-                self._replace(model, parameters[weight.source], weight, codes, rule)
+                self._replace(model, parameters[weight.source], weight, codes, rounds)
             else:  # the second copy of a table, which portable files multiply by
                 table = torch.from_numpy(codes.matrix())
                 model.output.register_forward_pre_hook(partial(_with_table, table=table))
-                if rule.activations == "int8":
+                if rounds:
                     model.output.register_forward_pre_hook(partial(_rounded, block=codes.block))
 
-    def _replace(self, model: nn.Module, parameter: Tensor, weight: Weight, codes: Codes, rule: Quantised) -> None:
+    def _replace(self, model: nn.Module, parameter: Tensor, weight: Weight, codes: Codes, rounds: bool) -> None:
         matrix = codes.matrix()
         with torch.no_grad():
             parameter.copy_(
                 torch.from_numpy(matrix if tuple(parameter.shape) == matrix.shape else weight.stored(matrix))
             )
-        rounds = rule.activations == "int8" and not is_widened(codes.form, weight, rule.dialect, rule.activations)
-        for module in model.modules() if rounds else ():
+        for module in model.modules() if rounds and "experts" not in weight.kinds else ():
             owned = any(item is parameter for item in module.parameters(recurse=False))
             tied = module is getattr(model, "output", None) and "table" in weight.kinds and "product" in weight.kinds
             if tied or (owned and isinstance(module, nn.Linear)):

@@ -69,6 +69,8 @@ def block_of(form: Form, weight: Weight, dialect: Dialect) -> int:
     """Return how many numbers of a row share a scale: all, or a power of two."""
     if form in _BLOCKS:
         return _BLOCKS[form]
+    if form == "int8" and dialect == "ort" and weight.kinds == {"experts"} and weight.has_packed_operators:
+        return next((size for size in _BLOCKS8 if weight.depth % size == 0), weight.depth)
     if form == "dynamic8" or dialect == "qdq" or "experts" in weight.kinds:
         return weight.depth
     blocks = [size for size in _BLOCKS8 if size < 2 * weight.depth]
@@ -91,9 +93,10 @@ def possible(weight: Weight, dialect: Dialect, objective: Objective) -> tuple[Fo
         found.append("int8")
     if objective == "prefill" and dialect == "ort" and weight.kinds == {"product"} and weight.swapped:
         found.append("dynamic8")
-    if "experts" not in weight.kinds:
+    packed = weight.kinds == {"experts"} and dialect == "ort" and weight.has_packed_operators
+    if packed or "experts" not in weight.kinds:
         for form, block in _BLOCKS.items():
-            fits = weight.depth % block == 0 if table else weight.depth >= block
+            fits = weight.depth % block == 0 if table or packed else weight.depth >= block
             # QDQ: every block but the last is whole, and each has a number.
             found += [form] if fits else []
     return tuple(found)
@@ -114,11 +117,13 @@ def stored_bytes(form: Form, weight: Weight, dialect: Dialect) -> int:
 def is_widened(form: Form, weight: Weight, dialect: Dialect, activations: Activations) -> bool:
     """Say whether a weight is stored in fewer bits and widened to float32 when the file is loaded.
 
-    Blocks of 8 bits are so for products with float32: ONNX Runtime has no kernel for them, and widens the whole weight
-    in every call.
+    So are experts of operators without packed forms, and blocks of 8 bits for products with float32: ONNX Runtime has
+    no kernel for those, and widens the whole weight in every call.
     """
-    if form == "fp16" or (is_whole(form) and "experts" in weight.kinds):
+    if form == "fp16":
         return True
+    if is_whole(form) and "experts" in weight.kinds:
+        return dialect != "ort" or not weight.has_packed_operators
     return form == "int8" and dialect == "ort" and activations == "float32" and "product" in weight.kinds
 
 

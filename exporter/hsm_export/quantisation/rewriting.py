@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 from ..errors import BadInputError
 from ..formats.quantisation_plan import Activations, Dialect
+from ..onnx_model.nodes import nodes_of
 from ..onnx_model.quantisation_record import INT8_ACTIVATIONS
 from .forms import Codes, is_widened
 from .weights import Use, Weight
@@ -73,12 +74,15 @@ def rewritten(
         _import(copy, MICROSOFT, 1)
     if rewriting.blocks:
         _require_blocks(copy)
+    _add_bodies(copy, rewriting.operators)
     return copy
 
 
 def _store(rewriting: _Rewriting, weight: Weight, codes: Codes, dialect: Dialect, activations: Activations) -> None:
     if is_widened(codes.form, weight, dialect, activations):
         rewriting.store_widened(weight, codes)
+    elif "experts" in weight.kinds:
+        rewriting.store_experts(weight, codes)
     elif dialect == "qdq":
         rewriting.store_dequantised(weight, codes)
     elif codes.form == "dynamic8":
@@ -101,6 +105,7 @@ class _Rewriting:
         self._names = {item.name for item in given.graph.initializer}
         self.microsoft = False
         self.blocks = False
+        self.operators: set[str] = set()
 
     def store_half(self, weight: Weight, tensor: onnx.TensorProto) -> None:
         """Store float16 and cast: what reads the weight reads float32 as before."""
@@ -159,6 +164,32 @@ class _Rewriting:
         node = helper.make_node("DequantizeLinear", inputs, [weight.name], f"{weight.name}.DequantizeLinear")
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
         self._replace(weight, [node])
+
+    def store_experts(self, weight: Weight, codes: Codes) -> None:
+        """Store bytes (…,G,R,N) and scales (…,G,N) as the operators with packed experts read them."""
+        per_byte, groups = 8 // codes.bits, codes.scales.shape[1]
+        numbers: Array = (weight.stored(codes.integers).astype(np.int16) + (1 << (codes.bits - 1))).astype(np.uint8)
+        if per_byte == 2:
+            numbers = numbers[..., 0::2, :] | (numbers[..., 1::2, :] << 4)
+        lead, outputs = weight.shape[:-2], weight.shape[-1]
+        names = [
+            self._add(
+                f"{weight.name}.int{codes.bits}", numbers.reshape(*lead, groups, codes.block // per_byte, outputs)
+            ),
+            self._add(
+                f"{weight.name}.scales",
+                np.ascontiguousarray(codes.scales.reshape(*lead, outputs, groups).swapaxes(-1, -2)),
+            ),
+        ]
+        for use in weight.uses:
+            node = self._graph.node[use.node]
+            inputs = [part for name in node.input for part in (names if name == weight.name else [name])]
+            del node.input[:]
+            node.input.extend(inputs)
+            node.op_type = use.packed
+            node.attribute.append(helper.make_attribute("per_byte", per_byte))
+            self.operators.add(use.packed)
+        self._gone.add(weight.name)
 
     def store_dynamic(self, weight: Weight, codes: Codes) -> None:
         """Multiply in whole numbers; activations are quantised at each call."""
@@ -285,6 +316,22 @@ def padded(codes: Codes) -> Array:
     return numbers
 
 
+def _add_bodies(model: onnx.ModelProto, operators: Collection[str]) -> None:
+    """Add the bodies of operators, and drop those that no node calls any more."""
+    from hsm_operators import OPERATORS
+
+    if not operators:
+        return
+    version = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
+    model.functions.extend(OPERATORS[name].function(version) for name in sorted(operators))
+    called = {(node.domain, node.op_type) for node in nodes_of(model.graph.node)}
+    called |= {(node.domain, node.op_type) for body in model.functions for node in nodes_of(body.node)}
+    kept = [body for body in model.functions if (body.domain, body.name) in called]
+    kept = [onnx.FunctionProto.FromString(body.SerializeToString()) for body in kept]
+    del model.functions[:]
+    model.functions.extend(kept)
+
+
 def _import(model: onnx.ModelProto, domain: str, version: int) -> None:
     if all(entry.domain != domain for entry in model.opset_import):
         model.opset_import.append(helper.make_opsetid(domain, version))
@@ -292,8 +339,6 @@ def _import(model: onnx.ModelProto, domain: str, version: int) -> None:
 
 def _require_blocks(model: onnx.ModelProto) -> None:
     """Raise the version of ONNX's operators, and of the format, to those that know 4 bits in blocks."""
-    from ..onnx_model.nodes import nodes_of
-
     graphs = [(model.graph.node, model.opset_import), *((body.node, body.opset_import) for body in model.functions)]
     for nodes, imports in graphs:
         entry = next((item for item in imports if item.domain in ("", "ai.onnx")), None)

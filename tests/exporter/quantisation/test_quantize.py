@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.exporter.quantisation.networks import VOCABULARY, classifier, language_model
+from tests.exporter.quantisation.networks import VOCABULARY, classifier, experts, language_model
 
 from hsm_export import inspect, quantize, validate
 from hsm_export.cli import run
@@ -157,6 +157,27 @@ def test_8_bits_that_are_widened_mean_what_their_blocks_do(tmp_path: Path) -> No
     np.testing.assert_array_equal(
         _logits(tmp_path / "made.onnx", _tokens(1)), _logits(tmp_path / "plain.onnx", _tokens(1))
     )
+
+
+@pytest.mark.parametrize(
+    ("dialect", "budget", "packed"), [("ort", "error=0.2", 2), ("ort", "error=0.02", 1), ("qdq", "error=0.2", 0)]
+)
+def test_experts_are_packed_where_their_operators_take_it(
+    tmp_path: Path, dialect: Dialect, budget: str, packed: int
+) -> None:
+    """4 bits where the budget is wide, 8 where it is narrow; QDQ, which has no such operators, widens 8 bits."""
+    path, made = experts(tmp_path / "experts.onnx"), tmp_path / "made.onnx"
+    x = np.random.default_rng(5).standard_normal((64, 6, 32)).astype(np.float32)
+    plan = quantize(path, made, budget, dialect=dialect, calibration={"x": x}).plan
+    model = onnx.load(made)
+    found = [node for node in model.graph.node if node.domain == "hsm"]
+    assert {node.op_type.startswith("Quantized") for node in found} == {packed > 0}
+    assert {_attributes(node).get("per_byte", 0) for node in found} == {packed}
+    assert {body.name for body in model.functions} == {node.op_type for node in found}
+    assert plan.held_out.error <= plan.budget.limit
+    assert made.stat().st_size < path.stat().st_size / 2
+    assert validate(made, runtimes=["ort", "ort-fused"]).passed
+    assert inspect(made).parameters == inspect(path).parameters  # type: ignore[attr-defined]
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, int]:
