@@ -52,7 +52,7 @@ FLOATS = {
 }
 
 
-def prepare(config: ModelConfig, folder: Path, _results: Path) -> Files:
+def prepare(config: ModelConfig, folder: Path) -> Files:
     """Make the files of a model that are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "model.safetensors"
@@ -114,14 +114,10 @@ class Files:
             total += share * (4 * weight.elements if plain else stored_bytes(form, weight, "ort"))
         return total
 
-    def reference(self, name: str) -> Any:
-        """Return the logits in float64 of what a contestant's file means."""
-        return self._both(name)[0]
-
-    def check(self, name: str, logits: Any) -> None:
-        """End the script where a contestant's logits are wrong."""
+    def check(self, name: str, logits: Any) -> float:
+        """Return the error of a contestant's logits; end the script where they are wrong."""
         reference, native = self._both(name)
-        common.check(f"{name} of {self._folder.name}", logits, reference, native)
+        return common.check(f"{name} of {self._folder.name}", logits, reference, native)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name.replace(', ', '-').replace(' ', '-')}.onnx"
@@ -228,6 +224,11 @@ def _codes(form: Form, weight: Weight, rule: Quantised, whole: Any, scales: Any)
     rows = weight.outputs
     if is_widened(form, weight, rule.dialect, rule.activations):
         integers = whole.reshape(rows, -1)
+    elif "experts" in weight.kinds:
+        halves = [whole] if bits == 8 else [whole & 15, whole >> 4]
+        numbers = np.stack(halves, -2).astype(np.int16) - (1 << (bits - 1))
+        integers = weight.matrix(numbers.reshape(weight.shape).astype(np.int8))
+        scales = scales.swapaxes(-1, -2)
     elif rule.dialect == "qdq":
         integers = weight.matrix(whole.astype(np.int8))
         scales = scales.T if bits == 4 and weight.swapped else scales

@@ -115,11 +115,10 @@ class Worker:
     model: Model
 
     def __init__(self) -> None:
-        self._facts: dict[str, float] = {}
         self._rng = np.random.default_rng(0)
 
-    def load(self, job: dict[str, Any]) -> None:
-        """Load a model, and note how long that takes, without the imports."""
+    def load(self, job: dict[str, Any]) -> float:
+        """Load a model; return how many seconds that takes, without the imports."""
         import hsm_export.decoding.steppers  # noqa: F401
 
         kind: Any = KINDS.get(job["runtime"], OpenVinoModel)
@@ -129,26 +128,18 @@ class Worker:
             import hsm_models  # noqa: F401
         start = time.perf_counter()
         self.model = kind(job["path"], job["runtime"], job["capacity"])
-        self._facts["seconds"] = time.perf_counter() - start
+        seconds = time.perf_counter() - start
         self._vocabulary = int(job["vocabulary"])
+        return seconds
 
-    def check(self, tokens: list[list[int]]) -> list[list[float]]:
-        """Return the logits after a prompt, all but the last tokens, and after each of these."""
+    def check(self, tokens: list[list[int]]) -> dict[str, Any]:
+        """Return the logits after a prompt, all but the last tokens, and after each of these; and resident bytes."""
         ids = np.asarray(tokens, np.int64)
         self.model.reset()
         prompt = ids.shape[1] - 3
         pieces = [self.model.step(ids[:, :prompt])]
         pieces += [self.model.step(ids[:, [place]]) for place in range(prompt, ids.shape[1])]
-        self._facts["resident"] = resident_bytes()
-        return [piece[0, -1].tolist() for piece in pieces]
-
-    def error(self, error: float) -> None:
-        """Note what the check came to."""
-        self._facts["error"] = error
-
-    def memory(self, _: None) -> dict[str, float]:
-        """Return resident bytes, seconds of loading, and the error."""
-        return self._facts
+        return {"logits": [piece[0, -1].tolist() for piece in pieces], "resident": resident_bytes()}
 
     def turn(self, sizes: dict[str, int]) -> dict[str, float]:
         """Read a prompt and take steps; return the seconds of the prompt and of the quickest step."""
@@ -170,7 +161,7 @@ def main() -> None:
     """Serve on stdin and stdout."""
     channel = Channel()
     worker = Worker()
-    channel.serve({name: getattr(worker, name) for name in ("load", "check", "error", "memory", "turn")})
+    channel.serve({name: getattr(worker, name) for name in ("load", "check", "turn")})
 
 
 if __name__ == "__main__":
