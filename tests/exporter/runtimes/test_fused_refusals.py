@@ -111,7 +111,7 @@ def test_every_input_of_a_wrong_rank_or_size(name: str, port: str) -> None:
     value.type.tensor_type.ClearField("shape")
     session = fused_session(model)
     good = arrays(name)
-    for shape in ((), (2,) * 5, *([2, 2, 2][:rank] for rank in (1, 2, 3) if rank != good[port].ndim)):
+    for shape in ((), (2,) * 6, *([2, 2, 2][:rank] for rank in (1, 2, 3) if rank != good[port].ndim)):
         with pytest.raises(Exception, match=rf"{name}: input {port} must have {good[port].ndim} dimensions"):
             session.run(None, {**good, port: np.zeros(shape, good[port].dtype)})
     for axis in range(good[port].ndim):
