@@ -27,6 +27,8 @@ KERNELS = (
     "decayed_linear_attention",
 )
 MODELS = ("torch_kernels", "whole_models")
+# An hour and 10 GB: only when it is named.
+LARGE = ("real_sizes",)
 ONE_THREAD = ("taylor_auto_choice", "decode_bytes", "decode_context", "runtime_overhead", "serving", "cold_start")
 ALL_THREADS = ("taylor_shift_memory",)
 
@@ -34,21 +36,23 @@ ALL_THREADS = ("taylor_shift_memory",)
 def main() -> int:
     """Run the scripts one after the other; returns 1 when one of them failed."""
     cores = len(os.sched_getaffinity(0))
-    known = (*KERNELS, *ALL_THREADS, *ONE_THREAD, *MODELS)
+    usual = (*KERNELS, *ALL_THREADS, *ONE_THREAD, *MODELS)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the scripts; writes no tables")
     parser.add_argument(
         "--threads", type=_counts, default=sorted({1, cores}), help="comma-separated; default: 1 and one a core"
     )
-    parser.add_argument("names", nargs="*", help=f"some of {', '.join(known)}; all when none is named")
+    parser.add_argument(
+        "names", nargs="*", help=f"some of {', '.join((*usual, *LARGE))}; all but the last when none is named"
+    )
     options = parser.parse_args()
     each, most = options.threads, max(options.threads)
     runs = [(name, threads) for threads in each for name in KERNELS]
     runs += [(name, most) for name in ALL_THREADS] + [(name, 1) for name in ONE_THREAD]
-    runs += [(name, threads) for threads in each for name in MODELS]
+    runs += [(name, threads) for threads in each for name in (*MODELS, *LARGE)]
     failed = []
     for name, threads in runs:
-        if name in (options.names or known):
+        if name in (options.names or usual):
             if not succeeds(name, threads, options.quick):
                 failed.append((name, threads))
             elif not options.quick:

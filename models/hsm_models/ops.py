@@ -25,6 +25,10 @@ from hsm_operators.expert_matmul.torch_op import (
 from hsm_operators.expert_mlp.torch_op import (
     expert_mlp,
 )
+from hsm_operators.quantized_expert_matmul.torch_op import (
+    quantized_expert_matmul,
+    quantized_expert_matmul_sum,
+)
 from hsm_operators.routing import (
     force_routing,
     record_routing,
@@ -54,6 +58,8 @@ __all__ = [
     "expert_mlp",
     "feature_count",
     "force_routing",
+    "quantized_expert_matmul",
+    "quantized_expert_matmul_sum",
     "record_routing",
     "relative_attention",
     "relative_attention_cached",

@@ -78,6 +78,22 @@ constexpr Adjustment kExpertMLPAdjustments[] = {
       return Number(max_of(v.size(3), v.number(0)));
     }},
 };
+constexpr Adjustment kQuantizedExpertMatMulAdjustments[] = {
+    {4, [](const Values& v) {
+      return Number(max_of(v.size(4), v.number(0)));
+    }},
+    {2, [](const Values& v) {
+      return Number((v.size(5) * v.size(6)) * v.number(1));
+    }},
+};
+constexpr Adjustment kQuantizedExpertMatMulSumAdjustments[] = {
+    {4, [](const Values& v) {
+      return Number(max_of(v.size(4), v.number(0)));
+    }},
+    {3, [](const Values& v) {
+      return Number((v.size(5) * v.size(6)) * v.number(1));
+    }},
+};
 constexpr Adjustment kTokenShiftAdjustments[] = {
     {2, [](const Values& v) {
       return Number(v.size(2) + ((len_of(v.list(0)) - (v.size(2) % len_of(v.list(0)))) % len_of(v.list(0))));
@@ -142,6 +158,12 @@ constexpr Facts kFacts[] = {
     {"hsm", "ExpertMLP", [](const Values& v) {
       return Number(((((2_n * v.number(0)) * v.size(4)) * (v.size(2) + v.size(5))) * v.size(0)) * v.size(1));
     }, kExpertMLPAdjustments},
+    {"hsm", "QuantizedExpertMatMul", [](const Values& v) {
+      return Number((((((2_n * v.number(0)) * v.size(3)) * v.size(2)) * v.size(7)) * v.size(0)) * v.size(1));
+    }, kQuantizedExpertMatMulAdjustments},
+    {"hsm", "QuantizedExpertMatMulSum", [](const Values& v) {
+      return Number((((((2_n * v.number(0)) * v.size(2)) * v.size(7)) * v.size(3)) * v.size(0)) * v.size(1));
+    }, kQuantizedExpertMatMulSumAdjustments},
     {"hsm", "TokenShift", [](const Values&) {
       return Number(0_n);
     }, kTokenShiftAdjustments},
@@ -234,6 +256,18 @@ std::span<const Case> typical_cases() {
     {"hsm", "ExpertMLP", "B=1 T=1 D=412 E=155 w=128 O=412 k=4 activation=0",
      {{"B", 1}, {"T", 1}, {"D", 412}, {"E", 155}, {"w", 128}, {"O", 412}},
      {{"k", {4}}, {"activation", {0}}}, {}, {}},
+    {"hsm", "QuantizedExpertMatMul", "B=1 T=2048 G=1 R=256 D=512 H=8 E=8 f=64 k=2 per_byte=2",
+     {{"B", 1}, {"T", 2048}, {"D", 512}, {"H", 8}, {"E", 8}, {"G", 1}, {"R", 256}, {"f", 64}},
+     {{"k", {2}}, {"per_byte", {2}}}, {}, {}},
+    {"hsm", "QuantizedExpertMatMul", "B=1 T=1 G=1 R=256 D=512 H=8 E=8 f=64 k=2 per_byte=2",
+     {{"B", 1}, {"T", 1}, {"D", 512}, {"H", 8}, {"E", 8}, {"G", 1}, {"R", 256}, {"f", 64}},
+     {{"k", {2}}, {"per_byte", {2}}}, {}, {}},
+    {"hsm", "QuantizedExpertMatMulSum", "B=1 T=2048 G=1 R=32 D=512 H=8 E=8 f=64 k=2 per_byte=2",
+     {{"B", 1}, {"T", 2048}, {"H", 8}, {"f", 64}, {"E", 8}, {"G", 1}, {"R", 32}, {"D", 512}},
+     {{"k", {2}}, {"per_byte", {2}}}, {}, {}},
+    {"hsm", "QuantizedExpertMatMulSum", "B=1 T=1 G=1 R=32 D=512 H=8 E=8 f=64 k=2 per_byte=2",
+     {{"B", 1}, {"T", 1}, {"H", 8}, {"f", 64}, {"E", 8}, {"G", 1}, {"R", 32}, {"D", 512}},
+     {{"k", {2}}, {"per_byte", {2}}}, {}, {}},
     {"hsm", "TokenShift", "B=8 T=2048 D=1024",
      {{"B", 8}, {"T", 2048}, {"D", 1024}},
      {{"shifts", {1, 2, 4, 8}}}, {}, {}},
@@ -312,6 +346,12 @@ std::span<const Case> small_cases() {
     {"hsm", "ExpertMLP", "B=2 T=6 D=12 E=5 w=8 O=10 k=2 activation=1",
      {{"B", 2}, {"T", 6}, {"D", 12}, {"E", 5}, {"w", 8}, {"O", 10}},
      {{"k", {2}}, {"activation", {1}}}, {}, {}},
+    {"hsm", "QuantizedExpertMatMul", "B=2 T=6 D=12 H=2 E=4 f=12 G=2 R=3 k=2 per_byte=2",
+     {{"B", 2}, {"T", 6}, {"D", 12}, {"H", 2}, {"E", 4}, {"G", 2}, {"R", 3}, {"f", 12}},
+     {{"k", {2}}, {"per_byte", {2}}}, {{3, 0.002, 0.02}}, {}},
+    {"hsm", "QuantizedExpertMatMulSum", "B=2 T=6 D=12 H=2 E=4 f=12 G=2 R=3 k=2 per_byte=2",
+     {{"B", 2}, {"T", 6}, {"H", 2}, {"f", 12}, {"E", 4}, {"G", 2}, {"R", 3}, {"D", 12}},
+     {{"k", {2}}, {"per_byte", {2}}}, {{3, 0.002, 0.02}}, {}},
     {"hsm", "TokenShift", "B=2 T=6 D=12",
      {{"B", 2}, {"T", 6}, {"D", 12}},
      {{"shifts", {1, 0, -2}}}, {}, {}},

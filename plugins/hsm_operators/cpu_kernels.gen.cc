@@ -6,6 +6,7 @@
 #include "hsm_operators/decayed_linear_attention/bindings.gen.h"
 #include "hsm_operators/expert_matmul/bindings.gen.h"
 #include "hsm_operators/expert_mlp/bindings.gen.h"
+#include "hsm_operators/quantized_expert_matmul/bindings.gen.h"
 #include "hsm_operators/shift_mix/bindings.gen.h"
 #include "hsm_operators/taylor_shift/bindings.gen.h"
 
@@ -49,6 +50,12 @@ constexpr Kernel kRows[] = {
     {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::expert_mlp(expert_mlp_args(call), parallel_for); },
      {},
      "hsm", "ExpertMLP"},
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::quantized_expert_matmul(quantized_expert_matmul_args(call), parallel_for); },
+     {},
+     "hsm", "QuantizedExpertMatMul"},
+    {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::quantized_expert_matmul_sum(quantized_expert_matmul_sum_args(call), parallel_for); },
+     {},
+     "hsm", "QuantizedExpertMatMulSum"},
     {[](const Call& call, const ParallelFor& parallel_for) { ::hsm::shift_mix(token_shift_args(call), parallel_for); },
      {},
      "hsm", "TokenShift"},

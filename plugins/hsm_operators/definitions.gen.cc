@@ -6,6 +6,7 @@
 #include "hsm_operators/decayed_linear_attention/bindings.gen.h"
 #include "hsm_operators/expert_matmul/bindings.gen.h"
 #include "hsm_operators/expert_mlp/bindings.gen.h"
+#include "hsm_operators/quantized_expert_matmul/bindings.gen.h"
 #include "hsm_operators/shift_mix/bindings.gen.h"
 #include "hsm_operators/taylor_shift/bindings.gen.h"
 
@@ -37,6 +38,10 @@ constexpr Definition kRows[] = {
      "hsm", "ExpertMatMulSum"},
     {[](const Call& call) { expert_mlp_naive(expert_mlp_args(call)); },
      "hsm", "ExpertMLP"},
+    {[](const Call& call) { quantized_expert_matmul_naive(quantized_expert_matmul_args(call)); },
+     "hsm", "QuantizedExpertMatMul"},
+    {[](const Call& call) { quantized_expert_matmul_sum_naive(quantized_expert_matmul_sum_args(call)); },
+     "hsm", "QuantizedExpertMatMulSum"},
     {[](const Call& call) { shift_mix_naive(token_shift_args(call)); },
      "hsm", "TokenShift"},
     {[](const Call& call) { shift_mix_naive(token_shift_cached_args(call)); },

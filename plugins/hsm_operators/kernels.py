@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .installation import kernels_path
 from .libraries import select
-from .operator import BOOL, FLOAT, INT64, Operator, Port
+from .operator import BOOL, FLOAT, INT64, UINT8, Operator, Port
 from .registry import operators
 from .signature import signature
 from .switch import kernels_wanted
@@ -233,7 +233,7 @@ class Kernel:
         self._run(type_code, words, *starts)
 
 
-_FIXED = {FLOAT: torch.float32, INT64: torch.int64, BOOL: torch.bool}
+_FIXED = {FLOAT: torch.float32, INT64: torch.int64, BOOL: torch.bool, UINT8: torch.uint8}
 
 
 def _fixed_type(port: Port) -> torch.dtype | None:

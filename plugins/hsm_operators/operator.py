@@ -42,7 +42,8 @@ FLOATS = ("tensor(float)", "tensor(float16)", "tensor(bfloat16)")
 FLOAT = "tensor(float)"
 INT64 = "tensor(int64)"
 BOOL = "tensor(bool)"
-TYPES = ("T", FLOAT, INT64, BOOL)
+UINT8 = "tensor(uint8)"
+TYPES = ("T", FLOAT, INT64, BOOL, UINT8)
 ATTRIBUTE_TYPES = ("int", "ints", "float")
 
 # What separates an operator's name from the values that a derived body of it holds.

@@ -833,6 +833,128 @@ constexpr Rule kRules[] = {
 };
 }  // namespace expert_mlp_row
 
+namespace quantized_expert_matmul_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"D", "width", 0, kMostElements},
+    {"H", "heads", 0, kMostElements},
+    {"E", "experts", 0, kMostElements},
+    {"G", "blocks", 1, kMostElements},
+    {"R", "bytes of a block", 1, kMostElements},
+    {"f", "head width", 0, kMostElements},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[3], &kDimensions[4]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[3], &kDimensions[4], &kDimensions[5], &kDimensions[6], &kDimensions[7]};
+constexpr const Dimension* kInput3Dims[] = {&kDimensions[3], &kDimensions[4], &kDimensions[5], &kDimensions[7]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[3], &kDimensions[7]};
+constexpr Port kInputs[] = {
+    {"x", ElementType::kT, kInput0Dims},
+    {"logits", ElementType::kFloat32, kInput1Dims},
+    {"weight", ElementType::kUInt8, kInput2Dims},
+    {"scales", ElementType::kFloat32, kInput3Dims},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"k", AttributeType::kInt, 1, std::numeric_limits<std::int64_t>::max()},
+    {"per_byte", AttributeType::kInt, 1, 2},
+};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[3], &kDimensions[4]};
+constexpr const Dimension* kRule1Reads[] = {&kDimensions[4]};
+constexpr const Dimension* kRule2Reads[] = {&kDimensions[2], &kDimensions[5], &kDimensions[6]};
+constexpr Rule kRules[] = {
+    // max(H, 1)*E <= 4194304
+    {.reads = kRule0Reads,
+     .holds = [](const Values& v) {
+      return bool((max_of(v.size(3), 1_n) * v.size(4)) <= 4194304_n);
+    },
+     .sentence = [](const Values&) {
+      return sentence("the H heads must have at most 2^22 experts in all");
+    }},
+    // k <= E
+    {.reads = kRule1Reads,
+     .holds = [](const Values& v) {
+      return bool(v.number(0) <= v.size(4));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("k = ", v.number(0), " exceeds the number of experts E = ", v.size(4));
+    }},
+    // D == G*R*per_byte
+    {.reads = kRule2Reads,
+     .holds = [](const Values& v) {
+      return bool(v.size(2) == ((v.size(5) * v.size(6)) * v.number(1)));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("weight's ", v.size(5), " blocks of ", v.size(6), " bytes must hold the ", v.size(2),
+                      " rows of a matrix");
+    }},
+};
+}  // namespace quantized_expert_matmul_row
+
+namespace quantized_expert_matmul_sum_row {
+constexpr Dimension kDimensions[] = {
+    {"B", "rows", 0, kMostElements},
+    {"T", "tokens", 0, kMostElements},
+    {"H", "heads", 0, kMostElements},
+    {"f", "head width", 0, kMostElements},
+    {"E", "experts", 0, kMostElements},
+    {"G", "blocks", 1, kMostElements},
+    {"R", "bytes of a block", 1, kMostElements},
+    {"D", "width", 0, kMostElements},
+};
+constexpr const Dimension* kInput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[3]};
+constexpr const Dimension* kInput1Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kInput2Dims[] = {&kDimensions[2], &kDimensions[4], &kDimensions[5], &kDimensions[6], &kDimensions[7]};
+constexpr const Dimension* kInput3Dims[] = {&kDimensions[2], &kDimensions[4], &kDimensions[5], &kDimensions[7]};
+constexpr const Dimension* kOutput0Dims[] = {&kDimensions[0], &kDimensions[1], &kDimensions[7]};
+constexpr Port kInputs[] = {
+    {"x", ElementType::kT, kInput0Dims},
+    {"logits", ElementType::kFloat32, kInput1Dims},
+    {"weight", ElementType::kUInt8, kInput2Dims},
+    {"scales", ElementType::kFloat32, kInput3Dims},
+};
+constexpr Port kOutputs[] = {
+    {"y", ElementType::kT, kOutput0Dims},
+};
+constexpr Attribute kAttributes[] = {
+    {"k", AttributeType::kInt, 1, std::numeric_limits<std::int64_t>::max()},
+    {"per_byte", AttributeType::kInt, 1, 2},
+};
+constexpr const Dimension* kRule0Reads[] = {&kDimensions[2], &kDimensions[4]};
+constexpr const Dimension* kRule1Reads[] = {&kDimensions[4]};
+constexpr const Dimension* kRule2Reads[] = {&kDimensions[3], &kDimensions[5], &kDimensions[6]};
+constexpr Rule kRules[] = {
+    // max(H, 1)*E <= 4194304
+    {.reads = kRule0Reads,
+     .holds = [](const Values& v) {
+      return bool((max_of(v.size(2), 1_n) * v.size(4)) <= 4194304_n);
+    },
+     .sentence = [](const Values&) {
+      return sentence("the H heads must have at most 2^22 experts in all");
+    }},
+    // k <= E
+    {.reads = kRule1Reads,
+     .holds = [](const Values& v) {
+      return bool(v.number(0) <= v.size(4));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("k = ", v.number(0), " exceeds the number of experts E = ", v.size(4));
+    }},
+    // f == G*R*per_byte
+    {.reads = kRule2Reads,
+     .holds = [](const Values& v) {
+      return bool(v.size(3) == ((v.size(5) * v.size(6)) * v.number(1)));
+    },
+     .sentence = [](const Values& v) {
+      return sentence("weight's ", v.size(5), " blocks of ", v.size(6), " bytes must hold the ", v.size(3),
+                      " rows of a matrix");
+    }},
+};
+}  // namespace quantized_expert_matmul_sum_row
+
 namespace token_shift_row {
 constexpr Dimension kDimensions[] = {
     {"B", "rows", 0, kMostElements},
@@ -1247,6 +1369,24 @@ constexpr Operator kOperators[] = {
      .outputs = expert_mlp_row::kOutputs,
      .attributes = expert_mlp_row::kAttributes,
      .rules = expert_mlp_row::kRules},
+    {.domain = "hsm",
+     .version = 2,
+     .plugin_version = "1",
+     .name = "QuantizedExpertMatMul",
+     .dimensions = quantized_expert_matmul_row::kDimensions,
+     .inputs = quantized_expert_matmul_row::kInputs,
+     .outputs = quantized_expert_matmul_row::kOutputs,
+     .attributes = quantized_expert_matmul_row::kAttributes,
+     .rules = quantized_expert_matmul_row::kRules},
+    {.domain = "hsm",
+     .version = 2,
+     .plugin_version = "1",
+     .name = "QuantizedExpertMatMulSum",
+     .dimensions = quantized_expert_matmul_sum_row::kDimensions,
+     .inputs = quantized_expert_matmul_sum_row::kInputs,
+     .outputs = quantized_expert_matmul_sum_row::kOutputs,
+     .attributes = quantized_expert_matmul_sum_row::kAttributes,
+     .rules = quantized_expert_matmul_sum_row::kRules},
     {.domain = "hsm",
      .version = 2,
      .plugin_version = "1",

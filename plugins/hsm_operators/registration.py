@@ -14,12 +14,13 @@ from torch import Tensor
 
 from .fused_gradient import FusedGradient
 from .kernels import prefer_kernel
-from .operator import DOMAIN, FLOAT, INT64, Attribute, Operator, Port
+from .operator import BOOL, DOMAIN, FLOAT, INT64, UINT8, Attribute, Operator, Port
 from .precision import accumulator
 from .sizes import bound_sizes, require_rules
 
 # What defines each operator: it is forgotten with its library, which lets another one take its place.
 _libraries: dict[str, torch.library.Library] = {}
+_WHOLE = {INT64: torch.int64, BOOL: torch.bool, UINT8: torch.uint8}
 _SCHEMA_TYPES = {"int": "int", "ints": "int[]", "float": "float"}
 
 
@@ -275,7 +276,7 @@ def type_of(port: Port, own: torch.dtype) -> torch.dtype:
     """Return the torch type of a port: sums are float64 where all else is."""
     if port.type == "T":
         return own
-    return accumulator(own) if port.type == FLOAT else torch.int64 if port.type == INT64 else torch.bool
+    return accumulator(own) if port.type == FLOAT else _WHOLE[port.type]
 
 
 def _check_type(operator: Operator, port: Port, tensor: Tensor, own: torch.dtype) -> None:

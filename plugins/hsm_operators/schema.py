@@ -10,7 +10,7 @@ import onnx.numpy_helper
 import onnx.parser
 from onnx.defs import OpSchema
 
-from .operator import BOOL, FLOAT, FLOATS, INT64, PLUGIN_ATTRIBUTES, Operator, Port
+from .operator import BOOL, FLOAT, FLOATS, INT64, PLUGIN_ATTRIBUTES, UINT8, Operator, Port
 
 # Constants that any body may name; those that it does not use are dropped from the function.
 # Plural-looking names (zero, one, ..., last, end) are vectors of one element, as axes and sizes are; i* are scalars.
@@ -111,7 +111,12 @@ def _infer(operator: Operator, context: onnx.shape_inference.InferenceContext) -
         context.set_output_type(index, output)
 
 
-_ELEMENT_TYPES = {FLOAT: onnx.TensorProto.FLOAT, INT64: onnx.TensorProto.INT64, BOOL: onnx.TensorProto.BOOL}
+_ELEMENT_TYPES = {
+    FLOAT: onnx.TensorProto.FLOAT,
+    INT64: onnx.TensorProto.INT64,
+    BOOL: onnx.TensorProto.BOOL,
+    UINT8: onnx.TensorProto.UINT8,
+}
 
 
 def _formal_parameter(port: Port) -> OpSchema.FormalParameter:

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 from . import expression
 from .errors import OperatorError
-from .operator import BOOL, FLOAT, INT64, Operator, Port, RowRange, Rule, State
+from .operator import BOOL, FLOAT, INT64, UINT8, Operator, Port, RowRange, Rule, State
 
-_TYPES = {"T": "T", "float32": FLOAT, "int64": INT64, "bool": BOOL}
+_TYPES = {"T": "T", "float32": FLOAT, "int64": INT64, "bool": BOOL, "uint8": UINT8}
 _PORT = re.compile(
     r"\s*(?P<name>\w+)\s*(?::\s*(?P<type>\w+)\s*)?(?:\[(?P<shape>[^\]]*)\]\s*)?(?:in\s+(?P<least>[^.]+)\.\.(?P<most>.+))?"
 )

@@ -34,6 +34,8 @@ ONNXTensorElementDataType element_type(DType type) {
       return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
     case DType::kInt64:
       return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+    case DType::kUInt8:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
   }
   return ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
 }
@@ -47,6 +49,8 @@ ONNXTensorElementDataType element_type(const opset::Port& port, DType type) {
       return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
     case opset::ElementType::kBool:
       return ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL;
+    case opset::ElementType::kUInt8:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
     case opset::ElementType::kT:
       break;
   }

@@ -63,6 +63,7 @@ DataType data_type(const opset::Port& port, DType t) {
   if (port.type == opset::ElementType::kFloat32) return DataType::kFLOAT;
   if (port.type == opset::ElementType::kInt64) return DataType::kINT64;
   if (port.type == opset::ElementType::kBool) return DataType::kBOOL;
+  if (port.type == opset::ElementType::kUInt8) return DataType::kUINT8;
   switch (t) {
     case DType::kFloat16:
       return DataType::kHALF;

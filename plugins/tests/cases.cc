@@ -34,6 +34,7 @@ opset::Shape shape_of(const opset::Port& port, const Sizes& sizes) {
 
 DType type_of(const opset::Port& port, DType t) {
   if (port.type == opset::ElementType::kFloat32) return DType::kFloat32;
+  if (port.type == opset::ElementType::kUInt8) return DType::kUInt8;
   return port.type == opset::ElementType::kInt64 ? DType::kInt64 : t;
 }
 

@@ -25,7 +25,7 @@ std::string to_json(const InPlacePair& pair) {
 }
 
 std::string to_json(const Port& port) {
-  static constexpr std::string_view kTypes[] = {"T", "tensor(float)", "tensor(int64)", "tensor(bool)"};
+  static constexpr std::string_view kTypes[] = {"T", "tensor(float)", "tensor(int64)", "tensor(bool)", "tensor(uint8)"};
   return "{\"name\": " + quoted(port.name) + ", \"type\": " + quoted(kTypes[static_cast<int>(port.type)]) +
          ", \"dims\": " + to_json(port.dims) + "}";
 }

@@ -22,6 +22,8 @@ Sample::Sample(const opset::Operator& op, DType type, std::int64_t batch, std::i
       const auto [least, most] = row_range(op, port, attributes_, sizes_);
       std::uniform_int_distribution<std::int64_t> any(least, most);
       for (std::size_t i = 0; i < input.size(); ++i) static_cast<std::int64_t*>(input.data())[i] = any(random);
+    } else if (port.type == opset::ElementType::kUInt8) {
+      for (std::size_t i = 0; i < input.size(); ++i) input.set(i, static_cast<float>(random() % 256));
     } else {
       draw(op, inputs_.size() - 1, shapes_.back(), random,
            [&](std::size_t i, double value) { input.set(i, static_cast<float>(value)); });

@@ -53,6 +53,9 @@ class Buffer {
       case DType::kBFloat16:
         static_cast<BFloat16*>(data())[i] = from_float<BFloat16>(value);
         break;
+      case DType::kUInt8:
+        static_cast<std::uint8_t*>(data())[i] = static_cast<std::uint8_t>(value);
+        break;
       default:
         static_cast<float*>(data())[i] = value;
     }

@@ -30,6 +30,7 @@ SCRIPTS = [
     pytest.param("taylor_auto_choice", marks=pytest.mark.slow),
     pytest.param("runtime_overhead", marks=pytest.mark.slow),
     pytest.param("cold_start", marks=pytest.mark.slow),
+    pytest.param("real_sizes", marks=pytest.mark.slow),
     pytest.param("mixer_kernels", marks=pytest.mark.slow),  # it compiles them
 ]
 

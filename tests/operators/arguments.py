@@ -43,7 +43,8 @@ def arguments(
     spans = {port.name: row_range(port, sizes, attributes) for port in operator.inputs if port.rows}
     rows = {key: [most - row % (most - least + 1) for row in range(batch)] for key, (least, most) in spans.items()}
     rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-    kinds = {"T": dtype, "tensor(float)": accumulator(dtype), "tensor(int64)": torch.int64}
+    kinds = {"T": dtype, "tensor(float)": accumulator(dtype)}
+    kinds |= {"tensor(int64)": torch.int64, "tensor(uint8)": torch.uint8}
     arrays = Subject.own(operator.name).drawn(sizes, attributes, rows, rng)
     flags = {attribute.name for attribute in operator.attributes if attribute.is_flag}
     return {port.name: torch.from_numpy(arrays[port.name]).to(kinds[port.type]) for port in operator.inputs} | {

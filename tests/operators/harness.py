@@ -27,7 +27,7 @@ ANY_ATTRIBUTES: dict[str, dict[str, int | list[int]]] = {name: attributes_of(nam
 
 def element_type(value: Port, dtype: str) -> int:
     """ONNX element type of an input or output when T is `dtype`."""
-    fixed = {"tensor(float)": TensorProto.FLOAT, "tensor(int64)": TensorProto.INT64}
+    fixed = {"tensor(float)": TensorProto.FLOAT, "tensor(int64)": TensorProto.INT64, "tensor(uint8)": TensorProto.UINT8}
     return ONNX_TYPES[dtype] if value.type == "T" else fixed[value.type]
 
 
@@ -65,7 +65,7 @@ def float32_border(model: onnx.ModelProto) -> onnx.ModelProto:
     node = graph.node[0]
     before, after = [], []
     for index, value in enumerate(graph.input):
-        if value.type.tensor_type.elem_type != TensorProto.INT64:
+        if value.type.tensor_type.elem_type not in (TensorProto.INT64, TensorProto.UINT8):
             cast_to = value.type.tensor_type.elem_type
             before.append(helper.make_node("Cast", [value.name], [f"{value.name}_typed"], to=cast_to))
             value.type.tensor_type.elem_type = TensorProto.FLOAT
@@ -105,7 +105,7 @@ def run_reference(model: onnx.ModelProto, inputs: Mapping[str, Array]) -> list[A
 
 
 def _float32(inputs: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: array if array.dtype == np.int64 else array.astype(np.float32) for name, array in inputs.items()}
+    return {name: array if array.dtype.kind in "iu" else array.astype(np.float32) for name, array in inputs.items()}
 
 
 def run_torch(

@@ -19,7 +19,7 @@ def _sections() -> dict[str, str]:
 
 
 def _type(value: Port) -> str:
-    return {"T": "T", "tensor(float)": "float32", "tensor(int64)": "int64"}[value.type]
+    return {"T": "T", "tensor(float)": "float32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}[value.type]
 
 
 def test_every_operator_has_a_section_and_no_section_is_left_over() -> None:

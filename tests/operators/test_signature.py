@@ -47,7 +47,7 @@ def test_an_integer_has_a_range() -> None:
         ("-> y[B]", "is not a signature"),
         ("x -> y[B]", "'x' in 'x -> y\\[B\\]' is no port"),
         ("x[B,3] -> y[B]", "dimension '3', which is no name; name it"),
-        ("x: half[B] -> y[B]", "has the type half; types are T, float32, int64, bool"),
+        ("x: half[B] -> y[B]", "has the type half; types are T, float32, int64, bool, uint8"),
         ("x[B] in 0..1 -> y[B]", "only int64 inputs have one"),
         ("n: int64[B] in 0..import -> y[B]", "is not an expression"),
         ("x[B,R=f(2)] -> y[B]", "not part of the language"),

@@ -35,7 +35,7 @@ from hsm_export.quantisation.forms import block_of
 from hsm_export.quantisation.losses import Reference
 from hsm_export.quantisation.rewriting import rewritten
 from hsm_export.quantisation.rounding import nearest
-from hsm_export.quantisation.trials import open_session, run_of
+from hsm_export.quantisation.sessions import open_session, run_of
 from hsm_export.quantisation.weights import Weight, find_weights
 
 TEXT = Path(__file__).resolve().parents[1] / "models" / "training" / "held_out.txt"

@@ -106,6 +106,8 @@ def render(result: QuantiseResult) -> RenderableType:
             f"{plan.bytes_before:,} to {result.bytes:,} bytes; {plan.trials} choices measured in {plan.seconds:.0f} s"
         ),
     ]
+    if plan.activations == "int8":
+        lines.insert(0, Text("products with blocks round activations to 8 bits; the losses count it", style="dim"))
     if plan.never:
         lines.insert(0, Text(f"never quantised: {len(plan.never)} weights that choose experts", style="dim"))
     return Group(table, *lines, Text(plan.summary, style="bold green"))

@@ -18,6 +18,7 @@ Metric = Literal["kl", "top1", "perplexity", "error"]
 Form = Literal["fp32", "fp16", "int8", "int4x128", "int4x64", "int4x32", "dynamic8"]
 Objective = Literal["size", "decode", "prefill"]
 Dialect = Literal["ort", "qdq"]
+Activations = Literal["float32", "int8"]
 
 _BUDGET = re.compile(
     r"(?P<metric>kl|top1|perplexity|error)=\+?(?P<number>[0-9.]+(?:e[+-]?[0-9]+)?)(?P<percent>%?)", re.I
@@ -154,6 +155,8 @@ class QuantisationPlan(Document, frozen=True, kw_only=True):
         objective: what was made small: "size" (bytes of the file), "decode" (bytes read for a token) or "prefill"
             (time of a prompt).
         dialect: "ort" or "qdq".
+        activations: what products with weights in blocks may make of what they multiply: "float32", or "int8", a scale
+            for each block (MatMulNBits' `accuracy_level` 4), whose loss is part of what is measured.
         weights: every weight for which there is a choice, in the order of the file; none of them can take its next
             cheaper form without breaking the target.
         never: weights that are never quantised though they are matrices, such as those of a choice of experts.
@@ -182,6 +185,7 @@ class QuantisationPlan(Document, frozen=True, kw_only=True):
     trials: int
     seconds: float
     versions: dict[str, str]
+    activations: Activations = "float32"
     schema: Literal["hsm-export quantisation plan"] = "hsm-export quantisation plan"
     schema_version: Literal[1] = 1
 
@@ -215,4 +219,5 @@ class ObeyedQuantisation(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: Literal[1] = 1
     weights: tuple[ObeyedWeight, ...]
     dialect: Dialect = "ort"
+    activations: Activations = "float32"
     budget: Budget | None = None

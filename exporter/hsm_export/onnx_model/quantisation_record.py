@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 KEY = "quantisation"
 # How the names of scales end that stand beside weights in whole numbers.
 SCALES = ".scales"
+INT8_ACTIVATIONS = 4  # an `accuracy_level` of MatMulNBits that allows 8 bits for activations
 _METADATA = f"hsm_export.{KEY}"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..formats.quantisation_plan import Dialect, Form, Objective
+from ..formats.quantisation_plan import Activations, Dialect, Form, Objective
 from .weights import Weight
 
 Array = NDArray[Any]
@@ -19,9 +19,10 @@ _LEAST_BLOCK = 16
 _BITS: dict[Form, int] = {"int8": 8, "dynamic8": 8, "int4x128": 4, "int4x64": 4, "int4x32": 4}
 _BLOCKS: dict[Form, int] = {"int4x128": 128, "int4x64": 64, "int4x32": 32}
 
-# How long a prompt takes in a form, against float32: measured (docs/quantising.md). Weights of few bits are widened
-# before each product of a prompt.
-_PROMPT: dict[Form, float] = {"dynamic8": 0.62, "int8": 1.3, "int4x128": 1.4, "int4x64": 1.4, "int4x32": 1.4}
+# How long a prompt takes in a form, against float32: measured (docs/quantising.md). Blocks of few bits are widened
+# before each product of a prompt, unless it is one of whole numbers, which takes longer where a row is short.
+_PROMPT: dict[Form, float] = {"dynamic8": 0.62, "int8": 0.65, "int4x128": 0.65, "int4x64": 0.75, "int4x32": 0.9}
+_LEAST_DEPTH, _SHORT_ROW = 512, 1.4
 _TIE = 1e-6
 
 
@@ -68,6 +69,8 @@ def block_of(form: Form, weight: Weight, dialect: Dialect) -> int:
     """Return how many numbers of a row share a scale: all, or a power of two."""
     if form in _BLOCKS:
         return _BLOCKS[form]
+    if form == "int8" and dialect == "ort" and weight.kinds == {"experts"} and weight.has_packed_operators:
+        return next((size for size in _BLOCKS8 if weight.depth % size == 0), weight.depth)
     if form == "dynamic8" or dialect == "qdq" or "experts" in weight.kinds:
         return weight.depth
     blocks = [size for size in _BLOCKS8 if size < 2 * weight.depth]
@@ -90,9 +93,10 @@ def possible(weight: Weight, dialect: Dialect, objective: Objective) -> tuple[Fo
         found.append("int8")
     if objective == "prefill" and dialect == "ort" and weight.kinds == {"product"} and weight.swapped:
         found.append("dynamic8")
-    if "experts" not in weight.kinds:
+    packed = weight.kinds == {"experts"} and dialect == "ort" and weight.has_packed_operators
+    if packed or "experts" not in weight.kinds:
         for form, block in _BLOCKS.items():
-            fits = weight.depth % block == 0 if table else weight.depth >= block
+            fits = weight.depth % block == 0 if table or packed else weight.depth >= block
             # QDQ: every block but the last is whole, and each has a number.
             found += [form] if fits else []
     return tuple(found)
@@ -110,15 +114,37 @@ def stored_bytes(form: Form, weight: Weight, dialect: Dialect) -> int:
     return weight.outputs * (padded * bits_of(form) // 8 + 4 * blocks)
 
 
-def cost_of(form: Form, weight: Weight, dialect: Dialect, objective: Objective) -> float:
+def is_widened(form: Form, weight: Weight, dialect: Dialect, activations: Activations) -> bool:
+    """Say whether a weight is stored in fewer bits and widened to float32 when the file is loaded.
+
+    So are experts of operators without packed forms, and blocks of 8 bits for products with float32: ONNX Runtime has
+    no kernel for those, and widens the whole weight in every call.
+    """
+    if form == "fp16":
+        return True
+    if is_whole(form) and "experts" in weight.kinds:
+        return dialect != "ort" or not weight.has_packed_operators
+    return form == "int8" and dialect == "ort" and activations == "float32" and "product" in weight.kinds
+
+
+def cost_of(form: Form, weight: Weight, dialect: Dialect, objective: Objective, activations: Activations) -> float:
     """Return what a form costs, in what the objective makes small: bytes, or products of a token."""
     size = float(stored_bytes(form, weight, dialect))
     if objective == "size":
         return size
+    widened = is_widened(form, weight, dialect, activations)
     if objective == "prefill":
         work = weight.elements if weight.kinds & {"product", "experts"} else 0
-        return work * _PROMPT.get(form if weight.kinds == {"product"} else "fp32", 1.0) + _TIE * size
+        return work * (1.0 if widened else _prompt(form, weight, activations)) + _TIE * size
     # Of a table a token reads one row; what is widened when the file is loaded is read as float32.
-    widened = form == "fp16" or (weight.kinds == {"experts"} and form != "fp32")
     read = 0.0 if weight.kinds == {"table"} else float(4 * weight.elements) if widened else size
     return read + _TIE * size
+
+
+def _prompt(form: Form, weight: Weight, activations: Activations) -> float:
+    """Return how long a prompt takes with a weight that is not widened, against float32."""
+    if form == "dynamic8":
+        return _PROMPT[form]
+    if not is_whole(form) or activations == "float32":
+        return 1.0
+    return _PROMPT[form] if min(weight.depth, weight.outputs) >= _LEAST_DEPTH else _SHORT_ROW

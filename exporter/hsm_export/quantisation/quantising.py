@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from ..errors import BadInputError, UsageError
 from ..files import check_target
 from ..formats.document import read_file
 from ..formats.quantisation_plan import (
+    Activations,
     Budget,
     Dialect,
     Form,
@@ -88,7 +90,8 @@ def quantize(
         calibration: a text file, an .npz file or arrays by the names of the inputs; half of it is held out. None lets
             a language model with a state write text itself, and draws inputs at random for others.
         tokenizer: of the text; None takes the one that belongs to the file, else bytes.
-        objective: what to make small: "size", "decode" (bytes that a token reads) or "prefill" (time of a prompt).
+        objective: what to make small: "size", "decode" (bytes that a token reads) or "prefill" (time of a prompt). The
+            last two let products round activations to 8 bits where the budget, which counts that too, allows it.
         dialect: "ort" (ONNX Runtime's operators) or "qdq" (DequantizeLinear, for TensorRT and OpenVINO).
         plan: a plan to obey instead of a search; it must keep the budget here too.
         progress: is called with the name of each phase.
@@ -108,6 +111,8 @@ def quantize(
     check_target(Path(output))
     progress("opening the model")
     job = _Job.opened(Path(model), wanted, objective, dialect if obeyed is None else obeyed.dialect)
+    if obeyed is not None:
+        job.activations = obeyed.activations
     progress("preparing the calibration")
     job.calibrate(calibration, tokenizer)
     roundings: dict[str, str] = {}
@@ -121,8 +126,10 @@ def quantize(
             )
         search, target, ceiling = None, wanted.harm, math.inf
     else:
-        search = job.search(progress)
-        choice, target, ceiling, found = _searched(job, search, progress)
+        result = _found(job, progress)
+        search, choice, target, ceiling, found = (
+            result.search, result.choice, result.target, result.ceiling, result.proof,
+        )  # fmt: skip
     progress("writing the file")
     aims = target, None if math.isinf(ceiling) else ceiling
     return job.write(Path(output), choice, roundings, aims, found, search, time.perf_counter() - start)
@@ -136,12 +143,18 @@ class _Proof:
     searched: Loss
     held_out: Loss
 
+    @property
+    def has_blocks(self) -> bool:
+        """Whether products with weights in blocks are in it."""
+        return any(node.op_type == "MatMulNBits" for node in self.model.graph.node)
+
 
 class _Job:
     """One file that is being quantised: what all steps share."""
 
     calibration: Calibration
     trials: Trials
+    activations: Activations = "float32"
     _held_out: Reference
 
     def __init__(
@@ -181,7 +194,8 @@ class _Job:
         """Prepare the inputs, and run the given file on them."""
         from .calibration import calibrate
         from .losses import Reference
-        from .trials import Trials, judged_outputs, open_session, run_of
+        from .sessions import judged_outputs
+        from .trials import Trials
 
         self.calibration = calibrate(self.file, given, tokenizer)
         if self.budget.metric == "perplexity" and not self.calibration.texts:
@@ -193,8 +207,7 @@ class _Job:
             self.model, self.weights, self.calibration, self.budget, self.dialect, self.scored, text,
             integers=self.objective == "prefill" and self.dialect == "ort",
         )  # fmt: skip
-        run = run_of(open_session(self.model), self._outputs)
-        self._held_out = Reference.measured(run, self.calibration.held_out, self.scored, text)
+        self._held_out = Reference.measured(self.trials.run_given, self.calibration.held_out, self.scored, text)
 
     def search(self, progress: Progress) -> FormSearch:
         """Return the search over all weights."""
@@ -203,7 +216,7 @@ class _Job:
 
         costs: dict[str, dict[Form, float]] = {
             weight.name: {
-                form: cost_of(form, weight, self.dialect, self.objective)
+                form: cost_of(form, weight, self.dialect, self.objective, self.activations)
                 for form in possible(weight, self.dialect, self.objective)
             }
             for weight in self.weights
@@ -218,7 +231,7 @@ class _Job:
         """Make the quantised graph and run it on the inputs of the search and on the others."""
         from .forms import is_whole
         from .rewriting import rewritten
-        from .trials import open_session, run_of
+        from .sessions import open_session, run_of
 
         codes = {
             name: self.trials.codes(name, form, roundings.get(name, ""))
@@ -226,7 +239,7 @@ class _Job:
             if is_whole(form)
         }
         halves = [name for name, form in choice.items() if form == "fp16"]
-        model = rewritten(self.model, self.weights, codes, halves, self.dialect)
+        model = rewritten(self.model, self.weights, codes, halves, self.dialect, self.activations)
         run = run_of(open_session(model), self._outputs)
         metric = self.budget.metric
         return _Proof(model, self.trials.searched.loss(run, metric), self._held_out.loss(run, metric))
@@ -265,6 +278,7 @@ class _Job:
             trials=self.trials.count,
             seconds=seconds,
             versions=versions(*PACKAGES),
+            activations=self.activations if proof.has_blocks else "float32",
         )
         write_record(proof.model, plan)
         data = write(proof.model, output)
@@ -298,9 +312,46 @@ class _Job:
         )  # fmt: skip
 
 
-def _searched(job: _Job, search: FormSearch, progress: Progress) -> tuple[dict[str, Form], float, float, _Proof]:
+@dataclass(frozen=True)
+class _Found:
+    """What a search came to."""
+
+    search: FormSearch
+    choice: dict[str, Form]
+    target: float
+    ceiling: float
+    proof: _Proof
+    activations: Activations
+
+    @property
+    def cost(self) -> float:
+        return self.search.cost(self.choice)
+
+
+def _found(job: _Job, progress: Progress) -> _Found:
+    """Search with activations in 8 bits where those make a token or a prompt faster, else without.
+
+    The search knows nothing of them; what they cost is measured with the file. Where they made it aim lower, it is
+    tried without them too, and the cheaper choice is taken.
+    """
+    fast: _Found | None = None
+    if job.dialect == "ort" and job.objective != "size":
+        job.activations = "int8"
+        with contextlib.suppress(BadInputError):
+            fast = _searched(job, progress)
+        if fast is not None and fast.target == job.budget.harm and math.isinf(fast.ceiling):
+            return fast
+        progress("searching without activations in 8 bits")
+        job.activations = "float32"
+    slow = _searched(job, progress)
+    found = slow if fast is None or slow.cost < fast.cost else fast
+    job.activations = found.activations
+    return found
+
+
+def _searched(job: _Job, progress: Progress) -> _Found:
     """Search until the quantised file keeps the budget on the inputs that the search never saw."""
-    harm = job.budget.harm
+    harm, search = job.budget.harm, job.search(progress)
     target, ceiling = harm, math.inf
     for _ in range(_ROUNDS):
         choice = search.run(target, ceiling)
@@ -308,7 +359,7 @@ def _searched(job: _Job, search: FormSearch, progress: Progress) -> tuple[dict[s
         found = job.proven(choice, {})
         worst = max(found.searched.bound, found.held_out.bound)
         if worst <= harm:
-            return choice, target, ceiling, found
+            return _Found(search, choice, target, ceiling, found, job.activations)
         # What was held out costs more than what was seen: the search aims as much lower.
         reached = search.measured(choice)
         if job.budget.metric in ("kl", "error"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from ..errors import BadInputError
-from ..formats.quantisation_plan import Dialect
-from .forms import Codes
+from ..formats.quantisation_plan import Activations, Dialect
+from ..onnx_model.nodes import nodes_of
+from ..onnx_model.quantisation_record import INT8_ACTIVATIONS
+from .forms import Codes, is_widened
 from .weights import Use, Weight
 
 Array = NDArray[Any]
@@ -44,6 +46,7 @@ def rewritten(
     codes: Mapping[str, Codes],
     halves: Sequence[str],
     dialect: Dialect,
+    activations: Activations = "float32",
 ) -> onnx.ModelProto:
     """Return a copy of a graph whose weights have other forms.
 
@@ -53,42 +56,45 @@ def rewritten(
         codes: by the names of the weights, those in whole numbers.
         halves: the names of the weights in float16.
         dialect: "ort" (MatMulNBits, GatherBlockQuantized, DynamicQuantizeMatMul) or "qdq" (DequantizeLinear).
+        activations: "int8" lets MatMulNBits round what it multiplies.
 
     Raises:
         BadInputError: blocks of 4 bits need version 21 of ONNX's operators, and the graph has one that changed.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    rewriting = _Rewriting(copy)
+    halves_of = {item.name: item for item in model.graph.initializer if item.name in halves}
+    copy = copied_without(model, {*codes, *halves})
+    rewriting = _Rewriting(copy, model)
     for weight in weights:
         if weight.name in halves:
-            rewriting.store_half(weight)
+            rewriting.store_half(weight, halves_of[weight.name])
         elif weight.name in codes:
-            _store(rewriting, weight, codes[weight.name], dialect)
+            _store(rewriting, weight, codes[weight.name], dialect, activations)
     rewriting.finish()
     if rewriting.microsoft:
         _import(copy, MICROSOFT, 1)
     if rewriting.blocks:
         _require_blocks(copy)
+    _add_bodies(copy, rewriting.operators)
     return copy
 
 
-def _store(rewriting: _Rewriting, weight: Weight, codes: Codes, dialect: Dialect) -> None:
-    if "experts" in weight.kinds:
+def _store(rewriting: _Rewriting, weight: Weight, codes: Codes, dialect: Dialect, activations: Activations) -> None:
+    if is_widened(codes.form, weight, dialect, activations):
         rewriting.store_widened(weight, codes)
+    elif "experts" in weight.kinds:
+        rewriting.store_experts(weight, codes)
     elif dialect == "qdq":
         rewriting.store_dequantised(weight, codes)
     elif codes.form == "dynamic8":
         rewriting.store_dynamic(weight, codes)
     else:
-        rewriting.store_blocks(weight, codes)
+        rewriting.store_blocks(weight, codes, activations)
 
 
 class _Rewriting:
     """One graph that is being changed in place: nodes put first, nodes changed, weights replaced."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._model = model
+    def __init__(self, model: onnx.ModelProto, given: onnx.ModelProto) -> None:
         self._graph = model.graph
         self._first: list[onnx.NodeProto] = []
         self._before: dict[int, list[onnx.NodeProto]] = {}
@@ -96,24 +102,47 @@ class _Rewriting:
         self._gone: set[str] = set()
         self._added: list[onnx.TensorProto] = []
         self._skipped: set[int] = set()
-        self._arrays = {item.name: item for item in model.graph.initializer}
+        self._names = {item.name for item in given.graph.initializer}
         self.microsoft = False
         self.blocks = False
+        self.operators: set[str] = set()
 
-    def store_half(self, weight: Weight) -> None:
+    def store_half(self, weight: Weight, tensor: onnx.TensorProto) -> None:
         """Store float16 and cast: what reads the weight reads float32 as before."""
-        array = numpy_helper.to_array(self._arrays[weight.name])
+        array = numpy_helper.to_array(tensor)
         name = self._add(f"{weight.name}.fp16", array.astype(np.float16))
         self._replace(weight, [helper.make_node("Cast", [name], [weight.name], f"{weight.name}.Cast", to=1)])
 
     def store_widened(self, weight: Weight, codes: Codes) -> None:
-        """Store 8 bits and a scale for each output, widened when a file is loaded: for operators that take float32."""
-        integers = self._add(f"{weight.name}.int8", weight.stored(codes.integers))
-        shape = (*weight.shape[:-2], 1, weight.shape[-1]) if weight.swapped else (*weight.shape[:-1], 1)
-        scales = self._add(f"{weight.name}.scales", codes.scales.reshape(shape))
-        wide = f"{weight.name}.wide"
-        cast = helper.make_node("Cast", [integers], [wide], f"{weight.name}.Cast", to=1)
-        self._replace(weight, [cast, helper.make_node("Mul", [wide, scales], [weight.name], f"{weight.name}.Mul")])
+        """Store 8 bits, and the nodes that make float32 of them when a file is loaded."""
+        name = weight.name
+        blocks = codes.scales.shape[1]
+        integers = self._add(f"{name}.int8", padded(codes).reshape(weight.outputs, blocks, codes.block))
+        scales = self._add(f"{name}.scales", codes.scales[..., None])
+        # (N, blocks, block) to (N, K), to the weight's shape with rows in the place of columns, to the weight.
+        rows = (*weight.shape[:-2], weight.shape[-1], weight.shape[-2]) if weight.swapped else weight.shape
+        steps: list[tuple[str, list[Array], dict[str, Any]]] = [
+            ("Cast", [], {"to": onnx.TensorProto.FLOAT}),
+            ("Mul", [], {}),
+        ]
+        if blocks * codes.block > weight.depth:
+            steps.append(("Reshape", [np.array([weight.outputs, -1])], {}))
+            steps.append(("Slice", [np.array([0]), np.array([weight.depth]), np.array([1])], {}))
+        steps.append(("Reshape", [np.array(rows)], {}))
+        if weight.swapped:
+            axes = range(len(rows))
+            steps.append(("Transpose", [], {"perm": [*axes[:-2], axes[-1], axes[-2]]}))
+        nodes: list[onnx.NodeProto] = []
+        given = integers
+        for place, (op_type, sizes, attributes) in enumerate(steps):
+            last = place == len(steps) - 1
+            result = name if last else f"{name}.{op_type}.{place}"
+            more = [self._add(f"{name}.shape.{place}.{at}", array) for at, array in enumerate(sizes)]
+            more = [scales] if op_type == "Mul" else more
+            node = helper.make_node(op_type, [given, *more], [result], f"{name}.{op_type}.{place}", **attributes)
+            nodes.append(node)
+            given = result
+        self._replace(weight, nodes)
 
     def store_dequantised(self, weight: Weight, codes: Codes) -> None:
         """Store whole numbers behind a DequantizeLinear whose result has the name of the weight."""
@@ -136,6 +165,32 @@ class _Rewriting:
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
         self._replace(weight, [node])
 
+    def store_experts(self, weight: Weight, codes: Codes) -> None:
+        """Store bytes (…,G,R,N) and scales (…,G,N) as the operators with packed experts read them."""
+        per_byte, groups = 8 // codes.bits, codes.scales.shape[1]
+        numbers: Array = (weight.stored(codes.integers).astype(np.int16) + (1 << (codes.bits - 1))).astype(np.uint8)
+        if per_byte == 2:
+            numbers = numbers[..., 0::2, :] | (numbers[..., 1::2, :] << 4)
+        lead, outputs = weight.shape[:-2], weight.shape[-1]
+        names = [
+            self._add(
+                f"{weight.name}.int{codes.bits}", numbers.reshape(*lead, groups, codes.block // per_byte, outputs)
+            ),
+            self._add(
+                f"{weight.name}.scales",
+                np.ascontiguousarray(codes.scales.reshape(*lead, outputs, groups).swapaxes(-1, -2)),
+            ),
+        ]
+        for use in weight.uses:
+            node = self._graph.node[use.node]
+            inputs = [part for name in node.input for part in (names if name == weight.name else [name])]
+            del node.input[:]
+            node.input.extend(inputs)
+            node.op_type = use.packed
+            node.attribute.append(helper.make_attribute("per_byte", per_byte))
+            self.operators.add(use.packed)
+        self._gone.add(weight.name)
+
     def store_dynamic(self, weight: Weight, codes: Codes) -> None:
         """Multiply in whole numbers; activations are quantised at each call."""
         whole = self._add(f"{weight.name}.int8", weight.stored(codes.integers))
@@ -144,20 +199,25 @@ class _Rewriting:
             self._change(use, "DynamicQuantizeMatMul", [whole, scales], {})
         self._gone.add(weight.name)
 
-    def store_blocks(self, weight: Weight, codes: Codes) -> None:
+    def store_blocks(self, weight: Weight, codes: Codes, activations: Activations) -> None:
         """Store blocks as ONNX Runtime's MatMulNBits and GatherBlockQuantized take them; both can share one table."""
         packed = packed_blocks(codes)
         rows = len(packed)
-        shared = self._add(f"{weight.name}.int{codes.bits}", packed)
+        both = {"product", "table"} <= weight.kinds
+        # A table alone is stored as it is read: OpenVINO takes no other.
+        whole = packed if "product" in weight.kinds else packed.reshape(rows, -1)
+        shared = self._add(f"{weight.name}.int{codes.bits}", whole)
         scales = self._add(f"{weight.name}.scales", codes.scales)
         attributes = {"bits": codes.bits, "block_size": codes.block}
-        table = f"{weight.name}.rows"
-        if "table" in weight.kinds:
+        table = shared
+        if both:
+            table = f"{weight.name}.rows"
             shape = self._add(f"{weight.name}.rows.shape", np.array([rows, -1], np.int64))
             self._first.append(helper.make_node("Reshape", [shared, shape], [table], f"{weight.name}.Reshape"))
         for use in weight.uses:
             if use.kind == "product":
                 sizes = {"K": weight.depth, "N": rows, **attributes}
+                sizes |= {"accuracy_level": INT8_ACTIVATIONS} if activations == "int8" else {}
                 self._change(use, "MatMulNBits", [shared, scales], sizes)
             else:
                 node = self._graph.node[use.node]
@@ -187,11 +247,10 @@ class _Rewriting:
         self.microsoft = True
 
     def _add(self, name: str, array: Array) -> str:
-        while name in self._arrays:
+        while name in self._names:
             name += "_"
-        tensor = numpy_helper.from_array(array, name)
-        self._arrays[name] = tensor
-        self._added.append(tensor)
+        self._names.add(name)
+        self._added.append(numpy_helper.from_array(array, name))
         return name
 
     def _replace(self, weight: Weight, nodes: list[onnx.NodeProto]) -> None:
@@ -218,15 +277,59 @@ class _Rewriting:
         self._graph.value_info.extend(known)
 
 
+def copied_without(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """Return a copy of a graph that lacks some weights, which are not copied: they may be nearly all that it holds."""
+    copy = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name == "graph":
+            for part, content in value.ListFields():
+                if part.name != "initializer":
+                    _merge(copy.graph, part.name, content)
+            copy.graph.initializer.extend(item for item in value.initializer if item.name not in names)
+        else:
+            _merge(copy, field.name, value)
+    return copy
+
+
+def _merge(message: Any, name: str, value: Any) -> None:
+    """Set a field of a message, whether it is a number, a message or several of one."""
+    if hasattr(value, "MergeFrom"):
+        getattr(message, name).MergeFrom(value)
+    else:
+        setattr(message, name, value)
+
+
 def packed_blocks(codes: Codes) -> Array:
     """Return whole numbers as (N, blocks, bytes of a block) uint8: shifted above 0, of 4 bits the low half first."""
-    rows, depth = codes.integers.shape
-    blocks, middle = codes.scales.shape[1], 1 << (codes.bits - 1)
-    padded = np.full((rows, blocks * codes.block), middle, np.uint8)
-    padded[:, :depth] = (codes.integers.astype(np.int16) + middle).astype(np.uint8)
+    middle = 1 << (codes.bits - 1)
+    packed: Array = (padded(codes).astype(np.int16) + middle).astype(np.uint8)
     if codes.bits == 4:
-        padded = padded[:, 0::2] | (padded[:, 1::2] << 4)
-    return np.ascontiguousarray(padded.reshape(rows, blocks, -1))
+        packed = packed[:, 0::2] | (packed[:, 1::2] << 4)
+    return np.ascontiguousarray(packed.reshape(*codes.scales.shape, -1))
+
+
+def padded(codes: Codes) -> Array:
+    """Return whole numbers (N, blocks * block): zeros fill the last block."""
+    rows, depth = codes.integers.shape
+    numbers = np.zeros((rows, codes.scales.shape[1] * codes.block), np.int8)
+    numbers[:, :depth] = codes.integers
+    return numbers
+
+
+def _add_bodies(model: onnx.ModelProto, operators: Collection[str]) -> None:
+    """Add the bodies of operators, and drop those that no node calls any more."""
+    from hsm_operators import OPERATORS
+
+    if not operators:
+        return
+    version = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
+    model.functions.extend(OPERATORS[name].function(version) for name in sorted(operators))
+    called = {(node.domain, node.op_type) for node in nodes_of(model.graph.node)}
+    called |= {(node.domain, node.op_type) for body in model.functions for node in nodes_of(body.node)}
+    kept = [body for body in model.functions if (body.domain, body.name) in called]
+    kept = [onnx.FunctionProto.FromString(body.SerializeToString()) for body in kept]
+    del model.functions[:]
+    model.functions.extend(kept)
 
 
 def _import(model: onnx.ModelProto, domain: str, version: int) -> None:
@@ -236,8 +339,6 @@ def _import(model: onnx.ModelProto, domain: str, version: int) -> None:
 
 def _require_blocks(model: onnx.ModelProto) -> None:
     """Raise the version of ONNX's operators, and of the format, to those that know 4 bits in blocks."""
-    from ..onnx_model.nodes import nodes_of
-
     graphs = [(model.graph.node, model.opset_import), *((body.node, body.opset_import) for body in model.functions)]
     for nodes, imports in graphs:
         entry = next((item for item in imports if item.domain in ("", "ai.onnx")), None)

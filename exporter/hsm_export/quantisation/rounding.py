@@ -18,22 +18,21 @@ _DAMPING = 0.01  # of the mean of the second moments, as in the paper
 _MOST_DEPTH = 16384  # beyond, the inverse of the second moments takes too long
 
 
-def nearest(matrix: Array, form: Form, block: int, moments: Array | None = None) -> Codes:
+def nearest(matrix: Array, form: Form, block: int, squares: Array | None = None) -> Codes:
     """Round every number to the nearest step; of each block, choose the step with the least squared error.
 
     Args:
         matrix: (N,K).
         form: what it becomes.
         block: numbers of a row that share a scale.
-        moments: (K,K), second moments of what is multiplied by the columns; their diagonal weighs the errors.
+        squares: (K,), sums of squares of what is multiplied by the columns; they weigh the errors.
     """
     rows, depth = matrix.shape
     blocks = -(-depth // block)
     integers, scales = np.empty((rows, depth), np.int8), np.empty((rows, blocks), np.float32)
     for index in range(blocks):
         part = slice(index * block, min((index + 1) * block, depth))
-        weights = None if moments is None else np.diagonal(moments)[part]
-        scales[:, index] = _scales(matrix[:, part], bits_of(form), weights)
+        scales[:, index] = _scales(matrix[:, part], bits_of(form), None if squares is None else squares[part])
         integers[:, part] = _steps(matrix[:, part], scales[:, index], bits_of(form))
     return Codes(form, integers, scales, block, "nearest")
 
@@ -67,12 +66,25 @@ def gptq(matrix: Array, form: Form, block: int, moments: Array) -> Codes:
     return Codes(form, integers, scales, block, "gptq")
 
 
-def best(matrix: Array, form: Form, block: int, moments: Array | None) -> Codes:
-    """Return the rounding whose product errs less on the calibration's inputs; of 8 bits always the nearest."""
+def takes_gptq(form: Form, depth: int) -> bool:
+    """Say whether GPTQ is tried: 8 bits gain nothing by it, and the inverse of large moments takes too long."""
+    return bits_of(form) <= 4 and depth <= _MOST_DEPTH
+
+
+def best(matrix: Array, form: Form, block: int, moments: Array | None, squares: Array | None = None) -> Codes:
+    """Return the rounding whose product errs less on the calibration's inputs.
+
+    Args:
+        matrix, form, block: as for `nearest`.
+        moments: (K,K) as for `gptq`; None rounds to the nearest steps.
+        squares: (K,), the diagonal of the moments.
+    """
     if moments is not None and not np.isfinite(moments).all():
-        moments = None
-    plain = nearest(matrix, form, block, moments)
-    if moments is None or bits_of(form) > 4 or matrix.shape[1] > _MOST_DEPTH:
+        moments = squares = None
+    if squares is None and moments is not None:
+        squares = np.diagonal(moments)
+    plain = nearest(matrix, form, block, squares)
+    if moments is None or not takes_gptq(form, matrix.shape[1]):
         return plain
     try:
         clever = gptq(matrix, form, block, moments)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MissingDependencyError
 from ..formats.quantisation_plan import Budget, Dialect, Form, Loss
 from .forms import Codes, block_of, is_whole
 from .losses import Feed, Reference
-from .rounding import best, gptq, nearest
+from .moments import Moments
+from .rewriting import copied_without
+from .rounding import best, gptq, nearest, takes_gptq
+from .sessions import judged_outputs, open_session
 from .weights import Weight
 
 if TYPE_CHECKING:
@@ -58,11 +59,12 @@ class Trials:
         self._budget, self._dialect = budget, dialect
         self._integers = integers
         self._codes: dict[tuple[str, Form, str], Codes] = {}
-        self._feeds = calibration.searched
         self._outputs = judged_outputs(model, scored)
-        self._session = open_session(self._with_inputs())
+        graph = self._with_inputs()
+        self._session = open_session(graph)
         self._given = {item.name for item in self._session.get_inputs()}
-        self.searched = Reference.measured(lambda feed: self._run(feed, {}), calibration.searched, scored, tokens)
+        self._moments = Moments(graph, self._weights, calibration.searched, self._complete)
+        self.searched = Reference.measured(self.run_given, calibration.searched, scored, tokens)
         self.count = 0
 
     @cached_property
@@ -75,47 +77,23 @@ class Trials:
             if tensor.name in self._weights
         }
 
-    @cached_property
-    def moments(self) -> dict[str, Array]:
-        """Second moments (K,K) of what is multiplied by each weight, summed over the calibration's inputs."""
-        import onnx
-
-        given = {name: [use.given for use in weight.uses if use.given] for name, weight in self._weights.items()}
-        wanted = sorted({name for names in given.values() for name in names})
-        makers = {name for node in self._model.graph.node for name in node.output}
-        wanted = [name for name in wanted if name in makers]
-        copy = onnx.ModelProto()
-        copy.CopyFrom(self._model)
-        present = {value.name for value in copy.graph.output}
-        copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in present)
-        session = open_session(copy)
-        sums: dict[str, Array] = {}
-        for feed in self._feeds:
-            for name, array in zip(wanted, session.run(wanted, dict(feed)), strict=True):
-                rows = np.asarray(array, np.float64).reshape(-1, array.shape[-1])
-                sums[name] = sums.get(name, 0.0) + rows.T @ rows
-        return {
-            weight: sum(sums[name] for name in names if name in sums)  # type: ignore[misc]
-            for weight, names in given.items()
-            if any(name in sums for name in names)
-        }
-
     def codes(self, name: str, form: Form, rounding: str = "") -> Codes:
         """Return a weight in whole numbers; `rounding` "" takes what errs less on the calibration's inputs."""
         key = (name, form, rounding)
         if key not in self._codes:
             weight = self._weights[name]
             matrix = weight.matrix(self._arrays[name])
-            moments = self.moments.get(name)
-            if moments is not None and not moments.any():
-                moments = None
             block = block_of(form, weight, self._dialect)
+            squares = self._moments.squares(name)
+            # Of wide products they are large, and take long.
+            by_gptq = rounding != "nearest" and takes_gptq(form, weight.depth)
+            moments = self._moments.second(name) if by_gptq else None
             if rounding == "gptq" and moments is not None:
                 self._codes[key] = gptq(matrix, form, block, moments)
-            elif rounding == "nearest":
-                self._codes[key] = nearest(matrix, form, block, moments)
+            elif moments is None:
+                self._codes[key] = nearest(matrix, form, block, squares)
             else:
-                self._codes[key] = best(matrix, form, block, moments)
+                self._codes[key] = best(matrix, form, block, moments, squares)
         return self._codes[key]
 
     def measure(self, choice: Choice, roundings: Mapping[str, str] | None = None) -> Loss:
@@ -135,23 +113,26 @@ class Trials:
             return self._arrays[name].astype(np.float16).astype(np.float32)
         return self._weights[name].stored(self.codes(name, form, rounding).matrix())
 
+    def run_given(self, feed: Feed) -> Mapping[str, Array]:
+        """Run the given file."""
+        return self._run(feed, {})
+
     def _run(self, feed: Feed, changed: Mapping[str, Array]) -> Mapping[str, Array]:
-        off = {name: np.asarray(False) for name in self._given if name.endswith(_FLAG)}
-        every = {**feed, **self._arrays, **off, **changed}
-        found = self._session.run(self._outputs, {name: every[name] for name in self._given})
+        found = self._session.run(self._outputs, {**self._complete(feed), **changed})
         return dict(zip(self._outputs, found, strict=True))
+
+    def _complete(self, feed: Feed) -> dict[str, Array]:
+        """Return a feed with the given weights, and no product in whole numbers."""
+        off = {name: np.asarray(False) for name in self._given if name.endswith(_FLAG)}
+        every = {**feed, **self._arrays, **off}
+        return {name: every[name] for name in self._given}
 
     def _with_inputs(self) -> onnx.ModelProto:
         """Return the graph with its weights as inputs, and a switch that quantises what a product gets."""
         import onnx
         from onnx import helper
 
-        copy = onnx.ModelProto()
-        copy.CopyFrom(self._model)
-        kept = [item for item in copy.graph.initializer if item.name not in self._weights]
-        kept = [onnx.TensorProto.FromString(item.SerializeToString()) for item in kept]
-        del copy.graph.initializer[:]
-        copy.graph.initializer.extend(kept)
+        copy = copied_without(self._model, self._weights)
         known = {value.name for value in copy.graph.input}
         for weight in self._weights.values():
             if weight.name not in known:
@@ -187,37 +168,3 @@ class Trials:
         nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del model.graph.node[:]
         model.graph.node.extend(nodes)
-
-
-def judged_outputs(model: onnx.ModelProto, scored: str) -> list[str]:
-    """Return the outputs that are judged: the logits, else every one of floating-point numbers but states."""
-    import onnx
-
-    if scored:
-        return [scored]
-    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-    found = [value.name for value in model.graph.output if value.type.tensor_type.elem_type in kinds]
-    return [name for name in found if not name.startswith("present.")] or found
-
-
-def open_session(model: onnx.ModelProto, folder: Path = Path()) -> Any:
-    """Return an ONNX Runtime session with the fused kernels where they are."""
-    from ..native import custom_ops_path
-    from ..runtimes.session import cpu_session
-
-    try:
-        kernels: Path | None = custom_ops_path()
-    except MissingDependencyError:
-        kernels = None
-    return cpu_session(model, folder, kernels=kernels, float_activations=True)
-
-
-def run_of(session: Any, outputs: Sequence[str]) -> Any:
-    """Return a function from feeds to outputs by name."""
-    known = {item.name for item in session.get_inputs()}
-
-    def run(feed: Feed) -> Mapping[str, Array]:
-        found = session.run(list(outputs), {name: array for name, array in feed.items() if name in known})
-        return dict(zip(outputs, found, strict=True))
-
-    return run

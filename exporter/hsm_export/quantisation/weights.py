@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -38,12 +38,14 @@ class Use:
         kind: "product" (MatMul, Gemm), "table" (Gather of rows) or "experts" (an operator of the file's).
         transpose: index of the Transpose between them; -1 without one.
         given: the name of what is multiplied by it; "" where that is not known.
+        packed: the operator that takes packed matrices in the place of the node's; "" where there is none.
     """
 
     node: int
     kind: Kind
     transpose: int = -1
     given: str = ""
+    packed: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ class Weight:
     def kinds(self) -> frozenset[Kind]:
         """How it is read."""
         return frozenset(use.kind for use in self.uses)
+
+    @property
+    def has_packed_operators(self) -> bool:
+        """Whether all operators that read it have forms for matrices of few bits."""
+        return all(use.packed for use in self.uses)
 
     @property
     def elements(self) -> int:
@@ -111,7 +118,8 @@ def find_weights(model: onnx.ModelProto) -> tuple[tuple[Weight, ...], tuple[str,
             readers[name].append(index)
     outputs = {value.name for value in model.graph.output}
     known, choosing = stored_weights(model), _choosing(model)
-    found, never = [], []
+    found: list[Weight] = []
+    never: list[str] = []
     for tensor in model.graph.initializer:
         if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2 or math.prod(tensor.dims) < _LEAST:
             continue
@@ -121,7 +129,9 @@ def find_weights(model: onnx.ModelProto) -> tuple[tuple[Weight, ...], tuple[str,
         if any(use.node in choosing for use in weight.uses):
             never.append(weight.source)
         else:
-            found.append(weight)
+            # A portable file stores a table twice where its product is tied to it: a plan names each by itself.
+            known_by = {item.source for item in found}
+            found.append(replace(weight, source=tensor.name) if weight.source in known_by else weight)
     return tuple(found), tuple(never)
 
 
@@ -164,7 +174,7 @@ def _use(
     if operator is not None:
         # The matrices of experts are (…,K,N); the scores that choose are no constants.
         experts = operator.routing is not None and len(tensor.dims) > 2 and place >= 0
-        return (Use(index, "experts"), True) if experts else None
+        return (Use(index, "experts", packed=_packed(operator)), True) if experts else None
     if node.domain or len(tensor.dims) != 2:
         return None
     if node.op_type == "MatMul" and place == 1:
@@ -177,6 +187,14 @@ def _use(
     if node.op_type == "Gather" and place == 0 and not ("axis" in attributes and attributes["axis"].i):
         return Use(index, "table"), False
     return None
+
+
+def _packed(operator: Operator) -> str:
+    """Return the operator of ours that takes packed matrices; "" where there is none."""
+    from hsm_operators import DOMAIN, find
+
+    name = f"Quantized{operator.name}"
+    return name if operator.domain == DOMAIN and find(DOMAIN, name) is not None else ""
 
 
 def _choosing(model: onnx.ModelProto) -> set[int]:

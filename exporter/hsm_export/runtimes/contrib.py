@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
+from ..onnx_model.quantisation_record import INT8_ACTIVATIONS
 from .contrib_attention import (
     UndefinedError,
     causal_conv,
@@ -32,7 +33,6 @@ Definition = Callable[..., Any]
 # Of a step: how near to the middle between two a number is that may be rounded either way. It is what float32 rounds
 # off the products with the scales, of numbers of up to so many steps.
 _TIE, _TIE_STEPS = 1e-4, 255
-INT8_ACTIVATIONS = 4  # an `accuracy_level` that allows 8 bits for activations
 
 
 def contrib_operators(order: int = 0) -> list[type[OpRun]]:

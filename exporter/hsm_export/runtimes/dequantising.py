@@ -14,7 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from .contrib import INT8_ACTIVATIONS, block_table, nbits_weight
+from ..onnx_model.quantisation_record import INT8_ACTIVATIONS
+from .contrib import block_table, nbits_weight
 
 Array = NDArray[Any]
 

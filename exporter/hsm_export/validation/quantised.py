@@ -69,7 +69,7 @@ def _report(
     from ..comparison.predictions import scored_output
     from ..quantisation.calibration import calibrate
     from ..quantisation.losses import Reference
-    from ..quantisation.trials import judged_outputs, open_session, run_of
+    from ..quantisation.sessions import judged_outputs, open_session, run_of
 
     text = scored_output(file)[0] == "language_model" and file.decodes
     if inputs is None and not text and not plan.calibration.startswith("inputs drawn"):

@@ -138,7 +138,8 @@ void attend_keys(const AttentionGroup<T>& group, std::size_t index, const Attent
   }
   const T* values = piece.v + keys.begin * group.v_stride;
   if (group.value_dim >= hn::Lanes(tag)) {
-    stream(RowPointers{weights}, rows, values, group.v_stride, group.value_dim, count, s.added, columns);
+    const StridedColumns<T> all{values, group.v_stride};
+    stream(RowPointers{weights}, rows, all, group.value_dim, count, s.added, columns);
   } else {
     pack_rows(values, group.v_stride, count, group.value_dim, columns, s.values);
     gemm(RowPointers{weights}, rows, s.values, columns, columns, count, Product{s.added, columns, false});

@@ -13,6 +13,8 @@ std::string_view type_name(ElementType type) {
       return "int64";
     case ElementType::kBool:
       return "bool";
+    case ElementType::kUInt8:
+      return "uint8";
   }
   return "";
 }

@@ -46,7 +46,7 @@ class Values {
 };
 
 // T is float32, float16 or bfloat16, the same for every port of a node that says T.
-enum class ElementType : std::uint8_t { kT, kFloat32, kInt64, kBool };
+enum class ElementType : std::uint8_t { kT, kFloat32, kInt64, kBool, kUInt8 };
 
 // A size that the shapes name; equal dimensions are equal sizes.
 struct Dimension {

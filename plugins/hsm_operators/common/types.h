@@ -10,7 +10,7 @@
 
 namespace hsm {
 
-enum class DType : std::uint8_t { kFloat32, kFloat16, kBFloat16, kInt64 };
+enum class DType : std::uint8_t { kFloat32, kFloat16, kBFloat16, kInt64, kUInt8 };
 
 // Returns the size of one element in bytes.
 constexpr std::size_t size_of(DType type) {
@@ -22,6 +22,8 @@ constexpr std::size_t size_of(DType type) {
       return 2;
     case DType::kInt64:
       return 8;
+    case DType::kUInt8:
+      return 1;
   }
   return 0;
 }
@@ -36,6 +38,8 @@ constexpr const char* name_of(DType type) {
       return "bfloat16";
     case DType::kInt64:
       return "int64";
+    case DType::kUInt8:
+      return "uint8";
   }
   return "unknown";
 }

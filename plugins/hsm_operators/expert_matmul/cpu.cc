@@ -13,51 +13,11 @@
 #include "hwy/highway.h"
 #include "hsm_operators/common/cpu/element.h"
 #include "hsm_operators/expert_matmul/expert_routing.h"
+#include "hsm_operators/expert_matmul/expert_split.h"
 #include "hsm_operators/expert_matmul/expert_sum-inl.h"
-
-#ifndef HSM_EXPERT_MATMUL_CC_
-#define HSM_EXPERT_MATMUL_CC_
-namespace hsm {
-namespace {
-
-// What a task computes: the sum over its heads' experts, for a block of tokens and a range of column panels.
-struct ExpertTask {
-  std::int64_t first;  // token
-  std::int64_t tokens;
-  std::int64_t head;
-  std::int64_t heads;
-  std::size_t panel;
-  std::size_t panels;
-  const cpu::Routes* routes;
-};
-
-// Elements between tokens and heads: all that differs between the two operators.
-struct ExpertStrides {
-  std::int64_t x_token;
-  std::int64_t x_head;
-  std::int64_t y_token;
-  std::int64_t y_head;
-};
-
-}  // namespace
-}  // namespace hsm
-#endif  // HSM_EXPERT_MATMUL_CC_
 
 HWY_BEFORE_NAMESPACE();
 namespace hsm::HWY_NAMESPACE {
-
-// Rows of x.
-template <typename T>
-struct TokenRows {
-  const T* x;
-  const ExpertStrides& strides;
-  const cpu::Routes& routes;
-
-  cpu::Group group(std::int64_t head, std::int64_t expert) const { return routes.group(head, expert); }
-  const T* row(std::int64_t head, const cpu::Group& group, std::size_t index) const {
-    return x + group.tokens[index] * strides.x_token + head * strides.x_head;
-  }
-};
 
 template <typename T>
 void sum_part(const ExpertMatMulArgs& args, const ExpertStrides& strides, const ExpertTask& task) {
@@ -106,74 +66,14 @@ HWY_EXPORT(pack_matrix);
 
 namespace {
 
-// Tokens of a block: many, so that each expert's share of them pays for packing its weights, but at least about this
-// many tasks, so that threads find work.
-constexpr std::int64_t kLargeBlock = 256;
-constexpr std::int64_t kSmallBlock = 128;
-constexpr std::int64_t kTasks = 16;
-// Panels of a task: enough columns for long reads, few enough for its sums to stay in the second-level cache.
-constexpr std::int64_t kPanels = 4;
-
-// Splits one call by its shape alone. Heads that do not share an output are tasks of their own.
-class ExpertSplit {
- public:
-  ExpertSplit(const ExpertMatMulArgs& args, std::int64_t separate_heads)
-      : tokens_(args.batch * args.length),
-        heads_(args.heads),
-        separate_heads_(separate_heads),
-        panels_(static_cast<std::int64_t>(HWY_DYNAMIC_DISPATCH(panel_count)(static_cast<std::size_t>(args.outputs)))) {
-    block_ = tasks_of(kLargeBlock, panels_) >= kTasks ? kLargeBlock : kSmallBlock;
-    groups_ = (panels_ + kPanels - 1) / kPanels;
-    if (tokens_ >= kSmallBlock) groups_ = std::clamp(kTasks / tasks_of(block_, 1), groups_, panels_);
-  }
-
-  std::int64_t blocks() const { return blocks_of(block_); }
-  std::int64_t tasks() const { return tasks_of(block_, groups_); }
-  std::int64_t first(std::int64_t block) const { return block * block_; }
-  std::int64_t tokens(std::int64_t block) const { return std::min(block_, tokens_ - first(block)); }
-
-  // Neighbouring tasks share a block of tokens.
-  ExpertTask task(std::int64_t index, const std::vector<cpu::Routes>& routes) const {
-    const std::int64_t group = index % groups_;
-    const std::int64_t head = index / groups_ % separate_heads_;
-    const std::int64_t block = index / groups_ / separate_heads_;
-    const std::int64_t panel = panels_ * group / groups_;
-    return {.first = first(block),
-            .tokens = tokens(block),
-            .head = head,
-            .heads = heads_ / separate_heads_,
-            .panel = static_cast<std::size_t>(panel),
-            .panels = static_cast<std::size_t>(panels_ * (group + 1) / groups_ - panel),
-            .routes = &routes[static_cast<std::size_t>(block)]};
-  }
-
- private:
-  std::int64_t blocks_of(std::int64_t block) const { return (tokens_ + block - 1) / block; }
-  std::int64_t tasks_of(std::int64_t block, std::int64_t groups) const {
-    return blocks_of(block) * separate_heads_ * groups;
-  }
-
-  std::int64_t tokens_;
-  std::int64_t heads_;
-  std::int64_t separate_heads_;
-  std::int64_t panels_;
-  std::int64_t block_;
-  std::int64_t groups_;
-};
-
 void run(const ExpertMatMulArgs& args, const ExpertStrides& strides, std::int64_t separate_heads,
          const ParallelFor& parallel_for) {
   if (args.batch * args.length * args.outputs * separate_heads == 0) return;
-  const ExpertSplit split(args, separate_heads);
+  const std::size_t panels = HWY_DYNAMIC_DISPATCH(panel_count)(static_cast<std::size_t>(args.outputs));
+  const ExpertSplit split(args.batch * args.length, args.heads, static_cast<std::int64_t>(panels), separate_heads);
   const cpu::Router router{args.logits, args.heads, args.experts, args.active};
-  std::vector<cpu::Routes> routes(static_cast<std::size_t>(split.blocks()));
-  parallel_for(routes.size(), [&](std::size_t index) {
-    const auto block = static_cast<std::int64_t>(index);
-    routes[index] = cpu::Routes(router, split.first(block), split.tokens(block));
-  });
-  parallel_for(static_cast<std::size_t>(split.tasks()), [&](std::size_t index) {
-    HWY_DYNAMIC_DISPATCH(sum_experts)(args, strides, split.task(static_cast<std::int64_t>(index), routes));
-  });
+  split.run(router, parallel_for,
+            [&](const ExpertTask& task) { HWY_DYNAMIC_DISPATCH(sum_experts)(args, strides, task); });
 }
 
 }  // namespace

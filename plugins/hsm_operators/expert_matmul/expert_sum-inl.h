@@ -20,6 +20,7 @@
 #include "hsm_operators/common/cpu/scratch.h"
 #include "hsm_operators/common/cpu/stream-inl.h"
 #include "hsm_operators/expert_matmul/expert_routing.h"
+#include "hsm_operators/expert_matmul/expert_split.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace hsm::HWY_NAMESPACE {
@@ -53,6 +54,8 @@ struct ExpertMatrix {
   const T* data;
   std::size_t inputs;
   std::size_t outputs;
+
+  StridedColumns<T> columns(std::size_t first) const { return {data + first, outputs}; }
 };
 
 // Rows that are asked for ahead of their use: a panel is a narrow strip of the matrix, which no hardware prefetcher
@@ -97,6 +100,24 @@ struct ExpertMatrices {
   ExpertMatrix<T> matrix(std::int64_t index) const {
     return {weight + static_cast<std::size_t>(index) * inputs * outputs, inputs, outputs};
   }
+
+  // All panels of one matrix, or null; a row of them has `columns`.
+  const float* panels(std::int64_t index, std::size_t columns) const {
+    return packed == nullptr ? nullptr : packed + static_cast<std::size_t>(index) * inputs * columns;
+  }
+};
+
+// Rows of x, which are `strides` apart.
+template <typename T>
+struct TokenRows {
+  const T* x;
+  const ExpertStrides& strides;
+  const cpu::Routes& routes;
+
+  cpu::Group group(std::int64_t head, std::int64_t expert) const { return routes.group(head, expert); }
+  const T* row(std::int64_t head, const cpu::Group& group, std::size_t index) const {
+    return x + group.tokens[index] * strides.x_token + head * strides.x_head;
+  }
 };
 
 // The part of a sum that a task computes.
@@ -119,10 +140,12 @@ struct SumOutput {
 // Runs one part. `Rows` says which of the part's tokens chose what, and where their rows are:
 //
 //   Group group(head, expert);  const Row* row(head, group, index);
-template <typename T, typename Rows>
+//
+// `Matrices` are those of all experts, in any form for which there are `pack_panel` and `stream_block`.
+template <typename T, typename Rows, typename Matrices = ExpertMatrices<T>>
 class ExpertSum {
  public:
-  ExpertSum(const ExpertMatrices<T>& matrices, const Rows& rows, const SumOutput<T>& output, const SumPart& part)
+  ExpertSum(const Matrices& matrices, const Rows& rows, const SumOutput<T>& output, const SumPart& part)
       : matrices_(matrices),
         source_(rows),
         output_(output),
@@ -150,6 +173,7 @@ class ExpertSum {
   }
 
  private:
+  using Matrix = decltype(std::declval<const Matrices&>().matrix(0));
   using Row = std::remove_cvref_t<decltype(*std::declval<const Rows&>().row(0, cpu::Group{}, 0))>;
   static constexpr bool kIsFloat = std::is_same_v<Row, float>;
 
@@ -158,23 +182,20 @@ class ExpertSum {
   void add_expert(std::int64_t head, std::int64_t expert, const cpu::Group& group) {
     if (group.tokens.empty() || inputs() == 0) return;
     const std::int64_t index = head * matrices_.experts + expert;
-    const ExpertMatrix<T> matrix = matrices_.matrix(index);
+    const Matrix matrix = matrices_.matrix(index);
     if (group.tokens.size() <= kFewRows && columns_ >= panels_.lanes) {
       stream_expert(matrix, head, group);
       return;
     }
     for (std::size_t r = 0; r < group.tokens.size(); ++r) targets_[r] = row_of(group.tokens[r]);
-    const float* packed = nullptr;
-    if (matrices_.packed != nullptr) {
-      packed = matrices_.packed + static_cast<std::size_t>(index) * inputs() * panels_.padded();
-    }
+    const float* packed = matrices_.panels(index, panels_.padded());
     for (std::size_t p = part_.panel; p < part_.panel + part_.panels; ++p) {
       multiply_panel(matrix, packed, p, head, group);
     }
   }
 
   // Many tokens: panel by panel, in slices of the inputs.
-  void multiply_panel(const ExpertMatrix<T>& matrix, const float* packed, std::size_t panel, std::int64_t head,
+  void multiply_panel(const Matrix& matrix, const float* packed, std::size_t panel, std::int64_t head,
                       const cpu::Group& group) {
     const std::size_t width = panels_.width(panel);
     for (std::size_t begin = 0; begin < inputs(); begin += kDepth) {
@@ -192,14 +213,14 @@ class ExpertSum {
   }
 
   // Few tokens: the matrix is read where it is.
-  void stream_expert(const ExpertMatrix<T>& matrix, std::int64_t head, const cpu::Group& group) {
+  void stream_expert(const Matrix& matrix, std::int64_t head, const cpu::Group& group) {
     gather(head, group, 0, inputs());
-    stream(RowPointers{rows_.data()}, group.tokens.size(), matrix.data + begin_, matrix.outputs, columns_, inputs(),
-           product_.get(), stride_);
+    stream(RowPointers{rows_.data()}, group.tokens.size(), matrix.columns(begin_), columns_, inputs(), product_.get(),
+           stride_);
     add_product(group);
   }
 
-  const float* pack_slice(const ExpertMatrix<T>& matrix, std::size_t panel, std::size_t begin, std::size_t depth) {
+  const float* pack_slice(const Matrix& matrix, std::size_t panel, std::size_t begin, std::size_t depth) {
     if (slice_ == nullptr) slice_ = cpu::lend_scratch(kDepth * panels_.widest());
     pack_panel(matrix, panels_, panel, begin, depth, slice_.get());
     return slice_.get();
@@ -243,7 +264,7 @@ class ExpertSum {
     }
   }
 
-  const ExpertMatrices<T>& matrices_;
+  const Matrices& matrices_;
   const Rows& source_;
   const SumOutput<T>& output_;
   const SumPart& part_;

@@ -87,8 +87,7 @@ class HiddenUnits {
   // Few tokens: the matrix is read where it is.
   void stream_matrix() {
     gather(0, inputs());
-    const ExpertMatrix<T> up = matrix();
-    stream(RowPointers{rows_.data()}, rows_.size(), up.data + begin_, up.outputs, columns_, inputs(), hidden(0),
+    stream(RowPointers{rows_.data()}, rows_.size(), matrix().columns(begin_), columns_, inputs(), hidden(0),
            tile_.stride);
   }
 

@@ -8,11 +8,11 @@ import textwrap
 from collections.abc import Iterable, Mapping
 
 from ..expression import to_cpp
-from ..operator import BOOL, FLOAT, INT64, Operator
+from ..operator import BOOL, FLOAT, INT64, UINT8, Operator
 
 NOTICE = "// Written by `python -m hsm_operators.generate` from the specifications; changes are lost.\n"
-ELEMENT_TYPES = {"T": "kT", FLOAT: "kFloat32", INT64: "kInt64", BOOL: "kBool"}
-C_TYPES = {"T": "void", FLOAT: "float", INT64: "std::int64_t", BOOL: "bool"}
+ELEMENT_TYPES = {"T": "kT", FLOAT: "kFloat32", INT64: "kInt64", BOOL: "kBool", UINT8: "kUInt8"}
+C_TYPES = {"T": "void", FLOAT: "float", INT64: "std::int64_t", BOOL: "bool", UINT8: "std::uint8_t"}
 ATTRIBUTE_TYPES = {"int": "kInt", "ints": "kInts", "float": "kFloat"}
 WIDTH = 120
 

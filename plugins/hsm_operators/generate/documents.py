@@ -6,11 +6,11 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from ..operator import BOOL, FLOAT, INT64, Attribute, Dimension, Operator, Port, State
+from ..operator import BOOL, FLOAT, INT64, UINT8, Attribute, Dimension, Operator, Port, State
 
 _START = "<!-- Written by `python -m hsm_operators.generate` from the specification; changes are lost. -->"
 _END = "<!-- end -->"
-_TYPES = {"T": "T", FLOAT: "float32", INT64: "int64", BOOL: "bool"}
+_TYPES = {"T": "T", FLOAT: "float32", INT64: "int64", BOOL: "bool", UINT8: "uint8"}
 _ROLLBACK = {
     "position": "moving the position back takes tokens back",
     "slots": "moving the position back takes back as many tokens as it has spare slots",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import Kernel
-from ..operator import BOOL, FLOAT, INT64, Operator
+from ..operator import BOOL, FLOAT, INT64, UINT8, Operator
 from ..registration import computed
 from ..registry import maths_of, register_torch_operators
 from ..switch import use_kernels
@@ -23,7 +23,7 @@ from .subject import Array, Attributes
 DTYPES = ("fp32", "fp16", "bf16")
 NUMPY_TYPES: Mapping[str, Any] = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 TORCH_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_FIXED = {FLOAT: torch.float32, INT64: torch.int64, BOOL: torch.bool}
+_FIXED = {FLOAT: torch.float32, INT64: torch.int64, BOOL: torch.bool, UINT8: torch.uint8}
 
 
 class FaultError(Exception):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .. import expression
 from ..case import Case
-from ..operator import BOOL, INT64, Operator, Port
+from ..operator import BOOL, INT64, UINT8, Operator, Port
 from ..registry import OPERATORS, maths_of, part_of
 
 Array = npt.NDArray[Any]
@@ -144,6 +144,8 @@ class Subject:
                 result[port.name] = self._numbers(port, sizes, attributes, rows, rng)
             elif port.type == BOOL:
                 result[port.name] = rng.random([sizes[name] for name in port.shape]) < 0.5
+            elif port.type == UINT8:
+                result[port.name] = rng.integers(0, 256, [sizes[name] for name in port.shape], np.uint8)
             else:
                 result[port.name] = self.floats(port, sizes, rng)
         return result | self._past(result, sizes, attributes, rng)

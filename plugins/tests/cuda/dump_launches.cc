@@ -45,7 +45,7 @@ std::int64_t bytes_of(const hsm::opset::Port& port, const Case& item, DType type
   std::int64_t bytes = 4;
   if (port.type == ElementType::kT) bytes = static_cast<std::int64_t>(hsm::size_of(type));
   if (port.type == ElementType::kInt64) bytes = 8;
-  if (port.type == ElementType::kBool) bytes = 1;
+  if (port.type == ElementType::kBool || port.type == ElementType::kUInt8) bytes = 1;
   for (const std::int64_t size : shape_of(port, item.sizes)) bytes *= size;
   return bytes;
 }

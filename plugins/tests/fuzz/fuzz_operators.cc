@@ -163,6 +163,8 @@ DType type_of(const Node& node, const Port& port) {
       return DType::kInt64;
     case opset::ElementType::kBool:
       fail(node, "has a bool input, which this target does not draw");
+    case opset::ElementType::kUInt8:
+      return DType::kUInt8;
     case opset::ElementType::kT:
       break;
   }
@@ -218,6 +220,12 @@ void fill(FuzzedDataProvider& data, const Node& node, std::size_t input, Tensor&
       if (choice == 31) value = any_integer(data);
       if (choice == 30) value = kMax - node.shapes.front()[1];
       static_cast<std::int64_t*>(tensor.data())[i] = value;
+    }
+    return;
+  }
+  if (port.type == opset::ElementType::kUInt8) {
+    for (std::size_t i = 0; i < tensor.count(); ++i) {
+      static_cast<std::uint8_t*>(tensor.data())[i] = static_cast<std::uint8_t>(random());
     }
     return;
   }

@@ -25,6 +25,8 @@ ONNXTensorElementDataType element_type(DType type) {
       return ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
     case DType::kInt64:
       return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
+    case DType::kUInt8:
+      return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
     case DType::kFloat32:
       break;
   }

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "tests/cases.h"
+
 namespace hsm::testing {
 namespace {
 
@@ -43,6 +45,7 @@ class Message {
 // TensorProto.DataType.
 std::int64_t data_type(const opset::Port& port, DType type) {
   if (port.type == opset::ElementType::kInt64) return 7;
+  if (port.type == opset::ElementType::kUInt8) return 2;
   if (port.type == opset::ElementType::kFloat32 || type == DType::kFloat32) return 1;
   return type == DType::kFloat16 ? 10 : 16;
 }
@@ -61,7 +64,7 @@ Message value_info(const opset::Port& port, DType type, const opset::Shape& size
 // TensorProto of zeros.
 Message zeros(const opset::Port& port, DType type, const opset::Shape& sizes) {
   Message tensor;
-  std::size_t bytes = size_of(port.type == opset::ElementType::kFloat32 ? DType::kFloat32 : type);
+  std::size_t bytes = size_of(type_of(port, type));
   for (const std::int64_t size : sizes) {
     tensor.integer(1, size);
     bytes *= static_cast<std::size_t>(size);

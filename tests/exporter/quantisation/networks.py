@@ -50,6 +50,36 @@ def classifier(path: Path) -> Path:
     return _save(path, nodes, weights, ("x", TensorProto.FLOAT, ["batch", WIDTH]), ["batch", 10])
 
 
+def experts(path: Path) -> Path:
+    """Write x (B,T,32) -> y (B,T,32) through two products with the 2 best of 3 experts in each of 2 heads."""
+    from hsm_operators import DOMAIN, VERSION, functions_for, make_node
+
+    generator = np.random.default_rng(2)
+    weights = {
+        "router": generator.standard_normal((WIDTH, 6)) / WIDTH**0.5,
+        "up": generator.standard_normal((2, 3, WIDTH, WIDTH)) / WIDTH**0.5,
+        "down": generator.standard_normal((2, 3, WIDTH, WIDTH)) / WIDTH**0.5,
+    }
+    stored = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
+    stored.append(numpy_helper.from_array(np.array([0, 0, 2, 3]), "by_head"))
+    nodes = [
+        helper.make_node("MatMul", ["x", "router"], ["scores"], "scores"),
+        helper.make_node("Reshape", ["scores", "by_head"], ["choice"], "choice"),
+        make_node("ExpertMatMul", ["x", "choice", "up"], ["inner"], "up", k=2),
+        make_node("ExpertMatMulSum", ["inner", "choice", "down"], ["y"], "down", k=2),
+    ]
+    shape = ["batch", "length", WIDTH]
+    graph = helper.make_graph(
+        nodes, "experts", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)], stored,
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, VERSION)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    model.functions.extend(functions_for(model))
+    onnx.save(model, path)
+    return path
+
+
 def _save(
     path: Path,
     nodes: list[onnx.NodeProto],

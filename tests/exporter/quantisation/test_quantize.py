@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.exporter.quantisation.networks import VOCABULARY, classifier, language_model
+from tests.exporter.quantisation.networks import VOCABULARY, classifier, experts, language_model
 
 from hsm_export import inspect, quantize, validate
 from hsm_export.cli import run
@@ -17,6 +17,10 @@ from hsm_export.errors import BadInputError, UsageError
 from hsm_export.formats.quantisation_plan import Budget, Dialect, Objective
 from hsm_export.onnx_model.model_file import open_model
 from hsm_export.onnx_model.quantisation_record import plan_in
+from hsm_export.quantisation.forms import block_of
+from hsm_export.quantisation.rewriting import rewritten
+from hsm_export.quantisation.rounding import nearest
+from hsm_export.quantisation.weights import find_weights
 
 pytestmark = pytest.mark.usefixtures("short_calibration")
 
@@ -39,7 +43,7 @@ def _tokens(seed: int, rows: int = 64) -> np.ndarray:
 
 
 def _logits(path: Path, tokens: np.ndarray) -> np.ndarray:
-    from hsm_export.quantisation.trials import open_session
+    from hsm_export.quantisation.sessions import open_session
 
     return np.asarray(open_session(onnx.load(path)).run(["logits"], {"tokens": tokens})[0], np.float64)
 
@@ -111,6 +115,73 @@ def test_objectives_choose_other_forms(tmp_path: Path, objective: Objective) -> 
     operators = {node.op_type for node in onnx.load(made).graph.node}
     assert ("MatMulNBits" if objective == "decode" else "DynamicQuantizeMatMul") in operators
     assert plan.held_out.error <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("objective", "budget", "activations"), [("decode", "kl=1e-2", "int8"), ("decode", "kl=1e-9", "float32"),
+    ("size", "kl=1e-2", "float32")],
+)  # fmt: skip
+def test_activations_are_rounded_for_speed_where_the_budget_allows_it(
+    lm: Path, objective: Objective, budget: str, activations: str
+) -> None:
+    made = lm.with_name("made.onnx")
+    plan = quantize(lm, made, budget, objective=objective).plan
+    products = [_attributes(node) for node in onnx.load(made).graph.node if node.op_type == "MatMulNBits"]
+    assert plan.activations == activations
+    assert all((item.get("accuracy_level") == 4) == (activations == "int8") for item in products)
+    # ONNX Runtime has no kernel for 8 bits and float32.
+    assert all(item["bits"] == 4 for item in products if activations == "float32")
+    assert products or budget == "kl=1e-9"
+    assert validate(made, runtimes=["ort"]).passed
+
+
+def test_8_bits_that_are_widened_mean_what_their_blocks_do(tmp_path: Path) -> None:
+    """Rows of one block and a part of one, as a column and as a row, in a product and in a table."""
+    path = tmp_path / "lm.onnx"
+    language_model(path)
+    model = onnx.load(path)
+    weights, _ = find_weights(model)
+    arrays = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
+    codes = {
+        weight.name: nearest(weight.matrix(arrays[weight.name]), "int8", block_of("int8", weight, "ort"))
+        for weight in weights
+    }
+    onnx.save(rewritten(model, weights, codes, [], "ort"), tmp_path / "made.onnx")
+    for tensor in model.graph.initializer:
+        weight = next((item for item in weights if item.name == tensor.name), None)
+        if weight is not None:
+            array = weight.stored(codes[weight.name].matrix())
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    onnx.save(model, tmp_path / "plain.onnx")
+    assert {weight.depth % codes[weight.name].block for weight in weights} != {0}
+    np.testing.assert_array_equal(
+        _logits(tmp_path / "made.onnx", _tokens(1)), _logits(tmp_path / "plain.onnx", _tokens(1))
+    )
+
+
+@pytest.mark.parametrize(
+    ("dialect", "budget", "packed"), [("ort", "error=0.2", 2), ("ort", "error=0.02", 1), ("qdq", "error=0.2", 0)]
+)
+def test_experts_are_packed_where_their_operators_take_it(
+    tmp_path: Path, dialect: Dialect, budget: str, packed: int
+) -> None:
+    """4 bits where the budget is wide, 8 where it is narrow; QDQ, which has no such operators, widens 8 bits."""
+    path, made = experts(tmp_path / "experts.onnx"), tmp_path / "made.onnx"
+    x = np.random.default_rng(5).standard_normal((64, 6, 32)).astype(np.float32)
+    plan = quantize(path, made, budget, dialect=dialect, calibration={"x": x}).plan
+    model = onnx.load(made)
+    found = [node for node in model.graph.node if node.domain == "hsm"]
+    assert {node.op_type.startswith("Quantized") for node in found} == {packed > 0}
+    assert {_attributes(node).get("per_byte", 0) for node in found} == {packed}
+    assert {body.name for body in model.functions} == {node.op_type for node in found}
+    assert plan.held_out.error <= plan.budget.limit
+    assert made.stat().st_size < path.stat().st_size / 2
+    assert validate(made, runtimes=["ort", "ort-fused"]).passed
+    assert inspect(made).parameters == inspect(path).parameters  # type: ignore[attr-defined]
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, int]:
+    return {item.name: item.i for item in node.attribute}
 
 
 def test_validate_judges_the_kernels_and_the_budget_apart(tmp_path: Path) -> None:

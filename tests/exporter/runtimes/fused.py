@@ -51,7 +51,7 @@ def case_of(name: str, batch: int = 2, length: int = 7, **sizes: int) -> Trial:
 
 def feed(inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Return inputs as a model with a float32 border takes them."""
-    return {name: array if array.dtype == np.int64 else array.astype(np.float32) for name, array in inputs.items()}
+    return {name: array if array.dtype.kind in "iu" else array.astype(np.float32) for name, array in inputs.items()}
 
 
 def run_fused(model: onnx.ModelProto, inputs: Mapping[str, Array], threads: int = 1) -> list[Array]:

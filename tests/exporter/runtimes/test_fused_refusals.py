@@ -20,14 +20,15 @@ pytestmark = needs_library
 
 SIZES = {dim: size for case in SMALL.values() for dim, size in case.all_sizes.items()}
 SIZES |= {"B": 2, "T": 4, "S": 4, "D": 6, "R": 9, "H": 2, "G": 1, "d": 3, "e": 7, "F": 10, "E": 4, "f": 5, "P": 11}
+WHOLE: dict[str, Any] = {"tensor(int64)": np.int64, "tensor(uint8)": np.uint8}
 
 
 def arrays(name: str, **sizes: int) -> dict[str, Array]:
     """Zeros of the right shapes, with some sizes changed; all rows have one token."""
     sizes = {**SIZES, **sizes}
     return {
-        value.name: np.ones([sizes[dim] for dim in value.shape], np.int64)
-        if value.type == "tensor(int64)"
+        value.name: np.ones([sizes[dim] for dim in value.shape], WHOLE[value.type])
+        if value.type in WHOLE
         else np.zeros([sizes[dim] for dim in value.shape], np.float32)
         for value in OPERATORS[name].inputs
     }
@@ -110,7 +111,7 @@ def test_every_input_of_a_wrong_rank_or_size(name: str, port: str) -> None:
     value.type.tensor_type.ClearField("shape")
     session = fused_session(model)
     good = arrays(name)
-    for shape in ((), (2,) * 5, *([2, 2, 2][:rank] for rank in (1, 2, 3) if rank != good[port].ndim)):
+    for shape in ((), (2,) * 6, *([2, 2, 2][:rank] for rank in (1, 2, 3) if rank != good[port].ndim)):
         with pytest.raises(Exception, match=rf"{name}: input {port} must have {good[port].ndim} dimensions"):
             session.run(None, {**good, port: np.zeros(shape, good[port].dtype)})
     for axis in range(good[port].ndim):

@@ -112,7 +112,7 @@ def test_sizes_of_zero_give_empty_outputs_or_zeros(name: str, empty: str, dtype:
     arrays = {}
     for value in OPERATORS[name].inputs:
         least = row_range(value, sizes, case.attributes)[0] if value.rows else 0
-        kind = np.int64 if value.rows else np.float32
+        kind = np.int64 if value.rows else np.uint8 if value.type == "tensor(uint8)" else np.float32
         arrays[value.name] = np.full([sizes[dim] for dim in value.shape], least, kind)
     outputs = run_fused(float32_border(one_node_model(name, case.attributes, dtype)), arrays)
     for value, output in zip(OPERATORS[name].outputs, outputs, strict=True):
@@ -205,7 +205,7 @@ def _bound_run(
 
 def _tensor(array: Array, dtype: str) -> Any:
     """Return an OrtValue; bfloat16 goes in as bits, because NumPy has no such type."""
-    if array.dtype == np.int64:
+    if array.dtype.kind in "iu":
         return onnxruntime.OrtValue.ortvalue_from_numpy(array)
     typed = array.astype(NUMPY_TYPES[dtype])
     if dtype != "bf16":

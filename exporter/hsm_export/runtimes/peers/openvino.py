@@ -27,6 +27,8 @@ class OpenVINO:
         settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": int(os.environ.get("OMP_NUM_THREADS", "0"))}
         if precision != "auto":
             settings["INFERENCE_PRECISION_HINT"] = precision
+            # By itself it rounds activations to 8 bits before weights of few bits, whatever that hint says.
+            settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(str(model)), "CPU", settings)
         self._request = compiled.create_infer_request()

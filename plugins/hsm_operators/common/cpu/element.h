@@ -17,6 +17,7 @@ void with_element(DType type, F&& body) {
       return body(BFloat16{});
     case DType::kFloat32:
     case DType::kInt64:
+    case DType::kUInt8:
       return body(float{});
   }
 }

@@ -29,6 +29,7 @@ constexpr bool has_tensor_cores(const Device& device, DType type) {
       return device.sm >= 80;
     case DType::kFloat32:
     case DType::kInt64:
+    case DType::kUInt8:
       return false;
   }
   return false;

@@ -92,6 +92,7 @@ int with_element(DType type, Body&& body) {
       return body(__nv_bfloat16{});
     case DType::kFloat32:
     case DType::kInt64:
+    case DType::kUInt8:
       return body(float{});
   }
   return 1;

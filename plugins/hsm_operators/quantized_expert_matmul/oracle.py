@@ -1,0 +1,33 @@
+"""Products with chosen experts of few bits in float64 NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..expert_matmul import oracle as plain
+
+Array = npt.NDArray[Any]
+
+
+def unpacked(weight: Array, scales: Array, per_byte: int) -> Array:
+    """Return the matrices (H,E,in,out), number by number as the specification says."""
+    heads, experts, groups, size, outer = weight.shape
+    matrices = np.empty((heads, experts, groups * size * per_byte, outer))
+    for row in range(matrices.shape[2]):
+        byte, half = divmod(row, per_byte)
+        group, place = divmod(byte, size)
+        stored = weight[:, :, group, place].astype(np.int64)
+        number = stored - 128 if per_byte == 1 else (stored >> (4 * half)) % 16 - 8
+        matrices[:, :, row] = number * scales[:, :, group]
+    return matrices
+
+
+def quantized_expert_matmul(x: Array, logits: Array, weight: Array, scales: Array, k: int, per_byte: int) -> Array:
+    return plain.expert_matmul(x, logits, unpacked(weight, scales, per_byte), k)
+
+
+def quantized_expert_matmul_sum(x: Array, logits: Array, weight: Array, scales: Array, k: int, per_byte: int) -> Array:
+    return plain.expert_matmul_sum(x, logits, unpacked(weight, scales, per_byte), k)
