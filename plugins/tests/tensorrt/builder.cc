@@ -23,6 +23,8 @@ DataType data_type(const opset::Port& port, DType t) {
       return DataType::kBF16;
     case DType::kInt64:
       return DataType::kINT64;
+    case DType::kUInt8:
+      return DataType::kUINT8;
     case DType::kFloat32:
       break;
   }
