@@ -32,7 +32,7 @@ make_environment() {
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt cmake ninja
 PATH="$PWD/.venv/bin:$PATH" SKBUILD_BUILD_DIR=build/native SKBUILD_CMAKE_DEFINE=HSM_TESTS=ON \
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-    --editable ".[cpu,rtx,lean,train,plot,dev]"
+    --editable ".[cpu,rtx,lean,train,plot,tokenizers,dev]"
 # The finder of the editable installation knows hsm_operators; its folder on sys.path would make packages of plugins/*,
 # such as plugins/tensorrt, where TensorRT is not installed.
 sed -i '\#/plugins$#d' .venv/lib/python3.*/site-packages/_editable_skbc_hsm_export.pth

@@ -17,8 +17,8 @@ _ORDERS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 def relations(guards: Iterable[str], inputs: Sequence[InputSpec]) -> tuple[str, ...]:
     """Return the comparisons of dynamic dimensions that a trace holds for, such as "length <= mask_length".
 
-    Bounds of one dimension and equations are left out: the former are lengths that a model knows of, the latter make
-    two dimensions one.
+    Left out are bounds of one dimension, which are lengths that a model knows of; equations, which make two dimensions
+    one; and what torch asks of numbers of elements, which no way of the code depends on.
 
     Args:
         guards: what torch.export asks of sizes, in Python.
@@ -38,8 +38,24 @@ def _comparisons(guards: Iterable[str], inputs: Sequence[InputSpec]) -> Iterator
             tree = parse(text)
         except ExpressionError:
             continue  # of values, or with what sizes are seldom made of
-        if isinstance(tree, ast.Compare) and isinstance(tree.ops[0], _ORDERS) and len(names(text)) > 1:
-            yield _plain(tree)
+        if isinstance(tree, ast.Compare) and isinstance(tree.ops[0], _ORDERS):
+            comparison = _plain(tree)
+            if _compares_sizes(comparison):
+                yield comparison
+
+
+def _compares_sizes(text: str) -> bool:
+    """Say whether other dimensions stand on one side than on the other, none multiplied by another or divided."""
+    tree = parse(text)
+    assert isinstance(tree, ast.Compare)
+    left, right = (names(ast.unparse(side)) for side in (tree.left, tree.comparators[0]))
+    parts = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp)]
+    divided = any(isinstance(node.op, (ast.FloorDiv, ast.Mod)) for node in parts)
+    squared = any(
+        isinstance(node.op, ast.Mult) and names(ast.unparse(node.left)) and names(ast.unparse(node.right))
+        for node in parts
+    )
+    return bool(left and right and not left & right) and not divided and not squared
 
 
 def _plain(tree: ast.Compare) -> str:

@@ -38,6 +38,9 @@ def spec(name: str, *shape: int | str) -> InputSpec:
         (["L['tensors'][0].size()[1] <= 512", "L['tensors'][1].size()[1] == L['tensors'][0].size()[1]"], ()),
         (["L['tensors'][0].size()[2] <= L['tensors'][0].size()[1]"], ()),  # 4 <= length: of one dimension
         (["L['self'].flag is True", "not a guard ("], ()),
+        # Numbers of elements, with and without a product.
+        (["5*L['tensors'][0].size()[0]*((-1) + (L['tensors'][0].size()[1]//2)) >= 2"], ()),
+        (["L['tensors'][0].size()[0] * L['tensors'][0].size()[1] < L['tensors'][1].size()[1]"], ()),
     ],
 )
 def test_comparisons_of_two_sizes_are_kept(guards: list[str], expected: tuple[str, ...]) -> None:
