@@ -12,11 +12,14 @@ from tests.operators.inputs import row_range, sizes_of
 
 from hsm_operators import OPERATORS, Attribute, Operator, expression
 from hsm_operators.case import adjustments
+from hsm_operators.operator import UINT8
 from hsm_operators.testing import Trial
 
 _SMALL = st.integers(1, 4)
 # The largest numbers of attributes that have no bound of their own: of lists, and alone.
 _MOST = {"ints": 20, "int": 4}
+# Blocks, and their bytes: a width is their product, and as small as those of other operators.
+_OF_A_WIDTH = st.integers(1, 2)
 # Attributes that are floats, which ONNX stores in float32.
 _FACTORS = st.floats(0.125, 1, width=32)
 
@@ -27,6 +30,8 @@ def cases(draw: st.DrawFn, name: str, widths: st.SearchStrategy[int] = _SMALL) -
     operator = OPERATORS[name]
     attributes = {attribute.name: draw(_values(attribute)) for attribute in operator.attributes}
     sizes = {dim: draw(_SMALL if dim in ("B", "H") else widths) for dim in sorted(operator.sizes)}
+    if any(port.type == UINT8 for port in operator.inputs):
+        sizes |= {dim: draw(_OF_A_WIDTH) for dim in ("G", "R")}
     sizes["T"] = draw(st.integers(1, 12) | st.sampled_from([127, 128, 129, 200]))
     sizes |= _choices(draw, operator, sizes | attributes)
     sizes = sizes_of(name, sizes, attributes)

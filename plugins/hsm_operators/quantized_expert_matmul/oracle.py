@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,14 @@ def unpacked(weight: Array, scales: Array, per_byte: int) -> Array:
         number = stored - 128 if per_byte == 1 else (stored >> (4 * half)) % 16 - 8
         matrices[:, :, row] = number * scales[:, :, group]
     return matrices
+
+
+def spread(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Return the same matrices in blocks of one byte: a number times its scale is rounded, each by itself."""
+    weight = inputs["weight"]
+    heads, experts, groups, size, outer = weight.shape
+    scales = np.repeat(inputs["scales"], size, axis=2)
+    return {**inputs, "weight": weight.reshape(heads, experts, groups * size, 1, outer), "scales": scales}
 
 
 def quantized_expert_matmul(x: Array, logits: Array, weight: Array, scales: Array, k: int, per_byte: int) -> Array:

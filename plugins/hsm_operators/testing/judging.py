@@ -107,6 +107,8 @@ def _larger(one: Sequence[float], other: Sequence[float]) -> list[float]:
 def _disturbed(trial: Trial, inputs: Mapping[str, Array], seed: int) -> list[Array]:
     """Return the definition's outputs for inputs that are up to one unit of float32 off."""
     rng = np.random.default_rng(seed)
+    if trial.subject.spread is not None:
+        inputs = trial.subject.spread(inputs)
     eps = np.finfo(np.float32).eps
     moved = {
         name: array * (1 + eps * rng.uniform(-1, 1, array.shape)) if array.dtype.kind == "f" else array

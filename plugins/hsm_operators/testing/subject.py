@@ -34,11 +34,14 @@ class Subject:
         small: a call of it, of which sizes and attributes are taken that a test does not vary.
         oracle: its definition: float64 and int64 arrays and the attributes, by name, to the outputs, which are NaN
             where the operator promises nothing. None where nobody wrote one: then its PyTorch function in float64 is.
+        spread: turns inputs into others that mean the same, in which each number that implementations round has a
+            float of its own, to be disturbed alone; None where it has one anyway.
     """
 
     operator: Operator
     small: Case
     oracle: Callable[..., Any] | None = None
+    spread: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None
 
     @classmethod
     def own(cls, name: str) -> Subject:
@@ -219,7 +222,7 @@ def _own(name: str) -> Subject:
     cases, oracle = part_of(operator, "cases"), part_of(operator, "oracle")
     assert cases is not None and oracle is not None
     small = next(case for case in cases.SMALL if case.operator.name == name)
-    return Subject(operator, small, getattr(oracle, operator.torch_name))
+    return Subject(operator, small, getattr(oracle, operator.torch_name), getattr(oracle, "spread", None))
 
 
 def default_case(operator: Operator) -> Case:
