@@ -1,11 +1,10 @@
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <numbers>
-#include <numeric>
 #include <vector>
 
 #include "hsm_operators/common/cpu/element.h"
+#include "hsm_operators/expert_matmul/naive.h"
 #include "hsm_operators/expert_mlp/activation.h"
 #include "hsm_operators/expert_mlp/args.gen.h"
 
@@ -25,15 +24,6 @@ double activate(double h, Activation activation) {
       return h * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (h + 0.044715 * h * h * h))) / 2;
   }
   return h;
-}
-
-// Returns the indices of the k largest logits, larger first, equal ones by index.
-std::vector<std::int64_t> top(const float* logits, std::int64_t experts, std::int64_t k) {
-  std::vector<std::int64_t> order(static_cast<std::size_t>(experts));
-  std::iota(order.begin(), order.end(), 0);
-  std::ranges::stable_sort(order, [&](std::int64_t a, std::int64_t b) { return logits[a] > logits[b]; });
-  order.resize(static_cast<std::size_t>(k));
-  return order;
 }
 
 // Adds what one expert makes of a token to `sum` (outputs).
@@ -59,7 +49,7 @@ void expert_mlp_naive(const ExpertMlpArgs& args) {
     using T = decltype(element);
     for (std::int64_t token = 0; token < args.batch * args.length; ++token) {
       std::vector<double> sum(static_cast<std::size_t>(args.outputs));
-      for (const std::int64_t expert : top(args.logits + token * args.experts, args.experts, args.active)) {
+      for (const std::int64_t expert : naive::top(args.logits + token * args.experts, args.experts, args.active)) {
         add_expert<T>(args, token, expert, sum);
       }
       for (std::int64_t o = 0; o < args.outputs; ++o) {
