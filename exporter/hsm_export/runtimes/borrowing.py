@@ -33,7 +33,7 @@ class BorrowingEvaluator(ReferenceEvaluator):
     def _init(self) -> None:
         super()._init()
         versions = [helper.make_opsetid(domain, version) for domain, version in self.opsets.items()]
-        self.rt_nodes_ = [_Guarded(node, versions, self.borrowed) for node in self.rt_nodes_]
+        self.rt_nodes_ = _with_forgetting([_Guarded(node, versions, self.borrowed) for node in self.rt_nodes_], self)
 
     def _load_impl(self, node: onnx.NodeProto, input_types: Any = None) -> Any:
         try:
@@ -42,6 +42,45 @@ class BorrowingEvaluator(ReferenceEvaluator):
             if missing_package("onnxruntime", "onnxruntime"):
                 raise
             return _Missing if input_types is not None or not _is_context_dependent(error) else _raised(error)
+
+
+class _Forgetting:
+    """Stands behind the last node that reads some results, and drops them: the evaluator itself keeps all of them."""
+
+    op_type = "Forgetting"
+    input: tuple[str, ...] = ()
+    output: tuple[str, ...] = ()
+    has_linked_attribute = False
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
+
+    def need_context(self) -> bool:
+        """Say that the evaluator shall pass what it holds."""
+        return True
+
+    def run(self, *, context: dict[str, Any], **_: Any) -> tuple[()]:
+        """Drop the results from what the evaluator holds."""
+        for name in self._names:
+            context.pop(name, None)
+        return ()
+
+
+def _with_forgetting(nodes: list[Any], evaluator: ReferenceEvaluator) -> list[Any]:
+    """Return the nodes of a graph, each followed by the dropping of what nobody reads afterwards."""
+    kept = {"", *evaluator.output_names}
+    seen, ends = set[str](), list[list[str]]()
+    for node in reversed(nodes):
+        touched = {*reads_of(node.onnx_node), *node.onnx_node.output}
+        ends.append(sorted(touched - seen - kept))
+        seen |= touched
+    made = {name for node in nodes for name in node.onnx_node.output}
+    found: list[Any] = []
+    for node, names in zip(nodes, reversed(ends), strict=True):
+        found.append(node)
+        dropped = [name for name in names if name in made]
+        found += [_Forgetting(dropped)] if dropped else []
+    return found
 
 
 class _Missing(OpRun):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 import onnxruntime
+from hsm_export.runtimes.borrowing import BorrowingEvaluator
 from hsm_export.runtimes.evaluator import operators
 
 RNG = np.random.default_rng(0)
@@ -81,3 +83,30 @@ def test_quantised_numbers_of_older_files(channels: int) -> None:
     np.testing.assert_array_equal(y, (x.astype(float) - 3) * spread)
     named = [(item.op_domain, item.__name__) for item in operators(opset=19)]
     assert ("", "DequantizeLinear") not in named
+
+
+def test_results_are_dropped_after_their_last_reader() -> None:
+    """A chain of forty results holds a few at a time, and what an inner graph reads late is there."""
+    size, count = 1 << 18, 40
+    x = helper.make_tensor_value_info("x0", TensorProto.DOUBLE, [size])
+    nodes = [helper.make_node("Neg", [f"x{place}"], [f"x{place + 1}"]) for place in range(count)]
+    inner = helper.make_graph(
+        [helper.make_node("Add", ["x3", "x5"], ["sum"])],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("sum", TensorProto.DOUBLE, [size])],
+    )
+    nodes.append(helper.make_node("If", ["yes"], ["late"], then_branch=inner, else_branch=inner))
+    outputs = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, [size]) for name in ("x2", f"x{count}", "late")]
+    yes = helper.make_tensor("yes", TensorProto.BOOL, [], [True])
+    graph = helper.make_graph(nodes, "chain", [x], outputs, [yes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    evaluator = BorrowingEvaluator(model, new_ops=operators())
+    feed = np.arange(size, dtype=np.float64)
+    tracemalloc.start()
+    second, last, late = evaluator.run(None, {"x0": feed})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(second, feed) and np.array_equal(last, feed) and np.array_equal(late, -2 * feed)
+    # x2, x3 and x5 are held, and of the chain what a node reads and writes; the sum comes last.
+    assert peak < 8 * feed.nbytes
