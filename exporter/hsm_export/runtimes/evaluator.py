@@ -74,6 +74,26 @@ class OptionalGetElement(OpRun):
         return (x[0] if isinstance(x, list) and len(x) == 1 else x,)
 
 
+class BatchNormalization(OpRun):
+    """As ONNX defined it before version 14, for inference. The evaluator's own trains where a momentum is given."""
+
+    def _run(self, x: Array, scale: Array, bias: Array, mean: Array, var: Array, **attributes: Any) -> tuple[Array]:
+        if len([name for name in self.onnx_node.output if name]) > 1:
+            raise NotImplementedError("its further outputs are those of training")
+        epsilon = attributes.get("epsilon")
+        shape = (1, *scale.shape, *[1] * (x.ndim - 1 - scale.ndim))
+        scale, bias, mean, var = (item.reshape(shape) for item in (scale, bias, mean, var))
+        deviation = np.sqrt(var + (1e-5 if epsilon is None else epsilon))
+        return (np.asarray((x - mean) / deviation * scale + bias).astype(x.dtype),)
+
+
+class GlobalMaxPool(OpRun):
+    """As ONNX defines it. The evaluator's own drops the dimensions that it pools."""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (x.max(tuple(range(2, x.ndim)), keepdims=True),)
+
+
 class DequantizeLinear(OpRun):
     """As ONNX defined it before version 19, which the evaluator lacks: one scale, or one for each index of an axis."""
 
@@ -92,12 +112,15 @@ def operators(order: int = 0, opset: int = 0) -> list[type[OpRun]]:
 
     Args:
         order: in which order MatMul and Gemm add their terms (see `summation.products`).
-        opset: the model's; the evaluator knows quantisation from 19 on, which before was the same.
+        opset: the model's; the evaluator knows quantisation from 19 on, which before was the same, and inference with
+            batch norms from 14 on.
     """
     own: list[type[OpRun]] = [
-        GatherElements, LRN, LogSoftmax, MeanVarianceNormalization, OptionalGetElement, RandomUniformLike,
+        GatherElements, GlobalMaxPool, LRN, LogSoftmax, MeanVarianceNormalization, OptionalGetElement,
+        RandomUniformLike,
     ]  # fmt: skip
     windows: list[type[OpRun]] = [Conv, ConvTranspose, MaxPool, AveragePool]
     recurrent: list[type[OpRun]] = [GRU, LSTM, RNN]
     older: list[type[OpRun]] = [DequantizeLinear] if 0 < opset < 19 else []
+    older += [BatchNormalization] if 0 < opset < 14 else []
     return [*products(order), *contrib_operators(order), *ml_operators(), *own, *windows, *recurrent, *older]

@@ -44,6 +44,9 @@ def floats(*shape: int) -> np.ndarray[Any, Any]:
         ("AveragePool", [(2, 3, 9, 11)], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}),
         ("AveragePool", [(2, 3, 9, 11)], {"kernel_shape": [3, 2], "pads": [1, 0, 2, 1], "ceil_mode": 1}),
         ("AveragePool", [(2, 3, 7)], {"kernel_shape": [4]}),
+        ("GlobalMaxPool", [(2, 3, 7)], {}),
+        ("GlobalMaxPool", [(2, 3, 5, 4)], {}),
+        ("GlobalMaxPool", [(1, 2, 3, 4, 5)], {}),
         ("AveragePool", [(2, 3, 7, 9)], {"kernel_shape": [3, 2], "auto_pad": "SAME_LOWER", "strides": [2, 2]}),
         (
             "AveragePool",
@@ -62,6 +65,22 @@ def test_is_what_onnx_says(operator: str, shapes: list[tuple[int, ...]], attribu
     (expected,) = session.run(None, feeds)
     (found,) = ReferenceEvaluator(model, new_ops=operators()).run(None, feeds)
     assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("opset", [9, 13, 17])
+@pytest.mark.parametrize("attributes", [{}, {"momentum": 0.8}, {"momentum": 0.9, "epsilon": 0.01}])
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 5), (2, 3, 4, 5)])
+def test_batch_norms_of_files_of_any_age_do_not_train(opset: int, attributes: dict[str, Any], shape: Any) -> None:
+    feeds = {"x": floats(*shape)} | {name: floats(3) for name in ("scale", "bias", "mean")}
+    feeds["var"] = np.square(floats(3)) + np.float32(0.1)
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, x.shape) for name, x in feeds.items()]
+    node = helper.make_node("BatchNormalization", list(feeds), ["y"], **attributes)
+    graph = helper.make_graph([node], "one", infos, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, feeds)
+    (found,) = ReferenceEvaluator(model, new_ops=operators(0, opset)).run(None, feeds)
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
