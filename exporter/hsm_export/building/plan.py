@@ -13,7 +13,7 @@ from ..formats.build_options import BuildOptions, EngineOptions, Target
 from ..formats.profile import Profile
 from ..native import tensorrt_plugin_path
 from ..onnx_model.fusing import Fusion, fusion
-from ..onnx_model.model_file import FileFacts, ModelFile, open_model
+from ..onnx_model.model_file import ENGINE_BINDS, FileFacts, ModelFile, open_model
 from ..onnx_model.quantisation_record import plan_in
 from . import targets
 from .network import operators_by_type, plugin_nodes
@@ -102,7 +102,7 @@ def _refuse(file: ModelFile) -> None:
             f"{file.path} is quantised ({file.quantised}); engines are built from models that are not",
             "export the model in fp32, fp16 or bf16, or quantise it by `hsm-export quantize --dialect qdq`",
         )
-    file.require_tensors("an engine binds only tensors of numbers and Booleans", others=False)
+    file.require_tensors(ENGINE_BINDS, others=False)
 
 
 def _choose_architectures(target: str, architectures: str | Iterable[str] | None) -> tuple[str, ...]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import onnx
 
 
+# Why other inputs and outputs are refused where engines are built.
+ENGINE_BINDS = "an engine binds only tensors of numbers and Booleans"
 _QUANTISED_MATHS = ("QLinear", "QGemm", "QAttention", "QMoE", "QEmbed", "MatMulInteger", "ConvInteger")
 # Outputs that become several arrays.
 _COMPARED = ("sequence(", "map(", "optional(")

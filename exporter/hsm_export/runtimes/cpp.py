@@ -173,5 +173,5 @@ CPP = Runtime(
     runner=CppRunner,
     own_process=True,
     notes=lambda model: fusion(model, "onnxruntime").notes,
-    refuses=refusal,
+    refuses=lambda file: refusal(file.model),
 )

@@ -17,13 +17,11 @@ from onnx import TensorProto
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
-from ..dtypes import BY_NAME
 from ..errors import BadInputError, HsmExportError
 from ..formats.profile import Range
-from ..formats.tensor import UNTYPED
 from ..onnx_model.fusing import fusion
 from ..onnx_model.metadata import recorded
-from ..onnx_model.values import type_name
+from ..onnx_model.model_file import ENGINE_BINDS, ModelFile
 from .gpu import gpu_architecture, no_gpu
 from .metadata import graph_metadata
 from .runtime import RunContext, Runtime, missing_package, no_notes
@@ -233,13 +231,12 @@ def _why_not_rtx() -> str | None:
     return None
 
 
-def _refusal(model: onnx.ModelProto) -> str | None:
+def _refusal(file: ModelFile) -> str | None:
     """Return why no engine can bind an input or output, by its type; None where they are tensors of numbers."""
-    for value in (*model.graph.input, *model.graph.output):
-        dtype = type_name(value.type)
-        known = BY_NAME.get(dtype)
-        if dtype != UNTYPED and (known is None or known.is_foreign or dtype == "string"):
-            return f"{value.name} is of type {dtype}, and an engine binds only tensors of numbers and Booleans"
+    try:
+        file.require_tensors(ENGINE_BINDS, others=False)
+    except BadInputError as error:
+        return error.message.removeprefix(f"{file.path}: ")
     return None
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
+    from ..onnx_model.model_file import ModelFile
     from .routing import RoutedNode
     from .session import SessionSettings
     from .tracing import TracedNode
@@ -54,7 +55,7 @@ def no_notes(_model: onnx.ModelProto) -> Sequence[str]:
     return ()
 
 
-def takes_all(_model: onnx.ModelProto) -> str | None:
+def takes_all(_file: ModelFile) -> str | None:
     """Return no reason: a runtime shows by running what it does not take."""
     return None
 
@@ -92,7 +93,7 @@ class Runtime:
     options: Mapping[str, str] = field(default_factory=dict, compare=False)
     configure: Callable[[Mapping[str, str]], Runtime] | None = None
     notes: Callable[[onnx.ModelProto], Sequence[str]] = field(default=no_notes, compare=False)
-    refuses: Callable[[onnx.ModelProto], str | None] = field(default=takes_all, compare=False)
+    refuses: Callable[[ModelFile], str | None] = field(default=takes_all, compare=False)
 
 
 def missing_package(package: str, install: str) -> str | None:

@@ -63,7 +63,7 @@ def make_plan(names: tuple[str, ...] | None, file: ModelFile, source: TorchSourc
         if names is None and runtime.name == "onnx-reference" and file.weight_bytes() > _REFERENCE_LIMIT:
             reason = "slow for a model of this size; ask for it with --runtimes"
         if names is None and reason is None:
-            reason = runtime.refuses(file.model)
+            reason = runtime.refuses(file)
         if reason:
             skipped.append(RuntimeReport(runtime.name, "skipped", 0, reason=reason))
         else:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hsm_export import validate
 from hsm_export.diffing import DiffOptions, diff
+from hsm_export.onnx_model.model_file import open_model
 from hsm_export.runtimes import get
 from hsm_export.runtimes.ml_operators import coupled
 from hsm_export.runtimes.rounding import rounded_graph
@@ -84,6 +85,15 @@ def test_a_classifier_whose_probabilities_are_maps_passes(tmp_path: Path, classi
         assert "output_probability is of type sequence(map(int64, float32)), and the C++ runtime takes only" in reason
         with_it = validate(path, runtimes=["ort", "cpp"])
         assert not with_it.passed and "sequence(map(int64, float32))" in said(with_it, "cpp")[1]
+
+
+def test_engines_are_not_asked_for_maps_and_text_either(tmp_path: Path) -> None:
+    file = open_model(zipped(tmp_path / "m.onnx", linear("scores")))
+    for name in ("tensorrt", "tensorrt-rtx"):
+        reason = "output output_probability is of type sequence(map(int64, float32)); an engine binds only tensors"
+        assert str(get(name).refuses(file)).startswith(reason)
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [None, 3])
+    assert get("tensorrt").refuses(open_model(written(tmp_path / "n.onnx", [linear("scores")], [scores]))) is None
 
 
 def test_every_layer_of_such_a_classifier_is_compared(tmp_path: Path) -> None:
