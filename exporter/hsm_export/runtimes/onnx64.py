@@ -13,7 +13,7 @@ from .dequantising import with_plain_weights
 from .double_precision import promote, spelled_out
 from .metadata import graph_metadata
 from .onnx_reference import ReferenceRunner
-from .rounding import rounded_graph
+from .rounded_graph import rounded_graph
 from .runtime import RunContext, Runtime, missing_package
 
 EVALUATED = (

@@ -17,22 +17,36 @@ _SMALL = 1 << 16
 _NAMES = {"float": "float32", "double": "float64"}
 
 
+def inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of a model that states types and shapes as far as ONNX's inference knows them; or the model."""
+    try:
+        return onnx.shape_inference.infer_shapes(model)
+    except Exception:  # inference is a help, not a condition: operators of other domains may stop it
+        return model
+
+
 def tensor_infos(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
     """Return types and shapes of the main graph's values as far as the file or shape inference tells them."""
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model)
-    except Exception:  # inference is a help, not a condition: operators of other domains may stop it
-        inferred = model
-    graph = inferred.graph
+    return infos_of(inferred(model))
+
+
+def infos_of(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    """Return types and shapes of the main graph's values as the file states them; the others from ONNX Runtime."""
+    infos = stated_infos(model.graph)
+    unknown = [name for node in model.graph.node for name in node.output if name and name not in infos]
+    if unknown:
+        infos |= typed_by_onnx_runtime(model, unknown)
+    return infos
+
+
+def stated_infos(graph: onnx.GraphProto) -> dict[str, onnx.ValueInfoProto]:
+    """Return types and shapes of the values that a graph itself describes; nothing is inferred."""
     weights = graph.initializer
     infos = {item.name: helper.make_tensor_value_info(item.name, item.data_type, item.dims) for item in weights}
     for value in (*graph.value_info, *graph.input, *graph.output):
         kind = value.type.WhichOneof("value")
         if kind is not None and (kind != "tensor_type" or value.type.tensor_type.elem_type):
             infos[value.name] = value
-    unknown = [name for node in graph.node for name in node.output if name and name not in infos]
-    if unknown:
-        infos |= typed_by_onnx_runtime(inferred, unknown)
     return infos
 
 

@@ -15,7 +15,7 @@ from hsm_export.diffing import DiffOptions, diff
 from hsm_export.onnx_model.model_file import open_model
 from hsm_export.runtimes import get
 from hsm_export.runtimes.ml_operators import coupled
-from hsm_export.runtimes.rounding import rounded_graph
+from hsm_export.runtimes.rounded_graph import rounded_graph
 from hsm_export.validation.results import ValidationResult
 
 pytest.importorskip("onnxruntime")
