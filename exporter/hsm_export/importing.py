@@ -188,7 +188,9 @@ def _digest(source: Path) -> str:
 
 def _copy_tokenizer(source: Path, output: Path) -> None:
     """Copy the tokenizers of a source's folder into a folder, else the first of them beside a file, under its name."""
-    from .formats.tokenizer_file import copy_tokenizer, tokenizer_beside
+    from hsm_models.tokenizer_files import tokenizer_beside
+
+    from .formats.tokenizer_file import copy_tokenizer
 
     found = tokenizer_beside(source)
     if found is None or source.resolve() == output.resolve():

@@ -2,12 +2,13 @@
 
 Bytes and ids stay on the disk, mapped into memory, so that a corpus may be larger than the memory.
 
-Both kinds offer the same three things to the training loop: random batches from the training part, fixed batches
-from the held-out part, and a metric that turns the loss and the hits over the held-out part into one number.
+Both kinds offer the same to the training loop: random batches from the training part, fixed batches from the held-out
+part, a metric that turns the loss and the hits over the held-out part into one number, and words that tell them apart.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import zipfile
@@ -30,6 +31,7 @@ DIGITS = "digits"
 DIGITS_TEST_FRACTION = 0.2
 DIGITS_SPLIT_SEED = 2026
 DIGITS_WHITE = 16
+_PIECE = 1 << 14
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
@@ -68,6 +70,10 @@ class TrainingData(Protocol):
 
     def metadata(self) -> dict[str, str]:
         """Return what a checkpoint must remember of the data, for its file's metadata."""
+        ...
+
+    def identity(self) -> str:
+        """Return words that other data do not have."""
         ...
 
 
@@ -125,6 +131,9 @@ class TextData:
     def metadata(self) -> dict[str, str]:
         return {"level": self.level} | ({"vocabulary": json.dumps(self.vocabulary)} if self.vocabulary else {})
 
+    def identity(self) -> str:
+        return _identity(self.train_symbols, self.held_out_symbols)
+
     def _windows(self, symbols: Tensor | NDArray[Any], starts: Tensor) -> Batch:
         """Cut windows out at `starts` (B,): inputs (B,length) and the symbols that follow them (B,length)."""
         places = starts[:, None] + torch.arange(self.length + 1)
@@ -180,6 +189,9 @@ class SequenceData:
     def metadata(self) -> dict[str, str]:
         return {}
 
+    def identity(self) -> str:
+        return _identity(self.sequences, self.labels)
+
     def _vary(self, sequences: Tensor, generator: torch.Generator) -> Tensor:
         """Hook for data augmentation of training rows (B,T); plain sequences stay as they are."""
         return sequences
@@ -196,11 +208,18 @@ class ImageData(SequenceData):
         return (sequences + noise).clamp(0, DIGITS_WHITE)
 
 
-def load_text(path: str | Path, length: int, level: Level = "byte") -> TextData:
-    """Read a text file as bytes (ids 0..255), mapped from the disk, or as characters (ids in code-point order).
+def load_text(path: str | Path, length: int, level: Level = "byte", alphabet: str = "") -> TextData:
+    """Read a text file as bytes (ids 0..255), mapped from the disk, or as characters.
+
+    Args:
+        path: the file.
+        length: symbols of a window.
+        level: the symbols.
+        alphabet: the characters by id; by default those of the text in code-point order.
 
     Raises:
-        DataError: the file is missing or unreadable, too short, or not UTF-8 at level "char".
+        DataError: the file is missing or unreadable, too short, not UTF-8 at level "char", or has characters that the
+            alphabet lacks.
     """
     if level == "byte":
         return TextData(_mapped_bytes(Path(path)), length)
@@ -209,8 +228,19 @@ def load_text(path: str | Path, length: int, level: Level = "byte") -> TextData:
         points = np.array([ord(character) for character in content.decode("utf-8")], dtype=np.int64)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}); use byte level") from error
-    alphabet, symbols = np.unique(points, return_inverse=True)
-    return TextData(torch.from_numpy(symbols), length, "char", "".join(map(chr, alphabet)))
+    found, symbols = np.unique(points, return_inverse=True)
+    text = "".join(map(chr, found))
+    if alphabet:
+        strange = [character for character in text if character not in alphabet]
+        if strange:
+            raise DataError(f"{path} has characters that the model does not know: {', '.join(map(repr, strange[:10]))}")
+        symbols = np.array([alphabet.index(character) for character in text])[symbols]
+    return TextData(torch.from_numpy(symbols), length, "char", alphabet or text)
+
+
+def is_ids(source: str | Path) -> bool:
+    """Return whether training data are ids of a tokenizer."""
+    return Path(source).suffix == ".npy"
 
 
 def load_ids(path: str | Path, length: int) -> TextData:
@@ -264,7 +294,9 @@ def load_sequences(path: str | Path, name: str, masked: bool = False) -> Sequenc
     return SequenceData(sequences, labels, math.ceil(len(labels) * HELD_OUT_FRACTION), masked)
 
 
-def load_data(config: ModelConfig, source: str | Path, length: int, level: Level = "byte") -> TrainingData:
+def load_data(
+    config: ModelConfig, source: str | Path, length: int, level: Level = "byte", alphabet: str = ""
+) -> TrainingData:
     """Read the data that a model is to be trained on and check that its ids fit the model.
 
     Args:
@@ -274,6 +306,7 @@ def load_data(config: ModelConfig, source: str | Path, length: int, level: Level
             "labels" (N,).
         length: symbols per example of text.
         level: symbols of text.
+        alphabet: the characters by id, for level "char"; by default those of the text.
 
     Raises:
         DataError: missing, malformed or too little data.
@@ -282,7 +315,7 @@ def load_data(config: ModelConfig, source: str | Path, length: int, level: Level
     if config.input == "image":
         raise ConfigError("models of whole images cannot be trained here; use input 'pixels', which reads row by row")
     if config.task == "language_model":
-        text = load_ids(source, length) if Path(source).suffix == ".npy" else load_text(source, length, level)
+        text = load_ids(source, length) if is_ids(source) else load_text(source, length, level, alphabet)
         _require_room("vocab_size", config.vocab_size, _symbols(text))
         longest = length
         data: TrainingData = text
@@ -296,6 +329,15 @@ def load_data(config: ModelConfig, source: str | Path, length: int, level: Level
     if config.positions != "none":
         _require_room("max_length", config.max_length, longest)
     return data
+
+
+def _identity(*arrays: Tensor | NDArray[Any]) -> str:
+    """Return the size of arrays, and a digest of a thousand pieces of each: corpora may be larger than patience."""
+    digest = hashlib.sha256()
+    for array in map(np.asarray, arrays):
+        for start in range(0, len(array), max(_PIECE, len(array) // 1000)):
+            digest.update(np.ascontiguousarray(array[start : start + _PIECE]).data)
+    return f"of {len(arrays[0])} and {len(arrays[1])} symbols or examples, SHA-256 {digest.hexdigest()[:8]}"
 
 
 def _symbols(text: TextData) -> int:

@@ -38,10 +38,10 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 
 def what_remains(state: str | Path) -> str:
-    """Say, after looking at the file, whether an interrupted run can be resumed."""
+    """Say, after looking at the file, whether a run that ended early can be resumed."""
     from .trainer import saved_step
 
     step = saved_step(state)
     if step is None:
-        return "interrupted; no state is saved, so the run starts from the beginning"
-    return f"interrupted; the state of step {step} is saved in {state}, and --resume continues from it"
+        return "no state is saved, so the run starts from the beginning"
+    return f"the state of step {step} is saved in {state}, and --resume continues from it"

@@ -48,31 +48,45 @@ class MetricsFile:
 
 
 class TensorBoard:
-    """The same numbers as TensorBoard's scalars.
+    """The same numbers as TensorBoard's scalars; a disk that does not take them costs them, not the run.
 
     Args:
         folder: where its files go.
+        warn: told once when they cannot be written.
 
     Raises:
         ConfigError: the package tensorboard is not installed.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, warn: Callable[[str], None]) -> None:
+        self._folder, self._warn, self._broken = folder, warn, False
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ModuleNotFoundError as error:
             raise ConfigError(f"TensorBoard's files need the package {error.name}: pip install tensorboard") from error
-        self._writer: Any = SummaryWriter(str(folder))
+        try:
+            self._writer: Any = SummaryWriter(str(folder))
+        except OSError as error:
+            raise ConfigError(f"cannot write TensorBoard's files in {folder}: {error}") from error
 
     def __call__(self, news: Progress) -> None:
         """Add a step."""
         for name in ("loss", "learning_rate", "held_out"):
             if (value := getattr(news, name)) is not None:
-                self._writer.add_scalar(name, value, news.step)
+                self._try(self._writer.add_scalar, name, value, news.step)
 
     def close(self) -> None:
         """Write what is not written yet."""
-        self._writer.close()
+        self._try(self._writer.close)
+
+    def _try(self, act: Callable[..., Any], *arguments: Any) -> None:
+        if self._broken:
+            return
+        try:
+            act(*arguments)
+        except OSError as error:
+            self._broken = True
+            self._warn(f"cannot write TensorBoard's files in {self._folder}: {error}; training goes on without them")
 
 
 def _lines_until(path: Path, step: int) -> list[str]:

@@ -30,6 +30,7 @@ class Plan:
     config: ModelConfig | Path | None
     data: str | Path
     settings: TrainingSettings
+    tokenizer: str | Path | None = None
 
 
 def plan(
@@ -39,6 +40,7 @@ def plan(
     given: dict[str, Any],
     init: str | Path | None = None,
     state: Path | None = None,
+    tokenizer: str | Path | None = None,
 ) -> Plan:
     """Complete the options of a command line, from a zoo recipe, from a saved state or from the defaults.
 
@@ -49,6 +51,7 @@ def plan(
         given: settings by name; None means not given.
         init: checkpoint to start from, which has a configuration of its own.
         state: the saved state that is to be resumed, whose settings stand wherever no option says otherwise.
+        tokenizer: the file of the tokenizer of the data; with a recipe's own data its own by default.
 
     Raises:
         ConfigError: no such recipe, neither a recipe nor both config and data, or a setting out of range.
@@ -64,13 +67,14 @@ def plan(
             Path(config) if config else None if init else known.config,
             data or recipes.data_path(known),
             dataclasses.replace(known.settings, **chosen),
+            tokenizer or (known.tokenizer if data is None else None),
         )
     if (config is None and init is None) or data is None:
         raise ConfigError(
             "give a model configuration and training data (--config and --data), a checkpoint to start from and "
             "training data (--init and --data), or a --recipe"
         )
-    return Plan(Path(config) if config else None, data, TrainingSettings(**chosen))
+    return Plan(Path(config) if config else None, data, TrainingSettings(**chosen), tokenizer)
 
 
 def use_threads(count: int | None) -> None:
@@ -89,9 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with interruptible() as stop:
             use_threads(options.threads)
-            chosen = plan(
-                options.recipe, options.config, options.data, given, options.init, state if options.resume else None
-            )
+            resumed = state if options.resume else None
+            chosen = plan(options.recipe, options.config, options.data, given, options.init, resumed, options.tokenizer)
             result = train(
                 chosen.config,
                 chosen.data,
@@ -99,6 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
                 chosen.settings,
                 resume=options.resume,
                 init=options.init,
+                tokenizer=chosen.tokenizer,
                 save_seconds=options.save_seconds,
                 device=options.device,
                 metrics=options.metrics,
@@ -111,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
         _say(f"error: {error}")
         return 4
     except KeyboardInterrupt:
-        _say(what_remains(state))
+        _say(f"interrupted; {what_remains(state)}")
         return 130
     print(json.dumps(result.to_dict(), indent=2))
     return 0

@@ -1,7 +1,8 @@
 """The training loop: AdamW, linear warm-up and cosine decay, gradient clipping; seeded, and resumable to the same bits.
 
 Every step draws its batch from a generator seeded by (seed, step), and the saved state holds the weights and the
-optimiser's moments. So an interrupted run that resumes takes exactly the steps that an uninterrupted run takes.
+optimiser's moments. So an interrupted run that resumes takes exactly the steps that an uninterrupted run takes. The
+state also holds what else its numbers depend on (the data, threads, the device, PyTorch): what differs is said.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import os
 import pickle
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,10 @@ class Trainer:
         data: batches to train and to evaluate on.
         settings: how to train.
         device: where the model and its batches are.
+        conditions: what else the numbers depend on, in words by name; `load` says what differs.
+
+    Attributes:
+        changed: settings and conditions that differ between the resumed parts, in words.
 
     Raises:
         ConfigError: there is no such device.
@@ -47,8 +53,17 @@ class Trainer:
     # Looks during training read only this many held-out examples; the final figure reads all of them.
     QUICK_LOOK = 64
 
-    def __init__(self, model: nn.Module, data: TrainingData, settings: TrainingSettings, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        data: TrainingData,
+        settings: TrainingSettings,
+        device: str = "cpu",
+        conditions: Mapping[str, str] | None = None,
+    ) -> None:
         self.device = _device(device)
+        self.conditions = dict(conditions or {})
+        self.changed: list[str] = []
         self.model, self.data, self.settings = model.to(self.device), data, settings
         self.regulariser = Regulariser(model, settings.dropout, settings.entropy)
         self.optimizer = torch.optim.AdamW(
@@ -87,7 +102,7 @@ class Trainer:
         if not (math.isfinite(loss) and math.isfinite(norm.item())):
             raise ConfigError(
                 f"training diverged: the loss or its gradient is not finite at step {self.step}; "
-                f"use a learning rate below {self.settings.lr:g}: --resume --lr continues from the last saved state"
+                f"use a learning rate below {self.settings.lr:g}"
             )
         self.whole = False
         self.optimizer.step()
@@ -117,11 +132,17 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     @torch.no_grad()
-    def evaluate(self, limit: int | None = None) -> float:
-        """Return the data's metric over the held-out part, or over its first `limit` examples."""
+    def evaluate(self, limit: int | None = None, stop: Callable[[], bool] | None = None) -> float:
+        """Return the data's metric over the held-out part, or over its first `limit` examples.
+
+        Raises:
+            KeyboardInterrupt: `stop`, which is asked before each batch, said True.
+        """
         self.model.eval()
         loss, hits, count = 0.0, 0, 0
         for inputs, targets in self.data.held_out(32, limit):
+            if stop is not None and stop():
+                raise KeyboardInterrupt
             targets = targets.to(self.device)
             logits = self.model(*(item.to(self.device) for item in inputs))
             loss += cross_entropy(logits, targets, "sum").item()
@@ -133,6 +154,7 @@ class Trainer:
         """Write the resumable state: a file that `torch.load(weights_only=True)` takes."""
         path = Path(path)
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        _remove_leftovers(path)
         state = {
             "settings": json.dumps(dataclasses.asdict(self.settings)),
             "config": _config_json(self.model),
@@ -140,6 +162,8 @@ class Trainer:
             "seconds": self.seconds,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "conditions": self.conditions,
+            "changed": self.changed,
         }
         try:
             torch.save(state, scratch)
@@ -153,7 +177,8 @@ class Trainer:
         """Continue from a saved state.
 
         Returns:
-            Settings that differ from those of the steps taken, in words; only `CHANGEABLE` ones may.
+            Settings and conditions that differ from those of the steps taken, in words; of settings only `CHANGEABLE`
+            ones may.
 
         Raises:
             CheckpointError: no such file, or no training state.
@@ -172,7 +197,13 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = step, float(state["seconds"])
-        return [f"{name} {value} from step {step} on, {saved[name]} before" for name, value in differing.items()]
+        before = state.get("conditions", {})
+        self.conditions = before | self.conditions
+        now = differing | {name: value for name, value in self.conditions.items() if before.get(name, value) != value}
+        saved |= before
+        news = [f"{name} {value} from step {step} on, {saved[name]} before" for name, value in now.items()]
+        self.changed = [*state.get("changed", []), *news]
+        return news
 
 
 def run(
@@ -196,10 +227,12 @@ def run(
     Raises:
         KeyboardInterrupt: `stop` said True, or an interruption in the middle of a step; the state of the last whole
             step is saved, unless the disk does not take it or the interruption hit the update of the weights itself.
+            So it is when anything else ends the run, such as a lack of memory.
+        ConfigError: divergence; the state that was saved before stays.
     """
     saved = time.monotonic()
     every = SAVE_SECONDS if save_seconds is None else save_seconds
-    try:
+    with keeping_state(trainer, state, warn):
         while trainer.step < trainer.settings.steps:
             news = trainer.advance()
             if progress:
@@ -207,15 +240,24 @@ def run(
             if stop is not None and stop():
                 raise KeyboardInterrupt
             if state is not None and time.monotonic() - saved > every:
-                _try_to_save(trainer, state, warn)
+                keep_state(trainer, state, warn)
                 saved = time.monotonic()
-    except (KeyboardInterrupt, OSError):  # OSError: of a listener whose terminal or disk is gone
+
+
+@contextmanager
+def keeping_state(trainer: Trainer, state: str | Path | None, warn: Callable[[str], None]) -> Iterator[None]:
+    """Save the state of the last whole step when what stands inside ends early, but for divergence."""
+    try:
+        yield
+    except ConfigError:  # the weights led to no numbers: the state before them is worth more
+        raise
+    except BaseException:
         if state is not None and trainer.whole and trainer.step:
-            _try_to_save(trainer, state, warn)
+            keep_state(trainer, state, warn)
         raise
 
 
-def _try_to_save(trainer: Trainer, state: str | Path, warn: Callable[[str], None]) -> None:
+def keep_state(trainer: Trainer, state: str | Path, warn: Callable[[str], None]) -> None:
     """Save the state, or say why not: a full disk costs the state, not the run."""
     try:
         trainer.save(state)
@@ -246,16 +288,34 @@ def _config_json(model: nn.Module) -> str:
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    keys = {"settings", "config", "step", "seconds", "model", "optimizer"}
+    keys = {"settings", "config", "step", "seconds", "model", "optimizer"}  # and what older states lack
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no training state {path} to resume from") from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} is damaged or no training state") from error
-    if not isinstance(state, dict) or set(state) != keys:
+    if not isinstance(state, dict) or not keys <= set(state):
         raise CheckpointError(f"{path} is no training state")
     return state
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the halves of states that killed processes were writing."""
+    for half in path.parent.glob(f".{path.name}.*"):
+        process = half.name.rpartition(".")[2]
+        if process.isdecimal() and _is_gone(int(process)):
+            half.unlink(missing_ok=True)
+
+
+def _is_gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks, and sends nothing
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 def saved_step(path: str | Path) -> int | None:

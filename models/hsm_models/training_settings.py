@@ -35,6 +35,8 @@ HELP = {
 
 # What a run needs besides, which no state remembers: it changes where and how fast, not what is trained.
 RUNNING = {
+    "tokenizer": "file of the tokenizer that made the ids; it goes with the checkpoint (default: the recipe's, or that "
+    "of --init)",
     "device": "where to train: cpu, cuda, cuda:1, …",
     "threads": "threads of PyTorch; on a busy machine fewer are faster",
     "save_seconds": "seconds between two saved states, which a kill loses at most (default: 60)",

@@ -37,6 +37,7 @@ def _setting_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--config", type=click.Path(path_type=Path), help="Model configuration (JSON).")
 @click.option("--init", metavar="CHECKPOINT", help="Start from its weights, as of an import: fine-tuning.")
 @click.option("--data", help="Text file, .npy with ids, .npz with labelled sequences, or `digits`.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help=RUNNING["tokenizer"])
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run, to the same bits.")
 @click.option("--device", default="cpu", help=RUNNING["device"] + " [default: cpu]")
@@ -51,6 +52,7 @@ def command(
     config: Path | None,
     init: str | None,
     data: str | None,
+    tokenizer: Path | None,
     output: Path,
     resume: bool,
     device: str,
@@ -66,8 +68,12 @@ def command(
     The last part of the data is held out and measured at the end. A state is saved beside the output every 60
     seconds, and on Ctrl-C, SIGTERM and SIGHUP after the step that runs; the command then exits with 130 and says what
     is saved. The same command with --resume continues to the same bits; --steps, --lr, --final-fraction, --warmup,
-    --clip, --dropout, --entropy and --evaluate-every may change from there on. A state that cannot be saved is a
-    warning. A new run refuses to start over another run's state.
+    --clip, --dropout, --entropy and --evaluate-every may change from there on. Other data, threads, another device or
+    version of PyTorch change the bits: it goes on, and says so. A state that cannot be saved is a warning. A new run
+    refuses to start over another run's state.
+
+    --init goes on with the symbols that the checkpoint was trained on: bytes, its own characters, or the ids of its
+    tokenizer, an .npy file.
 
     This trainer is for models of one machine: it knows no distributed training. For more, train the modules of
     hsm_models with Lightning, Accelerate or a plain loop (examples/training/plain_loop.py) and write the result with
@@ -77,7 +83,7 @@ def command(
     Examples:
       hsm-export train --recipe hsm-lm -o hsm-lm.safetensors
       hsm-export train --config model.json --data book.txt -o model.safetensors --steps 2000 --length 256
-      hsm-export train --init imported.safetensors --data book.txt -o tuned.safetensors --lr 3e-4 --metrics log.jsonl
+      hsm-export train --init imported.safetensors --data ids.npy -o tuned.safetensors --lr 3e-4 --metrics log.jsonl
       hsm-export train --config digits.json --data digits -o digits.safetensors --json
     """
     from hsm_models.interruption import interruptible, what_remains
@@ -88,7 +94,7 @@ def command(
     try:
         with interruptible() as stop, _bar() as progress:
             use_threads(threads)
-            chosen = plan(recipe, config, data, given, init, state if resume else None)
+            chosen = plan(recipe, config, data, given, init, state if resume else None, tokenizer)
             result = train(
                 chosen.config,
                 chosen.data,
@@ -96,6 +102,7 @@ def command(
                 chosen.settings,
                 resume=resume,
                 init=init,
+                tokenizer=chosen.tokenizer,
                 save_seconds=save_seconds,
                 device=device,
                 metrics=metrics,
@@ -105,7 +112,7 @@ def command(
                 warn=_say,
             )
     except KeyboardInterrupt:
-        _say(what_remains(state))
+        _say(f"interrupted; {what_remains(state)}")
         raise
     emit(result, as_json, _render)
 
@@ -147,4 +154,6 @@ def _render(result: TrainingResult) -> Table:
         "steps": f"{result.steps:,} in {result.seconds:.0f} s",
         f"held out, {result.metric.replace('_', ' ')}": f"{result.held_out:.4f}",
     }
+    if result.tokenizer is not None:
+        rows["tokenizer"] = str(result.tokenizer)
     return facts(None, rows)

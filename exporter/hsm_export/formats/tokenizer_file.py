@@ -1,11 +1,12 @@
-"""Files of tokenizers: which kind one is, where that of a model lies, and how it travels with the model's files."""
+"""Files of tokenizers: which kind one is, which belongs to a model, and how it travels with the model's files."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Literal
+
+from hsm_models.tokenizer_files import own_name, put_beside, remove_others, tokenizer_beside
 
 from ..errors import BadInputError
 from ..files import require_file
@@ -15,9 +16,6 @@ BYTES = 256
 # All characters of Unicode, escaped, have fewer.
 _MOST_BYTES = 16 * 1024 * 1024
 _CHECKPOINT = ".safetensors"
-_SUFFIXES = (".json", ".model", ".txt")
-# In the folder of a checkpoint or of a bundle.
-_NAMES = ("tokenizer.json", "tokenizer.model", "characters.json")
 
 TokenizerKind = Literal["characters", "rwkv", "sentencepiece", "huggingface"]
 
@@ -54,43 +52,23 @@ def tokenizer_of(model: object, vocabulary: int | None) -> Path | None:
     return tokenizer_beside(path)
 
 
-def tokenizer_beside(path: str | Path) -> Path | None:
-    """Return the tokenizer that lies in a model's folder, or beside a file; None without one.
-
-    Args:
-        path: a folder (tokenizer.json, tokenizer.model, characters.json or rwkv_vocab*.txt in it), or a file
-            NAME.SUFFIX, whose own is called NAME.tokenizer.json, .model or .txt, and comes before those of its folder.
-    """
-    path = Path(path)
-    folder = path if path.is_dir() else path.parent
-    own = [] if path.is_dir() else [_own_name(path, suffix) for suffix in _SUFFIXES]
-    found = [folder / name for name in (*own, *_NAMES) if (folder / name).is_file()]
-    found = found or sorted(folder.glob("rwkv_vocab*.txt"))
-    return found[0] if found else None
-
-
 def copy_tokenizer(tokenizer: Path, output: Path) -> Path:
     """Copy a tokenizer beside a model's file NAME.SUFFIX, as NAME.tokenizer.SUFFIX, and return the copy.
 
     The characters that a checkpoint lists are written as a table of their own. A tokenizer of another kind that the
     file had is removed: it was another model's.
     """
+    if tokenizer.suffix != _CHECKPOINT:
+        return put_beside(tokenizer, output)
     copy = tokenizer_copy(tokenizer, output)
-    if tokenizer.suffix == _CHECKPOINT:
-        document = {"characters": characters_of(tokenizer)}
-        copy.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
-    elif copy.resolve() != tokenizer.resolve():
-        shutil.copyfile(tokenizer, copy)
-    for suffix in _SUFFIXES:
-        other = output.with_name(_own_name(output, suffix))
-        if other not in (copy, tokenizer):
-            other.unlink(missing_ok=True)
+    copy.write_text(json.dumps({"characters": characters_of(tokenizer)}, ensure_ascii=False), encoding="utf-8")
+    remove_others(output, copy)
     return copy
 
 
 def tokenizer_copy(tokenizer: Path, output: Path) -> Path:
     """Return where `copy_tokenizer` puts a copy."""
-    return output.with_name(_own_name(output, ".json" if tokenizer.suffix == _CHECKPOINT else tokenizer.suffix))
+    return output.with_name(own_name(output, ".json" if tokenizer.suffix == _CHECKPOINT else tokenizer.suffix))
 
 
 def characters_of(path: Path) -> str | None:
@@ -125,10 +103,6 @@ def _stored_characters(path: Path) -> str | None:
     except (SafetensorError, ValueError) as error:
         raise BadInputError(f"{path} is not a checkpoint: {error}") from error
     return characters if isinstance(characters, str) else None
-
-
-def _own_name(file: Path, suffix: str) -> str:
-    return f"{file.stem}.tokenizer{suffix}"
 
 
 def _resolved(model: str | Path) -> Path:

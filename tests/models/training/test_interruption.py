@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hsm_models import HSMConfig, LayerConfig, MLPConfig, ModelConfig
-from hsm_models.checkpoint import load_checkpoint
+from hsm_models.checkpoint import fingerprint, load_checkpoint, read_metadata
 from hsm_models.errors import CheckpointError, ConfigError
 from hsm_models.interruption import interruptible, what_remains
 from hsm_models.train import plan
@@ -254,3 +254,93 @@ def test_a_resumed_command_takes_what_is_not_given_from_the_state(text: Path, tm
     assert chosen.settings == TrainingSettings(**(vars(SETTINGS) | {"steps": 20}))
     with pytest.raises(CheckpointError, match="no training state"):
         plan(None, tmp_path / "c.json", str(text), given, state=tmp_path / "nothing")
+
+
+def test_a_signal_in_the_last_evaluation_keeps_all_steps(
+    text: Path, whole: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "m.safetensors"
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    evaluate = Trainer.evaluate
+
+    def asked(self: Trainer, *arguments: Any, **named: Any) -> float:
+        assert what_remains(state_path(output)).startswith("the state of step 12 is saved")  # a kill loses nothing
+        send(signal.SIGTERM)()
+        return evaluate(self, *arguments, **named)
+
+    monkeypatch.setattr(Trainer, "evaluate", asked)
+    try:
+        with pytest.raises(KeyboardInterrupt), interruptible() as stop:
+            train(CONFIG, text, output, SETTINGS, stop=stop)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    monkeypatch.undo()
+    assert not output.exists() and same(resumed(text, output), whole)
+
+
+def test_a_lack_of_memory_saves_the_step_before_and_says_what_to_do(
+    text: Path, whole: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "m.safetensors"
+    backward, calls = Trainer._backward, []
+
+    def greedy(self: Trainer, *arguments: Any) -> float:
+        calls.append(1)
+        if len(calls) == 6:
+            torch.empty(1 << 60)
+        return backward(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_backward", greedy)
+    with pytest.raises(ConfigError, match=r"does not fit the memory.*--accumulate.*the state of step 5 is saved"):
+        train(CONFIG, text, output, SETTINGS)
+    monkeypatch.undo()
+    assert same(resumed(text, output), whole)
+
+
+def test_divergence_keeps_the_state_before_it_and_claims_no_other(text: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.safetensors"
+    wild = TrainingSettings(**(vars(SETTINGS) | {"lr": 1e30, "warmup": 0}))
+    with pytest.raises(ConfigError, match=r"diverged.*no state is saved"):
+        train(CONFIG, text, output, wild)
+    with pytest.raises(ConfigError, match=r"diverged.*the state of step \d+ is saved"):
+        train(CONFIG, text, output, wild, save_seconds=0)
+
+
+def test_other_data_and_threads_are_said_and_recorded(text: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, text, output, SETTINGS, stop=lambda: True)
+    text.write_text(text.read_text().upper())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    said: list[str] = []
+    try:
+        result = train(CONFIG, text, output, SETTINGS, resume=True, warn=said.append)
+    finally:
+        torch.set_num_threads(threads)
+    assert [line.split()[2] for line in said] == ["data", "threads"]
+    assert said[1] == f"continues with threads {threads + 1} from step 1 on, {threads} before"
+    assert read_metadata(output)["changed"] == "; ".join(result.changed) and len(result.changed) == 2
+
+
+def test_a_resumed_run_keeps_the_weights_that_it_began_with(text: Path, tmp_path: Path) -> None:
+    first, output = tmp_path / "first.safetensors", tmp_path / "m.safetensors"
+    train(CONFIG, text, first, SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        train(None, text, output, SETTINGS, init=first, stop=lambda: True)
+    train(CONFIG, text, tmp_path / "other.safetensors", TrainingSettings(**(vars(SETTINGS) | {"seed": 3})))
+    with pytest.raises(ConfigError, match="did not begin with the weights"):
+        train(None, text, output, SETTINGS, init=tmp_path / "other.safetensors", resume=True)
+    train(CONFIG, text, output, SETTINGS, resume=True)
+    assert read_metadata(output)["trained_from"] == fingerprint(first)
+
+
+def test_halves_of_states_that_a_killed_process_wrote_are_removed(text: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.safetensors"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead, alive = (tmp_path / f".m.training-state.{process}" for process in (gone.pid, os.getppid()))
+    for half in (dead, alive):
+        half.write_bytes(b"half")
+    train(CONFIG, text, output, SETTINGS)
+    assert not dead.exists() and alive.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import runpy
 from pathlib import Path
@@ -20,14 +21,18 @@ from hsm_models import (
     MoEConfig,
     SwitchHeadConfig,
     TaylorShiftConfig,
+    zoo,
 )
-from hsm_models.checkpoint import load_checkpoint, read_metadata
+from hsm_models.checkpoint import build_model, load_checkpoint, read_metadata, save_checkpoint
 from hsm_models.data import load_text
 from hsm_models.errors import ConfigError, DataError
 from hsm_models.regularising import Regulariser, choice_entropy
+from hsm_models.tokenizer_files import tokenizer_beside
+from hsm_models.train import plan
 from hsm_models.trainer import Trainer, run
 from hsm_models.training import train
 from hsm_models.training_settings import TrainingSettings
+from hsm_models.zoo import recipes
 
 SETTINGS: dict[str, Any] = {"steps": 6, "batch": 6, "length": 16, "warmup": 1}
 MIXERS: dict[str, Any] = {
@@ -154,6 +159,60 @@ def test_ids_of_a_tokenizer_are_mapped_from_the_disk(tmp_path: Path) -> None:
     np.save(tmp_path / "ids.npy", np.zeros((2, 5)))
     with pytest.raises(DataError, match="one dimension of integers"):
         train(model_of(), tmp_path / "ids.npy", tmp_path / "n.safetensors", TrainingSettings(**SETTINGS))
+
+
+def test_the_tokenizer_of_ids_goes_with_the_checkpoint(text: Path, tmp_path: Path) -> None:
+    settings = TrainingSettings(**SETTINGS)
+    ids, words = tmp_path / "ids.npy", tmp_path / "words.txt"
+    np.save(ids, np.random.default_rng(0).integers(0, 200, 4000))
+    words.write_text("1 'a' 1\n")
+    result = train(model_of(), ids, tmp_path / "m.safetensors", settings, tokenizer=words)
+    assert result.tokenizer == tmp_path / "m.tokenizer.txt" and result.tokenizer.read_text() == words.read_text()
+    # From there into a folder, and nowhere where the symbols are bytes.
+    tuned = train(None, ids, tmp_path / "tuned", settings, init=tmp_path / "m.safetensors")
+    assert tuned.tokenizer == tmp_path / "tuned" / "rwkv_vocab.txt" == tokenizer_beside(tmp_path / "tuned")
+    with pytest.raises(ConfigError, match="belongs to ids"):
+        train(model_of(), text, tmp_path / "n.safetensors", settings, tokenizer=words)
+    with pytest.raises(ConfigError, match="there is no tokenizer"):
+        train(model_of(), ids, tmp_path / "n.safetensors", settings, tokenizer=tmp_path / "nothing.json")
+
+
+def test_a_recipe_brings_its_tokenizer_with_its_own_data_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "data_path", lambda recipe: tmp_path / "ids.npy")
+    beside = tokenizer_beside(zoo.path("hsm-dictionary"))
+    assert beside is not None and plan("hsm-dictionary", None, None, {}).tokenizer == beside
+    assert plan("hsm-dictionary", None, "other.npy", {}).tokenizer is None
+    assert plan("hsm-dictionary", None, "other.npy", {}, tokenizer="own.json").tokenizer == "own.json"
+    assert plan("hsm-lm", None, None, {}).tokenizer is None
+
+
+def test_fine_tuning_goes_on_with_the_symbols_of_the_checkpoint(text: Path, tmp_path: Path) -> None:
+    settings, ids = TrainingSettings(**SETTINGS), tmp_path / "ids.npy"
+    np.save(ids, np.random.default_rng(0).integers(0, 28, 4000))
+    letters = TrainingSettings(**(SETTINGS | {"level": "char"}))
+    config = dataclasses.replace(model_of(), vocab_size=28)
+    for name, data, chosen in (("b", text, settings), ("c", text, letters), ("t", ids, settings)):
+        train(model_of() if name == "b" else config, data, tmp_path / f"{name}.safetensors", chosen)
+    for name, data, chosen, message in (
+        ("b", text, letters, "was trained on bytes, and the training data are chars: give --level byte"),
+        ("c", text, settings, "was trained on chars, and the training data are bytes: give --level char"),
+        ("t", text, letters, "was trained on tokens.*give the ids of its tokenizer"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train(None, data, tmp_path / "n.safetensors", chosen, init=tmp_path / f"{name}.safetensors")
+    (tmp_path / "few.txt").write_text("zyx " * 300)  # other ids, if it had an alphabet of its own
+    train(None, tmp_path / "few.txt", tmp_path / "few.safetensors", letters, init=tmp_path / "c.safetensors")
+    assert (
+        read_metadata(tmp_path / "few.safetensors")["vocabulary"]
+        == read_metadata(tmp_path / "c.safetensors")["vocabulary"]
+    )
+    (tmp_path / "strange.txt").write_text("zyxé" * 300)
+    with pytest.raises(DataError, match="characters that the model does not know: 'é'"):
+        train(None, tmp_path / "strange.txt", tmp_path / "n.safetensors", letters, init=tmp_path / "c.safetensors")
+    # An import does not say what its tokens are.
+    save_checkpoint(build_model(config), tmp_path / "import.safetensors")
+    with pytest.raises(ConfigError, match="has 28 tokens, whose texts it does not tell"):
+        train(None, text, tmp_path / "n.safetensors", settings, init=tmp_path / "import.safetensors")
 
 
 def test_a_device_that_is_not_there_is_one_clear_error(text: Path, tmp_path: Path) -> None:
