@@ -16,12 +16,12 @@ from ..comparison.result import ComparedOutput
 from ..errors import HsmExportError, first_line
 from ..files import file_name
 from ..runtimes import get
+from ..validation.taken_path import taken_path
 from .culprits import FILE, Culprits
 from .layers.graph import LayerGraph
 from .layers.layerwise import Comparison
 from .layers.spool import Spool
 from .layers.tapping import run_once, tap
-from .layers.unrolling import taken_path
 from .quantised import split
 from .remarks import quantum_of, remarks, told
 from .reporting.words import times

@@ -1,7 +1,7 @@
 """Graphs without control flow: the branch of an If that is taken, and the iterations of a Loop or Scan one by one.
 
-What a run decides is known only from a run: `watched` returns a copy of a model that says so, `unrolled` the model in
-which that is done. Nodes and tensors of an inner graph are named by their path: `branch/then_branch/scores`,
+What a run decides is known only from a run, see `control_nodes.watched`; `unrolled` returns the model in which that is
+done. Nodes and tensors of an inner graph are named by their path: `branch/then_branch/scores`,
 `decoder/body[3]/scores`.
 """
 
@@ -13,57 +13,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
-from .nodes import graphs_of, nodes_of, subgraphs
+from .control_nodes import graph_of, ints_of, opset_of, ran, states_of
+from .nodes import graphs_of, nodes_of
 from .renaming import renamed, rewired
 
-# From this version of ONNX on axes are an input of Unsqueeze, and Scan has no batch of its own.
-_AXES_ARE_INPUT, _SCAN = 13, 9
+# From this version of ONNX on axes are an input of Unsqueeze.
+_AXES_ARE_INPUT = 13
 _LAST = np.iinfo(np.int64).max
-
-
-@dataclass(frozen=True)
-class Watched:
-    """A model that says what its control flow does.
-
-    Attributes:
-        model: the model, with further outputs.
-        outputs: of each control node of its main graph, by its position, the output that says what it does.
-    """
-
-    model: onnx.ModelProto
-    outputs: dict[int, str]
-
-
-def watched(model: onnx.ModelProto, finished: Sequence[str] = ()) -> Watched:
-    """Return a copy of a model whose control nodes say what they do: nothing is added where there are none.
-
-    Args:
-        model: the model; every node of its main graph has a name.
-        finished: names of control nodes that are left as they are.
-    """
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    graph = changed.graph
-    added, outputs = list[onnx.NodeProto](), dict[int, str]()
-    for index, node in enumerate(graph.node):
-        if node.name in finished or not _is_control(node, model):
-            continue
-        name = f"{node.name}/taken"
-        if node.op_type == "If":
-            added.append(helper.make_node("Identity", [node.input[0]], [name], name=name))
-            kind = TensorProto.BOOL
-        elif node.op_type == "Scan":
-            added.append(helper.make_node("Shape", [node.input[_states(node)]], [name], name=name))
-            kind = TensorProto.INT64
-        else:
-            _count_iterations(node, name)
-            kind = TensorProto.INT64
-        graph.output.append(helper.make_tensor_value_info(name, kind, None))
-        outputs[index] = name
-    graph.node.extend(added)
-    return Watched(changed, outputs)
 
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -74,11 +32,6 @@ def named(model: onnx.ModelProto) -> onnx.ModelProto:
         for index, node in enumerate(graph.node):
             node.name = node.name or f"{node.op_type}_{index}"
     return changed
-
-
-def has_control_flow(model: onnx.ModelProto) -> bool:
-    """Return whether nodes of the main graph hold graphs that can be taken apart."""
-    return any(_is_control(node, model) for node in model.graph.node)
 
 
 def unrolled(model: onnx.ModelProto, taken: Mapping[int, Any], most: int) -> tuple[onnx.ModelProto, tuple[str, ...]]:
@@ -111,7 +64,7 @@ class _Unrolling:
     kept: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._opset = _opset(self.source)
+        self._opset = opset_of(self.source)
         self._weights: dict[str, onnx.TensorProto] = {}
         self._infos: dict[str, onnx.ValueInfoProto] = {}
         self._paths: set[str] = set()
@@ -129,16 +82,16 @@ class _Unrolling:
     def replace(self, node: onnx.NodeProto, seen: np.ndarray[Any, Any]) -> None:
         """Put what a control node does in its place, or keep it where that cannot be said."""
         if node.op_type == "If":
-            branch = "then_branch" if bool(seen.reshape(-1)[0]) else "else_branch"
+            branch = ran(node, seen)
             path = self._path(node.name)
-            self._inline(_graph(node, branch), f"{path}/{branch}/", {}, list(node.output))
+            self._inline(graph_of(node, branch), f"{path}/{branch}/", {}, list(node.output))
         elif node.op_type == "Loop":
             self._loop(node, len(seen))
         else:
             self._scan(node, seen)
 
     def _loop(self, node: onnx.NodeProto, count: int) -> None:
-        body = _graph(node, "body")
+        body = graph_of(node, "body")
         carried = list(node.input[2:])
         path = self._path(node.name)
         alone = self._alone(node, body, count)
@@ -182,7 +135,7 @@ class _Unrolling:
         rest.input[:] = [trips, condition, *carried]
         stacked = [f"{name}/output[{place}]" for place in range(len(finals) - len(carried))]
         rest.output[:] = [*finals[: len(carried)], *stacked]
-        body = _graph(rest, "body")
+        body = graph_of(rest, "body")
         number = body.input[0].name
         body.input[0].name = f"{name}/number"
         body.initializer.append(numpy_helper.from_array(np.array(alone, np.int64), f"{name}/first"))
@@ -196,11 +149,11 @@ class _Unrolling:
         return stacked
 
     def _scan(self, node: onnx.NodeProto, shape: np.ndarray[Any, Any]) -> None:
-        body = _graph(node, "body")
-        states = _states(node)
+        body = graph_of(node, "body")
+        states = states_of(node)
         scanned = list(node.input[states:])
-        axes = _ints(node, "scan_input_axes", len(scanned))
-        backwards = _ints(node, "scan_input_directions", len(scanned))
+        axes = ints_of(node, "scan_input_axes", len(scanned))
+        backwards = ints_of(node, "scan_input_directions", len(scanned))
         count = int(shape[axes[0]])
         path = self._path(node.name)
         alone = self._alone(node, body, count)
@@ -228,8 +181,8 @@ class _Unrolling:
         later = [""] * len(stacks)
         if alone < count:
             later = self._rest_of_scan(node, path, alone, count, carried, finals)
-        directions = _ints(node, "scan_output_directions", len(stacks))
-        out_axes = _ints(node, "scan_output_axes", len(stacks))
+        directions = ints_of(node, "scan_output_directions", len(stacks))
+        out_axes = ints_of(node, "scan_output_axes", len(stacks))
         for place, (stack, more) in enumerate(zip(stacks, later, strict=True)):
             before, after = ([], [more]) if not directions[place] else ([more], [])
             ordered = stack if not directions[place] else stack[::-1]
@@ -249,8 +202,8 @@ class _Unrolling:
         name = f"{path}/body[{alone}…{count - 1}]"
         states = len(carried)
         scanned = list(node.input[states:])
-        axes = _ints(node, "scan_input_axes", len(scanned))
-        backwards = _ints(node, "scan_input_directions", len(scanned))
+        axes = ints_of(node, "scan_input_axes", len(scanned))
+        backwards = ints_of(node, "scan_input_directions", len(scanned))
         parts = []
         for place, tensor in enumerate(scanned):
             first, last = (0, count - alone) if backwards[place] else (alone, _LAST)
@@ -358,45 +311,5 @@ class _Unrolling:
         return path
 
 
-def _is_control(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
-    if node.domain not in ("", "ai.onnx") or node.op_type not in ("If", "Loop", "Scan"):
-        return False
-    if any(graph.sparse_initializer for graph in subgraphs(node)):
-        return False
-    return node.op_type != "Scan" or _opset(model) >= _SCAN
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
-
-
-def _graph(node: onnx.NodeProto, name: str) -> onnx.GraphProto:
-    (found,) = (attribute.g for attribute in node.attribute if attribute.name == name)
-    assert isinstance(found, onnx.GraphProto)
-    return found
-
-
-def _states(node: onnx.NodeProto) -> int:
-    """Return how many of a Scan's inputs are carried from step to step."""
-    return len(node.input) - sum(int(item.i) for item in node.attribute if item.name == "num_scan_inputs")
-
-
-def _ints(node: onnx.NodeProto, name: str, count: int) -> list[int]:
-    given = next((list(item.ints) for item in node.attribute if item.name == name), [])
-    return given or [0] * count
-
-
 def _padded(names: Sequence[str], count: int) -> list[str]:
     return [*names, *[""] * (count - len(names))]
-
-
-def _count_iterations(node: onnx.NodeProto, name: str) -> None:
-    """Let a Loop say which iterations it makes."""
-    body = _graph(node, "body")
-    number = body.input[0]
-    number.type.tensor_type.elem_type = TensorProto.INT64
-    inner = f"{name}/number"
-    body.node.append(helper.make_node("Identity", [number.name], [inner], name=inner))
-    body.output.append(helper.make_tensor_value_info(inner, TensorProto.INT64, []))
-    unread = [f"{name}/unread[{place}]" for place in range(len(node.output), len(body.output) - 2)]
-    node.output.extend([*unread, name])

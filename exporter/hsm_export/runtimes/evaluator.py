@@ -11,6 +11,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from onnx.reference.op_run import OpRun
 
 from .contrib import contrib_operators
+from .loops import Loop, Scan
 from .ml_operators import ml_operators
 from .recurrent import GRU, LSTM, RNN
 from .summation import products
@@ -116,11 +117,12 @@ def operators(order: int = 0, opset: int = 0) -> list[type[OpRun]]:
             batch norms from 14 on.
     """
     own: list[type[OpRun]] = [
-        GatherElements, GlobalMaxPool, LRN, LogSoftmax, MeanVarianceNormalization, OptionalGetElement,
+        GatherElements, GlobalMaxPool, LRN, LogSoftmax, Loop, MeanVarianceNormalization, OptionalGetElement,
         RandomUniformLike,
     ]  # fmt: skip
     windows: list[type[OpRun]] = [Conv, ConvTranspose, MaxPool, AveragePool]
     recurrent: list[type[OpRun]] = [GRU, LSTM, RNN]
     older: list[type[OpRun]] = [DequantizeLinear] if 0 < opset < 19 else []
     older += [BatchNormalization] if 0 < opset < 14 else []
+    older += [Scan] if not 0 < opset < 9 else []
     return [*products(order), *contrib_operators(order), *ml_operators(), *own, *windows, *recurrent, *older]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,8 @@ _SIZES = ((2, 17), (1, 1), (3, 5), (1, 16), (1, 64), (1, 224))
 _CASES = 3
 _MOST_READINGS = 32
 _BYTES = ("int8", "uint8")
+# What a single number may be: how often a loop runs, or how long a result is.
+_COUNTS = (1, 7)
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,36 @@ def chosen_cases(
         UsageError, BadInputError: as `plain_cases` and `cases.shaped_cases`.
     """
     if not file.metadata and not file.operators:
-        return (_called_cases(file, call) if not shapes else None) or plain_cases(file, call, shapes)
-    return (shaped_cases(file, shapes), []) if shapes else default_cases(file)
+        found = (_called_cases(file, call) if not shapes else None) or plain_cases(file, call, shapes)
+        return [*found[0], *(case for case in _switched(file, found[0]) if _runs(call, case))], found[1]
+    cases, notes = (shaped_cases(file, shapes), []) if shapes else default_cases(file)
+    return [*cases, *_switched(file, cases)], notes
+
+
+def _switched(file: ModelFile, cases: Sequence[Case]) -> Iterator[Case]:
+    """Yield the first case with another value of each Boolean that is the same in all cases: it may choose a branch."""
+    modes = open_modes(file.model)
+    for spec in file.inputs:
+        if spec.dtype != "bool" or not _is_single(spec) or spec.name in modes:
+            continue
+        values = [bool(np.all(case.feed[spec.name])) for case in cases]
+        if len(set(values)) == 1:
+            first = cases[0]
+            feed = {**first.feed, spec.name: np.logical_not(first.feed[spec.name])}
+            yield replace(first, name=f"{first.name}, {spec.name} {str(not values[0]).lower()}", feed=feed)
+
+
+def _is_single(spec: InputSpec) -> bool:
+    """Return whether an input holds one number whatever the sizes are."""
+    return all(size == 1 for size in spec.shape)
+
+
+def _runs(call: Callable[[Mapping[str, Array]], Any], case: Case) -> bool:
+    try:
+        call(case.feed)
+    except Exception:  # runtimes raise what they like
+        return False
+    return True
 
 
 def _called_cases(
@@ -155,10 +185,16 @@ def _candidates(file: ModelFile) -> Iterator[Ranges]:
     known = {spec.name: (0, visible[spec.name]) for spec in integers if spec.name in visible}
     whole = {spec.name: _whole_range(spec) for spec in integers}
     small = {spec.name: (0, 1) for spec in integers}
+    counts = {spec.name: _COUNTS if _is_single(spec) else (0, 1) for spec in integers}
     ones, zeros = ({spec.name: (value, value) for spec in integers} for value in (1, 0))
     described = "integers in the ranges of the tables that they index" if known else "floating-point numbers"
     if all(spec.name in visible or spec.dtype in _BYTES for spec in integers):
         yield Ranges(described, whole | known)
+    if counts != small:
+        yield Ranges(
+            "integers 0 and 1, and single ones from {} to {}, where no table shows what they may be".format(*_COUNTS),
+            counts | known,
+        )
     yield Ranges("integers 0 and 1 where no table shows what they may be", small | known)
     yield Ranges("integers 1 where no table shows what they may be", ones | known)
     yield Ranges("integers 0 where no table shows what they may be", zeros | known)

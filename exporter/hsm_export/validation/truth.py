@@ -94,8 +94,15 @@ class Measurement:
         natives = self._run_baseline(feeds)
         bars = self._bars(arbiter, natives, feeds)
         problems, doubts, unjudged = tuple(self._problems), tuple(self._doubts.values()), tuple(self._unjudged)
+        self._notes += self._unentered(feeds)
         known = tuple(self._cases), tuple(self._notes)
         return Truth(arbiter, feeds, natives, bars, self._iterations, self._plan, problems, *known, doubts, unjudged)
+
+    def _unentered(self, feeds: list[dict[str, Any]]) -> list[str]:
+        """Return a note on the branches and bodies that no case enters."""
+        from .taken_path import unentered
+
+        return unentered(self._context, feeds[: len(self._cases)])
 
     def _run_arbiter(self) -> tuple[Any, list[dict[str, Any]]]:
         """Return the arbiter's results per iteration, and the inputs of every runtime's iterations."""

@@ -12,9 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxruntime
-from hsm_export.diffing.layers.unrolling import taken_path
-from hsm_export.onnx_model.control_flow import has_control_flow, named, unrolled, watched
+from hsm_export.onnx_model.control_flow import named, unrolled
+from hsm_export.onnx_model.control_nodes import has_control_flow, watched
 from hsm_export.runtimes.runtime import RunContext
+from hsm_export.validation.taken_path import taken_path
 
 NODE = helper.make_node
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
