@@ -66,7 +66,7 @@ bench: setup cpp-test
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt taylor-series-linear-attention openvino
 	$(BIN)/python benchmarks/run_all.py
 
-# For the first person with a GPU: kernels, engines, numbers and times, in build/gpu-report.md. Without a set-up, such as
+# For the first person with a GPU: kernels, engines, numbers and times, in docs/gpu-report.md. Without a set-up, such as
 # on a machine that is offline, PYTHON runs it from the sources, with what it has; what is missing is skipped by name.
 gpu-test:
 	PYTHONPATH=exporter:models:plugins $(or $(wildcard $(BIN)/python),$(PYTHON)) tools/gpu_report.py

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Build the C++ tests with a preset of plugins/CMakePresets.json and run them: release, asan, tsan, aarch64, gpu, or
-# fuzz [seconds for each target]. Exits with 3 and the reason when a preset's tools are not installed.
+# Build the C++ tests with a preset of plugins/CMakePresets.json and run them: release, asan, tsan, aarch64, gpu [file of
+# results], or fuzz [seconds for each target]. Exits with 3 and the reason when a preset's tools are not installed.
 set -euo pipefail
-cd "$(dirname "$0")/../plugins"
 preset=${1:-release}
+results=$(realpath -m "${2:-build/gpu-tests.json}")
+cd "$(dirname "$0")/../plugins"
 seconds=${2:-60}
 build=../build/native-$preset
 # As in the Makefile: the release build goes on where `make setup` built the libraries.
@@ -53,7 +54,7 @@ fi
 
 # The CUDA kernels on the GPU itself.
 if [ "$preset" = gpu ]; then
-    exec "$build/tests/cuda/hsm_cuda_gpu_tests" --gtest_output="json:../build/gpu-tests.json"
+    exec "$build/tests/cuda/hsm_cuda_gpu_tests" --gtest_output="json:$results"
 fi
 
 # The tests of the ONNX Runtime library run in the wheel's own libonnxruntime.so, where there is one.

@@ -1,78 +1,52 @@
-"""Run every test that needs a GPU, and write what was seen to build/gpu-report.md.
+"""Run what an hour with a GPU is for, and write what was seen to docs/gpu-report.md.
 
-`make gpu-test` is meant for the first person with an NVIDIA GPU: the kernels' C++ tests compiled for it, an engine of
-every zoo model in every precision, their numbers and their times. Send the report along with an issue. Exits with 3
-and the reason where there is no GPU; `python tools/gpu_report.py FILE` reports on a JUnit file that is there already.
+`make gpu-test` runs every step of benchmarks/gpu/plan.py; steps can also be named, so that each call fits ten minutes.
+What a step saw is kept in the folder of results, JSON for the most part, and a step goes on where it ended. Without a
+GPU nothing is run, and the exit code is 3.
+
+    python tools/gpu_report.py                                every step
+    python tools/gpu_report.py numbers memcheck --output DIR  these, with results in DIR
+    python tools/gpu_report.py --report --output DIR          nothing is run: the report of what is in DIR
+
+The report is made of docs/gpu-report.json, which `--report` makes of the results; without it, the page says what is
+going to be answered.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
+import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
-from collections import Counter, defaultdict
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from check_all import ROOT, commit
+from check_all import ROOT, SKIPPED, commit
+
+sys.path.append(str(ROOT))
+from benchmarks.gpu.plan import LIBRARY, OUTPUT, Step, kernels, named
+from gpu_page import page, results
 
 from hsm_export.building.cuda_driver import Driver, probe
 
-REPORT = ROOT / "build" / "gpu-report.md"
-RESULTS = ROOT / "build" / "gpu-report.xml"
+PAGE = ROOT / "docs" / "gpu-report.md"
+DATA = PAGE.with_suffix(".json")
 NO_GPU = 3
-PACKAGES = (
-    "hsm-export",
-    "tensorrt-cu13",
-    "tensorrt-rtx-cu13",
-    "onnxruntime-gpu",
-    "onnxruntime",
-    "torch",
-    "polygraphy",
-    "numpy",
-)
-_OUTCOMES = ("passed", "failed", "skipped")
+PACKAGES = ("tensorrt-cu13", "tensorrt-rtx-cu13", "onnxruntime-gpu", "onnxruntime", "torch", "triton", "numpy")
 
 
-def run_tests(results: Path) -> int:
-    """Run the tests that need a GPU and return pytest's exit code."""
-    results.parent.mkdir(exist_ok=True)
-    results.unlink(missing_ok=True)
-    # These files alone: one package that the rest of the tests need, and this machine lacks, must not stop all.
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", f"--junitxml={results}", "tests/gpu"]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
+class OtherKernelsError(Exception):
+    """A folder holds the results of other kernels."""
 
 
-def report(results: Path, driver: Driver) -> str:
-    """Turn pytest's JUnit file into the Markdown report.
-
-    Args:
-        results: the JUnit file.
-        driver: the driver and the GPUs that it sees.
-    """
-    cases = list(ElementTree.parse(results).getroot().iter("testcase"))
-    lines = [
-        "# What was seen on a GPU",
-        "",
-        f"- GPU: {', '.join(driver.devices) or driver.reason}",
-        f"- driver: CUDA {driver.version}",
-        f"- commit: {commit()}",
-        f"- date: {datetime.date.today().isoformat()}",
-        f"- machine: {os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
-        f"- versions: {', '.join(_versions())}",
-        "",
-        *_summary(cases),
-        *_measured(cases),
-        *_failures(cases),
-        *_skips(cases),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _versions() -> list[str]:
+def versions() -> list[str]:
+    """Return the versions of the packages that results depend on."""
     found = []
     for name in PACKAGES:
         try:
@@ -82,65 +56,90 @@ def _versions() -> list[str]:
     return found
 
 
-def _outcome(case: ElementTree.Element) -> str:
-    tags = {child.tag for child in case}
-    return "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
+def opened(output: Path, driver: Driver) -> dict[str, Any]:
+    """Return what a folder of results says about its run; a new run where there is none.
+
+    Raises:
+        OtherKernelsError: its kernels are not those of this tree.
+    """
+    path = output / "run.json"
+    if path.exists():
+        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if run["kernels"] != kernels():
+            raise OtherKernelsError(f"the results in {output} are of other kernels; take another folder")
+        return run
+    return {
+        "kernels": kernels(),
+        "commit": commit(),
+        "gpu": list(driver.devices),
+        "driver": driver.version,
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "versions": versions(),
+        "steps": {},
+    }
 
 
-def _summary(cases: list[ElementTree.Element]) -> list[str]:
-    groups: dict[str, Counter[str]] = defaultdict(Counter)
-    for case in cases:
-        groups[f"{case.get('classname')}.{case.get('name', '').partition('[')[0]}"][_outcome(case)] += 1
-    lines = ["| test | passed | failed | skipped |", "| --- | ---: | ---: | ---: |"]
-    for name, counts in sorted(groups.items()):
-        lines.append(f"| {name} | {' | '.join(str(counts[outcome]) for outcome in _OUTCOMES)} |")
-    return lines
-
-
-def _measured(cases: list[ElementTree.Element]) -> list[str]:
-    rows = [
-        f"| `{case.get('name')}` | {item.get('name')} | {item.get('value')} |"
-        for case in cases
-        for item in case.iter("property")
-    ]
-    return ["", "## Measured", "", "| test | what | value |", "| --- | --- | ---: |", *sorted(rows)] if rows else []
-
-
-def _failures(cases: list[ElementTree.Element]) -> list[str]:
-    lines: list[str] = []
-    for case in (case for case in cases if _outcome(case) == "failed"):
-        what = next(child for child in case if child.tag in ("failure", "error"))
-        lines += [
-            f"### {case.get('name')}",
-            "",
-            "```text",
-            (what.text or what.get("message", "")).strip()[-3000:],
-            "```",
-            "",
-        ]
-    return ["", "## Failures", "", *lines] if lines else []
-
-
-def _skips(cases: list[ElementTree.Element]) -> list[str]:
-    reasons = Counter(skip.get("message", "") for case in cases for skip in case.iter("skipped"))
-    return ["", "## Skipped", "", *(f"- {n} x {reason}" for reason, n in sorted(reasons.items()))] if reasons else []
+def run_step(step: Step, library: Path, output: Path, root: Path = ROOT) -> dict[str, Any]:
+    """Run one step and return its outcome: "passed", "skipped: …" or "FAILED …"."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{os.environ['PATH']}{os.pathsep}/usr/local/cuda/bin"
+    if step.tool and shutil.which(step.tool, path=environment["PATH"]) is None:
+        return {"outcome": f"skipped: {step.tool} is not installed", "seconds": 0}
+    start = time.monotonic()
+    paths = [str(root / folder) for folder in ("plugins", "exporter", "models", ".")]
+    environment["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])])
+    with (output / f"{step.name}.log").open("w", encoding="utf-8") as log:
+        try:
+            command = step.filled(library.resolve(), output.resolve())
+            code = subprocess.run(
+                command, cwd=root, env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=60 * step.minutes
+            ).returncode
+        except subprocess.TimeoutExpired:
+            return {"outcome": f"FAILED: not done after {step.minutes:g} minutes", "seconds": 60 * step.minutes}
+    said = (output / f"{step.name}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = said[-1] if said else ""
+    outcome = "passed" if code == 0 else f"skipped: {last}" if code == SKIPPED else f"FAILED ({code}): {last}"
+    return {"outcome": outcome, "seconds": round(time.monotonic() - start)}
 
 
 def main(arguments: list[str]) -> int:
-    """Run the tests unless their results are given, write the report, and return the exit code."""
+    """Run the steps and write the report; return 0 only when none failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("steps", nargs="*", help="all when none is named")
+    parser.add_argument("--output", type=Path, default=ROOT / OUTPUT, help="folder of results")
+    parser.add_argument("--library", type=Path, default=ROOT / LIBRARY, help="libhsm_kernels_cuda.so")
+    parser.add_argument("--report", action="store_true", help="run nothing, write the report")
+    given = parser.parse_args(arguments)
     driver = probe()
-    if not arguments and not driver.devices:
-        print(f"make gpu-test needs an NVIDIA GPU: {driver.reason}", file=sys.stderr)
-        return NO_GPU
-    results = Path(arguments[0]) if arguments else RESULTS
-    code = 0 if arguments else run_tests(results)
-    if not results.exists():
-        return code or 1
-    text = report(results, driver)
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(text, encoding="utf-8")
-    print(f"wrote {REPORT.relative_to(ROOT)}", file=sys.stderr)
-    return code
+    failed = False
+    try:
+        if not given.report:
+            if not driver.devices:
+                print(f"make gpu-test needs an NVIDIA GPU: {driver.reason}", file=sys.stderr)
+                return NO_GPU
+            failed = run_all(named(given.steps), driver, given.library, given.output)
+        elif (given.output / "run.json").exists():
+            opened(given.output, driver)
+    except (ValueError, OtherKernelsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if (given.output / "run.json").exists():
+        DATA.write_text(json.dumps(results(given.output), indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page(json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else None), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(ROOT)}", file=sys.stderr)
+    return int(failed)
+
+
+def run_all(steps: list[Step], driver: Driver, library: Path, output: Path) -> bool:
+    """Run steps, record each as soon as it ended, and return whether one failed."""
+    output.mkdir(parents=True, exist_ok=True)
+    run = opened(output, driver)
+    for step in steps:
+        run["steps"][step.name] = run_step(step, library, output)
+        (output / "run.json").write_text(json.dumps(run, indent=1), encoding="utf-8")
+        print(f"{step.name}: {run['steps'][step.name]['outcome']}", file=sys.stderr)
+    return any(run["steps"][step.name]["outcome"].startswith("FAILED") for step in steps)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.gpu import plan
 from benchmarks.gpu.__main__ import main
+from tests.plugins.cuda.report import tool
 
 from hsm_operators import OPERATORS
 from hsm_operators.cuda_kernels import CudaKernel, CudaKernelLibrary
@@ -79,3 +83,76 @@ def test_without_a_gpu_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[
         pytest.skip("there is a GPU")
     assert main(["numbers", "--library", str(LIBRARY), "--output", str(tmp_path / "n.json")]) == 3
     assert "--rehearse" in capsys.readouterr().err
+
+
+STAND_INS = {
+    "nvidia-smi": "",
+    "nvcc": "",
+    # What the options say is kept; then the program that would be watched runs.
+    "compute-sanitizer": '[ "$1 $3 $4" = "--tool --error-exitcode 9" ] || exit 2\nshift 4\nexec "$@" --rehearse',
+    "ncu": 'while [ "$1" != --log-file ]; do shift; done\necho counted >"$2"\nshift 2\nexec "$@" --rehearse',
+    # `cmake --preset gpu` configures; `cmake --build` leaves a program that writes what GoogleTest would.
+    "cmake": """[ "$1" = --preset ] && exit
+folder=../build/native-gpu/tests/cuda
+mkdir -p $folder
+printf '#!/bin/sh\\necho {} >"${1#--gtest_output=json:}"\\n' >$folder/hsm_cuda_gpu_tests
+chmod +x $folder/hsm_cuda_gpu_tests
+""",
+}
+
+
+def rehearsed(step: plan.Step) -> plan.Step:
+    """A benchmark's step on the CPU with few rows, one of pytest without a GPU; others as they are."""
+    few = "ShiftMix fp32" if "times" in step.command else "ShiftMix fp32 odd"
+    if step.name in ("numbers", "times"):
+        return replace(step, command=(*step.command, "--rehearse", "--only", few))
+    if "benchmarks.gpu" in step.command:
+        return replace(step, command=(*step.command[:-1], few))
+    return step
+
+
+def test_every_step_s_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a driver, compilers and tools that are played, and kernels that the host runs."""
+    root, programs = tmp_path / "root", tmp_path / "bin"
+    for folder in ("benchmarks", "plugins", "exporter", "models", "tests"):
+        (root / folder).parent.mkdir(exist_ok=True)
+        (root / folder).symlink_to(ROOT / folder)
+    (root / "tools").mkdir()
+    shutil.copy(ROOT / "tools/cpp_test.sh", root / "tools")
+    shutil.copy(ROOT / "pyproject.toml", root)
+    programs.mkdir()
+    for name, code in STAND_INS.items():
+        (programs / name).write_text(f"#!/bin/bash\n{code}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    report = tool("gpu_report")
+    output = tmp_path / "out"
+    output.mkdir()
+    outcomes = {s.name: report.run_step(rehearsed(s), LIBRARY, output, root)["outcome"] for s in plan.STEPS}
+    assert outcomes == {step.name: "passed" for step in plan.STEPS}
+    left = {path.name for path in output.iterdir() if path.suffix != ".log"}
+    sanitized = {f"{name}.json" for name in ("memcheck", "racecheck", "synccheck", "initcheck")}
+    assert (
+        left
+        == {"kernels.json", "numbers.json", "times.json", "counters.csv", "counted.json", "engines.xml"} | sanitized
+    )
+
+
+def test_the_tests_for_a_gpu_are_compiled_with_all_others() -> None:
+    """They are built wherever there is nvcc, and the host shim runs them all, with a few that need its records."""
+    folder = ROOT / "build/native/tests/cuda"
+    if not (folder / "hsm_cuda_gpu_tests").is_file():
+        pytest.skip("there is no hsm_cuda_gpu_tests: no nvcc, or see `make cpp-test`")
+    listed = [
+        subprocess.run([folder / name, "--gtest_list_tests"], capture_output=True, text=True, check=True).stdout
+        for name in ("hsm_cuda_gpu_tests", "hsm_cuda_tests")
+    ]
+    on_gpu, under_shim = (set(text.splitlines()) for text in listed)
+    assert on_gpu <= under_shim and len(on_gpu) > 30
+
+
+def test_the_preset_for_a_gpu_builds_what_the_steps_need() -> None:
+    presets = json.loads((ROOT / "plugins/CMakePresets.json").read_text())["buildPresets"]
+    targets = next(preset["targets"] for preset in presets if preset["name"] == "gpu")
+    assert {"hsm_cuda_gpu_tests", "hsm_kernels_cuda"} <= set(targets)
+    assert plan.LIBRARY.name == "libhsm_kernels_cuda.so"

@@ -18,36 +18,36 @@ std::uint64_t next_id() {
 }
 
 std::string text_of(const Dims& shape) {
-  return to_text(std::span(shape.sizes, static_cast<std::size_t>(std::max(shape.count, 0))));
+  return to_text(std::span(shape.d, static_cast<std::size_t>(std::max(shape.nbDims, 0))));
 }
 
 bool same(const Dims& a, const Dims& b) {
-  return a.count == b.count && std::equal(a.sizes, a.sizes + std::max(a.count, 0), b.sizes);
+  return a.nbDims == b.nbDims && std::equal(a.d, a.d + std::max(a.nbDims, 0), b.d);
 }
 
 bool is_known(const Dims& shape) {
-  return shape.count >= 0 && std::all_of(shape.sizes, shape.sizes + shape.count, [](auto size) { return size >= 0; });
+  return shape.nbDims >= 0 && std::all_of(shape.d, shape.d + shape.nbDims, [](auto size) { return size >= 0; });
 }
 
 std::size_t bytes_of(const Dims& shape, std::int32_t dtype) {
   std::size_t bytes = size_of(static_cast<hsm_runtime::DType>(dtype));
-  for (std::int32_t i = 0; i < shape.count; ++i) bytes *= static_cast<std::size_t>(shape.sizes[i]);
+  for (std::int32_t i = 0; i < shape.nbDims; ++i) bytes *= static_cast<std::size_t>(shape.d[i]);
   return bytes;
 }
 
 bool holds(const Dims& min, const Dims& max, const Dims& shape) {
-  for (std::int32_t i = 0; i < shape.count; ++i) {
-    if (shape.sizes[i] < min.sizes[i] || shape.sizes[i] > max.sizes[i]) return false;
+  for (std::int32_t i = 0; i < shape.nbDims; ++i) {
+    if (shape.d[i] < min.d[i] || shape.d[i] > max.d[i]) return false;
   }
-  return min.count == shape.count && max.count == shape.count;
+  return min.nbDims == shape.nbDims && max.nbDims == shape.nbDims;
 }
 
 // How much more than one shape a profile takes: a kernel is chosen for all of them.
 double width_of(const Profile& profile) {
   double width = 0;
   for (std::size_t i = 0; i < profile.max.size(); ++i) {
-    for (std::int32_t axis = 0; axis < profile.max[i].count; ++axis) {
-      width += std::log2(1.0 + static_cast<double>(profile.max[i].sizes[axis] - profile.min[i].sizes[axis]));
+    for (std::int32_t axis = 0; axis < profile.max[i].nbDims; ++axis) {
+      width += std::log2(1.0 + static_cast<double>(profile.max[i].d[axis] - profile.min[i].d[axis]));
     }
   }
   return width;
@@ -99,8 +99,8 @@ void BoundCall::add(const hsmrt_tensor& tensor) {
   Bound& bound = bound_[static_cast<std::size_t>(found - known.begin())];
   bound.data = tensor.data;
   bound.on_device = tensor.device == HSMRT_CUDA;
-  bound.shape.count = tensor.rank;
-  std::copy_n(tensor.shape, std::min<std::size_t>(static_cast<std::size_t>(tensor.rank), kMaxRank), bound.shape.sizes);
+  bound.shape.nbDims = tensor.rank;
+  std::copy_n(tensor.shape, std::min<std::size_t>(static_cast<std::size_t>(tensor.rank), kMaxRank), bound.shape.d);
   bound.bytes = bytes_of(bound.shape, found->dtype);
   if (!bound.on_device) return;
   if (reinterpret_cast<std::uintptr_t>(tensor.data) % kAlignment != 0) {
@@ -109,24 +109,24 @@ void BoundCall::add(const hsmrt_tensor& tensor) {
 }
 
 void BoundCall::set_shapes(Lane& lane, const LogScope& log) const {
-  const Slots& slots = *engine_.gpu().nvinfer.slots;
+  const Layout layout = engine_.gpu().nvinfer.layout;
   for (std::size_t i = 0; i < bound_.size(); ++i) {
     const TensorDescription& tensor = engine_.tensors()[i];
     if (!tensor.is_input) continue;
     const Dims& shape = bound_[i].shape;
-    if (!call<bool>(lane.context.get(), slots.set_input_shape, tensor.name.c_str(), &shape)) {
+    if (!call(layout, *lane.context, &VExecutionContext::setInputShape, tensor.name.c_str(), shape)) {
       log.fail(Code::kRunFailed, "TensorRT refuses '" + tensor.name + "' of the shape " + text_of(shape));
     }
   }
-  if (call<std::int32_t>(lane.context.get(), slots.infer_shapes, std::int32_t{0}, static_cast<const char**>(nullptr)) !=
-      0) {
+  if (call(layout, *lane.context, &VExecutionContext::inferShapes, 0, nullptr) != 0) {
     log.fail(Code::kRunFailed, "TensorRT cannot compute the shapes of the outputs");
   }
 }
 
 Dims BoundCall::output_shape(Lane& lane, std::size_t index) const {
   const TensorDescription& tensor = engine_.tensors()[index];
-  const Dims shape = call<Dims>(lane.context.get(), engine_.gpu().nvinfer.slots->context_shape, tensor.name.c_str());
+  const Dims shape =
+      call(engine_.gpu().nvinfer.layout, *lane.context, &VExecutionContext::getTensorShape, tensor.name.c_str());
   if (!is_known(shape)) {
     fail(Code::kRunFailed, "the shape of '" + tensor.name + "' depends on numbers, which is not supported");
   }
@@ -151,7 +151,8 @@ void BoundCall::prepare(Lane& lane, const LogScope& log) {
       }
     }
     void* address = bound.on_device ? bound.data : lane.staging[i].reserve(engine_.gpu().cuda, bound.bytes);
-    if (!call<bool>(lane.context.get(), engine_.gpu().nvinfer.slots->set_address, tensor.name.c_str(), address)) {
+    if (!call(engine_.gpu().nvinfer.layout, *lane.context, &VExecutionContext::setTensorAddress, tensor.name.c_str(),
+              address)) {
       log.fail(Code::kRunFailed, "TensorRT refuses the address of '" + tensor.name + "'");
     }
   }
@@ -168,7 +169,8 @@ void BoundCall::enqueue(Lane& lane, void* stream, const LogScope& log) {
                                stream),
           "cudaMemcpyAsync");
   }
-  if (!call<bool>(lane.context.get(), engine_.gpu().nvinfer.slots->enqueue, stream)) {
+  if (!call(engine_.gpu().nvinfer.layout, *lane.context, &VExecutionContext::enqueueV3,
+            static_cast<cudaStream_t>(stream))) {
     log.fail(Code::kRunFailed, "TensorRT cannot run the engine");
   }
   copy_outputs(lane, stream);

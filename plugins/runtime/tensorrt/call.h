@@ -32,7 +32,7 @@ class BoundCall {
   struct Bound {
     void* data = nullptr;  // null: an output that nobody asked for
     bool on_device = false;
-    Dims shape;
+    Dims shape{};
     std::size_t bytes = 0;
   };
 

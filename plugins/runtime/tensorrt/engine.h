@@ -10,7 +10,7 @@
 #include "runtime/tensorrt/backend.h"
 #include "runtime/tensorrt/cuda.h"
 #include "runtime/tensorrt/nvinfer.h"
-#include "runtime/tensorrt/slots.h"
+#include "runtime/tensorrt/objects.h"
 
 namespace hsm::runtime::trt {
 
@@ -26,7 +26,7 @@ struct TensorDescription {
   std::string name;
   bool is_input = false;
   std::int32_t dtype = 0;  // as in hsm_runtime.h
-  Dims shape;              // -1: dynamic
+  Dims shape{};            // -1: dynamic
 };
 
 // The sizes that one optimisation profile takes, of each tensor that is an input.
@@ -38,9 +38,9 @@ struct Profile {
 struct Lane {
   int profile = 0;
   Handle stream, event;
-  std::vector<DeviceBuffer> staging;  // of each tensor that is not in the caller's device memory
-  std::uint64_t prepared_for = 0;     // the call whose shapes and addresses the context has
-  OwnedInterface context;             // destroyed first: its work uses the buffers
+  std::vector<DeviceBuffer> staging;           // of each tensor that is not in the caller's device memory
+  std::uint64_t prepared_for = 0;              // the call whose shapes and addresses the context has
+  Owned<nvinfer1::IExecutionContext> context;  // destroyed first: its work uses the buffers
 };
 
 class LoadedEngine {
@@ -64,7 +64,8 @@ class LoadedEngine {
   std::unique_ptr<Lane> make_lane(int profile);
 
   const Gpu& gpu_;
-  OwnedInterface runtime_, engine_;
+  Owned<nvinfer1::IRuntime> runtime_;
+  Owned<nvinfer1::ICudaEngine> engine_;
   std::vector<TensorDescription> tensors_;
   std::vector<Profile> profiles_;
   std::mutex mutex_;  // of what follows, and of making contexts

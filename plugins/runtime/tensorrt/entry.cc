@@ -88,8 +88,8 @@ std::size_t tensor_count(const Engine* engine) { return engine->tensors().size()
 
 void tensor(const Engine* engine, std::size_t index, EngineTensor* tensor) {
   const TensorDescription& known = engine->tensors()[index];
-  *tensor = {known.name.c_str(), known.is_input ? 1 : 0, known.dtype, known.shape.count, {}};
-  std::copy_n(known.shape.sizes, kMaxRank, tensor->shape);
+  *tensor = {known.name.c_str(), known.is_input ? 1 : 0, known.dtype, known.shape.nbDims, {}};
+  std::copy_n(known.shape.d, kMaxRank, tensor->shape);
 }
 
 std::int32_t output_shapes(Engine* engine, const hsmrt_tensor* inputs, std::size_t input_count,
@@ -103,8 +103,8 @@ std::int32_t output_shapes(Engine* engine, const hsmrt_tensor* inputs, std::size
           std::find_if(tensors.begin(), tensors.end(), [&](const auto& one) { return one.name == names[i]; });
       if (found == tensors.end()) fail(Code::kInternal, std::string("the engine has no output '") + names[i] + "'");
       const Dims& shape = known[static_cast<std::size_t>(found - tensors.begin())];
-      shapes[i].rank = shape.count;
-      std::copy_n(shape.sizes, kMaxRank, shapes[i].sizes);
+      shapes[i].rank = shape.nbDims;
+      std::copy_n(shape.d, kMaxRank, shapes[i].sizes);
     }
   });
 }

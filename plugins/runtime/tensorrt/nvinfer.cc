@@ -8,37 +8,24 @@
 namespace hsm::runtime::trt {
 namespace {
 
-using tensorrt::Layout;
-
 thread_local LogScope* current_scope = nullptr;
 
-constexpr std::int32_t kError = 1, kWarning = 2, kInfo = 3;  // ILogger::Severity, where 0 is an internal error
+using Severity = nvinfer1::ILogger::Severity;
 
-void report(std::int32_t severity, const char* message) noexcept {
+void report(Severity severity, const char* message) noexcept {
   if (current_scope != nullptr && message != nullptr) current_scope->report(severity, message);
 }
 
-class Logger10 final : public tensorrt::abi10::Logger {
+class Logger10 final : public nvinfer1::ILogger {
  public:
-  void log(std::int32_t severity, const char* message) noexcept override { report(severity, message); }
+  void log(Severity severity, const char* message) noexcept override { report(severity, message); }
 };
 
-// As abi11::Logger, with the one function that TensorRT may call here and the plugins never call.
-struct InterfaceInfo {
-  const char* kind;
-  std::int32_t major, minor;
-};
-
-class Versioned {
+// TensorRT 11 put a versioned base class under ILogger.
+class Logger11 final : public nvinfer1::IVersionedInterface {
  public:
-  virtual std::int32_t language() const noexcept { return 0; }  // C++
-  virtual InterfaceInfo interface_info() const noexcept { return {"ILogger", 1, 0}; }
-  virtual ~Versioned() = default;
-};
-
-class Logger11 final : public Versioned {
- public:
-  virtual void log(std::int32_t severity, const char* message) noexcept { report(severity, message); }
+  nvinfer1::InterfaceInfo getInterfaceInfo() const noexcept override { return {"ILogger", 1, 0}; }
+  virtual void log(Severity severity, const char* message) noexcept { report(severity, message); }
 };
 
 // Never destroyed: TensorRT keeps the pointer until the process ends.
@@ -59,6 +46,12 @@ void* open_first(std::span<const char* const> names) {
        "TensorRT cannot be loaded (" + reasons + "); install it, or name its library in the option nvinfer_library");
 }
 
+// Registries have no implementation apart; tensorrt/abi.h describes those of both versions.
+template <typename Registry>
+HSM_FOREIGN_CLASS void* load_with(nvinfer1::IPluginRegistry& registry, const char* library) {
+  return static_cast<Registry*>(static_cast<void*>(&registry))->load_library(library);
+}
+
 }  // namespace
 
 Nvinfer load_nvinfer(std::span<const char* const> names) {
@@ -71,14 +64,19 @@ Nvinfer load_nvinfer(std::span<const char* const> names) {
     fail(Code::kNoBackend, "the library named as TensorRT has no getInferLibVersion or createInferRuntime_INTERNAL");
   }
   nvinfer.version = version_of();
-  const Layout layout = tensorrt::layout_of(nvinfer.version);
-  if (layout == Layout::kUnknown) {
+  nvinfer.layout = tensorrt::layout_of(nvinfer.version);
+  if (nvinfer.layout == Layout::kUnknown) {
     fail(Code::kNoBackend, "TensorRT is too old (its version number is " + std::to_string(nvinfer.version) +
                                "); install TensorRT 10, TensorRT 11 or TensorRT-RTX 1.7 or newer");
   }
-  nvinfer.slots = layout == Layout::kTensorRt10 ? &kSlots10 : &kSlots11;
-  nvinfer.logger = logger_for(layout);
+  nvinfer.logger = logger_for(nvinfer.layout);
   return nvinfer;
+}
+
+void* load_plugins(Layout layout, nvinfer1::IRuntime& runtime, const char* library) {
+  nvinfer1::IPluginRegistry& registry = call(layout, runtime, &VRuntime::getPluginRegistry);
+  return layout == Layout::kTensorRt10 ? load_with<tensorrt::abi10::Registry>(registry, library)
+                                       : load_with<tensorrt::abi11::Registry>(registry, library);
 }
 
 LogScope::LogScope(const LogSink& sink) : sink_(sink), outer_(std::exchange(current_scope, this)) {}
@@ -88,13 +86,14 @@ void LogScope::fail(Code code, const std::string& what) const {
   throw Error(code, first_error_.empty() ? what : what + ": " + first_error_);
 }
 
-void LogScope::report(std::int32_t severity, const char* message) noexcept {
+void LogScope::report(Severity severity, const char* message) noexcept {
+  const bool is_error = severity <= Severity::kERROR;
   try {
-    if (severity <= kError && first_error_.empty()) first_error_ = message;
+    if (is_error && first_error_.empty()) first_error_ = message;
   } catch (...) {  // no memory for a text: the code says enough
   }
-  if (sink_.log == nullptr || severity > kInfo) return;
-  sink_.log(sink_.user, severity <= kError ? HSMRT_ERROR : severity == kWarning ? HSMRT_WARNING : HSMRT_INFO, message);
+  if (sink_.log == nullptr || severity > Severity::kINFO) return;
+  sink_.log(sink_.user, is_error ? HSMRT_ERROR : severity == Severity::kWARNING ? HSMRT_WARNING : HSMRT_INFO, message);
 }
 
 }  // namespace hsm::runtime::trt

@@ -7,19 +7,22 @@
 
 #include "runtime/error.h"
 #include "runtime/tensorrt/backend.h"
-#include "runtime/tensorrt/slots.h"
+#include "runtime/tensorrt/objects.h"
 
 namespace hsm::runtime::trt {
 
 struct Nvinfer {
   std::int32_t version = 0;
-  const Slots* slots = nullptr;
+  Layout layout = Layout::kUnknown;
   void* (*create_runtime)(void* logger, std::int32_t version) = nullptr;
   void* logger = nullptr;
 };
 
 // Loads the first library that is there; it stays loaded. Throws Error(kNoBackend).
 Nvinfer load_nvinfer(std::span<const char* const> names);
+
+// Lets a runtime load a library of plugins; null when it cannot.
+void* load_plugins(Layout layout, nvinfer1::IRuntime& runtime, const char* library);
 
 struct LogSink {
   LogFunction log = nullptr;
@@ -38,7 +41,7 @@ class LogScope {
 
   // Fails with `what` and the first error that TensorRT reported in this scope.
   [[noreturn]] void fail(Code code, const std::string& what) const;
-  void report(std::int32_t severity, const char* message) noexcept;
+  void report(nvinfer1::ILogger::Severity severity, const char* message) noexcept;
 
  private:
   const LogSink& sink_;

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <memory>
 
-#include "runtime/tensorrt/slots.h"
+#include "runtime/tensorrt/objects.h"
 #include "tests/runtime/devices/fake_gpu.h"
 
 #define FAKE_EXPORT extern "C" __attribute__((visibility("default")))
@@ -17,13 +17,14 @@ namespace hsm::testing {
 namespace {
 
 using runtime::trt::Dims;
-using runtime::trt::kSlots10;
-using runtime::trt::kSlots11;
-using runtime::trt::Slots;
+using runtime::trt::Layout;
+using runtime::trt::VCudaEngine;
+using runtime::trt::VExecutionContext;
+using runtime::trt::VRuntime;
 
 FakeGpu& gpu() { return *hsm_fake_gpu(); }
 bool is_10() { return gpu().version >= 100000 && gpu().version < 110000; }
-const Slots& slots() { return is_10() ? kSlots10 : kSlots11; }
+Layout layout() { return is_10() ? Layout::kTensorRt10 : Layout::kTensorRt11; }
 
 constexpr std::int32_t kFloat = 0, kFloat8 = 6, kInt64 = 8, kInput = 1, kOutput = 2;
 
@@ -59,15 +60,15 @@ Definition counting() {
 }
 
 Dims dims_of(const std::vector<std::int64_t>& shape) {
-  Dims dims;
-  dims.count = static_cast<std::int32_t>(shape.size());
-  std::copy(shape.begin(), shape.end(), dims.sizes);
+  Dims dims{};
+  dims.nbDims = static_cast<std::int32_t>(shape.size());
+  std::copy(shape.begin(), shape.end(), dims.d);
   return dims;
 }
 
 std::string text_of(const Dims& dims) {
   std::string text = "(";
-  for (std::int32_t i = 0; i < dims.count; ++i) text += (i == 0 ? "" : ", ") + std::to_string(dims.sizes[i]);
+  for (std::int32_t i = 0; i < dims.nbDims; ++i) text += (i == 0 ? "" : ", ") + std::to_string(dims.d[i]);
   return text + ")";
 }
 
@@ -84,6 +85,12 @@ void* unexpected() {
 template <typename F>
 void* place(F* function) {
   return reinterpret_cast<void*>(function);
+}
+
+// Puts a function where the version's table has the one that TensorRT's headers declare.
+template <typename Class, typename Declared, typename F>
+void put(Table& table, Declared Class::* declared, F* function) {
+  table[static_cast<std::size_t>(runtime::trt::place_in(layout(), declared))] = place(function);
 }
 
 Table empty_table() {
@@ -155,9 +162,9 @@ bool set_input_shape(void* self, const char* name, const Dims* dims) {
   const Tensor* tensor = context.find(name);
   if (tensor == nullptr || tensor->mode != kInput || context.profile < 0) return false;
   const auto at = static_cast<std::size_t>(2 * context.profile);
-  for (std::int32_t i = 0; i < dims->count; ++i) {
+  for (std::int32_t i = 0; i < dims->nbDims; ++i) {
     const auto axis = static_cast<std::size_t>(i);
-    if (dims->sizes[i] < tensor->ranges[at][axis] || dims->sizes[i] > tensor->ranges[at + 1][axis]) return false;
+    if (dims->d[i] < tensor->ranges[at][axis] || dims->d[i] > tensor->ranges[at + 1][axis]) return false;
   }
   context.shapes[name] = *dims;
   return true;
@@ -172,7 +179,7 @@ Dims context_shape(void* self, const char* name) {
   if (output == "y") return shapes.at("x");
   if (output == "present.0.sum") return shapes.at("past.0.sum");
   const Dims& tokens = shapes.at("tokens");
-  return dims_of({tokens.sizes[0], tokens.sizes[1], 4});
+  return dims_of({tokens.d[0], tokens.d[1], 4});
 }
 
 bool set_address(void* self, const char* name, void* address) {
@@ -196,11 +203,11 @@ std::int32_t infer_shapes(void* self, std::int32_t, const char**) {
 void double_it(const std::map<std::string, void*>& at, const Dims& x) {
   const auto* in = static_cast<const float*>(at.at("x"));
   auto* out = static_cast<float*>(at.at("y"));
-  for (std::int64_t i = 0; i < x.sizes[0] * x.sizes[1]; ++i) out[i] = 2 * in[i];
+  for (std::int64_t i = 0; i < x.d[0] * x.d[1]; ++i) out[i] = 2 * in[i];
 }
 
 void count(const std::map<std::string, void*>& at, const Dims& shape) {
-  const std::int64_t rows = shape.sizes[0], length = shape.sizes[1];
+  const std::int64_t rows = shape.d[0], length = shape.d[1];
   const auto* tokens = static_cast<const std::int64_t*>(at.at("tokens"));
   const auto* lengths = static_cast<const std::int64_t*>(at.at("lengths"));
   const auto* past = static_cast<const float*>(at.at("past.0.sum"));
@@ -255,13 +262,12 @@ void* create_context(void* self, std::int32_t) {
   if (gpu().fails("createExecutionContext")) return nullptr;
   const std::lock_guard lock(gpu().mutex);
   auto* context = new Context(of<Engine>(self).definition);
-  const Slots& s = slots();
-  context->table[static_cast<std::size_t>(s.set_profile)] = place(set_profile);
-  context->table[static_cast<std::size_t>(s.set_input_shape)] = place(set_input_shape);
-  context->table[static_cast<std::size_t>(s.context_shape)] = place(context_shape);
-  context->table[static_cast<std::size_t>(s.set_address)] = place(set_address);
-  context->table[static_cast<std::size_t>(s.infer_shapes)] = place(infer_shapes);
-  context->table[static_cast<std::size_t>(s.enqueue)] = place(enqueue);
+  put(context->table, &VExecutionContext::setOptimizationProfileAsync, set_profile);
+  put(context->table, &VExecutionContext::setInputShape, set_input_shape);
+  put(context->table, &VExecutionContext::getTensorShape, context_shape);
+  put(context->table, &VExecutionContext::setTensorAddress, set_address);
+  put(context->table, &VExecutionContext::inferShapes, infer_shapes);
+  put(context->table, &VExecutionContext::enqueueV3, enqueue);
   return static_cast<Object*>(context);
 }
 
@@ -297,7 +303,9 @@ void* load_library(void*, const char* path) {
 struct Runtime : Object {
   Runtime() : Object("runtime", destroy<Runtime>) {
     registry.functions = registry.table.data();
-    registry.table[static_cast<std::size_t>(slots().load_library)] = place(load_library);
+    const int at = is_10() ? runtime::trt::place_of(&tensorrt::abi10::Registry::load_library)
+                           : runtime::trt::place_of(&tensorrt::abi11::Registry::load_library);
+    registry.table[static_cast<std::size_t>(at)] = place(load_library);
   }
   Registry registry;
   void* logger = nullptr;
@@ -323,17 +331,15 @@ void* deserialize(void* self, const void* data, std::size_t size) {
   say(logger, 3, "loaded an engine");
   const std::lock_guard lock(gpu().mutex);
   auto* engine = new Engine(content == "doubling" ? doubling() : counting());
-  const Slots& s = slots();
-  const auto set = [&](int slot, void* function) { engine->table[static_cast<std::size_t>(slot)] = function; };
-  set(s.create_context, place(create_context));
-  set(s.profile_count, place(profile_count));
-  set(s.tensor_shape, place(tensor_shape));
-  set(s.tensor_type, place(tensor_type));
-  set(s.is_shape_tensor, place(is_shape_tensor));
-  set(s.tensor_mode, place(tensor_mode));
-  set(s.profile_shape, place(profile_shape));
-  set(s.tensor_count, place(tensor_count));
-  set(s.tensor_name, place(tensor_name));
+  put(engine->table, &VCudaEngine::createExecutionContext, create_context);
+  put(engine->table, &VCudaEngine::getNbOptimizationProfiles, profile_count);
+  put(engine->table, &VCudaEngine::getTensorShape, tensor_shape);
+  put(engine->table, &VCudaEngine::getTensorDataType, tensor_type);
+  put(engine->table, &VCudaEngine::isShapeInferenceIO, is_shape_tensor);
+  put(engine->table, &VCudaEngine::getTensorIOMode, tensor_mode);
+  put(engine->table, &VCudaEngine::getProfileShape, profile_shape);
+  put(engine->table, &VCudaEngine::getNbIOTensors, tensor_count);
+  put(engine->table, &VCudaEngine::getIOTensorName, tensor_name);
   return static_cast<Object*>(engine);
 }
 
@@ -351,9 +357,8 @@ FAKE_EXPORT void* createInferRuntime_INTERNAL(void* logger, std::int32_t version
   const std::lock_guard lock(gpu().mutex);
   auto* runtime = new Runtime;
   runtime->logger = logger;
-  const Slots& s = slots();
-  runtime->table[static_cast<std::size_t>(s.deserialize)] = place(deserialize);
-  runtime->table[static_cast<std::size_t>(s.plugin_registry)] = place(plugin_registry);
-  runtime->table[static_cast<std::size_t>(s.allow_native_code)] = place(allow_native_code);
+  put(runtime->table, hsm::runtime::trt::kDeserialize, deserialize);
+  put(runtime->table, &VRuntime::getPluginRegistry, plugin_registry);
+  put(runtime->table, &VRuntime::setEngineHostCodeAllowed, allow_native_code);
   return static_cast<Object*>(runtime);
 }

@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <bit>
 #include <cstdlib>
 #include <sstream>
 #include <string>
@@ -13,70 +12,45 @@
 #include "runtime/tensorrt/nvinfer.h"
 #include "tests/runtime/devices/engine_bundle.h"
 
-#ifdef HSM_TEST_TENSORRT_HEADERS
-#include <NvInferRuntime.h>
-#endif
-
 namespace hsm::testing {
 namespace {
 
 using namespace hsm::runtime::trt;  // NOLINT: the inside of the back end is under test
 using ::testing::HasSubstr;
 
-#ifdef HSM_TEST_TENSORRT_HEADERS
-constexpr const Slots& kSlots = NV_TENSORRT_MAJOR >= 11 ? kSlots11 : kSlots10;
-
-// The place of a virtual function, as the Itanium C++ ABI puts it into a pointer to it: on x86-64 as an odd offset, on
-// Arm as an even one with the odd bit in the second half.
-template <typename F>
-int place_of(F function) {
-  struct Representation {
-    std::size_t offset, adjustment;
+// Read from NVIDIA's published headers: 10.0 to 10.16, and 11.0 and 11.1.
+TEST(Places, AreThoseOfThePublishedHeaders) {
+  const auto expect = [](auto function, int place10, int place11) {
+    EXPECT_EQ(place_in(Layout::kTensorRt10, function), place10);
+    EXPECT_EQ(place_in(Layout::kTensorRt11, function), place11);
   };
-  const auto [offset, adjustment] = std::bit_cast<Representation>(function);
-  return static_cast<int>((offset - offset % 2) / sizeof(void*) + 0 * adjustment);
+  expect(kDeserialize, 3, 3);
+  expect(&VRuntime::getPluginRegistry, 18, 17);
+  expect(&VRuntime::setEngineHostCodeAllowed, 21, 20);
+  expect(&VCudaEngine::createExecutionContext, 5, 5);
+  expect(&VCudaEngine::getNbOptimizationProfiles, 10, 8);
+  expect(&VCudaEngine::getTensorShape, 19, 15);
+  expect(&VCudaEngine::getTensorDataType, 20, 16);
+  expect(&VCudaEngine::isShapeInferenceIO, 22, 18);
+  expect(&VCudaEngine::getTensorIOMode, 23, 19);
+  expect(&VCudaEngine::getProfileShape, 29, 25);
+  expect(&VCudaEngine::getNbIOTensors, 30, 26);
+  expect(&VCudaEngine::getIOTensorName, 31, 27);
+  expect(&VExecutionContext::setOptimizationProfileAsync, 17, 16);
+  expect(&VExecutionContext::setInputShape, 21, 20);
+  expect(&VExecutionContext::getTensorShape, 22, 21);
+  expect(&VExecutionContext::setTensorAddress, 24, 23);
+  expect(&VExecutionContext::inferShapes, 28, 27);
+  expect(&VExecutionContext::enqueueV3, 37, 36);
+  EXPECT_EQ(place_of(&nvinfer1::IPluginRegistry::loadLibrary), place_of(&tensorrt::abi10::Registry::load_library));
+  EXPECT_EQ(place_of(&tensorrt::abi10::Registry::load_library), 10);
+  EXPECT_EQ(place_of(&tensorrt::abi11::Registry::load_library), 6);
 }
-
-TEST(Slots, AreThoseOfTheHeaders) {
-  using namespace nvinfer1::apiv;  // NOLINT: the classes that have the tables
-  using Deserialize = nvinfer1::ICudaEngine* (VRuntime::*)(const void*, std::size_t) noexcept;
-  EXPECT_EQ(kSlots.deserialize, place_of(static_cast<Deserialize>(&VRuntime::deserializeCudaEngine)));
-  EXPECT_EQ(kSlots.plugin_registry, place_of(&VRuntime::getPluginRegistry));
-  EXPECT_EQ(kSlots.allow_native_code, place_of(&VRuntime::setEngineHostCodeAllowed));
-  EXPECT_EQ(kSlots.create_context, place_of(&VCudaEngine::createExecutionContext));
-  EXPECT_EQ(kSlots.profile_count, place_of(&VCudaEngine::getNbOptimizationProfiles));
-  EXPECT_EQ(kSlots.tensor_shape, place_of(&VCudaEngine::getTensorShape));
-  EXPECT_EQ(kSlots.tensor_type, place_of(&VCudaEngine::getTensorDataType));
-  EXPECT_EQ(kSlots.is_shape_tensor, place_of(&VCudaEngine::isShapeInferenceIO));
-  EXPECT_EQ(kSlots.tensor_mode, place_of(&VCudaEngine::getTensorIOMode));
-  EXPECT_EQ(kSlots.profile_shape, place_of(&VCudaEngine::getProfileShape));
-  EXPECT_EQ(kSlots.tensor_count, place_of(&VCudaEngine::getNbIOTensors));
-  EXPECT_EQ(kSlots.tensor_name, place_of(&VCudaEngine::getIOTensorName));
-  EXPECT_EQ(kSlots.set_profile, place_of(&VExecutionContext::setOptimizationProfileAsync));
-  EXPECT_EQ(kSlots.set_input_shape, place_of(&VExecutionContext::setInputShape));
-  EXPECT_EQ(kSlots.context_shape, place_of(&VExecutionContext::getTensorShape));
-  EXPECT_EQ(kSlots.set_address, place_of(&VExecutionContext::setTensorAddress));
-  EXPECT_EQ(kSlots.infer_shapes, place_of(&VExecutionContext::inferShapes));
-  EXPECT_EQ(kSlots.enqueue, place_of(&VExecutionContext::enqueueV3));
-  EXPECT_EQ(kSlots.load_library, place_of(&nvinfer1::IPluginRegistry::loadLibrary));
-}
-
-TEST(Slots, NumbersAndSizesAreThoseOfTheHeaders) {
-  EXPECT_EQ(sizeof(Dims), sizeof(nvinfer1::Dims64));
-  EXPECT_EQ(kInput, static_cast<std::int32_t>(nvinfer1::TensorIOMode::kINPUT));
-  EXPECT_EQ(kMin, static_cast<std::int32_t>(nvinfer1::OptProfileSelector::kMIN));
-  EXPECT_EQ(kMax, static_cast<std::int32_t>(nvinfer1::OptProfileSelector::kMAX));
-  EXPECT_EQ(kStaticAllocation, static_cast<std::int32_t>(nvinfer1::ExecutionContextAllocationStrategy::kSTATIC));
-  EXPECT_EQ(static_cast<int>(nvinfer1::DataType::kBF16), 7);
-  EXPECT_EQ(static_cast<int>(nvinfer1::DataType::kINT64), 8);
-}
-
-#endif
 
 // The headers' own classes find their way into objects as the back end describes them. Not with sanitizers, which miss
 // the classes' names in tables made by hand.
 #ifdef HSM_TEST_READS_FAKE_OBJECTS
-TEST(Slots, TheHeadersReadTheFakeObjects) {
+TEST(Places, TheHeadersReadTheFakeObjects) {
   fake_gpu().reset();
   fake_gpu().version = NV_TENSORRT_VERSION;
   const Nvinfer nvinfer = load_nvinfer(std::vector<const char*>{HSM_TEST_FAKE_GPU});
@@ -118,19 +92,15 @@ int ask_real_library(const std::string& name) {
   std::string said;
   LogSink sink{[](void* user, std::int32_t, const char* text) { *static_cast<std::string*>(user) += text; }, &said};
   const LogScope log(sink);
-  const OwnedInterface runtime = own(nvinfer.create_runtime(nvinfer.logger, nvinfer.version));
+  const auto runtime = own(static_cast<nvinfer1::IRuntime*>(nvinfer.create_runtime(nvinfer.logger, nvinfer.version)));
   if (!runtime) return said.find("CUDA") == std::string::npos ? 1 : 0;  // without a driver
-  const Slots& slots = *nvinfer.slots;
-  call<void>(runtime.get(), slots.allow_native_code, true);
-  if (!call<bool>(runtime.get(), slots.allow_native_code + 1)) return 2;  // getEngineHostCodeAllowed
-  void* registry = call<void*>(runtime.get(), slots.plugin_registry);
-  if (call_virtual<void*>(registry, slots.load_library, static_cast<const char*>("/nonexistent.so")) != nullptr)
-    return 3;
+  call(nvinfer.layout, *runtime, &VRuntime::setEngineHostCodeAllowed, true);
+  if (!call(nvinfer.layout, *runtime, &VRuntime::getEngineHostCodeAllowed)) return 2;
+  if (load_plugins(nvinfer.layout, *runtime, "/nonexistent.so") != nullptr) return 3;
   if (said.find("/nonexistent.so") == std::string::npos) return 4;
   const std::string noise(256, 'x');
   said.clear();
-  if (own(call<void*>(runtime.get(), slots.deserialize, static_cast<const void*>(noise.data()), noise.size())))
-    return 5;
+  if (own(call(nvinfer.layout, *runtime, kDeserialize, noise.data(), noise.size()))) return 5;
   return said.find("deserializeCudaEngine") == std::string::npos ? 6 : 0;
 }
 
