@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     help="SwitchHead: tokens that a token sees at most, itself included; 0 is all. [default: the file's blocks]",
 )
+@click.option("--weights-key", help="Entry of a training file that holds the weights, such as ema.")
 @json_option
 def command(
     source: Path,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..config import ModelConfig
-from . import based, moeut, rwkv7, sigma_moe, switch_head, switch_head_arguments, taylor_shift, taylor_shift_arguments
-from .facts import OPTIONS, Fact, Facts
+from . import (
+    based,
+    config_json,
+    moeut,
+    rwkv7,
+    sigma_moe,
+    switch_head,
+    switch_head_arguments,
+    taylor_shift,
+    taylor_shift_arguments,
+)
+from .facts import EFFECTS, OPTIONS, WEIGHTS, Fact, Facts
 from .mapping import Entry, to_ours, to_theirs
 from .options import LAYOUTS, PRESETS, ImportOptions, Layout, OptionError, QueryScale, check_preset
-from .state_file import StateFile, read_state_file
+from .state_file import StateFile, read_state_file, without_prefix
 
 if TYPE_CHECKING:
     from ..mixers import SwitchHead
@@ -79,7 +89,7 @@ def read_authors_model(
         CheckpointError: an unreadable or hostile file, or one whose names or shapes do not fit the layout.
         OptionError: an option is missing, unknown, or contradicts the file or the preset.
     """
-    return convert(read_state_file(path), layout, options, preset)
+    return convert(read_state_file(path, options.weights_key if options else None), layout, options, preset)
 
 
 def convert(
@@ -87,7 +97,12 @@ def convert(
 ) -> ImportedModel:
     """Translate what was read from an authors' file; arguments and errors as in `read_authors_model`."""
     facts = _gather(file, layout, options or ImportOptions(), preset)
-    imported = _CONVERTERS[layout](file, facts)
+    weights, prefix = without_prefix(file.weights, _ANCHORS[layout])
+    if file.others:
+        facts.answer("weights_key", file.key, f"{EFFECTS['weights_key']}; it also holds {', '.join(file.others)}")
+    if prefix:
+        facts.note("prefix", prefix, WEIGHTS)
+    imported = _CONVERTERS[layout](replace(file, weights=weights), facts)
     if preset is not None:
         check_preset(preset, imported.config)
     return imported
@@ -207,6 +222,7 @@ def _convert_moeut(file: StateFile, facts: Facts) -> ImportedModel:
 def _convert_sigma_moe(file: StateFile, facts: Facts) -> ImportedModel:
     weights = sigma_moe.normalise(file.weights)
     config = sigma_moe.read_config(weights, facts)
+    config_json.check(file.arguments, sigma_moe.CONFIG, config, "lm_head.weight" in weights, facts)
     ignored = {"lm_head.weight"} if config.tie_embeddings else set()
     return _translate(sigma_moe.entries(config), weights, config, ignored, facts)
 
@@ -214,6 +230,7 @@ def _convert_sigma_moe(file: StateFile, facts: Facts) -> ImportedModel:
 def _convert_rwkv7(file: StateFile, facts: Facts) -> ImportedModel:
     naming = rwkv7.find_naming(file.weights)
     config = rwkv7.read_config(file.weights, naming, facts)
+    config_json.check(file.arguments, rwkv7.CONFIG, config, f"{naming.output}.weight" in file.weights, facts)
     ignored = rwkv7.ignored_names(file.weights, naming)
     return _translate(rwkv7.entries(config, naming), file.weights, config, ignored, facts)
 
@@ -221,9 +238,10 @@ def _convert_rwkv7(file: StateFile, facts: Facts) -> ImportedModel:
 def _convert_based(file: StateFile, facts: Facts) -> ImportedModel:
     weights = based.normalise(file.weights)
     config = based.read_config(weights, facts)
-    return _translate(
-        based.entries(config), weights, config, {"lm_head.weight"} if config.tie_embeddings else set(), facts
-    )
+    # Its code ties the table whatever transformers' option says.
+    config_json.check(file.arguments | {"tie_word_embeddings": None}, based.CONFIG, config, True, facts)
+    ignored = {"lm_head.weight"} if config.tie_embeddings else set()
+    return _translate(based.entries(config), weights, config, ignored, facts)
 
 
 _CONVERTERS: dict[Layout, Callable[[StateFile, Facts], ImportedModel]] = {
@@ -233,6 +251,15 @@ _CONVERTERS: dict[Layout, Callable[[StateFile, Facts], ImportedModel]] = {
     "sigma-moe": _convert_sigma_moe,
     "rwkv7": _convert_rwkv7,
     "based": _convert_based,
+}
+# Names of which each model of a layout has one: what stands before them is a prefix.
+_ANCHORS: dict[Layout, tuple[str, ...]] = {
+    "taylor-shift": ("cls_token",),
+    "switch-head": ("embedding.weight", switch_head.PACKAGE.query),
+    "moeut": ("embedding.weight",),
+    "sigma-moe": ("model.embed_tokens.weight",),
+    "rwkv7": (f"{rwkv7.AUTHOR.embedding}.weight", f"{rwkv7.TRANSFORMERS.embedding}.weight"),
+    "based": (based.EMBEDDING, f"model.{based.EMBEDDING}", based.OUTPUT),
 }
 _READERS: dict[Layout, Callable[[Mapping[str, Any]], ImportOptions]] = {
     "taylor-shift": taylor_shift_arguments.options_from,

@@ -17,14 +17,15 @@ from ..errors import CheckpointError
 from ..feed_forward import GatedMLPConfig
 from ..mixers import GatedConvolutionConfig, SoftmaxConfig, TaylorShiftConfig
 from ..parts import MixerConfig
+from .config_json import ConfigOptions
 from .facts import Facts
 from .mapping import Entry, at_least_single, count_layers, reshaped, shape_of, weight_and_bias
 from .options import ImportOptions, OptionError
 
 Weights = Mapping[str, torch.Tensor]
 NORM_EPS = 1e-5
-_EMBEDDING = "transformer.embeddings.word_embeddings.weight"
-_OUTPUT = "lm_head.weight"
+EMBEDDING = "transformer.embeddings.word_embeddings.weight"
+OUTPUT = "lm_head.weight"
 _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "activation_function": (("swiglu", "geglu", "glu"), "another feed-forward network"),
     "fixed_decay": ((False, None), "a decay in the linear attention"),
@@ -35,6 +36,10 @@ _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "scale_attn_weights": ((True, None), "attention without a scale"),
     "scale_attn_by_inverse_layer_idx": ((False, None), "a scale for every layer"),
     "n_head_kv": ((None,), "fewer heads of keys and values"),
+    "word_embed_proj_dim": ((None,), "an embedding of another width than the model"),
+    "mup_embeddings_multiplier": ((1.0, None), "a scaled embedding"),
+    "mup_output_multiplier": ((1.0, None), "scaled logits"),
+    "mlp_type": (("base", None), "another feed-forward network"),
 }
 _LINEAR = {  # options of the linear attention
     "feature_name": (("taylor_exp", None), "another feature map"),
@@ -44,6 +49,18 @@ _LINEAR = {  # options of the linear attention
     "initial_conv": ((False, None), "a convolution in front of it"),
     "scale_dim": ((None,), "another scale of queries and keys"),
 }
+# Options that alter nothing, that the weights show, or that are read below.
+_KNOWN = {
+    "_target_", "alt_mixer", "alt_mixer_2", "alt_mixer_2_layers", "alt_mixer_layers", "attn_pdrop", "embd_pdrop",
+    "ff_mult", "fused_bias_fc", "fused_dropout_add_ln", "fused_mlp", "layer_norm_epsilon", "mixer", "mlp_fc1_bias",
+    "mlp_fc2_bias", "n_ctx", "n_head", "n_inner", "n_positions", "out_proj_bias", "pad_vocab_size_multiple",
+    "qkv_proj_bias", "reorder_and_upcast_attn", "resid_pdrop", "residual_in_fp32", "rms_norm", "rotary_emb_base",
+    "rotary_emb_fraction", "special_initializer", "summary_activation", "summary_first_dropout",
+    "summary_proj_to_labels", "summary_type", "summary_use_proj", "use_flash_attn",
+}  # fmt: skip
+CONFIG = ConfigOptions(
+    frozenset({*_FIXED, *_KNOWN}), width="n_embd", layers="n_layer", vocabulary_multiple="pad_vocab_size_multiple"
+)
 _ACTIVATIONS = {"swiglu": "silu", "geglu": "gelu", "glu": "sigmoid"}
 
 
@@ -63,24 +80,31 @@ def options_from(arguments: Mapping[str, Any]) -> ImportOptions:
     sliding = [item for item in mixers if "slid" in str(item.get("_target_", "")) or "window_size" in item]
     for item in linear:
         _refuse(item, _LINEAR, "linear attention: ")
-        target = str((item.get("feature_map") or {}).get("_target_", "TaylorExp"))
+        features = item.get("feature_map")
+        target = str(
+            features.get("_target_", "TaylorExp") if isinstance(features, Mapping) else features or "TaylorExp"
+        )
         if target.rpartition(".")[2] != "TaylorExp":
             raise CheckpointError(f"config.json has feature_map {target}; supported: TaylorExp")
-    heads = {item["num_heads"] for item in linear if item.get("num_heads")}
-    heads |= {arguments["n_head"]} if arguments.get("n_head") else set()
-    if len(heads) > 1:
-        raise CheckpointError(f"config.json has layers of {sorted(heads)} heads; supported: one number of heads")
-    windows = {item["window_size"] for item in sliding if item.get("window_size")}
-    if len(windows) > 1:
-        raise CheckpointError(f"config.json has windows of {sorted(windows)} tokens; supported: one window")
+    heads = _only("layers of {} heads", [*(item.get("num_heads") for item in linear), arguments.get("n_head")])
+    window = _only("windows of {} tokens", [item.get("window_size") for item in sliding])
     return ImportOptions(
-        heads=heads.pop() if heads else None,
-        window=windows.pop() // 2 + 1 if windows else None,  # their kernel looks half of it back
-        rope_fraction=float(arguments.get("rotary_emb_fraction", 0.0)) if sliding else None,
+        heads=heads,
+        window=window // 2 + 1 if isinstance(window, int) else window,  # their kernel looks half of it back
+        rope_fraction=arguments.get("rotary_emb_fraction", 0.0) if sliding else None,
         rope_base=arguments.get("rotary_emb_base"),
         activation=_ACTIVATIONS[arguments["activation_function"]],  # type: ignore[arg-type]
         norm_eps=arguments.get("layer_norm_epsilon"),
     )
+
+
+def _only(what: str, values: list[Any]) -> Any:
+    """Return the one value of several layers' option, None where none gives it."""
+    given = [value for value in values if value]
+    different = [value for place, value in enumerate(given) if value not in given[:place]]
+    if len(different) > 1:
+        raise CheckpointError(f"config.json has {what.format(different)}; supported: one for all layers")
+    return different[0] if different else None
 
 
 def _refuse(options: Mapping[str, Any], fixed: Mapping[str, tuple[tuple[Any, ...], str]], where: str) -> None:
@@ -98,8 +122,8 @@ def normalise(weights: Weights) -> dict[str, torch.Tensor]:
     """
     found = {name.removeprefix("model."): tensor for name, tensor in weights.items() if "_metrics." not in name}
     found = {name: tensor for name, tensor in found.items() if not re.search(r"\.(rotary_emb\.|inv_freq)", name)}
-    if _EMBEDDING not in found and _OUTPUT in found:
-        found[_EMBEDDING] = found.pop(_OUTPUT)  # a tied table is stored under one of its names
+    if EMBEDDING not in found and OUTPUT in found:
+        found[EMBEDDING] = found.pop(OUTPUT)  # a tied table is stored under one of its names
     for query in [name for name in found if name.endswith(".mixer.proj_q.weight")]:
         prefix = query.removesuffix("q.weight")
         names = [f"{prefix}{part}.weight" for part in "qkv"]
@@ -128,7 +152,7 @@ def read_config(weights: Weights, facts: Facts) -> ModelConfig:
         CheckpointError: a weight that the shapes are read from is missing, or belongs to something unsupported.
         OptionError: an option is missing or contradicts the file.
     """
-    vocab_size, width = shape_of(weights, _EMBEDDING, 2)
+    vocab_size, width = shape_of(weights, EMBEDDING, 2)
     if "transformer.embeddings.position_embeddings.weight" in weights:
         raise CheckpointError("the file has learned positions, which Based's published models have not")
     pattern = r"transformer\.layers\.(\d+)\."
@@ -143,7 +167,7 @@ def read_config(weights: Weights, facts: Facts) -> ModelConfig:
             bias=f"{prefix}.mlp.fc1.bias" in weights,
         )
         layers.append(LayerConfig(_mixer(weights, f"{prefix}.mixer", width, heads, facts), network))
-    output = weights.get(_OUTPUT)
+    output = weights.get(OUTPUT)
     return ModelConfig(
         task="language_model",
         width=width,
@@ -151,7 +175,7 @@ def read_config(weights: Weights, facts: Facts) -> ModelConfig:
         vocab_size=vocab_size,
         norm_eps=facts.answer("norm_eps", NORM_EPS),
         norm_kind="layer" if "transformer.ln_f.bias" in weights else "rms",
-        tie_embeddings=output is None or torch.equal(output, weights[_EMBEDDING]),
+        tie_embeddings=output is None or torch.equal(output, weights[EMBEDDING]),
         output_bias="lm_head.bias" in weights,
     )
 
@@ -191,7 +215,7 @@ def _mixer(weights: Weights, prefix: str, width: int, heads: int, facts: Facts) 
 def entries(config: ModelConfig) -> list[Entry]:
     """Return the table between our names and the authors' normalised ones for a model of this configuration."""
     width = config.width
-    table = [Entry("embedding.weight", _EMBEDDING, (config.vocab_size, width))]
+    table = [Entry("embedding.weight", EMBEDDING, (config.vocab_size, width))]
     for index, layer in enumerate(config.layers):
         ours, theirs = f"layers.{index}", f"transformer.layers.{index}"
         table += _norm(config, f"{ours}.norm1", f"{theirs}.norm1")
@@ -207,7 +231,7 @@ def entries(config: ModelConfig) -> list[Entry]:
             table += both if network.bias else both[:1]
     table += _norm(config, "norm", "transformer.ln_f")
     if not config.tie_embeddings:
-        table.append(Entry("output.weight", _OUTPUT, (config.vocab_size, width)))
+        table.append(Entry("output.weight", OUTPUT, (config.vocab_size, width)))
     if config.output_bias:
         table.append(Entry("output.bias", "lm_head.bias", (config.vocab_size,)))
     return table

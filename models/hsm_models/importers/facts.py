@@ -34,6 +34,8 @@ EFFECTS = {
     "image_size": "how many patches lie in a row",
     "layers": "how often the layers in the file are run",
     "window": "how many tokens a token sees at most; 0 is all before it",
+    "weights_key": "which of the models in the file it is",
+    "prefix": "nothing: what stands before every name of the model",
 }
 
 

@@ -11,6 +11,7 @@ import torch
 from ..errors import CheckpointError
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def _same(tensor: torch.Tensor) -> torch.Tensor:
@@ -74,9 +75,16 @@ def to_ours(
         for entry in entries
         if entry.theirs in weights and tuple(weights[entry.theirs].shape) != entry.shape
     ]
+    used = [entry.theirs for entry in entries if entry.theirs in weights]
+    strange = [f"{name} {weights[name].dtype}" for name in used if weights[name].dtype not in DTYPES]
     complaints = [
         f"{what}: {', '.join(names)}"
-        for what, names in (("missing", missing), ("left over", left_over), ("wrong shape", wrong))
+        for what, names in (
+            ("missing", missing),
+            ("left over", left_over),
+            ("wrong shape", wrong),
+            ("no weights of float64, float32, float16 or bfloat16, import those from before quantisation", strange),
+        )
         if names
     ]
     if complaints:

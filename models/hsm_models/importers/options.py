@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -47,6 +48,7 @@ class ImportOptions:
         window: SwitchHead and Based: tokens that a token sees at most, itself included; 0 is all before it.
             SwitchHead's files tell it by the length of a block and the number of earlier blocks.
         layers: MoEUT: layers that are run in all, a multiple of those in the file, which share their weights.
+        weights_key: which of a training file's entries holds the weights, such as "ema"; else the model's own.
     """
 
     heads: int | None = None
@@ -65,6 +67,31 @@ class ImportOptions:
     image_size: int | None = None
     window: int | None = None
     layers: int | None = None
+    weights_key: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None:
+                _check_value(name, value)
+
+
+_COUNTS = ("heads", "active", "feed_forward_active", "image_size", "layers", "window")
+_NUMBERS = ("rope_fraction", "rope_base", "norm_eps")
+_SWITCHES = ("output_norm", "cls_position")
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Refuse what a file or a caller gives that is of no use: files may hold anything."""
+    if name in _COUNTS:
+        fits, wanted = type(value) is int and value >= (name == "heads"), "a whole number"
+    elif name in _NUMBERS:
+        fits, wanted = type(value) in (int, float) and math.isfinite(value), "a number"
+    elif name in _SWITCHES:
+        fits, wanted = type(value) is bool, "true or false"
+    else:
+        fits, wanted = isinstance(value, str), "a word"
+    if not fits:
+        raise OptionError(f"{name} must be {wanted}, got {value!r}")
 
 
 @dataclass(frozen=True)

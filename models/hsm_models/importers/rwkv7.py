@@ -15,6 +15,7 @@ import torch
 from ..config import LayerConfig, ModelConfig
 from ..errors import CheckpointError
 from ..mixers.rwkv7 import RWKV7ChannelConfig, RWKV7Config
+from .config_json import ConfigOptions
 from .facts import Facts
 from .mapping import Entry, count_layers, reshaped, shape_of, transposed, weight_and_bias
 from .options import ImportOptions, OptionError
@@ -69,12 +70,20 @@ _OURS = ("receptance", "key", "value", "output")
 _OUR_RANKS = ("decay", "rate", "gate", "earlier")
 _MIXTURES = {"receptance": "r", "decay": "w", "key": "k", "value": "v", "rate": "a", "gate": "g"}
 _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "model_type": (("rwkv7", None), "another model"),
+    "model_type": (("rwkv7", "rwkv7_fla", None), "another model"),
     "hidden_act": (("sqrelu", None), "another activation"),
     "attn": ((None,), "layers of softmax attention between its own"),
     "norm_first": ((True, None), "no norm behind the embedding"),
     "norm_bias": ((True, None), "norms without a bias"),
 }
+
+# Options that alter nothing, that the weights show, or that are read below.
+_KNOWN = {
+    "a_low_rank_dim", "attn_mode", "decay_low_rank_dim", "fuse_cross_entropy", "fuse_linear_cross_entropy",
+    "fuse_norm", "gate_low_rank_dim", "head_dim", "hidden_ratio", "intermediate_size", "norm_eps", "num_heads",
+    "use_l2warp", "v_low_rank_dim", "value_dim",
+}  # fmt: skip
+CONFIG = ConfigOptions(frozenset({*_FIXED, *_KNOWN}), width="hidden_size", layers="num_hidden_layers", blocks=2)
 
 
 def options_from(arguments: Mapping[str, Any]) -> ImportOptions:
@@ -88,9 +97,9 @@ def options_from(arguments: Mapping[str, Any]) -> ImportOptions:
         if value not in supported:
             listed = ", ".join(repr(item) for item in supported if item is not None) or "null"
             raise CheckpointError(f"config.json has {name} = {value!r}: {feature}; supported: {listed}")
-    widths = set(arguments.get("value_dim") or []) - {arguments.get("hidden_size")}
-    if widths:
-        raise CheckpointError(f"config.json has value_dim of {sorted(widths)}: values of another width than the keys")
+    widths = arguments.get("value_dim")
+    if widths and (not isinstance(widths, list) or any(width != arguments.get("hidden_size") for width in widths)):
+        raise CheckpointError(f"config.json has value_dim of {widths}: values of another width than the keys")
     return ImportOptions(norm_eps=arguments.get("norm_eps"))
 
 

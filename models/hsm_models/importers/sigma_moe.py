@@ -16,6 +16,7 @@ from ..errors import CheckpointError
 from ..feed_forward import MLPConfig, MoEConfig
 from ..mixers import SoftmaxConfig
 from ..parts import FeedForwardConfig
+from .config_json import ConfigOptions
 from .facts import Facts
 from .mapping import Entry, count_layers, shape_of, weight_and_bias
 from .options import ImportOptions, OptionError
@@ -33,6 +34,15 @@ _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "rope_scaling": ((None,), "scaled RoPE"),
 }
 
+# Options that alter nothing, that the weights show, or that are read below.
+_KNOWN = {
+    "activation", "activation_after_topk", "attention_dropout", "d_ff", "embd_pdrop", "expert_dropout", "expert_size",
+    "layer_norm_eps", "moe_dropout", "n_experts", "num_attention_heads", "num_sparse_hidden_layers",
+    "partial_rotary_factor", "resid_pdrop", "rope_theta", "routing_regularization", "sinkhorn_n_iters", "sparse_step",
+    "top_k_experts", "traceable", "v_dim", "weight_std_scale",
+}  # fmt: skip
+CONFIG = ConfigOptions(frozenset({*_FIXED, *_KNOWN}), width="d_model", layers="num_hidden_layers")
+
 
 def options_from(arguments: Mapping[str, Any]) -> ImportOptions:
     """Read a config.json; empty for weights without one.
@@ -49,7 +59,7 @@ def options_from(arguments: Mapping[str, Any]) -> ImportOptions:
     if arguments.get("v_dim") not in (None, width):
         raise CheckpointError(f"config.json has v_dim = {arguments['v_dim']!r}: experts of another width than {width}")
     activation = arguments.get("activation")
-    if activation is not None and activation not in ACTIVATIONS:
+    if activation is not None and activation not in tuple(ACTIVATIONS):
         raise CheckpointError(
             f"config.json has activation = {activation!r}; supported: {', '.join(map(repr, ACTIVATIONS))}"
         )

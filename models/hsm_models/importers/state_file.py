@@ -15,11 +15,33 @@ import torch
 
 from ..errors import CheckpointError
 from ..shards import WEIGHTS_FILE, read_index, read_json, weight_files
+from .mapping import DTYPES
 
-WEIGHT_KEYS = ("model_state", "model")
+# Where training codes put a model's own weights, in this order; other entries may hold averages of them.
+WEIGHT_KEYS = ("model_state", "model", "state_dict", "model_state_dict", "module", "net")
 # What transformers wrote before safetensors.
 PICKLED_FILE = "pytorch_model.bin"
-PREFIXES = ("_orig_mod.", "module.")
+# What torch.compile, DataParallel, DeepSpeed, FSDP and checkpointing put into names.
+_WRAPPERS = re.compile(
+    r"^(?:(?:module|_orig_mod|_forward_module|_fsdp_wrapped_module)\.)+"
+    r"|(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+# Weights that are not yet, or no longer, the model's own: names, and what to do first.
+_UNMERGED = (
+    (
+        r"\.lora_|\.base_layer\.|^base_model\.",
+        "LoRA that is not merged into the weights",
+        "what merge_and_unload() gives",
+    ),
+    (r"\.parametrizations\.", "parametrised weights", "what torch.nn.utils.parametrize.remove_parametrizations leaves"),
+    (r"\.weight_[gv]$", "a weight norm", "what torch.nn.utils.remove_weight_norm leaves"),
+    (r"\.(weight|bias)_(orig|mask)$", "pruned weights with masks", "what torch.nn.utils.prune.remove leaves"),
+    (
+        r"\.(SCB|qweight|qzeros|weight_scale\w*|absmax|weight\.(absmax|quant_\w+|nested_\w+))$",
+        "quantised weights",
+        "the weights from before quantisation",
+    ),
+)
 # Both training codes keep their options in a dictionary subclass with attribute access; a plain dict holds the same.
 _DICTIONARY_CLASSES = ("framework.data_structures.dotdict.DotDict", "utils.DotDict")
 
@@ -31,20 +53,25 @@ class StateFile:
     Attributes:
         weights: the model's state dict, without the prefixes that torch.compile and DataParallel add.
         arguments: the training options stored beside the weights; empty in a plain state dict.
+        key: the entry of the file that held them, "" for the file itself.
+        others: other entries that hold state dicts, such as running averages.
     """
 
     weights: dict[str, torch.Tensor]
     arguments: dict[str, Any] = field(default_factory=dict)
+    key: str = ""
+    others: tuple[str, ...] = ()
 
 
-def read_state_file(path: str | Path) -> StateFile:
+def read_state_file(path: str | Path, key: str | None = None) -> StateFile:
     """Read a `.tar`, `.pth` or `.pt` training file, a plain state dict, a `.safetensors` file, or a folder of these.
 
     Args:
         path: the file, or a folder as transformers writes it: `config.json`, which becomes the options, beside
             `model.safetensors` or the shards that `model.safetensors.index.json` lists, or, in a folder without these,
             `pytorch_model.bin` or the shards of its index. Training files hold the weights under the key `model_state`
-            (TaylorShift) or `model` (SwitchHead, MoEUT).
+            (TaylorShift), `model` (SwitchHead, MoEUT) or another of `WEIGHT_KEYS`.
+        key: the entry that holds the weights, where it is not the first of those.
 
     Returns:
         The weights on the CPU and the training options.
@@ -59,10 +86,11 @@ def read_state_file(path: str | Path) -> StateFile:
     if not path.is_file():
         raise CheckpointError(f"the checkpoint {path} is not a file")
     content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
-    weights = _find_weights(content, path)
+    found, others = _find_key(content, path, key)
+    weights = _find_weights(content[found] if found else content, path)
     for name, tensor in weights.items():
         _check_tensor(name, tensor, path)
-    return StateFile(_strip_prefixes(weights, path), _find_arguments(content))
+    return StateFile(_strip_prefixes(weights, path), _find_arguments(content), found, others)
 
 
 def _read_folder(folder: Path) -> StateFile:
@@ -154,11 +182,31 @@ def _refusal(path: Path, error: Exception) -> str:
     return f"{path} was not loaded: it is not a pickle of tensors and plain containers"
 
 
+def _find_key(content: Any, path: Path, key: str | None) -> tuple[str, tuple[str, ...]]:
+    """Return the entry that holds the weights, "" for the file itself, and the other entries that hold some."""
+    entries = [str(name) for name, value in content.items() if _is_state(value)] if isinstance(content, Mapping) else []
+    found = key if key is not None else next((name for name in WEIGHT_KEYS if name in entries), "")
+    if not found and not entries and isinstance(content, Mapping):
+        return next((name for name in WEIGHT_KEYS if isinstance(content.get(name), Mapping)), ""), ()
+    if found and found not in entries:
+        raise CheckpointError(
+            f"{path} has no weights under {found!r}; it has {', '.join(map(repr, entries)) or 'none'}"
+        )
+    if not found and entries and not _is_state(content):
+        raise CheckpointError(
+            f"{path} holds weights under {', '.join(map(repr, entries))}: say which by weights_key (--weights-key)"
+        )
+    return found, tuple(name for name in entries if name != found)
+
+
+def _is_state(value: Any) -> bool:
+    """Return whether something is a state dict: tensors, and at least one, by name."""
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(name, str) and isinstance(item, torch.Tensor) for name, item in value.items())
+
+
 def _find_weights(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    for key in WEIGHT_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(
             f"{path} holds no state dict: neither a mapping of names to tensors nor one under the key "
@@ -180,16 +228,40 @@ def _find_arguments(content: Any) -> dict[str, Any]:
 
 
 def _strip_prefixes(weights: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
-    """Remove torch.compile's prefix, then DataParallel's, from each name that has it."""
+    """Remove what wrappers put into names, and refuse weights that are not the model's own."""
     stripped: dict[str, torch.Tensor] = {}
     for name, tensor in weights.items():
-        short = name
-        for prefix in PREFIXES:
-            short = short.removeprefix(prefix)
+        short = _WRAPPERS.sub("", name)
         if short in stripped:
             raise CheckpointError(f"{path} holds {short} twice, with and without a prefix")
         stripped[short] = tensor
+    for pattern, feature, first in _UNMERGED:
+        found = next((name for name in stripped if re.search(pattern, name)), None)
+        if found is not None:
+            raise CheckpointError(f"{path} has {found}: {feature}; import {first}")
     return stripped
+
+
+def without_prefix(weights: dict[str, torch.Tensor], anchors: tuple[str, ...]) -> tuple[dict[str, torch.Tensor], str]:
+    """Remove what stands before every name of a model that was a part of another module, such as Lightning's `model.`.
+
+    Args:
+        weights: the state dict.
+        anchors: names of which each model of the layout has one.
+
+    Returns:
+        The state dict, and the prefix, "" for none.
+
+    Raises:
+        CheckpointError: several models are in the file.
+    """
+    if any(name in weights for name in anchors):
+        return weights, ""
+    found = {name.removesuffix(anchor) for name in weights for anchor in anchors if name.endswith(f".{anchor}")}
+    if len(found) > 1:
+        raise CheckpointError(f"the file holds several models: {', '.join(sorted(found))}; import one of them alone")
+    prefix = found.pop() if found else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}, prefix
 
 
 def _check_tensor(name: str, tensor: torch.Tensor, path: Path) -> None:
@@ -198,7 +270,7 @@ def _check_tensor(name: str, tensor: torch.Tensor, path: Path) -> None:
     # A tiny file can claim a huge tensor by strides of zero.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise CheckpointError(f"{path}: {name} claims shape {tuple(tensor.shape)}, more than the data behind it")
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    if tensor.dtype in DTYPES and not bool(torch.isfinite(tensor).all()):
         raise CheckpointError(f"{path}: {name} has NaN or infinite values")
 
 

@@ -178,14 +178,23 @@ def options_from(arguments: Arguments, layout: str = "switch-head") -> ImportOpt
     _check_sizes(arguments)
     values: dict[str, Any] = {}
     for field, (name, kinds) in _FIELDS.items():
-        value = arguments.get(name)
-        if type(value) in kinds:
-            values[field] = value
-    if variant != "preln_moeatt" and type(arguments.get("pkm.n_heads")) is int:
-        values["feed_forward_active"] = arguments["pkm.n_heads"]
-    if layout == "moeut" and type(arguments.get("transformer.encoder_n_layers")) is int:
-        values["layers"] = arguments["transformer.encoder_n_layers"]
+        values[field] = _value(arguments, name, kinds)
+    if variant != "preln_moeatt":
+        values["feed_forward_active"] = _value(arguments, "pkm.n_heads", (int,))
+    if layout == "moeut":
+        values["layers"] = _value(arguments, "transformer.encoder_n_layers", (int,))
     return ImportOptions(**values, window=_window(arguments))
+
+
+def _value(arguments: Arguments, name: str, kinds: tuple[type, ...]) -> Any:
+    """Return an option's value, None where the file does not say it."""
+    value = arguments.get(name)
+    if int in kinds and type(value) is float and value.is_integer() and float not in kinds:
+        return int(value)
+    if value is not None and type(value) not in kinds:
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise CheckpointError(f"the file was trained with {name} = {value!r}, which is no {wanted}")
+    return value
 
 
 def note_routing(arguments: Arguments, facts: Facts) -> None:
@@ -207,7 +216,7 @@ def _check(rule: Rule, value: Any) -> None:
     as_switch = isinstance(rule.supported[0], bool) and isinstance(value, int)
     if (bool(value) if as_switch else value) in rule.supported:
         return
-    feature = _FEATURES.get((rule.name, value), rule.feature)
+    feature = _FEATURES.get((rule.name, value if isinstance(value, str) else None), rule.feature)
     listed = ", ".join(repr(item) for item in rule.supported)
     raise CheckpointError(f"the file was trained with {rule.name} = {value!r}: {feature}; supported: {listed}")
 
@@ -226,11 +235,15 @@ def _check_sizes(arguments: Arguments) -> None:
 
 def _window(arguments: Arguments) -> int | None:
     """Return the longest context that the model was evaluated with: its own block and those before it."""
-    blocks = arguments.get("lm.trafo.test_context_blocks")
-    blocks = arguments.get("lm.trafo.context_blocks") if blocks is None else blocks
-    length = arguments.get("lm.unroll_eval") or arguments.get("lm.unroll")
-    if type(blocks) is not int or type(length) is not int or blocks < 0 or length < 1:
+    blocks = _value(arguments, "lm.trafo.test_context_blocks", (int,))
+    blocks = _value(arguments, "lm.trafo.context_blocks", (int,)) if blocks is None else blocks
+    length = _value(arguments, "lm.unroll_eval", (int,)) or _value(arguments, "lm.unroll", (int,))
+    if blocks is None or length is None:
         return None
+    if blocks < 0 or length < 1:
+        raise CheckpointError(
+            f"the file was trained with blocks of {length} tokens and {blocks} before them: no context"
+        )
     if blocks and arguments.get("lm.trafo.last_layer_context"):
         raise CheckpointError(
             "the file was trained with lm.trafo.last_layer_context = True: layers that attend to the last layer of "

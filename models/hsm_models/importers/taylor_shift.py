@@ -20,6 +20,7 @@ from .options import OptionError, QueryScale
 
 Weights = Mapping[str, torch.Tensor]
 NORM_EPS = 1e-6
+_OWN_MODEL = "build that model in your own code from hsm_models.TaylorShift, load the weights there, and export it"
 
 _FEATURES = (
     (r"patch_embed\.proj\.\d", "convolutional embeddings (patch_embed.proj is a stack of convolutions)"),
@@ -154,7 +155,7 @@ def _read_image(weights: dict[str, torch.Tensor], facts: Facts) -> ImageConfig:
     _, channels, height, patch = shape_of(weights, "patch_embed.proj.weight", 4)
     rows = shape_of(weights, "pos_embed", 3)[1]
     if height != patch:
-        raise CheckpointError(f"the patches are {height}x{patch} pixels: only square patches are supported")
+        raise CheckpointError(f"the patches are {height}x{patch} pixels: only square ones are supported; {_OWN_MODEL}")
     wanted, has_row = facts.given("image_size"), facts.given("cls_position")
     sides = {
         row: math.isqrt(rows - row)
@@ -167,7 +168,7 @@ def _read_image(weights: dict[str, torch.Tensor], facts: Facts) -> ImageConfig:
         told = f" and image_size {wanted}" if wanted is not None else ""
         raise CheckpointError(
             f"pos_embed has {rows} rows, which with patches of {patch}x{patch}{told} are those of no square image; "
-            "pictures of another form are not supported"
+            f"pictures of another form are not supported; {_OWN_MODEL}"
         )
     row, side = next(iter(sides.items()))
     facts.answer("image_size", side * patch, f"pos_embed has {rows} rows: {side} x {side} patches")

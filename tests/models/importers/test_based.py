@@ -80,7 +80,7 @@ def test_what_the_weights_do_not_show_is_demanded_or_assumed(generator: torch.Ge
     [
         ({"activation_function": "gelu_new"}, "another feed-forward network"),
         ({"fixed_decay": True}, "a decay in the linear attention"),
-        ({"n_head": 4}, r"layers of \[2, 4\] heads"),
+        ({"n_head": 4}, r"layers of \[2, 4\] heads; supported: one"),
         ({"alt_mixer": hazy.CONFIG["alt_mixer"] | {"use_rotary_apply": True}}, "RoPE in the linear attention"),
         ({"alt_mixer": hazy.CONFIG["alt_mixer"] | {"feature_map": {"_target_": "x.Exp"}}}, "feature_map x.Exp"),
         ({"rotary_emb_interleaved": True}, "RoPE over neighbouring channels"),
