@@ -192,9 +192,21 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                 yield from _nodes(inner)
 
 
-def inline(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with every model-local function replaced by its nodes."""
+def inline(model: onnx.ModelProto, *, known: bool = True) -> onnx.ModelProto:
+    """Return the model with its model-local functions replaced by their nodes.
+
+    Args:
+        model: the model.
+        known: functions that are bodies of operators, ours and registered ones, too.
+    """
     import onnx.inliner
 
-    inlined: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
+    chosen = [(item.domain, item.name) for item in model.functions if known or find(item.domain, item.name) is None]
+    if not chosen:
+        return model
+    inlined: onnx.ModelProto
+    if len(chosen) == len(model.functions):
+        inlined = onnx.inliner.inline_local_functions(model)
+    else:
+        inlined = onnx.inliner.inline_selected_functions(model, chosen)
     return inlined

@@ -44,8 +44,8 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]
         # A run that is rounded at random goes another of the ways that right implementations may go, too.
         order = self._context.summation or self._context.rounding
         opset = next((item.version for item in self._model.opset_import if item.domain in ("", "ai.onnx")), 0)
-        # The evaluator does not use given operators inside functions.
-        model = inline(self._model) if order else self._model
+        # The evaluator does not use given operators inside functions, and wants those first that others call.
+        model = inline(self._model, known=bool(order))
         whole = with_weights(model, self._context.folder)
         self._evaluator = BorrowingEvaluator(whole, new_ops=operators(order, opset))
 

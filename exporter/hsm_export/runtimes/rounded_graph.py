@@ -51,21 +51,13 @@ def rounded_graph(model: onnx.ModelProto, draw: int) -> onnx.ModelProto:
         return model
     import onnx
 
+    from hsm_operators import inline
+
     changed = onnx.ModelProto()
-    changed.CopyFrom(_plain(model))
+    changed.CopyFrom(inline(model, known=False))
     typed = inferred(changed)
     _round(changed.graph, typed.graph, infos_of(typed), _seeds(draw))
     return changed
-
-
-def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model without functions but those of operators that we know."""
-    from onnx import inliner
-
-    from hsm_operators.registry import find
-
-    others = [(item.domain, item.name) for item in model.functions if find(item.domain, item.name) is None]
-    return inliner.inline_selected_functions(model, others) if others else model
 
 
 def _seeds(draw: int) -> Iterator[float]:

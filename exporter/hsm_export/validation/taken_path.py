@@ -69,6 +69,9 @@ def unentered(context: RunContext, feeds: Sequence[Feed]) -> list[str]:
         context: what is run.
         feeds: all inputs.
     """
+    from hsm_operators import inline
+
+    context = replace(context, model=inline(context.model, known=False))
     if not has_control_flow(context.model):
         return []
     fast = get("ort")
