@@ -262,7 +262,8 @@ def keep_state(trainer: Trainer, state: str | Path, warn: Callable[[str], None])
     try:
         trainer.save(state)
     except CheckpointError as error:
-        warn(f"{error}; training goes on, and the state before it stays")
+        before = ", and the state before it stays" if Path(state).exists() else ""
+        warn(f"{error}; training goes on{before}")
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:

@@ -1,17 +1,20 @@
-"""Run the authors' own RWKV-7 and Based modules on a CPU, and hold our imports of their weights against them.
+"""Run the own modules of four models' authors on a CPU, and hold our imports of their weights against them.
 
-Their code is fetched by whoever runs this (fla-org/flash-linear-attention, HazyResearch/based), never a part of ours.
-Both want CUDA, and these programs do without:
+Their code is fetched by whoever runs this (fla-org/flash-linear-attention, HazyResearch/based, RobertCsordas/moeut,
+jubueche/sigma-moe), never a part of ours. They want CUDA, and these programs do without:
 
 - fla's Triton kernels run in Triton's interpreter, each with the first of its tuned configurations.
 - Based imports flash-attn, which exists for CUDA alone. Its one attention function, its rotary embedding and its
   embedding are written here in PyTorch; all else is Based's own, its norm by the reference that lies beside the kernel.
+- MoEUT's one kernel, products with chosen experts, is written here in PyTorch.
+- sigma-MoE has a form for CPUs itself.
 
-    python -m tests.studies.authors_modules record --fla FOLDER --based FOLDER OUT
+    python -m tests.studies.authors_modules record --fla FOLDER --based FOLDER --moeut FOLDER --sigma-moe FOLDER OUT
     python -m tests.studies.authors_modules check OUT
 
-The first wants triton, transformers and einops; it writes random weights as a checkpoint of transformers, and a run of
-random tokens. The second imports each with `--check`, which compares it in PyTorch and in every CPU runtime.
+The first wants triton, transformers (for sigma-MoE one of 2024, such as 4.44.2) and einops; it writes random weights as
+a checkpoint, and a run of random tokens. The second imports each with `--check`, which compares it in PyTorch and in
+every CPU runtime.
 """
 
 from __future__ import annotations
@@ -91,10 +94,78 @@ def record_based(source: Path, output: Path) -> None:
     _write(output, weights, settings, tokens, logits)
 
 
-def _write(folder: Path, weights: dict[str, Tensor], config: dict[str, Any], tokens: Tensor, logits: Tensor) -> None:
+def record_moeut(source: Path, output: Path) -> None:
+    """Write MoEUT's language model and its logits."""
+    sys.modules["moeut.cvmm"] = kernel = types.ModuleType("moeut.cvmm")
+    vars(kernel).update(CVMMSel=_Chosen, cvmm_prepare_sel2=_Chosen, cvmm=_chosen_products)
+    sys.path.insert(0, str(source))
+    from moeut import MoEUTLM
+
+    torch.manual_seed(3)
+    sizes = {"n_tokens": 13, "d_model": 16, "n_layers": 6, "n_heads": 2, "ff_n_experts": 7, "att_n_experts": 3}
+    model = MoEUTLM(**sizes, d_head=8, ff_expert_size=6, group_size=2, ff_k=3, att_k=2).eval()
+    tokens = torch.randint(13, TOKENS)
+    with torch.no_grad():
+        logits = model(tokens).outputs
+    options = ["--layers", "6", "--active", "2", "--feed-forward-active", "3"]
+    _write(output, model.state_dict(), None, tokens, logits, options)
+
+
+def record_sigma_moe(source: Path, output: Path) -> None:
+    """Write sigma-MoE's language model and its logits."""
+    sys.path.insert(0, str(source))
+    from sigma_moe import SigmaMoEConfiguration, SigmaMoEForCausalLM
+
+    torch.manual_seed(4)
+    config = SigmaMoEConfiguration(
+        vocab_size=13, d_model=16, d_ff=24, num_hidden_layers=3, num_attention_heads=2, n_experts=6, expert_size=6,
+        top_k_experts=2, num_sparse_hidden_layers=2, traceable=True,
+    )  # fmt: skip
+    model = SigmaMoEForCausalLM(config).eval()
+    tokens = torch.randint(13, TOKENS)
+    with torch.no_grad():
+        for parameter in model.parameters():  # theirs are small at first, and all alike: one would not see a swap
+            parameter.copy_(0.3 * torch.randn(parameter.shape) + (parameter == 1))
+        logits = model(tokens, use_cache=False).logits
+    _write(output, model.state_dict(), config.to_dict(), tokens, logits)
+
+
+class _Chosen:
+    """Stands in for MoEUT's plan of products: experts (…,n), and gates (…,n) or (…,g,n/g), which say what is summed."""
+
+    def __init__(self, experts: Tensor, gates: Tensor | None = None) -> None:
+        self.experts, self.reduction_weight = experts.long(), gates
+        self.sel_index = self.out_index = torch.zeros(1)  # in which order the kernel goes; here it does not matter
+
+    def clone(self) -> _Chosen:
+        return _Chosen(self.experts, self.reduction_weight)
+
+
+def _chosen_products(x: Tensor, chosen: _Chosen, experts: Tensor) -> Tensor:
+    """Return the products of x (…,D), or of m of them (…,m,D), with n chosen experts (E,D,w), summed by their gates."""
+    rows = x.unsqueeze(-2) if x.dim() == chosen.experts.dim() else x
+    rows = rows.repeat_interleave(chosen.experts.shape[-1] // rows.shape[-2], dim=-2)
+    products = torch.einsum("...nd,...ndw->...nw", rows, experts[chosen.experts])
+    gates = chosen.reduction_weight
+    if gates is None:
+        return products
+    return (products.reshape(*gates.shape, -1) * gates.unsqueeze(-1)).sum(-2)
+
+
+def _write(
+    folder: Path,
+    weights: dict[str, Tensor],
+    config: dict[str, Any] | None,
+    tokens: Tensor,
+    logits: Tensor,
+    options: list[str] | None = None,
+) -> None:
+    """Write weights, their configuration, a run, and what the command line has to say besides."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "options.json").write_text(json.dumps(options or []))
     save_file({name: tensor.clone().contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config, default=str, indent=1))
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config, default=str, indent=1))
     np.savez(folder / "run.npz", input_0=tokens.numpy(), output_0=logits.double().numpy())
     print(f"{folder}: {tuple(logits.shape)} logits up to {logits.abs().max():.2f}")
 
@@ -209,7 +280,7 @@ def check(folder: Path) -> int:
     for source in sorted(path.parent for path in folder.glob("*/run.npz")):
         output = folder / f"{source.name}.safetensors"
         command = [program, "import", source, "-o", output, "--layout", source.name, "--check", source / "run.npz"]
-        codes.append(subprocess.run(command).returncode)
+        codes.append(subprocess.run([*command, *json.loads((source / "options.json").read_text())]).returncode)
     return max(codes)
 
 
@@ -220,6 +291,8 @@ def main() -> int:
     recording = commands.add_parser("record")
     recording.add_argument("--fla", type=Path, help="folder that holds the package fla")
     recording.add_argument("--based", type=Path, help="folder that holds the package based")
+    recording.add_argument("--moeut", type=Path, help="folder that holds the package moeut")
+    recording.add_argument("--sigma-moe", type=Path, help="folder that holds the package sigma_moe")
     for command in (recording, commands.add_parser("check")):
         command.add_argument("folder", type=Path, metavar="OUT")
     options = parser.parse_args()
@@ -230,6 +303,10 @@ def main() -> int:
         record_rwkv7(options.fla, options.folder / "rwkv7")
     if options.based is not None:
         record_based(options.based, options.folder / "based")
+    if options.moeut is not None:
+        record_moeut(options.moeut, options.folder / "moeut")
+    if options.sigma_moe is not None:
+        record_sigma_moe(options.sigma_moe, options.folder / "sigma-moe")
     return 0
 
 
