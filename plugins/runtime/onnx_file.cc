@@ -32,9 +32,12 @@ std::optional<Field> member(std::span<const std::byte> message, std::uint64_t nu
   return found;
 }
 
-// TensorShapeProto.Dimension: dim_value = 1, dim_param = 2.
+// TensorShapeProto.Dimension: dim_value = 1, dim_param = 2. Some converters write a dynamic one as -1.
 Dimension read_dimension(std::span<const std::byte> message, const std::string& where) {
-  if (const auto size = member(message, 1, where)) return static_cast<std::int64_t>(size->value);
+  if (const auto size = member(message, 1, where)) {
+    const auto known = static_cast<std::int64_t>(size->value);
+    return known < 0 ? Dimension(std::string()) : Dimension(known);
+  }
   const auto name = member(message, 2, where);
   return name ? text_of(name->bytes) : std::string();
 }

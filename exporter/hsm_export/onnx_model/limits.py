@@ -88,12 +88,18 @@ def tensor_problem(tensor: onnx.TensorProto) -> str | None:
     return None if held == needed else f"has {held} numbers, its shape {shape} needs {needed}"
 
 
+def values_of(model: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
+    """Yield every description of a value: of inputs, outputs and others, in all graphs and functions."""
+    inner = (graph for node in nodes_of(model.graph.node) for graph in subgraphs(node))
+    for graph in (model.graph, *inner):
+        yield from (*graph.input, *graph.output, *graph.value_info)
+    for body in model.functions:
+        yield from body.value_info
+
+
 def value_problem(model: onnx.ModelProto) -> str | None:
     """Return why an input, output or other described value contradicts the format; None where none does."""
-    inner = (graph for node in nodes_of(model.graph.node) for graph in subgraphs(node))
-    bodies = (value for body in model.functions for value in body.value_info)
-    graphs = (value for graph in (model.graph, *inner) for value in (*graph.input, *graph.output, *graph.value_info))
-    for value in (*graphs, *bodies):
+    for value in values_of(model):
         kind = _unknown_type(value.type)
         if kind:
             return f"the value {value.name} has the element type {kind}, which ONNX does not define"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BadInputError
-from .limits import call_problem, expansion_problem, tensor_problem, tensors_of, value_problem
+from .limits import call_problem, expansion_problem, tensor_problem, tensors_of, value_problem, values_of
 from .nodes import nodes_of
 
 if TYPE_CHECKING:
@@ -47,7 +47,20 @@ def parse(path: Path) -> onnx.ModelProto:
         raise _damaged(path, problem)
     if problem := expansion_problem(model):
         raise BadInputError(f"{path}: {problem}", "export it again without nested functions")
+    for value in values_of(model):
+        _forget_negative_sizes(value.type)
     return model
+
+
+def _forget_negative_sizes(of: onnx.TypeProto) -> None:
+    """Make the dimensions dynamic that PaddlePaddle's converter, among others, writes as -1."""
+    kind = of.WhichOneof("value")
+    if kind in ("sequence_type", "optional_type"):
+        _forget_negative_sizes(getattr(of, kind).elem_type)
+    elif kind in ("tensor_type", "sparse_tensor_type"):
+        for dim in getattr(of, kind).shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
 
 
 def _set_apart_unknown(model: onnx.ModelProto) -> None:

@@ -115,12 +115,14 @@ def _link(source: Path, target: Path) -> None:
 
 
 def refusal(model: onnx.ModelProto) -> str | None:
-    """Return why a bundle cannot hold a graph, by the type of an input or output; None where it can."""
+    """Return why a bundle cannot hold a graph, by what an input or output is; None where it can."""
     for value in (*model.graph.input, *model.graph.output):
         dtype = type_name(value.type)
         if dtype not in DTYPES:
             what = f"is of type {dtype}" if dtype != UNTYPED else "has no type"
             return f"{value.name} {what}, and the C++ runtime takes only tensors of {', '.join(DTYPES)}"
+        if 0 in _tensor(value).shape:
+            return f"{value.name} never holds an element, and a bundle describes no such tensors"
     return None
 
 
@@ -128,5 +130,5 @@ def _tensor(value: onnx.ValueInfoProto) -> Tensor:
     """Describe an input or output; each dynamic dimension gets a name of its own, so that any size is accepted."""
     dtype = type_name(value.type)
     sizes = enumerate(value.type.tensor_type.shape.dim)
-    shape = tuple(dim.dim_value if dim.dim_value > 0 else f"{value.name}.{axis}" for axis, dim in sizes)
+    shape = tuple(int(dim.dim_value) if dim.HasField("dim_value") else f"{value.name}.{axis}" for axis, dim in sizes)
     return Tensor(value.name, dtype, shape)

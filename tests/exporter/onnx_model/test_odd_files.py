@@ -102,9 +102,21 @@ def test_build_says_what_it_cannot_take(odd: tuple[str, Path], monkeypatch: pyte
     assert (_BUILT[kind] in words) if kind in _BUILT else not words
 
 
-@pytest.mark.parametrize("kind", ["float64", "Booleans", "bfloat16", "no shapes", "weights as inputs", "sequence out"])
+# ONNX Runtime computes the first in another way than the file says, and has no kernel for the others.
+_NOT_RUN = {"quantised", "text", "complex numbers", "float8", "int4"}
+
+
+@pytest.mark.parametrize("kind", sorted({*ODD_FILES} - _NOT_RUN))
 def test_odd_files_run(kind: str, tmp_path: Path) -> None:
     onnx.save(ODD_FILES[kind](), tmp_path / "odd.onnx")
-    result = validate(tmp_path / "odd.onnx", runtimes=["ort"])
+    result = validate(tmp_path / "odd.onnx", runtimes=["ort", *(["cpp"] if _fits_cpp(kind) else [])])
     assert result.passed, result.summary
-    assert [report.verdict for report in result.runtimes] == ["baseline", "passed"]
+    assert {report.verdict for report in result.runtimes} == {"baseline", "passed"}
+
+
+def _fits_cpp(kind: str) -> bool:
+    """Whether the C++ runtime is there and has the types of a file's inputs and outputs."""
+    from hsm_export.runtimes import get
+    from hsm_export.runtimes.cpp_bundle import refusal
+
+    return get("cpp").available() is None and refusal(ODD_FILES[kind]()) is None
