@@ -30,7 +30,7 @@ constexpr int kInt64 = 7;
 std::string value_info(std::string_view name, int type, const std::vector<std::string>& dimensions) {
   std::string shape;
   for (const std::string& dimension : dimensions) {
-    const bool is_size = dimension.find_first_not_of("0123456789") == std::string::npos;
+    const bool is_size = dimension.find_first_not_of("-0123456789") == std::string::npos;
     shape += field(1, is_size ? number(1, std::stoull(dimension)) : field(2, dimension));
   }
   return field(1, name) + field(2, field(1, number(1, type) + field(2, shape)));
@@ -66,9 +66,9 @@ TemporaryFolder::~TemporaryFolder() {
   std::filesystem::remove_all(path_, ignored);
 }
 
-std::string doubling_model() {
-  return model_of(node("Add", {"x", "x"}, "y") + field(11, value_info("x", kFloat, {"batch", "3"})) +
-                  field(12, value_info("y", kFloat, {"batch", "3"})));
+std::string doubling_model(const std::string& batch) {
+  return model_of(node("Add", {"x", "x"}, "y") + field(11, value_info("x", kFloat, {batch, "3"})) +
+                  field(12, value_info("y", kFloat, {batch, "3"})));
 }
 
 std::string counting_model() {

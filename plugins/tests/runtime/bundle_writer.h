@@ -20,8 +20,8 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-// ONNX: y = x + x, float32 (batch, 3).
-std::string doubling_model();
+// ONNX: y = x + x, float32 (batch, 3); the batch may be a size such as "-1", which converters write for dynamic ones.
+std::string doubling_model(const std::string& batch = "batch");
 
 // ONNX: a decoding model of 4 tokens whose state "0.sum" counts a row's tokens, and whose logits are those counts plus
 // one for the token itself. Rows of length 0 stand still; padding counts.

@@ -35,6 +35,10 @@ TEST(OnnxFile, SaysWhatItReadsAndWrites) {
   EXPECT_EQ(signature.metadata.at("a"), "c");
 }
 
+TEST(OnnxFile, TakesNegativeSizesForDynamicOnes) {
+  EXPECT_THAT(*signature_of(doubling_model("-1")).inputs[0].shape, ElementsAre("", std::int64_t{3}));
+}
+
 TEST(OnnxFile, SurvivesEveryCutAndEveryFlippedBit) {
   const std::string good = counting_model() + onnx_metadata("key", "value");
   int refused = 0;
