@@ -139,10 +139,10 @@ def call_rows(found: Mapping[tuple[str, int], Ceiling], report: str, dump: Path)
         peak, unit = fat_binary.ARCHITECTURES[gpu.sm], UNITS[gpu.sm]
         memory = launch_plans.memory_bytes(answer, works, gpu) / peak.bandwidth
         parts = []
-        for work in works:
+        for work, spilled in zip(works, launch_plans.spilled_bytes(works, gpu), strict=True):
             own = found.get((work.kernel, gpu.sm))
             compute = work.flops / own.flops if own else 0.0
-            parts.append(max(compute, work.cache_bytes / unit.cache) / work.busy)
+            parts.append(max(compute, work.cache_bytes / unit.cache, spilled / peak.bandwidth) / work.busy)
         seconds = max(sum(parts), memory)
         least = max(answer["flops"] / peak.tensor_flops, answer["bytes"] / peak.bandwidth)
         times = " + ".join(f"{part * 1e6:.3g}" for part in parts)
@@ -175,8 +175,9 @@ def section(library: Path, report: str, dump: Path) -> str:
             "kernel, architecture, instructions, issue, fp32, shared, tensor, TFLOP/s, share, bound by", rows(found)
         ),
         "What follows for the calls of the next section, in microseconds for each kernel: products at those rates, or",
-        "what goes through the second-level cache where that takes longer, over the share of places in waves that have",
-        "a block. The least time is that of the data sheet for the flops of the specification and each tensor once.",
+        "what goes through the second-level cache, or through memory what the cache does not hold of a round's sums,",
+        "where that takes longer, over the share of places in waves that have a block. The least time is that of the",
+        "data sheet for the flops of the specification and each tensor once.",
         "",
         *launch_plans.table("call, GPU, tactic, kernels, sum, least, share", list(call_rows(found, report, dump))),
     ]

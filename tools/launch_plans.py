@@ -206,15 +206,22 @@ def planned(answer: Mapping[str, Any], request: Request, gpu: Gpu, known: Mappin
     return found
 
 
-def memory_bytes(answer: Mapping[str, Any], works: list[Work], gpu: Gpu) -> float:
-    """Return what a call moves to and from memory: its tensors once, and sums that the cache does not hold.
+def spilled_bytes(works: list[Work], gpu: Gpu) -> list[float]:
+    """Return what each kernel moves between memory and workspace: nothing where the cache holds what a round keeps.
 
     Beyond the cache, what one kernel leaves in the workspace is written by it, read and at most written by the second,
     and read by the third.
     """
     kept = sum(work.kept for work in works)
     rounds = max((len(work.grids) for work in works), default=1)
-    return float(answer["bytes"]) + (4.0 * kept if kept / rounds > gpu.cache else 0.0)
+    if kept / rounds <= gpu.cache:
+        return [0.0] * len(works)
+    return [kept if index in (0, len(works) - 1) else 2 * kept for index in range(len(works))]
+
+
+def memory_bytes(answer: Mapping[str, Any], works: list[Work], gpu: Gpu) -> float:
+    """Return what a call moves to and from memory: its tensors once, and sums that the cache does not hold."""
+    return float(answer["bytes"]) + sum(spilled_bytes(works, gpu))
 
 
 def ask(dump: Path, lines: list[str]) -> list[dict[str, Any]]:

@@ -76,16 +76,23 @@ TaylorCall call_of(const CausalTaylorShiftArgs& args) {
   return call;
 }
 
-// Calls body(tokens, columns of a lane), integral constants.
+// True if rows of the state, old and new, start at multiples of 16 bytes.
+bool has_aligned_rows(const TaylorCall& call) {
+  constexpr std::uintptr_t kBytes = 16;
+  const auto starts = [](const float* rows) { return reinterpret_cast<std::uintptr_t>(rows) % kBytes == 0; };
+  return call.value_dim % 4 == 0 && starts(call.state) && starts(call.state_out);
+}
+
+// Calls body(tokens, how rows are loaded): an integral constant and a RowLoads.
 template <typename Body>
 int with_step(const TaylorCall& call, Body&& body) {
-  const auto with_columns = [&](auto tokens) -> int {
-    if (call.value_dim <= 32) return body(tokens, std::integral_constant<int, 1>());
-    if (call.value_dim <= 64) return body(tokens, std::integral_constant<int, 2>());
-    return body(tokens, std::integral_constant<int, 8>());
+  const auto with_loads = [&](auto tokens) -> int {
+    if (!has_aligned_rows(call)) return body(tokens, AnyRows());
+    if (call.value_dim <= 32 * NarrowRows::kColumns) return body(tokens, NarrowRows());
+    return body(tokens, WideRows());
   };
-  if (step_tokens(call.length) == kStepTokens[0]) return with_columns(std::integral_constant<int, kStepTokens[0]>());
-  return with_columns(std::integral_constant<int, kStepTokens[1]>());
+  if (step_tokens(call.length) == kStepTokens[0]) return with_loads(std::integral_constant<int, kStepTokens[0]>());
+  return with_loads(std::integral_constant<int, kStepTokens[1]>());
 }
 
 int launch_step(const CausalTaylorShiftArgs& args, const Device& device, void* workspace, Stream stream) {
@@ -97,11 +104,10 @@ int launch_step(const CausalTaylorShiftArgs& args, const Device& device, void* w
   const dim3 slices(static_cast<unsigned>(call.segments * call.head_count));
   const dim3 tokens_of_heads(static_cast<unsigned>(call.length * call.head_count));
   return with_element(args.type, [&](auto element) {
-    return with_step(call, [&](auto tokens, auto columns) -> int {
+    return with_step(call, [&](auto tokens, auto loads) -> int {
       using T = decltype(element);
       constexpr int kTokens = decltype(tokens)::value;
-      constexpr int kColumns = decltype(columns)::value;
-      const int error = HSM_LAUNCH((causal_taylor_step<T, kTokens, kColumns>), slices, dim3(kStepThreads),
+      const int error = HSM_LAUNCH((causal_taylor_step<T, kTokens, decltype(loads)>), slices, dim3(kStepThreads),
                                    step_shared_bytes(call.dim, call.value_dim, kTokens), stream, call);
       if (error != 0) return error;
       return HSM_LAUNCH((causal_taylor_step_finish<T, kTokens>), tokens_of_heads, dim3(kStepThreads), 0, stream, call);

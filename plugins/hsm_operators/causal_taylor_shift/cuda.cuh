@@ -7,8 +7,8 @@
 // For n tokens and one head, F = 1 + d + d(d+1)/2: bytes 8·F·(e+1) for the state and 8·n·slices·(e+1) for the parts;
 // flops 4·n·F·(e+1). At n = 1 that is half a flop a byte: the bound is memory.
 // Shared memory 4·tokens·(2·d + 9·e + 14) bytes for 1 or 8 tokens. Registers (nvcc 13.0, most of the three types and
-// seven architectures; no spills) for e up to 32, 64, 256: 64, 80, 80 with one token, 80, 120, 128 with eight; the
-// second kernel 44.
+// seven architectures; no spills) for aligned rows of up to 128 and 256 columns, and for all others: 64, 96, 116 with
+// one token, 128, 190, 198 with eight (128 before Blackwell); the second kernel 44.
 //
 // Longer calls run the kernels of taylor_simt.cuh or taylor_tensor.cuh: for N tokens and segments of L, flops
 // 4·N·F·(e+1) + N·L·(d+e), and bytes 8·F·(e+1) for the state and 16·N/L·F·(e+1) for the sums of segments.
@@ -34,10 +34,29 @@ constexpr std::size_t step_shared_bytes(int dim, int value_dim, int tokens) {
 // Blocks of a step that the launcher counts on for each multiprocessor.
 inline constexpr int kStepBlocks = 4;
 
+// Floats of a row of the state that a lane loads at once, and how often: `kFloats` times `kLoads` on 32 lanes are a row
+// of any width.
+template <int kFloats_, int kLoads_>
+struct RowLoads {
+  static constexpr int kFloats = kFloats_;
+  static constexpr int kLoads = kLoads_;
+  static constexpr int kColumns = kFloats * kLoads;
+};
+using NarrowRows = RowLoads<4, 1>;  // up to 128 columns, a multiple of 4, aligned
+using WideRows = RowLoads<4, 2>;    // up to 256, likewise
+using AnyRows = RowLoads<1, 8>;     // up to 256
+
+// Two blocks of eight tokens and the widest rows leave Blackwell's compiler a few registers too few.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+inline constexpr int kWideStepBlocks = 1;
+#else
+inline constexpr int kWideStepBlocks = 2;
+#endif
+
 // Blocks of a multiprocessor that registers must allow; 0 leaves it to the compiler.
 constexpr int step_blocks(int tokens, int columns) {
-  if (tokens == 1) return columns > 2 ? 0 : kStepBlocks;
-  return columns > 2 ? 2 : 0;
+  if (tokens == 1) return columns > 4 ? 2 : kStepBlocks;
+  return columns > 4 ? kWideStepBlocks : 0;
 }
 
 // Adds up what the lanes of a warp hold.
@@ -101,60 +120,84 @@ class FeatureWalk {
   int step_delta_;
 };
 
-// What a thread holds of one row of the state: every 32nd column from its own on, and the normaliser if its own is 0.
-template <int kOwnColumns>
+// What a lane holds of one row of the state: groups of neighbouring columns, and the normaliser if the first is 0.
+template <typename Loads>
 struct StateRow {
   int feature;
   FeatureRows rows;
   float norm;
-  float state[kOwnColumns];
+  float state[Loads::kColumns];
 
-  // `carried` is row 0 of the head's state; rows from `end` on are not read.
+  // Calls body(columns held before, column) for each group of the lane's that the row has; `column` is its first, and
+  // `apart` what lies between the starts of two.
+  template <typename Body>
+  static __device__ __forceinline__ void for_groups(int column, int apart, int value_dim, Body body) {
+#pragma unroll
+    for (int j = 0; j < Loads::kLoads; ++j) {
+      if (column + j * apart < value_dim) body(j * Loads::kFloats, column + j * apart);
+    }
+  }
+
+  // Of a row of zeros. `carried` is row 0 of the head's state; rows from `end` on are not read.
   __device__ __forceinline__ void load(const TaylorCall& call, std::int64_t carried, const FeatureWalk& walk, int end,
-                                       int column) {
+                                       int column, int apart) {
     feature = walk.feature();
     rows = walk.rows();
     const bool exists = feature < end;
     norm = exists && column == 0 ? call.norm[carried + feature] : 0.0f;
+    if (!exists) return;
+    const float* const from = call.state + (carried + feature) * call.value_dim;
+    for_groups(column, apart, call.value_dim, [&](int i, int at) {
+      const auto group = *reinterpret_cast<const Vector<float, Loads::kFloats>*>(from + at);
 #pragma unroll
-    for (int j = 0; j < kOwnColumns; ++j) {
-      const bool inside = exists && column + 32 * j < call.value_dim;
-      state[j] = inside ? call.state[(carried + feature) * call.value_dim + column + 32 * j] : 0.0f;
-    }
+      for (int c = 0; c < Loads::kFloats; ++c) state[i + c] = group.values[c];
+    });
   }
 
   // Takes in one token.
-  __device__ __forceinline__ void add(const float* key, const float* value, int column, int value_dim) {
+  __device__ __forceinline__ void add(const float* key, const float* value, int column, int apart, int value_dim) {
     const float phi = key[rows.first] * key[rows.second];
     norm += phi;
+    for_groups(column, apart, value_dim, [&](int i, int at) {
 #pragma unroll
-    for (int j = 0; j < kOwnColumns; ++j) {
-      if (column + 32 * j < value_dim) state[j] += phi * value[column + 32 * j];
-    }
+      for (int c = 0; c < Loads::kFloats; ++c) state[i + c] += phi * value[at + c];
+    });
   }
 
   // Adds what the row says to a query.
-  __device__ __forceinline__ void ask(const float* query, int dim, float (&sum)[kOwnColumns], float& total) const {
+  __device__ __forceinline__ void ask(const float* query, int dim, float (&sum)[Loads::kColumns], float& total) const {
     const float weight = feature > dim && feature <= 2 * dim ? 0.5f : 1.0f;
     const float phi = weight * query[rows.first] * query[rows.second];
     total += phi * norm;
 #pragma unroll
-    for (int j = 0; j < kOwnColumns; ++j) sum[j] += phi * state[j];
+    for (int i = 0; i < Loads::kColumns; ++i) sum[i] += phi * state[i];
   }
 
-  __device__ __forceinline__ void store(float* to, float* norm_to, int column, int value_dim) const {
+  __device__ __forceinline__ void store(float* to, float* norm_to, int column, int apart, int value_dim) const {
+    for_groups(column, apart, value_dim, [&](int i, int at) {
+      Vector<float, Loads::kFloats> group;
 #pragma unroll
-    for (int j = 0; j < kOwnColumns; ++j) {
-      if (column + 32 * j < value_dim) to[column + 32 * j] = state[j];
-    }
+      for (int c = 0; c < Loads::kFloats; ++c) group.values[c] = state[i + c];
+      *reinterpret_cast<Vector<float, Loads::kFloats>*>(to + at) = group;
+    });
     if (column == 0) *norm_to = norm;
+  }
+
+  // The constant feature's part, which lies where it lies.
+  __device__ __forceinline__ void store_part(float* to, int column, int apart, int value_dim) const {
+    for_groups(column, apart, value_dim, [&](int i, int at) {
+#pragma unroll
+      for (int c = 0; c < Loads::kFloats; ++c) to[at + c] = state[i + c];
+    });
+    if (column == 0) to[value_dim] = norm;
   }
 };
 
 // Grid: slices × heads. A slice is `segment_length` rows of the state, and `sums` takes (heads, slices + 1, tokens, e +
 // 1) parts; the last of them is the constant feature's, the largest term, to be added last.
-template <typename T, int kTokens, int kOwnColumns>
-__global__ void __launch_bounds__(kStepThreads, step_blocks(kTokens, kOwnColumns)) causal_taylor_step(TaylorCall call) {
+template <typename T, int kTokens, typename Loads>
+__global__ void __launch_bounds__(kStepThreads, step_blocks(kTokens, Loads::kColumns))
+    causal_taylor_step(TaylorCall call) {
   HSM_DYNAMIC_SHARED(float, shared);
   const int dim = call.dim;
   const int value_dim = call.value_dim;
@@ -180,16 +223,17 @@ __global__ void __launch_bounds__(kStepThreads, step_blocks(kTokens, kOwnColumns
   }
   __syncthreads();
 
-  // A warp takes one row at a time, or several narrow ones; the loads of kBatch of them are under way together. With
+  // A warp takes as many rows at once as it has lanes for; the loads of kBatch of them are under way together. With
   // several tokens there is enough to do for each.
-  constexpr int kBatch = kTokens > 1 ? 1 : (kOwnColumns == 1 ? 4 : (kOwnColumns == 2 ? 2 : 1));
+  constexpr int kBatch = kTokens > 1 ? 1 : Loads::kColumns > 4 ? 2 : 3;
   int width = 32;
-  if constexpr (kOwnColumns == 1) {
-    while (width / 2 >= value_dim) width /= 2;
+  if constexpr (Loads::kLoads == 1) {
+    while (width > 1 && width / 2 * Loads::kColumns >= value_dim) width /= 2;
   }
-  const int column = lane % width;
+  const int column = lane % width * Loads::kFloats;
+  const int apart = width * Loads::kFloats;
   const int rows_at_once = 32 / width;
-  float sum[kTokens][kOwnColumns] = {};
+  float sum[kTokens][Loads::kColumns] = {};
   float total[kTokens] = {};
   const std::int64_t carried = (call.first_head + local) * call.features;
   float* const part = call.sums + local * (call.segments + 1) * kTokens * step_part(value_dim);
@@ -198,10 +242,10 @@ __global__ void __launch_bounds__(kStepThreads, step_blocks(kTokens, kOwnColumns
   const int end = static_cast<int>(min(slice * call.segment_length + call.segment_length, std::int64_t{call.features}));
   FeatureWalk walk(begin + warp * rows_at_once + lane / width, kStepWarps * rows_at_once, dim);
   while (walk.feature() < end) {
-    StateRow<kOwnColumns> row[kBatch];
+    StateRow<Loads> row[kBatch] = {};
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      row[i].load(call, carried, walk, end, column);
+      row[i].load(call, carried, walk, end, column, apart);
       walk.next();
     }
 #pragma unroll
@@ -211,16 +255,15 @@ __global__ void __launch_bounds__(kStepThreads, step_blocks(kTokens, kOwnColumns
       for (int t = 0; t < kTokens; ++t) {
         if (t >= tokens) break;
         const int at = t * (dim + 2);
-        row[i].add(keys + at, values + t * (value_dim + 2), column, value_dim);
+        row[i].add(keys + at, values + t * (value_dim + 2), column, apart, value_dim);
         if (row[i].feature > 0) {
           row[i].ask(queries + at, dim, sum[t], total[t]);
         } else {
-          float* const to = constant + t * step_part(value_dim);
-          row[i].store(to, to + value_dim, column, value_dim);
+          row[i].store_part(constant + t * step_part(value_dim), column, apart, value_dim);
         }
       }
       const std::int64_t at = carried + row[i].feature;
-      row[i].store(call.state_out + at * value_dim, call.norm_out + at, column, value_dim);
+      row[i].store(call.state_out + at * value_dim, call.norm_out + at, column, apart, value_dim);
     }
   }
 
@@ -230,13 +273,15 @@ __global__ void __launch_bounds__(kStepThreads, step_blocks(kTokens, kOwnColumns
     for (int flip = width; flip < 32; flip *= 2) {
       total[t] += __shfl_xor_sync(0xffffffffU, total[t], flip);
 #pragma unroll
-      for (int j = 0; j < kOwnColumns; ++j) sum[t][j] += __shfl_xor_sync(0xffffffffU, sum[t][j], flip);
+      for (int i = 0; i < Loads::kColumns; ++i) sum[t][i] += __shfl_xor_sync(0xffffffffU, sum[t][i], flip);
     }
     float* const own = parts + (warp * kTokens + t) * (value_dim + 1);
     if (lane == 0) own[value_dim] = total[t];
+    if (lane < width) {
+      StateRow<Loads>::for_groups(column, apart, value_dim, [&](int i, int at) {
 #pragma unroll
-    for (int j = 0; j < kOwnColumns; ++j) {
-      if (lane == column && column + 32 * j < value_dim) own[column + 32 * j] = sum[t][j];
+        for (int c = 0; c < Loads::kFloats; ++c) own[at + c] = sum[t][i + c];
+      });
     }
   }
   __syncthreads();

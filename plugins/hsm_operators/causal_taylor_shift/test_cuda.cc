@@ -88,8 +88,9 @@ class CausalTaylorShift {
   std::optional<Result> run(int tactic, const cuda::Device& device) {
     const std::size_t offset = case_.misalignment * size_of(case_.type);
     const DeviceMemory q(q_, offset), k(k_, offset), v(v_, offset), temperature(temperature_), lengths(lengths_);
-    DeviceMemory y(v.bytes(), offset), state(state_), norm(norm_);
-    DeviceMemory state_out(state.bytes()), norm_out(norm.bytes());
+    const std::size_t state_offset = case_.misalignment * sizeof(float);
+    DeviceMemory y(v.bytes(), offset), state(state_, state_offset), norm(norm_);
+    DeviceMemory state_out(state.bytes(), state_offset), norm_out(norm.bytes());
     CausalTaylorShiftArgs args = arguments();
     args.q = q.data();
     args.k = k.data();
@@ -244,14 +245,33 @@ TEST(CudaCausalTaylorShift, SegmentsCarryTheState) {
   }
 }
 
-// One width for each class of tiles, and both numbers of tokens of a step.
+// One width for each class of tiles, both numbers of tokens of a step, and every way in which it loads rows.
 TEST(CudaCausalTaylorShift, EveryKernelVariantEqualsTheDefinition) {
   std::mt19937 random(3);
-  for (const std::int64_t dim : {12, 24, 64, 100, 130}) {
+  for (const std::int64_t dim : {12, 24, 37, 64, 100, 132}) {
     for (const DType type : testing::kTypes) {
-      expect_definition({.batch = 1, .length = 3, .heads = 1, .dim = dim, .type = type, .full = true}, random);
-      if (dim > 100) continue;  // a step's instances end before
-      expect_definition({.batch = 1, .length = 1, .heads = 1, .dim = dim, .type = type, .full = true}, random);
+      for (const std::int64_t length : {1, 3}) {
+        expect_definition({.batch = 1, .length = length, .heads = 1, .dim = dim, .type = type, .full = true}, random);
+      }
+    }
+  }
+}
+
+// Rows of the state of every width that a lane's loads divide among lanes in another way.
+TEST(CudaCausalTaylorShift, StepsLoadRowsOfEveryWidth) {
+  std::mt19937 random(12);
+  for (const std::int64_t value_dim : {1, 3, 4, 7, 8, 12, 20, 31, 33, 60, 65, 124, 127, 128, 136, 200, 255, 256}) {
+    for (const std::size_t misalignment : {0, 1}) {
+      for (const std::int64_t length : {1, 8}) {
+        expect_definition({.batch = 1,
+                           .length = length,
+                           .heads = 1,
+                           .dim = 6,
+                           .full = true,
+                           .misalignment = misalignment,
+                           .value_dim = value_dim},
+                          random);
+      }
     }
   }
 }

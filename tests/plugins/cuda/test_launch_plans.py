@@ -64,3 +64,15 @@ def test_the_workspace_holds_the_sums_of_a_round(operator: str) -> None:
 def test_a_question_that_means_nothing_is_an_error(line: str, said: str) -> None:
     with pytest.raises(SystemExit, match=said):
         tool("launch_plans").ask(built("cuda/hsm_dump_launches"), [line])
+
+
+def test_what_the_cache_does_not_hold_of_a_round_goes_through_memory() -> None:
+    plans = tool("launch_plans")
+    gpu = plans.GPUS["A100"]
+    for rounds, bytes_ in ((1, [96 << 20, 192 << 20, 96 << 20]), (3, [0, 0, 0])):
+        works = [
+            plans.Work(name, (4,) * rounds, 100, 0.0, kept)
+            for name, kept in (("accumulate", float(96 << 20)), ("combine", 0.0), ("attend", 0.0))
+        ]
+        assert plans.spilled_bytes(works, gpu) == bytes_
+        assert plans.memory_bytes({"bytes": 7}, works, gpu) == 7 + sum(bytes_)
