@@ -123,7 +123,9 @@ def counted(output: str) -> str:
 
 def versions_seen(output: str) -> str:
     """Return which versions were tested as a remark."""
-    return "".join(f"; {line}" for line in re.findall(r"^(?:oldest|newest): .*|^torch .*", output, re.MULTILINE))
+    return "".join(
+        f"; {line}" for line in re.findall(r"^(?:oldest|between|newest): .*|^torch .*", output, re.MULTILINE)
+    )
 
 
 def study(name: str, short: bool) -> Step:

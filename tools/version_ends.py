@@ -3,7 +3,7 @@
 Each end gets an environment of its own in build/versions, with this package but without native libraries. An end whose
 Python is not on this machine is left out, and so is one whose packages cannot be had.
 
-    python tools/version_ends.py                 both ends
+    python tools/version_ends.py                 both ends, and a Python between them
     python tools/version_ends.py oldest
 """
 
@@ -21,6 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "versions"
 SKIPPED = 3  # what check_all.py takes for "skipped"
 # Python and packages; torch comes first, as some registries offer its CPU build only by exact version.
+NEWEST = (
+    "torch", "numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "polygraphy", "safetensors", "click", "jinja2",
+    "ml_dtypes", "msgspec", "rich", "sentencepiece", "tokenizers",
+)  # fmt: skip
 ENDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "oldest": (
         "3.10",
@@ -30,13 +34,8 @@ ENDS: dict[str, tuple[str, tuple[str, ...]]] = {
             "ml_dtypes==0.5.4", "msgspec==0.20.0", "rich==13.9.4", "sentencepiece==0.2.0", "tokenizers==0.20.0",
         ),
     ),
-    "newest": (
-        "3.13",
-        (
-            "torch", "numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "polygraphy", "safetensors", "click",
-            "jinja2", "ml_dtypes", "msgspec", "rich", "sentencepiece", "tokenizers",
-        ),
-    ),
+    "between": ("3.12", NEWEST),
+    "newest": ("3.13", NEWEST),
 }  # fmt: skip
 TESTS = (
     "tests/models/test_language_model.py",
@@ -54,7 +53,7 @@ TESTS = (
 def main() -> int:
     """Run the ends that were asked for; return 0 when all tests passed, SKIPPED when none could run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("ends", nargs="*", choices=[*ENDS, []], help="which ends; both when none is named")
+    parser.add_argument("ends", nargs="*", choices=[*ENDS, []], help="which; all when none is named")
     ends = parser.parse_args().ends or list(ENDS)
     outcomes = [run(end) for end in ends]
     ran = [code for code in outcomes if code is not None]

@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.studies import generated_files, random_modules
+from tests.studies import generated_files, random_modules, trained_mixers
 from tests.studies.backend_nodes import wrong
 from tests.studies.study import ALARM, HUNG, INTERNAL, PASSED, REFUSED, Record, isolated, read, run
+
+from hsm_models.training_settings import TrainingSettings
 
 
 @pytest.mark.parametrize("number", [0, 10])
@@ -56,3 +58,22 @@ def test_what_is_wrong_with_a_node_case() -> None:
     assert wrong({"end": INTERNAL, "said": ""}) == INTERNAL
     assert wrong({"end": REFUSED, "said": "no kernel"}) == "refused without a documented reason"
     assert wrong({"end": REFUSED, "said": "x is of type int4; arrays of it cannot be exchanged with runtimes"}) == ""
+
+
+def test_trained_mixers_are_of_one_size_and_runs_are_not_repeated(tmp_path: Path) -> None:
+    sizes = [trained_mixers.parameters(trained_mixers.of_one_size(name)) for name in trained_mixers.ATTENDING]
+    assert max(sizes) / min(sizes) < 1.002
+    (tmp_path / "text.txt").write_text("the quick brown fox " * 200)
+    log = trained_mixers.Log(tmp_path / "log.jsonl", tmp_path / "text.txt")
+    settings = [TrainingSettings(steps=2, batch=2, length=16, seed=seed) for seed in range(2)]
+    names = (trained_mixers.BASELINE, "hybrid scalar")
+    records = [log.get(name, chosen) for chosen in settings for name in names]
+    again = trained_mixers.Log(tmp_path / "log.jsonl", tmp_path / "nothing")
+    assert [again.get(name, chosen) for chosen in settings for name in names] == records
+    table = trained_mixers.table(records)
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == list(names) and "±" in table
+
+
+def test_an_interval_is_students() -> None:
+    mean, half = trained_mixers.interval([1.0, 2.0, 3.0])
+    assert mean == 2.0 and half == pytest.approx(4.30 / 3**0.5)

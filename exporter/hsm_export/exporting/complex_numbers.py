@@ -98,10 +98,28 @@ def _table() -> dict[Any, Callable[..., Node]]:
         square = call(aten.mul.Tensor, (ratio, ratio))
         return call(aten.mul.Tensor, (most, call(aten.sqrt.default, (call(aten.add.Tensor, (square, 1.0)),))))
 
+    def times(call: Callable[..., Node], x: Node, by: Any) -> Node:
+        """Return a product; torch.onnx knows no complex constants."""
+        if not isinstance(by, complex):
+            return call(aten.mul.Tensor, (x, by))
+        real, imaginary = (by.real, by.imag)
+        if not x.meta["val"].is_complex():
+            return stacked(call, call(aten.mul.Tensor, (x, real)), call(aten.mul.Tensor, (x, imaginary)))
+        a, b = parts(call, x)
+        return stacked(
+            call,
+            call(aten.sub.Tensor, (call(aten.mul.Tensor, (a, real)), call(aten.mul.Tensor, (b, imaginary)))),
+            call(aten.add.Tensor, (call(aten.mul.Tensor, (a, imaginary)), call(aten.mul.Tensor, (b, real)))),
+        )
+
     def divided(call: Callable[..., Node], x: Node, by: Any) -> Node:
         import torch.fx
 
+        if isinstance(by, complex):
+            return times(call, x, 1 / by)
         value = by.meta["val"] if isinstance(by, torch.fx.Node) else None
+        if not x.meta["val"].is_complex():
+            x = stacked(call, x, call(aten.zeros_like.default, (x,)))
         both = call(aten.view_as_real.default, (x,))
         if value is None or not value.is_complex():
             if value is not None and value.dim():
@@ -115,6 +133,13 @@ def _table() -> dict[Any, Callable[..., Node]]:
             call(aten.neg.default, (call(aten.div.Tensor, (d, square)),)),
         )
         return call(aten.mul.Tensor, (x, inverse))
+
+    def angle(call: Callable[..., Node], x: Node) -> Node:
+        """Return the angle; ONNX's formula divides by the real part, whose zero's sign must not choose the side."""
+        real, imaginary = parts(call, x)
+        positive = call(aten.abs.default, (real,))
+        real = call(aten.where.self, (call(aten.eq.Scalar, (real, 0)), positive, real))
+        return call(aten.atan2.default, (imaginary, real))
 
     def multilinear(call: Callable[..., Node], factors: Sequence[Node], product: Callable[[list[Node]], Node]) -> Node:
         """Return a product of real and complex factors as sums of products of their parts."""
@@ -144,6 +169,8 @@ def _table() -> dict[Any, Callable[..., Node]]:
 
     return {
         aten.abs.default: absolute,
+        aten.angle.default: angle,
+        aten.mul.Tensor: times,
         aten.einsum.default: einsum,
         aten.bmm.default: batched,
         aten.linear.default: linear,

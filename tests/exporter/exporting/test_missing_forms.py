@@ -110,6 +110,14 @@ def products(x: Tensor) -> list[Tensor]:
     return [*map(torch.view_as_real, found), (z * 1e25).abs() * 1e-25]
 
 
+def complex_constants(x: Tensor) -> list[Tensor]:
+    """Complex numbers in the code, quotients of real and complex tensors, and angles, of a zero of either sign too."""
+    z = torch.complex(x, x + 1)
+    found = [1j * x, torch.exp(1j * x), z * (2 - 1j), z / 2j, x / torch.complex(x * 0 + 2, x), 1 / (z + 3)]
+    signed = torch.complex(torch.tensor([[0.0], [-0.0]]), torch.tensor([[1.0], [-1.0]]))
+    return [*map(torch.view_as_real, found), z.angle(), (signed * torch.ones_like(x)[:1]).angle()]
+
+
 @pytest.mark.parametrize(
     ("function", "sizes"),
     [
@@ -118,6 +126,7 @@ def products(x: Tensor) -> list[Tensor]:
         (numbers, [(2, 9), (1, 1)]),
         (places, [(3, 17), (1, 3)]),
         (products, [(3, 4), (1, 1)]),
+        (complex_constants, [(3, 4), (1, 1)]),
     ],
 )
 def test_functions_of_sequences(
