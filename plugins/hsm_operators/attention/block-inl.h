@@ -167,7 +167,7 @@ void attend_tile(const AttentionGroup<T>& group, const AttentionPiece<T>& piece,
   };
   // Later rows see later keys: the first one's last key and the last one's first key say whether all see all.
   const bool equal = visible(0).end == count && visible(rows - 1).begin == 0;
-  const std::size_t together = equal ? rows : kUnequalRows;
+  const std::size_t together = equal ? kEqualRows : kUnequalRows;
   for (std::size_t begin = 0; begin < rows; begin += together) {
     const std::size_t end = std::min(begin + together, rows);
     const KeyRange seen{visible(begin).begin, visible(end - 1).end};
