@@ -25,6 +25,7 @@ KERNELS = (
     "mixer_kernels",
     "attention",
     "decayed_linear_attention",
+    "causal_taylor_shift",
 )
 MODELS = ("torch_kernels", "whole_models")
 # An hour and 10 GB: only when it is named.

@@ -58,7 +58,7 @@ void check_folder(const std::string& folder, const std::string& prefix, const Ma
 }
 
 // Holds a graph of the manifest against its files, which know better, and takes from them what only they say.
-void check_graph(const std::string& folder, std::optional<Graph>& graph) {
+void check_graph(const std::string& folder, const Manifest& manifest, std::optional<Graph>& graph) {
   if (!graph) return;
   for (const std::string& name : {graph->file, graph->cpu_file}) {
     if (name.empty()) continue;
@@ -66,6 +66,10 @@ void check_graph(const std::string& folder, std::optional<Graph>& graph) {
     const MappedFile file(folder, name);
     const OnnxSignature signature = read_signature(file.bytes(), path);
     reconcile(*graph, signature, path);
+    for (const std::string& weights : signature.files) {
+      if (manifest.files.contains(weights)) continue;
+      fail(Code::kBadBundle, path + " keeps numbers in '" + weights + "', which is not a file of the bundle");
+    }
     if (name == graph->file) take_contract(*graph, signature, path);
   }
 }
@@ -82,8 +86,8 @@ std::shared_ptr<const hsm_runtime::Bundle::Impl> open_bundle(const std::string& 
   if (const char* name = tokenizer_file(bundle->manifest.tokenizer)) bundle->tokenizer_path = path + "/" + name;
   check_folder(path, "", bundle->manifest);
   for (const auto& [name, entry] : bundle->manifest.files) check_file(path, name, entry, verify_digests);
-  check_graph(path, bundle->manifest.model);
-  check_graph(path, bundle->manifest.decode);
+  check_graph(path, bundle->manifest, bundle->manifest.model);
+  check_graph(path, bundle->manifest, bundle->manifest.decode);
   return bundle;
 }
 

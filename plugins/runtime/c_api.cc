@@ -14,9 +14,6 @@
 #include <utility>
 #include <vector>
 
-struct hsmrt_bundle {
-  hsm_runtime::Bundle bundle;
-};
 struct hsmrt_options {
   hsm_runtime::SessionOptions options;
 };

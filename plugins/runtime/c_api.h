@@ -6,9 +6,13 @@
 #include <string>
 
 #include "hsm_runtime.h"
+#include "hsm_runtime/bundle.h"
 #include "hsm_runtime/session.h"
 #include "runtime/error.h"
 
+struct hsmrt_bundle {
+  hsm_runtime::Bundle bundle;
+};
 struct hsmrt_session {
   hsm_runtime::Session session;
 };

@@ -14,6 +14,7 @@ struct hsmrt_sampler {
 namespace {
 
 using hsm::runtime::c_api::call;
+using hsm::runtime::c_api::count_of;
 using hsm::runtime::c_api::given;
 using hsm::runtime::c_api::list_of;
 using hsm::runtime::c_api::sampling_of;
@@ -43,8 +44,7 @@ int32_t hsmrt_sampler_choose(hsmrt_sampler* sampler, const float* logits, size_t
     std::ignore = given(chosen, "the place for the token");
     if (count > 0) std::ignore = given(logits, "the logits");
     if (top_count > 0) std::ignore = given(top, "the place for the likeliest tokens");
-    const auto choice =
-        given(sampler, "the sampler").sampler.choose(std::span(logits, count), static_cast<std::int64_t>(top_count));
+    const auto choice = given(sampler, "the sampler").sampler.choose(std::span(logits, count), count_of(top_count));
     if (!choice.ok()) return choice.status();
     *chosen = {choice->token, choice->log_probability};
     for (std::size_t i = 0; i < choice->top.size(); ++i) {

@@ -16,6 +16,7 @@ struct hsmrt_scheduler {
 namespace {
 
 using hsm::runtime::c_api::call;
+using hsm::runtime::c_api::count_of;
 using hsm::runtime::c_api::given;
 using hsm::runtime::c_api::list_of;
 using hsm::runtime::c_api::members_of;
@@ -77,7 +78,7 @@ Request request_of(const hsmrt_request* given_request) {
   request.max_tokens = members.max_tokens;
   if (members.sampling != nullptr) request.sampling = sampling_of(members.sampling);
   request.seed = members.seed;
-  if (members.log_probabilities != 0) request.log_probabilities = static_cast<std::int64_t>(members.top_count);
+  if (members.log_probabilities != 0) request.log_probabilities = count_of(members.top_count);
   request.priority = members.priority;
   request.timeout = std::chrono::milliseconds(members.timeout_ms);
   request.resume = text_of(members.resume);
@@ -126,10 +127,7 @@ int32_t hsmrt_scheduler_cancel(hsmrt_scheduler* scheduler, uint64_t id, hsmrt_er
 }
 
 int32_t hsmrt_scheduler_drain(const hsmrt_scheduler* scheduler, hsmrt_error* error) {
-  return call(error, [&] {
-    given(scheduler, "the scheduler").scheduler.drain();
-    return hsm_runtime::Status();
-  });
+  return call(error, [&] { return given(scheduler, "the scheduler").scheduler.drain(); });
 }
 
 int32_t hsmrt_scheduler_get_metrics(const hsmrt_scheduler* scheduler, hsmrt_metrics* metrics, hsmrt_error* error) {

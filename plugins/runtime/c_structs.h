@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <limits>
 #include <span>
 #include <string>
 #include <tuple>
@@ -17,6 +19,12 @@ namespace hsm::runtime::c_api {
 inline std::span<const std::int64_t> list_of(const std::int64_t* numbers, std::size_t count, const char* what) {
   if (count > 0) std::ignore = given(numbers, what);
   return {numbers, count};
+}
+
+// A number of things to give, of which there are fewer anyway.
+inline std::int64_t count_of(std::size_t count) {
+  constexpr auto kMost = static_cast<std::size_t>(std::numeric_limits<std::int64_t>::max());
+  return static_cast<std::int64_t>(std::min(count, kMost));
 }
 
 // What a caller's structure says of itself; it may be shorter than ours, when the caller's header is older.

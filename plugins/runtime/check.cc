@@ -1,6 +1,7 @@
 #include "runtime/check.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <limits>
 #include <optional>
 #include <string>
@@ -54,14 +55,27 @@ void check_device(const TensorInfo& info, const Device& found, const Device& dev
   }
 }
 
-void check_memory(const TensorInfo& info, const TensorView& view, const Device& device) {
+// The number of elements. Sizes may not multiply to more than anybody's memory holds, even where another one is 0.
+std::int64_t count_elements(const TensorInfo& info, const TensorView& view) {
   std::int64_t elements = 1;
+  bool is_empty = false;
   for (const std::int64_t size : view.shape) {
-    if (size < 0 || __builtin_mul_overflow(elements, size, &elements) || elements > std::int64_t{1} << 56) {
+    is_empty = is_empty || size == 0;
+    const std::int64_t factor = std::max<std::int64_t>(size, 1);
+    if (size < 0 || __builtin_mul_overflow(elements, factor, &elements) || elements > std::int64_t{1} << 56) {
       refuse("'" + info.name + "' has the impossible shape " + to_text(view.shape));
     }
   }
+  return is_empty ? 0 : elements;
+}
+
+void check_memory(const TensorInfo& info, const TensorView& view, const Device& device) {
+  const std::int64_t elements = count_elements(info, view);
   if (view.data == nullptr && elements > 0) refuse("'" + info.name + "' has no memory");
+  if (reinterpret_cast<std::uintptr_t>(view.data) % size_of(info.dtype) != 0) {
+    refuse("the memory of '" + info.name + "' must start at a multiple of " + std::to_string(size_of(info.dtype)) +
+           " bytes, the size of its elements");
+  }
   if (!view.strides.empty() && view.strides.size() != view.shape.size()) {
     refuse("'" + info.name + "' has " + std::to_string(view.strides.size()) + " strides for " +
            std::to_string(view.shape.size()) + " dimensions");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <regex>
 #include <set>
 #include <tuple>
@@ -151,8 +152,36 @@ StateSpec read_state(const json::Value& value, const std::string& where) {
 
 namespace {
 
-bool has_tensor(const std::vector<TensorInfo>& tensors, const std::string& name) {
-  return std::any_of(tensors.begin(), tensors.end(), [&](const TensorInfo& tensor) { return tensor.name == name; });
+using Named = std::map<std::string, const TensorInfo*, std::less<>>;
+
+Named by_name(const std::vector<TensorInfo>& tensors) {
+  Named named;
+  for (const TensorInfo& tensor : tensors) named.emplace(tensor.name, &tensor);
+  return named;
+}
+
+// A decoding model reads tokens, position, lengths and its state, and writes logits and its state: docs/decoding.md.
+void check_decoding(const Graph& graph, const std::string& where) {
+  Named inputs = by_name(graph.inputs);
+  const Named outputs = by_name(graph.outputs);
+  for (const auto& [name, rank] : {std::pair("tokens", 2U), {"position", 1U}, {"lengths", 1U}}) {
+    const auto found = inputs.find(name);
+    if (found == inputs.end() || found->second->dtype != DType::kInt64 || found->second->shape.size() != rank) {
+      refuse(where, "it lacks the input '" + std::string(name) + "' of int64 and rank " + std::to_string(rank));
+    }
+    inputs.erase(found);
+  }
+  const auto logits = outputs.find("logits");
+  if (logits == outputs.end() || logits->second->dtype != DType::kFloat32 || logits->second->shape.size() != 3 ||
+      !std::holds_alternative<std::int64_t>(logits->second->shape[2])) {
+    refuse(where, "it lacks the output 'logits' of float32 (batch, length, vocabulary)");
+  }
+  for (const StateTensor& tensor : graph.state->tensors) {
+    if (inputs.erase(tensor.past()) == 0 || !outputs.contains(tensor.present())) {
+      refuse(where, "its state has the tensor " + tensor.name + ", which the graph lacks, or has it twice");
+    }
+  }
+  if (!inputs.empty()) refuse(where, "its input '" + inputs.begin()->first + "' belongs to no state");
 }
 
 std::string read_cpu_file(ObjectReader& graph, const std::string& part) {
@@ -171,11 +200,7 @@ std::optional<Graph> read_graph(ObjectReader& manifest, const std::string& part,
   if (graph.file != part + ".onnx") refuse(where, "its file is '" + graph.file + "', not " + part + ".onnx");
   if (decodes) {
     graph.state = read_state(reader.value("state"), reader.path("state"));
-    for (const StateTensor& tensor : graph.state->tensors) {
-      if (!has_tensor(graph.inputs, tensor.past()) || !has_tensor(graph.outputs, tensor.present())) {
-        refuse(where, "its state has the tensor " + tensor.name + ", which the graph lacks");
-      }
-    }
+    check_decoding(graph, where);
   }
   reader.finish();
   return graph;

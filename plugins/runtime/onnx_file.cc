@@ -1,6 +1,7 @@
 #include "runtime/onnx_file.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <set>
@@ -45,7 +46,6 @@ Dimension read_dimension(std::span<const std::byte> message, const std::string& 
 // ValueInfoProto: name = 1, type = 2; TypeProto: tensor_type = 1; Tensor: elem_type = 1, shape = 2; dim = 1.
 OnnxValue read_value(std::span<const std::byte> message, const std::string& where) {
   OnnxValue info;
-  if (const auto name = member(message, 1, where)) info.name = text_of(name->bytes);
   const auto type = member(message, 2, where);
   const auto tensor = type ? member(type->bytes, 1, where) : std::nullopt;
   const auto element = tensor ? member(tensor->bytes, 1, where) : std::nullopt;
@@ -60,8 +60,9 @@ OnnxValue read_value(std::span<const std::byte> message, const std::string& wher
   return info;
 }
 
-std::string name_of_initializer(std::span<const std::byte> message, const std::string& where) {
-  const auto name = member(message, 8, where);
+// The text in a field, "" without one: messages have their names in different ones.
+std::string name_in(std::span<const std::byte> message, std::uint64_t number, const std::string& where) {
+  const auto name = member(message, number, where);
   return name ? text_of(name->bytes) : "";
 }
 
@@ -71,13 +72,57 @@ void read_graph(std::span<const std::byte> message, const std::string& where, On
   std::vector<std::span<const std::byte>> inputs;
   Message reader(message, where);
   while (const auto field = reader.next()) {
-    if (field->number == 5) weights.insert(name_of_initializer(field->bytes, where));
+    if (field->number == 5) weights.insert(name_in(field->bytes, 8, where));
     if (field->number == 11) inputs.push_back(field->bytes);
-    if (field->number == 12) signature.outputs.push_back(read_value(field->bytes, where));
+    if (field->number == 12) {
+      signature.outputs.emplace(name_in(field->bytes, 1, where), read_value(field->bytes, where));
+    }
   }
   for (const auto bytes : inputs) {
-    const auto name = member(bytes, 1, where);
-    if (!weights.contains(name ? text_of(name->bytes) : "")) signature.inputs.push_back(read_value(bytes, where));
+    std::string name = name_in(bytes, 1, where);
+    if (!weights.contains(name)) signature.inputs.emplace(std::move(name), read_value(bytes, where));
+  }
+}
+
+// The messages between a ModelProto and its tensors, and the fields that lead from one to the next.
+enum class Kind { kModel, kFunction, kGraph, kNode, kAttribute, kSparse, kTensor };
+struct Step {
+  Kind from;
+  std::uint64_t field;
+  Kind to;
+};
+constexpr std::array<Step, 16> kSteps = {{{Kind::kModel, 7, Kind::kGraph},
+                                          {Kind::kModel, 25, Kind::kFunction},
+                                          {Kind::kFunction, 7, Kind::kNode},
+                                          {Kind::kFunction, 11, Kind::kAttribute},
+                                          {Kind::kGraph, 1, Kind::kNode},
+                                          {Kind::kGraph, 5, Kind::kTensor},
+                                          {Kind::kGraph, 15, Kind::kSparse},
+                                          {Kind::kNode, 5, Kind::kAttribute},
+                                          {Kind::kAttribute, 5, Kind::kTensor},
+                                          {Kind::kAttribute, 6, Kind::kGraph},
+                                          {Kind::kAttribute, 10, Kind::kTensor},
+                                          {Kind::kAttribute, 11, Kind::kGraph},
+                                          {Kind::kAttribute, 22, Kind::kSparse},
+                                          {Kind::kAttribute, 23, Kind::kSparse},
+                                          {Kind::kSparse, 1, Kind::kTensor},
+                                          {Kind::kSparse, 2, Kind::kTensor}}};
+constexpr int kDeepest = 300;
+
+// Adds the locations in TensorProto.external_data (13), whose entries have a key (1) and a value (2).
+void read_files(Kind kind, std::span<const std::byte> message, const std::string& where, int depth,
+                std::set<std::string>& files) {
+  if (depth > kDeepest) fail(Code::kBadBundle, where + " is nested too deeply");
+  Message reader(message, where);
+  while (const auto field = reader.next()) {
+    if (kind == Kind::kTensor && field->number == 13 && name_in(field->bytes, 1, where) == "location") {
+      files.insert(name_in(field->bytes, 2, where));
+    }
+    for (const Step& step : kSteps) {
+      if (step.from == kind && step.field == field->number) {
+        read_files(step.to, field->bytes, where, depth + 1, files);
+      }
+    }
   }
 }
 
@@ -104,14 +149,12 @@ std::string to_text(const OnnxValue& value) {
          (value.shape ? hsm::runtime::to_text(*value.shape) : "of no known shape");
 }
 
-const OnnxValue* find(const std::vector<OnnxValue>& values, const std::string& name) {
-  const auto found =
-      std::find_if(values.begin(), values.end(), [&](const OnnxValue& value) { return value.name == name; });
-  return found == values.end() ? nullptr : &*found;
+const OnnxValue* find(const OnnxValues& values, const std::string& name) {
+  const auto found = values.find(name);
+  return found == values.end() ? nullptr : &found->second;
 }
 
-void compare(const char* side, const std::vector<TensorInfo>& said, const std::vector<OnnxValue>& found,
-             const std::string& where) {
+void compare(const char* side, const std::vector<TensorInfo>& said, const OnnxValues& found, const std::string& where) {
   for (const TensorInfo& info : said) {
     const OnnxValue* own = find(found, info.name);
     if (own == nullptr) {
@@ -177,6 +220,7 @@ OnnxSignature read_signature(std::span<const std::byte> file, const std::string&
   std::optional<Field> graph;
   Message reader(file, where);
   while (const auto field = reader.next()) {  // ModelProto: graph = 7, metadata_props = 14
+    if (field->number == 7 && graph) fail(Code::kBadBundle, where + " has two graphs");  // others would join them
     if (field->number == 7) graph = field;
     if (field->number != 14) continue;
     const auto key = member(field->bytes, 1, where), value = member(field->bytes, 2, where);
@@ -184,6 +228,7 @@ OnnxSignature read_signature(std::span<const std::byte> file, const std::string&
   }
   if (!graph) fail(Code::kBadBundle, where + " is no ONNX file");
   read_graph(graph->bytes, where, signature);
+  read_files(Kind::kModel, file, where, 0, signature.files);
   return signature;
 }
 

@@ -1,9 +1,11 @@
-// What an ONNX file says of itself: its inputs and outputs, and its metadata. The graph is not looked at.
+// What an ONNX file says of itself: its inputs and outputs, its metadata, and the files that it needs beside it.
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,14 +16,16 @@ namespace hsm::runtime {
 
 // An input or output, as far as the file describes it.
 struct OnnxValue {
-  std::string name;
   std::optional<DType> dtype;                   // none: no tensor, or of a type that this library does not know
   std::optional<std::vector<Dimension>> shape;  // a dimension without a size has its name, or "" for none
 };
 
+using OnnxValues = std::map<std::string, OnnxValue, std::less<>>;  // by name; the first of several
+
 struct OnnxSignature {
-  std::vector<OnnxValue> inputs, outputs;
+  OnnxValues inputs, outputs;
   std::map<std::string, std::string> metadata;
+  std::set<std::string> files;  // where tensors, of inner graphs and functions too, keep their numbers
 };
 
 // Reads a serialised ModelProto, in which nothing is believed. Throws Error(kBadBundle) when it is none. `where` names

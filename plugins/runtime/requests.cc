@@ -35,12 +35,16 @@ void check_request(const Request& request, const RequestLimits& limits) {
          "token id " + std::to_string(token) + " is not in 0.." + std::to_string(limits.vocabulary - 1));
   }
   check_samples(request, limits.rows);
+  check_room(request, 0, limits.longest);
+}
+
+void check_room(const Request& request, std::int64_t reached, std::int64_t longest) {
   const auto length = static_cast<std::int64_t>(request.prompt.size());
-  if (limits.longest > 0 && (length > limits.longest || request.max_tokens > limits.longest - length)) {
-    fail(Code::kInvalidArgument, "a prompt of " + std::to_string(length) + " tokens and " +
-                                     std::to_string(request.max_tokens) + " new ones do not fit in a row of " +
-                                     std::to_string(limits.longest));
-  }
+  if (longest == 0 || (length <= longest - reached && request.max_tokens <= longest - reached - length)) return;
+  fail(Code::kInvalidArgument, "a prompt of " + std::to_string(length) + " tokens and " +
+                                   std::to_string(request.max_tokens) + " new ones do not fit in a row of " +
+                                   std::to_string(longest) +
+                                   (reached > 0 ? " that has read " + std::to_string(reached) : ""));
 }
 
 Samples::Samples(const Request& request)

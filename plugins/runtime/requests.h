@@ -28,6 +28,9 @@ struct RequestLimits {
 // Throws Error(kInvalidArgument) for a request that can never run.
 void check_request(const Request& request, const RequestLimits& limits);
 
+// Throws Error(kInvalidArgument) for a request whose tokens do not fit in a row, after those that it has `reached`.
+void check_room(const Request& request, std::int64_t reached, std::int64_t longest);
+
 // A request for n samples is n requests.
 class Samples {
  public:
@@ -69,7 +72,11 @@ struct Work {
   bool is_cancelled = false;                    // guarded by the scheduler's mutex
 
   bool reads_prompt() const { return read < request.prompt.size(); }
-  bool is_late() const { return request.timeout.count() > 0 && Clock::now() - submitted >= request.timeout; }
+  // In the timeout's own unit: the largest one has no number of nanoseconds.
+  bool is_late() const {
+    const auto waited = std::chrono::floor<std::chrono::milliseconds>(Clock::now() - submitted);
+    return request.timeout.count() > 0 && waited >= request.timeout;
+  }
 };
 using Works = std::list<std::unique_ptr<Work>>;
 

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <list>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -31,16 +32,23 @@ struct Scheduler::Impl {
         step_tokens(static_cast<std::size_t>(generator.batch()), -1) {
     for (std::int64_t row = generator.batch(); row-- > 0;) free_rows.push_back(row);
     counts.rows = free_rows.size();
-    thread = std::thread([this] { loop(); });
   }
 
-  ~Impl() {
+  // The thread keeps what it works on.
+  static void start(const std::shared_ptr<Impl>& impl) {
+    impl->thread = std::thread([impl] { impl->loop(); });
+  }
+
+  bool in_callback() const { return std::this_thread::get_id() == thread.get_id(); }
+
+  // From a callback nobody waits: the thread ends what is left once that returns.
+  void close() {
     {
       const std::lock_guard lock(mutex);
       is_closing = true;
     }
     changed.notify_all();
-    thread.join();
+    in_callback() ? thread.detach() : thread.join();
   }
 
   // What a request is made of: one work for each of its samples, the first of which reads the prompt.
@@ -65,9 +73,10 @@ struct Scheduler::Impl {
 
   std::uint64_t submit(Request request) {
     hsm::runtime::check_request(request, {vocabulary, generator.capacity(), generator.batch()});
-    const int priority = request.priority;
+    const std::int64_t priority = request.priority;
     Works works = works_of(std::move(request));
     const std::lock_guard lock(mutex);
+    if (is_closing) fail(Code::kUnavailable, "the scheduler is being closed");
     if (waiting.size() >= options.most_waiting) {
       ++counts.refused;
       fail(Code::kUnavailable, std::to_string(waiting.size()) + " requests wait already; try again later");
@@ -276,7 +285,12 @@ struct Scheduler::Impl {
   }
 
   Status prepare(const Work& work) {
-    return work.request.resume.empty() ? generator.reset(work.row) : generator.load_row(work.row, work.request.resume);
+    if (work.request.resume.empty()) return generator.reset(work.row);
+    Status status = generator.load_row(work.row, work.request.resume);
+    const std::int64_t reached = generator.positions()[static_cast<std::size_t>(work.row)];
+    // A row that outgrew its state would end the step of all rows.
+    if (status.ok()) hsm::runtime::check_room(work.request, reached, generator.capacity());
+    return status;
   }
 
   // The next token of a row that has read all that it had.
@@ -340,23 +354,31 @@ struct Scheduler::Impl {
   bool is_closing = false;
   std::uint64_t last_id = 0;
   std::vector<std::int64_t> free_rows;
-  std::map<std::pair<int, std::uint64_t>, Works> waiting;  // one each
-  Works active;                                            // the thread alone changes it, and holds the mutex then
+  std::map<std::pair<std::int64_t, std::uint64_t>, Works> waiting;  // one each; the priority is negated
+  Works active;  // the thread alone changes it, and holds the mutex then
   SchedulerMetrics counts;
   std::thread thread;
 };
 
-Scheduler::Scheduler(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Scheduler::Scheduler(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Scheduler::Scheduler(Scheduler&&) noexcept = default;
-Scheduler& Scheduler::operator=(Scheduler&&) noexcept = default;
-Scheduler::~Scheduler() = default;
+Scheduler& Scheduler::operator=(Scheduler&& other) noexcept {
+  Scheduler old(std::move(other));  // which then is what this one was
+  std::swap(impl_, old.impl_);
+  return *this;
+}
+Scheduler::~Scheduler() {
+  if (impl_) impl_->close();
+}
 
 Result<Scheduler> Scheduler::create(const Session& session, const SchedulerOptions& options) {
   return hsm::runtime::guarded<Scheduler>([&] {
     if (options.chunk < 1) fail(Code::kInvalidArgument, "a chunk of a prompt needs at least one token");
     Result<Generator> generator = Generator::create(session, options.generator);
     if (!generator.ok()) fail(generator.status().code(), generator.status().message());
-    return Scheduler(std::make_unique<Impl>(*std::move(generator), options));
+    auto impl = std::make_shared<Impl>(*std::move(generator), options);
+    Impl::start(impl);
+    return Scheduler(std::move(impl));
   });
 }
 
@@ -376,9 +398,12 @@ SchedulerMetrics Scheduler::metrics() const {
   return metrics;
 }
 
-void Scheduler::drain() const {
-  std::unique_lock lock(impl_->mutex);
-  impl_->idle.wait(lock, [&] { return impl_->counts.ended == impl_->last_id; });
+Status Scheduler::drain() const {
+  return hsm::runtime::guarded_status([&] {
+    if (impl_->in_callback()) fail(Code::kInvalidArgument, "a callback cannot wait for its own scheduler");
+    std::unique_lock lock(impl_->mutex);
+    impl_->idle.wait(lock, [&] { return impl_->counts.ended == impl_->last_id; });
+  });
 }
 
 }  // namespace hsm_runtime

@@ -149,16 +149,33 @@ struct Speculation::Impl {
     return hsm::runtime::probabilities(logits, options.sampling, room);
   }
 
-  void prefill(std::span<const std::int64_t> tokens) {
-    if (!unread.empty()) fail(Code::kInvalidArgument, "a prompt comes before the first token");
-    require(target.generator.prefill(0, tokens));
-    require(draft.generator.prefill(0, tokens));
-  }
-
   // Tokens that a sequence may read before its capacity ends.
   std::int64_t room_of(const Sequence& sequence) const {
     const std::int64_t longest = sequence.generator.capacity();
     return longest == 0 ? std::numeric_limits<std::int64_t>::max() : longest - sequence.generator.positions()[0];
+  }
+
+  // A call that fails half-way leaves the two sequences apart from each other.
+  template <typename F>
+  auto whole(F&& body) {
+    if (is_broken) fail(Code::kInvalidArgument, "an earlier call failed half-way, so the sequence cannot go on");
+    is_broken = true;
+    auto made = body();
+    is_broken = false;
+    return made;
+  }
+
+  void prefill(std::span<const std::int64_t> tokens) {
+    if (!unread.empty()) fail(Code::kInvalidArgument, "a prompt comes before the first token");
+    if (static_cast<std::int64_t>(tokens.size()) > room_of(draft)) {
+      fail(Code::kInvalidArgument, "the prompt has " + std::to_string(tokens.size()) + " tokens, the draft holds " +
+                                       std::to_string(room_of(draft)) + " more");
+    }
+    require(target.generator.prefill(0, tokens));
+    whole([&] {
+      require(draft.generator.prefill(0, tokens));
+      return true;
+    });
   }
 
   Tokens next() {
@@ -173,7 +190,7 @@ struct Speculation::Impl {
     // The draft reads all but its last proposal, the target the token before them too.
     const std::int64_t in_draft = room_of(draft) - static_cast<std::int64_t>(unread.size());
     const std::int64_t count = std::min({options.draft_tokens, left - 1, in_draft < 0 ? 0 : in_draft + 1});
-    return round(static_cast<std::size_t>(count));
+    return whole([&] { return round(static_cast<std::size_t>(count)); });
   }
 
   Tokens round(std::size_t count) {
@@ -216,6 +233,7 @@ struct Speculation::Impl {
   hsm::runtime::SamplingRoom room;
   Tokens unread;  // by the draft; the target lacks the last of them
   std::uint64_t drawn = 0, proposals = 0, takes = 0;
+  bool is_broken = false;
 };
 
 Speculation::Speculation(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -12,6 +12,9 @@
 namespace hsm::runtime {
 namespace {
 
+// What may be added to positions without leaving 63 bits is every number of tokens that fits in a memory.
+constexpr std::int64_t kMostTokens = std::int64_t{1} << 62;
+
 // The format has no name for bfloat16 in NumPy, so its bits are stored.
 std::string stored_dtype(DType dtype) {
   switch (dtype) {
@@ -120,12 +123,15 @@ SafetensorsFile opened(const std::string& path) {
 
 StateFile::StateFile(const std::string& path, const StateBuffers& states, std::int64_t vocabulary)
     : path_("'" + path + "'"), file_(opened(path)) {
-  check_positions(states);
+  read_positions(states.longest);
   for (std::size_t i = 0; i < states.tensors.size(); ++i) {
     const StateBuffer& tensor = states.tensors[i];
-    if (!fits(stored(tensor.past), rows(), tensor, states.spec->tensors[i].capacity_axis)) {
+    const StoredTensor& found = stored(tensor.past);
+    const std::size_t axis = states.spec->tensors[i].capacity_axis;
+    if (!fits(found, rows(), tensor, axis)) {
       fail(Code::kInvalidArgument, path_ + " holds the state of another model or precision: " + tensor.past);
     }
+    if (axis > 0) check_positions(found.shape[axis], tensor.past);
   }
   const auto found = file_.metadata().find("state");
   if (found != file_.metadata().end()) check_model(*states.spec, found->second);
@@ -140,18 +146,21 @@ const StoredTensor& StateFile::stored(const std::string& name) const {
   return found->second;
 }
 
-void StateFile::check_positions(const StateBuffers& states) {
+void StateFile::read_positions(std::int64_t longest) {
   const StoredTensor& position = stored("position");
   if (position.dtype != "I64" || position.shape.size() != 1 || position.shape[0] < 1) {
     fail(Code::kInvalidArgument, path_ + " does not hold the positions of rows");
   }
   positions_.resize(static_cast<std::size_t>(position.shape[0]));
   std::memcpy(positions_.data(), position.data.data(), position.data.size());
+  check_positions(longest > 0 ? longest : kMostTokens, "a row here");
+}
+
+void StateFile::check_positions(std::int64_t most, const std::string& holder) const {
   for (const std::int64_t reached : positions_) {
-    if (reached < 0 || (states.longest > 0 && reached > states.longest)) {
-      fail(Code::kInvalidArgument, path_ + " has a row of " + std::to_string(reached) + " tokens, which do not fit" +
-                                       (states.longest > 0 ? " in " + std::to_string(states.longest) : ""));
-    }
+    if (reached >= 0 && reached <= most) continue;
+    fail(Code::kInvalidArgument, path_ + " has a row of " + std::to_string(reached) + " tokens, but " + holder +
+                                     " holds at most " + std::to_string(most));
   }
 }
 

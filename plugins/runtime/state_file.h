@@ -40,7 +40,8 @@ class StateFile {
 
  private:
   const StoredTensor& stored(const std::string& name) const;
-  void check_positions(const StateBuffers& states);
+  void read_positions(std::int64_t longest);
+  void check_positions(std::int64_t most, const std::string& holder) const;
   void check_model(const StateSpec& spec, std::string_view metadata) const;
   void read_logits(std::int64_t vocabulary);
 

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <vector>
 
 using namespace hsm_runtime;
@@ -66,7 +67,7 @@ int main(int count, char** arguments) {
     return request;
   };
   value(scheduler.submit(request_of(0)));  // what is made at the first use
-  scheduler.drain();
+  std::ignore = scheduler.drain();
 
   std::mutex mutex;
   std::vector<double> first;
@@ -80,7 +81,7 @@ int main(int count, char** arguments) {
     };
     value(scheduler.submit(std::move(request)));
   }
-  scheduler.drain();
+  std::ignore = scheduler.drain();
   const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const double computed = cpu_seconds() - cpu;
   std::sort(first.begin(), first.end());

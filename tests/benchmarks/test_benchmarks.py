@@ -23,6 +23,7 @@ SCRIPTS = [
     "expert_mlp",
     "attention",
     "decayed_linear_attention",
+    "causal_taylor_shift",
     "decode_bytes",
     "torch_kernels",
     pytest.param("decode_context", marks=pytest.mark.slow),

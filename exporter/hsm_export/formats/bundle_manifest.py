@@ -349,10 +349,19 @@ def _wrong_state(entry: DecodeEntry) -> Iterator[str]:
     except BadInputError as error:
         yield f"decode.state: {error.message}"
         return
-    inputs, outputs = ({tensor.name for tensor in tensors} for tensors in (entry.inputs, entry.outputs))
+    inputs, outputs = ({tensor.name: tensor for tensor in tensors} for tensors in (entry.inputs, entry.outputs))
+    for name, rank in (("tokens", 2), ("position", 1), ("lengths", 1)):
+        found = inputs.pop(name, None)
+        if found is None or found.dtype != "int64" or len(found.shape) != rank:
+            yield f"decode lacks the input {name!r} of int64 and rank {rank}"
+    logits = outputs.get("logits")
+    if logits is None or logits.dtype != "float32" or len(logits.shape) != 3 or not isinstance(logits.shape[2], int):
+        yield "decode lacks the output 'logits' of float32 (batch, length, vocabulary)"
     for tensor in state.tensors:
-        if tensor.past not in inputs or tensor.present not in outputs:
-            yield f"decode.state has the tensor {tensor.name}, which the decoding model lacks"
+        if inputs.pop(tensor.past, None) is None or tensor.present not in outputs:
+            yield f"decode.state has the tensor {tensor.name}, which the decoding model lacks, or has it twice"
+    for name in inputs:
+        yield f"the input {name!r} of decode belongs to no state"
 
 
 def _wrong_engine(engine: EngineEntry, manifest: Manifest) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from .state_spec import State, StateSpec, TensorSpec
 
 _POSITION = "position"
+# What may be added to positions without leaving 63 bits is every number of tokens that fits in a memory.
+_MOST_TOKENS = 2**62
 _SPEC = "state"
 
 
@@ -23,10 +26,8 @@ def save(spec: StateSpec, path: str | Path, state: State, position: ArrayLike) -
     from safetensors.numpy import save_file
 
     positions = np.asarray(position, np.int64)
-    for tensor in spec.tensors:
-        reason = _contradiction(tensor, state.get(tensor.past), positions)
-        if reason:
-            raise UsageError(f"cannot save the state: {reason}")
+    for reason in _contradictions(spec, state, positions):
+        raise UsageError(f"cannot save the state: {reason}")
     arrays = {tensor.past: _storable(state[tensor.past]) for tensor in spec.tensors}
     with atomic_path(path) as scratch:
         save_file({**arrays, _POSITION: positions}, scratch, {_SPEC: spec.to_json()})
@@ -52,10 +53,8 @@ def load(spec: StateSpec, path: str | Path) -> tuple[State, NDArray[Any]]:
         )
     position = arrays.pop(_POSITION, np.zeros(0, np.int64))
     state = {t.past: arrays[t.past].view(t.numpy_dtype) for t in spec.tensors if t.past in arrays}
-    for tensor in spec.tensors:
-        reason = _contradiction(tensor, state.get(tensor.past), position)
-        if reason:
-            raise BadInputError(f"{path} is damaged: {reason}", "save it again")
+    for reason in _contradictions(spec, state, position):
+        raise BadInputError(f"{path} is damaged: {reason}", "save it again")
     return state, position
 
 
@@ -69,6 +68,22 @@ def _layout(spec: StateSpec) -> list[tuple[str, str, list[int | str]]]:
         )
         for tensor in spec.tensors
     ]
+
+
+def _contradictions(spec: StateSpec, state: State, position: NDArray[Any]) -> Iterator[str]:
+    """Yield how arrays and positions contradict their description and each other."""
+    most = _MOST_TOKENS
+    for tensor in spec.tensors:
+        array = state.get(tensor.past)
+        reason = _contradiction(tensor, array, position)
+        if reason:
+            yield reason
+        elif array is not None and tensor.capacity_axis is not None:
+            most = min(most, array.shape[tensor.capacity_axis])
+    if position.ndim != 1 or position.dtype != np.int64 or not position.size:
+        yield f"the positions of its rows are {position.dtype} {list(position.shape)}"
+    elif position.min() < 0 or position.max() > most:
+        yield f"its rows have {position.tolist()} tokens, but hold 0 to {most}"
 
 
 def _contradiction(tensor: TensorSpec, array: NDArray[Any] | None, position: NDArray[Any]) -> str | None:

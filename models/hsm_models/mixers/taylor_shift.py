@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hsm_models.ops import causal_taylor_shift, taylor_shift, taylor_shift_masked
 from hsm_operators import OPERATORS, expression
+from hsm_operators.causal_taylor_shift.whole import is_better_whole, whole_causal_taylor_shift
 
 from ..dataclass_json import added
 from ..errors import require
@@ -96,9 +97,7 @@ class TaylorShift(Mixer):
 
     def mix(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         if self.causal:
-            batch, length = x.shape[:2]
-            everything = torch.full((batch,), length, dtype=torch.int64, device=x.device)
-            return self._forward_causal(x, self.initial_state(batch, 0), everything)[0]
+            return self._forward_whole(x)
         q, k, v = self._project(x)
         flags = (self.normalize, self.output_norm, self.form)
         if lengths is None:
@@ -123,8 +122,19 @@ class TaylorShift(Mixer):
             return super().forward_cached(x, state, position, lengths)
         return self._forward_causal(x, state, lengths)
 
-    def _forward_causal(self, x: Tensor, state: State, lengths: Tensor) -> tuple[Tensor, State]:
+    def _forward_whole(self, x: Tensor) -> Tensor:
         q, k, v = self._project(x)
+        if is_better_whole(q):
+            y = whole_causal_taylor_shift(q, k, v, self._temperature(x), self.normalize)
+            return self.proj(y.flatten(2))
+        batch, length = x.shape[:2]
+        everything = torch.full((batch,), length, dtype=torch.int64, device=x.device)
+        return self._mixed(q, k, v, x, self.initial_state(batch, 0), everything)[0]
+
+    def _forward_causal(self, x: Tensor, state: State, lengths: Tensor) -> tuple[Tensor, State]:
+        return self._mixed(*self._project(x), x, state, lengths)
+
+    def _mixed(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor, state: State, lengths: Tensor) -> tuple[Tensor, State]:
         y, sums, norm = causal_taylor_shift(
             q, k, v, self._temperature(x), state["state"], state["norm"], lengths, self.normalize
         )

@@ -118,25 +118,34 @@ void pack_group_tile(const AttentionGroup<T>& group, std::size_t index, float* t
 }
 
 // Adds the keys [begin, end) of a packed tile to what the rows [first, last) of the block have seen, where some of them
-// may see fewer: those of row r are visible(r), at offset(r) from its own position on.
+// may see fewer unless they are `equal`: those of row r are visible(r), at offset(r) from its own position on.
 template <typename T, typename Visible, typename Offset>
-void attend_rows(const AttentionGroup<T>& group, KeyRange keys, std::size_t first, std::size_t last, const float* tile,
-                 const Visible& visible, const Offset& offset, RelativeStrips& strips, BlockScratch& s) {
+void attend_rows(const AttentionGroup<T>& group, KeyRange keys, std::size_t first, std::size_t last, bool equal,
+                 const float* tile, const Visible& visible, const Offset& offset, RelativeStrips& strips,
+                 BlockScratch& s) {
   const std::size_t width = panel_columns(), rows = last - first;
   const std::size_t begin = keys.begin / width * width;  // the panel's first column
   const std::size_t padded = round_up(keys.end, hn::Lanes(FloatTag())) - begin;
   float* scores = s.scores + first * kTileKeys + begin;
   gemm_panels(RowMajor{s.queries + first * group.dim, group.dim}, rows, tile + begin * group.dim, width * group.dim,
               padded, group.dim, Product{scores, kTileKeys, false});
-  for (std::size_t r = 0; r < rows; ++r) {
+  const bool whole = equal && !group.is_relative() && keys.begin == begin && keys.end == begin + padded;
+  for (std::size_t r = 0; r < rows && !whole; ++r) {
     const KeyRange own = visible(first + r);
     if (group.is_relative() && own.begin < own.end) {
       const std::int64_t least = offset(first + r) + static_cast<std::int64_t>(own.begin);
       strips.add(group, first + r, least, own.end - own.begin, scores + r * kTileKeys + own.begin - begin);
     }
-    const float factor = weigh_row(scores + r * kTileKeys, padded, std::max(own.begin, begin) - begin,
-                                   std::max(own.end, begin) - begin, s.seen[first + r]);
-    if (factor != 1.0f) scale_row(s.y + (first + r) * s.columns, s.columns, factor);
+    hide_scores(scores + r * kTileKeys, padded, std::max(own.begin, begin) - begin, std::max(own.end, begin) - begin);
+  }
+  float factors[kBlockRows];
+  std::size_t r = 0;
+  for (; r + kWeighedRows <= rows; r += kWeighedRows) {
+    weigh_rows<kWeighedRows>(scores + r * kTileKeys, kTileKeys, padded, s.seen + first + r, factors + r);
+  }
+  for (; r < rows; ++r) weigh_rows<1>(scores + r * kTileKeys, kTileKeys, padded, s.seen + first + r, factors + r);
+  for (r = 0; r < rows; ++r) {
+    if (factors[r] != 1.0f) scale_row(s.y + (first + r) * s.columns, s.columns, factors[r]);
   }
   gemm_panels(RowMajor{scores, kTileKeys}, rows, tile + s.layout.keys + begin * width, kTileKeys * width, s.columns,
               keys.end - begin, Product{s.y + first * s.columns, s.columns, true});
@@ -158,11 +167,11 @@ void attend_tile(const AttentionGroup<T>& group, const AttentionPiece<T>& piece,
   };
   // Later rows see later keys: the first one's last key and the last one's first key say whether all see all.
   const bool equal = visible(0).end == count && visible(rows - 1).begin == 0;
-  const std::size_t together = equal ? rows : kUnequalRows;
+  const std::size_t together = equal ? kEqualRows : kUnequalRows;
   for (std::size_t begin = 0; begin < rows; begin += together) {
     const std::size_t end = std::min(begin + together, rows);
     const KeyRange seen{visible(begin).begin, visible(end - 1).end};
-    if (seen.begin < seen.end) attend_rows(group, seen, begin, end, tile, visible, offset, strips, s);
+    if (seen.begin < seen.end) attend_rows(group, seen, begin, end, equal, tile, visible, offset, strips, s);
   }
 }
 

@@ -27,6 +27,9 @@ struct AttentionPiece {
   std::int64_t count;
 };
 
+// Weights are powers of 2: softmax-inl.h.
+inline constexpr float kLog2E = 1.44269504f;
+
 // A range of keys of a piece.
 struct KeyRange {
   std::size_t begin;
@@ -45,7 +48,7 @@ struct AttentionGroup {
         y_stride(static_cast<std::size_t>(args.heads * args.value_dim)),
         k_stride(static_cast<std::size_t>(args.key_heads * args.dim)),
         v_stride(static_cast<std::size_t>(args.key_heads * args.value_dim)),
-        scale(args.scale) {
+        scale(args.scale * kLog2E) {
     const std::int64_t head = row * args.length * args.heads + group * (args.heads / args.key_heads);
     q = static_cast<const T*>(args.q) + head * args.dim;
     y = static_cast<T*>(args.y) + head * args.value_dim;
@@ -130,7 +133,7 @@ struct AttentionGroup {
   std::size_t y_stride;
   std::size_t k_stride;
   std::size_t v_stride;
-  float scale;
+  float scale;             // of queries
   std::size_t tokens = 0;  // whose results are wanted
   std::int64_t first = 0;  // position of the first of them
   bool causal = true;

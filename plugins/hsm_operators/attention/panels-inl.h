@@ -17,10 +17,11 @@
 HWY_BEFORE_NAMESPACE();
 namespace hsm::HWY_NAMESPACE {
 
-// Queries of a block and keys of a tile, a multiple of every vector length. Queries that see unequal numbers of keys of
-// a tile are computed so many at a time. Measured.
+// Queries of a block and keys of a tile, a multiple of every vector length. So many queries are computed at a time,
+// whose scores stay in the first-level cache; fewer where they see unequal numbers of keys of a tile. Measured.
 inline constexpr std::size_t kBlockRows = 128;
 inline constexpr std::size_t kTileKeys = 128;
+inline constexpr std::size_t kEqualRows = 36;
 inline constexpr std::size_t kUnequalRows = 16;
 
 // Columns of a panel: what a block of a matrix product reads together lies together, because rows that are a power of

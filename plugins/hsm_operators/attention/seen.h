@@ -5,7 +5,7 @@
 
 namespace hsm {
 
-// Weights are exp(score - most).
+// Weights are 2^(score - most).
 struct AttentionSeen {
   // Below every score at the start; finite, because the difference of two infinities is no number.
   float most = std::numeric_limits<float>::lowest();

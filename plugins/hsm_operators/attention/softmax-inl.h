@@ -1,5 +1,5 @@
 // Softmax over keys that arrive tile by tile: each query keeps the largest score so far, the sum of its weights and
-// their sum times the values, both relative to that score.
+// their sum times the values, both relative to that score. Scores are times log2(e), so that weights are powers of 2.
 #if defined(HSM_ATTENTION_SOFTMAX_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef HSM_ATTENTION_SOFTMAX_INL_H_
 #undef HSM_ATTENTION_SOFTMAX_INL_H_
@@ -13,77 +13,81 @@
 
 #include "hwy/highway.h"
 #include "hsm_operators/attention/seen.h"
-#include "hsm_operators/common/cpu/exp-inl.h"
 #include "hsm_operators/common/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace hsm::HWY_NAMESPACE {
 
-// exp of numbers that are at most 0, as `exp_floats` but for what only larger ones need: 0 below 2^-125, NaN stays NaN.
-HWY_INLINE FloatVec exp_negative(FloatVec x) {
+// 2^x of numbers that are at most 0, with the polynomial of `exp_floats`; 0 below 2^-125, NaN stays NaN.
+HWY_INLINE FloatVec power_of_2(FloatVec x) {
   const FloatTag tag;
-  const hn::RebindToSigned<FloatTag> integers;
-  x = hn::Max(hn::Set(tag, -87.3f), x);  // NaN passes as the second argument
-  const FloatVec round = hn::Set(tag, 12582912.0f);
-  const FloatVec rounded = hn::MulAdd(x, hn::Set(tag, 1.44269504f), round);
-  const FloatVec n = hn::Sub(rounded, round);
-  FloatVec r = hn::NegMulAdd(n, hn::Set(tag, 0.693359375f), x);
-  r = hn::NegMulAdd(n, hn::Set(tag, -2.12194440e-4f), r);
-  // Twice the polynomial of `exp_floats`, as the power of 2 is halved: 2^-126 then becomes 0.
-  FloatVec p = hn::Set(tag, 2.7629198e-3f);
-  p = hn::MulAdd(p, r, hn::Set(tag, 1.67374332e-2f));
-  p = hn::MulAdd(p, r, hn::Set(tag, 8.3336778e-2f));
-  p = hn::MulAdd(p, r, hn::Set(tag, 3.3333042e-1f));
-  p = hn::MulAdd(p, r, hn::Set(tag, 9.9999988e-1f));
+  const hn::RebindToUnsigned<FloatTag> integers;
+  x = hn::Max(hn::Set(tag, -126.0f), x);  // NaN passes as the second argument
+  // Adding 1.5·2^23 rounds to whole numbers and leaves them in the low bits; 126 more make them the exponents of half
+  // the powers, so that 2^-126 becomes 0.
+  const FloatVec round = hn::Set(tag, 12582912.0f + 126.0f);
+  const FloatVec rounded = hn::Add(x, round);
+  const FloatVec r = hn::Sub(x, hn::Sub(rounded, round));
+  // Twice 2^r.
+  FloatVec p = hn::Set(tag, 3.0642278e-4f);
+  p = hn::MulAdd(p, r, hn::Set(tag, 2.6780345e-3f));
+  p = hn::MulAdd(p, r, hn::Set(tag, 1.9237053e-2f));
+  p = hn::MulAdd(p, r, hn::Set(tag, 1.1100725e-1f));
+  p = hn::MulAdd(p, r, hn::Set(tag, 4.8045296e-1f));
+  p = hn::MulAdd(p, r, hn::Set(tag, 1.3862944f));
   p = hn::MulAdd(p, r, hn::Set(tag, 2.0f));
-  p = hn::MulAdd(p, r, hn::Set(tag, 2.0f));
-  const auto exponent = hn::Add(hn::BitCast(integers, rounded), hn::Set(integers, 126));
-  return hn::Mul(p, hn::BitCast(tag, hn::ShiftLeft<23>(exponent)));
+  return hn::Mul(p, hn::BitCast(tag, hn::ShiftLeft<23>(hn::BitCast(integers, rounded))));
 }
 
-HWY_INLINE float exp_float(float x) {
+HWY_INLINE float power_of_2(float x) {
   const FloatTag tag;
-  return hn::GetLane(exp_negative(hn::Set(tag, x)));
+  return hn::GetLane(power_of_2(hn::Set(tag, x)));
 }
 
-// Turns the scores [begin, end) of a row into weights and the others of its `columns` (whole vectors) into zeros, and
-// returns the factor by which what was summed before shrinks.
-inline float weigh_row(float* HWY_RESTRICT row, std::size_t columns, std::size_t begin, std::size_t end,
-                       AttentionSeen& seen) {
-  const FloatTag tag;
-  const std::size_t lanes = hn::Lanes(tag);
-  if (begin >= end) {
-    std::fill_n(row, columns, 0.0f);
-    return 1.0f;
-  }
+// Hides the scores of a row outside of [begin, end).
+inline void hide_scores(float* HWY_RESTRICT row, std::size_t columns, std::size_t begin, std::size_t end) {
   const float hidden = -std::numeric_limits<float>::infinity();
   std::fill_n(row, begin, hidden);
-  std::fill(row + end, row + columns, hidden);
-  // Two vectors at a time, so that one sum need not wait for the other.
-  FloatVec most = hn::Set(tag, seen.most), most2 = most;
-  std::size_t i = 0;
-  for (; i + 2 * lanes <= columns; i += 2 * lanes) {
-    most = hn::Max(most, hn::LoadU(tag, row + i));
-    most2 = hn::Max(most2, hn::LoadU(tag, row + i + lanes));
+  std::fill(row + std::max(begin, end), row + columns, hidden);
+}
+
+// Rows that are weighed together, so that none waits for the sums of another.
+inline constexpr std::size_t kWeighedRows = 4;
+
+// Turns the scores of kRows rows, `stride` apart and of `columns` (whole vectors) each, into weights, those of hidden
+// ones into zeros, and writes the factors by which what was summed before shrinks.
+template <std::size_t kRows>
+void weigh_rows(float* HWY_RESTRICT rows, std::size_t stride, std::size_t columns, AttentionSeen* seen,
+                float* HWY_RESTRICT factors) {
+  static_assert(kRows <= kWeighedRows, "their factors fit in the shortest vector");
+  const FloatTag tag;
+  const std::size_t lanes = hn::Lanes(tag);
+  FloatVec most[kRows], shift[kRows], total[kRows];
+  for (std::size_t r = 0; r < kRows; ++r) most[r] = hn::Set(tag, seen[r].most);
+  for (std::size_t i = 0; i < columns; i += lanes) {
+    for (std::size_t r = 0; r < kRows; ++r) most[r] = hn::Max(most[r], hn::LoadU(tag, rows + r * stride + i));
   }
-  if (i < columns) most = hn::Max(most, hn::LoadU(tag, row + i));
-  const float above = hn::ReduceMax(tag, hn::Max(most, most2));
-  const FloatVec shift = hn::Set(tag, above);
-  FloatVec total = hn::Zero(tag), total2 = total;
-  const auto weigh = [&](std::size_t at) HWY_ATTR {
-    const FloatVec weight = exp_negative(hn::Sub(hn::LoadU(tag, row + at), shift));
-    hn::StoreU(weight, tag, row + at);
-    return weight;
-  };
-  for (i = 0; i + 2 * lanes <= columns; i += 2 * lanes) {
-    total = hn::Add(total, weigh(i));
-    total2 = hn::Add(total2, weigh(i + lanes));
+  HWY_ALIGN float shrunk[HWY_MAX_LANES_D(FloatTag)] = {};
+  for (std::size_t r = 0; r < kRows; ++r) {
+    const float above = hn::ReduceMax(tag, most[r]);
+    shrunk[r] = seen[r].most - above;
+    seen[r].most = above;
+    shift[r] = hn::Set(tag, above);
+    total[r] = hn::Zero(tag);
   }
-  if (i < columns) total = hn::Add(total, weigh(i));
-  const float factor = seen.most == above ? 1.0f : exp_float(seen.most - above);
-  seen.most = above;
-  seen.total = seen.total * factor + hn::ReduceSum(tag, hn::Add(total, total2));
-  return factor;
+  for (std::size_t i = 0; i < columns; i += lanes) {
+    for (std::size_t r = 0; r < kRows; ++r) {
+      float* at = rows + r * stride + i;
+      const FloatVec weight = power_of_2(hn::Sub(hn::LoadU(tag, at), shift[r]));
+      hn::StoreU(weight, tag, at);
+      total[r] = hn::Add(total[r], weight);
+    }
+  }
+  hn::Store(power_of_2(hn::Load(tag, shrunk)), tag, shrunk);
+  for (std::size_t r = 0; r < kRows; ++r) {
+    factors[r] = shrunk[r];
+    seen[r].total = seen[r].total * factors[r] + hn::ReduceSum(tag, total[r]);
+  }
 }
 
 // Multiplies a row of whole vectors.

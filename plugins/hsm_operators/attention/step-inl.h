@@ -133,7 +133,8 @@ void attend_keys(const AttentionGroup<T>& group, std::size_t index, const Attent
                     piece.first + static_cast<std::int64_t>(keys.begin + begin), end - begin,
                     queries + r * s.dim_columns, s.room, scores + begin);
     }
-    factors[r] = weigh_row(scores, padded, begin, end, seen[r]);
+    hide_scores(scores, padded, begin, end);
+    weigh_rows<1>(scores, kStepKeys, padded, seen + r, factors + r);
     weights[r] = scores;
   }
   const T* values = piece.v + keys.begin * group.v_stride;
@@ -200,8 +201,8 @@ inline void add_part(std::size_t rows, std::size_t columns, const AttentionSeen*
     const AttentionSeen& from = other_seen[r];
     if (from.total == 0.0f) continue;
     const float most = std::max(seen[r].most, from.most);
-    const float own = seen[r].total == 0.0f ? 0.0f : exp_float(seen[r].most - most);
-    const float added = exp_float(from.most - most);
+    const float own = seen[r].total == 0.0f ? 0.0f : power_of_2(seen[r].most - most);
+    const float added = power_of_2(from.most - most);
     seen[r] = {most, seen[r].total * own + from.total * added};
     for (std::size_t i = 0; i < columns; i += hn::Lanes(tag)) {
       float* to = y + r * columns + i;

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hsm_operators.causal_taylor_shift.gradient import is_short
 from hsm_operators.causal_taylor_shift.torch_op import _causal_taylor_shift, causal_taylor_shift
+from hsm_operators.causal_taylor_shift.whole import is_better_whole, whole_causal_taylor_shift
 from hsm_operators.taylor_shift.torch_op import feature_count
 
 pytestmark = pytest.mark.usefixtures("reference_maths")
@@ -51,6 +52,31 @@ def test_recurrent_chunkwise_and_masked_direct_are_equal(
         steps.append(y)
     torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-11, atol=1e-12)
     torch.testing.assert_close(past, [state, norm], rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("length", [1, 7, 20, 32])  # of at most 4·5 tokens PyTorch differentiates
+def test_whole_sequences_in_training_are_the_operator(length: int, normalize: bool, generator: torch.Generator) -> None:
+    arguments = [tensor.requires_grad_() for tensor in _attention(generator, 2, length, 3, 5, value_width=4)]
+    assert is_better_whole(arguments[0])
+    start, lengths = _no_past(2, 3, 5, 4), torch.tensor([length] * 2)
+    whole = whole_causal_taylor_shift(*arguments, normalize)
+    operator = causal_taylor_shift(*arguments, *start, lengths, normalize)[0]
+    torch.testing.assert_close(whole, operator, rtol=1e-11, atol=1e-12)
+    weights = torch.randn(whole.shape, generator=generator, dtype=torch.float64)
+    asked = arguments if normalize else arguments[:3]
+    found = (torch.autograd.grad((y * weights).sum(), asked, allow_unused=True) for y in (whole, operator))
+    for ours, right in zip(*found, strict=True):
+        torch.testing.assert_close(ours, right, rtol=1e-10, atol=1e-12)
+
+
+def test_only_training_leaves_the_operator() -> None:
+    q = torch.zeros(1, 40, 2, 5)
+    assert not is_better_whole(q)
+    assert is_better_whole(q.requires_grad_())
+    assert not is_better_whole(torch.zeros(1, 41, 2, 5, requires_grad=True))
+    with torch.no_grad():
+        assert not is_better_whole(q)
 
 
 def _no_past(batch: int, heads: int, width: int, value_width: int) -> tuple[Tensor, Tensor]:

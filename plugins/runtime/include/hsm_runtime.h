@@ -456,14 +456,14 @@ typedef struct hsmrt_metrics {
 /** `session` is of HSMRT_DECODE, and may be closed before the scheduler. */
 HSMRT_API int32_t hsmrt_scheduler_create(const hsmrt_session* session, const hsmrt_scheduler_options* options,
                                          hsmrt_scheduler** scheduler, hsmrt_error* error);
-/** Cancels what is left. Not from a callback. */
+/** Cancels what is left; from a callback, once that has returned. */
 HSMRT_API void hsmrt_scheduler_close(hsmrt_scheduler* scheduler);
 /** Queues a request; `id` may be NULL. HSMRT_UNAVAILABLE when too many wait already. */
 HSMRT_API int32_t hsmrt_scheduler_submit(hsmrt_scheduler* scheduler, const hsmrt_request* request, uint64_t* id,
                                          hsmrt_error* error);
 /** Ends a request before the next step. One that has ended already is none. */
 HSMRT_API int32_t hsmrt_scheduler_cancel(hsmrt_scheduler* scheduler, uint64_t id, hsmrt_error* error);
-/** Waits until nothing waits or works. Not from a callback. */
+/** Waits until nothing waits or works. HSMRT_INVALID_ARGUMENT from a callback, which would wait for itself. */
 HSMRT_API int32_t hsmrt_scheduler_drain(const hsmrt_scheduler* scheduler, hsmrt_error* error);
 /** Set metrics->size before. */
 HSMRT_API int32_t hsmrt_scheduler_get_metrics(const hsmrt_scheduler* scheduler, hsmrt_metrics* metrics,

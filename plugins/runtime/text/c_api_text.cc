@@ -61,11 +61,8 @@ Status keep(hsmrt_text_stream& stream, Result<std::string> text, const char** in
 
 int32_t hsmrt_tokenizer_open(const hsmrt_bundle* bundle, hsmrt_tokenizer** tokenizer, hsmrt_error* error) {
   return call(error, [&] {
-    std::ignore = given(bundle, "the bundle");
     std::ignore = given(tokenizer, "the place for the tokenizer");
-    const std::string kind = hsmrt_bundle_tokenizer(bundle);
-    if (kind.empty()) fail(Code::kInvalidArgument, "the bundle has no tokenizer: give token ids");
-    auto opened = Tokenizer::open(kind, hsmrt_bundle_tokenizer_path(bundle));
+    auto opened = Tokenizer::open(given(bundle, "the bundle").bundle);
     if (opened.ok()) *tokenizer = new hsmrt_tokenizer{*std::move(opened)};
     return opened.status();
   });

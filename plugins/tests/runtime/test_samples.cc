@@ -49,7 +49,7 @@ TEST_F(SamplesTest, SamplesOfOnePromptAreThoseOfTheirSeedsAlone) {
     EXPECT_LE(std::min(one.log_probability, reply.samples[1].log_probability), reply.samples[1].log_probability);
   }
   EXPECT_EQ(reply.tokens, reply.samples[0].tokens);
-  scheduler.drain();  // a request counts when its callback has returned
+  EXPECT_TRUE(scheduler.drain().ok());  // a request counts when its callback has returned
   EXPECT_EQ(scheduler.metrics().ended, 5u);
 }
 
@@ -96,7 +96,7 @@ TEST_F(SamplesTest, SamplesAreCancelledTogetherWhileTheirPromptIsRead) {
     EXPECT_EQ(sample.ending, Ending::kCancelled);
     EXPECT_TRUE(sample.tokens.empty());
   }
-  scheduler.drain();
+  EXPECT_TRUE(scheduler.drain().ok());
   EXPECT_EQ(scheduler.metrics().active, 0u);
 }
 

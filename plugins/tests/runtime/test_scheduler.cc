@@ -82,7 +82,7 @@ TEST_F(SchedulerTest, RepliesAreThoseOfTheRequestAlone) {
     EXPECT_GE(reply.seconds, reply.seconds_to_first_token);
     EXPECT_GE(reply.seconds_to_first_token, reply.seconds_to_row);
   }
-  together.drain();
+  EXPECT_TRUE(together.drain().ok());
   const SchedulerMetrics metrics = together.metrics();
   EXPECT_EQ(metrics.ended, 60u);
   EXPECT_EQ(metrics.first_tokens, 60u);
@@ -149,7 +149,7 @@ TEST_F(SchedulerTest, OrdersByPriorityAndRefusesWhenTooManyWait) {
   EXPECT_THAT(refused.message(), HasSubstr("3 requests wait already"));
   EXPECT_EQ(scheduler.metrics().refused, 1u);
   go.set_value();
-  scheduler.drain();
+  EXPECT_TRUE(scheduler.drain().ok());
   EXPECT_THAT(order, ElementsAre(0, 2, 3, 1));
 }
 

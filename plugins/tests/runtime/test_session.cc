@@ -71,7 +71,8 @@ TEST_F(SessionTest, RefusesTensorsThatDoNotFit) {
   std::vector<float> x(6), y(6);
   const std::array<std::int64_t, 2> two = {2, 3}, one = {1, 3}, wrong = {3, 2}, column = {1, 2}, negative = {-2, 3};
   const NamedTensor in = named("x", x, DType::kFloat32, two), out = named("y", y, DType::kFloat32, two);
-  NamedTensor strided = in, on_gpu = in, nowhere = in;
+  NamedTensor strided = in, on_gpu = in, nowhere = in, crooked = named("x", x, DType::kFloat32, one);
+  crooked.tensor.data = reinterpret_cast<char*>(x.data()) + 1;
   strided.tensor.strides = column;
   on_gpu.tensor.device.kind = Device::Kind::kCuda;
   nowhere.tensor.data = nullptr;
@@ -94,6 +95,7 @@ TEST_F(SessionTest, RefusesTensorsThatDoNotFit) {
       {{strided}, {out}, "not dense"},
       {{on_gpu}, {out}, "CPU memory"},
       {{nowhere}, {out}, "no memory"},
+      {{crooked}, {out}, "must start at a multiple of 4 bytes"},
   };
   for (const Case& wrong_call : cases) {
     const Status status = session.run(wrong_call.inputs, wrong_call.outputs);
@@ -103,6 +105,25 @@ TEST_F(SessionTest, RefusesTensorsThatDoNotFit) {
     EXPECT_EQ(unbound.code(), Code::kInvalidArgument) << wrong_call.words;
     EXPECT_EQ(unbound.message(), status.message());
   }
+}
+
+// Sizes that no arithmetic holds, though another one is 0 and nothing would be read.
+TEST_F(SessionTest, RefusesHugeSizesOfEmptyTensors) {
+  const Result<Session> decoding = Session::open(write_counting_bundle(folder_), Part::kDecode, options_);
+  ASSERT_TRUE(decoding.ok()) << decoding.status().message();
+  constexpr std::int64_t kHuge = std::int64_t{1} << 62;
+  const std::array<std::int64_t, 2> empty = {0, kHuge}, strides = {kHuge, 1};
+  const std::array<std::int64_t, 3> none = {0, 1, 4}, logits = {0, kHuge, 4};
+  std::vector<std::int64_t> numbers(1);
+  std::vector<float> state(1);
+  NamedTensor tokens = named("tokens", numbers, DType::kInt64, empty);
+  tokens.tensor.strides = strides;
+  const std::vector<NamedTensor> inputs = {tokens, named("position", numbers, DType::kInt64, std::span(empty).first(1)),
+                                           named("lengths", numbers, DType::kInt64, std::span(empty).first(1)),
+                                           named("past.0.sum", state, DType::kFloat32, none)};
+  const Status status = decoding->run(inputs, std::array{named("logits", state, DType::kFloat32, logits)});
+  EXPECT_EQ(status.code(), Code::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("impossible shape (0, 4611686018427387904)"));
 }
 
 TEST_F(SessionTest, SaysWhyNoBackendTakesIt) {

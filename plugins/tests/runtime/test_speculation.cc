@@ -113,6 +113,22 @@ TEST_F(SpeculationTest, RefusesWhatCannotBe) {
   options = {};
   options.sampling.presence_penalty = 1;
   EXPECT_THAT(Speculation::create(session, session, options).status().message(), HasSubstr("penalties"));
+  auto speculation = Speculation::create(session, session);
+  EXPECT_THAT(speculation->prefill(Tokens(10, 0)).message(), HasSubstr("10 tokens, the draft holds 9 more"));
+  EXPECT_TRUE(speculation->prefill(Tokens(9, 0)).ok());
+}
+
+// Logits that nothing can be chosen from, in the middle of a round: the models have read different tokens then.
+TEST_F(SpeculationTest, DoesNotGoOnAfterAFailure) {
+  SpeculationOptions options;
+  int calls = 0;
+  options.sampling.on_logits = [&](std::span<double> logits) { logits[0] = ++calls == 3 ? NAN : 0; };
+  auto speculation = Speculation::create(session(), session(), options);
+  ASSERT_TRUE(speculation->prefill(Tokens{1}).ok());
+  ASSERT_TRUE(speculation->next().ok());
+  EXPECT_EQ(speculation->next().status().code(), Code::kRunFailed);
+  EXPECT_THAT(speculation->next().status().message(), HasSubstr("failed half-way"));
+  EXPECT_EQ(speculation->prefill(Tokens{1}).code(), Code::kInvalidArgument);
 }
 
 TEST_F(SpeculationTest, ServesProgramsInC) {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -175,6 +176,32 @@ TEST(State, IsOfOneModelsWeights) {
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("other weights: those of aaaaaaaaaaaa, not bbbbbbbbbbbb"));
   }
+}
+
+std::string refusal(const std::string& path, const StateBuffers& states) {
+  try {
+    const StateFile taken(path, states, 3);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code, Code::kInvalidArgument);
+    return error.what();
+  }
+  return "";
+}
+
+// A file that says of its rows what its tensors cannot hold.
+TEST(State, HoldsAsManyTokensAsItSays) {
+  const Idle program;
+  const TemporaryFolder folder;
+  const StateSpec spec = state();
+  const StateBuffers states(program, spec, 1, 4), large(program, spec, 1, 9);
+  EXPECT_EQ(refusal(saved(folder, states, {4}), large), "");
+  EXPECT_THAT(refusal(saved(folder, states, {5}), large), HasSubstr("a row of 5 tokens, but past.key holds at most 4"));
+  EXPECT_THAT(refusal(saved(folder, states, {-1}), large), HasSubstr("a row of -1 tokens"));
+  StateSpec sums = spec;
+  sums.tensors.resize(1);
+  const StateBuffers endless(program, sums, 1, 0);
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  EXPECT_THAT(refusal(saved(folder, endless, {kMost}), endless), HasSubstr("a row here holds at most"));
 }
 
 TEST(State, GrowsAndShrinksByRows) {

@@ -15,14 +15,19 @@ SCHEMA: dict[str, Any] = json.loads((files("hsm_export.formats") / "manifest.sch
 # What a schema cannot say about a manifest whose types and names are right, though the reader refuses it: what the
 # folder holds, what contradicts something else, and names that are meant for people's eyes.
 BEYOND = {
-    "cpu-variant-that-is-a-link", "cpu-variant-that-is-not-listed",
-    "name-twice", "file-twice", "model-is-not-listed", "no-model-at-all", "input-twice", "too-large",
-    "engine-of-a-missing-part", "engine-that-is-not-listed", "engine-twice", "engine-whose-profile-shrinks",
-    "engine-with-embedded-plugins-and-none", "engine-without-side-file", "manifest-lists-itself", "shared-library",
-    "versioned-shared-library", "windows-library", "shared-library-by-another-name", "shared-library-as-an-engine",
-    "library-twice", "library-of-another-adapter", "library-of-the-cpu-that-is-cudas", "library-called-as-ours",
-    "state-of-slots-without-an-axis", "state-that-grows-elsewhere", "state-that-the-model-lacks",
-    "state-whose-capacity-is-no-axis", "state-without-a-batch", "swapped-files", "wrong-size", "wrong-sum",
+    "cpu-variant-that-is-a-link", "cpu-variant-that-is-not-listed", "decoding-of-any-vocabulary",
+    "decoding-with-one-position", "decoding-without-lengths", "decoding-without-logits", "engine-of-a-missing-part",
+    "engine-that-is-not-listed", "engine-twice", "engine-whose-profile-shrinks",
+    "engine-with-embedded-plugins-and-none", "engine-without-side-file", "file-twice", "input-twice",
+    "library-called-as-ours", "library-of-another-adapter", "library-of-the-cpu-that-is-cudas", "library-twice",
+    "manifest-lists-itself", "model-is-not-listed", "name-twice", "no-model-at-all",
+    "outputs-that-the-manifest-keeps-quiet-about", "shared-library", "shared-library-as-an-engine",
+    "shared-library-by-another-name", "signed-half-of-a-model", "signed-nothing-in-place-of-a-model",
+    "signed-text-in-place-of-a-model", "state-described-twice", "state-left-out", "state-of-slots-without-an-axis",
+    "state-that-grows-elsewhere", "state-that-the-model-lacks", "state-whose-capacity-is-no-axis",
+    "state-without-a-batch", "swapped-files", "too-large", "versioned-shared-library", "weights-at-an-absolute-path",
+    "weights-of-a-node-outside", "weights-outside", "weights-that-are-not-there", "windows-library", "wrong-size",
+    "wrong-sum",
 }  # fmt: skip
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec import structs
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from tests.exporter.exporting.models import WIDTH, language_model
 
 from hsm_export.errors import BadInputError, UsageError
@@ -235,6 +237,34 @@ def test_a_state_survives_the_disk(precision: str, tmp_path: Path, rng: np.rando
     for name, array in arrays.items():
         assert loaded[name].dtype == array.dtype
         assert loaded[name].tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("position", "words"),
+    [
+        ([6, 0, 2], r"have \[6, 0, 2\] tokens, but hold 0 to 5"),
+        ([5, -1, 2], "hold 0 to 5"),
+        ([5.0, 0.0, 2.0], "the positions of its rows are float64"),
+        (5, "instead of"),
+    ],
+)
+def test_positions_that_the_tensors_cannot_hold(
+    position: Any, words: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    state = spec(*CACHES)
+    path = tmp_path / "s.safetensors"
+    state.save(path, filled(state, rng, capacity=5), [5, 0, 2])
+    with safe_open(path, "numpy") as file:
+        arrays, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(arrays | {"position": np.asarray(position)}, path, metadata)
+    with pytest.raises(BadInputError, match=words):
+        state.load(path)
+
+
+def test_positions_that_no_count_follows(tmp_path: Path, rng: np.random.Generator) -> None:
+    state = spec(*RINGS)
+    with pytest.raises(UsageError, match="cannot save the state: its rows have"):
+        state.save(tmp_path / "s.safetensors", filled(state, rng), [2**63 - 1, 0, 0])
 
 
 def test_other_states_and_damaged_files_are_refused(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -114,7 +114,8 @@ struct SchedulerMetrics {
 /// Runs requests on the rows of a generator of its own, in a thread of its own. Rows that generate step together;
 /// prompts join one after the other, a chunk between two steps. A reply is that of the request alone. All methods may
 /// be called from several threads at once, and from the callbacks, which the scheduler's thread calls one after the
-/// other: they should return soon, and must not destroy the scheduler.
+/// other: they should return soon. One that destroys the scheduler is followed by those of the other requests, which
+/// end as cancelled, after it has returned.
 class HSM_RUNTIME_API Scheduler {
  public:
   struct Impl;
@@ -123,26 +124,26 @@ class HSM_RUNTIME_API Scheduler {
   static Result<Scheduler> create(const Session& session, const SchedulerOptions& options = {});
 
   /// Queues a request and returns its number. kInvalidArgument for one that can never run; kUnavailable when too many
-  /// wait already.
+  /// wait already, or when the scheduler is being destroyed.
   Result<std::uint64_t> submit(Request request);
   /// Ends a request before the next step. One that has ended already is none.
   Status cancel(std::uint64_t id);
   /// How it stands.
   SchedulerMetrics metrics() const;
-  /// Waits until nothing waits or works. Not from a callback.
-  void drain() const;
+  /// Waits until nothing waits or works. kInvalidArgument from a callback, which would wait for itself.
+  Status drain() const;
 
   /// Moves it; the other is of no use then.
   Scheduler(Scheduler&&) noexcept;
-  /// Moves it; the other is of no use then.
+  /// Moves it; the other is of no use then. Cancels what is left here.
   Scheduler& operator=(Scheduler&&) noexcept;
   /// Cancels what is left.
   ~Scheduler();
   /// For the library itself.
-  explicit Scheduler(std::unique_ptr<Impl> impl);
+  explicit Scheduler(std::shared_ptr<Impl> impl);
 
  private:
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;
 };
 
 }  // namespace hsm_runtime

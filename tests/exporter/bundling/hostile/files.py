@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+import onnx
+
 from .changing import MANIFEST, add, case, edit, read, rename_entry
 from .engines import with_engine
 
@@ -229,6 +231,73 @@ def short_sum(bundle: Path) -> None:
 @case
 def sum_is_no_text(bundle: Path) -> None:
     edit(bundle, lambda manifest: manifest["files"]["model.onnx"].update(sha256=7))
+
+
+# Graphs that are no such thing, though the manifest says it of their very bytes
+
+
+def with_model(bundle: Path, data: bytes) -> None:
+    """Give the bundle another model, listed rightly."""
+    add(bundle, "model.onnx", data)
+
+
+@case
+def signed_half_of_a_model(bundle: Path) -> None:
+    data = (bundle / "model.onnx").read_bytes()
+    with_model(bundle, data[: len(data) // 2])
+
+
+@case
+def signed_text_in_place_of_a_model(bundle: Path) -> None:
+    with_model(bundle, b"# no model")
+
+
+@case
+def signed_nothing_in_place_of_a_model(bundle: Path) -> None:
+    with_model(bundle, b"")
+
+
+def with_weights_at(bundle: Path, location: str, inside: bool = False) -> None:
+    """Let one of the model's tensors, perhaps of an inner graph, keep its numbers in another file."""
+    model = onnx.load_from_string((bundle / "model.onnx").read_bytes())
+    tensor = onnx.TensorProto(name="far", data_type=onnx.TensorProto.FLOAT, dims=[1])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    if inside:
+        model.graph.node.append(onnx.helper.make_node("Constant", [], ["far"], value=tensor))
+    else:
+        model.graph.initializer.append(tensor)
+    with_model(bundle, model.SerializeToString())
+
+
+@case
+def weights_outside(bundle: Path) -> None:
+    (bundle.parent / "outside.data").write_bytes(bytes(4))
+    with_weights_at(bundle, "../outside.data")
+
+
+@case
+def weights_at_an_absolute_path(bundle: Path) -> None:
+    with_weights_at(bundle, "/etc/hostname")
+
+
+@case
+def weights_that_are_not_there(bundle: Path) -> None:
+    with_weights_at(bundle, "weights.data")
+
+
+@case
+def weights_of_a_node_outside(bundle: Path) -> None:
+    (bundle.parent / "outside.data").write_bytes(bytes(4))
+    with_weights_at(bundle, "../outside.data", inside=True)
+
+
+@case
+def outputs_that_the_manifest_keeps_quiet_about(bundle: Path) -> None:
+    model = onnx.load_from_string((bundle / "model.onnx").read_bytes())
+    model.graph.node.append(onnx.helper.make_node("Identity", [model.graph.output[0].name], ["more"]))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, None))
+    with_model(bundle, model.SerializeToString())
 
 
 # Shared libraries

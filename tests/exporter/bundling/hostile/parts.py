@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import onnx
 from onnx import TensorProto, helper
 
 from .changing import add, case, edit
@@ -25,16 +26,30 @@ def fits_a_graph(tensor: dict[str, Any]) -> bool:
     )
 
 
-def identity(inputs: str, outputs: str, dtype: str, shape: list[Any]) -> bytes:
-    """Return an ONNX file that hands a tensor on."""
-    kind = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}[dtype]
+def decoder(inputs: dict[str, Any], outputs: dict[str, Any]) -> bytes:
+    """Return an ONNX file that hands its state on, and whose one logit is the token's id."""
+    kinds = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+    last_in, last_out = list(inputs)[-1], list(outputs)[-1]
     graph = helper.make_graph(
-        [helper.make_node("Identity", [inputs], [outputs])],
+        [
+            helper.make_node("Identity", [last_in], [last_out]),
+            helper.make_node("Cast", ["tokens"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["floats", "axis"], ["logits"]),
+        ],
         "graph",
-        [helper.make_tensor_value_info(inputs, kind, shape)],
-        [helper.make_tensor_value_info(outputs, kind, shape)],
+        *(
+            [helper.make_tensor_value_info(name, kinds[dtype], shape) for name, (dtype, shape) in side.items()]
+            for side in (inputs, outputs)
+        ),
+        [helper.make_tensor("axis", TensorProto.INT64, [1], [2])],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
+
+
+# What a decoding model has besides its state.
+READS: dict[str, Any] = {"tokens": ("int64", ["batch", "length"]), "position": ("int64", ["batch"])}
+READS["lengths"] = READS["position"]
+WRITES: dict[str, Any] = {"logits": ("float32", ["batch", "length", 1])}
 
 
 def with_state(bundle: Path, **changes: Any) -> None:
@@ -48,10 +63,14 @@ def with_state(bundle: Path, **changes: Any) -> None:
     state = {**whole, "tensors": [{**tensor, **properties, **names, **changes.pop("tensor", {})}], **changes}
     described = state["tensors"][0]
     ring = {"dtype": described["dtype"], "shape": described["shape"]} if fits_a_graph(described) else RING
-    names = {"inputs": described["past"], "outputs": described["present"]}
-    tensors = {part: [{"name": name, **ring}] for part, name in names.items()}
-    add(bundle, "decode.onnx", identity(**names, **ring))
-    decode = {"file": "decode.onnx", "cpu_file": None, **tensors, "state": state}
+    inputs = {**READS, described["past"]: (ring["dtype"], ring["shape"])}
+    outputs = {**WRITES, described["present"]: (ring["dtype"], ring["shape"])}
+    add(bundle, "decode.onnx", decoder(inputs, outputs))
+    sides = {
+        part: [{"name": name, "dtype": dtype, "shape": shape} for name, (dtype, shape) in side.items()]
+        for part, side in (("inputs", inputs), ("outputs", outputs))
+    }
+    decode = {"file": "decode.onnx", "cpu_file": None, **sides, "state": state}
     edit(bundle, lambda manifest: manifest.update(decode=decode))
 
 
@@ -118,6 +137,57 @@ def state_without_a_batch(bundle: Path) -> None:
 @case
 def state_of_negative_size(bundle: Path) -> None:
     with_state(bundle, tensor={"shape": ["batch", -4, 8]})
+
+
+@case
+def state_described_twice(bundle: Path) -> None:
+    with_state(bundle)
+    edit(
+        bundle, lambda manifest: manifest["decode"]["state"]["tensors"].append(*manifest["decode"]["state"]["tensors"])
+    )
+
+
+@case
+def state_left_out(bundle: Path) -> None:
+    with_state(bundle)
+    edit(bundle, lambda manifest: manifest["decode"]["state"]["tensors"].clear())
+
+
+def without_tensor(bundle: Path, side: str, name: str) -> None:
+    """Give the bundle a decoding model, of file and manifest, without an input or output that every one has."""
+    with_state(bundle)
+    model = onnx.load_from_string((bundle / "decode.onnx").read_bytes())
+    values = model.graph.input if side == "inputs" else model.graph.output
+    values.remove(next(value for value in values if value.name == name))
+    add(bundle, "decode.onnx", model.SerializeToString())
+
+    def change(manifest: dict[str, Any]) -> None:
+        tensors = manifest["decode"][side]
+        tensors.remove(next(tensor for tensor in tensors if tensor["name"] == name))
+
+    edit(bundle, change)
+
+
+@case
+def decoding_without_lengths(bundle: Path) -> None:
+    without_tensor(bundle, "inputs", "lengths")
+
+
+@case
+def decoding_without_logits(bundle: Path) -> None:
+    without_tensor(bundle, "outputs", "logits")
+
+
+@case
+def decoding_with_one_position(bundle: Path) -> None:
+    with_state(bundle)
+    edit(bundle, lambda manifest: manifest["decode"]["inputs"][1].update(shape=[]))
+
+
+@case
+def decoding_of_any_vocabulary(bundle: Path) -> None:
+    with_state(bundle)
+    edit(bundle, lambda manifest: manifest["decode"]["outputs"][0].update(shape=["batch", "length", "vocabulary"]))
 
 
 @case
