@@ -34,7 +34,7 @@ TEST(OnnxFile, SaysWhatItReadsAndWrites) {
 }
 
 TEST(OnnxFile, TakesNegativeSizesForDynamicOnes) {
-  EXPECT_THAT(*signature_of(doubling_model("-1")).inputs[0].shape, ElementsAre("", std::int64_t{3}));
+  EXPECT_THAT(*signature_of(doubling_model("-1")).inputs.at("x").shape, ElementsAre("", std::int64_t{3}));
 }
 
 TEST(OnnxFile, SurvivesEveryCutAndEveryFlippedBit) {
