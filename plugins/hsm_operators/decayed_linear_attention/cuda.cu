@@ -114,8 +114,8 @@ bool fits(const DecayedLinearAttentionArgs& args, std::int64_t segments, Decayed
     return false;
   }
   const std::int64_t numbers = args.batch * args.heads * args.key_dim * args.value_dim * segments;
-  return numbers <= INT32_MAX && decayed_shared_bytes(rule, kMostDecayedKeys / 32, kWarpColumns * kMostWarps) <=
-                                     device.shared_memory_per_block;
+  return numbers <= INT32_MAX &&
+         decayed_shared_bytes(rule, kMostDecayedKeys / 32, kWarpColumns * kMostWarps) <= device.shared_memory_per_block;
 }
 
 }  // namespace

@@ -229,7 +229,8 @@ constexpr int scan_blocks(int side, int key_blocks) { return side == 1 ? 16 : ke
 template <typename T, int kKeyBlocks, int kSide, int kRuleNumber>
 __global__ void __launch_bounds__(scan_threads(kSide), scan_blocks(kSide, kKeyBlocks)) decayed_scan(DecayedCall call) {
   constexpr int kKeys = 32 * kKeyBlocks;
-  constexpr auto kRule = static_cast<DecayedRule>(kRuleNumber); // a number, so that every compiler names the kernel alike
+  constexpr auto kRule =
+      static_cast<DecayedRule>(kRuleNumber);  // a number, so that every compiler names the kernel alike
   constexpr bool kSums = kRule == DecayedRule::kSums;
   HSM_DYNAMIC_SHARED(float, shared);
   DecayedTokens<kRule, kKeys> tokens(shared);
