@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from hsm_operators.fused_gradient import has_triton
 
 pytestmark = pytest.mark.skipif(not has_triton(), reason="Triton is not installed: pip install 'hsm-export[triton]'")
 HEADS, EXPERTS = 2, 5
+TOKENS = 2 * 23
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +44,10 @@ def test_right_numbers(dtype: torch.dtype, summed: bool, generator: torch.Genera
     right = written(dy.double(), [0, 1, 2], *(x.double() for x in inputs), 2)
     result = used(dy, [0, 1, 2], *inputs, 2)
     for index, expected in right.items():
-        # Weights are rounded to their type, and gates times dy before they are multiplied.
-        unit = 2 * torch.finfo(dtype).eps if index == 2 else 4e-6
+        # Weights are rounded to their type, and gates times dy before they are multiplied. Sums over the tokens in
+        # float32, in an order that is the processor's, err as the root of their number.
+        summing = math.sqrt(TOKENS) * torch.finfo(torch.float32).eps / 2
+        unit = 2 * torch.finfo(dtype).eps + summing if index == 2 else 4e-6
         assert (result[index] - expected).abs().max() <= unit * expected.abs().max().clamp(min=1), index
 
 
