@@ -109,7 +109,9 @@ def test_both_readers_agree_on_bundles_from_anybody(good: Path, tmp_path: Path) 
         assert done.returncode == 4, (path.name, done.stdout, done.stderr)
         assert done.stderr.rstrip("\n").isprintable() and len(done.stderr) < 600, path.name
     for path in (tmp_path / "all" / ACCEPTED).glob("*.hsm"):
-        assert hsm_run(path).returncode != 4, path.name
+        # Of a decoder of a stranger's making the self-test says nothing; opening a bundle looks at both parts.
+        done = hsm_run(path, "--part", "model")
+        assert done.returncode != 4, (path.name, done.stderr)
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,8 @@ def test_no_command_runs_a_kernel_in_pytorch(calls: list[str], tmp_path: Path) -
     checkpoint = tmp_path / "model.safetensors"
     save_checkpoint(model, checkpoint)
     with use_kernels():
-        model(torch.zeros(1, 3, dtype=torch.int64))
+        with torch.no_grad():  # short sequences of CausalTaylorShift are trained in PyTorch
+            model(torch.zeros(1, 3, dtype=torch.int64))
         assert {"ShiftMix", "Attention", "CausalTaylorShift", "ExpertMatMul", "ExpertMatMulSum"} == set(calls)
         calls.clear()
         for decode in (False, True):
