@@ -19,6 +19,8 @@ class _WithLengths(OpRun):
         own_run: Any = super()._run  # type: ignore[safe-super]  # of the evaluator's class
         given: list[Any] = [*inputs, *[None] * (5 - len(inputs))]
         x, w, r, b, lengths, *states = given
+        count = 2 if isinstance(self, op_lstm.LSTM) else 1
+        self._check(x, w, r, states[:count], bool(attributes.get("layout")))
         if lengths is None:
             found: tuple[Array, ...] = own_run(*inputs, **attributes)
             return found
@@ -26,7 +28,6 @@ class _WithLengths(OpRun):
             raise NotImplementedError("rows of several lengths in layout 1")
         time, batch = x.shape[:2]
         directions, size = w.shape[0], r.shape[-1]
-        count = 2 if isinstance(self, op_lstm.LSTM) else 1
         starts, peepholes = states[:count], states[count:]
         starts = [*starts, *[None] * (count - len(starts))]
         zeros = np.zeros((directions, batch, size), x.dtype)
@@ -40,6 +41,14 @@ class _WithLengths(OpRun):
             for end, value in zip(ends, final, strict=False):
                 end[:, rows] = value
         return (y, *ends)[: max(1, len(self.onnx_node.output))]
+
+    def _check(self, x: Array, w: Array, r: Array, states: list[Any], rows_first: bool) -> None:
+        """Refuse states of other sizes, which the evaluator would repeat for every row."""
+        directions, size = w.shape[0], r.shape[-1]
+        right = (x.shape[0], directions, size) if rows_first else (directions, x.shape[1], size)
+        for state in states:
+            if state is not None and state.shape != right:
+                raise ValueError(f"{self.onnx_node.name} starts from a state of the shape {state.shape}, not {right}")
 
 
 class GRU(_WithLengths, op_gru.GRU):
