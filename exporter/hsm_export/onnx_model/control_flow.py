@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from .control_nodes import graph_of, ints_of, opset_of, ran, states_of
-from .nodes import graphs_of, nodes_of
+from .control_nodes import graph_of, ints_of, ran, states_of
+from .nodes import graphs_of, nodes_of, opset_of
 from .renaming import renamed, rewired
 
 # From this version of ONNX on axes are an input of Unsqueeze.

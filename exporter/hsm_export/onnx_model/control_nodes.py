@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from .nodes import subgraphs
+from .nodes import opset_of, subgraphs
 
 # From this version of ONNX on Scan has no batch of its own.
 _SCAN = 9
@@ -84,11 +84,6 @@ def is_control(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
     if any(graph.sparse_initializer for graph in subgraphs(node)):
         return False
     return node.op_type != "Scan" or opset_of(model) >= _SCAN
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Return the version of ONNX's operators that a model uses; 0 where it says none."""
-    return next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
 
 
 def graph_of(node: onnx.NodeProto, name: str) -> onnx.GraphProto:

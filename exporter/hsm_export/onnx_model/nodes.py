@@ -1,4 +1,4 @@
-"""Walks over nodes: a graph, the graphs inside its nodes, and the bodies of functions."""
+"""Walks over nodes: a graph, the graphs inside its nodes, and the bodies of functions; and whose nodes they are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import onnx
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's operators that a model uses; 0 where it says none."""
+    return next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

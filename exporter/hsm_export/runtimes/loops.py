@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,8 +52,9 @@ class Loop(_Repeated):
         going = True if condition is None else bool(np.asarray(condition).reshape(-1)[0])
         values, count = list(carried), len(carried)
         parts: list[list[Any]] = [[] for _ in self.body.output_names[1 + count :]]
+        last = math.inf if most is None else int(np.asarray(most).reshape(-1)[0])
         number = 0
-        while going and (most is None or number < int(np.asarray(most).reshape(-1)[0])):
+        while going and number < last:
             given = [np.array(number, np.int64), np.array(going), *values]
             again, *results = self._pass(context, given, **options)
             going, values = bool(np.asarray(again).reshape(-1)[0]), results[:count]

@@ -12,6 +12,7 @@ import onnx
 from polygraphy.backend.base import BaseRunner
 from polygraphy.common import TensorMetadata
 
+from ..onnx_model.nodes import opset_of
 from .borrowing import BorrowingEvaluator, borrowed_remark
 from .evaluator import operators
 from .metadata import graph_metadata, typed_feed
@@ -43,11 +44,10 @@ class ReferenceRunner(BaseRunner):  # type: ignore[misc]
 
         # A run that is rounded at random goes another of the ways that right implementations may go, too.
         order = self._context.summation or self._context.rounding
-        opset = next((item.version for item in self._model.opset_import if item.domain in ("", "ai.onnx")), 0)
         # The evaluator does not use given operators inside functions, and wants those first that others call.
         model = inline(self._model, known=bool(order))
         whole = with_weights(model, self._context.folder)
-        self._evaluator = BorrowingEvaluator(whole, new_ops=operators(order, opset))
+        self._evaluator = BorrowingEvaluator(whole, new_ops=operators(order, opset_of(self._model)))
 
     def deactivate_impl(self) -> None:
         del self._evaluator
